@@ -1,0 +1,29 @@
+# Everything a fresh machine needs is set up here: Python >= 3.10, make and a C compiler suffice.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test check clean
+
+demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
+	$(BIN)/robust-edge demo --out demo-out --overwrite
+
+test: $(READY)  ## every test, warnings as errors
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(READY)  ## lint, types, import direction, the device side's Python version
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.8- runtimes/robust_edge_runtimes exporters/robust_edge_exporters/templates/run.py
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+clean:  ## the environment and what the demo wrote
+	rm -rf $(VENV) demo-out
