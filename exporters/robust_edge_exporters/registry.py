@@ -1,0 +1,33 @@
+"""Artifact format to exporter, resolved only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol
+
+from torch import nn
+
+from robust_edge_exporters.artifact import ExportedArtifact
+from robust_edge_exporters.target import Target
+from robust_edge_runtimes.errors import unknown_name
+
+
+class Exporter(Protocol):
+    """Writes one artifact format."""
+
+    def __call__(self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str) -> ExportedArtifact:
+        """Write the artifact for `target` into `folder` and say what was written."""
+
+
+EXPORTERS = {
+    "onnx": "robust_edge_exporters.onnx:export_onnx",
+}
+
+
+def exporter(artifact_format: str) -> Exporter:
+    """The function that writes an artifact format."""
+    if artifact_format not in EXPORTERS:
+        raise unknown_name("artifact format", artifact_format, EXPORTERS)
+    module, name = EXPORTERS[artifact_format].split(":")
+    found: Exporter = getattr(importlib.import_module(module), name)
+    return found

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Use this bundle on its own: predict, bench, replay. Needs numpy and onnxruntime, nothing else.
+
+    python3 run.py predict image.png [...]   pictures need pillow, .npy arrays do not
+    python3 run.py bench [--threads N]       latency of one image and of 100
+    python3 run.py replay                    score the stored attack images; exit 1 if the drop is over a point
+
+Exit codes: 0 pass, 1 failed, 2 usage, 3 onnxruntime missing, 4 bundle damaged.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def fail(code, text):
+    print("error: " + text, file=sys.stderr)
+    sys.exit(code)
+
+
+try:
+    import numpy as np
+except ImportError:
+    fail(3, "numpy is missing: python3 -m pip install -r requirements.txt")
+
+
+class Model:
+    """The artifact of this folder, its files checked first."""
+
+    def __init__(self, threads=1):
+        check_files()
+        with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:
+            self.manifest = json.load(file)
+        try:
+            import onnxruntime
+        except ImportError:
+            fail(3, "onnxruntime is missing: python3 -m pip install -r requirements.txt")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        path = os.path.join(HERE, self.manifest["artifact"]["file"])
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def logits(self, images):
+        """(N, C, H, W) float32 in [0, 1] to (N, K) float32."""
+        return self.session.run(None, {self.manifest["input"]["name"]: images})[0]
+
+
+def check_files():
+    """Compare every file with SHA256SUMS."""
+    try:
+        with open(os.path.join(HERE, "SHA256SUMS"), encoding="utf-8") as file:
+            sums = [line.rstrip("\n").split("  ", 1) for line in file]
+        for digest, name in sums:
+            with open(os.path.join(HERE, name), "rb") as file:
+                if hashlib.sha256(file.read()).hexdigest() != digest:
+                    fail(4, name + " is not the file that was exported; copy the bundle again")
+    except (OSError, ValueError) as cause:
+        fail(4, "the bundle is damaged: {}; copy it again".format(cause))
+
+
+def golden():
+    return np.load(os.path.join(HERE, "golden.npz"), allow_pickle=False)
+
+
+def read_image(path, shape):
+    """(C, H, W) float32 in [0, 1]."""
+    try:
+        if path.endswith(".npy"):
+            array = np.load(path, allow_pickle=False)
+            array = array.astype(np.float32) / (255.0 if array.dtype == np.uint8 else 1.0)
+        else:
+            from PIL import Image
+
+            pixels = np.asarray(Image.open(path).convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32)
+            array = (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)) / 255.0
+    except ImportError:
+        fail(3, "reading " + path + " needs pillow: pip install pillow; .npy files do not")
+    except (OSError, ValueError, SyntaxError) as cause:
+        fail(2, "{} cannot be read as an image: {}".format(path, cause))
+    if list(array.shape) != list(shape):
+        fail(2, "{} is {}, the model takes {}; resize it first".format(path, array.shape, tuple(shape)))
+    if not (array.min() >= 0 and array.max() <= 1):
+        fail(2, "{}: pixels must lie in [0, 1] (or be uint8)".format(path))
+    return array.astype(np.float32)
+
+
+def predict(args):
+    model = Model(args.threads)
+    shape = model.manifest["input"]["shape"][1:]
+    for path in args.images:
+        row = model.logits(read_image(path, shape)[None])[0].astype(np.float64)
+        probabilities = np.exp(row - row.max())
+        probabilities /= probabilities.sum()
+        best = int(probabilities.argmax())
+        print("{}  {}  {:.3f}".format(path, model.manifest["classes"][best], probabilities[best]))
+    return 0
+
+
+def bench(args):
+    model = Model(args.threads)
+    clean = golden()["clean"]
+    for count in (1, 100):
+        batch = np.ascontiguousarray(clean[np.arange(count) % len(clean)])
+        samples, end = [], time.perf_counter() + 2
+        model.logits(batch)
+        while len(samples) < 10 or time.perf_counter() < end:
+            start = time.perf_counter()
+            model.logits(batch)
+            samples.append((time.perf_counter() - start) * 1e3)
+        p50, p90, p99 = np.percentile(samples, (50, 90, 99))
+        print("{:4d} image(s)  p50 {:.3f} ms  p90 {:.3f} ms  p99 {:.3f} ms  n {}".format(count, p50, p90, p99, len(samples)))
+    return 0
+
+
+def replay(args):
+    model = Model(args.threads)
+    data = golden()
+    labels = data["labels"]
+    clean = model.logits(data["clean"]).argmax(1) == labels
+    robust = clean & (model.logits(data["attacked"]).argmax(1) == labels)
+    expected = data["clean_logits"].argmax(1) == labels
+    expected_robust = expected & (data["attacked_logits"].argmax(1) == labels)
+    failed = not len(labels)
+    for name, mine, theirs in (("clean", clean, expected), ("robust", robust, expected_robust)):
+        drop = 100.0 * (theirs.mean() - mine.mean())
+        failed = failed or not drop <= 1.0
+        print("{:6s}  checkpoint {:.1f}%  here {:.1f}%".format(name, 100 * theirs.mean(), 100 * mine.mean()))
+    print("FAIL" if failed else "PASS", "on", len(labels), "images")
+    return 1 if failed else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command")
+    for name, function in (("predict", predict), ("bench", bench), ("replay", replay)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument("--threads", type=int, default=1)
+        if name == "predict":
+            command.add_argument("images", nargs="+")
+    args = parser.parse_args()
+    if args.command is None:
+        parser.error("name a command: predict, bench or replay")
+    return args.function(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Adversaries on torch networks."""

@@ -1,0 +1,324 @@
+"""Everything that decides what a run does, as frozen dataclasses, and how the layers of it combine.
+
+Order, later wins: defaults here, preset, `--config` file, command-line flags, `--set key=value`. The
+resolved config is written into the run as `config.yaml`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import yaml
+
+from robust_edge_runtimes.decode import decode
+from robust_edge_runtimes.errors import InputError, unknown_name
+
+PRESETS = ("quick", "thesis")
+SCHEMES = ("irregular",)
+SCOPES = ("global", "layer")
+AUGMENTATIONS = ("flip", "rotate", "shift")
+
+EpsSchedule = Union[str, tuple[float, ...]]
+StepsSchedule = Union[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+        dataset: `digits`, `cifar10`, `cifar100`, `folder`, or `package.module:function`.
+        dir: where `folder` and the CIFAR sets lie.
+        download: fetch a CIFAR set that is not there.
+        limit_train: use only this many training images, evenly over the classes.
+        limit_test: the same for test images.
+        resize: side in pixels that every image of a folder is brought to; None takes them as they are.
+        augment: any of flip, rotate (up to 15 degrees), shift (up to an eighth of the side).
+    """
+
+    dataset: str = "digits"
+    dir: Optional[str] = None
+    download: bool = False
+    limit_train: Optional[int] = None
+    limit_test: Optional[int] = None
+    resize: Optional[int] = None
+    augment: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("limit_train", "limit_test", "resize"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"data.{name}", value, "at least 1, or null")
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise unknown_name("augmentation", name, AUGMENTATIONS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """The training adversary: PGD on the ℓ∞ ball, Eq. (3).
+
+    Attributes:
+        eps: largest radius, in pixel units on [0, 1]; 0 trains a benign network.
+        eps_schedule: `constant`, `thirds` (ε/3, 2ε/3, ε), or one value per epoch.
+        steps: most gradient steps, s.
+        steps_schedule: `constant`, `grow` (1, 2, ... up to s, restarting when ε steps up), or one per epoch.
+        step_size: None for 2.5·ε/s.
+    """
+
+    eps: float = 0.1
+    eps_schedule: EpsSchedule = "constant"
+    steps: int = 7
+    steps_schedule: StepsSchedule = "constant"
+    step_size: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.eps <= 1, "attack.eps", self.eps, "a radius in pixel units, 0 to 1 (or as 8/255)")
+        _require(self.steps >= 1, "attack.steps", self.steps, "at least 1")
+        positive = self.step_size is None or self.step_size > 0
+        _require(positive, "attack.step_size", self.step_size, "above 0, or null")
+        _require_schedule("attack.eps_schedule", self.eps_schedule, ("constant", "thirds"), lambda v: 0 <= v <= 1)
+        _require_schedule("attack.steps_schedule", self.steps_schedule, ("constant", "grow"), lambda v: v >= 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruningConfig:
+    """The sparsity set S.
+
+    Attributes:
+        keep: fraction of the prunable weights that stay non-zero, in (0, 1]; 1 trains a dense network.
+        keep_schedule: `constant`, `halve` (1, 1/2, 1/4, ... down to keep), or one value per ADMM epoch.
+        scheme: the shape of S.
+        scope: `global` (one threshold for all layers) or `layer` (the same fraction in every layer).
+        floor: fraction of each layer's weights that a global threshold may never take.
+    """
+
+    keep: float = 0.1
+    keep_schedule: EpsSchedule = "constant"
+    scheme: str = "irregular"
+    scope: str = "global"
+    floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        _require(0 < self.keep <= 1, "keep", self.keep, "a fraction above 0, at most 1 (10% is 0.1)")
+        if self.scheme not in SCHEMES:
+            raise unknown_name("scheme", self.scheme, SCHEMES)
+        if self.scope not in SCOPES:
+            raise unknown_name("scope", self.scope, SCOPES)
+        _require(0 <= self.floor <= 1, "pruning.floor", self.floor, "a fraction, 0 to 1")
+        _require_schedule("pruning.keep_schedule", self.keep_schedule, ("constant", "halve"), lambda v: 0 < v <= 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdmmConfig:
+    """The alternating part, Eq. (7)-(9).
+
+    Attributes:
+        rho: first penalty, above 0.
+        rho_growth: factor per update of θ' and u.
+        rho_max: cap of the penalty.
+        interval: optimiser steps between two updates of θ' and u; 1 is Algorithm 1 to the letter.
+        masked_fraction: last part of the epochs, trained under a fixed mask after the hard projection.
+    """
+
+    rho: float = 1e-3
+    rho_growth: float = 1.0
+    rho_max: float = 1.0
+    interval: int = 1
+    masked_fraction: float = 0.34
+
+    def __post_init__(self) -> None:
+        _require(self.rho > 0, "admm.rho", self.rho, "above 0")
+        _require(self.rho_growth >= 1, "admm.rho_growth", self.rho_growth, "at least 1")
+        _require(self.rho_max >= self.rho, "admm.rho_max", self.rho_max, f"at least admm.rho ({self.rho})")
+        _require(self.interval >= 1, "admm.interval", self.interval, "at least 1")
+        inside = 0 < self.masked_fraction < 1
+        _require(inside, "admm.masked_fraction", self.masked_fraction, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The optimiser and its schedule.
+
+    Attributes:
+        epochs: T, the masked part included.
+        batch_size: images per optimiser step.
+        lr: first learning rate, η.
+        lr_schedule: `cosine` (down to 0 once before and once after the hard projection) or `step`.
+        lr_step: epochs between two decays of `step`.
+        lr_decay: factor of one decay of `step`.
+        adversarial_weight: weight of the loss on attacked images; the rest goes to the clean loss.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.05
+    lr_schedule: str = "cosine"
+    lr_step: int = 10
+    lr_decay: float = 0.5
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    adversarial_weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr_step"):
+            _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        _require(self.lr > 0, "training.lr", self.lr, "above 0")
+        _require(0 < self.lr_decay <= 1, "training.lr_decay", self.lr_decay, "above 0, at most 1")
+        for name in ("momentum", "adversarial_weight"):
+            _require(0 <= getattr(self, name) <= 1, f"training.{name}", getattr(self, name), "0 to 1")
+        _require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or above")
+        if self.lr_schedule not in ("cosine", "step"):
+            raise unknown_name("training.lr_schedule", self.lr_schedule, ("cosine", "step"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """A whole run.
+
+    Attributes:
+        arch: a name of the zoo, or `package.module:function`.
+        init: a `.safetensors` state dict to start from; None starts from random weights.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`.
+        threads: CPU threads; None leaves torch's choice.
+    """
+
+    arch: str = "small_cnn"
+    init: Optional[str] = None
+    seed: int = 0
+    device: str = "auto"
+    threads: Optional[int] = None
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
+    pruning: PruningConfig = dataclasses.field(default_factory=PruningConfig)
+    admm: AdmmConfig = dataclasses.field(default_factory=AdmmConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
+
+    @property
+    def sparse(self) -> bool:
+        """Whether anything is pruned at all."""
+        return self.pruning.keep < 1
+
+    @property
+    def robust(self) -> bool:
+        """Whether an adversary takes part in the training."""
+        return self.attack.eps > 0
+
+
+def resolve(
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> CompressConfig:
+    """Combine the layers into one config.
+
+    Args:
+        preset: a name of PRESETS.
+        file: a YAML file with any part of a config.
+        flags: dotted key to value, from the command line; None values are left out.
+        assignments: `key=value` texts, the value in YAML.
+
+    Raises:
+        InputError: an unknown key, a value out of its range, a file that is not YAML.
+    """
+    merged: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in PRESETS:
+            raise unknown_name("preset", preset, PRESETS)
+        text = resources.files("robust_edge").joinpath(f"presets/{preset}.yaml").read_text()
+        _merge(merged, _parse(text, preset))
+    if file is not None:
+        if not file.is_file():
+            raise InputError(f"--config {file} is not a file")
+        _merge(merged, _parse(file.read_text(), str(file)))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(merged, key, value)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set takes key=value, for example --set training.lr=0.1; got {assignment!r}")
+        _put(merged, key, _parse_value(text, assignment))
+    return decode(CompressConfig, merged)
+
+
+def from_yaml(text: str, where: str) -> CompressConfig:
+    """Read a config that a run wrote."""
+    return decode(CompressConfig, _parse(text, where))
+
+
+def to_yaml(config: CompressConfig) -> str:
+    """The resolved config, every key written out."""
+    plain = _plain(dataclasses.asdict(config))
+    return str(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as cause:
+        raise InputError(f"{where} is not valid YAML: {cause}") from cause
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where} must be a mapping of settings, it holds {type(value).__name__}")
+    return value
+
+
+def _parse_value(text: str, assignment: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as cause:
+        raise InputError(f"--set {assignment}: the value is not valid YAML") from cause
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as text
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        into = into.setdefault(parent, {})
+        if not isinstance(into, dict):
+            raise InputError(f"{dotted}: {parent} is a single value, not a group of settings")
+    into[last] = value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{name} must be {allowed}; it is {value}")
+
+
+def _require_schedule(name: str, value: Any, names: tuple[str, ...], valid: Any) -> None:
+    if isinstance(value, str):
+        if value not in names:
+            raise unknown_name(name, value, (*names, "or a list with one value per epoch"))
+    elif not value or not all(valid(item) and math.isfinite(item) for item in value):
+        raise InputError(f"{name} must be one of {', '.join(names)} or valid values per epoch; it is {list(value)}")

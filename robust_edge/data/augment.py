@@ -1,0 +1,56 @@
+"""Random flips, rotations and shifts of a whole batch at once, on whatever device it lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MAX_ROTATION = math.radians(15)
+
+
+def augment(images: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Apply each named augmentation, with its own random choice per image.
+
+    Args:
+        images: (N, C, H, W) float in [0, 1].
+        names: any of `flip` (left-right, half the images), `rotate` (up to 15 degrees, bilinear), `shift` (up to an
+            eighth of the side, zeros move in).
+        generator: of the CPU; the source of all randomness.
+
+    Returns:
+        New images of the same shape, still in [0, 1].
+    """
+    for name in names:
+        images = {"flip": _flip, "rotate": _rotate, "shift": _shift}[name](images, generator)
+    return images
+
+
+def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
+    return torch.where(chosen, images.flip(3), images)
+
+
+def _rotate(images: Tensor, generator: torch.Generator) -> Tensor:
+    angle = (torch.rand(len(images), generator=generator) * 2 - 1) * MAX_ROTATION
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    return _resampled(images, matrices)
+
+
+def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
+    _, _, height, width = images.shape
+    matrices = torch.eye(2, 3).repeat(len(images), 1, 1)
+    for axis, side in enumerate((width, height)):
+        reach = max(1, side // 8)
+        pixels = torch.randint(-reach, reach + 1, (len(images),), generator=generator)
+        matrices[:, axis, 2] = pixels * 2 / side
+    return _resampled(images, matrices, mode="nearest")
+
+
+def _resampled(images: Tensor, matrices: Tensor, mode: str = "bilinear") -> Tensor:
+    grid = functional.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, mode=mode, align_corners=False)

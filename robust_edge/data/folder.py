@@ -1,0 +1,99 @@
+"""Any images in folders: `train/CLASS/*` and `test/CLASS/*`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from robust_edge.config import DataConfig
+from robust_edge.data.dataset import Dataset, Split, evenly
+from robust_edge_runtimes.errors import InputError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+GREY_MODES = {"1", "L", "I;16", "I", "F"}
+
+
+def load_folder(config: DataConfig) -> Dataset:
+    """Read a tree of images; grey if the first one is, colour otherwise.
+
+    Raises:
+        InputError: no such folder, no `train` or `test` in it, fewer than two classes, classes that differ
+            between the two, a broken image, images of different sizes.
+    """
+    if config.dir is None:
+        raise InputError("dataset 'folder' needs --data-dir, a folder with train/CLASS/* and test/CLASS/*")
+    root = Path(config.dir)
+    if not root.is_dir():
+        raise InputError(f"--data-dir {root} is not a folder")
+    classes = _classes(root / "train")
+    if classes != _classes(root / "test"):
+        differing = sorted(set(classes) ^ set(_classes(root / "test")))
+        raise InputError(f"{root}: train and test must have the same classes; these differ: {', '.join(differing)}")
+    train, test = _files(root / "train", classes, config.limit_train), _files(root / "test", classes, config.limit_test)
+    reader = _Reader(train[0][0], config.resize)
+    return Dataset("folder", classes, _split(reader, train), _split(reader, test))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing; a folder data set has train/CLASS/* and test/CLASS/*")
+    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    if len(names) < 2:
+        raise InputError(f"{folder} has {len(names)} class folder(s), at least 2 are needed: {folder}/CLASS/*")
+    return names
+
+
+def _files(folder: Path, classes: tuple[str, ...], limit: int | None) -> list[tuple[Path, int]]:
+    found: list[tuple[Path, int]] = []
+    for label, name in enumerate(classes):
+        paths = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise InputError(f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))})")
+        found += [(path, label) for path in paths]
+    order = evenly(torch.tensor([label for _, label in found]), limit)
+    return [found[index] for index in order.tolist()]
+
+
+class _Reader:
+    """Reads images as the first one was: its colour mode and its size."""
+
+    def __init__(self, first: Path, resize: int | None) -> None:
+        self.resize = resize
+        self.first = first
+        with _open(first) as picture:
+            self.mode = "L" if picture.mode in GREY_MODES else "RGB"
+            self.size = (resize, resize) if resize else picture.size
+
+    def __call__(self, path: Path) -> np.ndarray:
+        with _open(path) as picture:
+            try:
+                pixels = picture.convert(self.mode)
+            except (OSError, ValueError, SyntaxError) as cause:
+                raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
+        if self.resize:
+            pixels = pixels.resize(self.size, Image.Resampling.BILINEAR)
+        if pixels.size != self.size:
+            width, height = pixels.size
+            raise InputError(
+                f"{path} is {width}×{height}, but {self.first} is {self.size[0]}×{self.size[1]}; bring all images "
+                f"to one size, or pass --set data.resize={self.size[0]}"
+            )
+        return np.asarray(pixels)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as cause:
+        raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
+
+
+def _split(reader: _Reader, files: list[tuple[Path, int]]) -> Split:
+    pixels = np.stack([reader(path) for path, _ in files])
+    planes = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    return Split(
+        torch.from_numpy(np.ascontiguousarray(planes)), torch.tensor([label for _, label in files], dtype=torch.int64)
+    )

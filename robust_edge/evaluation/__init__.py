@@ -1,0 +1,1 @@
+"""How right a network is, clean and under attack."""

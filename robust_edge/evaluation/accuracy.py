@@ -1,0 +1,102 @@
+"""Clean and PGD accuracy of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from robust_edge.attacks.pgd import Attacked, Pgd, attack_images
+from robust_edge.data import Split
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.manifest import AttackSpec
+
+BATCH = 250
+Z95 = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """A proportion with its 95% Wilson interval; all in [0, 1]."""
+
+    correct: int
+    images: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PgdResult:
+    """Right when clean, and right when clean and on every iterate of the attack."""
+
+    attack: AttackSpec
+    clean: Accuracy
+    robust: Accuracy
+
+
+def accuracy(correct: int, images: int) -> Accuracy:
+    """Wilson's score interval around correct / images.
+
+    Raises:
+        InputError: no images; nothing checked is never a result.
+    """
+    if images < 1:
+        raise InputError("no images to evaluate; raise --limit, or check the data set")
+    share, z2 = correct / images, Z95**2
+    centre = (share + z2 / (2 * images)) / (1 + z2 / images)
+    half = Z95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
+    return Accuracy(correct, images, share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def evaluate_pgd(
+    model: nn.Module,
+    split: Split,
+    attack: Pgd,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> PgdResult:
+    """Attack a whole split.
+
+    Args:
+        model: raw pixels to logits; used in evaluation mode.
+        split: on the model's device.
+        attack: eps 0 gives the clean accuracy twice.
+        seed: of the random start.
+        progress: called with (images done, images in all).
+    """
+    attacked = attack_split(model, split, attack, seed=seed, progress=progress)
+    total = len(split)
+    spec = AttackSpec("pgd", attack.eps, attack.steps, attack.alpha, seed)
+    robust, clean = int(attacked.robust.sum()), int(attacked.clean.sum())
+    return PgdResult(spec, accuracy(clean, total), accuracy(robust, total))
+
+
+def attack_split(
+    model: nn.Module,
+    split: Split,
+    attack: Pgd,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Attacked:
+    """Attack batch by batch; the outcome of all images on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for start in range(0, len(split), BATCH):
+        chosen = slice(start, start + BATCH)
+        part = attack_images(model, split.floats(chosen), split.labels[chosen], attack, generator)
+        parts.append(part)
+        if progress is not None:
+            progress(min(start + BATCH, len(split)), len(split))
+    if not parts:
+        raise InputError("no images to evaluate; raise --limit, or check the data set")
+    return Attacked(
+        torch.cat([part.images for part in parts]).cpu(),
+        torch.cat([part.robust for part in parts]).cpu(),
+        torch.cat([part.clean for part in parts]).cpu(),
+    )

@@ -1,0 +1,29 @@
+"""Normalisation inside the model, so that every artifact takes raw pixels and ε means the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalized(nn.Module):
+    """A network behind `(x - mean) / std` per channel.
+
+    Takes (N, C, H, W) float in [0, 1] and returns what the network returns.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) raw pixels to (N, K) logits."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits

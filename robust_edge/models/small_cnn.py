@@ -1,0 +1,25 @@
+"""Three convolutions and a linear layer: 94 k weights on one channel, seconds of training on small images."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def small_cnn(num_classes: int, in_channels: int) -> nn.Module:
+    """Convolutions C-32-64-128 of size 3×3 and strides 1, 2, 2, batch-norm, global average, linear.
+
+    Args:
+        num_classes: K.
+        in_channels: C; any image of at least 4×4 pixels fits.
+    """
+    layers: list[nn.Module] = []
+    channels = in_channels
+    for width, stride in ((32, 1), (64, 2), (128, 2)):
+        layers += [
+            nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
+    return nn.Sequential(*layers)

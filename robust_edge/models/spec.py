@@ -1,0 +1,83 @@
+"""What it takes to build a network again: the zoo, and the user's own factories."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from robust_edge.imports import import_function
+from robust_edge.models.normalized import Normalized
+from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge_runtimes.errors import InputError, unknown_name
+
+ARCHITECTURES = {
+    "small_cnn": "robust_edge.models.small_cnn:small_cnn",
+    "resnet18": "robust_edge.models.resnet:resnet18",
+    "resnet34": "robust_edge.models.resnet:resnet34",
+    "mobilenet_v2": "robust_edge.models.mobilenet:mobilenet_v2",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Architecture and preprocessing; written into every checkpoint.
+
+    Attributes:
+        arch: a name of ARCHITECTURES, or `package.module:function` with the signature
+            `function(num_classes, in_channels) -> nn.Module`.
+        shape: (C, H, W) of one image.
+        classes: class names, in the order of the logits.
+        mean: per channel, subtracted inside the model.
+        std: per channel, divided by inside the model.
+    """
+
+    arch: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build_model(spec: ModelSpec) -> Normalized:
+    """Build the network with torch's current random state.
+
+    Raises:
+        InputError: an unknown architecture, or a factory whose network does not give (N, K) logits or has
+            nothing to prune.
+    """
+    network = _factory(spec.arch)(len(spec.classes), spec.shape[0])
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model {spec.arch!r} returned {type(network).__name__}, not a torch.nn.Module")
+    model = Normalized(network, spec.mean, spec.std)
+    _check(model, spec)
+    return model
+
+
+def _factory(arch: str) -> Callable[[int, int], nn.Module]:
+    if ":" in arch:
+        return import_function("model", arch)  # type: ignore[no-any-return]
+    if arch not in ARCHITECTURES:
+        raise unknown_name("model", arch, [*ARCHITECTURES, "package.module:function"])
+    module, name = ARCHITECTURES[arch].split(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _check(model: Normalized, spec: ModelSpec) -> None:
+    if not prunable_parameters(model):
+        raise InputError(f"model {spec.arch!r} has no convolution and no linear layer, so nothing to prune")
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(2, *spec.shape))
+    except RuntimeError as cause:
+        raise InputError(f"model {spec.arch!r} cannot take images of shape {spec.shape}: {cause}") from cause
+    finally:
+        model.train(training)
+    if tuple(getattr(logits, "shape", ())) != (2, len(spec.classes)):
+        shown = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+        raise InputError(f"model {spec.arch!r} gives {shown} for 2 images, expected (2, {len(spec.classes)}) logits")

@@ -1,0 +1,34 @@
+"""Which weights count, and counting them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robust_edge_runtimes.manifest import LayerCount, Sparsity
+
+PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of convolutions and linear layers by name, in order of depth; no biases, no batch-norm."""
+    return {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, PRUNABLE)
+    }
+
+
+def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:
+    """Count non-zeros on the tensors themselves, not on masks."""
+    layers = tuple(
+        LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items()
+    )
+    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), layers)
+
+
+def budget_of(weights: Mapping[str, Tensor], keep: float) -> int:
+    """k: how many weights stay, round(keep × all), at least 1."""
+    return max(1, round(keep * sum(weight.numel() for weight in weights.values())))

@@ -1,0 +1,171 @@
+"""The run directory: everything that a compression leaves behind, whole or absent.
+
+    config.yaml  metrics.jsonl  run.log  environment.json
+    checkpoint.safetensors  checkpoint.json  resume.pt  plots/  evaluations/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from robust_edge.config import CompressConfig, from_yaml, to_yaml
+from robust_edge.environment import environment
+from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge_runtimes.decode import decode, parse_json, read_json
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import refuse_existing, sha256_of, write_atomic, write_json
+from robust_edge_runtimes.manifest import Sparsity
+
+CONFIG = "config.yaml"
+WEIGHTS = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.json"
+METRICS = "metrics.jsonl"
+RESUME = "resume.pt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What `checkpoint.json` says of the weights beside it.
+
+    Attributes:
+        sparsity: counted in the written file.
+        metrics: accuracies in [0, 1] on the test images, with the attack that closed the run.
+    """
+
+    model: ModelSpec
+    sparsity: Sparsity
+    dataset: str
+    dataset_fingerprint: str
+    seed: int
+    metrics: dict[str, float]
+    weights_sha256: str
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory that exists."""
+
+    path: Path
+    config: CompressConfig
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final checkpoint has been written."""
+        return (self.path / CHECKPOINT).is_file()
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of evaluation results, made on demand."""
+        folder = self.path / "evaluations"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def log(self, text: str) -> None:
+        """Append a line to run.log."""
+        with (self.path / "run.log").open("a") as file:
+            file.write(text + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row per finished epoch."""
+        path = self.path / METRICS
+        return [parse_json(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Replace metrics.jsonl."""
+        write_atomic(self.path / METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def write_resume(self, state: dict[str, Any]) -> None:
+        """Save everything that the next epoch needs."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.path / RESUME, buffer.getvalue())
+
+    def read_resume(self) -> dict[str, Any] | None:
+        """The saved state, or None before the first epoch has ended."""
+        path = self.path / RESUME
+        if not path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as cause:  # torch raises whatever the damaged bytes provoke
+            raise InputError(f"{path} is damaged ({type(cause).__name__}); start again with --overwrite") from cause
+        return state
+
+    def write_checkpoint(self, model: Normalized, describe: Any) -> Checkpoint:
+        """Write the weights, then what is true of the written file.
+
+        Args:
+            model: the network to save.
+            describe: function of the file's SHA-256 and its tensors to a Checkpoint.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        path = self.path / WEIGHTS
+        write_atomic(path, safetensors.torch.save(tensors))
+        checkpoint: Checkpoint = describe(sha256_of(path), safetensors.torch.load_file(path))
+        write_json(self.path / CHECKPOINT, dataclasses.asdict(checkpoint))
+        (self.path / RESUME).unlink(missing_ok=True)
+        return checkpoint
+
+    def checkpoint(self) -> Checkpoint:
+        """Read checkpoint.json.
+
+        Raises:
+            InputError: the run is not finished, or the file is not ours.
+        """
+        path = self.path / CHECKPOINT
+        if not path.is_file():
+            raise InputError(f"{self.path} is not finished; go on with: robust-edge compress --resume -o {self.path}")
+        return decode(Checkpoint, read_json(path), where=str(path))
+
+    def load_model(self) -> Normalized:
+        """The trained network in evaluation mode, its file checked against checkpoint.json."""
+        checkpoint = self.checkpoint()
+        path = self.path / WEIGHTS
+        if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
+            raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
+        model = build_model(checkpoint.model)
+        model.load_state_dict(safetensors.torch.load_file(path))
+        return model.eval()
+
+
+def open_run(path: Path) -> Run:
+    """Open a run directory.
+
+    Raises:
+        InputError: not a run.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise InputError(f"{path} is not a run (no {CONFIG}); a run is what `robust-edge compress -o` writes")
+    return Run(path, from_yaml(file.read_text(), str(file)))
+
+
+def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
+    """Make an empty run directory that knows its config.
+
+    Raises:
+        InputError: something else stands there.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    if path.is_dir() and any(path.iterdir()):
+        if not (path / CONFIG).is_file():
+            raise InputError(f"{path} exists and is not a run; --overwrite replaces runs only")
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    write_atomic(path / CONFIG, to_yaml(config))
+    write_json(path / "environment.json", environment())
+    return Run(path, config)

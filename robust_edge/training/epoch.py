@@ -1,0 +1,186 @@
+"""The training loop itself: attack, loss, gradient, step, projection."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robust_edge.attacks.pgd import Pgd, craft
+from robust_edge.config import CompressConfig
+from robust_edge.data import Split
+from robust_edge.data.augment import augment
+from robust_edge.models import Normalized
+from robust_edge.pruning import admm
+from robust_edge.pruning.mask import apply_mask, hard_prune
+from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.schemes import projection_of
+from robust_edge.training.schedules import Schedules
+
+BatchProgress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochResult:
+    """Averages over the epoch's training images, and the state at its end.
+
+    Attributes:
+        loss: what was minimised, without the ADMM penalty.
+        clean_accuracy: on the augmented clean images, in training mode.
+        robust_accuracy: the same on the attacked ones.
+        primal_residual: ‖θ − θ'‖ / ‖θ‖; 0 in the masked phase.
+        dual_residual: ρ‖θ'_t − θ'_{t−1}‖ / ‖θ'_t‖.
+    """
+
+    loss: float
+    clean_loss: float
+    adversarial_loss: float
+    clean_accuracy: float
+    robust_accuracy: float
+    nonzero: int
+    rho: float
+    primal_residual: float
+    dual_residual: float
+
+
+class Learner:
+    """The network and everything that changes with it: optimiser, ADMM state, masks."""
+
+    def __init__(self, model: Normalized, config: CompressConfig, plan: Schedules) -> None:
+        self.model = model
+        self.config = config
+        self.weights = prunable_parameters(model)
+        self.project = projection_of(config.pruning)
+        training = config.training
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay
+        )
+        self.masks: dict[str, Tensor] | None = None
+        self.admm: admm.AdmmState | None = None
+        if config.sparse:
+            self.admm = admm.init(self.weights, self.project, plan.keep[0], config.admm.rho)
+
+    def state(self) -> dict[str, Any]:
+        """Plain containers and tensors, for `torch.load(weights_only=True)`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "masks": self.masks,
+            "admm": None if self.admm is None else dataclasses.asdict(self.admm),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` saved."""
+        device = next(self.model.parameters()).device
+
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.masks = None if state["masks"] is None else moved(state["masks"])
+        self.admm = None
+        if state["admm"] is not None:
+            saved = {**state["admm"], "target": moved(state["admm"]["target"]), "dual": moved(state["admm"]["dual"])}
+            self.admm = admm.AdmmState(**saved)
+
+    def prune(self, keep: float) -> None:
+        """The hard projection: weights onto S, momentum and ADMM state dropped, mask fixed."""
+        self.masks = hard_prune(self.weights, self.project(self.weights, keep))
+        self.admm = None
+        self.optimizer.state.clear()
+
+    def update(self, keep: float, count: int) -> None:
+        """One optimiser step with what the sparsity constraint adds to it."""
+        if self.admm is not None:
+            admm.add_penalty_gradient(self.admm, self.weights)
+        self.optimizer.step()
+        if self.masks is not None:
+            apply_mask(self.weights, self.masks)
+        settings = self.config.admm
+        if self.admm is not None and count % settings.interval == 0:
+            self.admm = admm.step(
+                self.admm,
+                self.weights,
+                self.project,
+                keep,
+                rho_growth=settings.rho_growth,
+                rho_max=settings.rho_max,
+            )
+
+
+def train_epoch(
+    learner: Learner, split: Split, plan: Schedules, epoch: int, progress: BatchProgress | None = None
+) -> EpochResult:
+    """One pass over the training images; Algorithm 1, lines 2 to 8.
+
+    All randomness follows from the seed and the epoch.
+
+    Args:
+        learner: changed in place.
+        split: on the learner's device.
+        plan: the schedules.
+        epoch: from 0.
+        progress: called with (batches done, batches in all, text).
+    """
+    config = learner.config
+    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + epoch) % 2**63)
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    for group in learner.optimizer.param_groups:
+        group["lr"] = plan.lr[epoch]
+    if epoch >= plan.masked_from and learner.masks is None:
+        learner.prune(plan.keep[epoch])
+    attack = Pgd(eps=plan.eps[epoch], steps=plan.steps[epoch], step_size=config.attack.step_size)
+    batches = torch.randperm(len(split), generator=generator).split(config.training.batch_size)
+    sums = torch.zeros(5, dtype=torch.float64)
+    learner.model.train()
+    for count, batch in enumerate(batches, 1):
+        images = augment(split.floats(batch), config.data.augment, generator)  # line 2
+        sums += _train_batch(learner, images, split.labels[batch], attack, generator)
+        learner.update(plan.keep[epoch], epoch * len(batches) + count)
+        if progress is not None:
+            progress(count, len(batches), f"loss {float(sums[0]) / (count * config.training.batch_size):.3f}")
+    return _result(learner, sums / len(split))
+
+
+def _train_batch(
+    learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator
+) -> Tensor:
+    """Gradient of one batch; returns sums of loss, clean and adversarial loss, clean and adversarial hits."""
+    model, weight = learner.model, learner.config.training.adversarial_weight
+    learner.optimizer.zero_grad(set_to_none=True)
+    if attack.eps > 0:
+        attacked = craft(model, images, labels, attack, generator)  # lines 3-5
+        adversarial, clean = model(torch.cat([attacked, images])).chunk(2)
+        adversarial_loss = functional.cross_entropy(adversarial, labels)
+        clean_loss = functional.cross_entropy(clean, labels)
+        loss = weight * adversarial_loss + (1 - weight) * clean_loss
+    else:
+        adversarial = clean = model(images)
+        loss = adversarial_loss = clean_loss = functional.cross_entropy(clean, labels)
+    loss.backward()
+    with torch.no_grad():
+        hits = [(logits.argmax(1) == labels).float().mean() for logits in (clean, adversarial)]
+        row = torch.stack([loss.detach(), clean_loss.detach(), adversarial_loss.detach(), *hits])
+    return row.double().cpu() * len(labels)
+
+
+def _result(learner: Learner, means: Tensor) -> EpochResult:
+    loss, clean_loss, adversarial_loss, clean, robust = means.tolist()
+    state = learner.admm
+    gap = admm.residuals(state, learner.weights) if state is not None else admm.Residuals(0.0, 0.0)
+    return EpochResult(
+        loss=loss,
+        clean_loss=clean_loss,
+        adversarial_loss=adversarial_loss,
+        clean_accuracy=clean,
+        robust_accuracy=robust,
+        nonzero=sparsity_of(learner.weights).nonzero,
+        rho=0.0 if state is None else state.rho,
+        primal_residual=gap.primal,
+        dual_residual=gap.dual,
+    )

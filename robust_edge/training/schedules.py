@@ -1,0 +1,110 @@
+"""ε, s, k and η as plain sequences, one value per epoch.
+
+Source: Marshall 2020, section 3.1: ε is raised every T/3, s grows every epoch and starts again when ε
+steps, k steps down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from robust_edge.config import CompressConfig
+from robust_edge_runtimes.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedules:
+    """One value per epoch each.
+
+    Attributes:
+        eps: attack radius in pixel units.
+        steps: gradient steps of the attack.
+        keep: kept fraction that the projection aims at.
+        lr: learning rate at the start of the epoch.
+        masked_from: first epoch of the masked phase; equal to the number of epochs where nothing is pruned.
+    """
+
+    eps: tuple[float, ...]
+    steps: tuple[int, ...]
+    keep: tuple[float, ...]
+    lr: tuple[float, ...]
+    masked_from: int
+
+
+def schedules(config: CompressConfig) -> Schedules:
+    """Resolve names to sequences.
+
+    Raises:
+        InputError: a given sequence has another length than the epochs it is for, or too few epochs.
+    """
+    epochs = config.training.epochs
+    masked_from = _masked_from(config)
+    eps = _eps(config, epochs)
+    return Schedules(
+        eps=eps,
+        steps=_steps(config, eps),
+        keep=_keep(config, masked_from),
+        lr=_lr(config, masked_from),
+        masked_from=masked_from,
+    )
+
+
+def _masked_from(config: CompressConfig) -> int:
+    epochs = config.training.epochs
+    if not config.sparse:
+        return epochs
+    return max(epochs - max(1, math.ceil(epochs * config.admm.masked_fraction)), 0)
+
+
+def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
+    schedule, eps = config.attack.eps_schedule, config.attack.eps
+    if schedule == "constant":
+        return (eps,) * epochs
+    if schedule == "thirds":
+        return tuple(eps * (1 + 3 * epoch // epochs) / 3 for epoch in range(epochs))
+    return _given("attack.eps_schedule", schedule, epochs)
+
+
+def _steps(config: CompressConfig, eps: tuple[float, ...]) -> tuple[int, ...]:
+    schedule, most = config.attack.steps_schedule, config.attack.steps
+    if schedule == "constant":
+        return (most,) * len(eps)
+    if schedule != "grow":
+        return _given("attack.steps_schedule", schedule, len(eps))
+    steps: list[int] = []
+    for epoch, radius in enumerate(eps):
+        risen = epoch == 0 or radius > eps[epoch - 1]
+        steps.append(1 if risen else min(steps[-1] + 1, most))
+    return tuple(steps)
+
+
+def _keep(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
+    keep, schedule, epochs = config.pruning.keep, config.pruning.keep_schedule, config.training.epochs
+    tail = (keep,) * (epochs - masked_from)
+    if schedule == "constant" or not config.sparse:
+        return (keep,) * masked_from + tail
+    if schedule != "halve":
+        return _given("pruning.keep_schedule", schedule, masked_from) + tail
+    levels = math.ceil(math.log2(1 / keep) - 1e-9)
+    stages = [max(keep, 0.5 ** (level + 1)) for level in range(levels)]
+    return tuple(stages[epoch * levels // masked_from] for epoch in range(masked_from)) + tail
+
+
+def _lr(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
+    training = config.training
+    if training.lr_schedule == "step":
+        return tuple(
+            training.lr * training.lr_decay ** (epoch // training.lr_step) for epoch in range(training.epochs)
+        )
+    parts = (masked_from, training.epochs - masked_from)
+    return tuple(
+        training.lr * (1 + math.cos(math.pi * epoch / length)) / 2 for length in parts for epoch in range(length)
+    )
+
+
+def _given(name: str, values: Sequence[float] | Sequence[int] | str, length: int) -> tuple:  # type: ignore[type-arg]
+    if len(values) != length:
+        raise InputError(f"{name} has {len(values)} values, it needs {length}, one per epoch it applies to")
+    return tuple(values)

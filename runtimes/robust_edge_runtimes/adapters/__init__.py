@@ -1,0 +1,1 @@
+"""One runtime per artifact format; each imports its backend only when it opens."""

@@ -1,0 +1,55 @@
+"""ONNX artifacts on ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntime(BaseRuntime):
+    """Executes `model.onnx` with ONNX Runtime; sessions may be shared by threads."""
+
+    _session: Any = None
+
+    def open_impl(self) -> RuntimeInfo:
+        """Create the session and make sure that it runs where it was asked to."""
+        try:
+            import onnxruntime as ort
+        except ImportError as cause:
+            raise BackendUnavailable(
+                f"this bundle runs on ONNX Runtime, which is not installed ({cause}): "
+                "pip install 'robust-edge[onnxruntime]'"
+            ) from cause
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(str(self.path), options, providers=[PROVIDER])
+        except Exception as cause:  # ONNX Runtime raises classes of its own, all derived from Exception
+            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
+        if session.get_providers() != [PROVIDER]:
+            raise BackendUnavailable(f"asked for {PROVIDER}, ONNX Runtime uses {session.get_providers()}")
+        names = [port.name for port in (*session.get_inputs(), *session.get_outputs())]
+        if names != [self.manifest.input.name, self.manifest.output.name]:
+            raise BundleError(f"{self.path.name} has the ports {names}, the manifest names others; export it again")
+        self._session = session
+        return RuntimeInfo("onnxruntime", ort.__version__, "cpu", PROVIDER, self.threads)
+
+    def infer_impl(self, images: np.ndarray) -> np.ndarray:
+        """Run the one input through to the one output."""
+        try:
+            logits: np.ndarray = self._session.run(None, {self.manifest.input.name: images})[0]
+        except Exception as cause:  # as above
+            raise BundleError(f"ONNX Runtime cannot run {self.path}: {cause}") from cause
+        return logits
+
+    def close_impl(self) -> None:
+        """Drop the session."""
+        self._session = None

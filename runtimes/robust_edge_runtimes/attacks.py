@@ -1,0 +1,72 @@
+"""Attacks that need only numpy and a source of gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Callable, Protocol, Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.manifest import AttackSpec
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""(N, C, H, W) float32 in [0, 1] to (N, K) logits."""
+
+
+class GradientOracle(Protocol):
+    """A differentiable stand-in for an artifact: the checkpoint, or a twin of the artifact."""
+
+    def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Logits (N, K), and the cross-entropy's gradient (N, C, H, W) with respect to `images`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedOutcome:
+    """Who stayed right on which image, on the same candidates.
+
+    Attributes:
+        artifact_right: (N,) bool, the artifact was right on the clean image and on every candidate.
+        reference_right: (N,) bool, the same for the oracle's own network.
+        zero_gradients: fraction of gradients, over all steps, that were zero everywhere.
+    """
+
+    artifact_right: np.ndarray
+    reference_right: np.ndarray
+    zero_gradients: float
+
+
+def surrogate_pgd(
+    score: Score, oracle: GradientOracle, images: np.ndarray, labels: np.ndarray, attack: AttackSpec
+) -> PairedOutcome:
+    """PGD on an artifact that has no gradients: its scores, the oracle's gradients at the same points.
+
+    Source: Marshall 2020, Eq. (3); gradients by backward pass differentiable approximation
+    (Athalye, Carlini, Wagner 2018). Every iterate is a candidate, for the artifact and for the reference.
+
+    Args:
+        score: the artifact.
+        oracle: gradients and the reference's logits.
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64.
+        attack: ε, steps, step size and seed.
+    """
+    random = np.random.default_rng(attack.seed)
+    artifact_right = score(images).argmax(1) == labels
+    reference_right = oracle.logits_and_gradient(images, labels)[0].argmax(1) == labels
+    low, high = np.maximum(images - attack.eps, 0), np.minimum(images + attack.eps, 1)
+    noise = random.uniform(-attack.eps, attack.eps, images.shape)
+    candidate = np.clip(images + noise, low, high).astype(np.float32)
+    zero, seen = 0, 0
+    for _ in range(attack.steps + 1):
+        open_rows = np.flatnonzero(artifact_right | reference_right)
+        if not len(open_rows):
+            break
+        points, truth = candidate[open_rows], labels[open_rows]
+        logits, gradient = oracle.logits_and_gradient(points, truth)
+        artifact_right[open_rows] &= score(points).argmax(1) == truth
+        reference_right[open_rows] &= logits.argmax(1) == truth
+        zero += int((gradient == 0).all(axis=(1, 2, 3)).sum())
+        seen += len(open_rows)
+        stepped = points + np.float32(attack.step_size) * np.sign(gradient)  # Eq. (3)
+        candidate[open_rows] = np.clip(stepped, low[open_rows], high[open_rows])
+    return PairedOutcome(artifact_right, reference_right, zero / max(seen, 1))

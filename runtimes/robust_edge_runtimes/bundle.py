@@ -1,0 +1,169 @@
+"""Bundles: open one and trust nothing in it that has not been checked.
+
+A bundle is a folder with `manifest.json`, the artifact, `golden.npz` and the files a person needs on
+the device. `SHA256SUMS` lists every file, so one changed byte anywhere is found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import zipfile
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple, Union
+
+import numpy as np
+
+from robust_edge_runtimes.decode import read_json
+from robust_edge_runtimes.errors import BundleError
+from robust_edge_runtimes.files import sha256_of
+from robust_edge_runtimes.manifest import Manifest
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+SUMS = "SHA256SUMS"
+MAX_GOLDEN_BYTES = 1 << 30
+_MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Images with known answers.
+
+    Attributes:
+        clean: (N, C, H, W) float32 in [0, 1].
+        attacked: (N, C, H, W) float32 in [0, 1], made against the checkpoint.
+        labels: (N,) int64.
+        clean_logits: (N, K) float32, the checkpoint's on `clean`.
+        attacked_logits: (N, K) float32, the checkpoint's on `attacked`.
+        tolerance: largest logit error, relative to the largest absolute logit, of a faithful artifact.
+    """
+
+    clean: np.ndarray
+    attacked: np.ndarray
+    labels: np.ndarray
+    clean_logits: np.ndarray
+    attacked_logits: np.ndarray
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every listed file has the size and the hash that the manifest promises."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def artifact_path(self) -> Path:
+        """The model file."""
+        return self.path / self.manifest.artifact.file
+
+    def golden(self) -> Golden:
+        """The stored images, labels and logits, checked against the manifest's shapes."""
+        return read_golden(self.path / GOLDEN, self.manifest)
+
+
+def open_bundle(path: Union[str, Path]) -> Bundle:
+    """Check a bundle from the outside in: sums, manifest, sizes, hashes.
+
+    Raises:
+        BundleError: not a bundle, a file missing, changed, linked or outside the folder, or a manifest
+            that contradicts itself.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise BundleError(f"{root} is not a folder; a bundle is what `robust-edge export` writes")
+    if not (root / MANIFEST).is_file():
+        raise BundleError(f"{root} has no {MANIFEST}; a bundle is what `robust-edge export` writes")
+    manifest = Manifest.from_json(read_json(root / MANIFEST, BundleError), where=str(root / MANIFEST))
+    for name, entry in manifest.files.items():
+        _check_file(root, name, entry.sha256, entry.bytes)
+    if GOLDEN not in manifest.files:
+        raise BundleError(f"{root / MANIFEST} does not list {GOLDEN}; export the bundle again")
+    _check_sums(root, manifest)
+    return Bundle(root, manifest)
+
+
+def sums_text(root: Path, manifest: Manifest) -> str:
+    """The content of SHA256SUMS, in the form that `sha256sum -c` reads."""
+    sums = {name: entry.sha256 for name, entry in manifest.files.items()}
+    sums[MANIFEST] = sha256_of(root / MANIFEST)
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+
+
+def read_golden(path: Path, manifest: Manifest) -> Golden:
+    """Read golden.npz without unpickling, bounded in size, shapes and ranges checked.
+
+    Raises:
+        BundleError: not the arrays that a bundle holds.
+    """
+    names = [field.name for field in dataclasses.fields(Golden)]
+    arrays = _read_arrays(path, names)
+    images = (len(arrays["labels"]) if arrays["labels"].ndim == 1 else -1, *manifest.input.shape[1:])
+    logits = (images[0], len(manifest.classes))
+    _check_array(path, arrays, "clean", images, np.float32, manifest.input_range)
+    _check_array(path, arrays, "attacked", images, np.float32, manifest.input_range)
+    _check_array(path, arrays, "labels", (images[0],), np.int64, (0, len(manifest.classes) - 1))
+    _check_array(path, arrays, "clean_logits", logits, np.float32)
+    _check_array(path, arrays, "attacked_logits", logits, np.float32)
+    _check_array(path, arrays, "tolerance", (), np.float64, (0.0, 1.0))
+    if images[0] < 1:
+        raise BundleError(f"{path} holds no images; export the bundle again")
+    tolerance = float(arrays.pop("tolerance"))
+    return Golden(tolerance=tolerance, **arrays)
+
+
+def _check_file(root: Path, name: str, sha256: str, size: int) -> None:
+    if not _MEMBER.fullmatch(name):
+        raise BundleError(f"{root / MANIFEST} names {name!r}, which is not a plain path inside the bundle")
+    path = root / name
+    if any(part.is_symlink() for part in [path, *path.parents][: name.count("/") + 1]):
+        raise BundleError(f"{path} is a link; a bundle holds plain files only")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again")
+    if path.stat().st_size != size:
+        raise BundleError(f"{path} has {path.stat().st_size} bytes, the manifest says {size}; copy it again")
+    if sha256_of(path) != sha256:
+        raise BundleError(f"{path} is not the file that was exported (SHA-256 differs); copy it again")
+
+
+def _check_sums(root: Path, manifest: Manifest) -> None:
+    path = root / SUMS
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again")
+    if path.stat().st_size > 1 << 20 or path.read_bytes() != sums_text(root, manifest).encode():
+        raise BundleError(f"{path} does not agree with {MANIFEST} and the files; copy the bundle again")
+
+
+def _read_arrays(path: Path, names: List[str]) -> Dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            members = {info.filename: info.file_size for info in archive.infolist()}
+        if sorted(members) != sorted(f"{name}.npy" for name in names):
+            raise BundleError(f"{path} must hold {', '.join(names)}; it holds {', '.join(sorted(members))}")
+        if sum(members.values()) > MAX_GOLDEN_BYTES:
+            raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB; refused")
+        with np.load(str(path), allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as cause:
+        raise BundleError(f"{path} cannot be read as plain arrays: {cause}") from cause
+
+
+def _check_array(
+    path: Path,
+    arrays: Dict[str, np.ndarray],
+    name: str,
+    shape: Tuple[Optional[int], ...],
+    dtype: type,
+    bounds: Optional[Tuple[float, ...]] = None,
+) -> None:
+    array = arrays[name]
+    if array.dtype != dtype or array.shape != shape:
+        raise BundleError(
+            f"{path}: {name} is {array.dtype}{list(array.shape)}, expected {np.dtype(dtype)}{list(shape)}"
+        )
+    if not np.isfinite(array).all():
+        raise BundleError(f"{path}: {name} holds a value that is not finite")
+    if bounds is not None and array.size and not (array.min() >= bounds[0] and array.max() <= bounds[1]):
+        raise BundleError(f"{path}: {name} leaves its range [{bounds[0]}, {bounds[1]}]")

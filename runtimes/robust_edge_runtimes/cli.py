@@ -1,0 +1,123 @@
+"""`robust-edge-device`: predict, verify, bench and doctor on the device, with numpy and one backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional, Tuple
+
+import click
+
+from robust_edge_runtimes import __version__
+from robust_edge_runtimes.console import CommandLine, Output, examples, output_options
+
+BUNDLE = click.Path(path_type=Path)
+
+
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="robust-edge-device")
+def main() -> None:
+    """Use a bundle on the device: no training framework needed."""
+
+
+@main.command()
+@click.argument("bundle", type=BUNDLE)
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+@output_options
+@examples("robust-edge-device predict bundle/ cat.png dog.png", "robust-edge-device predict bundle/ frame.npy --json")
+def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output) -> None:
+    """Classify image files (.npy, or pictures where Pillow is installed)."""
+    from robust_edge_runtimes.images import read_image
+    from robust_edge_runtimes.load import load
+
+    with load(bundle, threads=threads) as model:
+        shape = tuple(size for size in model.manifest.input.shape[1:] if size is not None)
+        pictures = [read_image(path, shape) for path in images]
+        answers = [model.classify(picture) for picture in pictures]
+    rows = [{"image": str(path), "label": label, "probability": p} for path, (label, p) in zip(images, answers)]
+    text = "\n".join(f"{row['image']}  {row['label']}  {row['probability']:.3f}" for row in rows)
+    output.result(text, rows)
+
+
+@main.command()
+@click.argument("bundle", type=BUNDLE)
+@click.option("--mode", type=click.Choice(["replay"]), default="replay", show_default=True, help="Attack to run.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images.")
+@click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
+@click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
+@click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the verdict to this JSON file.")
+@output_options
+@click.pass_context
+@examples("robust-edge-device verify bundle/", "robust-edge-device verify bundle/ -o verify.json --max-robust-drop 0.5")
+def verify(
+    context: click.Context,
+    bundle: Path,
+    mode: str,
+    limit: Optional[int],
+    max_clean_drop: float,
+    max_robust_drop: float,
+    allow: Tuple[str, ...],
+    threads: int,
+    out: Optional[Path],
+    output: Output,
+) -> None:
+    """Attack the artifact on this device; exit 0 if it held, 1 if not, 4 if the bundle is damaged."""
+    import dataclasses
+
+    from robust_edge_runtimes import verify as verification
+    from robust_edge_runtimes.bundle import open_bundle
+    from robust_edge_runtimes.files import write_json
+    from robust_edge_runtimes.load import load
+    from robust_edge_runtimes.tables import verdict_table
+
+    budget = verification.Budget(max_clean_drop, max_robust_drop, allow)
+    opened = open_bundle(bundle)
+    with load(opened, threads=threads) as model:
+        attack = opened.manifest.expected.attack
+        modes = [verification.replay(model, opened.golden(), attack, budget, limit)]
+        verdict = verification.judge(opened, model, modes, budget)
+    if out is not None:
+        write_json(out, dataclasses.asdict(verdict))
+    output.result(verdict_table(verdict), verdict)
+    context.exit(0 if verdict.passed else 1)
+
+
+@main.command()
+@click.argument("bundles", nargs=-1, required=True, type=BUNDLE)
+@click.option("--images", default=100, show_default=True, type=click.IntRange(min=1), help="n of the n-image protocol.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the result, samples included.")
+@output_options
+@examples("robust-edge-device bench dense/ sparse/", "robust-edge-device bench bundle/ --images 100 -o bench.json")
+def bench(bundles: Tuple[Path, ...], images: int, threads: int, seconds: float, out: Optional[Path], output: Output) -> None:
+    """Time bundles against each other; the first is the baseline of the speed-up."""
+    import dataclasses
+
+    from robust_edge_runtimes import latency
+    from robust_edge_runtimes.bundle import open_bundle
+    from robust_edge_runtimes.files import write_json
+    from robust_edge_runtimes.tables import bench_table
+
+    contenders = [latency.Contender(path.name or str(path), open_bundle(path)) for path in bundles]
+    if all(contender.bundle.manifest.sparsity.keep < 1 for contender in contenders):
+        output.note("no dense bundle among these: the speed-up says nothing about sparsity; add one, first")
+    result = latency.bench(
+        contenders, images=images, threads=threads, seconds=seconds, progress=output.progress("timing")
+    )
+    if out is not None:
+        write_json(out, dataclasses.asdict(result))
+    output.result(bench_table(result), result)
+
+
+@main.command()
+@output_options
+@examples("robust-edge-device doctor", "robust-edge-device doctor --json")
+def doctor(output: Output) -> None:
+    """What this machine can run, and what would bring the rest."""
+    from robust_edge_runtimes.doctor import diagnose, diagnosis_table
+
+    found = diagnose()
+    output.result(diagnosis_table(found), found)

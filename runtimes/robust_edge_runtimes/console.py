@@ -1,0 +1,157 @@
+"""What every command line of the project shares: one-line errors, exit codes, progress, --json."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import json
+import sys
+import time
+from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO, TypeVar
+
+import click
+
+from robust_edge_runtimes.errors import RobustEdgeError
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+
+
+class CommandLine(click.Group):
+    """A click group that ends every user's mistake in one line and the documented exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+        """Run a command and leave with its exit code."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            sys.stdout.flush()
+        except click.UsageError as error:
+            _say(error.format_message() + (f" ({error.ctx.command_path} --help)" if error.ctx else ""))
+            code = error.exit_code
+        except click.ClickException as error:
+            _say(error.format_message())
+            code = error.exit_code
+        except RobustEdgeError as error:
+            _say(str(error))
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            _say("interrupted; files under their final names are whole, compress goes on with --resume")
+            code = INTERRUPTED
+        except BrokenPipeError:
+            sys.stderr.close()
+            code = 0
+        except OSError as error:
+            _say(_os_error(error))
+            code = RobustEdgeError.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where a command speaks: results to stdout, everything else to stderr.
+
+    Attributes:
+        json: the result as JSON instead of text.
+        verbosity: -1 quiet, 0 normal, 1 verbose.
+    """
+
+    json: bool
+    verbosity: int
+
+    def note(self, text: str) -> None:
+        """A line on stderr unless --quiet."""
+        if self.verbosity >= 0:
+            click.echo(text, err=True)
+
+    def detail(self, text: str) -> None:
+        """A line on stderr with --verbose."""
+        if self.verbosity >= 1:
+            click.echo(text, err=True)
+
+    def result(self, text: str, value: Any) -> None:
+        """The command's answer: `text` for a person, or `value` (plain or a dataclass) with --json."""
+        plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
+
+    def progress(self, label: str) -> Progress:
+        """A progress display on stderr, silent with --quiet."""
+        return Progress(label, sys.stderr if self.verbosity >= 0 else None)
+
+
+class Progress:
+    """Call it with (done, total): a bar with the time left on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, label: str, stream: Optional[TextIO], *, interval: float = 10.0) -> None:
+        self._label = label
+        self._stream = stream
+        self._terminal = stream is not None and stream.isatty()
+        self._interval = 0.1 if self._terminal else interval
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None:
+        """Show that `done` of `total` steps are over."""
+        now = time.monotonic()
+        finished = done >= total
+        if self._stream is None or (now - self._last < self._interval and not finished):
+            return
+        self._last = now
+        elapsed = now - self._start
+        left = elapsed / done * (total - done) if done else 0.0
+        when = f"{_duration(elapsed)}" if finished else f"{_duration(left)} left"
+        text = f"{self._label} {done}/{total}  {when}  {detail}".rstrip()
+        if self._terminal:
+            self._stream.write(f"\r\033[K{_bar(done / max(total, 1))} {text}" + ("\n" if finished else ""))
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def output_options(command: F) -> F:
+    """Give a command --json, -v and -q, and pass them on as `output: Output`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but the result and errors.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, as_json: bool, verbose: bool, quiet: bool, **kwargs: Any) -> Any:
+        return command(*args, output=Output(as_json, int(verbose) - int(quiet)), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def examples(*lines: str) -> Callable[[F], F]:
+    """Append an examples section to a command's help text."""
+
+    def decorate(command: F) -> F:
+        shown: Sequence[str] = ["\b", "Examples:", *(f"  {line}" for line in lines)]
+        command.__doc__ = (command.__doc__ or "").rstrip() + "\n\n" + "\n".join(shown)
+        return command
+
+    return decorate
+
+
+def _bar(fraction: float) -> str:
+    filled = int(20 * min(fraction, 1.0))
+    return "█" * filled + "░" * (20 - filled)
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def _os_error(error: OSError) -> str:
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk while writing{where}; free some, or choose another -o"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"not allowed to use{where} ({error.strerror}); choose another path, or change its permissions"
+    return f"{error.strerror or error}{':' if where else ''}{where}"
+
+
+def _say(text: str) -> None:
+    click.echo("error: " + " ".join(text.split()), err=True)

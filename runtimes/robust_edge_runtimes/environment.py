@@ -1,0 +1,81 @@
+"""What machine a figure was measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The facts that a latency depends on; None where this machine does not tell.
+
+    Attributes:
+        cores: cores this process may run on.
+        governor: the CPU frequency governor.
+        power_mode: a Jetson's nvpmodel.
+    """
+
+    cpu: str
+    architecture: str
+    cores: int
+    system: str
+    python: str
+    numpy: str
+    governor: Optional[str]
+    power_mode: Optional[str]
+
+
+def machine() -> Machine:
+    """Describe this machine."""
+    return Machine(
+        cpu=_cpu_name(),
+        architecture=platform.machine(),
+        cores=available_cores(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        numpy=np.__version__,
+        governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        power_mode=_power_mode(),
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.machine()
+
+
+def _first_line(path: str) -> Optional[str]:
+    try:
+        return Path(path).read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _power_mode() -> Optional[str]:
+    tool = shutil.which("nvpmodel")
+    if tool is None:
+        return None
+    try:
+        answer = subprocess.run([tool, "-q"], stdout=subprocess.PIPE, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return " ".join(answer.stdout.decode(errors="replace").split())

@@ -1,0 +1,58 @@
+"""Pictures from files, as the arrays a runtime takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.errors import BackendUnavailable, InputError
+
+
+def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
+    """Read one picture.
+
+    Args:
+        path: `.npy` holding (C, H, W) float32 in [0, 1] or uint8, or any picture that Pillow reads.
+        shape: the (C, H, W) that the model takes; a picture of another size is an error, not resized.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: missing, broken, or of another size.
+        BackendUnavailable: a picture, and Pillow is not installed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    array = _from_npy(path) if path.suffix == ".npy" else _from_picture(path, shape[0])
+    if array.shape != shape:
+        raise InputError(f"{path} is {array.shape} (channels, height, width), this model takes {shape}; resize it first")
+    return array
+
+
+def _from_npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(str(path), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as cause:
+        raise InputError(f"{path} is not a plain .npy array: {cause}") from cause
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / np.float32(255)
+    if array.dtype != np.float32:
+        raise InputError(f"{path} holds {array.dtype}; save float32 in [0, 1], or uint8")
+    return np.asarray(array)
+
+
+def _from_picture(path: Path, channels: int) -> np.ndarray:
+    try:
+        from PIL import Image
+    except ImportError as cause:
+        raise BackendUnavailable(f"reading {path.name} needs Pillow: pip install pillow; or pass a .npy file") from cause
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except (OSError, ValueError, SyntaxError) as cause:
+        raise InputError(f"{path} cannot be read as a picture: {cause}") from cause
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return planes.astype(np.float32) / np.float32(255)

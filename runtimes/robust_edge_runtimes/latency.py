@@ -1,0 +1,303 @@
+"""How long an artifact takes: one image in memory, and n images with loading.
+
+Source: Marshall 2020, Algorithm 4 (one image) and Algorithm 5 (n images). Several bundles are timed in
+turn, in slices of the same run, so that their ratios hold on a machine whose speed drifts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.bundle import Bundle
+from robust_edge_runtimes.environment import Machine, machine
+from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
+from robust_edge_runtimes.load import load
+from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
+
+ONE_IMAGE = "one_image"
+N_IMAGES = "n_images"
+ROUNDS = 10
+UNSTABLE_SPREAD = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """One protocol on one bundle; times of one call, in nanoseconds.
+
+    Attributes:
+        images: images in one call.
+        throughput: images per second at the median.
+        spread: (slowest − fastest slice median) / median over the run's slices.
+        unstable: `spread` is above 0.15: the machine's speed changed while it was measured.
+        samples_ns: every call, in the order of measurement.
+    """
+
+    protocol: str
+    images: int
+    n: int
+    min_ns: float
+    p50_ns: float
+    p90_ns: float
+    p99_ns: float
+    mean_ns: float
+    std_ns: float
+    throughput: float
+    spread: float
+    unstable: bool
+    samples_ns: Tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ColdStart:
+    """A fresh process that opens the bundle and answers once.
+
+    Attributes:
+        load_ns: checking the bundle, importing the backend, loading the artifact.
+        first_ns: the first inference of one image.
+        peak_rss_bytes: largest resident size of that whole process, interpreter included.
+    """
+
+    load_ns: int
+    first_ns: int
+    peak_rss_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One bundle's figures.
+
+    Attributes:
+        label: how tables call it.
+        max_logit_error: of the timed run against the golden logits, relative to the largest one.
+        speedup: protocol to the baseline's median divided by this bundle's; 1 for the baseline.
+    """
+
+    label: str
+    target: str
+    artifact_sha256: str
+    artifact_bytes: int
+    keep: float
+    runtime: RuntimeInfo
+    cold_start: ColdStart
+    max_logit_error: float
+    latencies: Tuple[Latency, ...]
+    speedup: Dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """All bundles of one interleaved run."""
+
+    machine: Machine
+    threads: int
+    baseline: str
+    entries: Tuple[Entry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A bundle that takes part, and what to call it."""
+
+    label: str
+    bundle: Bundle
+
+
+def bench(
+    contenders: Sequence[Contender],
+    *,
+    baseline: int = 0,
+    images: int = 100,
+    threads: int = 1,
+    seconds: float = 1.0,
+    min_samples: int = 30,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> Bench:
+    """Time bundles against each other.
+
+    Args:
+        contenders: at least one.
+        baseline: index of the bundle that the others are divided by.
+        images: n of Algorithm 5.
+        threads: CPU threads of one inference.
+        seconds: least time per bundle and protocol.
+        min_samples: least number of calls per bundle and protocol.
+        progress: called with (slices done, slices in all).
+
+    Raises:
+        InputError: nothing to time, or a count below 1.
+        BundleError: what was timed does not compute the golden logits.
+    """
+    if not contenders or images < 1 or seconds <= 0 or min_samples < 1:
+        raise InputError(f"bench needs a bundle, images >= 1 and seconds > 0; got {images} images, {seconds} s")
+    cold = [_cold_start(contender.bundle, threads) for contender in contenders]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        models = [stack.enter_context(load(contender.bundle, threads=threads)) for contender in contenders]
+        errors = [_logit_error(model, contender) for model, contender in zip(models, contenders)]
+        single = [_one_image_call(m, c.bundle) for m, c in zip(models, contenders)]
+        several = [_n_images_call(m, c.bundle, images, folder / str(i)) for i, (m, c) in enumerate(zip(models, contenders))]
+        steps = _Steps(2 * ROUNDS * len(contenders), progress)
+        ones = _interleaved(ONE_IMAGE, 1, single, seconds, min_samples, steps)
+        many = _interleaved(N_IMAGES, images, several, seconds, max(min_samples // 3, 5), steps)
+        infos = [model.info for model in models]
+    entries = []
+    for i, contender in enumerate(contenders):
+        mine, base = (ones[i], many[i]), (ones[baseline], many[baseline])
+        entries.append(_entry(contender, infos[i], cold[i], errors[i], mine, base))
+    return Bench(machine(), threads, contenders[baseline].label, tuple(entries))
+
+
+def summarise(protocol: str, images: int, slices: Sequence[Sequence[int]]) -> Latency:
+    """Percentiles and stability of samples (ns) that were taken in slices of one run."""
+    samples = np.array([sample for part in slices for sample in part], dtype=np.float64)
+    medians = [float(np.median(part)) for part in slices if part]
+    p50, p90, p99 = (float(value) for value in np.percentile(samples, (50, 90, 99)))
+    spread = (max(medians) - min(medians)) / p50
+    return Latency(
+        protocol=protocol,
+        images=images,
+        n=len(samples),
+        min_ns=float(samples.min()),
+        p50_ns=p50,
+        p90_ns=p90,
+        p99_ns=p99,
+        mean_ns=float(samples.mean()),
+        std_ns=float(samples.std()),
+        throughput=images * 1e9 / p50,
+        spread=spread,
+        unstable=spread > UNSTABLE_SPREAD,
+        samples_ns=tuple(int(sample) for sample in samples),
+    )
+
+
+def _interleaved(
+    protocol: str,
+    images: int,
+    calls: Sequence[Callable[[], None]],
+    seconds: float,
+    min_samples: int,
+    steps: _Steps,
+) -> List[Latency]:
+    for call in calls:
+        _warm_up(call, seconds / 5)
+    slices: List[List[List[int]]] = [[] for _ in calls]
+    for turn in range(ROUNDS):
+        order = range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls)))
+        for i in order:
+            slices[i].append(_slice(calls[i], seconds / ROUNDS, -(-min_samples // ROUNDS)))
+            steps.done()
+    return [summarise(protocol, images, parts) for parts in slices]
+
+
+def _slice(call: Callable[[], None], seconds: float, least: int) -> List[int]:
+    samples: List[int] = []
+    end = time.perf_counter_ns() + int(seconds * 1e9)
+    while len(samples) < least or time.perf_counter_ns() < end:
+        start = time.perf_counter_ns()
+        call()
+        samples.append(time.perf_counter_ns() - start)
+    return samples
+
+
+def _warm_up(call: Callable[[], None], seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    call()
+    while time.perf_counter() < end:
+        call()
+
+
+def _one_image_call(model: BaseRuntime, bundle: Bundle) -> Callable[[], None]:
+    """Algorithm 4: a single sample, already in memory, another one each time."""
+    images = bundle.golden().clean
+    indices = itertools.cycle(range(len(images)))
+
+    def call() -> None:
+        index = next(indices)
+        model.infer(images[index : index + 1])
+
+    return call
+
+
+def _n_images_call(model: BaseRuntime, bundle: Bundle, count: int, path: Path) -> Callable[[], None]:
+    """Algorithm 5: n images read from a file, brought to floats, and run as one batch."""
+    golden = bundle.golden().clean
+    repeated = golden[np.arange(count) % len(golden)]
+    stored = path.with_suffix(".npy")
+    np.save(str(stored), repeated)
+
+    def call() -> None:
+        model.infer(np.load(str(stored)))
+
+    return call
+
+
+def _logit_error(model: BaseRuntime, contender: Contender) -> float:
+    golden = contender.bundle.golden()
+    error = relative_error(model.infer(golden.clean), golden.clean_logits)
+    if not error <= golden.tolerance:
+        raise BundleError(
+            f"{contender.label}: the logits differ from the golden ones by {error:.2g} (relative), tolerance "
+            f"{golden.tolerance:.2g}; what would be timed is not what was exported (run verify to see more)"
+        )
+    return error
+
+
+def relative_error(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference, divided by the largest absolute expected logit."""
+    return float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+
+
+def _cold_start(bundle: Bundle, threads: int) -> ColdStart:
+    command = [sys.executable, "-m", "robust_edge_runtimes.cold_start", str(bundle.path), str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise BackendUnavailable(f"{bundle.path} does not start: {done.stderr.decode(errors='replace').strip()}")
+    return ColdStart(**json.loads(done.stdout))
+
+
+def _entry(
+    contender: Contender,
+    info: RuntimeInfo,
+    cold: ColdStart,
+    error: float,
+    mine: Tuple[Latency, ...],
+    base: Tuple[Latency, ...],
+) -> Entry:
+    manifest = contender.bundle.manifest
+    return Entry(
+        label=contender.label,
+        target=manifest.target,
+        artifact_sha256=manifest.artifact.sha256,
+        artifact_bytes=manifest.artifact.bytes,
+        keep=manifest.sparsity.keep,
+        runtime=info,
+        cold_start=cold,
+        max_logit_error=error,
+        latencies=mine,
+        speedup={own.protocol: other.p50_ns / own.p50_ns for own, other in zip(mine, base)},
+    )
+
+
+class _Steps:
+    """Counts slices for a progress bar."""
+
+    def __init__(self, total: int, progress: Optional[Callable[[int, int], None]]) -> None:
+        self.total = total
+        self.count = 0
+        self.progress = progress
+
+    def done(self) -> None:
+        self.count += 1
+        if self.progress is not None:
+            self.progress(self.count, self.total)

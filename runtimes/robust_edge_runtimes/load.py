@@ -1,0 +1,34 @@
+"""`load()`: from a bundle to something that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Union
+
+from robust_edge_runtimes.bundle import Bundle, open_bundle
+from robust_edge_runtimes.registry import runtime_class
+from robust_edge_runtimes.runtime import BaseRuntime
+
+
+def load(bundle: Union[str, Path, Bundle], *, threads: int = 1) -> BaseRuntime:
+    """Check a bundle, pick the runtime for its artifact, and open it.
+
+    Args:
+        bundle: the folder that `robust-edge export` wrote, or one already opened.
+        threads: CPU threads of one inference.
+
+    Returns:
+        An open runtime; use it in a `with` block, or call `close()`.
+
+    Raises:
+        BundleError: the bundle is damaged or not a bundle.
+        BackendUnavailable: the backend for its artifact is not installed here.
+
+    Example:
+        with load("bundle/") as model:
+            label, probability = model.classify(image)
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    manifest = opened.manifest
+    kind = runtime_class(manifest.artifact.format)
+    return kind(opened.artifact_path, manifest, threads=threads).open()

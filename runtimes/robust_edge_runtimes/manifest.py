@@ -1,0 +1,164 @@
+"""What a bundle says of itself: `manifest.json`, schema version 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, Optional, Tuple
+
+from robust_edge_runtimes.decode import decode
+from robust_edge_runtimes.errors import BundleError
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: its name and shape, the first axis `None` where any N is taken."""
+
+    name: str
+    shape: Tuple[Optional[int], ...]
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """The model file: where it is, what it is, and the proof that it is the same file."""
+
+    file: str
+    format: str
+    precision: str
+    sha256: str
+    bytes: int
+    opset: Optional[int] = None
+    ir_version: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCount:
+    """The weights of one prunable layer, counted in the artifact."""
+
+    name: str
+    weights: int
+    nonzero: int
+
+    @property
+    def keep(self) -> float:
+        """Fraction of the layer's weights that are not zero."""
+        return self.nonzero / self.weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparsity:
+    """Non-zero weights over all prunable layers, counted in the artifact."""
+
+    weights: int
+    nonzero: int
+    layers: Tuple[LayerCount, ...]
+
+    @property
+    def keep(self) -> float:
+        """Fraction of the prunable weights that are not zero."""
+        return self.nonzero / self.weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The run that the artifact comes from."""
+
+    run: str
+    checkpoint_sha256: str
+    arch: str
+    dataset: str
+    dataset_fingerprint: str
+    versions: Dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackSpec:
+    """An ℓ∞ attack: `eps` in pixel units on [0, 1], its steps, the seed of its random start."""
+
+    name: str
+    eps: float
+    steps: int
+    step_size: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """The checkpoint's own accuracy on the golden images, each in [0, 1]."""
+
+    images: int
+    clean_accuracy: float
+    robust_accuracy: float
+    attack: AttackSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Everything a stranger needs to use and to judge the artifact."""
+
+    schema_version: int
+    target: str
+    artifact: Artifact
+    input: TensorSpec
+    input_range: Tuple[float, ...]
+    output: TensorSpec
+    classes: Tuple[str, ...]
+    sparsity: Sparsity
+    source: Source
+    expected: Expected
+    files: Dict[str, FileEntry]
+
+    def to_json(self) -> Dict[str, Any]:
+        """The manifest as plain values, ready for a JSON writer."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(value: Any, where: str = "manifest.json") -> Manifest:
+        """Check and build a manifest from parsed JSON.
+
+        Raises:
+            BundleError: another schema version, or a field that is missing, unknown or ill-typed.
+        """
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{where}: schema_version is {version!r}, this release reads {SCHEMA_VERSION}; "
+                "export the bundle again, or install the release that wrote it"
+            )
+        manifest = decode(Manifest, value, where=where, error=BundleError)
+        _check_values(manifest, where)
+        return manifest
+
+
+def _check_values(manifest: Manifest, where: str) -> None:
+    shape, outputs = manifest.input.shape, manifest.output.shape
+    if len(shape) != 4 or any(size is None or size < 1 for size in shape[1:]):
+        raise BundleError(f"{where}: input.shape must be [N or null, C, H, W], it is {list(shape)}")
+    if len(outputs) != 2 or outputs[1] != len(manifest.classes):
+        raise BundleError(
+            f"{where}: output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes"
+        )
+    if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
+        raise BundleError(f"{where}: input and output must be float32")
+    if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:
+        raise BundleError(f"{where}: input_range must be [low, high], it is {list(manifest.input_range)}")
+    entry = manifest.files.get(manifest.artifact.file)
+    if entry is None or (entry.sha256, entry.bytes) != (manifest.artifact.sha256, manifest.artifact.bytes):
+        raise BundleError(f"{where}: artifact.file {manifest.artifact.file!r} does not agree with files")
+    layers = manifest.sparsity.layers
+    if sum(layer.weights for layer in layers) != manifest.sparsity.weights or manifest.sparsity.weights < 1:
+        raise BundleError(f"{where}: sparsity.weights is not the sum of its layers")
+    if sum(layer.nonzero for layer in layers) != manifest.sparsity.nonzero:
+        raise BundleError(f"{where}: sparsity.nonzero is not the sum of its layers")
+    if any(not 0 <= layer.nonzero <= layer.weights for layer in layers):
+        raise BundleError(f"{where}: a layer of sparsity.layers counts more non-zeros than weights")

@@ -1,0 +1,166 @@
+"""What every runtime offers, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from pathlib import Path
+from types import TracebackType
+from typing import Optional, Protocol, Tuple, Type, TypeVar
+
+import numpy as np
+
+from robust_edge_runtimes.errors import BundleError, InputError
+from robust_edge_runtimes.manifest import Manifest
+
+Self = TypeVar("Self", bound="BaseRuntime")
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeInfo:
+    """What really runs: the backend, its version, the device and the provider in use."""
+
+    backend: str
+    version: str
+    device: str
+    provider: str
+    threads: int
+
+
+class Runtime(Protocol):
+    """Images in, logits out. Strangers may implement it; ours derive from BaseRuntime."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really runs; valid once opened."""
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
+
+    def close(self) -> None:
+        """Free what open() took; twice is harmless."""
+
+
+class BaseRuntime(abc.ABC):
+    """A context manager around one artifact; subclasses give open_impl, infer_impl and close_impl.
+
+    `infer` returns a new array that the caller owns; the input is never written to. Safe to call
+    from several threads unless the subclass says otherwise.
+
+    Args:
+        path: the artifact.
+        manifest: the bundle's manifest.
+        threads: CPU threads of one inference, at least 1.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int = 1) -> None:
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, not {threads}")
+        self.path = path
+        self.manifest = manifest
+        self.threads = threads
+        self._info: Optional[RuntimeInfo] = None
+
+    @abc.abstractmethod
+    def open_impl(self) -> RuntimeInfo:
+        """Import the backend, load the artifact, say what runs."""
+
+    @abc.abstractmethod
+    def infer_impl(self, images: np.ndarray) -> np.ndarray:
+        """Checked, contiguous (N, C, H, W) float32 to (N, K) float32."""
+
+    @abc.abstractmethod
+    def close_impl(self) -> None:
+        """Free the backend's objects."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really runs.
+
+        Raises:
+            InputError: the runtime is not open.
+        """
+        if self._info is None:
+            raise InputError(f"the runtime of {self.path.name} is not open; use it in a with block")
+        return self._info
+
+    def open(self: Self) -> Self:
+        """Load the artifact; a second call does nothing.
+
+        Raises:
+            BackendUnavailable: the backend is not installed here.
+            BundleError: the backend cannot read the artifact.
+        """
+        if self._info is None:
+            self._info = self.open_impl()
+        return self
+
+    def close(self) -> None:
+        """Free the artifact; a second call does nothing."""
+        if self._info is not None:
+            self._info = None
+            self.close_impl()
+
+    def __enter__(self: Self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a batch.
+
+        Args:
+            images: (N, C, H, W) float32 in [0, 1], N at least 1. Not normalised: the model does that.
+
+        Returns:
+            (N, K) float32 logits, a new array.
+
+        Raises:
+            InputError: the shape, the type or the range is another.
+            BundleError: the artifact returned something other than (N, K) logits.
+        """
+        self.info  # noqa: B018 - raises when the runtime is not open
+        batch = self._checked(images)
+        logits = self.infer_impl(batch)
+        if logits.shape != (len(batch), len(self.manifest.classes)) or logits.dtype != np.float32:
+            raise BundleError(
+                f"{self.path.name} returned {logits.dtype}{list(logits.shape)}, the manifest promises "
+                f"float32{[len(batch), len(self.manifest.classes)]}; export it again"
+            )
+        return logits
+
+    def classify(self, image: np.ndarray) -> Tuple[str, float]:
+        """The most likely class of one image, with its softmax probability.
+
+        Args:
+            image: (C, H, W) float32 in [0, 1].
+        """
+        logits = self.infer(np.asarray(image)[None])[0].astype(np.float64)
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        best = int(probabilities.argmax())
+        return self.manifest.classes[best], float(probabilities[best])
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        fixed, *shape = self.manifest.input.shape
+        if not isinstance(images, np.ndarray) or images.dtype != np.float32:
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise InputError(f"images must be a float32 array, not {kind}; convert with x.astype('float32') / 255")
+        if list(images.shape[1:]) != shape or images.ndim != 4 or not len(images):
+            raise InputError(f"images must be (N, {', '.join(map(str, shape))}), not {images.shape}")
+        if fixed is not None and len(images) != fixed:
+            raise InputError(f"this artifact takes exactly {fixed} images at a time, not {len(images)}")
+        low, high = self.manifest.input_range
+        least, most = float(images.min()), float(images.max())
+        if not (least >= low and most <= high):  # written so that NaN fails too
+            raise InputError(
+                f"pixels must lie in [{low:g}, {high:g}], these lie in [{least:g}, {most:g}]; pass raw pixels "
+                "divided by 255, normalisation is inside the model"
+            )
+        return np.ascontiguousarray(images)

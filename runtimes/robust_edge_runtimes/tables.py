@@ -1,0 +1,109 @@
+"""Results as aligned text for a terminal."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, Bench, Entry, Latency
+from robust_edge_runtimes.verify import Drop, Verdict
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under a header; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """One row per mode, then the reasons, the notes and the verdict."""
+    rows = []
+    for mode in verdict.modes:
+        attack = f"{mode.attack.name} eps={mode.attack.eps:.4g}"
+        for name, reference, artifact, drop in (
+            ("clean", mode.reference_clean, mode.artifact_clean, mode.clean_drop),
+            (attack, mode.reference_robust, mode.artifact_robust, mode.robust_drop),
+        ):
+            rows.append([mode.mode, name, str(mode.images), percent(reference), percent(artifact), _drop(drop)])
+    header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (95% interval) / budget, points"]
+    lines = [table(header, rows)]
+    parity = verdict.parity
+    lines.append(
+        f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
+        f"classes agree on {100 * parity.argmax_agreement:.2f}%"
+    )
+    lines += [f"note: {note}" for note in verdict.notes]
+    lines += [f"FAILED {reason}" for reason in verdict.reasons]
+    word = "PASS" if verdict.passed else "FAIL"
+    runtime = verdict.runtime
+    lines.append(
+        f"{word}  {verdict.target} artifact {verdict.artifact_sha256[:12]} on {runtime.backend} {runtime.version}"
+    )
+    return "\n".join(lines)
+
+
+def bench_table(result: Bench) -> str:
+    """One row per bundle and protocol, then the machine."""
+    rows = []
+    for entry in result.entries:
+        for latency in entry.latencies:
+            rows.append(_latency_row(entry, latency))
+    header = ["bundle", "images", "min", "p50", "p90", "p99", "mean", "images/s", "speed-up", "n"]
+    starts = [
+        [
+            entry.label,
+            f"{entry.cold_start.load_ns / 1e6:.0f}",
+            f"{entry.cold_start.first_ns / 1e6:.1f}",
+            f"{entry.cold_start.peak_rss_bytes / 2**20:.0f}",
+            f"{entry.artifact_bytes / 1e3:.0f}",
+            f"{100 * entry.keep:.1f}%",
+        ]
+        for entry in result.entries
+    ]
+    start_header = ["bundle", "load ms", "first ms", "peak RSS MiB", "artifact kB", "kept"]
+    machine = result.machine
+    return "\n".join(
+        [
+            table(header, rows),
+            "",
+            table(start_header, starts),
+            f"times in ms; speed-up against {result.baseline!r}; {result.threads} thread(s) on {machine.cpu}"
+            + (f", governor {machine.governor}" if machine.governor else ""),
+            *_warnings(result),
+        ]
+    )
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one decimal."""
+    return f"{100 * fraction:.1f}%"
+
+
+def _drop(drop: Drop) -> str:
+    return f"{drop.points:+.1f} ({drop.low:+.1f} to {drop.high:+.1f}) / {drop.budget:g}"
+
+
+def _latency_row(entry: Entry, latency: Latency) -> List[str]:
+    times = (latency.min_ns, latency.p50_ns, latency.p90_ns, latency.p99_ns, latency.mean_ns)
+    return [
+        entry.label,
+        str(latency.images) if latency.protocol == N_IMAGES else "1",
+        *(f"{value / 1e6:.3f}" for value in times),
+        f"{latency.throughput:.0f}",
+        f"{entry.speedup[latency.protocol]:.2f}x",
+        f"{latency.n}{'!' if latency.unstable else ''}",
+    ]
+
+
+def _warnings(result: Bench) -> List[str]:
+    return [
+        f"unstable! {entry.label}, {'one image' if latency.protocol == ONE_IMAGE else 'n images'}: slices of the "
+        f"same run differ by {100 * latency.spread:.0f}%; repeat on a quiet machine"
+        for entry in result.entries
+        for latency in entry.latencies
+        if latency.unstable
+    ]
