@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import yaml
 
@@ -23,8 +23,8 @@ SCHEMES = ("irregular",)
 SCOPES = ("global", "layer")
 AUGMENTATIONS = ("flip", "rotate", "shift")
 
-EpsSchedule = Union[str, tuple[float, ...]]
-StepsSchedule = Union[str, tuple[int, ...]]
+EpsSchedule = str | tuple[float, ...]
+StepsSchedule = str | tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ class DataConfig:
     """
 
     dataset: str = "digits"
-    dir: Optional[str] = None
+    dir: str | None = None
     download: bool = False
-    limit_train: Optional[int] = None
-    limit_test: Optional[int] = None
-    resize: Optional[int] = None
+    limit_train: int | None = None
+    limit_test: int | None = None
+    resize: int | None = None
     augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class AttackConfig:
     eps_schedule: EpsSchedule = "constant"
     steps: int = 7
     steps_schedule: StepsSchedule = "constant"
-    step_size: Optional[float] = None
+    step_size: float | None = None
 
     def __post_init__(self) -> None:
         _require(0 <= self.eps <= 1, "attack.eps", self.eps, "a radius in pixel units, 0 to 1 (or as 8/255)")
@@ -188,10 +188,10 @@ class CompressConfig:
     """
 
     arch: str = "small_cnn"
-    init: Optional[str] = None
+    init: str | None = None
     seed: int = 0
     device: str = "auto"
-    threads: Optional[int] = None
+    threads: int | None = None
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
     pruning: PruningConfig = dataclasses.field(default_factory=PruningConfig)
@@ -322,3 +322,18 @@ def _require_schedule(name: str, value: Any, names: tuple[str, ...], valid: Any)
             raise unknown_name(name, value, (*names, "or a list with one value per epoch"))
     elif not value or not all(valid(item) and math.isfinite(item) for item in value):
         raise InputError(f"{name} must be one of {', '.join(names)} or valid values per epoch; it is {list(value)}")
+
+
+def differences(left: CompressConfig, right: CompressConfig) -> list[str]:
+    """Every setting in which two configs differ, as `key: left, not right`."""
+    return _differences(dataclasses.asdict(left), dataclasses.asdict(right), "")
+
+
+def _differences(left: dict[str, Any], right: dict[str, Any], prefix: str) -> list[str]:
+    found = []
+    for key, value in left.items():
+        if isinstance(value, dict):
+            found += _differences(value, right[key], f"{prefix}{key}.")
+        elif value != right[key]:
+            found.append(f"{prefix}{key}: {value}, not {right[key]}")
+    return found

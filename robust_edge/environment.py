@@ -11,7 +11,16 @@ import torch
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.environment import machine
 
-PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "safetensors", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 def versions() -> dict[str, str]:

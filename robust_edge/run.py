@@ -1,7 +1,7 @@
 """The run directory: everything that a compression leaves behind, whole or absent.
 
-    config.yaml  metrics.jsonl  run.log  environment.json
-    checkpoint.safetensors  checkpoint.json  resume.pt  plots/  evaluations/
+config.yaml  metrics.jsonl  run.log  environment.json
+checkpoint.safetensors  checkpoint.json  resume.pt  plots/  evaluations/
 """
 
 from __future__ import annotations

@@ -11,21 +11,19 @@ import string
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact
 from robust_edge_exporters.registry import exporter
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.bundle import GOLDEN, MANIFEST, SUMS, Golden, sums_text
+from robust_edge_runtimes.bundle import GOLDEN, Golden, seal, write_golden
 from robust_edge_runtimes.errors import ExportError
-from robust_edge_runtimes.files import new_directory, sha256_of, write_json
+from robust_edge_runtimes.files import new_directory
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.manifest import (
     SCHEMA_VERSION,
     Artifact,
     Expected,
-    FileEntry,
     Manifest,
     Source,
     Sparsity,
@@ -82,12 +80,10 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
     with new_directory(path, overwrite=overwrite) as folder:
         artifact = exporter(request.target.format)(request.model, request.shape, request.target, str(folder))
         _check_sparsity(request.sparsity, artifact.sparsity)
-        _write_golden(folder / GOLDEN, request.golden)
+        write_golden(folder / GOLDEN, request.golden)
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in request.classes))
         _write_texts(folder, request, artifact)
-        manifest = _manifest(folder, request, artifact)
-        write_json(folder / MANIFEST, manifest.to_json())
-        (folder / SUMS).write_text(sums_text(folder, manifest))
+        manifest = seal(folder, _manifest(request, artifact))
         parity = _checked_parity(folder, request.golden, artifact.precision)
     return Exported(str(path), manifest, parity)
 
@@ -98,11 +94,6 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
             f"the artifact holds {artifact.nonzero} non-zeros of {artifact.weights} prunable weights, the checkpoint "
             f"{checkpoint.nonzero} of {checkpoint.weights}; the export changed the network"
         )
-
-
-def _write_golden(path: Path, golden: Golden) -> None:
-    arrays = {field.name: np.asarray(getattr(golden, field.name)) for field in dataclasses.fields(golden)}
-    np.savez_compressed(path, **arrays)
 
 
 def _write_texts(folder: Path, request: ExportRequest, artifact: ExportedArtifact) -> None:
@@ -129,13 +120,8 @@ def _write_texts(folder: Path, request: ExportRequest, artifact: ExportedArtifac
         (folder / name).write_text(filled)
 
 
-def _manifest(folder: Path, request: ExportRequest, artifact: ExportedArtifact) -> Manifest:
-    files = {
-        file.relative_to(folder).as_posix(): FileEntry(sha256_of(file), file.stat().st_size)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-    entry = files[artifact.file]
+def _manifest(request: ExportRequest, artifact: ExportedArtifact) -> Manifest:
+    """All that is known before the files are sealed."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
         target=request.target.name,
@@ -143,8 +129,8 @@ def _manifest(folder: Path, request: ExportRequest, artifact: ExportedArtifact) 
             file=artifact.file,
             format=artifact.format,
             precision=artifact.precision,
-            sha256=entry.sha256,
-            bytes=entry.bytes,
+            sha256="",
+            bytes=0,
             opset=artifact.opset,
             ir_version=artifact.ir_version,
         ),
@@ -155,7 +141,7 @@ def _manifest(folder: Path, request: ExportRequest, artifact: ExportedArtifact) 
         sparsity=artifact.sparsity,
         source=request.source,
         expected=request.expected,
-        files=files,
+        files={},
     )
 
 

@@ -96,7 +96,9 @@ class Attacked:
     clean: Tensor
 
 
-def attack_images(model: nn.Module, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator) -> Attacked:
+def attack_images(
+    model: nn.Module, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator
+) -> Attacked:
     """Attack for judging: every iterate counts, and images that are already broken are left alone.
 
     Args and shapes as in `craft`. The model is used in evaluation mode.

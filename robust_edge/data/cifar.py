@@ -31,9 +31,7 @@ def _load(name: str, class_name: str, config: DataConfig) -> Dataset:
     except RuntimeError as cause:
         raise InputError(f"{name} is not in {config.dir} ({cause}); pass --download, or another --data-dir") from cause
     train, test = parts
-    return Dataset(
-        name, tuple(train.classes), _split(train, config.limit_train), _split(test, config.limit_test)
-    )
+    return Dataset(name, tuple(train.classes), _split(train, config.limit_train), _split(test, config.limit_test))
 
 
 def _split(part: Any, limit: int | None) -> Split:

@@ -12,7 +12,7 @@ LEVELS = 16
 
 
 def load_digits(config: DataConfig) -> Dataset:
-    """Every fifth image of each class is for testing: 1,437 to train, 360 to test.
+    """Every fifth image of each class is for testing: 1,440 to train, 357 to test.
 
     Pixels have 17 levels, 0 to 16, and are stored as such.
     """

@@ -32,7 +32,10 @@ def load_folder(config: DataConfig) -> Dataset:
     if classes != _classes(root / "test"):
         differing = sorted(set(classes) ^ set(_classes(root / "test")))
         raise InputError(f"{root}: train and test must have the same classes; these differ: {', '.join(differing)}")
-    train, test = _files(root / "train", classes, config.limit_train), _files(root / "test", classes, config.limit_test)
+    train, test = (
+        _files(root / "train", classes, config.limit_train),
+        _files(root / "test", classes, config.limit_test),
+    )
     reader = _Reader(train[0][0], config.resize)
     return Dataset("folder", classes, _split(reader, train), _split(reader, test))
 
@@ -95,5 +98,6 @@ def _split(reader: _Reader, files: list[tuple[Path, int]]) -> Split:
     pixels = np.stack([reader(path) for path, _ in files])
     planes = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
     return Split(
-        torch.from_numpy(np.ascontiguousarray(planes)), torch.tensor([label for _, label in files], dtype=torch.int64)
+        torch.from_numpy(np.ascontiguousarray(planes)),
+        torch.tensor([label for _, label in files], dtype=torch.int64),
     )

@@ -20,10 +20,10 @@ STAGES = (
 
 def mobilenet_v2(num_classes: int, in_channels: int) -> nn.Module:
     """MobileNetV2: 0.09 GMAC at 32×32."""
-    network: nn.Module = torchvision_module("models").mobilenet_v2(
+    network = torchvision_module("models").mobilenet_v2(
         num_classes=num_classes, inverted_residual_setting=[list(stage) for stage in STAGES]
     )
     stem = nn.Conv2d(in_channels, 32, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out")
-    network.features[0][0] = stem  # type: ignore[index,operator]
-    return network
+    network.features[0][0] = stem
+    return network  # type: ignore[no-any-return]

@@ -14,11 +14,8 @@ PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of convolutions and linear layers by name, in order of depth; no biases, no batch-norm."""
-    return {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, PRUNABLE)
-    }
+    layers = [name for name, module in model.named_modules() if isinstance(module, PRUNABLE)]
+    return {f"{name}.weight": model.get_parameter(f"{name}.weight") for name in layers}
 
 
 def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:

@@ -1,0 +1,1 @@
+"""Figures and the page, made from what runs, verdicts and benches have written."""

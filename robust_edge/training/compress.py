@@ -24,10 +24,10 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import projection_of
 from robust_edge.run import Checkpoint, Run, create_run, open_run
+from robust_edge.training.device import pick_device
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
 from robust_edge.training.initial import load_initial
 from robust_edge.training.schedules import Schedules, schedules
-from robust_edge_runtimes.errors import InputError
 
 Progress = Callable[[int, int, str], None]
 CLOSING_STEPS = 20
@@ -95,7 +95,11 @@ def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
     weights = prunable_parameters(model)
     projection_of(config.pruning)(weights, min(plan.keep))
     learner = Learner(model.to(device), config, plan)
-    return Dataset(dataset.name, dataset.classes, dataset.train.to(device), dataset.test.to(device)), learner, plan
+    return (
+        Dataset(dataset.name, dataset.classes, dataset.train.to(device), dataset.test.to(device)),
+        learner,
+        plan,
+    )
 
 
 def _train(
@@ -158,23 +162,6 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     return Dataset(dataset.name, dataset.classes, dataset.train.to(cpu), dataset.test.to(cpu)).fingerprint()
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU if there is one.
-
-    Raises:
-        InputError: not a device name, or not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as cause:
-        reason = str(cause).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}); try cpu or auto") from cause
-    return device
-
-
 def _row(epoch: int, plan: Schedules, result: EpochResult, seconds: float) -> dict[str, Any]:
     return {
         "epoch": epoch + 1,
@@ -190,8 +177,8 @@ def _row(epoch: int, plan: Schedules, result: EpochResult, seconds: float) -> di
 
 def _line(row: dict[str, Any], epochs: int) -> str:
     return (
-        f"epoch {row['epoch']}/{epochs} {row['phase']} loss {row['loss']:.4f} adversarial {row['adversarial_loss']:.4f} "
-        f"accuracy {row['clean_accuracy']:.4f}/{row['robust_accuracy']:.4f} nonzero {row['nonzero']} {row['seconds']}s"
+        f"epoch {row['epoch']}/{epochs} {row['phase']} loss {row['loss']:.4f} adversarial {row['adversarial_loss']:.4f}"
+        f" accuracy {row['clean_accuracy']:.4f}/{row['robust_accuracy']:.4f} nonzero {row['nonzero']} {row['seconds']}s"
     )
 
 

@@ -85,7 +85,11 @@ class Learner:
         self.masks = None if state["masks"] is None else moved(state["masks"])
         self.admm = None
         if state["admm"] is not None:
-            saved = {**state["admm"], "target": moved(state["admm"]["target"]), "dual": moved(state["admm"]["dual"])}
+            saved = {
+                **state["admm"],
+                "target": moved(state["admm"]["target"]),
+                "dual": moved(state["admm"]["dual"]),
+            }
             self.admm = admm.AdmmState(**saved)
 
     def prune(self, keep: float) -> None:
@@ -147,9 +151,7 @@ def train_epoch(
     return _result(learner, sums / len(split))
 
 
-def _train_batch(
-    learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator
-) -> Tensor:
+def _train_batch(learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator) -> Tensor:
     """Gradient of one batch; returns sums of loss, clean and adversarial loss, clean and adversarial hits."""
     model, weight = learner.model, learner.config.training.adversarial_weight
     learner.optimizer.zero_grad(set_to_none=True)

@@ -31,7 +31,9 @@ def load_initial(model: Normalized, path: Path) -> None:
         raise InputError(f"--init {path} does not fit the model: missing {missing[:3]}, unexpected {extra[:3]}")
     for name, tensor in own.items():
         if tensor.shape != given[name].shape:
-            raise InputError(f"--init {path}: {name} is {tuple(given[name].shape)}, the model has {tuple(tensor.shape)}")
+            raise InputError(
+                f"--init {path}: {name} is {tuple(given[name].shape)}, the model has {tuple(tensor.shape)}"
+            )
     model.network.load_state_dict(given)
 
 

@@ -95,9 +95,7 @@ def _keep(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
 def _lr(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
     training = config.training
     if training.lr_schedule == "step":
-        return tuple(
-            training.lr * training.lr_decay ** (epoch // training.lr_step) for epoch in range(training.epochs)
-        )
+        return tuple(training.lr * training.lr_decay ** (epoch // training.lr_step) for epoch in range(training.epochs))
     parts = (masked_from, training.epochs - masked_from)
     return tuple(
         training.lr * (1 + math.cos(math.pi * epoch / length)) / 2 for length in parts for epoch in range(length)

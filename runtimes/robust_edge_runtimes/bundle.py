@@ -10,14 +10,14 @@ import dataclasses
 import re
 import zipfile
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
 from robust_edge_runtimes.decode import read_json
 from robust_edge_runtimes.errors import BundleError
-from robust_edge_runtimes.files import sha256_of
-from robust_edge_runtimes.manifest import Manifest
+from robust_edge_runtimes.files import sha256_of, write_atomic, write_json
+from robust_edge_runtimes.manifest import FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -92,6 +92,38 @@ def sums_text(root: Path, manifest: Manifest) -> str:
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
 
+def write_golden(path: Path, golden: Golden) -> None:
+    """Write the arrays of `golden` so that `read_golden` accepts them; same arrays, same bytes."""
+    arrays: Dict[str, Any] = {
+        field.name: np.asarray(getattr(golden, field.name)) for field in dataclasses.fields(golden)
+    }
+    np.savez_compressed(str(path), **arrays)
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Make a folder a bundle: list and hash every file in it, then write manifest and sums.
+
+    Args:
+        folder: holds the artifact, the golden images and whatever else ships.
+        manifest: its `files`, and the artifact's hash and size, are replaced by what lies in the folder.
+
+    Returns:
+        The manifest as written.
+    """
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    files = {
+        name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
+        for name in names
+        if name not in (MANIFEST, SUMS)
+    }
+    entry = files[manifest.artifact.file]
+    artifact = dataclasses.replace(manifest.artifact, sha256=entry.sha256, bytes=entry.bytes)
+    written = dataclasses.replace(manifest, artifact=artifact, files=files)
+    write_json(folder / MANIFEST, written.to_json())
+    write_atomic(folder / SUMS, sums_text(folder, written))
+    return written
+
+
 def read_golden(path: Path, manifest: Manifest) -> Golden:
     """Read golden.npz without unpickling, bounded in size, shapes and ranges checked.
 
@@ -108,7 +140,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
     _check_array(path, arrays, "clean_logits", logits, np.float32)
     _check_array(path, arrays, "attacked_logits", logits, np.float32)
     _check_array(path, arrays, "tolerance", (), np.float64, (0.0, 1.0))
-    if images[0] < 1:
+    if len(arrays["labels"]) < 1:
         raise BundleError(f"{path} holds no images; export the bundle again")
     tolerance = float(arrays.pop("tolerance"))
     return Golden(tolerance=tolerance, **arrays)

@@ -24,7 +24,10 @@ def main() -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @output_options
-@examples("robust-edge-device predict bundle/ cat.png dog.png", "robust-edge-device predict bundle/ frame.npy --json")
+@examples(
+    "robust-edge-device predict bundle/ cat.png dog.png",
+    "robust-edge-device predict bundle/ frame.npy --json",
+)
 def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output) -> None:
     """Classify image files (.npy, or pictures where Pillow is installed)."""
     from robust_edge_runtimes.images import read_image
@@ -50,7 +53,10 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the verdict to this JSON file.")
 @output_options
 @click.pass_context
-@examples("robust-edge-device verify bundle/", "robust-edge-device verify bundle/ -o verify.json --max-robust-drop 0.5")
+@examples(
+    "robust-edge-device verify bundle/",
+    "robust-edge-device verify bundle/ -o verify.json --max-robust-drop 0.5",
+)
 def verify(
     context: click.Context,
     bundle: Path,
@@ -92,7 +98,9 @@ def verify(
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the result, samples included.")
 @output_options
 @examples("robust-edge-device bench dense/ sparse/", "robust-edge-device bench bundle/ --images 100 -o bench.json")
-def bench(bundles: Tuple[Path, ...], images: int, threads: int, seconds: float, out: Optional[Path], output: Output) -> None:
+def bench(
+    bundles: Tuple[Path, ...], images: int, threads: int, seconds: float, out: Optional[Path], output: Output
+) -> None:
     """Time bundles against each other; the first is the baseline of the speed-up."""
     import dataclasses
 

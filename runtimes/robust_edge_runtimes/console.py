@@ -21,7 +21,7 @@ INTERRUPTED = 130
 class CommandLine(click.Group):
     """A click group that ends every user's mistake in one line and the documented exit code."""
 
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and leave with its exit code."""
         kwargs["standalone_mode"] = False
         try:
@@ -72,7 +72,7 @@ class Output:
 
     def result(self, text: str, value: Any) -> None:
         """The command's answer: `text` for a person, or `value` (plain or a dataclass) with --json."""
-        plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
         click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
 
     def progress(self, label: str) -> Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
 from pathlib import Path
 from typing import Any, Dict, List, Type, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,7 @@ from robust_edge_runtimes.errors import InputError, RobustEdgeError, unknown_nam
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
+UNIONS = (Union, getattr(types, "UnionType", Union))  # `int | None` is a class of its own from Python 3.10
 
 
 def read_json(path: Path, error: Type[RobustEdgeError] = InputError) -> Any:
@@ -75,7 +77,7 @@ def _convert(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) ->
         return value
     if dataclasses.is_dataclass(hint):
         return _dataclass(hint, value, where, error)
-    if origin is Union:
+    if origin in UNIONS:
         return _first_that_fits(arguments, value, where, error)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):

@@ -28,7 +28,9 @@ def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
         raise InputError(f"{path} is not a file")
     array = _from_npy(path) if path.suffix == ".npy" else _from_picture(path, shape[0])
     if array.shape != shape:
-        raise InputError(f"{path} is {array.shape} (channels, height, width), this model takes {shape}; resize it first")
+        raise InputError(
+            f"{path} is {array.shape} (channels, height, width), this model takes {shape}; resize it first"
+        )
     return array
 
 
@@ -48,7 +50,9 @@ def _from_picture(path: Path, channels: int) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as cause:
-        raise BackendUnavailable(f"reading {path.name} needs Pillow: pip install pillow; or pass a .npy file") from cause
+        raise BackendUnavailable(
+            f"reading {path.name} needs Pillow: pip install pillow; or pass a .npy file"
+        ) from cause
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))

@@ -146,7 +146,9 @@ def bench(
         models = [stack.enter_context(load(contender.bundle, threads=threads)) for contender in contenders]
         errors = [_logit_error(model, contender) for model, contender in zip(models, contenders)]
         single = [_one_image_call(m, c.bundle) for m, c in zip(models, contenders)]
-        several = [_n_images_call(m, c.bundle, images, folder / str(i)) for i, (m, c) in enumerate(zip(models, contenders))]
+        several = [
+            _n_images_call(m, c.bundle, images, folder / str(i)) for i, (m, c) in enumerate(zip(models, contenders))
+        ]
         steps = _Steps(2 * ROUNDS * len(contenders), progress)
         ones = _interleaved(ONE_IMAGE, 1, single, seconds, min_samples, steps)
         many = _interleaved(N_IMAGES, images, several, seconds, max(min_samples // 3, 5), steps)
@@ -260,7 +262,7 @@ def relative_error(logits: np.ndarray, expected: np.ndarray) -> float:
 
 def _cold_start(bundle: Bundle, threads: int) -> ColdStart:
     command = [sys.executable, "-m", "robust_edge_runtimes.cold_start", str(bundle.path), str(threads)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         raise BackendUnavailable(f"{bundle.path} does not start: {done.stderr.decode(errors='replace').strip()}")
     return ColdStart(**json.loads(done.stdout))

@@ -145,9 +145,7 @@ def _check_values(manifest: Manifest, where: str) -> None:
     if len(shape) != 4 or any(size is None or size < 1 for size in shape[1:]):
         raise BundleError(f"{where}: input.shape must be [N or null, C, H, W], it is {list(shape)}")
     if len(outputs) != 2 or outputs[1] != len(manifest.classes):
-        raise BundleError(
-            f"{where}: output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes"
-        )
+        raise BundleError(f"{where}: output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes")
     if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
         raise BundleError(f"{where}: input and output must be float32")
     if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:

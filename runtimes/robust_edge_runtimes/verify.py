@@ -147,7 +147,9 @@ def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float) -> D
     return Drop(100 * (lost - gained) / n, 100 * (centre - half), 100 * (centre + half), budget)
 
 
-def replay(model: BaseRuntime, golden: Golden, attack: AttackSpec, budget: Budget, limit: Optional[int] = None) -> ModeResult:
+def replay(
+    model: BaseRuntime, golden: Golden, attack: AttackSpec, budget: Budget, limit: Optional[int] = None
+) -> ModeResult:
     """The bundle's stored attack images, scored by the artifact."""
     n = len(golden.labels) if limit is None else min(limit, len(golden.labels))
     labels = golden.labels[:n]
@@ -156,7 +158,14 @@ def replay(model: BaseRuntime, golden: Golden, attack: AttackSpec, budget: Budge
     reference_clean = golden.clean_logits[:n].argmax(1) == labels
     reference_attacked = golden.attacked_logits[:n].argmax(1) == labels
     return _mode_result(
-        REPLAY, attack, budget, reference_clean, clean, reference_clean & reference_attacked, clean & attacked, ()
+        REPLAY,
+        attack,
+        budget,
+        reference_clean,
+        clean,
+        reference_clean & reference_attacked,
+        clean & attacked,
+        (),
     )
 
 

@@ -113,7 +113,11 @@ def bench(args):
             model.logits(batch)
             samples.append((time.perf_counter() - start) * 1e3)
         p50, p90, p99 = np.percentile(samples, (50, 90, 99))
-        print("{:4d} image(s)  p50 {:.3f} ms  p90 {:.3f} ms  p99 {:.3f} ms  n {}".format(count, p50, p90, p99, len(samples)))
+        print(
+            "{:4d} image(s)  p50 {:.3f} ms  p90 {:.3f} ms  p99 {:.3f} ms  n {}".format(
+                count, p50, p90, p99, len(samples)
+            )
+        )
     return 0
 
 

@@ -16,8 +16,6 @@ def projection_of(config: PruningConfig) -> Projection:
         A function of (weights by name, kept fraction) to the nearest point of the set.
     """
     table: dict[str, Projection] = {
-        "irregular": lambda weights, keep: project_irregular(
-            weights, keep, scope=config.scope, floor=config.floor
-        ),
+        "irregular": lambda weights, keep: project_irregular(weights, keep, scope=config.scope, floor=config.floor),
     }
     return table[config.scheme]

@@ -1,0 +1,30 @@
+"""`robust-edge`: one file per command; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import click
+
+from robust_edge.cli.bench import bench
+from robust_edge.cli.compress import compress
+from robust_edge.cli.demo import demo
+from robust_edge.cli.doctor import doctor
+from robust_edge.cli.evaluate import evaluate
+from robust_edge.cli.export import export
+from robust_edge.cli.report import report
+from robust_edge.cli.targets import targets
+from robust_edge.cli.verify import verify
+from robust_edge_runtimes import __version__
+from robust_edge_runtimes.console import CommandLine
+
+
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="robust-edge")
+def main() -> None:
+    """Take a CNN to a small device: fast, small, and still right under attack.
+
+    compress -> export -> verify -> bench -> report; `robust-edge demo` does all of it on embedded data.
+    """
+
+
+for command in (demo, compress, evaluate, export, verify, bench, report, targets, doctor):
+    main.add_command(command)

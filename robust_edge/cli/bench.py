@@ -1,0 +1,51 @@
+"""`robust-edge bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from robust_edge.cli.types import PATH
+from robust_edge_runtimes.console import Output, examples, output_options
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=PATH)
+@click.option("--images", default=100, show_default=True, type=click.IntRange(min=1), help="n of the n-image protocol.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol.")
+@click.option("-o", "--out", type=PATH, help="Also write the result, every sample included, to this JSON file.")
+@output_options
+@examples(
+    "robust-edge bench bundles/dense bundles/digits-10",
+    "robust-edge bench bundles/digits-10 --threads 2 -o bench.json",
+)
+def bench(
+    bundles: tuple[Path, ...], images: int, threads: int, seconds: float, out: Path | None, output: Output
+) -> None:
+    """Time bundles in turn, one image in memory and n with loading, against a dense baseline.
+
+    The baseline is the first dense bundle given; without one, the first bundle with all its zeros filled.
+    """
+    import dataclasses
+
+    from robust_edge_exporters.dense_baseline import with_dense_baseline
+    from robust_edge_runtimes import latency
+    from robust_edge_runtimes.bundle import open_bundle
+    from robust_edge_runtimes.files import write_json
+    from robust_edge_runtimes.tables import bench_table
+
+    given = [latency.Contender(path.name or str(path), open_bundle(path)) for path in bundles]
+    with with_dense_baseline(given) as (contenders, baseline):
+        result = latency.bench(
+            contenders,
+            baseline=baseline,
+            images=images,
+            threads=threads,
+            seconds=seconds,
+            progress=output.progress("timing"),
+        )
+    if out is not None:
+        write_json(out, dataclasses.asdict(result))
+    output.result(bench_table(result), result)

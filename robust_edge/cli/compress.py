@@ -1,0 +1,118 @@
+"""`robust-edge compress`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from robust_edge.cli.types import PATH, Keep, Radius
+from robust_edge_runtimes.console import Output, examples, output_options
+
+if TYPE_CHECKING:
+    from robust_edge.config import CompressConfig
+    from robust_edge.run import Checkpoint
+
+FLAGS = {
+    "dataset": "data.dataset",
+    "data_dir": "data.dir",
+    "download": "data.download",
+    "arch": "arch",
+    "keep": "pruning.keep",
+    "scheme": "pruning.scheme",
+    "eps": "attack.eps",
+    "steps": "attack.steps",
+    "epochs": "training.epochs",
+    "init": "init",
+    "seed": "seed",
+    "device": "device",
+    "threads": "threads",
+}
+
+
+@click.command()
+@click.option("--preset", help="Settings to start from: quick or thesis.  [default: quick, unless --config is given]")
+@click.option("--dataset", help="digits, cifar10, cifar100, folder, or package.module:function.")
+@click.option("--data-dir", help="Where the images lie; a folder has train/CLASS/* and test/CLASS/*.")
+@click.option("--download", is_flag=True, default=None, help="Fetch a CIFAR set into --data-dir.")
+@click.option("--arch", help="small_cnn, resnet18, resnet34, mobilenet_v2, or package.module:function.")
+@click.option("--keep", type=Keep(), help="Fraction of the prunable weights that stay; 1 trains a dense network.")
+@click.option("--scheme", help="Shape of the sparsity: irregular.")
+@click.option("--eps", type=Radius(), help="Radius of the adversary in pixels on [0, 1], as 8/255; 0 is benign.")
+@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps of the adversary.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images, in all.")
+@click.option("--init", help="Start from this .safetensors or .pth state dict.")
+@click.option("--config", "config_file", type=PATH, help="YAML file with any part of a config.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as training.lr=0.1.")
+@click.option("--seed", type=click.IntRange(min=0), help="Same seed, same device kind: same weights.")
+@click.option("--device", help="cpu, cuda, cuda:1 or auto.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")
+@click.option("--overwrite", is_flag=True, help="Replace an older run in -o.")
+@click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
+@output_options
+@examples(
+    "robust-edge compress --dataset digits --keep 0.1 --eps 0.1 -o runs/digits-10",
+    "robust-edge compress --preset thesis --dataset cifar10 --data-dir data --download --arch resnet34 -o runs/r34",
+    "robust-edge compress --dataset folder --data-dir data/cats --arch resnet18 --eps 8/255 -o runs/cats",
+    "robust-edge compress --resume -o runs/r34",
+)
+def compress(
+    preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    out: Path,
+    output: Output,
+    **flags: Any,
+) -> None:
+    """Train a sparse and adversarially robust network in one run (ADMM + PGD)."""
+    from robust_edge import config as configuration
+    from robust_edge.run import CONFIG
+    from robust_edge.training import compress as training
+    from robust_edge_runtimes.errors import InputError
+
+    if resume and overwrite:
+        raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
+    given = {FLAGS[name]: value for name, value in flags.items() if value is not None}
+    settings_given = bool(preset or config_file or assignments or given)
+    config = configuration.resolve(
+        preset=preset or (None if config_file else "quick"),
+        file=config_file,
+        flags=given,
+        assignments=assignments,
+    )
+    progress = output.progress("training")
+    if resume and (out / CONFIG).is_file():
+        if settings_given:
+            _check_same(config, out)
+        checkpoint = training.resume(out, progress=progress)
+    else:
+        checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress)
+    output.result(_summary(checkpoint, out), checkpoint)
+
+
+def _check_same(config: CompressConfig, out: Path) -> None:
+    from robust_edge.config import differences
+    from robust_edge.run import open_run
+    from robust_edge_runtimes.errors import InputError
+
+    changed = differences(open_run(out).config, config)
+    if changed:
+        raise InputError(
+            f"{out} was started with other settings ({'; '.join(changed[:3])}); leave them out to resume it, or start "
+            "a new run"
+        )
+
+
+def _summary(checkpoint: Checkpoint, out: Path) -> str:
+    from robust_edge_runtimes.tables import percent
+
+    counts, metrics = checkpoint.sparsity, checkpoint.metrics
+    return (
+        f"{out}: {counts.nonzero} of {counts.weights} prunable weights kept ({100 * counts.keep:.2f}%), "
+        f"clean {percent(metrics['clean_accuracy'])}, PGD-{metrics['attack_steps']:.0f} at eps "
+        f"{metrics['attack_eps']:.4g} {percent(metrics['robust_accuracy'])}"
+    )

@@ -1,0 +1,26 @@
+"""`robust-edge demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from robust_edge.cli.types import PATH
+from robust_edge_runtimes.console import Output, examples, output_options
+
+
+@click.command()
+@click.option("--out", default=Path("demo-out"), show_default=True, type=PATH, help="Folder to write.")
+@click.option("--overwrite", is_flag=True, help="Replace an older demo in --out.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of all training and attacks.")
+@output_options
+@click.pass_context
+@examples("robust-edge demo", "robust-edge demo --out /tmp/demo --overwrite")
+def demo(context: click.Context, out: Path, overwrite: bool, seed: int, output: Output) -> None:
+    """The whole way on embedded data: three networks, attacked, exported, verified, timed and reported."""
+    from robust_edge.demo import run_demo, summary_table
+
+    summary = run_demo(out, overwrite=overwrite, seed=seed, output=output)
+    output.result(summary_table(summary), summary)
+    context.exit(0 if summary.verdict_passed else 1)

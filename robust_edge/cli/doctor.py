@@ -1,0 +1,7 @@
+"""`robust-edge doctor`."""
+
+from __future__ import annotations
+
+from robust_edge_runtimes.cli import doctor
+
+__all__ = ["doctor"]

@@ -1,0 +1,31 @@
+"""`robust-edge report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from robust_edge.cli.types import PATH
+from robust_edge_runtimes.console import Output, examples, output_options
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@click.option("--verify", "verdicts", multiple=True, type=PATH, help="A verdict that `verify -o` wrote; repeatable.")
+@click.option("--bench", "benches", multiple=True, type=PATH, help="A result that `bench -o` wrote; repeatable.")
+@click.option("-o", "--out", default=Path("report.html"), show_default=True, type=PATH, help="The page to write.")
+@output_options
+@examples(
+    "robust-edge report runs/* -o report.html",
+    "robust-edge report runs/dense runs/sparse --verify verify.json --bench bench.json",
+)
+def report(
+    runs: tuple[Path, ...], verdicts: tuple[Path, ...], benches: tuple[Path, ...], out: Path, output: Output
+) -> None:
+    """One self-contained HTML page: what was compressed, how right it is, how fast it is."""
+    from robust_edge.reporting.page import write_report
+    from robust_edge.run import open_run
+
+    write_report([open_run(path) for path in runs], verdicts, benches, out)
+    output.result(str(out), {"report": str(out)})

@@ -1,0 +1,44 @@
+"""Values that a command line takes in the field's own notation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+class Radius(click.ParamType):
+    """An ε in pixel units on [0, 1], as 0.03 or as 8/255."""
+
+    name = "eps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse and check the range."""
+        numerator, slash, denominator = str(value).partition("/")
+        try:
+            radius = float(numerator) / float(denominator) if slash else float(numerator)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a radius; write it as 8/255 or 0.03", param, ctx)
+        if not (math.isfinite(radius) and 0 <= radius <= 1):
+            self.fail(f"{value} is outside [0, 1], the range of pixels; 8/255 is a usual radius", param, ctx)
+        return radius
+
+
+class Keep(click.ParamType):
+    """The fraction of prunable weights that stay."""
+
+    name = "fraction"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse and check the range."""
+        try:
+            keep = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number; 10% of the weights is 0.1", param, ctx)
+        if not 0 < keep <= 1:
+            self.fail(f"{value} is not above 0 and at most 1; 10% of the weights is 0.1", param, ctx)
+        return keep

@@ -1,0 +1,79 @@
+"""`robust-edge verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from robust_edge.cli.types import PATH
+from robust_edge_runtimes.console import Output, examples, output_options
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.option("--against", type=PATH, help="The run that the bundle was exported from.")
+@click.option(
+    "--mode",
+    "modes",
+    multiple=True,
+    type=click.Choice(["replay", "surrogate"]),
+    help="Attack to run, may be repeated.  [default: replay, and surrogate with --against]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images in every mode.")
+@click.option(
+    "--steps",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Steps of the surrogate attack.",
+)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of the surrogate attack.")
+@click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
+@click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
+@click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
+@click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads of the artifact."
+)
+@click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
+@click.option("-o", "--out", type=PATH, help="Also write the verdict to this JSON file.")
+@output_options
+@click.pass_context
+@examples(
+    "robust-edge verify bundles/digits-10 --against runs/digits-10",
+    "robust-edge verify bundles/digits-10 --mode replay --max-robust-drop 0.5 -o verify.json",
+)
+def verify(
+    context: click.Context,
+    bundle: Path,
+    against: Path | None,
+    modes: tuple[str, ...],
+    limit: int | None,
+    steps: int,
+    seed: int,
+    max_clean_drop: float,
+    max_robust_drop: float,
+    allow: tuple[str, ...],
+    threads: int,
+    data_dir: str | None,
+    out: Path | None,
+    output: Output,
+) -> None:
+    """Attack the file that ships. Exit 0 if it held, 1 if not, 3 without its backend, 4 if the bundle is damaged."""
+    import dataclasses
+
+    from robust_edge.run import open_run
+    from robust_edge.verification import VerifySettings, verify_bundle
+    from robust_edge_runtimes.bundle import open_bundle
+    from robust_edge_runtimes.files import write_json
+    from robust_edge_runtimes.tables import verdict_table
+    from robust_edge_runtimes.verify import Budget
+
+    budget = Budget(max_clean_drop, max_robust_drop, allow)
+    settings = VerifySettings(modes=modes, limit=limit, steps=steps, seed=seed, data_dir=data_dir)
+    opened = open_bundle(bundle)
+    verdict = verify_bundle(opened, None if against is None else open_run(against), budget, settings, threads=threads)
+    if out is not None:
+        write_json(out, dataclasses.asdict(verdict))
+    output.result(verdict_table(verdict), verdict)
+    context.exit(0 if verdict.passed else 1)

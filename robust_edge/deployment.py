@@ -1,0 +1,129 @@
+"""From a finished run to what the exporters and the verdict need: golden images, sources, test images."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robust_edge.attacks.pgd import Pgd
+from robust_edge.data import Split, load_dataset
+from robust_edge.environment import versions
+from robust_edge.evaluation.accuracy import attack_split
+from robust_edge.models import Normalized
+from robust_edge.run import Checkpoint, Run
+from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle
+from robust_edge_exporters.target import Target
+from robust_edge_runtimes.bundle import Golden
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.manifest import AttackSpec, Expected, Source
+
+BENIGN_EPS = 8 / 255
+GOLDEN_TOLERANCE = 1e-3
+GOLDEN_IMAGES = 512
+BATCH = 250
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GoldenSettings:
+    """How the stored attack images are made.
+
+    Attributes:
+        images: how many, from the start of the test split.
+        eps: None for the radius of the run's own adversary (8/255 for a benign run).
+        steps: of PGD.
+    """
+
+    images: int = GOLDEN_IMAGES
+    eps: float | None = None
+    steps: int = 20
+    seed: int = 0
+
+
+def evaluation_images(run: Run, *, data_dir: str | None = None, limit: int | None = None) -> Split:
+    """The run's test split, checked to be the one it was judged on.
+
+    Raises:
+        InputError: the images at hand are others than those of the run.
+    """
+    settings = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=data_dir)
+    dataset = load_dataset(settings)
+    expected = run.checkpoint().dataset_fingerprint
+    if dataset.fingerprint() != expected:
+        raise InputError(
+            f"the {dataset.name} images found now are not those that {run.path} was trained on; "
+            "name their folder with --data-dir"
+        )
+    return dataset.test.first(limit)
+
+
+def export_run(
+    run: Run,
+    target: Target,
+    path: Path,
+    *,
+    golden: GoldenSettings | None = None,
+    data_dir: str | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Export a finished run to a bundle.
+
+    Raises:
+        InputError, ExportError, BackendUnavailable: as `export_bundle`.
+    """
+    settings = golden or GoldenSettings()
+    checkpoint, model = run.checkpoint(), run.load_model()
+    split = evaluation_images(run, data_dir=data_dir, limit=settings.images)
+    eps = settings.eps if settings.eps is not None else run.config.attack.eps or BENIGN_EPS
+    attack = Pgd(eps=eps, steps=settings.steps)
+    images = make_golden(model, split, attack, settings.seed)
+    request = ExportRequest(
+        model=model,
+        shape=checkpoint.model.shape,
+        classes=checkpoint.model.classes,
+        sparsity=checkpoint.sparsity,
+        source=_source(run, checkpoint),
+        expected=_expected(images, AttackSpec("pgd", eps, attack.steps, attack.alpha, settings.seed)),
+        golden=images,
+        target=target,
+    )
+    return export_bundle(request, path, overwrite=overwrite)
+
+
+def make_golden(model: Normalized, split: Split, attack: Pgd, seed: int) -> Golden:
+    """Clean and attacked images with the checkpoint's logits on both."""
+    attacked = attack_split(model, split, attack, seed=seed).images.numpy()
+    clean = split.floats(slice(None)).numpy()
+    return Golden(
+        clean=clean,
+        attacked=attacked,
+        labels=split.labels.numpy(),
+        clean_logits=_logits(model, clean),
+        attacked_logits=_logits(model, attacked),
+        tolerance=GOLDEN_TOLERANCE,
+    )
+
+
+def _logits(model: Normalized, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        parts = [model(torch.from_numpy(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+    return torch.cat(parts).numpy()
+
+
+def _expected(golden: Golden, attack: AttackSpec) -> Expected:
+    clean = golden.clean_logits.argmax(1) == golden.labels
+    robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
+    return Expected(len(golden.labels), float(clean.mean()), float(robust.mean()), attack)
+
+
+def _source(run: Run, checkpoint: Checkpoint) -> Source:
+    return Source(
+        run=run.name,
+        checkpoint_sha256=checkpoint.weights_sha256,
+        arch=checkpoint.model.arch,
+        dataset=checkpoint.dataset,
+        dataset_fingerprint=checkpoint.dataset_fingerprint,
+        versions=versions(),
+    )

@@ -1,0 +1,24 @@
+"""Which device a run uses."""
+
+from __future__ import annotations
+
+import torch
+
+from robust_edge_runtimes.errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one.
+
+    Raises:
+        InputError: not a device name, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used here ({reason}); try cpu or auto") from cause
+    return device
