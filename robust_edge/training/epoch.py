@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd, craft
@@ -21,6 +21,7 @@ from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import projection_of
 from robust_edge.training.schedules import Schedules
 
+BATCHNORM_MOMENTUM = 0.1
 BatchProgress = Callable[[int, int, str], None]
 
 
@@ -141,14 +142,27 @@ def train_epoch(
     attack = Pgd(eps=plan.eps[epoch], steps=plan.steps[epoch], step_size=config.attack.step_size)
     batches = torch.randperm(len(split), generator=generator).split(config.training.batch_size)
     sums = torch.zeros(5, dtype=torch.float64)
+    phase_start = plan.masked_from if learner.masks is not None else 0
     learner.model.train()
     for count, batch in enumerate(batches, 1):
         images = augment(split.floats(batch), config.data.augment, generator)  # line 2
+        _adapt_batchnorm(learner.model, (epoch - phase_start) * len(batches) + count)
         sums += _train_batch(learner, images, split.labels[batch], attack, generator)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
         if progress is not None:
             progress(count, len(batches), f"loss {float(sums[0]) / (count * config.training.batch_size):.3f}")
     return _result(learner, sums / len(split))
+
+
+def _adapt_batchnorm(model: nn.Module, seen: int) -> None:
+    """Let running statistics average the first batches of a phase instead of remembering what was before.
+
+    Their start at 0 and 1, and the statistics before the hard projection, belong to another network; the attack
+    uses them from the first batch on.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = max(BATCHNORM_MOMENTUM, 1 / seen)
 
 
 def _train_batch(learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator) -> Tensor:
