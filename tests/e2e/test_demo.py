@@ -1,0 +1,133 @@
+"""The demo, run as a user runs it, and everything that is promised of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from safetensors.numpy import load_file
+
+from robust_edge.deployment import export_run
+from robust_edge.run import open_run
+from robust_edge_exporters.target import target_named
+from robust_edge_runtimes import open_bundle
+from robust_edge_runtimes.bundle import seal
+from tests.commands import run
+
+WEIGHTS = 32 * 9 + 64 * 32 * 9 + 128 * 64 * 9 + 10 * 128
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    summary = json.loads(run("robust-edge", "demo", "--out", out, "--json").stdout)
+    (out / "summary.json").write_text(json.dumps(summary))
+    return out
+
+
+def row(demo: Path, network: str) -> dict[str, float]:
+    rows = json.loads((demo / "summary.json").read_text())["rows"]
+    return next(row for row in rows if row["network"] == network)
+
+
+def test_the_sparse_network_keeps_exactly_a_tenth_in_both_files(demo: Path) -> None:
+    expected = round(0.1 * WEIGHTS)
+    tensors = load_file(demo / "runs/robust-sparse/checkpoint.safetensors")
+    weights = [tensor for name, tensor in tensors.items() if name.endswith("weight") and tensor.ndim in (2, 4)]
+    assert sum(weight.size for weight in weights) == WEIGHTS
+    assert sum(np.count_nonzero(weight) for weight in weights) == expected
+    program = onnx.load(demo / "bundles/robust-sparse/model.onnx")
+    arrays = [numpy_helper.to_array(item) for item in program.graph.initializer]
+    exported = [array for array in arrays if array.ndim in (2, 4) and array.size > 10]
+    assert sum(array.size for array in exported) == WEIGHTS
+    assert sum(np.count_nonzero(array) for array in exported) == expected
+
+
+def test_accuracies(demo: Path) -> None:
+    assert row(demo, "robust-sparse")["clean_accuracy"] >= 0.97
+    assert row(demo, "robust-sparse")["robust_accuracy"] >= 0.88
+    assert row(demo, "benign-dense")["robust_accuracy"] <= 0.70
+
+
+def test_the_report_is_one_file(demo: Path) -> None:
+    page = (demo / "report.html").read_text()
+    assert "robust-sparse" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_verify_passes_the_bundle(demo: Path) -> None:
+    bundle, source = demo / "bundles/robust-sparse", demo / "runs/robust-sparse"
+    verdict = json.loads(run("robust-edge", "verify", bundle, "--against", source, "--json").stdout)
+    assert verdict["passed"]
+    assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "surrogate"]
+    assert all(mode["images"] > 300 for mode in verdict["modes"])
+
+
+@pytest.fixture
+def exchanged(demo: Path, tmp_path: Path) -> Path:
+    """The benign network's artifact under the sparse bundle's manifest, hashes rewritten to match."""
+    benign, bundle = tmp_path / "benign", tmp_path / "exchanged"
+    export_run(open_run(demo / "runs/benign-dense"), target_named("x86-cpu"), benign)
+    shutil.copytree(demo / "bundles/robust-sparse", bundle)
+    shutil.copy(benign / "model.onnx", bundle / "model.onnx")
+    manifest = open_bundle(demo / "bundles/robust-sparse").manifest
+    seal(bundle, dataclasses.replace(manifest, sparsity=open_bundle(benign).manifest.sparsity))
+    return bundle
+
+
+def test_verify_fails_an_exchanged_artifact(demo: Path, exchanged: Path) -> None:
+    source = demo / "runs/robust-sparse"
+    done = run("robust-edge", "verify", exchanged, "--against", source, "--json", expect=1)
+    assert any(reason.startswith("robust_drop") for reason in json.loads(done.stdout)["reasons"])
+    run("robust-edge-device", "verify", exchanged, expect=1)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.npz", "run.py", "labels.txt", "SHA256SUMS"])
+def test_one_changed_byte_is_found(demo: Path, tmp_path: Path, name: str) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo / "bundles/robust-sparse", bundle)
+    blob = bytearray((bundle / name).read_bytes())
+    blob[len(blob) // 2] ^= 1
+    (bundle / name).write_bytes(blob)
+    done = run("robust-edge", "verify", bundle, expect=4)
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_file_and_a_path_outside_are_found(demo: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo / "bundles/robust-sparse", bundle)
+    (bundle / "labels.txt").unlink()
+    run("robust-edge", "verify", bundle, expect=4)
+    shutil.copy(demo / "bundles/robust-sparse/labels.txt", bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["../secret"] = manifest["files"]["labels.txt"]
+    shutil.copy(bundle / "labels.txt", tmp_path / "secret")
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert "inside the bundle" in run("robust-edge", "verify", bundle, expect=4).stderr
+
+
+def test_the_device_commands(demo: Path, tmp_path: Path) -> None:
+    bundle = demo / "bundles/robust-sparse"
+    golden = open_bundle(bundle).golden()
+    np.save(tmp_path / "image.npy", golden.clean[0])
+    answer = json.loads(run("robust-edge-device", "predict", bundle, tmp_path / "image.npy", "--json").stdout)
+    assert answer[0]["label"] == str(golden.labels[0])
+    assert json.loads(run("robust-edge-device", "verify", bundle, "--json").stdout)["passed"]
+    timed = json.loads(run("robust-edge-device", "bench", bundle, "--seconds", "0.1", "--json").stdout)
+    assert [latency["images"] for latency in timed["entries"][0]["latencies"]] == [1, 100]
+    assert "onnxruntime" in run("robust-edge-device", "doctor").stdout
+
+
+def test_a_second_demo_does_not_touch_the_first(demo: Path) -> None:
+    before = sorted(path.name for path in demo.iterdir())
+    done = run("robust-edge", "demo", "--out", demo, expect=2)
+    assert "--overwrite" in done.stderr
+    assert sorted(path.name for path in demo.iterdir()) == before

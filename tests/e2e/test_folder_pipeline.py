@@ -1,0 +1,41 @@
+"""The same commands on a folder of JPEGs and a ResNet34: the machinery, not the accuracy."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from robust_edge_runtimes import open_bundle
+from tests.commands import run
+
+ARCHIVE = Path(__file__).parents[3] / "shared/data/cifar10-jpeg.tar.xz"
+PER_CLASS = 20
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not ARCHIVE.is_file():
+        pytest.skip("CIFAR-10 as JPEG folders is not beside the project")
+    root = tmp_path_factory.mktemp("cifar")
+    with tarfile.open(ARCHIVE) as archive:
+        for member in archive:
+            if member.isfile() and int(Path(member.name).stem) < PER_CLASS:
+                archive.extract(member, root, filter="data")
+    return root
+
+
+def test_resnet34_through_export_verify_and_bench(cifar: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--steps", "1", "--set", "data.limit_test=60", "--set", "training.batch_size=50"]
+    flags = ["--dataset", "folder", "--data-dir", cifar, "--arch", "resnet34", "--keep", "0.1", "--eps", "8/255"]
+    source, bundle = tmp_path / "run", tmp_path / "bundle"
+    run("robust-edge", "compress", *flags, *small, "-o", source)
+    run("robust-edge", "export", source, "--target", "x86-cpu", "--steps", "2", "-o", bundle)
+    counts = open_bundle(bundle).manifest.sparsity
+    assert counts.nonzero == round(0.1 * counts.weights)
+    done = run("robust-edge", "verify", bundle, "--against", source, "--steps", "2", "--json")
+    assert json.loads(done.stdout)["passed"]
+    timed = json.loads(run("robust-edge", "bench", bundle, "--images", "4", "--seconds", "0.1", "--json").stdout)
+    assert [entry["keep"] for entry in timed["entries"]] == [1.0, pytest.approx(0.1, abs=1e-6)]

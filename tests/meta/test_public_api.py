@@ -1,0 +1,28 @@
+"""Names that others build on stay where they are."""
+
+from __future__ import annotations
+
+import robust_edge_runtimes
+from robust_edge_exporters.registry import EXPORTERS
+from robust_edge_exporters.target import targets
+from robust_edge_runtimes.registry import RUNTIMES, runtime_class
+
+
+def test_the_app_developers_names() -> None:
+    promised = {
+        "BackendUnavailable BaseRuntime Bundle BundleError ExportError Golden InputError RobustEdgeError Runtime",
+        "RuntimeInfo load open_bundle",
+    }
+    names = {name for line in promised for name in line.split()}
+    assert set(robust_edge_runtimes.__all__) == names
+    assert all(hasattr(robust_edge_runtimes, name) for name in names)
+    assert callable(robust_edge_runtimes.load)
+
+
+def test_every_target_has_an_exporter_and_a_runtime() -> None:
+    table = targets()
+    assert "x86-cpu" in table
+    for target in table.values():
+        assert target.format in EXPORTERS
+        assert runtime_class(target.format)
+    assert set(EXPORTERS) == set(RUNTIMES)

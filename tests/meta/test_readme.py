@@ -1,0 +1,31 @@
+"""The README's commands and its Python, run in order in an empty folder."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.commands import run
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_the_blocks_of_the_readme_run(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    assert [kind for kind, _ in blocks] == ["sh", "sh", "sh", "python"]
+    for kind, text in blocks:
+        if kind == "python":
+            subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True)
+            continue
+        for line in text.splitlines():
+            run(*line.split(), cwd=tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / name).exists(), name
