@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 import types
 from pathlib import Path
 from typing import Any, Dict, List, Type, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -13,6 +14,8 @@ from robust_edge_runtimes.errors import InputError, RobustEdgeError, unknown_nam
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
+SHOWN = reprlib.Repr()  # bounded in length and in depth, whatever a stranger's file holds
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 60
 UNIONS = (Union, getattr(types, "UnionType", Union))  # `int | None` is a class of its own from Python 3.10
 
 
@@ -60,7 +63,8 @@ def _dataclass(cls: Any, value: Any, where: str, error: Type[RobustEdgeError]) -
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:
-            raise unknown_name("key", f"{where}.{key}".lstrip("."), [f"{where}.{f}".lstrip(".") for f in fields], error)
+            name = f"{where}.{_shortened(str(key))}".lstrip(".")
+            raise unknown_name("key", name, [f"{where}.{f}".lstrip(".") for f in fields], error)
     arguments: Dict[str, Any] = {}
     for name, field in fields.items():
         path = f"{where}.{name}".lstrip(".")
@@ -86,7 +90,12 @@ def _convert(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) ->
     if origin is dict:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise error(f"{where} must be a mapping with text keys, not {_shown(value)}")
-        return {key: _convert(arguments[1], item, f"{where}.{key}", error) for key, item in value.items()}
+        return {
+            _scalar(str, key, f"a key of {where}", error): _convert(
+                arguments[1], item, f"{where}.{_shortened(key)}", error
+            )
+            for key, item in value.items()
+        }
     return _scalar(hint, value, where, error)
 
 
@@ -106,17 +115,33 @@ def _first_that_fits(options: Any, value: Any, where: str, error: Type[RobustEdg
 
 def _scalar(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise error(f"{where} must be a finite number, not {_shown(value)}") from None
     if type(value) is not hint:
         names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise error(f"{where} must be {names.get(hint, hint)}, not {_shown(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise error(f"{where} must be a finite number, not {value}")
+    if isinstance(value, str) and not _encodable(value):
+        raise error(f"{where} must be text, not {_shown(value)}, which UTF-8 cannot express")
     return value
 
 
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: JSON can spell it, no terminal can print it
+        return False
+    return True
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    return _shortened(SHOWN.repr(value))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, Dict, Optional, Tuple
 
-from robust_edge_runtimes.decode import decode
+from robust_edge_runtimes.decode import SHOWN, decode
 from robust_edge_runtimes.errors import BundleError
 
 SCHEMA_VERSION = 1
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, terminal escapes: names are shown to people
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Manifest:
         version = value.get("schema_version") if isinstance(value, dict) else None
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{where}: schema_version is {version!r}, this release reads {SCHEMA_VERSION}; "
+                f"{where}: schema_version is {SHOWN.repr(version)}, this release reads {SCHEMA_VERSION}; "
                 "export the bundle again, or install the release that wrote it"
             )
         manifest = decode(Manifest, value, where=where, error=BundleError)
@@ -142,14 +144,18 @@ class Manifest:
 
 def _check_values(manifest: Manifest, where: str) -> None:
     shape, outputs = manifest.input.shape, manifest.output.shape
-    if len(shape) != 4 or any(size is None or size < 1 for size in shape[1:]):
+    if len(shape) != 4 or None in shape[1:] or any(size is not None and size < 1 for size in shape):
         raise BundleError(f"{where}: input.shape must be [N or null, C, H, W], it is {list(shape)}")
-    if len(outputs) != 2 or outputs[1] != len(manifest.classes):
+    if len(outputs) != 2 or outputs[1] != len(manifest.classes) or not manifest.classes:
         raise BundleError(f"{where}: output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes")
     if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
         raise BundleError(f"{where}: input and output must be float32")
     if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:
         raise BundleError(f"{where}: input_range must be [low, high], it is {list(manifest.input_range)}")
+    for name in (manifest.target, *manifest.classes):
+        if _CONTROL.search(name):
+            raise BundleError(f"{where}: the name {SHOWN.repr(name)} holds a control character")
+    _check_attack(manifest.expected.attack, where)
     entry = manifest.files.get(manifest.artifact.file)
     if entry is None or (entry.sha256, entry.bytes) != (manifest.artifact.sha256, manifest.artifact.bytes):
         raise BundleError(f"{where}: artifact.file {manifest.artifact.file!r} does not agree with files")
@@ -160,3 +166,10 @@ def _check_values(manifest: Manifest, where: str) -> None:
         raise BundleError(f"{where}: sparsity.nonzero is not the sum of its layers")
     if any(not 0 <= layer.nonzero <= layer.weights for layer in layers):
         raise BundleError(f"{where}: a layer of sparsity.layers counts more non-zeros than weights")
+
+
+def _check_attack(attack: AttackSpec, where: str) -> None:
+    if not (0 <= attack.eps <= 1 and 0 <= attack.step_size <= 255):
+        raise BundleError(f"{where}: expected.attack has eps {attack.eps:g} and step_size {attack.step_size:g}")
+    if attack.steps < 0 or attack.seed < 0:
+        raise BundleError(f"{where}: expected.attack has a negative number of steps or a negative seed")
