@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from robust_edge_runtimes.decode import read_json
+from robust_edge_runtimes.decode import SHOWN, read_json
 from robust_edge_runtimes.errors import BundleError
 from robust_edge_runtimes.files import sha256_of, write_atomic, write_json
 from robust_edge_runtimes.manifest import FileEntry, Manifest
@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 SUMS = "SHA256SUMS"
 MAX_GOLDEN_BYTES = 1 << 30
+MAX_NAME = 200
 _MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
@@ -74,6 +75,8 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
     root = Path(path)
     if not root.is_dir():
         raise BundleError(f"{root} is not a folder; a bundle is what `robust-edge export` writes")
+    if (root / MANIFEST).is_symlink():
+        raise BundleError(f"{root / MANIFEST} is a link; a bundle holds plain files only")
     if not (root / MANIFEST).is_file():
         raise BundleError(f"{root} has no {MANIFEST}; a bundle is what `robust-edge export` writes")
     manifest = Manifest.from_json(read_json(root / MANIFEST, BundleError), where=str(root / MANIFEST))
@@ -148,8 +151,10 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
 
 def _check_file(root: Path, name: str, sha256: str, size: int) -> None:
     if not _MEMBER.fullmatch(name):
-        raise BundleError(f"{root / MANIFEST} names {name!r}, which is not a plain path inside the bundle")
+        raise BundleError(f"{root / MANIFEST} names {SHOWN.repr(name)}, which is not a plain path inside the bundle")
     path = root / name
+    if len(name) > MAX_NAME:
+        raise BundleError(f"{root / MANIFEST} names a file with {len(name)} letters; at most {MAX_NAME} are allowed")
     if any(part.is_symlink() for part in [path, *path.parents][: name.count("/") + 1]):
         raise BundleError(f"{path} is a link; a bundle holds plain files only")
     if not path.is_file():
@@ -171,15 +176,29 @@ def _check_sums(root: Path, manifest: Manifest) -> None:
 def _read_arrays(path: Path, names: List[str]) -> Dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(str(path)) as archive:
-            members = {info.filename: info.file_size for info in archive.infolist()}
-        if sorted(members) != sorted(f"{name}.npy" for name in names):
-            raise BundleError(f"{path} must hold {', '.join(names)}; it holds {', '.join(sorted(members))}")
-        if sum(members.values()) > MAX_GOLDEN_BYTES:
-            raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB; refused")
-        with np.load(str(path), allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as cause:
-        raise BundleError(f"{path} cannot be read as plain arrays: {cause}") from cause
+            _check_members(path, archive, names)
+            return {name: _read_member(archive, f"{name}.npy") for name in names}
+    except BundleError:
+        raise
+    except Exception as cause:  # zipfile, zlib, tokenize and numpy's header parser raise a dozen classes
+        raise BundleError(f"{path} cannot be read as plain arrays: {cause or type(cause).__name__}") from cause
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile, names: List[str]) -> None:
+    members = archive.infolist()
+    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in names):
+        found = SHOWN.repr(sorted(member.filename for member in members))
+        raise BundleError(f"{path} must hold {', '.join(names)}; it holds {found}")
+    if sum(member.file_size for member in members) > MAX_GOLDEN_BYTES:
+        raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB; refused")
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as member:
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):
+            raise ValueError(f"{name} goes on after its array")
+    return array
 
 
 def _check_array(
