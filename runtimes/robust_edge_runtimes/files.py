@@ -66,10 +66,7 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         fresh.chmod(0o777 & ~_umask())
         yield fresh
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".old"))
-            path.replace(old / path.name)
-            fresh.replace(path)
-            shutil.rmtree(old)
+            _swap(fresh, path)
         else:
             fresh.replace(path)
     except BaseException:
@@ -83,6 +80,21 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path} is a file, a folder is to be written there; choose another -o")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise InputError(f"{path} exists; choose another -o, or pass --overwrite to replace it")
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    """Rename `fresh` to `path` and drop what stood there, or put that back."""
+    aside = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".old"))
+    old = aside / path.name
+    try:
+        path.replace(old)
+        fresh.replace(path)
+    except BaseException:
+        if old.exists():
+            old.replace(path)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def _umask() -> int:
