@@ -13,6 +13,7 @@ import numpy as np
 from robust_edge_runtimes.errors import BundleError, InputError
 from robust_edge_runtimes.manifest import Manifest
 
+MAX_THREADS = 1024
 Self = TypeVar("Self", bound="BaseRuntime")
 
 
@@ -54,8 +55,8 @@ class BaseRuntime(abc.ABC):
     """
 
     def __init__(self, path: Path, manifest: Manifest, *, threads: int = 1) -> None:
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
         self.path = path
         self.manifest = manifest
         self.threads = threads
@@ -140,8 +141,13 @@ class BaseRuntime(abc.ABC):
 
         Args:
             image: (C, H, W) float32 in [0, 1].
+
+        Raises:
+            InputError, BundleError: as `infer`, and BundleError where a logit is not finite.
         """
         logits = self.infer(np.asarray(image)[None])[0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{self.path.name} answers with NaN or infinity, which is no class; export it again")
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         best = int(probabilities.argmax())

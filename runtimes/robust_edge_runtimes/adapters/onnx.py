@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from robust_edge_runtimes.adapters.onnx_wire import keeps_data_elsewhere
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
 
@@ -30,6 +31,7 @@ class OnnxRuntime(BaseRuntime):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        self._refuse_other_files()
         try:
             session = ort.InferenceSession(str(self.path), options, providers=[PROVIDER])
         except Exception as cause:  # ONNX Runtime raises classes of its own, all derived from Exception
@@ -41,6 +43,14 @@ class OnnxRuntime(BaseRuntime):
             raise BundleError(f"{self.path.name} has the ports {names}, the manifest names others; export it again")
         self._session = session
         return RuntimeInfo("onnxruntime", ort.__version__, "cpu", PROVIDER, self.threads)
+
+    def _refuse_other_files(self) -> None:
+        try:
+            elsewhere = keeps_data_elsewhere(self.path)
+        except ValueError as cause:
+            raise BundleError(f"ONNX Runtime cannot load {self.path}: it is not an ONNX file ({cause})") from cause
+        if elsewhere:
+            raise BundleError(f"{self.path} keeps weights in another file, which no hash covers; export it again")
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the one input through to the one output."""

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_edge_runtimes.errors import BundleError, InputError
+from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
+
+
+class Fake(BaseRuntime):
+    """Answers with a function, and remembers what it was asked."""
+
+    def __init__(self, manifest, function, **kwargs):
+        super().__init__(Path("fake.bin"), manifest, **kwargs)
+        self.function = function
+        self.events = []
+
+    def open_impl(self):
+        self.events.append("open")
+        return RuntimeInfo("fake", "1", "cpu", "fake", self.threads)
+
+    def infer_impl(self, images):
+        self.events.append(images)
+        return self.function(images)
+
+    def close_impl(self):
+        self.events.append("close")
+
+
+@pytest.fixture
+def manifest(opened):
+    return opened.manifest
+
+
+@pytest.fixture
+def fake(manifest, linear):
+    return Fake(manifest, linear.logits)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).uniform(0, 1, (3, 1, 4, 4)).astype(np.float32)
+
+
+def test_infer_hands_checked_images_to_the_adapter(fake, images, linear):
+    with fake as model:
+        assert np.array_equal(model.infer(images), linear.logits(images))
+    assert np.array_equal(fake.events[1], images)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda x: x[0],
+        lambda x: x[:0],
+        lambda x: x[:, :, :3],
+        lambda x: x[:, :, :, :3],
+        lambda x: np.repeat(x, 3, axis=1),
+        lambda x: x[..., None],
+        lambda x: np.float32(0.5),
+        lambda x: np.array(0.5, np.float32),
+    ],
+)
+def test_other_shapes_are_refused(fake, images, bad):
+    with fake as model, pytest.raises(InputError, match="images must be"):
+        model.infer(bad(images))
+    assert fake.events == ["open", "close"]
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16, np.uint8, np.int64, bool, complex, object, ">f4"])
+def test_other_types_are_refused_with_the_way_out(fake, images, kind):
+    with fake as model, pytest.raises(InputError, match=r"must be a float32 array, not .*astype\('float32'\) / 255"):
+        model.infer(images.astype(kind))
+
+
+def test_a_list_is_not_an_array(fake, images):
+    with fake as model, pytest.raises(InputError, match="not list"):
+        model.infer(images.tolist())
+
+
+@pytest.mark.parametrize("pixel", [-1e-6, 1 + 1e-6, 255, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (2, 0, 3, 3), (1, 0, 2, 1)])
+def test_one_pixel_out_of_range_is_found_wherever_it_is(fake, images, pixel, place):
+    images[place] = pixel
+    with fake as model, pytest.raises(InputError, match=r"pixels must lie in \[0, 1\]"):
+        model.infer(images)
+
+
+def test_the_ends_of_the_range_are_inside(fake, images):
+    images[0, 0, 0, :2] = 0, 1
+    with fake as model:
+        model.infer(images)
+
+
+@pytest.mark.parametrize("view", [lambda x: x[:, :, ::-1], lambda x: x.transpose(0, 1, 3, 2), np.asfortranarray])
+def test_views_reach_the_adapter_contiguous_and_unchanged(fake, images, view):
+    before = images.copy()
+    with fake as model:
+        model.infer(view(images))
+    assert fake.events[1].flags.c_contiguous
+    assert np.array_equal(fake.events[1], view(before))
+    assert np.array_equal(images, before)
+
+
+def test_a_fixed_batch_takes_that_many_and_no_other(make_manifest, linear, golden, images):
+    fake = Fake(make_manifest(linear, golden, batch=3), linear.logits)
+    with fake as model:
+        assert model.infer(images).shape == (3, 4)
+        for wrong in (images[:2], np.concatenate([images, images])):
+            with pytest.raises(InputError, match="exactly 3 images at a time"):
+                model.infer(wrong)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: np.zeros((len(x), 5), np.float32),
+        lambda x: np.zeros((len(x) + 1, 4), np.float32),
+        lambda x: np.zeros((4,), np.float32),
+        lambda x: np.zeros((len(x), 4), np.float64),
+    ],
+)
+def test_an_artifact_that_breaks_its_promise_is_a_bundle_error(manifest, images, answer):
+    with Fake(manifest, answer) as model, pytest.raises(BundleError, match="the manifest promises"):
+        model.infer(images)
+
+
+def test_classify_is_the_softmax_of_the_largest_logit(manifest, images):
+    row = np.array([[0.5, 2.0, -1.0, 0.0]], np.float32)
+    with Fake(manifest, lambda x: row) as model:
+        label, p = model.classify(images[0])
+    assert label == "east"
+    assert p == pytest.approx(np.exp(2) / (np.exp(0.5) + np.exp(2) + np.exp(-1) + 1), rel=1e-12)
+
+
+def test_classify_survives_huge_logits(manifest, images):
+    with Fake(manifest, lambda x: np.array([[3e38, -3e38, 0, 0]], np.float32)) as model:
+        assert model.classify(images[0]) == ("north", 1.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_no_number_is_no_class(manifest, images, bad):
+    with Fake(manifest, lambda x: np.array([[0, bad, 0, 0]], np.float32)) as model:
+        with pytest.raises(BundleError, match="NaN or infinity"):
+            model.classify(images[0])
+        assert not np.isfinite(model.infer(images[:1])).all()
+
+
+def test_nothing_runs_before_opening_or_after_closing(fake, images):
+    with pytest.raises(InputError, match="not open"):
+        fake.infer(images)
+    with fake:
+        pass
+    with pytest.raises(InputError, match="not open"):
+        fake.infer(images)
+    with pytest.raises(InputError, match="not open"):
+        fake.info
+
+
+def test_open_and_close_count_once_and_can_be_repeated(fake):
+    assert fake.open().open() is fake
+    fake.close()
+    fake.close()
+    assert fake.events == ["open", "close"]
+    with fake as model:
+        assert model.info == RuntimeInfo("fake", "1", "cpu", "fake", 1)
+    assert fake.events == ["open", "close", "open", "close"]
+
+
+def test_leaving_the_block_by_an_error_closes(fake):
+    with pytest.raises(RuntimeError), fake:
+        raise RuntimeError
+    assert fake.events == ["open", "close"]
+
+
+def test_a_runtime_that_failed_to_open_is_not_open(manifest, images, linear):
+    class Broken(Fake):
+        def open_impl(self):
+            raise BundleError("no")
+
+    broken = Broken(manifest, linear.logits)
+    with pytest.raises(BundleError), broken:
+        pytest.fail("entered")
+    with pytest.raises(InputError, match="not open"):
+        broken.infer(images)
+    broken.close()
+    assert broken.events == []
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**12])
+def test_impossible_thread_counts_are_refused(manifest, linear, threads):
+    with pytest.raises(InputError, match=f"threads must be 1 to 1024, not {threads}"):
+        Fake(manifest, linear.logits, threads=threads)
