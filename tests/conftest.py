@@ -98,7 +98,7 @@ def golden_of(model, count=IMAGES, *, seed=0):
     labels = np.arange(count, dtype=np.int64) % 4
     images = random.uniform(0.3, 0.5, (count, 16))
     for i, label in enumerate(labels):
-        images[i, 4 * label : 4 * label + 4] += random.uniform(0.06, 0.3)
+        images[i, 4 * label : 4 * label + 4] += random.uniform(0.12, 0.3)
     clean = images.reshape(count, *SHAPE).astype(np.float32)
     step = np.float32(ATTACK.eps) * np.sign(model.gradient(clean, labels))
     attacked = np.clip(clean + step, 0, 1).astype(np.float32)

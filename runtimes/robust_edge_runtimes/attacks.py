@@ -35,6 +35,12 @@ class PairedOutcome:
     zero_gradients: float
 
 
+def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) bool: the largest logit is the label's; a row with NaN or infinity is never right."""
+    right: np.ndarray = (logits.argmax(1) == labels) & np.isfinite(logits).all(axis=1)
+    return right
+
+
 def surrogate_pgd(
     score: Score, oracle: GradientOracle, images: np.ndarray, labels: np.ndarray, attack: AttackSpec
 ) -> PairedOutcome:
@@ -51,8 +57,8 @@ def surrogate_pgd(
         attack: ε, steps, step size and seed.
     """
     random = np.random.default_rng(attack.seed)
-    artifact_right = score(images).argmax(1) == labels
-    reference_right = oracle.logits_and_gradient(images, labels)[0].argmax(1) == labels
+    artifact_right = is_right(score(images), labels)
+    reference_right = is_right(oracle.logits_and_gradient(images, labels)[0], labels)
     low, high = np.maximum(images - attack.eps, 0), np.minimum(images + attack.eps, 1)
     noise = random.uniform(-attack.eps, attack.eps, images.shape)
     candidate = np.clip(images + noise, low, high).astype(np.float32)
@@ -63,8 +69,8 @@ def surrogate_pgd(
             break
         points, truth = candidate[open_rows], labels[open_rows]
         logits, gradient = oracle.logits_and_gradient(points, truth)
-        artifact_right[open_rows] &= score(points).argmax(1) == truth
-        reference_right[open_rows] &= logits.argmax(1) == truth
+        artifact_right[open_rows] &= is_right(score(points), truth)
+        reference_right[open_rows] &= is_right(logits, truth)
         zero += int((gradient == 0).all(axis=(1, 2, 3)).sum())
         seen += len(open_rows)
         stepped = points + np.float32(attack.step_size) * np.sign(gradient)  # Eq. (3)

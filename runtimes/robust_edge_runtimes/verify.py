@@ -12,10 +12,10 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.attacks import GradientOracle, surrogate_pgd
+from robust_edge_runtimes.attacks import GradientOracle, is_right, surrogate_pgd
 from robust_edge_runtimes.bundle import Bundle, Golden
 from robust_edge_runtimes.environment import Machine, machine
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.errors import InputError, unknown_name
 from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
@@ -23,6 +23,7 @@ from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
 REPLAY = "replay"
 SURROGATE = "surrogate"
 MODES = (REPLAY, SURROGATE)
+FLAGS = ("more_robust_than_parent", "non_finite", "not_the_checkpoint", "randomised", "zero_gradient")
 MIN_IMAGES = 50
 BATCH = 128
 REPEAT_TOLERANCE = 1e-4
@@ -125,6 +126,9 @@ class Budget:
             value = getattr(self, name)
             if not 0 <= value <= 100:
                 raise InputError(f"--max-{name}-drop is in percentage points, 0 to 100; {value} is not")
+        for flag in self.allowed_flags:
+            if flag not in FLAGS:
+                raise unknown_name("flag", flag, FLAGS)
 
 
 def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float) -> Drop:
@@ -151,12 +155,14 @@ def replay(
     model: BaseRuntime, golden: Golden, attack: AttackSpec, budget: Budget, limit: Optional[int] = None
 ) -> ModeResult:
     """The bundle's stored attack images, scored by the artifact."""
+    if limit is not None and limit < 1:
+        raise InputError(f"a limit of {limit} images checks nothing; give at least 1")
     n = len(golden.labels) if limit is None else min(limit, len(golden.labels))
     labels = golden.labels[:n]
-    clean = _score(model, golden.clean[:n]).argmax(1) == labels
-    attacked = _score(model, golden.attacked[:n]).argmax(1) == labels
-    reference_clean = golden.clean_logits[:n].argmax(1) == labels
-    reference_attacked = golden.attacked_logits[:n].argmax(1) == labels
+    clean = is_right(_score(model, golden.clean[:n]), labels)
+    attacked = is_right(_score(model, golden.attacked[:n]), labels)
+    reference_clean = is_right(golden.clean_logits[:n], labels)
+    reference_attacked = is_right(golden.attacked_logits[:n], labels)
     return _mode_result(
         REPLAY,
         attack,
@@ -183,9 +189,11 @@ def surrogate(
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
     """
+    if not len(images):
+        raise InputError("there are no images to attack; give at least 1")
     outcome = surrogate_pgd(lambda batch: _score(model, batch), oracle, images, labels, attack)
-    clean = _score(model, images).argmax(1) == labels
-    reference_clean = oracle.logits_and_gradient(images, labels)[0].argmax(1) == labels
+    clean = is_right(_score(model, images), labels)
+    reference_clean = is_right(oracle.logits_and_gradient(images, labels)[0], labels)
     flags: Tuple[Flag, ...] = ()
     if outcome.zero_gradients > 0.1:
         share = f"{100 * outcome.zero_gradients:.0f}% of the gradients were zero"
@@ -246,8 +254,10 @@ def judge(bundle: Bundle, model: BaseRuntime, modes: Sequence[ModeResult], budge
 
 def _score(model: BaseRuntime, images: np.ndarray) -> np.ndarray:
     fixed = model.manifest.input.shape[0]
-    size = BATCH if fixed is None else fixed
-    return np.concatenate([model.infer(images[i : i + size]) for i in range(0, len(images), size)])
+    if fixed is None:
+        return np.concatenate([model.infer(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+    filled = images[np.minimum(np.arange(-(-len(images) // fixed) * fixed), len(images) - 1)]
+    return np.concatenate([model.infer(filled[i : i + fixed]) for i in range(0, len(filled), fixed)])[: len(images)]
 
 
 def _mode_result(
@@ -304,7 +314,7 @@ def _artifact_flags(model: BaseRuntime, golden: Golden, parity: Parity) -> List[
     first, second = _score(model, golden.clean), _score(model, golden.clean)
     if not np.isfinite(first).all():
         flags.append(Flag("non_finite", "the artifact's logits hold NaN or infinity"))
-    elif relative_error(second, first) > REPEAT_TOLERANCE:
+    elif not relative_error(second, first) <= REPEAT_TOLERANCE:  # written so that NaN is flagged too
         flags.append(Flag("randomised", "the same images gave other logits the second time"))
     if not parity.max_logit_error <= parity.tolerance:
         flags.append(

@@ -1,32 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from robust_edge_runtimes.errors import BundleError, InputError
-from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
-
-
-class Fake(BaseRuntime):
-    """Answers with a function, and remembers what it was asked."""
-
-    def __init__(self, manifest, function, **kwargs):
-        super().__init__(Path("fake.bin"), manifest, **kwargs)
-        self.function = function
-        self.events = []
-
-    def open_impl(self):
-        self.events.append("open")
-        return RuntimeInfo("fake", "1", "cpu", "fake", self.threads)
-
-    def infer_impl(self, images):
-        self.events.append(images)
-        return self.function(images)
-
-    def close_impl(self):
-        self.events.append("close")
+from robust_edge_runtimes.runtime import RuntimeInfo
 
 
 @pytest.fixture
@@ -35,7 +13,7 @@ def manifest(opened):
 
 
 @pytest.fixture
-def fake(manifest, linear):
+def fake(Fake, manifest, linear):
     return Fake(manifest, linear.logits)
 
 
@@ -104,7 +82,7 @@ def test_views_reach_the_adapter_contiguous_and_unchanged(fake, images, view):
     assert np.array_equal(images, before)
 
 
-def test_a_fixed_batch_takes_that_many_and_no_other(make_manifest, linear, golden, images):
+def test_a_fixed_batch_takes_that_many_and_no_other(Fake, make_manifest, linear, golden, images):
     fake = Fake(make_manifest(linear, golden, batch=3), linear.logits)
     with fake as model:
         assert model.infer(images).shape == (3, 4)
@@ -122,12 +100,12 @@ def test_a_fixed_batch_takes_that_many_and_no_other(make_manifest, linear, golde
         lambda x: np.zeros((len(x), 4), np.float64),
     ],
 )
-def test_an_artifact_that_breaks_its_promise_is_a_bundle_error(manifest, images, answer):
+def test_an_artifact_that_breaks_its_promise_is_a_bundle_error(Fake, manifest, images, answer):
     with Fake(manifest, answer) as model, pytest.raises(BundleError, match="the manifest promises"):
         model.infer(images)
 
 
-def test_classify_is_the_softmax_of_the_largest_logit(manifest, images):
+def test_classify_is_the_softmax_of_the_largest_logit(Fake, manifest, images):
     row = np.array([[0.5, 2.0, -1.0, 0.0]], np.float32)
     with Fake(manifest, lambda x: row) as model:
         label, p = model.classify(images[0])
@@ -135,13 +113,13 @@ def test_classify_is_the_softmax_of_the_largest_logit(manifest, images):
     assert p == pytest.approx(np.exp(2) / (np.exp(0.5) + np.exp(2) + np.exp(-1) + 1), rel=1e-12)
 
 
-def test_classify_survives_huge_logits(manifest, images):
+def test_classify_survives_huge_logits(Fake, manifest, images):
     with Fake(manifest, lambda x: np.array([[3e38, -3e38, 0, 0]], np.float32)) as model:
         assert model.classify(images[0]) == ("north", 1.0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_logit_that_is_no_number_is_no_class(manifest, images, bad):
+def test_a_logit_that_is_no_number_is_no_class(Fake, manifest, images, bad):
     with Fake(manifest, lambda x: np.array([[0, bad, 0, 0]], np.float32)) as model:
         with pytest.raises(BundleError, match="NaN or infinity"):
             model.classify(images[0])
@@ -175,7 +153,7 @@ def test_leaving_the_block_by_an_error_closes(fake):
     assert fake.events == ["open", "close"]
 
 
-def test_a_runtime_that_failed_to_open_is_not_open(manifest, images, linear):
+def test_a_runtime_that_failed_to_open_is_not_open(Fake, manifest, images, linear):
     class Broken(Fake):
         def open_impl(self):
             raise BundleError("no")
@@ -190,6 +168,6 @@ def test_a_runtime_that_failed_to_open_is_not_open(manifest, images, linear):
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**12])
-def test_impossible_thread_counts_are_refused(manifest, linear, threads):
+def test_impossible_thread_counts_are_refused(Fake, manifest, linear, threads):
     with pytest.raises(InputError, match=f"threads must be 1 to 1024, not {threads}"):
         Fake(manifest, linear.logits, threads=threads)
