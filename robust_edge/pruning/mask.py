@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def hard_prune(weights: Mapping[str, nn.Parameter], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Set the weights to the projected ones and return the mask of what may still move.
+def hard_prune(weights: Mapping[str, nn.Parameter], support: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Zero the weights off the support and return the masks of what may still move.
+
+    A mask holds positions, not values: a kept weight that is zero at this moment counts as kept and may grow.
 
     Returns:
         Layer name to a float mask of 0 and 1, shaped like the weight.
     """
-    masks = {}
-    for name, weight in weights.items():
-        weight.copy_(target[name])
-        masks[name] = (target[name] != 0).to(weight.dtype)
+    masks = {name: support[name].to(weight.dtype) for name, weight in weights.items()}
+    apply_mask(weights, masks)
     return masks
 
 
 @torch.no_grad()
 def apply_mask(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-    """Zero what the optimiser's momentum or weight decay has revived."""
+    """Zero what the optimiser's momentum or weight decay has revived; to +0.0, whatever stood there."""
     for name, weight in weights.items():
-        weight.mul_(masks[name])
+        weight.masked_fill_(masks[name] == 0, 0.0)

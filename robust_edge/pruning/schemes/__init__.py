@@ -1,12 +1,24 @@
-"""Sparsity sets: each scheme is one projection, name -> function, in this table."""
+"""Sparsity sets: each scheme says which weights stay, name -> function, in this table."""
 
 from __future__ import annotations
 
 from robust_edge.config import PruningConfig
-from robust_edge.pruning.schemes.irregular import project_irregular
-from robust_edge.pruning.schemes.projection import Projection
+from robust_edge.pruning.schemes.irregular import support_irregular
+from robust_edge.pruning.schemes.projection import Projection, Support, masked
 
-__all__ = ["Projection", "projection_of"]
+__all__ = ["Projection", "Support", "projection_of", "support_of"]
+
+
+def support_of(config: PruningConfig) -> Support:
+    """Which weights the config's sparsity set keeps.
+
+    Returns:
+        A function of (weights by name, kept fraction) to bool masks.
+    """
+    table: dict[str, Support] = {
+        "irregular": lambda weights, keep: support_irregular(weights, keep, scope=config.scope, floor=config.floor),
+    }
+    return table[config.scheme]
 
 
 def projection_of(config: PruningConfig) -> Projection:
@@ -15,7 +27,5 @@ def projection_of(config: PruningConfig) -> Projection:
     Returns:
         A function of (weights by name, kept fraction) to the nearest point of the set.
     """
-    table: dict[str, Projection] = {
-        "irregular": lambda weights, keep: project_irregular(weights, keep, scope=config.scope, floor=config.floor),
-    }
-    return table[config.scheme]
+    support = support_of(config)
+    return lambda weights, keep: masked(weights, support(weights, keep))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
+from robust_edge.pruning.schemes.projection import masked
 from robust_edge_runtimes.errors import InputError
 
 
@@ -35,10 +36,17 @@ def project_irregular(
     Raises:
         InputError: k is smaller than what the floors demand.
     """
+    return masked(weights, support_irregular(weights, keep, scope=scope, floor=floor))
+
+
+def support_irregular(
+    weights: Mapping[str, Tensor], keep: float, *, scope: str = "global", floor: float = 0.0
+) -> dict[str, Tensor]:
+    """Which weights `project_irregular` keeps: bool tensors, exactly k of them true."""
     sizes = {name: weight.numel() for name, weight in weights.items()}
     budget = budget_of(weights, keep)
     counts = _even_counts(sizes, budget) if scope == "layer" else _global_counts(weights, budget, floor)
-    return {name: _keep_largest(weight, counts[name]) for name, weight in weights.items()}
+    return {name: _largest(weight, counts[name]) for name, weight in weights.items()}
 
 
 def _even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
@@ -79,8 +87,8 @@ def _global_counts(weights: Mapping[str, Tensor], budget: int, floor: float) -> 
     return {name: floors[name] + more for name, more in zip(free, extra, strict=True)}
 
 
-def _keep_largest(weight: Tensor, count: int) -> Tensor:
+def _largest(weight: Tensor, count: int) -> Tensor:
     order = weight.detach().abs().flatten().sort(descending=True, stable=True).indices
-    kept = torch.zeros_like(weight).flatten()
-    kept[order[:count]] = weight.detach().flatten()[order[:count]]
-    return kept.view_as(weight)
+    kept = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+    kept[order[:count]] = True
+    return kept.view(weight.shape)
