@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import statistics
+import sys
+
+import numpy as np
+import pytest
+
+from robust_edge_runtimes import latency
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
+from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, ROUNDS, Contender, bench, relative_error, summarise
+from robust_edge_runtimes.runtime import BaseRuntime
+
+pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
+
+
+def percentile(samples, q):
+    """Linear interpolation between the two nearest ranks, written out."""
+    ordered = sorted(samples)
+    rank = (len(ordered) - 1) * q / 100
+    below = math.floor(rank)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (rank - below) * (ordered[above] - ordered[below])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100])
+def test_the_summary_is_what_the_samples_say(count):
+    samples = [int(x) for x in np.random.default_rng(count).gamma(3, 1e6, 10 * count)]
+    slices = [samples[i * count : (i + 1) * count] for i in range(10)]
+    found = summarise(N_IMAGES, 25, slices)
+    assert (found.protocol, found.images, found.n) == (N_IMAGES, 25, 10 * count)
+    assert found.samples_ns == tuple(samples)
+    assert found.min_ns == min(samples)
+    assert found.p50_ns == pytest.approx(percentile(samples, 50))
+    assert found.p90_ns == pytest.approx(percentile(samples, 90))
+    assert found.p99_ns == pytest.approx(percentile(samples, 99))
+    assert found.mean_ns == pytest.approx(statistics.fmean(samples))
+    assert found.std_ns == pytest.approx(statistics.pstdev(samples))
+    assert found.throughput == pytest.approx(25e9 / percentile(samples, 50))
+    medians = [statistics.median(part) for part in slices]
+    assert found.spread == pytest.approx((max(medians) - min(medians)) / percentile(samples, 50))
+
+
+def test_a_machine_that_slows_down_is_called_unstable():
+    drifting = [[1000 + 40 * turn] * 5 for turn in range(10)]
+    steady = [[1000, 1050, 1000, 3000, 1000] for _ in range(10)]
+    assert summarise(ONE_IMAGE, 1, drifting).unstable
+    assert not summarise(ONE_IMAGE, 1, steady).unstable  # single slow calls are noise, not drift
+
+
+@pytest.mark.parametrize(("factor", "unstable"), [(1.14, False), (1.16, True)])
+def test_the_border_of_stability(factor, unstable):
+    slices = [[100_000] * 9] * 9 + [[int(100_000 * factor)] * 9]
+    assert summarise(ONE_IMAGE, 1, slices).unstable is unstable
+
+
+def test_contenders_take_turns_and_change_who_goes_first():
+    order = []
+    calls = [lambda name=name: order.append(name) for name in "abc"]
+    steps = latency._Steps(30, None)
+    found = latency._interleaved(ONE_IMAGE, 1, calls, 1e-9, 1, steps)
+    warm, timed = order[:3], order[3:]
+    assert warm == list("abc")
+    assert timed == (list("abc") + list("cba")) * (ROUNDS // 2)
+    assert [part.n for part in found] == [ROUNDS] * 3
+    assert steps.count == 30
+
+
+@pytest.mark.parametrize(("least", "expected"), [(1, 10), (10, 10), (11, 20), (30, 30), (99, 100)])
+def test_never_fewer_samples_than_asked_for(least, expected):
+    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 1e-9, least, latency._Steps(10, None))
+    assert found[0].n == expected
+
+
+def test_time_is_filled_when_calls_are_fast():
+    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 0.02, 1, latency._Steps(10, None))
+    assert found[0].n > 100
+
+
+@pytest.fixture(scope="module")
+def contenders(dense_sealed, sealed):
+    return [Contender("dense", open_bundle(dense_sealed)), Contender("sparse", open_bundle(sealed))]
+
+
+@pytest.fixture(scope="module")
+def timed(contenders):
+    """One real bench, its baseline the second bundle, with what it called on the way."""
+    batches, progress, real = [], [], BaseRuntime.infer
+
+    def infer(self, images):
+        batches.append(images.copy())
+        return real(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseRuntime, "infer", infer)
+        result = bench(
+            contenders,
+            baseline=1,
+            images=150,
+            seconds=0.02,
+            progress=lambda done, total: progress.append((done, total)),
+        )
+    return result, batches, progress
+
+
+def test_every_bundle_has_both_protocols_and_its_own_facts(timed, contenders):
+    result, _, _ = timed
+    assert [entry.label for entry in result.entries] == ["dense", "sparse"]
+    for entry, contender in zip(result.entries, contenders, strict=True):
+        manifest = contender.bundle.manifest
+        assert [part.protocol for part in entry.latencies] == [ONE_IMAGE, N_IMAGES]
+        assert [part.images for part in entry.latencies] == [1, 150]
+        assert all(len(part.samples_ns) == part.n >= 10 for part in entry.latencies)
+        assert entry.latencies[0].n >= 30
+        assert entry.artifact_bytes == contender.bundle.artifact_path.stat().st_size
+        assert entry.artifact_sha256 == manifest.artifact.sha256
+        assert entry.keep == manifest.sparsity.nonzero / manifest.sparsity.weights
+        assert entry.runtime.provider == "CPUExecutionProvider"
+        assert entry.max_logit_error <= 1e-4
+        start = entry.cold_start
+        assert start.load_ns > start.first_ns > 0
+        assert 10 << 20 < start.peak_rss_bytes < 2 << 30
+
+
+def test_speed_up_is_the_ratio_of_medians_to_the_baseline(timed):
+    result, _, _ = timed
+    dense, sparse = result.entries
+    assert result.baseline == "sparse"
+    assert sparse.speedup == {ONE_IMAGE: 1.0, N_IMAGES: 1.0}
+    for i, protocol in enumerate((ONE_IMAGE, N_IMAGES)):
+        assert dense.speedup[protocol] == sparse.latencies[i].p50_ns / dense.latencies[i].p50_ns
+
+
+def test_stored_images_repeat_until_there_are_n(timed, golden):
+    _, batches, _ = timed
+    many = [batch for batch in batches if len(batch) == 150]
+    expected = np.concatenate([golden.clean, golden.clean, golden.clean[:30]])
+    assert len(many) > 20
+    assert all(np.array_equal(batch, expected) for batch in many)
+
+
+def test_single_images_are_another_one_each_time(timed, golden):
+    _, batches, _ = timed
+    single = {batch.tobytes() for batch in batches if len(batch) == 1}
+    assert len(single) > 30
+    assert single <= {image[None].tobytes() for image in golden.clean}
+
+
+def test_progress_counts_every_slice(timed):
+    _, _, progress = timed
+    assert progress == [(i + 1, 4 * ROUNDS) for i in range(4 * ROUNDS)]
+
+
+def test_logits_other_than_the_golden_ones_are_not_timed(write_bundle, make_golden, linear, tmp_path):
+    golden = make_golden(linear)
+    other = dataclasses.replace(golden, clean_logits=golden.clean_logits * np.float32(1.001))
+    folder = write_bundle(tmp_path / "b", golden=other)
+    with pytest.raises(BundleError, match="what would be timed is not what was exported"):
+        bench([Contender("other", open_bundle(folder))], seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": 0},
+        {"seconds": 0},
+        {"seconds": -1.0},
+        {"seconds": math.nan},
+        {"seconds": math.inf},
+        {"min_samples": 0},
+        {"contenders": []},
+    ],
+)
+def test_counts_that_time_nothing_are_refused(contenders, wrong):
+    with pytest.raises(InputError, match="bench needs a bundle"):
+        bench(**{"contenders": contenders, **wrong})
+
+
+def test_a_bundle_that_does_not_start_is_named(bundle):
+    contender = Contender("gone", open_bundle(bundle))
+    (bundle / "labels.txt").unlink()
+    with pytest.raises(BackendUnavailable, match=r"does not start: .*labels\.txt is missing") as caught:
+        bench([contender], seconds=0.01)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_the_fresh_process_imports_nothing_from_the_working_folder(bundle, monkeypatch):
+    """A bundle may hold a file of any name; the user may stand in its folder."""
+    for name in ("numpy.py", "json.py", "robust_edge_runtimes.py", "onnxruntime.py", "resource.py"):
+        (bundle / name).write_text("import pathlib; pathlib.Path('ran').write_text('')\nraise SystemExit(9)\n")
+    monkeypatch.chdir(bundle)
+    latency._cold_start(open_bundle("."), 1)
+    assert not (bundle / "ran").exists()
+
+
+def test_the_fresh_process_is_this_interpreter(sealed, monkeypatch):
+    seen, real = [], latency.subprocess.run
+
+    def run(command, **kwargs):
+        seen.append(command)
+        return real(command, **kwargs)
+
+    monkeypatch.setattr(latency.subprocess, "run", run)
+    start = latency._cold_start(open_bundle(sealed), 2)
+    assert seen[0][0] == sys.executable
+    assert seen[0][-2:] == [str(sealed), "2"]
+    assert start.load_ns > 0
+
+
+def test_a_bundle_with_a_fixed_path_of_odd_letters(sealed, tmp_path):
+    folder = shutil.copytree(sealed, tmp_path / "a b'c;ε")
+    assert latency._cold_start(open_bundle(folder), 1).first_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected", "error"),
+    [
+        ([[1, 2]], [[1, 2]], 0),
+        ([[1, 2]], [[1, 4]], 0.5),
+        ([[1, -8]], [[1, -4]], 1.0),
+        ([[1e-12, 0]], [[0, 0]], 1.0),
+    ],
+)
+def test_error_is_relative_to_the_largest_expected_logit(logits, expected, error):
+    assert relative_error(np.array(logits, np.float32), np.array(expected, np.float32)) == pytest.approx(error)
+
+
+def test_nan_passes_no_comparison():
+    assert not relative_error(np.array([[np.nan, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
+    assert not relative_error(np.array([[np.inf, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.runtime import RuntimeInfo
+from robust_edge_runtimes.tables import bench_table, percent, table, verdict_table
+from robust_edge_runtimes.verify import Budget, judge, replay
+
+
+def test_columns_line_up():
+    lines = table(["name", "n"], [["a", "1"], ["longer", "22"]]).splitlines()
+    assert lines == ["name     n", "------  --", "a        1", "longer  22"]
+
+
+def test_a_table_without_rows_is_its_header():
+    assert table(["a", "b"], []).splitlines() == ["a  b", "-  -"]
+
+
+@pytest.mark.parametrize(("fraction", "text"), [(0, "0.0%"), (1, "100.0%"), (0.9876, "98.8%"), (0.10049, "10.0%")])
+def test_percent(fraction, text):
+    assert percent(fraction) == text
+
+
+@pytest.fixture
+def verdict(Fake, opened, golden, linear):
+    def of(function, **budget):
+        limits = Budget(**budget)
+        with Fake(opened.manifest, function) as model:
+            return judge(opened, model, [replay(model, golden, opened.manifest.expected.attack, limits)], limits)
+
+    return of
+
+
+def test_a_pass_shows_both_accuracies_the_notes_and_the_word(verdict, linear):
+    result = verdict(linear.logits)
+    lines = verdict_table(result).splitlines()
+    robust = percent(result.modes[0].artifact_robust)
+    assert lines[2].split()[:5] == ["replay", "clean", "60", "100.0%", "100.0%"]
+    assert lines[3].split()[:6] == ["replay", "pgd", "eps=0.05", "60", robust, robust]
+    assert sum(line.startswith("note: ") for line in lines) == len(result.notes) == 2
+    assert lines[-1].startswith("PASS  x86-cpu artifact " + result.artifact_sha256[:12])
+
+
+def test_a_fail_shows_every_reason(verdict, linear):
+    result = verdict(lambda images: np.roll(linear.logits(images), 1, axis=1))
+    lines = verdict_table(result).splitlines()
+    assert [line for line in lines if line.startswith("FAILED ")] == [f"FAILED {reason}" for reason in result.reasons]
+    assert lines[-1].startswith("FAIL  ")
+    assert "PASS" not in verdict_table(result)
+
+
+@pytest.fixture
+def result():
+    entry = Entry(
+        label="a",
+        target="x86-cpu",
+        artifact_sha256="0" * 64,
+        artifact_bytes=12_345,
+        keep=0.1,
+        runtime=RuntimeInfo("fake", "1", "cpu", "fake", 1),
+        cold_start=ColdStart(250_000_000, 1_500_000, 64 << 20),
+        max_logit_error=0.0,
+        latencies=(summarise(ONE_IMAGE, 1, [[2_000_000] * 3] * 10), summarise(N_IMAGES, 50, [[10_000_000]] * 10)),
+        speedup={ONE_IMAGE: 1.0, N_IMAGES: 1.0},
+    )
+    fast = dataclasses.replace(
+        entry,
+        label="b",
+        latencies=(
+            summarise(ONE_IMAGE, 1, [[500_000] * 3] * 9 + [[900_000] * 3]),
+            summarise(N_IMAGES, 50, [[5_000_000]] * 10),
+        ),
+        speedup={ONE_IMAGE: 4.0, N_IMAGES: 2.0},
+    )
+    return Bench(dataclasses.replace(machine(), cpu="CPU9", governor="powersave"), 2, "a", (entry, fast))
+
+
+def test_bench_rows_are_in_milliseconds_and_images_per_second(result):
+    rows = [line.split() for line in bench_table(result).splitlines()]
+    assert rows[2] == ["a", "1", "2.000", "2.000", "2.000", "2.000", "2.000", "500", "1.00x", "30"]
+    assert rows[3] == ["a", "50", *["10.000"] * 5, "5000", "1.00x", "10"]
+    assert rows[4][:4] == ["b", "1", "0.500", "0.500"]
+    assert rows[5][-3:] == ["10000", "2.00x", "10"]
+    assert ["a", "250", "1.5", "64", "12", "10.0%"] in rows
+
+
+def test_bench_names_machine_and_baseline_and_warns_of_drift(result):
+    text = bench_table(result)
+    assert "speed-up against 'a'; 2 thread(s) on CPU9, governor powersave" in text
+    assert [line for line in text.splitlines() if line.startswith("unstable!")] == [
+        "unstable! b, one image: slices of the same run differ by 80%; repeat on a quiet machine"
+    ]
+    assert "30!" in text
