@@ -36,11 +36,12 @@ def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
 
 def _from_npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(str(path), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as cause:
+        with path.open("rb") as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as cause:  # numpy's header parser raises a dozen classes
         raise InputError(f"{path} is not a plain .npy array: {cause}") from cause
     if array.dtype == np.uint8:
-        return array.astype(np.float32) / np.float32(255)
+        return _scaled(array)
     if array.dtype != np.float32:
         raise InputError(f"{path} holds {array.dtype}; save float32 in [0, 1], or uint8")
     return np.asarray(array)
@@ -56,7 +57,12 @@ def _from_picture(path: Path, channels: int) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, ValueError, SyntaxError) as cause:
+    except Exception as cause:  # each of Pillow's decoders raises classes of its own
         raise InputError(f"{path} cannot be read as a picture: {cause}") from cause
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return planes.astype(np.float32) / np.float32(255)
+    return _scaled(planes)
+
+
+def _scaled(levels: np.ndarray) -> np.ndarray:
+    pixels: np.ndarray = levels.astype(np.float32) / np.float32(255)
+    return pixels
