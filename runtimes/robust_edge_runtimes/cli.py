@@ -37,9 +37,9 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
         shape = tuple(size for size in model.manifest.input.shape[1:] if size is not None)
         pictures = [read_image(path, shape) for path in images]
         answers = [model.classify(picture) for picture in pictures]
+    lines = [f"{click.format_filename(path)}  {label}  {p:.3f}" for path, (label, p) in zip(images, answers)]
     rows = [{"image": str(path), "label": label, "probability": p} for path, (label, p) in zip(images, answers)]
-    text = "\n".join(f"{row['image']}  {row['label']}  {row['probability']:.3f}" for row in rows)
-    output.result(text, rows)
+    output.result("\n".join(lines), rows)
 
 
 @main.command()

@@ -8,14 +8,34 @@ import functools
 import json
 import sys
 import time
-from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO, TypeVar
+from typing import Any, Callable, Mapping, NoReturn, Optional, Sequence, TextIO, TypeVar
 
 import click
 
-from robust_edge_runtimes.errors import RobustEdgeError
+from robust_edge_runtimes.errors import BackendUnavailable, RobustEdgeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
+EXTRAS: Mapping[str, str] = {
+    "onnxruntime": "onnxruntime",
+    **dict.fromkeys(
+        (
+            "PIL",
+            "jinja2",
+            "matplotlib",
+            "onnx",
+            "onnxscript",
+            "safetensors",
+            "sklearn",
+            "tomli",
+            "torch",
+            "torchvision",
+            "yaml",
+        ),
+        "train",
+    ),
+}
+"""Module to the extra of this distribution that brings it."""
 
 
 class CommandLine(click.Group):
@@ -42,6 +62,15 @@ class CommandLine(click.Group):
         except BrokenPipeError:
             sys.stderr.close()
             code = 0
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            _say(_missing_extra(error, extra))
+            code = BackendUnavailable.exit_code
+        except MemoryError as error:
+            _say(f"out of memory {error}; ask for fewer images at a time, or use a larger machine")
+            code = RobustEdgeError.exit_code
         except OSError as error:
             _say(_os_error(error))
             code = RobustEdgeError.exit_code
@@ -142,6 +171,12 @@ def _duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole}s"
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def _missing_extra(error: ModuleNotFoundError, extra: str) -> str:
+    old = extra == "train" and sys.version_info < (3, 10)
+    remedy = " (Python 3.10 or newer)" if old else ""
+    return f"this needs {error.name}, which is not installed: pip install 'robust-edge[{extra}]'{remedy}"
 
 
 def _os_error(error: OSError) -> str:

@@ -66,5 +66,5 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
 def _version(module: str) -> Optional[str]:
     try:
         return str(getattr(importlib.import_module(module), "__version__", "installed"))
-    except ImportError:
+    except Exception:  # installed and broken (a missing shared library, say) is not there either
         return None
