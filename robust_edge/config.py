@@ -22,6 +22,7 @@ PRESETS = ("quick", "thesis")
 SCHEMES = ("irregular",)
 SCOPES = ("global", "layer")
 AUGMENTATIONS = ("flip", "rotate", "shift")
+BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)  # PyYAML lets the last two through, as for 2001-99-99
 
 EpsSchedule = str | tuple[float, ...]
 StepsSchedule = str | tuple[int, ...]
@@ -77,7 +78,7 @@ class AttackConfig:
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.eps <= 1, "attack.eps", self.eps, "a radius in pixel units, 0 to 1 (or as 8/255)")
+        _require(0 <= self.eps <= 1, "attack.eps", self.eps, "a radius in pixel units, 0 to 1 (8/255 is 0.0314)")
         _require(self.steps >= 1, "attack.steps", self.steps, "at least 1")
         positive = self.step_size is None or self.step_size > 0
         _require(positive, "attack.step_size", self.step_size, "above 0, or null")
@@ -91,7 +92,7 @@ class PruningConfig:
 
     Attributes:
         keep: fraction of the prunable weights that stay non-zero, in (0, 1]; 1 trains a dense network.
-        keep_schedule: `constant`, `halve` (1, 1/2, 1/4, ... down to keep), or one value per ADMM epoch.
+        keep_schedule: `constant`, `halve` (1/2, 1/4, ... down to keep), or one value per ADMM epoch.
         scheme: the shape of S.
         scope: `global` (one threshold for all layers) or `layer` (the same fraction in every layer).
         floor: fraction of each layer's weights that a global threshold may never take.
@@ -165,8 +166,9 @@ class TrainingConfig:
     adversarial_weight: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr_step"):
+        for name in ("epochs", "lr_step"):
             _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "at least 2, as batch-norm needs")
         _require(self.lr > 0, "training.lr", self.lr, "above 0")
         _require(0 < self.lr_decay <= 1, "training.lr_decay", self.lr_decay, "above 0, at most 1")
         for name in ("momentum", "adversarial_weight"):
@@ -240,7 +242,7 @@ def resolve(
     if file is not None:
         if not file.is_file():
             raise InputError(f"--config {file} is not a file")
-        _merge(merged, _parse(file.read_text(), str(file)))
+        _merge(merged, _parse(read_text(file), str(file)))
     for key, value in (flags or {}).items():
         if value is not None:
             _put(merged, key, value)
@@ -257,6 +259,18 @@ def from_yaml(text: str, where: str) -> CompressConfig:
     return decode(CompressConfig, _parse(text, where))
 
 
+def read_text(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        InputError: the file is not UTF-8, so not one of ours.
+    """
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as cause:
+        raise InputError(f"{path} is not a text file ({cause.reason} at byte {cause.start})") from cause
+
+
 def to_yaml(config: CompressConfig) -> str:
     """The resolved config, every key written out."""
     plain = _plain(dataclasses.asdict(config))
@@ -266,7 +280,7 @@ def to_yaml(config: CompressConfig) -> str:
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as cause:
+    except BAD_YAML as cause:
         raise InputError(f"{where} is not valid YAML: {cause}") from cause
     if value is None:
         return {}
@@ -278,7 +292,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 def _parse_value(text: str, assignment: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as cause:
+    except BAD_YAML as cause:
         raise InputError(f"--set {assignment}: the value is not valid YAML") from cause
     if isinstance(value, str):
         try:

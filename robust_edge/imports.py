@@ -22,8 +22,8 @@ def import_function(what: str, reference: str) -> Any:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as cause:
-        raise InputError(f"{what} {reference!r} cannot be imported: {cause}") from cause
+    except Exception as cause:  # the module is the user's; it may raise anything
+        raise InputError(f"{what} {reference!r} cannot be imported ({type(cause).__name__}: {cause})") from cause
     if not callable(found):
         raise InputError(f"{what} {reference!r} is not a function but {type(found).__name__}")
     return found

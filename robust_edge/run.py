@@ -10,13 +10,15 @@ import dataclasses
 import io
 import json
 import shutil
+import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 
-from robust_edge.config import CompressConfig, from_yaml, to_yaml
+from robust_edge.config import CompressConfig, from_yaml, read_text, to_yaml
 from robust_edge.environment import environment
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge_runtimes.decode import decode, parse_json, read_json
@@ -29,6 +31,9 @@ WEIGHTS = "checkpoint.safetensors"
 CHECKPOINT = "checkpoint.json"
 METRICS = "metrics.jsonl"
 RESUME = "resume.pt"
+ENVIRONMENT = "environment.json"
+LOG = "run.log"
+OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, ENVIRONMENT, LOG, "plots", "evaluations"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,13 +81,16 @@ class Run:
 
     def log(self, text: str) -> None:
         """Append a line to run.log."""
-        with (self.path / "run.log").open("a") as file:
+        with (self.path / LOG).open("a") as file:
             file.write(text + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """One row per finished epoch."""
         path = self.path / METRICS
-        return [parse_json(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+        try:
+            return [parse_json(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+        except ValueError as cause:
+            raise InputError(f"{path} is damaged ({cause}); start again with --overwrite") from cause
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Replace metrics.jsonl."""
@@ -100,10 +108,20 @@ class Run:
         if not path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            intact = _checksums_hold(path)
+            state = torch.load(path, map_location="cpu", weights_only=True) if intact else None
         except Exception as cause:  # torch raises whatever the damaged bytes provoke
             raise InputError(f"{path} is damaged ({type(cause).__name__}); start again with --overwrite") from cause
+        if not isinstance(state, dict):
+            raise InputError(f"{path} is damaged; start again with --overwrite")
         return state
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed while writing left behind; write what it could not."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink()
+        if not (self.path / ENVIRONMENT).is_file():
+            write_json(self.path / ENVIRONMENT, environment())
 
     def write_checkpoint(self, model: Normalized, describe: Any) -> Checkpoint:
         """Write the weights, then what is true of the written file.
@@ -138,7 +156,11 @@ class Run:
         if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
             raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
         model = build_model(checkpoint.model)
-        model.load_state_dict(safetensors.torch.load_file(path))
+        try:
+            model.load_state_dict(safetensors.torch.load_file(path))
+        except RuntimeError as cause:  # the user's own factory may have changed since
+            reason = " ".join(str(cause).split())[:200]
+            raise InputError(f"{path} does not fit model {checkpoint.model.arch!r} as it is now: {reason}") from cause
         return model.eval()
 
 
@@ -151,7 +173,7 @@ def open_run(path: Path) -> Run:
     file = path / CONFIG
     if not file.is_file():
         raise InputError(f"{path} is not a run (no {CONFIG}); a run is what `robust-edge compress -o` writes")
-    return Run(path, from_yaml(file.read_text(), str(file)))
+    return Run(path, from_yaml(read_text(file), str(file)))
 
 
 def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
@@ -160,12 +182,30 @@ def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
     Raises:
         InputError: something else stands there.
     """
+    for unborn in path.glob(f".{CONFIG}.*.tmp"):  # killed before it had its first file
+        unborn.unlink()
     refuse_existing(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()):
-        if not (path / CONFIG).is_file():
-            raise InputError(f"{path} exists and is not a run; --overwrite replaces runs only")
+        _refuse_foreign(path)
         shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
     write_atomic(path / CONFIG, to_yaml(config))
-    write_json(path / "environment.json", environment())
+    write_json(path / ENVIRONMENT, environment())
     return Run(path, config)
+
+
+def _checksums_hold(path: Path) -> bool:
+    """Whether every part of a torch file is what was written; torch.load does not look."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Many folders have a config.yaml: only one that reads as ours, with our files alone, may be deleted."""
+    try:
+        open_run(path)
+    except InputError as cause:
+        raise InputError(f"{path} exists and is not a run ({cause}); --overwrite replaces runs only") from cause
+    foreign = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))
+    if foreign:
+        raise InputError(f"{path} holds {', '.join(foreign[:3])}, which no run writes; move it away, or delete by hand")

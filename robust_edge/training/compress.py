@@ -7,6 +7,7 @@ cleared, then training under the fixed mask), so that the result lies in S exact
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,12 @@ from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import projection_of
-from robust_edge.run import Checkpoint, Run, create_run, open_run
+from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
 from robust_edge.training.device import pick_device
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
 from robust_edge.training.initial import load_initial
 from robust_edge.training.schedules import Schedules, schedules
+from robust_edge_runtimes.errors import InputError
 
 Progress = Callable[[int, int, str], None]
 CLOSING_STEPS = 20
@@ -49,7 +51,7 @@ def compress(
         What was written to checkpoint.json.
 
     Raises:
-        InputError: data, model, device or constraint cannot be used, or `path` is taken.
+        InputError: data, model, device or constraint cannot be used, `path` is taken, or the loss diverged.
     """
     dataset, learner, plan = _prepare(config)
     run = create_run(path, config, overwrite=overwrite)
@@ -65,17 +67,33 @@ def resume(path: Path, *, progress: Progress | None = None) -> Checkpoint:
     run = open_run(path)
     if run.finished:
         return run.checkpoint()
-    for leftover in path.glob(".*.tmp"):
-        leftover.unlink()
+    run.tidy()
     dataset, learner, plan = _prepare(run.config)
-    state = run.read_resume()
-    first = 0
-    if state is not None:
-        first = state.pop("epoch")
-        learner.load_state(state)
-        run.write_metrics(run.metrics()[:first])
+    first = _restore(run, dataset, learner)
+    run.write_metrics(run.metrics()[:first])  # the epoch that was cut short may have left its row
     run.log(f"resumed at epoch {first + 1}")
     return _train(run, dataset, learner, plan, first, progress)
+
+
+def _restore(run: Run, dataset: Dataset, learner: Learner) -> int:
+    """Take over what the last finished epoch saved; returns how many epochs are done."""
+    state = run.read_resume()
+    if state is None:
+        return 0
+    try:
+        first, fingerprint = int(state["epoch"]), state["dataset_fingerprint"]
+        learner.load_state(state)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
+        reason = " ".join(str(cause).split())[:200]
+        raise InputError(
+            f"{run.path}/{RESUME} does not fit this run ({reason}); start again with --overwrite"
+        ) from cause
+    if fingerprint != dataset_fingerprint(dataset):
+        raise InputError(
+            f"the {dataset.name} images found now are not those that {run.path} began with; bring them back, or start "
+            "again with --overwrite"
+        )
+    return first
 
 
 def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
@@ -106,15 +124,20 @@ def _train(
     run: Run, dataset: Dataset, learner: Learner, plan: Schedules, first: int, progress: Progress | None
 ) -> Checkpoint:
     config, rows = run.config, run.metrics()
-    epochs = config.training.epochs
+    epochs, fingerprint = config.training.epochs, dataset_fingerprint(dataset)
     for epoch in range(first, epochs):
         start = time.monotonic()
         report = _batch_progress(progress, epoch, epochs)
         result = train_epoch(learner, dataset.train, plan, epoch, report)
+        if not math.isfinite(result.loss):
+            raise InputError(
+                f"training diverged: the loss of epoch {epoch + 1} is {result.loss}; lower training.lr (it is "
+                f"{config.training.lr}) and start again with --overwrite"
+            )
         rows.append(_row(epoch, plan, result, time.monotonic() - start))
         run.write_metrics(rows)
         run.log(_line(rows[-1], epochs))
-        run.write_resume({"epoch": epoch + 1, **learner.state()})
+        run.write_resume({"epoch": epoch + 1, "dataset_fingerprint": fingerprint, **learner.state()})
     return _finish(run, dataset, learner)
 
 

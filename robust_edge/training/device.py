@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # `meta` allocates, but holds no values
     except (RuntimeError, AssertionError) as cause:
         reason = str(cause).splitlines()[0]
         raise InputError(f"--device {name} cannot be used here ({reason}); try cpu or auto") from cause

@@ -18,7 +18,7 @@ from robust_edge.models import Normalized
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.pruning.schemes import projection_of
+from robust_edge.pruning.schemes import projection_of, support_of
 from robust_edge.training.schedules import Schedules
 
 BATCHNORM_MOMENTUM = 0.1
@@ -95,7 +95,7 @@ class Learner:
 
     def prune(self, keep: float) -> None:
         """The hard projection: weights onto S, momentum and ADMM state dropped, mask fixed."""
-        self.masks = hard_prune(self.weights, self.project(self.weights, keep))
+        self.masks = hard_prune(self.weights, support_of(self.config.pruning)(self.weights, keep))
         self.admm = None
         self.optimizer.state.clear()
 
@@ -140,18 +140,28 @@ def train_epoch(
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
     attack = Pgd(eps=plan.eps[epoch], steps=plan.steps[epoch], step_size=config.attack.step_size)
-    batches = torch.randperm(len(split), generator=generator).split(config.training.batch_size)
+    batches = _batches(torch.randperm(len(split), generator=generator), config.training.batch_size)
     sums = torch.zeros(5, dtype=torch.float64)
     phase_start = plan.masked_from if learner.masks is not None else 0
+    seen = 0
     learner.model.train()
     for count, batch in enumerate(batches, 1):
         images = augment(split.floats(batch), config.data.augment, generator)  # line 2
         _adapt_batchnorm(learner.model, (epoch - phase_start) * len(batches) + count)
         sums += _train_batch(learner, images, split.labels[batch], attack, generator)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
+        seen += len(batch)
         if progress is not None:
-            progress(count, len(batches), f"loss {float(sums[0]) / (count * config.training.batch_size):.3f}")
+            progress(count, len(batches), f"loss {float(sums[0]) / seen:.3f}")
     return _result(learner, sums / len(split))
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """Slices of `order`; a last one of a single image joins its neighbour, for batch-norm cannot train on it."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def _adapt_batchnorm(model: nn.Module, seen: int) -> None:

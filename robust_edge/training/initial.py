@@ -46,8 +46,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
         raise InputError(f"--init {path} cannot be read as tensors: {cause}") from cause
-    except Exception as cause:  # pickle.UnpicklingError and what damaged bytes provoke
-        raise InputError(f"--init {path} is not a plain state dict of tensors: {cause}") from cause
+    except Exception as cause:  # torch's own text advises to run the file; we don't repeat it
+        raise InputError(
+            f"--init {path} is damaged or holds other objects than tensors, which are never run "
+            f"({type(cause).__name__}); save model.state_dict()"
+        ) from cause
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"--init {path} is not a plain state dict of tensors")
+        raise InputError(f"--init {path} is not a plain state dict of tensors; save model.state_dict()")
     return state

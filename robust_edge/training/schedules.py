@@ -63,7 +63,7 @@ def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
     if schedule == "constant":
         return (eps,) * epochs
     if schedule == "thirds":
-        return tuple(eps * (1 + 3 * epoch // epochs) / 3 for epoch in range(epochs))
+        return tuple(eps * (math.ceil(3 * (epoch + 1) / epochs) / 3) for epoch in range(epochs))  # ends at ε for any T
     return _given("attack.eps_schedule", schedule, epochs)
 
 
@@ -87,7 +87,7 @@ def _keep(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
         return (keep,) * masked_from + tail
     if schedule != "halve":
         return _given("pruning.keep_schedule", schedule, masked_from) + tail
-    levels = math.ceil(math.log2(1 / keep) - 1e-9)
+    levels = max(1, math.ceil(math.log2(1 / keep) - 1e-9))
     stages = [max(keep, 0.5 ** (level + 1)) for level in range(levels)]
     return tuple(stages[epoch * levels // masked_from] for epoch in range(masked_from)) + tail
 

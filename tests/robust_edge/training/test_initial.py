@@ -1,0 +1,125 @@
+"""--init takes tensors and nothing else; nothing in the file is ever run."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from robust_edge.models import ModelSpec, build_model
+from robust_edge.training.initial import load_initial
+from robust_edge_runtimes.errors import InputError
+
+
+def build(seed, classes=3):
+    torch.manual_seed(seed)
+    names = tuple(str(i) for i in range(classes))
+    return build_model(
+        ModelSpec(arch="small_cnn", shape=(1, 8, 8), classes=names, mean=(0.1 * (seed + 1),), std=(0.5,))
+    )
+
+
+@pytest.fixture
+def donor():
+    return build(0)
+
+
+@pytest.fixture
+def model():
+    return build(1)
+
+
+def save(state, path):
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_are_taken_over_and_normalisation_stays(tmp_path, donor, model, suffix, whole):
+    state = (donor if whole else donor.network).state_dict()
+    mean = model.mean.clone()
+    load_initial(model, save(state, tmp_path / f"weights{suffix}"))
+    for name, tensor in donor.network.state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], tensor), name
+    assert torch.equal(model.mean, mean)
+    assert not torch.equal(model.mean, donor.mean)
+
+
+class Explosion:
+    """Unpickling this creates a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.mark),))
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda value, path: Path(path).write_bytes(pickle.dumps(value))])
+def test_pickled_code_is_refused_and_not_run(tmp_path, model, writer):
+    mark, path = tmp_path / "mark", tmp_path / "evil.pth"
+    writer({"0.weight": Explosion(mark)}, path)
+    with pytest.raises(InputError, match="never run") as caught:
+        load_initial(model, path)
+    assert not mark.exists()
+    assert "weights_only=False" not in str(caught.value)
+    pickle.loads(path.read_bytes()) if writer is not torch.save else torch.load(path, weights_only=False)
+    assert mark.exists(), "the file above was no threat"
+
+
+def test_other_shapes_are_named(tmp_path, model):
+    with pytest.raises(InputError, match=r"10\.weight|11\.weight|12\.weight|\(4,"):
+        load_initial(model, save(build(0, classes=4).state_dict(), tmp_path / "four.safetensors"))
+
+
+def test_missing_and_unexpected_names_are_named(tmp_path, donor, model):
+    state = {name.replace("0.weight", "stem.weight", 1): t for name, t in donor.network.state_dict().items()}
+    with pytest.raises(InputError, match=r"missing \['0\.weight'.*unexpected \['.*stem\.weight"):
+        load_initial(model, save(state, tmp_path / "other.pth"))
+
+
+def test_a_refused_file_changes_nothing(tmp_path, model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError):
+        load_initial(model, save(build(0, classes=4).state_dict(), tmp_path / "four.pth"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.safetensors", b""),
+        ("noise.safetensors", b"\xff" * 64),
+        ("empty.pth", b""),
+        ("noise.pth", b"not a zip and not a pickle"),
+    ],
+)
+def test_files_that_hold_no_tensors_are_refused_in_one_line(tmp_path, model, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        load_initial(model, tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {}}, torch.zeros(3)])
+def test_other_plain_values_are_refused(tmp_path, model, value):
+    torch.save(value, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="state dict of tensors"):
+        load_initial(model, tmp_path / "x.pth")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path, donor, model):
+    path = save(donor.state_dict(), tmp_path / "cut.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_initial(model, path)
+
+
+def test_a_file_that_is_not_there(tmp_path, model):
+    with pytest.raises(InputError, match="is not a file"):
+        load_initial(model, tmp_path / "nowhere.pth")

@@ -1,0 +1,151 @@
+"""Sequences written out by hand from section 3.1."""
+
+import math
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from robust_edge.config import resolve
+from robust_edge.training.schedules import schedules
+from robust_edge_runtimes.errors import InputError
+
+
+def plan(**flags):
+    return schedules(resolve(flags={name.replace("__", "."): value for name, value in flags.items()}))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "thirds"),
+    [
+        (1, [3]),
+        (2, [2, 3]),
+        (3, [1, 2, 3]),
+        (6, [1, 1, 2, 2, 3, 3]),
+        (9, [1, 1, 1, 2, 2, 2, 3, 3, 3]),
+    ],
+)
+def test_radius_rises_every_third_and_ends_at_its_maximum(epochs, thirds):
+    found = plan(attack__eps_schedule="thirds", attack__eps=0.1, training__epochs=epochs).eps
+    assert list(found) == pytest.approx([0.1 * third / 3 for third in thirds])
+    assert found[-1] == 0.1
+
+
+def test_steps_grow_every_epoch_up_to_s_and_restart_when_the_radius_steps():
+    found = plan(
+        attack__eps_schedule="thirds", attack__steps_schedule="grow", attack__steps=3, training__epochs=12
+    ).steps
+    assert found == (1, 2, 3, 3, 1, 2, 3, 3, 1, 2, 3, 3)
+
+
+def test_steps_grow_without_restart_under_a_constant_or_falling_radius():
+    assert plan(attack__steps_schedule="grow", attack__steps=4, training__epochs=6).steps == (1, 2, 3, 4, 4, 4)
+    falling = plan(
+        attack__steps_schedule="grow", attack__steps=9, attack__eps_schedule=[0.2, 0.1, 0.1, 0.3], training__epochs=4
+    )
+    assert falling.steps == (1, 2, 3, 1)
+
+
+def test_constant_is_constant():
+    found = plan(training__epochs=4, attack__eps=0.2, attack__steps=5, pruning__keep=0.3)
+    assert found.eps == (0.2,) * 4
+    assert found.steps == (5,) * 4
+    assert found.keep == (0.3,) * 4
+
+
+def test_keep_halves_down_to_its_end_and_stays_there_in_the_masked_phase():
+    found = plan(pruning__keep=0.1, pruning__keep_schedule="halve", training__epochs=12, admm__masked_fraction=0.34)
+    assert found.masked_from == 7
+    assert found.keep == (0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.1, *(0.1,) * 5)
+
+
+@pytest.mark.parametrize("keep", [0.75, 0.5, 0.25, 1 - 1e-12])
+def test_halving_to_more_than_a_half_or_a_power_of_two(keep):
+    found = plan(pruning__keep=keep, pruning__keep_schedule="halve", training__epochs=6, admm__masked_fraction=0.3)
+    assert found.keep[-3:] == (keep,) * 3
+    assert all(left >= right for left, right in zip(found.keep, found.keep[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "fraction", "masked_from"), [(1, 0.34, 0), (2, 0.34, 1), (3, 0.34, 1), (10, 0.4, 6), (200, 0.34, 132)]
+)
+def test_masked_phase_takes_at_least_its_share_and_one_epoch(epochs, fraction, masked_from):
+    found = plan(training__epochs=epochs, admm__masked_fraction=fraction)
+    assert found.masked_from == masked_from
+    assert epochs - masked_from >= epochs * fraction
+
+
+def test_a_dense_run_has_no_masked_phase():
+    assert plan(pruning__keep=1.0, training__epochs=5).masked_from == 5
+
+
+def test_step_decay_by_hand():
+    found = plan(
+        training__lr_schedule="step", training__lr=0.08, training__lr_step=2, training__lr_decay=0.5, training__epochs=5
+    )
+    assert found.lr == pytest.approx((0.08, 0.08, 0.04, 0.04, 0.02))
+
+
+def test_cosine_falls_once_before_and_once_after_the_hard_projection():
+    found = plan(training__lr=0.2, training__epochs=6, admm__masked_fraction=0.34).lr
+    assert found == pytest.approx((0.2, 0.15, 0.05, 0.2, 0.15, 0.05))
+
+
+def test_lists_are_taken_as_they_are():
+    found = plan(
+        training__epochs=3,
+        admm__masked_fraction=0.3,
+        attack__eps_schedule=[0.0, 0.05, 0.1],
+        attack__steps_schedule=[1, 5, 2],
+        pruning__keep_schedule=[0.9, 0.4],
+        pruning__keep=0.2,
+    )
+    assert found.eps == (0.0, 0.05, 0.1)
+    assert found.steps == (1, 5, 2)
+    assert found.keep == (0.9, 0.4, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "needed"),
+    [
+        ("attack.eps_schedule", [0.1, 0.1], 3),
+        ("attack.steps_schedule", [1, 2, 3, 4], 3),
+        ("pruning.keep_schedule", [0.5, 0.4, 0.3], 2),
+    ],
+)
+def test_a_list_of_the_wrong_length_names_key_and_lengths(key, values, needed):
+    config = resolve(flags={"training.epochs": 3, "admm.masked_fraction": 0.3, key: values})
+    with pytest.raises(InputError, match=f"{key} has {len(values)} values, it needs {needed}"):
+        schedules(config)
+
+
+def test_the_thesis_preset_is_the_thesis():
+    config = resolve(preset="thesis")
+    found = schedules(config)
+    assert len(found.eps) == 200
+    assert found.lr[:10] == (0.05,) * 10
+    assert found.lr[10] < 0.05
+    assert [sum(math.isclose(eps, 0.1 * third / 3) for eps in found.eps) for third in (1, 2, 3)] == [66, 67, 67]
+    steps_up = [i for i in range(1, 200) if found.eps[i] > found.eps[i - 1]]
+    assert [found.steps[i] for i in steps_up] == [1, 1]
+    assert found.keep[0] == 0.5
+    assert found.keep[-1] == 0.1
+
+
+@hypothesis.given(
+    st.integers(1, 40), st.sampled_from(["constant", "halve"]), st.floats(0.001, 1), st.floats(0.01, 0.99)
+)
+def test_every_schedule_has_one_value_per_epoch(epochs, schedule, keep, fraction):
+    found = plan(
+        training__epochs=epochs,
+        pruning__keep_schedule=schedule,
+        pruning__keep=keep,
+        admm__masked_fraction=fraction,
+        attack__eps_schedule="thirds",
+        attack__steps_schedule="grow",
+    )
+    assert [len(values) for values in (found.eps, found.steps, found.keep, found.lr)] == [epochs] * 4
+    assert all(keep <= value <= 1 for value in found.keep)
+    assert found.keep[found.masked_from :] == (keep,) * (epochs - found.masked_from)
+    assert all(value > 0 for value in found.lr)
+    assert all(1 <= steps <= 7 for steps in found.steps)
