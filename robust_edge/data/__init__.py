@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+import torch
+
 from robust_edge.config import DataConfig
 from robust_edge.data.dataset import Dataset, Split
 from robust_edge.imports import import_function
@@ -26,15 +28,45 @@ def load_dataset(config: DataConfig) -> Dataset:
     Raises:
         InputError: an unknown name, or what the reader finds wrong.
     """
-    dataset = _reader(config.dataset)(config)
+    dataset = _read(config)
     if not isinstance(dataset, Dataset):
         raise InputError(f"data set {config.dataset!r} returned {type(dataset).__name__}, not a robust_edge Dataset")
     if len(dataset.classes) < 2:
         raise InputError(f"data set {config.dataset!r} has {len(dataset.classes)} class; at least 2 are needed")
-    for name, split in (("training", dataset.train), ("test", dataset.test)):
-        if not len(split):
-            raise InputError(f"data set {config.dataset!r} has no {name} images")
+    for name, split, least in (("training", dataset.train, 2), ("test", dataset.test, 1)):
+        if len(split) < least:
+            raise InputError(f"data set {config.dataset!r} has {len(split)} {name} image(s), at least {least} needed")
+        problem = _problem(split, dataset)
+        if problem:
+            raise InputError(f"data set {config.dataset!r}: {name} {problem}")
     return dataset
+
+
+def _read(config: DataConfig) -> Dataset:
+    reader = _reader(config.dataset)
+    if ":" not in config.dataset:
+        return reader(config)
+    try:
+        return reader(config)
+    except Exception as cause:  # the function is the user's; it may raise anything
+        raise InputError(f"data set {config.dataset!r} failed ({type(cause).__name__}: {cause})") from cause
+
+
+def _problem(split: Split, dataset: Dataset) -> str | None:
+    """What keeps a split from being trained on; the user's own reader may return anything."""
+    images, labels = split.images, split.labels
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        return f"images must be uint8 (N, C, H, W), they are {images.dtype} {tuple(images.shape)}"
+    if images.shape[1:] != dataset.train.images.shape[1:]:
+        return f"images are {tuple(images.shape[1:])}, the training images {dataset.shape}"
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        return f"labels must be int64 ({len(images)},), they are {labels.dtype} {tuple(labels.shape)}"
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(dataset.classes):
+        return f"labels run from {low} to {high}, there are {len(dataset.classes)} classes"
+    if int(images.max()) > split.levels:
+        return f"images hold {int(images.max())}, above levels = {split.levels}, which stands for 1.0"
+    return None
 
 
 def _reader(name: str) -> Callable[[DataConfig], Dataset]:

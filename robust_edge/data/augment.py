@@ -35,9 +35,11 @@ def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _rotate(images: Tensor, generator: torch.Generator) -> Tensor:
+    _, _, height, width = images.shape
+    aspect = height / width  # the grid's coordinates run from -1 to 1 on both sides, whatever their lengths
     angle = (torch.rand(len(images), generator=generator) * 2 - 1) * MAX_ROTATION
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    matrices = torch.stack([torch.stack([cos, -sin * aspect, zero], 1), torch.stack([sin / aspect, cos, zero], 1)], 1)
     return _resampled(images, matrices)
 
 

@@ -56,8 +56,12 @@ class Dataset:
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel of the training images, to four decimals."""
-        pixels = self.train.images.double() / self.train.levels
-        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(1e-3)
+        planes = self.train.images.transpose(0, 1).flatten(1)
+        counts = torch.stack([torch.bincount(plane, minlength=256) for plane in planes]).double()  # no float copy
+        values, pixels = torch.arange(256, dtype=torch.float64) / self.train.levels, planes.shape[1]
+        mean = counts @ values / pixels
+        variance = (counts * (values - mean[:, None]) ** 2).sum(1) / max(pixels - 1, 1)
+        std = variance.sqrt().clamp_min(1e-3)
         return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
     def fingerprint(self) -> str:

@@ -13,7 +13,9 @@ from robust_edge.data.dataset import Dataset, Split, evenly
 from robust_edge_runtimes.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-GREY_MODES = {"1", "L", "I;16", "I", "F"}
+GREY_MODES = {"1", "L"}
+DEEP_MODES = ("I", "F")  # 16 bits and more; Pillow would clip them to 255 without a word
+BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 
 def load_folder(config: DataConfig) -> Dataset:
@@ -72,9 +74,11 @@ class _Reader:
 
     def __call__(self, path: Path) -> np.ndarray:
         with _open(path) as picture:
+            if picture.mode.startswith(DEEP_MODES):
+                raise InputError(f"{path} has more than 8 bits per channel (mode {picture.mode}); convert it to 8 bits")
             try:
                 pixels = picture.convert(self.mode)
-            except (OSError, ValueError, SyntaxError) as cause:
+            except BROKEN as cause:
                 raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
         if self.resize:
             pixels = pixels.resize(self.size, Image.Resampling.BILINEAR)
@@ -90,7 +94,7 @@ class _Reader:
 def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as cause:
+    except BROKEN as cause:
         raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
 
 
