@@ -1,14 +1,120 @@
-"""One self-contained HTML page."""
+"""One self-contained HTML page: what was compressed, how right it is, did the exported file hold, how fast is it."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
+from robust_edge.config import to_yaml
+from robust_edge.reporting import figures, findings, formats
+from robust_edge.reporting.collect import ReportData, clean_text, collect
+from robust_edge.reporting.drawing import look, png_uri, svg_uri
+from robust_edge.reporting.plots import write_plots
 from robust_edge.run import Run
+from robust_edge_runtimes import __version__
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import write_atomic
+from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE
+
+TEMPLATE = "report.html.j2"
+PANEL_IMAGES = 4
 
 
 def write_report(runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Path], out: Path) -> None:
-    """Write the page."""
-    del runs, verdicts, benches
-    out.write_text("<html></html>")
+    """Write the page, and each run's figures into RUN/plots.
+
+    Args:
+        runs: at least one, finished or not.
+        verdicts: files that `verify -o` wrote.
+        benches: files that `bench -o` wrote.
+        out: the page; written whole or not at all. Its folder is made.
+
+    Raises:
+        InputError: a file is not what it should be, or `out` is a folder.
+    """
+    if out.is_dir():
+        raise InputError(f"-o {out} is a folder; name the page to write, for example {out / 'report.html'}")
+    data = collect(runs, verdicts, benches)
+    page = render(data, out, notes=_write_all_plots(data))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, clean_text(page))
+
+
+def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
+    """The page as text.
+
+    Args:
+        data: what `collect` read.
+        out: where it will lie; shown in the command that makes it again.
+        notes: what went wrong beside the page.
+    """
+    template = _environment().from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
+    return template.render(
+        data=data,
+        runs=data.runs,
+        figures=_figures(data),
+        notes=notes,
+        command=findings.report_command(data, out),
+        written=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        one_image=ONE_IMAGE,
+        n_images=N_IMAGES,
+        panel_images=PANEL_IMAGES,
+    )
+
+
+def _write_all_plots(data: ReportData) -> list[str]:
+    """A run that may only be read still gets its report; the page says that its plots are missing."""
+    notes = []
+    for run in data.runs:
+        try:
+            write_plots(run)
+        except PermissionError as cause:
+            notes.append(f"{run.name}: no plots could be written into {run.run.path / 'plots'} ({cause.strerror})")
+    return notes
+
+
+def _figures(data: ReportData) -> dict[str, Any]:
+    """Data URIs of the page's figures; None where there is nothing to draw."""
+    runs = data.runs
+    trained = [run for run in runs if run.epochs]
+    weighed = [run for run in runs if run.weights is not None]
+    curves = [(run, run.curve) for run in runs if run.curve is not None]
+    return {
+        "layers": [
+            svg_uri(figures.kept_weights([(run, run.checkpoint.sparsity) for run in group.pruned if run.checkpoint]))
+            if group.pruned
+            else None
+            for group in findings.layer_tables(runs)
+        ],
+        "curve": svg_uri(figures.accuracy_curves(curves)) if curves else None,
+        "weights": svg_uri(figures.weight_histograms(weighed)) if weighed else None,
+        "loss": svg_uri(figures.adversarial_loss(trained)) if trained else None,
+        "panels": {run.index: png_uri(figures.attacked_images(run, c, images=PANEL_IMAGES)) for run, c in curves},
+        "latency": [svg_uri(figures.latency_bars(item.bench)) for item in data.benches],
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for function in (
+        formats.percent,
+        formats.interval,
+        formats.points,
+        formats.drop_interval,
+        formats.radius,
+        formats.attack,
+        formats.whole,
+        formats.short,
+        formats.duration,
+        formats.size,
+        to_yaml,
+    ):
+        environment.filters[function.__name__] = function
+    environment.globals |= {"find": findings, "look": look, "time_unit": formats.time_unit}
+    return environment

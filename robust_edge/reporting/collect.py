@@ -1,0 +1,334 @@
+"""Everything that the page shows, read once: runs, verdicts, benches, and what is missing of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors
+
+from robust_edge.config import CompressConfig
+from robust_edge.evaluation.accuracy import PgdResult
+from robust_edge.evaluation.curve import CurveResult
+from robust_edge.evaluation.evaluate import stored_evaluation
+from robust_edge.run import METRICS, WEIGHTS, Checkpoint, Run
+from robust_edge_runtimes.decode import decode, read_json
+from robust_edge_runtimes.environment import Machine
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import sha256_of
+from robust_edge_runtimes.latency import Bench
+from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.verify import Verdict
+
+T = TypeVar("T")
+BINS = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A part of the page that nothing was found for: why, and the commands that make it."""
+
+    why: str
+    commands: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochRow:
+    """What the page needs of one row of metrics.jsonl."""
+
+    epoch: int
+    phase: str
+    eps: float
+    adversarial_loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """environment.json."""
+
+    versions: dict[str, str]
+    machine: Machine
+    cuda_devices: tuple[str, ...]
+    torch_threads: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeightCounts:
+    """How a run's non-zero prunable weights are distributed.
+
+    Attributes:
+        edges: (B + 1,) float64, the same for all runs of a page.
+        counts: (B,) int64, non-zeros per bin; they sum to `nonzero`.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+    nonzero: int
+    zeros: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RunData:
+    """One run; what is None or empty has not been made, and `missing_*` says how to make it.
+
+    Attributes:
+        name: unique on the page.
+        index: position on the page; decides colour and marker.
+        limits: attack to the number of test images that was asked for, where not all were.
+        stale: attacks whose stored result belongs to an older checkpoint.
+    """
+
+    name: str
+    index: int
+    run: Run
+    epochs: tuple[EpochRow, ...]
+    environment: Environment | None
+    checkpoint: Checkpoint | None = None
+    pgd: PgdResult | None = None
+    curve: CurveResult | None = None
+    weights: WeightCounts | None = None
+    limits: dict[str, int] = dataclasses.field(default_factory=dict)
+    stale: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> CompressConfig:
+        """The resolved config."""
+        return self.run.config
+
+    @property
+    def sparse(self) -> bool:
+        """Whether anything was to be pruned."""
+        return self.config.sparse
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """Benign or robust, dense or sparse: from what it was trained for, not from how it turned out."""
+        return ("robust" if self.config.robust else "benign", "sparse" if self.config.sparse else "dense")
+
+    @property
+    def masked_from(self) -> int | None:
+        """First epoch of the masked phase, counted from 1; None where there was none (yet)."""
+        return next((row.epoch for row in self.epochs if row.phase == "masked"), None)
+
+    @property
+    def shell_path(self) -> str:
+        """The run's path for a command line."""
+        return shlex.quote(clean_text(str(self.run.path)))
+
+    @property
+    def unfinished(self) -> Missing | None:
+        """How to finish the run."""
+        if self.checkpoint is not None:
+            return None
+        done, planned = len(self.epochs), self.config.training.epochs
+        why = f"{self.name} is not finished: {done} of {planned} epochs, no checkpoint"
+        return Missing(why, (f"robust-edge compress --resume -o {self.shell_path}",))
+
+    def not_evaluated(self, attack: str, reference: AttackSpec | None = None) -> Missing | None:
+        """How to get the result of `pgd` or `curve`, with the attack that other runs were under."""
+        if self.unfinished is not None:
+            return self.unfinished
+        if getattr(self, attack) is not None:
+            return None
+        flags = ""
+        if attack == "curve":
+            flags = " --attack curve"
+        elif reference is not None:
+            flags = f" --eps {reference.eps:.6g} --steps {reference.steps}"
+        older = "its stored result belongs to an older checkpoint" if attack in self.stale else "no result is stored"
+        return Missing(f"{self.name}: {older}", (f"robust-edge evaluate {self.shell_path}{flags}",))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VerdictData:
+    """A verdict, the run its checkpoint belongs to, and the bench entries that timed the same file."""
+
+    path: str
+    verdict: Verdict
+    run: RunData | None
+    timed_as: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BenchData:
+    """A bench, and for each entry the verdict on the same file: True, False, or None without one."""
+
+    path: str
+    bench: Bench
+    verdicts: tuple[bool | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReportData:
+    """The whole page's data; failed verdicts come first."""
+
+    runs: tuple[RunData, ...]
+    verdicts: tuple[VerdictData, ...]
+    benches: tuple[BenchData, ...]
+
+
+def collect(runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Path]) -> ReportData:
+    """Read everything.
+
+    Raises:
+        InputError: no run, a file that is not what its command writes, weights that are not those of their
+            checkpoint.json.
+    """
+    if not runs:
+        raise InputError("a report needs at least one run; name what `robust-edge compress -o` wrote")
+    data = collect_runs(runs)
+    judged = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
+    timed = [(path, read_result(Bench, path, "bench")) for path in benches]
+    by_checkpoint = {run.checkpoint.weights_sha256: run for run in data if run.checkpoint is not None}
+    verdict_data = [
+        VerdictData(
+            clean_text(str(path)),
+            verdict,
+            by_checkpoint.get(verdict.checkpoint_sha256),
+            tuple(
+                entry.label
+                for _, bench in timed
+                for entry in bench.entries
+                if entry.artifact_sha256 == verdict.artifact_sha256
+            ),
+        )
+        for path, verdict in judged
+    ]
+    bench_data = [
+        BenchData(
+            clean_text(str(path)),
+            bench,
+            tuple(_judged(entry.artifact_sha256, [v for _, v in judged]) for entry in bench.entries),
+        )
+        for path, bench in timed
+    ]
+    ordered = sorted(verdict_data, key=lambda item: item.verdict.passed)
+    return ReportData(data, tuple(ordered), tuple(bench_data))
+
+
+def collect_runs(runs: Sequence[Run]) -> tuple[RunData, ...]:
+    """Read runs; their weights are counted over common bins."""
+    names = _unique_names(runs)
+    data = [_run_data(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))]
+    finished = [item for item in data if item.checkpoint is not None]
+    largest = max((_largest_weight(item) for item in finished), default=0.0) or 1.0
+    edges = np.linspace(-largest, largest, BINS + 1)
+    return tuple(
+        item if item.checkpoint is None else dataclasses.replace(item, weights=_count_weights(item, edges))
+        for item in data
+    )
+
+
+def read_result(cls: type[T], path: Path, command: str) -> T:
+    """Read a JSON file that `robust-edge COMMAND -o` wrote.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not path.is_file():
+        raise InputError(f"--{command} {path} is not a file; `robust-edge {command} -o {path}` writes one")
+    try:
+        return decode(cls, read_json(path), where=path.name)
+    except InputError as cause:
+        raise InputError(f"--{command} {path} is not what `robust-edge {command} -o` writes: {cause}") from cause
+
+
+def clean_text(text: str) -> str:
+    """A file name that can be written as UTF-8; bytes that are not show as question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _judged(artifact: str, verdicts: Sequence[Verdict]) -> bool | None:
+    found = [verdict.passed for verdict in verdicts if verdict.artifact_sha256 == artifact]
+    return all(found) if found else None
+
+
+def _unique_names(runs: Sequence[Run]) -> list[str]:
+    names = [clean_text(run.name) for run in runs]
+    return [
+        name if names.count(name) == 1 else clean_text(str(run.path)) for run, name in zip(runs, names, strict=True)
+    ]
+
+
+def _run_data(run: Run, name: str, index: int) -> RunData:
+    data = RunData(name=name, index=index, run=run, epochs=_epochs(run), environment=_environment(run))
+    if not run.finished:
+        return data
+    checkpoint = run.checkpoint()
+    file = run.path / WEIGHTS
+    if not file.is_file() or sha256_of(file) != checkpoint.weights_sha256:
+        raise InputError(f"{file} is missing or not the file that checkpoint.json describes; train again")
+    records = {attack: stored_evaluation(run, attack) for attack in ("pgd", "curve")}
+    pgd, curve = records["pgd"], records["curve"]
+    if curve is not None and curve.curve is not None:
+        _check_panel(curve.curve, checkpoint, run.path)
+    return dataclasses.replace(
+        data,
+        checkpoint=checkpoint,
+        pgd=None if pgd is None else pgd.pgd,
+        curve=None if curve is None else curve.curve,
+        limits={key: record.limit for key, record in records.items() if record is not None and record.limit},
+        stale=tuple(key for key, record in records.items() if record is None and _stored(run, key)),
+    )
+
+
+def _stored(run: Run, attack: str) -> bool:
+    return (run.path / "evaluations" / f"{attack}.json").is_file()
+
+
+def _epochs(run: Run) -> tuple[EpochRow, ...]:
+    try:
+        return tuple(_epoch_row(row) for row in run.metrics())
+    except (KeyError, TypeError, ValueError) as cause:
+        raise InputError(
+            f"{run.path / METRICS} is damaged ({type(cause).__name__}: {cause}); restore it, or leave the run out"
+        ) from cause
+
+
+def _epoch_row(row: dict[str, Any]) -> EpochRow:
+    return EpochRow(int(row["epoch"]), str(row["phase"]), float(row["eps"]), float(row["adversarial_loss"]))
+
+
+def _environment(run: Run) -> Environment | None:
+    path = run.path / "environment.json"
+    return decode(Environment, read_json(path), where=str(path)) if path.is_file() else None
+
+
+def _check_panel(curve: CurveResult, checkpoint: Checkpoint, path: Path) -> None:
+    """The only part of an evaluation that decode cannot check: nested lists of pixels, class indices."""
+    panel, classes = curve.panel, len(checkpoint.model.classes)
+    expected = (len(curve.points), len(panel.truth), *checkpoint.model.shape)
+    try:
+        valid = np.asarray(panel.pixels, dtype=np.float32).shape == expected
+        valid &= np.asarray(panel.predicted).shape == expected[:2]
+    except (TypeError, ValueError):
+        valid = False
+    indices = (*panel.truth, *(index for row in panel.predicted for index in row))
+    if not valid or not all(0 <= index < classes for index in indices):
+        file = path / "evaluations" / "curve.json"
+        raise InputError(f"{file} holds images of another shape or class; make it anew with evaluate --attack curve")
+
+
+def _tensors(data: RunData) -> Iterator[np.ndarray]:
+    """The prunable weights, layer by layer, so that a large network never lies in memory whole."""
+    assert data.checkpoint is not None
+    with safetensors.safe_open(data.run.path / WEIGHTS, framework="pt") as file:
+        for layer in data.checkpoint.sparsity.layers:
+            yield file.get_tensor(layer.name).float().numpy().ravel()
+
+
+def _largest_weight(data: RunData) -> float:
+    return max(float(np.abs(values).max()) for values in _tensors(data))
+
+
+def _count_weights(data: RunData, edges: np.ndarray) -> WeightCounts:
+    counts, nonzero, total = np.zeros(len(edges) - 1, dtype=np.int64), 0, 0
+    for values in _tensors(data):
+        kept = values[values != 0].astype(np.float64)
+        counts += np.histogram(kept, bins=edges)[0]
+        nonzero, total = nonzero + kept.size, total + values.size
+    return WeightCounts(edges, counts, nonzero, total - nonzero)

@@ -1,0 +1,220 @@
+"""What follows from the collected data: comparisons, groups, remarks and the commands that make what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
+from robust_edge_runtimes.latency import Bench, Entry, Latency
+from robust_edge_runtimes.manifest import AttackSpec, LayerCount
+from robust_edge_runtimes.verify import ModeResult, Verdict
+
+T = TypeVar("T")
+ALMOST_ALL = 0.999  # a dense network may hold a few exact zeros
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerTable:
+    """Runs whose networks have the same layers, and the counts of each layer run by run."""
+
+    runs: tuple[RunData, ...]
+    rows: tuple[tuple[LayerCount, ...], ...]
+
+    @property
+    def pruned(self) -> tuple[RunData, ...]:
+        """The runs that a figure has something to show of."""
+        return tuple(run for run in self.runs if run.sparse)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timing:
+    """One row of a latency table.
+
+    Attributes:
+        attacked: the verdict on the same file, None without one.
+        speedup: against the baseline, None for the baseline itself.
+        noise: the speed-up is no larger than what this machine's speed changed during the run.
+    """
+
+    entry: Entry
+    latency: Latency
+    attacked: bool | None
+    speedup: float | None
+    noise: bool
+
+
+def reference_attack(runs: Iterable[RunData]) -> AttackSpec | None:
+    """The attack of the first evaluated robust run, or of any: what the other runs should be put under too."""
+    evaluated = [run for run in runs if run.pgd is not None]
+    ordered = sorted(evaluated, key=lambda run: not run.config.robust)
+    return ordered[0].pgd.attack if ordered and ordered[0].pgd is not None else None
+
+
+def attacks_differ(runs: Iterable[RunData]) -> bool:
+    """Whether the robust accuracies were measured under different attacks, and cannot be compared."""
+    return len({(run.pgd.attack.name, run.pgd.attack.eps, run.pgd.attack.steps) for run in runs if run.pgd}) > 1
+
+
+def layer_tables(runs: Iterable[RunData]) -> list[LayerTable]:
+    """Finished runs, grouped by layers."""
+    groups: dict[tuple[tuple[str, int], ...], list[RunData]] = {}
+    for run in runs:
+        if run.checkpoint is not None:
+            layers = tuple((layer.name, layer.weights) for layer in run.checkpoint.sparsity.layers)
+            groups.setdefault(layers, []).append(run)
+    return [
+        LayerTable(
+            tuple(group), tuple(zip(*(run.checkpoint.sparsity.layers for run in group if run.checkpoint), strict=True))
+        )
+        for group in groups.values()
+    ]
+
+
+def curve_rows(runs: Sequence[RunData]) -> list[tuple[float, list[Accuracy | None]]]:
+    """Every ε of any curve with the accuracy of each run there; None where its curve had ended or had no such ε."""
+    found = [{point.eps: point.accuracy for point in run.curve.points} if run.curve else {} for run in runs]
+    return [(eps, [points.get(eps) for points in found]) for eps in sorted({eps for points in found for eps in points})]
+
+
+def hardest_mode(item: VerdictData) -> ModeResult | None:
+    """The mode under which the artifact was right least often."""
+    return min(item.verdict.modes, key=lambda mode: mode.artifact_robust, default=None)
+
+
+def decided(verdict: Verdict) -> bool:
+    """Whether every drop's interval lies on one side of its budget."""
+    return not any(drop.undecided for mode in verdict.modes for drop in (mode.clean_drop, mode.robust_drop))
+
+
+def timings(item: BenchData, protocol: str) -> list[Timing]:
+    """One row per bundle."""
+    rows = [
+        (entry, latency, attacked)
+        for entry, attacked in zip(item.bench.entries, item.verdicts, strict=True)
+        for latency in entry.latencies
+        if latency.protocol == protocol
+    ]
+    base = next((latency for entry, latency, _ in rows if entry.label == item.bench.baseline), None)
+    return [_timing(entry, latency, attacked, base) for entry, latency, attacked in rows]
+
+
+def _timing(entry: Entry, latency: Latency, attacked: bool | None, base: Latency | None) -> Timing:
+    factor = entry.speedup.get(latency.protocol)
+    if base is None or latency is base or factor is None:
+        return Timing(entry, latency, attacked, None, noise=False)
+    return Timing(entry, latency, attacked, factor, noise=abs(factor - 1) <= max(latency.spread, base.spread))
+
+
+def timing_of(data: ReportData, item: VerdictData, protocol: str) -> Timing | None:
+    """How the attacked file was timed, if it was."""
+    rows = (row for bench in data.benches for row in timings(bench, protocol))
+    return next((row for row in rows if row.entry.artifact_sha256 == item.verdict.artifact_sha256), None)
+
+
+def baseline_is_dense(bench: Bench) -> bool:
+    """Whether speed-ups are against a dense network; a device without the training side may have had none."""
+    return any(entry.keep > ALMOST_ALL for entry in bench.entries if entry.label == bench.baseline)
+
+
+def unstable(bench: Bench) -> list[tuple[str, Latency]]:
+    """Measurements that a noisy machine spoilt, by bundle."""
+    return [(entry.label, item) for entry in bench.entries for item in entry.latencies if item.unstable]
+
+
+def no_verdict(runs: Sequence[RunData]) -> Missing:
+    """How to attack an exported file: of the sparsest robust run that is finished."""
+    finished = [run for run in runs if run.checkpoint is not None]
+    ready = sorted(finished, key=lambda run: (not run.config.robust, run.config.pruning.keep))
+    why = "no verdict was given to this page, so nothing is known about an exported file under attack"
+    if not ready:
+        return Missing(f"{why}; first finish a run", ())
+    chosen = ready[0]
+    bundle = shlex.quote(f"bundles/{Path(chosen.name).name}")
+    return Missing(
+        why,
+        (
+            f"robust-edge export {chosen.shell_path} --target x86-cpu -o {bundle}",
+            f"robust-edge verify {bundle} --against {chosen.shell_path} -o verify.json",
+            f"robust-edge report {_paths(runs)} --verify verify.json -o report.html",
+        ),
+    )
+
+
+def no_bench(runs: Sequence[RunData]) -> Missing:
+    """How to time every finished run, dense ones first so that one of them is the baseline."""
+    finished = sorted((run for run in runs if run.checkpoint is not None), key=lambda run: run.sparse)
+    why = "no bench result was given to this page, so nothing is known about speed"
+    if not finished:
+        return Missing(f"{why}; first finish a run", ())
+    bundles = {run.index: shlex.quote(f"bundles/{Path(run.name).name}") for run in finished}
+    exports = [f"robust-edge export {run.shell_path} --target x86-cpu -o {bundles[run.index]}" for run in finished]
+    return Missing(
+        why,
+        (
+            *exports,
+            f"robust-edge bench {' '.join(bundles.values())} -o bench.json",
+            f"robust-edge report {_paths(runs)} --bench bench.json -o report.html",
+        ),
+    )
+
+
+def report_command(data: ReportData, out: Path) -> str:
+    """The command that writes this page."""
+    verdicts = [f"--verify {shlex.quote(item.path)}" for item in data.verdicts]
+    benches = [f"--bench {shlex.quote(item.path)}" for item in data.benches]
+    return " ".join(
+        ["robust-edge report", _paths(data.runs), *verdicts, *benches, "-o", shlex.quote(clean_text(str(out)))]
+    )
+
+
+def reproduce_commands(run: RunData) -> list[str]:
+    """Train the same network again beside the first, and look whether it is the same."""
+    again = shlex.quote(clean_text(f"{run.run.path}-again"))
+    config = shlex.quote(clean_text(str(run.run.path / "config.yaml")))
+    return [f"robust-edge compress --config {config} -o {again}", f"sha256sum {again}/checkpoint.safetensors"]
+
+
+def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """Settings that are not the same in all runs, with each run's value."""
+    flat = [dict(_flatten(dataclasses.asdict(run.config))) for run in runs]
+    return [(key, [config[key] for config in flat]) for key in flat[0] if len({config[key] for config in flat}) > 1]
+
+
+def versions(runs: Sequence[RunData]) -> list[tuple[str, dict[str, str] | None]]:
+    """Names of runs that were trained with the same software, and that software."""
+    return _grouped(runs, [run.environment.versions if run.environment else None for run in runs])
+
+
+def machines(runs: Sequence[RunData]) -> list[tuple[str, Environment | None]]:
+    """Names of runs that were trained on the same machine, and that machine."""
+    return _grouped(runs, [run.environment for run in runs])
+
+
+def _grouped(runs: Sequence[RunData], values: Sequence[T]) -> list[tuple[str, T]]:
+    groups: list[tuple[list[str], T]] = []
+    for run, value in zip(runs, values, strict=True):
+        names = next((names for names, known in groups if known == value), None)
+        if names is None:
+            groups.append(([run.name], value))
+        else:
+            names.append(run.name)
+    if len(groups) == 1 and len(runs) > 1:
+        return [("all runs", groups[0][1])]
+    return [(", ".join(names), value) for names, value in groups]
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flatten(item, f"{prefix}{key}.")
+        else:
+            yield prefix + key, "none" if item is None else str(list(item)) if isinstance(item, tuple) else str(item)
+
+
+def _paths(runs: Sequence[RunData]) -> str:
+    return " ".join(run.shell_path for run in runs)

@@ -1,0 +1,72 @@
+"""Numbers as a reader wants them: points with a true minus sign, radii in the field's notation."""
+
+from __future__ import annotations
+
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.verify import Drop
+
+SHORT_HASH = 12
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * fraction:.{digits}f}%"
+
+
+def interval(value: Accuracy) -> str:
+    """The 95% interval of an accuracy, in percent."""
+    return f"{100 * value.low:.1f} to {100 * value.high:.1f}"
+
+
+def points(value: float) -> str:
+    """Percentage points with a sign; what rounds to nothing has none."""
+    text = f"{abs(value):.1f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else "−") + text
+
+
+def drop_interval(drop: Drop) -> str:
+    """The 95% interval of a drop, in points."""
+    return f"{points(drop.low)} to {points(drop.high)}"
+
+
+def radius(eps: float) -> str:
+    """An ε; the usual small ones as a fraction of 255, which their decimals hide."""
+    levels = round(eps * 255)
+    usual = 1 <= levels <= 16 and abs(eps * 255 - levels) < 1e-6
+    return f"{levels}/255" if usual else f"{eps:.4g}"
+
+
+def attack(spec: AttackSpec) -> str:
+    """An attack by its usual name, as `PGD-50, ε = 0.1`."""
+    return f"{spec.name.upper()}-{spec.steps}, ε = {radius(spec.eps)}"
+
+
+def whole(value: float) -> str:
+    """A count with thin separators of thousands."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def short(sha256: str) -> str:
+    """The start of a hash, enough to recognise it."""
+    return sha256[:SHORT_HASH]
+
+
+def time_unit(nanoseconds: float) -> tuple[str, float]:
+    """The unit in which a latency reads well, and its length in nanoseconds."""
+    if nanoseconds < 1e6:
+        return "µs", 1e3
+    return ("ms", 1e6) if nanoseconds < 1e9 else ("s", 1e9)
+
+
+def duration(nanoseconds: float, length: float) -> str:
+    """A latency in a unit of `length` nanoseconds, to three significant figures or better."""
+    value = nanoseconds / length
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def size(count: float) -> str:
+    """Bytes in kB or MB."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

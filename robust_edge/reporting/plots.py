@@ -1,0 +1,38 @@
+"""Each run's own figures, as PNG files in RUN/plots."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from robust_edge.reporting import figures
+from robust_edge.reporting.collect import RunData
+from robust_edge.reporting.drawing import png
+from robust_edge_runtimes.files import write_atomic
+
+
+def write_plots(run: RunData) -> None:
+    """Write what can be drawn, and remove older plots of what cannot.
+
+    Raises:
+        OSError: the run's folder cannot be written.
+    """
+    folder = run.run.path / "plots"
+    folder.mkdir(exist_ok=True)
+    for name, figure in run_figures(run).items():
+        path = folder / f"{name}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomic(path, png(figure))
+
+
+def run_figures(run: RunData) -> dict[str, Figure | None]:
+    """File name to figure; None where the run has nothing to draw it from."""
+    curve, checkpoint = run.curve, run.checkpoint
+    return {
+        "layers": None if checkpoint is None else figures.kept_weights([(run, checkpoint.sparsity)]),
+        "weights": None if run.weights is None else figures.weight_histograms([run]),
+        "loss": figures.adversarial_loss([run]) if run.epochs else None,
+        "curve": None if curve is None else figures.accuracy_curves([(run, curve)]),
+        "attacked": None if curve is None else figures.attacked_images(run, curve),
+    }

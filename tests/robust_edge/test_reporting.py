@@ -1,0 +1,452 @@
+"""The report: figures show the data, the page stands alone, and what is missing is said in its place."""
+
+import dataclasses
+import html
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.reporting import figures, findings, formats
+from robust_edge.reporting import page as page_module
+from robust_edge.reporting.collect import collect
+from robust_edge.reporting.drawing import look, svg_uri
+from robust_edge.reporting.page import write_report
+from robust_edge.run import open_run
+from robust_edge_runtimes.environment import Machine
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import write_json
+from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.runtime import RuntimeInfo
+from robust_edge_runtimes.verify import Drop, Flag, ModeResult, Parity, Verdict
+
+HOSTILE = """_<script>alert('1')</script> $x^$ & "q" """.strip().replace("/", "⁄")
+ARTIFACT = "a" * 64
+MACHINE = Machine("Test CPU", "x86_64", 2, "Linux", "3.11", "2.0", None, None)
+RUNTIME = RuntimeInfo("onnxruntime", "1.2.3", "cpu", "CPUExecutionProvider", 1)
+
+
+class Elements(HTMLParser):
+    """Every tag with its attributes, and the text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def text_of(page):
+    return " ".join(" ".join(Elements(page).text).split())
+
+
+@pytest.fixture(scope="module")
+def evaluated(sparse_run, benign_run, tmp_path_factory):
+    """Copies of a sparse and a benign run with both evaluations."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    for source in (sparse_run, benign_run):
+        run = open_run(Path(shutil.copytree(source.path, folder / source.name)))
+        evaluate_run(run, EvaluateSettings(attack="pgd", eps=0.1, steps=2))
+        evaluate_run(run, EvaluateSettings(attack="curve", steps=1, limit=30))
+    return folder
+
+
+@pytest.fixture
+def runs(evaluated, tmp_path):
+    """The same, to be broken: sparse first."""
+    folder = Path(shutil.copytree(evaluated, tmp_path / "runs"))
+    return [open_run(folder / name) for name in ("sparse", "benign")]
+
+
+@pytest.fixture
+def data(runs):
+    return collect(runs, [], [])
+
+
+def verdict_of(run, **changes):
+    drop = Drop(0.0, -0.5, 0.5, 1.0)
+    mode = ModeResult("replay", AttackSpec("pgd", 0.1, 20, 0.0125, 0), 357, 0.99, 0.98, 0.91, 0.905, drop, drop)
+    sha = run.checkpoint().weights_sha256
+    parity = Parity(1e-7, 1e-3, 1.0)
+    verdict = Verdict(True, (), (), "x86-cpu", ARTIFACT, sha, RUNTIME, MACHINE, parity, (mode,), ())
+    return dataclasses.replace(verdict, **changes)
+
+
+def bench_of(*, wobble=1.0):
+    def entry(label, sha, scale, speedup):
+        calls = [summarise(ONE_IMAGE, 1, [[20_000 * scale, 22_000 * scale], [int(20_000 * scale * wobble)] * 2])]
+        calls.append(summarise(N_IMAGES, 100, [[1_000_000 * scale] * 2, [1_100_000 * scale] * 2]))
+        both = {ONE_IMAGE: speedup, N_IMAGES: speedup}
+        cold = ColdStart(10**8, 10**6, 2**26)
+        return Entry(label, "x86-cpu", sha, 400_000, 0.1, RUNTIME, cold, 1e-7, tuple(calls), both)
+
+    return Bench(MACHINE, 1, "dense", (entry("dense", "d" * 64, 2, 1.0), entry("tenth", ARTIFACT, 1, 2.0)))
+
+
+def written(value, path):
+    write_json(path, dataclasses.asdict(value))
+    return path
+
+
+def page_of(runs, tmp_path, *, verdict=None, bench=None):
+    verdicts = [] if verdict is None else [written(verdict, tmp_path / "verify.json")]
+    benches = [] if bench is None else [written(bench, tmp_path / "bench.json")]
+    write_report(runs, verdicts, benches, tmp_path / "new" / "report.html")
+    return (tmp_path / "new" / "report.html").read_text("utf-8")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of the text: figures are built but not rendered, which is what takes the time."""
+    for name in ("svg_uri", "png_uri"):
+        monkeypatch.setattr(page_module, name, lambda figure: "data:image/png;base64,")
+    monkeypatch.setattr(page_module, "write_plots", lambda run: None)
+
+
+# --- the page -------------------------------------------------------------------------------------------------
+
+
+def test_a_full_page_stands_alone(runs, tmp_path):
+    page = page_of(runs, tmp_path, verdict=verdict_of(runs[0]), bench=bench_of())
+    elements = Elements(page)
+    for tag, attributes in elements.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/")), (tag, attributes)
+    without_images = re.sub(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", "", page)
+    assert not re.search(r"https?:|url\(|@import|file:", without_images)
+    pictures = [attributes for tag, attributes in elements.tags if tag == "img"]
+    assert len(pictures) == 4 + 2 + 1  # layers, curve, weights, loss; a panel a run; latency
+    assert all(attributes["alt"] for attributes in pictures)
+    targets = {attributes.get("id") for _, attributes in elements.tags}
+    links = {attributes["href"][1:] for tag, attributes in elements.tags if tag == "a"}
+    assert links <= targets
+    assert len(links) == 9
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_full_page_says_what_was_measured(runs, tmp_path):
+    text = text_of(page_of(runs, tmp_path, verdict=verdict_of(runs[0]), bench=bench_of()))
+    assert "Not here:" not in text
+    for run in collect(runs, [], []).runs:
+        assert formats.percent(run.pgd.robust.value) in text
+        assert formats.interval(run.pgd.robust) in text
+        assert run.checkpoint.weights_sha256 in text
+        assert f"robust-edge compress --config {run.run.path}/config.yaml" in text
+        for layer in run.checkpoint.sparsity.layers:
+            assert layer.name in text
+            assert formats.whole(layer.nonzero).replace("\N{NARROW NO-BREAK SPACE}", " ") in text
+    assert "PGD-2, ε = 0.1" in text
+    assert "✓ PASS" in text
+    assert ARTIFACT in text
+    assert "drop 0.0 points, 95% −0.5 to +0.5, budget 1" in text
+    assert "✓ timed , the same bytes, as tenth" in text
+    assert "ONNX Runtime runs dense kernels" in text
+    assert "2.00×" in text
+    assert "dense , the baseline, which is not a dense network" in text  # both entries keep a tenth
+    assert "unstable above" in text
+    assert "Unstable:" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_failed_verdict_leads_the_page(runs, tmp_path):
+    lost = Drop(7.3, 4.1, 10.4, 1.0)
+    good = verdict_of(runs[0])
+    mode = dataclasses.replace(good.modes[0], robust_drop=lost)
+    flag = Flag("randomised", "other logits the second time")
+    bad = verdict_of(runs[0], passed=False, reasons=("robust_drop: 7.3 points",), modes=(mode,), flags=(flag,))
+    files = [written(good, tmp_path / "good.json"), written(bad, tmp_path / "bad.json")]
+    write_report(runs, files, [], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    text = text_of(page)
+    assert text.index("✗ FAIL") < text.index("✓ PASS")
+    assert "<title>FAIL" in page
+    assert "robust_drop: 7.3 points" in text
+    assert "+4.1 to +10.4" in text
+    assert "✗ exceeded" in text
+    assert "randomised : other logits the second time" in text
+    assert "✗ timed: this artifact is in no bench result" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_pass_that_the_images_cannot_decide_does_not_claim_more(runs, tmp_path):
+    good = verdict_of(runs[0])
+    mode = dataclasses.replace(good.modes[0], clean_drop=Drop(0.5, -0.4, 1.4, 1.0))
+    text = text_of(page_of(runs, tmp_path, verdict=dataclasses.replace(good, modes=(mode,))))
+    assert "a larger one is not ruled out" in text
+    assert "undecided: too few images" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_verdict_of_a_stranger_is_marked(runs, tmp_path):
+    text = text_of(page_of(runs, tmp_path, verdict=verdict_of(runs[0], checkpoint_sha256="b" * 64)))
+    assert "belongs to no run on this page" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_unstable_measurement_is_marked(runs, tmp_path):
+    text = text_of(page_of(runs, tmp_path, bench=bench_of(wobble=1.5)))
+    assert "Unstable: tenth, 1 image a call" in text
+
+
+def test_names_are_text(runs, tmp_path):
+    folder = runs[0].path.rename(runs[0].path.with_name(HOSTILE))
+    path = folder / "checkpoint.json"
+    described = json.loads(path.read_text())
+    described["model"]["classes"][0] = "<b>$\\frac$</b>"
+    path.write_text(json.dumps(described))
+    run = open_run(folder)
+    bench = bench_of()
+    entries = (dataclasses.replace(bench.entries[0], label=HOSTILE), bench.entries[1])
+    bench = dataclasses.replace(bench, baseline=HOSTILE, entries=entries)
+    verdict = verdict_of(run, passed=False, reasons=("<i>reason</i>",), notes=("<i>note</i>",))
+    page = page_of([run, runs[1]], tmp_path, verdict=verdict, bench=bench)
+    assert html.escape(HOSTILE, quote=False)[:20] in page
+    assert not {"script", "i>"} & {tag for tag, _ in Elements(page).tags}
+    for raw in ("<script", "<i>reason", "<i>note", "<b>$"):
+        assert raw not in page
+
+
+def test_the_page_repeats_itself(runs, data):
+    curves = [(run, run.curve) for run in data.runs]
+    assert svg_uri(figures.accuracy_curves(curves)) == svg_uri(figures.accuracy_curves(curves))
+
+
+# --- what is missing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_missing_results_are_named_with_their_commands(runs, tmp_path):
+    sparse, benign = runs
+    (sparse.path / "evaluations" / "pgd.json").unlink()
+    path = benign.path / "evaluations" / "curve.json"
+    record = json.loads(path.read_text())
+    record["checkpoint_sha256"] = "0" * 64
+    path.write_text(json.dumps(record))
+    text = text_of(page_of(runs, tmp_path))
+    assert f"robust-edge evaluate {sparse.path} --eps 0.1 --steps 2" in text  # the attack of the other run
+    assert "benign: its stored result belongs to an older checkpoint" in text
+    assert f"robust-edge evaluate {benign.path} --attack curve" in text
+    assert "NO VERDICT" in text
+    assert f"robust-edge verify bundles/sparse --against {sparse.path} -o verify.json" in text
+    assert "robust-edge bench bundles/benign bundles/sparse -o bench.json" in text
+
+
+def test_an_unfinished_run_is_reported_as_far_as_it_went(runs, tmp_path):
+    run = runs[0]
+    for name in ("checkpoint.json", "checkpoint.safetensors", "environment.json"):
+        (run.path / name).unlink()
+    (run.path / "metrics.jsonl").write_text((run.path / "metrics.jsonl").read_text().splitlines()[0] + "\n")
+    text = text_of(page_of([run], tmp_path))
+    assert "1 of 3 epochs" in text
+    assert text.count(f"robust-edge compress --resume -o {run.path}") >= 5
+    assert "first finish a run" in text
+    assert "not recorded: environment.json is missing" in text
+    assert sorted(path.name for path in (run.path / "plots").iterdir()) == ["loss.png"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_an_epoch_is_reported(runs, tmp_path):
+    run = runs[0]
+    for name in ("checkpoint.json", "checkpoint.safetensors", "metrics.jsonl"):
+        (run.path / name).unlink()
+    assert "0 of 3 epochs" in text_of(page_of([run], tmp_path))
+
+
+def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+    twin = Path(shutil.copytree(runs[0].path, tmp_path / "elsewhere" / runs[0].name))
+    names = [run.name for run in collect([runs[0], open_run(twin)], [], []).runs]
+    assert names == [str(runs[0].path), str(twin)]
+
+
+# --- plots in the run ---------------------------------------------------------------------------------------------
+
+
+def test_each_run_gets_its_plots_and_loses_stale_ones(runs, tmp_path):
+    page_of(runs[:1], tmp_path)
+    plots = runs[0].path / "plots"
+    names = {"attacked.png", "curve.png", "layers.png", "loss.png", "weights.png"}
+    assert {path.name for path in plots.iterdir()} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots.iterdir())
+    (runs[0].path / "evaluations" / "curve.json").unlink()
+    page_of(runs[:1], tmp_path)
+    assert {path.name for path in plots.iterdir()} == names - {"attacked.png", "curve.png"}
+
+
+# --- refused inputs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--verify", "--bench"])
+@pytest.mark.parametrize("content", ["{", "[1]", '{"passed": true}', "{}", None])
+def test_a_wrong_file_is_one_clear_error(option, content, runs, tmp_path, refused):
+    path = tmp_path / "wrong.json"
+    if content is not None:
+        path.write_text(content)
+    line = refused("report", runs[0].path, option, path, "-o", tmp_path / "report.html")
+    assert str(path) in line
+    assert f"robust-edge {option[2:]} -o" in line
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_verdict_and_bench_exchanged(runs, tmp_path):
+    path = written(bench_of(), tmp_path / "bench.json")
+    with pytest.raises(InputError, match="not what `robust-edge verify -o` writes"):
+        write_report(runs, [path], [], tmp_path / "report.html")
+
+
+def damage_weights(run):
+    path = run.path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+
+
+def damage_metrics(run):
+    (run.path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+
+
+def damage_panel(run):
+    path = run.path / "evaluations" / "curve.json"
+    record = json.loads(path.read_text())
+    record["curve"]["panel"]["predicted"][0][0] = 99
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("damage", [damage_weights, damage_metrics, damage_panel])
+def test_a_damaged_run_is_refused(damage, runs, tmp_path):
+    damage(runs[0])
+    with pytest.raises(InputError, match=str(runs[0].path)):
+        write_report(runs, [], [], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_folder_or_no_run_is_refused(runs, tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        write_report(runs, [], [], tmp_path)
+    with pytest.raises(InputError, match="at least one run"):
+        write_report([], [], [], tmp_path / "report.html")
+
+
+# --- figures show the data -------------------------------------------------------------------------------------
+
+
+def test_the_curve_figure_holds_every_point_and_the_chance_line(data):
+    figure = figures.accuracy_curves([(run, run.curve) for run in data.runs])
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    for run in data.runs:
+        points = [(point.eps, point.accuracy.value) for point in run.curve.points]
+        np.testing.assert_array_equal(lines[run.name].get_xydata(), points)
+    assert lines["chance (10.0%)"].get_ydata()[0] == 0.1
+
+
+def test_the_weight_figure_counts_the_written_tensors(data):
+    for run in data.runs:
+        assert run.weights.counts.sum() == run.weights.nonzero == run.checkpoint.sparsity.nonzero
+        assert run.weights.nonzero + run.weights.zeros == run.checkpoint.sparsity.weights
+    figure = figures.weight_histograms(data.runs)
+    assert figure.axes[0].get_yscale() == "log"
+    drawn = {patch.get_label(): patch.get_data().values for patch in figure.axes[0].patches}
+    for run in data.runs:
+        (values,) = [drawn[label] for label in drawn if label.startswith(f"{run.name}: ")]
+        np.testing.assert_array_equal(values, run.weights.counts)
+
+
+def test_the_loss_figure_holds_every_epoch_and_marks_the_masked_phase(data):
+    figure = figures.adversarial_loss(data.runs)
+    for axes, run in zip(figure.axes, data.runs, strict=True):
+        rows = run.run.metrics()
+        np.testing.assert_array_equal(
+            axes.lines[0].get_xydata(), [(row["epoch"], row["adversarial_loss"]) for row in rows]
+        )
+        notes = [text.get_text() for text in axes.texts]
+        assert notes == (["ADMM", "masked"] if run.sparse else ["dense: nothing is pruned"])
+    first_masked = next(row["epoch"] for row in data.runs[0].run.metrics() if row["phase"] == "masked")
+    assert figure.axes[0].patches[0].get_x() == first_masked - 0.5
+    assert not figure.axes[1].patches
+
+
+def test_the_layer_figure_shows_each_layers_share(data):
+    run = data.runs[0]
+    figure = figures.kept_weights([(run, run.checkpoint.sparsity)])
+    widths = [patch.get_width() for patch in figure.axes[0].patches]
+    assert widths == [layer.nonzero / layer.weights for layer in run.checkpoint.sparsity.layers]
+
+
+def test_the_panel_marks_right_and_wrong(data):
+    run = data.runs[0]
+    points, truth = run.curve.points, run.curve.panel.truth
+    predicted = tuple(tuple((t + (step > 0)) % 10 for t in truth) for step in range(len(points)))
+    curve = dataclasses.replace(run.curve, panel=dataclasses.replace(run.curve.panel, predicted=predicted))
+    figure = figures.attacked_images(run, curve, images=1)
+    axes = figure.axes[0]
+    labels = [text.get_text() for text in axes.texts if text.get_text()[0] in "✓✗"]
+    classes = run.checkpoint.model.classes
+    assert labels == [f"✓ {classes[truth[0]]}"] + [f"✗ {classes[(truth[0] + 1) % 10]}"] * (len(axes.images) - 1)
+    np.testing.assert_array_equal(axes.images[0].get_array(), np.float32(curve.panel.pixels[0][0][0]))
+    assert [patch.get_linewidth() for patch in axes.patches[:2]] == [1.2, 3]
+
+
+def test_the_latency_figure_shows_medians(tmp_path):
+    bench = bench_of(wobble=1.5)
+    figure = figures.latency_bars(bench)
+    for axes, protocol, length in zip(figure.axes, (0, 1), (1e3, 1e6), strict=True):
+        medians = [entry.latencies[protocol].p50_ns / length for entry in bench.entries]
+        np.testing.assert_allclose([patch.get_width() for patch in axes.patches], medians)
+    assert any("unstable" in text.get_text() for text in figure.axes[0].texts)
+    assert not any("unstable" in text.get_text() for text in figure.axes[1].texts)
+
+
+# --- what follows from the data -------------------------------------------------------------------------------
+
+
+def test_roles_come_from_the_config(data):
+    assert [run.roles for run in data.runs] == [("robust", "sparse"), ("benign", "dense")]
+
+
+def test_the_suggested_attack_is_that_of_the_robust_run(data):
+    assert not findings.attacks_differ(data.runs)
+    benign = data.runs[1]
+    weaker = dataclasses.replace(benign.pgd, attack=dataclasses.replace(benign.pgd.attack, eps=8 / 255))
+    runs = [dataclasses.replace(benign, pgd=weaker), data.runs[0]]
+    assert findings.attacks_differ(runs)
+    assert findings.reference_attack(runs).eps == 0.1
+
+
+def test_differing_settings_are_found(data):
+    found = dict(findings.differing_settings(data.runs))
+    assert found == {"attack.eps": ["0.1", "0.0"], "pruning.keep": ["0.1", "1.0"]}
+
+
+def test_a_speed_up_within_the_spread_is_noise(runs, tmp_path):
+    bench = bench_of()
+    entry = dataclasses.replace(bench.entries[1], speedup={ONE_IMAGE: 1.02, N_IMAGES: 2.0})
+    path = written(dataclasses.replace(bench, entries=(bench.entries[0], entry)), tmp_path / "bench.json")
+    (item,) = collect(runs, [], [path]).benches
+    assert [(row.speedup, row.noise) for row in findings.timings(item, ONE_IMAGE)] == [(None, False), (1.02, True)]
+    assert [(row.speedup, row.noise) for row in findings.timings(item, N_IMAGES)] == [(None, False), (2.0, False)]
+
+
+def test_looks_differ():
+    looks = [look(index) for index in range(28)]
+    assert len(set(looks)) == 28
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"), [(0.0, "0"), (8 / 255, "8/255"), (0.1, "0.1"), (1 / 15, "0.06667"), (1.0, "1")]
+)
+def test_radius(eps, text):
+    assert formats.radius(eps) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (0.06, "+0.1"), (-7.3, "−7.3")])
+def test_points(value, text):
+    assert formats.points(value) == text
