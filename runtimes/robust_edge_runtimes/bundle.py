@@ -7,6 +7,7 @@ the device. `SHA256SUMS` lists every file, so one changed byte anywhere is found
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -194,10 +195,15 @@ def _check_members(path: Path, archive: zipfile.ZipFile, names: List[str]) -> No
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as member:  # the header alone, since reading the array allocates what it promises
+        version = np.lib.format.read_magic(member)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = header(member)
+        if min((0, *shape)) < 0 or member.tell() + math.prod(shape) * dtype.itemsize != size:
+            raise ValueError(f"{name} has another size than its header promises")
     with archive.open(name) as member:
         array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1):
-            raise ValueError(f"{name} goes on after its array")
     return array
 
 

@@ -63,8 +63,7 @@ def _dataclass(cls: Any, value: Any, where: str, error: Type[RobustEdgeError]) -
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:
-            name = f"{where}.{_shortened(str(key))}".lstrip(".")
-            raise unknown_name("key", name, [f"{where}.{f}".lstrip(".") for f in fields], error)
+            raise unknown_name(f"key of {where}" if where else "key", _shortened(str(key)), fields, error)
     arguments: Dict[str, Any] = {}
     for name, field in fields.items():
         path = f"{where}.{name}".lstrip(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, Dict, Optional, Tuple
 
@@ -10,6 +11,7 @@ from robust_edge_runtimes.decode import SHOWN, decode
 from robust_edge_runtimes.errors import BundleError
 
 SCHEMA_VERSION = 1
+MAX_PIXELS = 1 << 28
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, terminal escapes: names are shown to people
 
 
@@ -146,6 +148,8 @@ def _check_values(manifest: Manifest, where: str) -> None:
     shape, outputs = manifest.input.shape, manifest.output.shape
     if len(shape) != 4 or None in shape[1:] or any(size is not None and size < 1 for size in shape):
         raise BundleError(f"{where}: input.shape must be [N or null, C, H, W], it is {list(shape)}")
+    if math.prod(size or 1 for size in shape) > MAX_PIXELS:
+        raise BundleError(f"{where}: input.shape {list(shape)} is more than {MAX_PIXELS} numbers in one batch")
     if len(outputs) != 2 or outputs[1] != len(manifest.classes) or not manifest.classes:
         raise BundleError(f"{where}: output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes")
     if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
@@ -155,7 +159,7 @@ def _check_values(manifest: Manifest, where: str) -> None:
     for name in (manifest.target, *manifest.classes):
         if _CONTROL.search(name):
             raise BundleError(f"{where}: the name {SHOWN.repr(name)} holds a control character")
-    _check_attack(manifest.expected.attack, where)
+    _check_expected(manifest.expected, where)
     entry = manifest.files.get(manifest.artifact.file)
     if entry is None or (entry.sha256, entry.bytes) != (manifest.artifact.sha256, manifest.artifact.bytes):
         raise BundleError(f"{where}: artifact.file {manifest.artifact.file!r} does not agree with files")
@@ -168,7 +172,10 @@ def _check_values(manifest: Manifest, where: str) -> None:
         raise BundleError(f"{where}: a layer of sparsity.layers counts more non-zeros than weights")
 
 
-def _check_attack(attack: AttackSpec, where: str) -> None:
+def _check_expected(expected: Expected, where: str) -> None:
+    accuracies, attack = (expected.clean_accuracy, expected.robust_accuracy), expected.attack
+    if expected.images < 1 or not all(0 <= accuracy <= 1 for accuracy in accuracies):
+        raise BundleError(f"{where}: expected has accuracies outside [0, 1], or none: it counts no images")
     if not (0 <= attack.eps <= 1 and 0 <= attack.step_size <= 255):
         raise BundleError(f"{where}: expected.attack has eps {attack.eps:g} and step_size {attack.step_size:g}")
     if attack.steps < 0 or attack.seed < 0:

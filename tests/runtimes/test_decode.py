@@ -68,7 +68,7 @@ def test_defaults_stand_in_and_whole_numbers_are_numbers():
         ({"table": {3: 4}}, r"f\.table must be a mapping with text keys"),
         ({"maybe": "five"}, r"f\.maybe must be a whole number"),
         ({"either": 0.5}, r"f\.either must be a whole number.* or .*f\.either must be text"),
-        ({"nmae": "a"}, r"unknown key 'f\.nmae'; did you mean 'f\.name'"),
+        ({"nmae": "a"}, r"unknown key of f 'nmae'; did you mean 'name'"),
         ({"name": "half \ud800 pair"}, r"f\.name must be text.*UTF-8"),
         ({"table": {"\ud800": 1}}, r"UTF-8"),
     ],

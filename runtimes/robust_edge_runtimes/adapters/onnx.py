@@ -33,12 +33,13 @@ class OnnxRuntime(BaseRuntime):
         options.log_severity_level = 3
         self._refuse_other_files()
         try:
-            session = ort.InferenceSession(str(self.path), options, providers=[PROVIDER])
+            # Without the fallback, which prints to stdout and tries other providers than the one asked for.
+            session = ort.InferenceSession(str(self.path), options, providers=[PROVIDER], enable_fallback=0)
+            names = [port.name for port in (*session.get_inputs(), *session.get_outputs())]
         except Exception as cause:  # ONNX Runtime raises classes of its own, all derived from Exception
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
         if session.get_providers() != [PROVIDER]:
             raise BackendUnavailable(f"asked for {PROVIDER}, ONNX Runtime uses {session.get_providers()}")
-        names = [port.name for port in (*session.get_inputs(), *session.get_outputs())]
         if names != [self.manifest.input.name, self.manifest.output.name]:
             raise BundleError(f"{self.path.name} has the ports {names}, the manifest names others; export it again")
         self._session = session
