@@ -42,7 +42,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., CompressConfig]:
     """A config that trains in half a second; dotted keys override."""
-    return lambda flags=None: resolve(flags={**TINY, **(flags or {})})
+    return lambda flags=None: resolve(preset="quick", flags={**TINY, **(flags or {})})
 
 
 @pytest.fixture(scope="session")
