@@ -81,7 +81,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         artifact = exporter(request.target.format)(request.model, request.shape, request.target, str(folder))
         _check_sparsity(request.sparsity, artifact.sparsity)
         write_golden(folder / GOLDEN, request.golden)
-        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in request.classes))
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in request.classes), encoding="utf-8")
         _write_texts(folder, request, artifact)
         manifest = seal(folder, _manifest(request, artifact))
         parity = _checked_parity(folder, request.golden, artifact.precision)
@@ -98,7 +98,7 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
 
 def _write_texts(folder: Path, request: ExportRequest, artifact: ExportedArtifact) -> None:
     target = request.target
-    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in target.requirements))
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in target.requirements), encoding="utf-8")
     values = {
         "target": target.name,
         "description": target.description,
@@ -115,9 +115,9 @@ def _write_texts(folder: Path, request: ExportRequest, artifact: ExportedArtifac
     }
     templates = resources.files("robust_edge_exporters") / "templates"
     for name in TEMPLATES:
-        text = (templates / name).read_text()
+        text = (templates / name).read_text(encoding="utf-8")
         filled = text if name.endswith(".py") else string.Template(text).substitute(values)
-        (folder / name).write_text(filled)
+        (folder / name).write_text(filled, encoding="utf-8")
 
 
 def _manifest(request: ExportRequest, artifact: ExportedArtifact) -> Manifest:

@@ -39,7 +39,7 @@ def export_onnx(model: nn.Module, shape: tuple[int, ...], target: Target, folder
     path = Path(folder) / FILE
     program = _converted(model, shape, target)
     program.ir_version = target.ir_version
-    onnx.checker.check_model(program, full_check=True)
+    _check_program(program, target)
     onnx.save(program, str(path))
     written = onnx.load(str(path))
     _check_written(written, target)
@@ -88,6 +88,17 @@ def _converted(model: nn.Module, shape: tuple[int, ...], target: Target) -> Any:
     if converted is None:
         raise ExportError(f"the network cannot be written as ONNX for {target.name}: the exporter returned nothing")
     return converted.model_proto
+
+
+def _check_program(program: Any, target: Target) -> None:
+    try:
+        onnx.checker.check_model(program, full_check=True)
+    except Exception as cause:  # the checker and shape inference raise classes of their own
+        reason = " ".join(str(cause).split())[:300]
+        raise ExportError(f"what was converted for {target.name} is not valid ONNX: {reason}") from cause
+    shapes = [[size.dim_value for size in port.type.tensor_type.shape.dim] for port in program.graph.output]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] < 1:
+        raise ExportError(f"the network must give logits of shape (N, K), its outputs are {shapes} (0 for any size)")
 
 
 def _check_written(program: Any, target: Target) -> None:

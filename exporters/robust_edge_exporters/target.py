@@ -54,7 +54,7 @@ def targets() -> dict[str, Target]:
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
     table = {}
     for file in files:
-        target = decode(Target, tomllib.loads(file.read_text()), where=file.name)
+        target = decode(Target, tomllib.loads(file.read_text(encoding="utf-8")), where=file.name)
         table[target.name] = target
     return table
 

@@ -43,7 +43,10 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         path = os.path.join(HERE, self.manifest["artifact"]["file"])
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as cause:  # onnxruntime's own classes
+            fail(3, "onnxruntime {} cannot load {}: {}".format(onnxruntime.__version__, path, cause))
 
     def logits(self, images):
         """(N, C, H, W) float32 in [0, 1] to (N, K) float32."""
@@ -55,6 +58,8 @@ def check_files():
     try:
         with open(os.path.join(HERE, "SHA256SUMS"), encoding="utf-8") as file:
             sums = [line.rstrip("\n").split("  ", 1) for line in file]
+        if not {"manifest.json", "golden.npz"} <= {name for _, name in sums}:
+            fail(4, "SHA256SUMS does not list every file; copy the bundle again")
         for digest, name in sums:
             with open(os.path.join(HERE, name), "rb") as file:
                 if hashlib.sha256(file.read()).hexdigest() != digest:
@@ -80,7 +85,7 @@ def read_image(path, shape):
             array = (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)) / 255.0
     except ImportError:
         fail(3, "reading " + path + " needs pillow: pip install pillow; .npy files do not")
-    except (OSError, ValueError, SyntaxError) as cause:
+    except Exception as cause:  # each decoder raises classes of its own
         fail(2, "{} cannot be read as an image: {}".format(path, cause))
     if list(array.shape) != list(shape):
         fail(2, "{} is {}, the model takes {}; resize it first".format(path, array.shape, tuple(shape)))

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="exporters start from a torch network")
+pytest.importorskip("onnx", reason="exporters write ONNX")
+pytest.importorskip("onnxscript", reason="torch.onnx exports through onnxscript")
+
+from robust_edge_exporters.bundle import ExportRequest, export_bundle  # noqa: E402
+from robust_edge_exporters.target import target_named  # noqa: E402
+from robust_edge_runtimes.bundle import Golden  # noqa: E402
+from robust_edge_runtimes.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity  # noqa: E402
+
+SHAPE = (1, 6, 6)
+CLASSES = ("north", "east", "süd", "west")
+
+
+class Net(torch.nn.Module):
+    """Normalisation inside, two convolutions with batch-norm, one of them strided, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(0.4))
+        self.first = torch.nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm1 = torch.nn.BatchNorm2d(8)
+        self.second = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False)
+        self.norm2 = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Linear(8 * 9, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.norm1(self.first((x - self.mean) / 0.25)))
+        x = torch.relu(self.norm2(self.second(x)))
+        return self.head(x.flatten(1))
+
+
+def prunable(model):
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))
+    }
+
+
+def counted(model):
+    layers = [LayerCount(name, w.numel(), int((w != 0).sum())) for name, w in prunable(model).items()]
+    return Sparsity(sum(x.weights for x in layers), sum(x.nonzero for x in layers), tuple(layers))
+
+
+@pytest.fixture(scope="session")
+def model():
+    """Every batch-norm far from the identity, two thirds of the weights zero."""
+    torch.manual_seed(0)
+    net = Net().eval()
+    with torch.no_grad():
+        for norm in (net.norm1, net.norm2):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 3)
+        for weight in prunable(net).values():
+            weight.mul_(torch.rand_like(weight) < 1 / 3)
+    return net.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def x86():
+    return target_named("x86-cpu")
+
+
+@pytest.fixture(scope="session")
+def images():
+    return np.random.default_rng(0).uniform(0.1, 0.9, (60, *SHAPE)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def request_for(images, x86):
+    """request_for(model, **changes): an export whose golden logits are the model's own."""
+
+    def build(model, **changes):
+        noise = np.random.default_rng(1).uniform(-0.05, 0.05, images.shape).astype(np.float32)
+        attacked = images + noise
+        logits = [model(torch.from_numpy(x)).numpy() for x in (images, attacked)]
+        labels = logits[0].argmax(1).astype(np.int64)
+        robust = float((logits[1].argmax(1) == labels).mean())
+        request = ExportRequest(
+            model=model,
+            shape=SHAPE,
+            classes=CLASSES,
+            sparsity=counted(model),
+            source=Source("runs/test", "c" * 64, "net", "noise", "f" * 64, {"torch": torch.__version__}),
+            expected=Expected(len(images), 1.0, robust, AttackSpec("pgd", 0.05, 1, 0.05, 1)),
+            golden=Golden(images, attacked, labels, *logits, 1e-4),
+            target=x86,
+        )
+        return dataclasses.replace(request, **changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def exported(model, request_for, tmp_path_factory):
+    """One bundle, exported once; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    export_bundle(request_for(model), folder)
+    return folder

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+
+from robust_edge_exporters.onnx import count_nonzeros, export_onnx
+from robust_edge_runtimes.errors import ExportError
+
+torch = pytest.importorskip("torch", reason="exporters start from a torch network")
+onnx = pytest.importorskip("onnx", reason="exporters write ONNX")
+ort = pytest.importorskip("onnxruntime", reason="the written file is run on onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def program(exported):
+    return onnx.load(str(exported / "model.onnx"))
+
+
+def run(path, images):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images})[0]
+
+
+def test_the_file_says_the_opset_and_the_ir_it_was_asked_for(program, x86):
+    assert [(item.domain, item.version) for item in program.opset_import] == [("", x86.opset)]
+    assert program.ir_version == x86.ir_version
+
+
+def test_every_operator_exists_in_that_opset(program, x86):
+    for node in program.graph.node:
+        assert onnx.defs.get_schema(node.op_type, max_inclusive_version=x86.opset).since_version <= x86.opset
+    assert not program.functions
+
+
+def test_batch_norm_is_folded(program):
+    operators = [node.op_type for node in program.graph.node]
+    assert "BatchNormalization" not in operators
+    assert operators.count("Conv") == 2
+
+
+def test_the_weights_lie_in_the_one_file(program, exported):
+    assert all(item.data_location != onnx.TensorProto.EXTERNAL for item in program.graph.initializer)
+    assert sorted(path.name for path in exported.glob("model*")) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 60])
+def test_any_number_of_images_gives_the_networks_logits(exported, model, images, batch):
+    expected = model(torch.from_numpy(images[:batch])).numpy()
+    found = run(exported / "model.onnx", images[:batch])
+    assert found.shape == (batch, 4)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_non_zeros_are_those_of_the_torch_weights(program, model):
+    """Folding a batch-norm scales filters; it neither makes nor fills a zero."""
+    found = count_nonzeros(program)
+    expected = [m.weight for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert [(x.weights, x.nonzero) for x in found.layers] == [(w.numel(), int((w != 0).sum())) for w in expected]
+    assert found.weights == sum(w.numel() for w in expected)
+    assert found.nonzero == sum(int((w != 0).sum()) for w in expected)
+    assert 0.2 < found.keep < 0.5
+
+
+def test_biases_and_other_constants_are_not_counted(linear):
+    program = linear.program()
+    program.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1000, np.float32), "spare"))
+    found = count_nonzeros(program)
+    assert (found.weights, found.nonzero) == (64, 16)
+
+
+def test_the_artifact_describes_the_file(model, x86, tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = export_onnx(model, (1, 6, 6), dataclasses.replace(x86, opset=20, ir_version=9), str(tmp_path))
+    written = onnx.load(str(tmp_path / found.file))
+    assert (found.opset, found.ir_version) == (20, 9)
+    assert ([item.version for item in written.opset_import], written.ir_version) == ([20], 9)
+    assert (found.input.name, found.input.shape) == ("images", (None, 1, 6, 6))
+    assert (found.output.name, found.output.shape) == ("logits", (None, 4))
+    assert found.sparsity == count_nonzeros(written)
+    assert capfd.readouterr().out == ""
+
+
+class Module(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(36, 4))
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x.flatten(1) @ self.weight)
+
+
+UNSUPPORTED = {
+    "no ONNX for it": lambda y: torch.linalg.eigvals(y.T @ y).real[None] + y,
+    "depends on data": lambda y: y if y.sum() > 0 else -y,
+    "two outputs": lambda y: (y, y),
+    "no logits": lambda y: y[:, :, None, None],
+    "one number": lambda y: y.sum(),
+}
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED)
+def test_what_cannot_be_written_is_one_line(case, x86, tmp_path, capfd):
+    network = Module(UNSUPPORTED[case]).eval().requires_grad_(False)
+    with pytest.raises(ExportError) as caught:
+        export_onnx(network, (1, 6, 6), x86, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert capfd.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
