@@ -1,8 +1,9 @@
-"""What machine a figure was measured on."""
+"""What machine a figure was measured on, and when."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ class Machine:
         cores: cores this process may run on.
         governor: the CPU frequency governor.
         power_mode: a Jetson's nvpmodel.
+        utc: when this was read, ISO 8601.
     """
 
     cpu: str
@@ -31,6 +33,7 @@ class Machine:
     numpy: str
     governor: Optional[str]
     power_mode: Optional[str]
+    utc: str
 
 
 def machine() -> Machine:
@@ -44,6 +47,7 @@ def machine() -> Machine:
         numpy=np.__version__,
         governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         power_mode=_power_mode(),
+        utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
 
 

@@ -237,7 +237,7 @@ def _one_image_call(model: BaseRuntime, bundle: Bundle) -> Callable[[], None]:
 
 
 def _n_images_call(model: BaseRuntime, bundle: Bundle, count: int, path: Path) -> Callable[[], None]:
-    """Algorithm 5: n images read from a file, brought to floats, and run as one batch."""
+    """Algorithm 5: n images read from one file of floats, and run as one batch; decoding pictures is not in it."""
     golden = bundle.golden().clean
     repeated = golden[np.arange(count) % len(golden)]
     stored = path.with_suffix(".npy")

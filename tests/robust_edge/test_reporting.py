@@ -28,7 +28,7 @@ from robust_edge_runtimes.verify import Drop, Flag, ModeResult, Parity, Verdict
 
 HOSTILE = """_<script>alert('1')</script> $x^$ & "q" """.strip().replace("/", "⁄")
 ARTIFACT = "a" * 64
-MACHINE = Machine("Test CPU", "x86_64", 2, "Linux", "3.11", "2.0", None, None)
+MACHINE = Machine("Test CPU", "x86_64", 2, "Linux", "3.11", "2.0", None, None, "2026-01-01T00:00:00+00:00")
 RUNTIME = RuntimeInfo("onnxruntime", "1.2.3", "cpu", "CPUExecutionProvider", 1)
 
 
