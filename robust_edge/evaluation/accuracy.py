@@ -49,7 +49,8 @@ def accuracy(correct: int, images: int) -> Accuracy:
     share, z2 = correct / images, Z95**2
     centre = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = Z95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
-    return Accuracy(correct, images, share, max(0.0, centre - half), min(1.0, centre + half))
+    # rounding may put a bound on the wrong side of the share, at 0 of n and at n of n
+    return Accuracy(correct, images, share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
 
 
 def evaluate_pgd(

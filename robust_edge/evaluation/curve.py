@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from robust_edge.attacks.pgd import Pgd, attack_images
+from robust_edge.attacks.pgd import Pgd, attack_images, evaluation_mode
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import Accuracy, evaluate_pgd
 
@@ -83,7 +83,7 @@ def evaluate_curve(
         points.append(CurvePoint(eps, evaluate_pgd(model, split, attack, seed=seed).robust))
         generator = torch.Generator().manual_seed(seed)
         seen = attack_images(model, shown.floats(slice(None)), shown.labels, attack, generator).images
-        with torch.no_grad():
+        with torch.no_grad(), evaluation_mode(model):
             predictions.append(tuple(model(seen).argmax(1).tolist()))
         pictures.append(tuple(image.tolist() for image in seen.cpu()))
         if points[-1].accuracy.value < 1 / classes:

@@ -49,12 +49,25 @@ def build_model(spec: ModelSpec) -> Normalized:
         InputError: an unknown architecture, or a factory whose network does not give (N, K) logits or has
             nothing to prune.
     """
-    network = _factory(spec.arch)(len(spec.classes), spec.shape[0])
+    network = _network(spec)
     if not isinstance(network, nn.Module):
         raise InputError(f"model {spec.arch!r} returned {type(network).__name__}, not a torch.nn.Module")
     model = Normalized(network, spec.mean, spec.std)
     _check(model, spec)
     return model
+
+
+def _network(spec: ModelSpec) -> nn.Module:
+    factory = _factory(spec.arch)
+    if ":" not in spec.arch:
+        return factory(len(spec.classes), spec.shape[0])
+    try:
+        return factory(len(spec.classes), spec.shape[0])
+    except Exception as cause:  # the function is the user's; it may raise anything
+        raise InputError(
+            f"model {spec.arch!r} failed ({type(cause).__name__}: {cause}); it is called as "
+            f"function(num_classes={len(spec.classes)}, in_channels={spec.shape[0]})"
+        ) from cause
 
 
 def _factory(arch: str) -> Callable[[int, int], nn.Module]:
@@ -74,10 +87,13 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
     try:
         with torch.no_grad():
             logits = model(torch.zeros(2, *spec.shape))
-    except RuntimeError as cause:
+    except (RuntimeError, ValueError, TypeError, IndexError) as cause:
         raise InputError(f"model {spec.arch!r} cannot take images of shape {spec.shape}: {cause}") from cause
     finally:
         model.train(training)
     if tuple(getattr(logits, "shape", ())) != (2, len(spec.classes)):
         shown = tuple(getattr(logits, "shape", ())) or type(logits).__name__
         raise InputError(f"model {spec.arch!r} gives {shown} for 2 images, expected (2, {len(spec.classes)}) logits")
+    tensors = list(model.state_dict().values())
+    if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
+        raise InputError(f"model {spec.arch!r} uses one tensor in two places, which a checkpoint cannot hold; clone it")

@@ -123,7 +123,7 @@ def test_the_admm_penalty_joins_the_gradient():
     assert torch.allclose(model.network[1].weight, weight - 0.1 * gradient, atol=1e-6)
 
 
-@pytest.mark.parametrize("interval", [1, 2, 3])
+@pytest.mark.parametrize("interval", [1, 2, 3, 5])
 def test_theta_prime_and_u_are_updated_every_interval_steps_across_epochs(interval):
     split = split_of(32)
     config = config_of(

@@ -1,0 +1,81 @@
+"""What goes from a run to an exporter: golden images and what they are expected to give."""
+
+import numpy as np
+import pytest
+import torch
+
+from robust_edge.attacks.pgd import Pgd
+from robust_edge.data import load_dataset
+from robust_edge.deployment import BENIGN_EPS, GoldenSettings, evaluation_images, export_run, make_golden
+from robust_edge.evaluation.accuracy import attack_split
+from robust_edge.run import open_run
+from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.errors import InputError
+
+
+def test_evaluation_images_are_the_test_split(sparse_run):
+    expected = load_dataset(sparse_run.config.data).test
+    assert torch.equal(evaluation_images(sparse_run).images, expected.images)
+    assert torch.equal(evaluation_images(sparse_run, limit=7).labels, expected.labels[:7])
+
+
+def test_images_that_have_changed_are_refused(sparse_run, tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    for item in sparse_run.path.iterdir():
+        if item.is_file():
+            (path / item.name).write_bytes(item.read_bytes())
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("limit_test: 60", "limit_test: 59"))
+    with pytest.raises(InputError, match=r"not those that .*run was trained on.*--data-dir"):
+        evaluation_images(open_run(path))
+
+
+def test_golden_images_are_the_attack_and_the_checkpoint_s_logits(sparse_run):
+    model, split = sparse_run.load_model(), evaluation_images(sparse_run, limit=25)
+    golden = make_golden(model, split, Pgd(eps=0.1, steps=5), seed=3)
+    assert golden.clean.dtype == golden.attacked.dtype == np.float32
+    assert np.array_equal(golden.clean, split.floats(slice(None)).numpy())
+    assert np.array_equal(golden.labels, split.labels.numpy())
+    expected = attack_split(model, split, Pgd(eps=0.1, steps=5), seed=3)
+    assert np.array_equal(golden.attacked, expected.images.numpy())
+    assert np.abs(golden.attacked - golden.clean).max() <= 0.1 + 1e-6
+    with torch.no_grad():
+        for images, logits in ((golden.clean, golden.clean_logits), (golden.attacked, golden.attacked_logits)):
+            assert np.array_equal(logits, model(torch.from_numpy(images)).numpy())
+
+
+@pytest.fixture(scope="module")
+def exported(sparse_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundles") / "sparse"
+    settings = GoldenSettings(images=25, steps=5, seed=3)
+    return export_run(sparse_run, target_named("x86-cpu"), path, golden=settings), path
+
+
+def test_the_bundle_knows_its_checkpoint_and_what_to_expect(sparse_run, exported):
+    bundle, checkpoint = open_bundle(exported[1]), sparse_run.checkpoint()
+    manifest = bundle.manifest
+    assert manifest.source.checkpoint_sha256 == checkpoint.weights_sha256
+    assert manifest.source.dataset_fingerprint == checkpoint.dataset_fingerprint
+    assert manifest.sparsity == checkpoint.sparsity
+    assert manifest.classes == checkpoint.model.classes
+    golden = make_golden(sparse_run.load_model(), evaluation_images(sparse_run, limit=25), Pgd(eps=0.1, steps=5), 3)
+    clean = golden.clean_logits.argmax(1) == golden.labels
+    robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
+    expected = manifest.expected
+    assert (expected.images, expected.clean_accuracy, expected.robust_accuracy) == (25, clean.mean(), robust.mean())
+    assert (expected.attack.eps, expected.attack.steps, expected.attack.seed) == (0.1, 5, 3)
+    assert np.array_equal(bundle.golden().attacked, golden.attacked)
+
+
+def test_a_benign_run_is_stored_with_the_usual_radius(benign_run, tmp_path):
+    exported = export_run(benign_run, target_named("x86-cpu"), tmp_path / "b", golden=GoldenSettings(images=5, steps=1))
+    assert exported.manifest.expected.attack.eps == BENIGN_EPS
+
+
+def test_an_existing_bundle_is_kept(sparse_run, exported):
+    before = (exported[1] / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="exists"):
+        export_run(sparse_run, target_named("x86-cpu"), exported[1])
+    assert (exported[1] / "manifest.json").read_bytes() == before
