@@ -88,7 +88,11 @@ def test_no_code_is_run_by_object_arrays(refused, members, tmp_path, name):
     pickle.loads(pickle.dumps(objects, 2))  # it would have run
     assert marker.exists()
     marker.rmdir()
+    fitting = pickle.dumps(objects, 2)  # followed by what makes it as long as its header says; pickle stops before
+    fitting += b"\0" * (-len(fitting) % 8)
     payloads = (
+        described("'|O'", f"({len(fitting) // 8},)", fitting),
+        described("[('a', '|O')]", f"({len(fitting) // 8},)", fitting),
         described("'|O'", "(1,)", pickle.dumps(objects, 2)),
         described("'|O'", "()", pickle.dumps(Payload(marker))),
         described("[('a', '|O')]", "(1,)", pickle.dumps(objects, 2)),

@@ -47,6 +47,26 @@ def in_branch(model):
     model.graph.node.append(make.make_node("If", ["c"], ["y"], then_branch=clean, else_branch=subgraph(external())))
 
 
+def in_list_of_graphs(model):
+    node = make.make_node("Custom", [], ["c"])
+    node.attribute.append(make.make_attribute("many", [subgraph(external())]))
+    model.graph.node.append(node)
+
+
+def in_list_of_sparse_tensors(model):
+    sparse = onnx.SparseTensorProto(values=arrays.from_array(np.ones(64)), indices=external(), dims=[4, 16])
+    node = make.make_node("Custom", [], ["c"])
+    node.attribute.append(onnx.AttributeProto(name="many", sparse_tensors=[sparse]))
+    node.attribute.append(onnx.AttributeProto(name="one", sparse_tensor=sparse))
+    model.graph.node.append(node)
+
+
+def in_default_of_a_function(model):
+    function = make.make_function("local", "F", [], ["c"], [], [make.make_opsetid("", 18)])
+    function.attribute_proto.append(make.make_attribute("value", external()))
+    model.functions.append(function)
+
+
 def in_function(model):
     body = [make.make_node("Constant", [], ["c"], value=external())]
     model.functions.append(make.make_function("local", "F", [], ["c"], body, [make.make_opsetid("", 18)]))
@@ -74,6 +94,9 @@ HIDINGS = (
     in_constant,
     in_list_of_tensors,
     in_branch,
+    in_list_of_graphs,
+    in_list_of_sparse_tensors,
+    in_default_of_a_function,
     in_function,
     in_training,
     location_only,
