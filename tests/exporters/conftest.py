@@ -1,50 +1,56 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="exporters start from a torch network")
-pytest.importorskip("onnx", reason="exporters write ONNX")
-pytest.importorskip("onnxscript", reason="torch.onnx exports through onnxscript")
-
-from robust_edge_exporters.bundle import ExportRequest, export_bundle  # noqa: E402
-from robust_edge_exporters.target import target_named  # noqa: E402
-from robust_edge_runtimes.bundle import Golden  # noqa: E402
-from robust_edge_runtimes.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity  # noqa: E402
-
+NEEDED = ("torch", "onnx", "onnxscript")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 SHAPE = (1, 6, 6)
 CLASSES = ("north", "east", "süd", "west")
 
 
-class Net(torch.nn.Module):
+class SkippedModule(pytest.Module):
+    def collect(self):
+        pytest.skip(f"exporters need {', '.join(MISSING)}", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """These modules cannot even be imported without torch; say so instead of failing."""
+    return SkippedModule.from_parent(parent, path=module_path) if MISSING else None
+
+
+def network():
     """Normalisation inside, two convolutions with batch-norm, one of them strided, and a linear layer."""
+    import torch
 
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(0.4))
-        self.first = torch.nn.Conv2d(1, 8, 3, padding=1, bias=False)
-        self.norm1 = torch.nn.BatchNorm2d(8)
-        self.second = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False)
-        self.norm2 = torch.nn.BatchNorm2d(8)
-        self.head = torch.nn.Linear(8 * 9, 4)
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.tensor(0.4))
+            self.first = torch.nn.Conv2d(1, 8, 3, padding=1, bias=False)
+            self.norm1 = torch.nn.BatchNorm2d(8)
+            self.second = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False)
+            self.norm2 = torch.nn.BatchNorm2d(8)
+            self.head = torch.nn.Linear(8 * 9, 4)
 
-    def forward(self, x):
-        x = torch.relu(self.norm1(self.first((x - self.mean) / 0.25)))
-        x = torch.relu(self.norm2(self.second(x)))
-        return self.head(x.flatten(1))
+        def forward(self, x):
+            x = torch.relu(self.norm1(self.first((x - self.mean) / 0.25)))
+            x = torch.relu(self.norm2(self.second(x)))
+            return self.head(x.flatten(1))
+
+    return Net().eval()
 
 
 def prunable(model):
-    return {
-        name: module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))
-    }
+    return {name: getattr(model, name).weight for name in ("first", "second", "head")}
 
 
 def counted(model):
+    from robust_edge_runtimes.manifest import LayerCount, Sparsity
+
     layers = [LayerCount(name, w.numel(), int((w != 0).sum())) for name, w in prunable(model).items()]
     return Sparsity(sum(x.weights for x in layers), sum(x.nonzero for x in layers), tuple(layers))
 
@@ -52,8 +58,10 @@ def counted(model):
 @pytest.fixture(scope="session")
 def model():
     """Every batch-norm far from the identity, two thirds of the weights zero."""
+    import torch
+
     torch.manual_seed(0)
-    net = Net().eval()
+    net = network()
     with torch.no_grad():
         for norm in (net.norm1, net.norm2):
             norm.weight.uniform_(0.5, 2)
@@ -67,6 +75,8 @@ def model():
 
 @pytest.fixture(scope="session")
 def x86():
+    from robust_edge_exporters.target import target_named
+
     return target_named("x86-cpu")
 
 
@@ -78,6 +88,12 @@ def images():
 @pytest.fixture(scope="session")
 def request_for(images, x86):
     """request_for(model, **changes): an export whose golden logits are the model's own."""
+
+    import torch
+
+    from robust_edge_exporters.bundle import ExportRequest
+    from robust_edge_runtimes.bundle import Golden
+    from robust_edge_runtimes.manifest import AttackSpec, Expected, Source
 
     def build(model, **changes):
         noise = np.random.default_rng(1).uniform(-0.05, 0.05, images.shape).astype(np.float32)
@@ -103,6 +119,8 @@ def request_for(images, x86):
 @pytest.fixture(scope="session")
 def exported(model, request_for, tmp_path_factory):
     """One bundle, exported once; read it, do not change it."""
+    from robust_edge_exporters.bundle import export_bundle
+
     folder = tmp_path_factory.mktemp("exported") / "bundle"
     export_bundle(request_for(model), folder)
     return folder

@@ -10,7 +10,9 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
 from robust_edge_exporters import bundle as module
 from robust_edge_exporters.bundle import export_bundle
@@ -19,7 +21,6 @@ from robust_edge_runtimes.errors import ExportError, InputError
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.verify import Budget, judge, replay
 
-torch = pytest.importorskip("torch", reason="exporters start from a torch network")
 pytest.importorskip("onnxruntime", reason="an exported bundle is run before it is kept")
 
 
@@ -301,8 +302,6 @@ def test_run_trusts_no_sums_that_are_cut_short(bundle, tmp_path, lines):
 
 
 def test_run_fails_another_network_with_1(bundle, tmp_path):
-    import onnx
-
     program = onnx.load(str(bundle / "model.onnx"))
     head = next(node for node in program.graph.node if node.op_type == "Gemm")
     for item in program.graph.initializer:

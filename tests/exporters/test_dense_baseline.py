@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from robust_edge_exporters.dense_baseline import with_dense_baseline
@@ -11,7 +12,6 @@ from robust_edge_runtimes.latency import Contender, bench
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.verify import parity_of
 
-onnx = pytest.importorskip("onnx", reason="the baseline is made from an ONNX file")
 pytest.importorskip("onnxruntime", reason="the baseline's own logits are its golden ones")
 
 

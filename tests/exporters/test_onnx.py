@@ -4,13 +4,13 @@ import dataclasses
 import warnings
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
 from robust_edge_exporters.onnx import count_nonzeros, export_onnx
 from robust_edge_runtimes.errors import ExportError
 
-torch = pytest.importorskip("torch", reason="exporters start from a torch network")
-onnx = pytest.importorskip("onnx", reason="exporters write ONNX")
 ort = pytest.importorskip("onnxruntime", reason="the written file is run on onnxruntime")
 
 
