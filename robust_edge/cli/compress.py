@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robust_edge.cli.types import PATH, Keep, Radius
+from robust_edge.cli.types import PATH, SEED, Keep, Radius
 from robust_edge_runtimes.console import Output, examples, output_options
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ FLAGS = {
 @click.option("--init", help="Start from this .safetensors or .pth state dict.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with any part of a config.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as training.lr=0.1.")
-@click.option("--seed", type=click.IntRange(min=0), help="Same seed, same device kind: same weights.")
+@click.option("--seed", type=SEED, help="Same seed, same device kind: same weights.")
 @click.option("--device", help="cpu, cuda, cuda:1 or auto.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")

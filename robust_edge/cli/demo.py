@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import PATH, SEED
 from robust_edge_runtimes.console import Output, examples, output_options
 
 
 @click.command()
 @click.option("--out", default=Path("demo-out"), show_default=True, type=PATH, help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Replace an older demo in --out.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of all training and attacks.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of all training and attacks.")
 @output_options
 @click.pass_context
 @examples("robust-edge demo", "robust-edge demo --out /tmp/demo --overwrite")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, Radius
+from robust_edge.cli.types import PATH, SEED, Radius
 from robust_edge_runtimes.console import Output, examples, output_options
 
 
@@ -16,7 +16,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
 @click.option("--eps", type=Radius(), help="Radius for pgd.  [default: the run's own, 8/255 for a benign run]")
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50 for pgd, 100 for curve]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only the first N test images.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random start.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random start.")
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 @click.option("-o", "--out", type=PATH, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, Radius
+from robust_edge.cli.types import PATH, SEED, Radius
 from robust_edge_runtimes.console import Output, examples, output_options
 
 
@@ -16,7 +16,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
 @click.option("--golden", default=512, show_default=True, type=click.IntRange(min=1), help="Test images to store.")
 @click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: the run's own]")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Steps of the stored attack.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the stored attack.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the stored attack.")
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
 @click.option("--overwrite", is_flag=True, help="Replace an older bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")

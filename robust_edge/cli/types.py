@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 PATH = click.Path(path_type=Path)
+SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
 
 class Radius(click.ParamType):

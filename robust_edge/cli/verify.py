@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import PATH, SEED
 from robust_edge_runtimes.console import Output, examples, output_options
 
 
@@ -28,7 +28,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
     type=click.IntRange(min=1),
     help="Steps of the surrogate attack.",
 )
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of the surrogate attack.")
+@click.option("--seed", default=1, show_default=True, type=SEED, help="Of the surrogate attack.")
 @click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
 @click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
 @click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")

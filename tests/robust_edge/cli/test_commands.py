@@ -1,0 +1,104 @@
+"""The other commands: what they refuse, and that a mistake is one line."""
+
+import json
+
+import pytest
+
+from robust_edge.run import open_run
+
+
+@pytest.fixture
+def run(sparse_run, tmp_path):
+    """A copy that may be written into."""
+    path = tmp_path / "run"
+    path.mkdir()
+    for item in sparse_run.path.iterdir():
+        if item.is_file():
+            (path / item.name).write_bytes(item.read_bytes())
+    return open_run(path)
+
+
+def test_evaluate_prints_and_writes_the_same_figures(cli, run, tmp_path):
+    out = tmp_path / "record.json"
+    result = cli("evaluate", run.path, "--eps", "8/255", "--steps", 3, "--limit", 20, "--json", "-q", "-o", out)
+    assert result.exit_code == 0, result.output
+    shown, written = json.loads(result.stdout), json.loads(out.read_text())
+    assert shown == written
+    assert shown["pgd"]["attack"]["eps"] == 8 / 255
+    assert shown["pgd"]["clean"]["images"] == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--attack", "fgsm"], "'--attack'"),
+        (["--eps", "8/0"], "'8/0' is not a radius"),
+        (["--eps", "nan"], "outside [0, 1]"),
+        (["--limit", "0"], "'--limit'"),
+        (["--steps", "0"], "'--steps'"),
+        (["--seed", "99999999999999999999"], "'--seed'"),
+        (["--device", "cuda:99"], "cannot be used here"),
+        (["-o", "/nowhere/at/all.json", "--limit", "1", "--steps", "1"], "No such file or directory"),
+    ],
+    ids=" ".join,
+)
+def test_evaluate_refuses(refused, run, arguments, says):
+    assert says in refused("evaluate", run.path, "-q", *arguments)
+    assert not list(run.path.glob("evaluations/*"))
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["export", "--target", "x86-cpu", "-o", "bundle"]])
+def test_a_folder_that_is_no_run(refused, tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "is not a run" in refused(*command, tmp_path)
+    assert "is not a run" in refused(*command, tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_were_exchanged(refused, run, benign_run):
+    (run.path / "checkpoint.safetensors").write_bytes((benign_run.path / "checkpoint.safetensors").read_bytes())
+    assert "not the file that checkpoint.json describes" in refused("evaluate", run.path)
+
+
+def test_export_of_an_unknown_target_writes_nothing(refused, run, tmp_path):
+    line = refused("export", run.path, "--target", "x86-cpus", "-o", tmp_path / "bundle")
+    assert "did you mean 'x86-cpu'" in line
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--golden", "0"], ["--eps", "2"], ["--steps", "0"], ["--seed", "99999999999999999999"]], ids=" ".join
+)
+def test_export_refuses(refused, run, tmp_path, arguments):
+    refused("export", run.path, "--target", "x86-cpu", *arguments, "-o", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_verify_against_another_run_is_a_usage_error(cli, refused, run, benign_run, tmp_path):
+    pytest.importorskip("onnxruntime", reason="export and verify run the artifact on onnxruntime")
+    bundle = tmp_path / "bundle"
+    made = cli("export", run.path, "--target", "x86-cpu", "--golden", 50, "--steps", 2, "-q", "-o", bundle)
+    assert made.exit_code == 0, made.output
+    assert "was exported from run 'run'" in refused("verify", bundle, "--against", benign_run.path)
+    line = refused("export", run.path, "--target", "x86-cpu", "-o", bundle)
+    assert "pass --overwrite" in line
+    passed = cli("verify", bundle, "--against", run.path, "--steps", 2, "-q", "-o", tmp_path / "verdict.json")
+    assert passed.exit_code == 0, passed.output
+    assert json.loads((tmp_path / "verdict.json").read_text())["passed"] is True
+
+
+def test_targets_are_listed(cli):
+    assert "x86-cpu" in cli("targets").stdout
+    assert "x86-cpu" in json.loads(cli("targets", "--json").stdout)
+
+
+@pytest.mark.parametrize("command", [["no-such"], ["evaluate"], ["export"], ["--no-such-option"]], ids=" ".join)
+def test_usage_errors_are_one_line(refused, command):
+    refused(*command)
+
+
+@pytest.mark.parametrize("command", ["demo", "compress", "evaluate", "export", "verify", "bench", "report", "targets"])
+def test_help_shows_examples(cli, command):
+    result = cli(command, "--help")
+    assert result.exit_code == 0
+    assert f"robust-edge {command}" in result.stdout.partition("Examples:")[2]
