@@ -56,9 +56,12 @@ def _from_picture(path: Path, channels: int) -> np.ndarray:
         ) from cause
     try:
         with Image.open(path) as picture:
+            mode = picture.mode
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     except Exception as cause:  # each of Pillow's decoders raises classes of its own
         raise InputError(f"{path} cannot be read as a picture: {cause}") from cause
+    if mode[0] in "IF":  # Pillow cuts these off at 255 instead of scaling them
+        raise InputError(f"{path} has more than 8 bits per channel (mode {mode}); save it with 8, or as .npy")
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return _scaled(planes)
 

@@ -232,6 +232,14 @@ def test_run_predict_reads_pictures(exported, tmp_path):
     assert picture == array
 
 
+def test_run_predict_refuses_pictures_of_16_bits_with_2(exported, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="pictures are read with Pillow")
+    image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(tmp_path / "x.png")
+    done = started(exported, "predict", "x.png", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "more than 8 bits" in done.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"text", None, "wide", "bright", "archive"])
 def test_run_predict_refuses_what_is_no_image_with_2(exported, tmp_path, content):
     path = tmp_path / "x.npy"

@@ -81,7 +81,10 @@ def read_image(path, shape):
         else:
             from PIL import Image
 
-            pixels = np.asarray(Image.open(path).convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32)
+            picture = Image.open(path)
+            if picture.mode[0] in "IF":  # pillow cuts these off at 255 instead of scaling them
+                fail(2, path + " has more than 8 bits per channel; save it with 8, or as .npy")
+            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32)
             array = (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)) / 255.0
     except ImportError:
         fail(3, "reading " + path + " needs pillow: pip install pillow; .npy files do not")
