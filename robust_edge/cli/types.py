@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 PATH = click.Path(path_type=Path)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
+if TYPE_CHECKING:  # generic only in newer versions of click
+    FloatType = click.ParamType[float]
+else:
+    FloatType = click.ParamType
 
-class Radius(click.ParamType):
+
+class Radius(FloatType):
     """An ε in pixel units on [0, 1], as 0.03 or as 8/255."""
 
     name = "eps"
@@ -29,7 +34,7 @@ class Radius(click.ParamType):
         return radius
 
 
-class Keep(click.ParamType):
+class Keep(FloatType):
     """The fraction of prunable weights that stay."""
 
     name = "fraction"

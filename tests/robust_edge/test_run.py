@@ -95,6 +95,8 @@ def not_a_run(folder, kind):
     elif kind == "a project with a config.yaml":
         (folder / "config.yaml").write_text("model: {name: mine}\n")
         (folder / "data").mkdir()
+    elif kind == "nothing but a config.yaml of something else":
+        (folder / "config.yaml").write_text("model: {name: mine}\n")
     elif kind == "a project with an empty config.yaml":
         (folder / "config.yaml").write_text("")
         (folder / "thesis.tex").write_text("years of work")
@@ -109,6 +111,7 @@ def not_a_run(folder, kind):
     [
         "other files",
         "a project with a config.yaml",
+        "nothing but a config.yaml of something else",
         "a project with an empty config.yaml",
         "a run with something of the user's",
     ],

@@ -38,7 +38,7 @@ def test_evaluate_prints_and_writes_the_same_figures(cli, run, tmp_path):
         (["--steps", "0"], "'--steps'"),
         (["--seed", "99999999999999999999"], "'--seed'"),
         (["--device", "cuda:99"], "cannot be used here"),
-        (["-o", "/nowhere/at/all.json", "--limit", "1", "--steps", "1"], "No such file or directory"),
+        (["-o", "/nowhere/at/all.json", "--limit", "1", "--steps", "1"], "/nowhere/at"),
     ],
     ids=" ".join,
 )
