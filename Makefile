@@ -9,8 +9,8 @@ READY  := $(VENV)/.ready
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
 	$(BIN)/robust-edge demo --out demo-out --overwrite
 
-test: $(READY)  ## every test, warnings as errors
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)  ## every test, warnings as errors; two workers of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, types, import direction, the device side's Python version
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
@@ -15,7 +15,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
 @click.option("--images", default=100, show_default=True, type=click.IntRange(min=1), help="n of the n-image protocol.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol.")
-@click.option("-o", "--out", type=PATH, help="Also write the result, every sample included, to this JSON file.")
+@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the result, every sample included, to this JSON file.")
 @output_options
 @examples(
     "robust-edge bench bundles/dense bundles/digits-10",
@@ -32,11 +32,10 @@ def bench(
 
     from robust_edge_exporters.dense_baseline import with_dense_baseline
     from robust_edge_runtimes import latency
-    from robust_edge_runtimes.bundle import open_bundle
     from robust_edge_runtimes.files import write_json
     from robust_edge_runtimes.tables import bench_table
 
-    given = [latency.Contender(path.name or str(path), open_bundle(path)) for path in bundles]
+    given = latency.contenders(bundles)
     with with_dense_baseline(given) as (contenders, baseline):
         result = latency.bench(
             contenders,

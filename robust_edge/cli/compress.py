@@ -70,7 +70,9 @@ def compress(
 ) -> None:
     """Train a sparse and adversarially robust network in one run (ADMM + PGD)."""
     from robust_edge import config as configuration
-    from robust_edge.run import CONFIG
+    from robust_edge.reporting.collect import collect_runs
+    from robust_edge.reporting.plots import write_plots
+    from robust_edge.run import CONFIG, open_run
     from robust_edge.training import compress as training
     from robust_edge_runtimes.errors import InputError
 
@@ -91,6 +93,7 @@ def compress(
         checkpoint = training.resume(out, progress=progress)
     else:
         checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress)
+    write_plots(collect_runs([open_run(out)])[0])
     output.result(_summary(checkpoint, out), checkpoint)
 
 

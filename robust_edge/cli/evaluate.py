@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED, Radius
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
@@ -19,7 +19,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random start.")
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("-o", "--out", type=PATH, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
+@click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
 @output_options
 @examples(
     "robust-edge evaluate runs/digits-10 --eps 0.1 --steps 50",
@@ -39,10 +39,14 @@ def evaluate(
 ) -> None:
     """Accuracy of a checkpoint, clean and under attack; `curve` is accuracy against rising eps (Algorithm 2)."""
     from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run, evaluation_table
+    from robust_edge.reporting.collect import collect_runs
+    from robust_edge.reporting.plots import write_plots
     from robust_edge.run import open_run
 
     settings = EvaluateSettings(
         attack=attack, eps=eps, steps=steps, limit=limit, seed=seed, data_dir=data_dir, device=device
     )
-    record = evaluate_run(open_run(run), settings, out, progress=output.progress(attack))
+    opened = open_run(run)
+    record = evaluate_run(opened, settings, out, progress=output.progress(attack))
+    write_plots(collect_runs([opened])[0])
     output.result(evaluation_table(record), record)

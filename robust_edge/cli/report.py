@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option("--verify", "verdicts", multiple=True, type=PATH, help="A verdict that `verify -o` wrote; repeatable.")
 @click.option("--bench", "benches", multiple=True, type=PATH, help="A result that `bench -o` wrote; repeatable.")
-@click.option("-o", "--out", default=Path("report.html"), show_default=True, type=PATH, help="The page to write.")
+@click.option("-o", "--out", default=Path("report.html"), show_default=True, type=OUTPUT_FILE, help="Page to write.")
 @output_options
 @examples(
     "robust-edge report runs/* -o report.html",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
@@ -36,7 +36,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads of the artifact."
 )
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
-@click.option("-o", "--out", type=PATH, help="Also write the verdict to this JSON file.")
+@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
 @output_options
 @click.pass_context
 @examples(

@@ -161,6 +161,7 @@ def _finish(run: Run, dataset: Dataset, learner: Learner) -> Checkpoint:
             metrics={
                 "clean_accuracy": judged.clean.value,
                 "robust_accuracy": judged.robust.value,
+                "images": float(judged.clean.images),
                 "attack_eps": attack.eps,
                 "attack_steps": float(attack.steps),
                 "train_loss": last["loss"],
@@ -188,7 +189,7 @@ def dataset_fingerprint(dataset: Dataset) -> str:
 def _row(epoch: int, plan: Schedules, result: EpochResult, seconds: float) -> dict[str, Any]:
     return {
         "epoch": epoch + 1,
-        "phase": "masked" if epoch >= plan.masked_from else "admm",
+        "phase": "dense" if plan.masked_from == len(plan.eps) else "masked" if epoch >= plan.masked_from else "admm",
         "eps": plan.eps[epoch],
         "steps": plan.steps[epoch],
         "keep": plan.keep[epoch],

@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 import click
 
 from robust_edge_runtimes import __version__
-from robust_edge_runtimes.console import CommandLine, Output, examples, output_options
+from robust_edge_runtimes.console import OUTPUT_FILE, CommandLine, Output, examples, output_options
 
 BUNDLE = click.Path(path_type=Path)
 
@@ -50,7 +50,7 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
 @click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
 @click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the verdict to this JSON file.")
+@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
 @output_options
 @click.pass_context
 @examples(
@@ -95,7 +95,7 @@ def verify(
 @click.option("--images", default=100, show_default=True, type=click.IntRange(min=1), help="n of the n-image protocol.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the result, samples included.")
+@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the result, samples included.")
 @output_options
 @examples("robust-edge-device bench dense/ sparse/", "robust-edge-device bench bundle/ --images 100 -o bench.json")
 def bench(
@@ -105,11 +105,10 @@ def bench(
     import dataclasses
 
     from robust_edge_runtimes import latency
-    from robust_edge_runtimes.bundle import open_bundle
     from robust_edge_runtimes.files import write_json
     from robust_edge_runtimes.tables import bench_table
 
-    contenders = [latency.Contender(path.name or str(path), open_bundle(path)) for path in bundles]
+    contenders = latency.contenders(bundles)
     if all(contender.bundle.manifest.sparsity.keep < 1 for contender in contenders):
         output.note("no dense bundle among these: the speed-up says nothing about sparsity; add one, first")
     result = latency.bench(

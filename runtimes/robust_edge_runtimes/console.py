@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, Callable, Mapping, NoReturn, Optional, Sequence, TextIO, TypeVar
 
 import click
@@ -75,6 +76,23 @@ class CommandLine(click.Group):
             _say(_os_error(error))
             code = RobustEdgeError.exit_code
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class OutputFile(click.Path):
+    """A file to write at the end: its folder is looked for before the work begins."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Path:
+        """Refuse a path that could not be written."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if not path.absolute().parent.is_dir():
+            self.fail(f"the folder {str(path.parent)!r} does not exist; make it first, or choose another", param, ctx)
+        return path
+
+
+OUTPUT_FILE = OutputFile()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.bundle import Bundle
+from robust_edge_runtimes.bundle import Bundle, open_bundle
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.load import load
@@ -114,6 +114,20 @@ class Contender:
 
     label: str
     bundle: Bundle
+
+
+def contenders(paths: Sequence[Path]) -> List[Contender]:
+    """Open bundles, each called by its folder's name, or by its path where two share a name.
+
+    Raises:
+        InputError: the same bundle twice.
+        BundleError: as `open_bundle`.
+    """
+    names = [path.name or str(path) for path in paths]
+    labels = [str(path) if names.count(name) > 1 else name for path, name in zip(paths, names)]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"{next(label for label in labels if labels.count(label) > 1)} is given twice; name it once")
+    return [Contender(label, open_bundle(path)) for label, path in zip(labels, paths)]
 
 
 def bench(

@@ -15,7 +15,7 @@ import numpy as np
 from robust_edge_runtimes.attacks import GradientOracle, is_right, surrogate_pgd
 from robust_edge_runtimes.bundle import Bundle, Golden
 from robust_edge_runtimes.environment import Machine, machine
-from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.errors import BundleError, InputError, unknown_name
 from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
@@ -154,9 +154,17 @@ def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float) -> D
 def replay(
     model: BaseRuntime, golden: Golden, attack: AttackSpec, budget: Budget, limit: Optional[int] = None
 ) -> ModeResult:
-    """The bundle's stored attack images, scored by the artifact."""
+    """The bundle's stored attack images, scored by the artifact.
+
+    Raises:
+        InputError: a limit below 1.
+        BundleError: an attack image lies outside the ball that the manifest names.
+    """
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} images checks nothing; give at least 1")
+    reach = float(np.abs(golden.attacked - golden.clean).max())
+    if not reach <= attack.eps + 1e-6:
+        raise BundleError(f"golden.npz: an attack image moves {reach:.4g} from its clean one, eps is {attack.eps:.4g}")
     n = len(golden.labels) if limit is None else min(limit, len(golden.labels))
     labels = golden.labels[:n]
     clean = is_right(_score(model, golden.clean[:n]), labels)

@@ -225,3 +225,10 @@ def test_without_a_command_it_shows_the_help_and_exits_2():
     result = device()
     assert result.exit_code == 2
     assert "predict" in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_a_result_without_a_folder_is_refused_before_the_work(command, sealed, tmp_path):
+    result = device(command, sealed, "-o", tmp_path / "nowhere/result.json")
+    assert result.exit_code == 2
+    assert "does not exist" in one_line(result)

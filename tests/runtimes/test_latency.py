@@ -232,3 +232,13 @@ def test_error_is_relative_to_the_largest_expected_logit(logits, expected, error
 def test_nan_passes_no_comparison():
     assert not relative_error(np.array([[np.nan, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
     assert not relative_error(np.array([[np.inf, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
+
+
+def test_bundles_of_one_name_are_told_apart(sealed, tmp_path):
+    for folder in ("a", "b"):
+        shutil.copytree(sealed, tmp_path / folder / "bundle")
+    paths = [tmp_path / "a/bundle", tmp_path / "b/bundle"]
+    assert [item.label for item in latency.contenders(paths)] == [str(path) for path in paths]
+    assert [item.label for item in latency.contenders(paths[:1])] == ["bundle"]
+    with pytest.raises(InputError, match="twice"):
+        latency.contenders([paths[0], paths[0]])

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.errors import BundleError, InputError
 from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.verify import (
     FLAGS,
@@ -354,3 +354,9 @@ def test_budgets_outside_0_to_100_points_are_refused(name, value):
 def test_an_unknown_flag_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="unknown flag 'randomized'; did you mean 'randomised'"):
         Budget(allowed_flags=("randomized",))
+
+
+def test_attack_images_outside_the_ball_that_the_manifest_names_are_refused(fake, golden, linear):
+    farther = dataclasses.replace(golden, attacked=np.clip(golden.attacked + 0.5, 0, 1).astype(np.float32))
+    with pytest.raises(BundleError, match="moves"):
+        replay(fake(linear.logits), farther, ATTACK, Budget())
