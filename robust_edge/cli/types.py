@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,10 +12,12 @@ PATH = click.Path(path_type=Path)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
 if TYPE_CHECKING:  # generic only in newer versions of click
-    else:
-    
+    FloatType = click.ParamType[float]
+else:
+    FloatType = click.ParamType
 
-class Radius(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+
+class Radius(FloatType):
     """An ε in pixel units on [0, 1], as 0.03 or as 8/255."""
 
     name = "eps"
@@ -32,7 +34,7 @@ class Radius(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         return radius
 
 
-class Keep(click.ParamType):  # type: ignore[type-arg]
+class Keep(FloatType):
     """The fraction of prunable weights that stay."""
 
     name = "fraction"
