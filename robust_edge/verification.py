@@ -77,7 +77,8 @@ def _run_mode(
     split = evaluation_images(run, data_dir=settings.data_dir, limit=settings.limit)
     fresh = AttackSpec("pgd", attack.eps, settings.steps, 2.5 * attack.eps / settings.steps, settings.seed)
     images, labels = split.floats(slice(None)).numpy(), split.labels.numpy()
-    return surrogate(model, CheckpointOracle(run.load_model()), images, labels, fresh, budget)
+    oracle, tolerance = CheckpointOracle(run.load_model()), bundle.golden().tolerance
+    return surrogate(model, oracle, images, labels, fresh, budget, tolerance=tolerance)
 
 
 def _check_origin(bundle: Bundle, run: Run) -> None:

@@ -39,7 +39,7 @@ def write_atomic(path: Path, data: Union[bytes, str]) -> None:
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)
         raise
 
 

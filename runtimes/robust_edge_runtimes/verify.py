@@ -190,22 +190,30 @@ def surrogate(
     labels: np.ndarray,
     attack: AttackSpec,
     budget: Budget,
+    *,
+    tolerance: Optional[float] = None,
 ) -> ModeResult:
     """PGD with the artifact's scores and the checkpoint's gradients at the same points.
 
     Args:
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
+        tolerance: largest logit error, relative, of a faithful artifact on `images`; None does not compare. Unlike
+            the golden logits, these come from the checkpoint itself, which a forged bundle cannot rewrite.
     """
     if not len(images):
         raise InputError("there are no images to attack; give at least 1")
     outcome = surrogate_pgd(lambda batch: _score(model, batch), oracle, images, labels, attack)
-    clean = is_right(_score(model, images), labels)
-    reference_clean = is_right(oracle.logits_and_gradient(images, labels)[0], labels)
+    logits, expected = _score(model, images), oracle.logits_and_gradient(images, labels)[0]
+    clean, reference_clean = is_right(logits, labels), is_right(expected, labels)
     flags: Tuple[Flag, ...] = ()
+    error = relative_error(logits, expected)
+    if tolerance is not None and not error <= tolerance:
+        agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+        flags = (_not_the_checkpoint("test images", error, tolerance, agreement),)
     if outcome.zero_gradients > 0.1:
         share = f"{100 * outcome.zero_gradients:.0f}% of the gradients were zero"
-        flags = (Flag("zero_gradient", f"{share}: the attack was blind there"),)
+        flags = (*flags, Flag("zero_gradient", f"{share}: the attack was blind there"))
     return _mode_result(
         SURROGATE,
         attack,
@@ -325,11 +333,14 @@ def _artifact_flags(model: BaseRuntime, golden: Golden, parity: Parity) -> List[
     elif not relative_error(second, first) <= REPEAT_TOLERANCE:  # written so that NaN is flagged too
         flags.append(Flag("randomised", "the same images gave other logits the second time"))
     if not parity.max_logit_error <= parity.tolerance:
-        flags.append(
-            Flag(
-                "not_the_checkpoint",
-                f"logits differ from the checkpoint's by {parity.max_logit_error:.2g} (relative), tolerance "
-                f"{parity.tolerance:.2g}; classes agree on {100 * parity.argmax_agreement:.1f}%",
-            )
-        )
+        where = "golden images"
+        flags.append(_not_the_checkpoint(where, parity.max_logit_error, parity.tolerance, parity.argmax_agreement))
     return flags
+
+
+def _not_the_checkpoint(images: str, error: float, tolerance: float, agreement: float) -> Flag:
+    return Flag(
+        "not_the_checkpoint",
+        f"on the {images} logits differ from the checkpoint's by {error:.2g} (relative), tolerance {tolerance:.2g}; "
+        f"classes agree on {100 * agreement:.1f}%",
+    )

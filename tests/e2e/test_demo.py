@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from robust_edge.deployment import export_run
 from robust_edge.run import open_run
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes import open_bundle
-from robust_edge_runtimes.bundle import seal
+from robust_edge_runtimes import load, open_bundle
+from robust_edge_runtimes.bundle import seal, write_golden
 from tests.commands import run
 
 WEIGHTS = 32 * 9 + 64 * 32 * 9 + 128 * 64 * 9 + 10 * 128
@@ -72,21 +72,35 @@ def test_verify_passes_the_bundle(demo: Path) -> None:
 
 @pytest.fixture
 def exchanged(demo: Path, tmp_path: Path) -> Path:
-    """The benign network's artifact under the sparse bundle's manifest, hashes rewritten to match."""
+    """The benign network's artifact under the sparse bundle's manifest, golden logits and hashes rewritten to match."""
     benign, bundle = tmp_path / "benign", tmp_path / "exchanged"
     export_run(open_run(demo / "runs/benign-dense"), target_named("x86-cpu"), benign)
     shutil.copytree(demo / "bundles/robust-sparse", bundle)
     shutil.copy(benign / "model.onnx", bundle / "model.onnx")
-    manifest = open_bundle(demo / "bundles/robust-sparse").manifest
-    seal(bundle, dataclasses.replace(manifest, sparsity=open_bundle(benign).manifest.sparsity))
+    sparse = open_bundle(demo / "bundles/robust-sparse")
+    golden = sparse.golden()
+    with load(benign) as model:
+        answers = {f"{name}_logits": model.infer(getattr(golden, name)) for name in ("clean", "attacked")}
+    write_golden(bundle / "golden.npz", dataclasses.replace(golden, **answers))
+    seal(bundle, dataclasses.replace(sparse.manifest, sparsity=open_bundle(benign).manifest.sparsity))
     return bundle
 
 
 def test_verify_fails_an_exchanged_artifact(demo: Path, exchanged: Path) -> None:
     source = demo / "runs/robust-sparse"
     done = run("robust-edge", "verify", exchanged, "--against", source, "--json", expect=1)
-    assert any(reason.startswith("robust_drop") for reason in json.loads(done.stdout)["reasons"])
-    run("robust-edge-device", "verify", exchanged, expect=1)
+    verdict = json.loads(done.stdout)
+    assert any(reason.startswith("not_the_checkpoint: on the test images") for reason in verdict["reasons"])
+    surrogate = next(mode for mode in verdict["modes"] if mode["mode"] == "surrogate")
+    assert surrogate["robust_drop"]["points"] > 1
+
+
+def test_verify_on_the_device_fails_an_exchanged_artifact(demo: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo / "bundles/robust-sparse", bundle)
+    shutil.copy(demo / "bundles/robust-dense/model.onnx", bundle / "model.onnx")
+    seal(bundle, open_bundle(demo / "bundles/robust-sparse").manifest)
+    run("robust-edge-device", "verify", bundle, expect=1)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.npz", "run.py", "labels.txt", "SHA256SUMS"])

@@ -1,6 +1,7 @@
 """Runs small enough to train in a second, shared by everything that only reads them."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -106,6 +107,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
             text=True,
             cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # a test run in the background inherits an ignored SIGINT, which Python would go on ignoring
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process

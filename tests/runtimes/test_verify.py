@@ -360,3 +360,13 @@ def test_attack_images_outside_the_ball_that_the_manifest_names_are_refused(fake
     farther = dataclasses.replace(golden, attacked=np.clip(golden.attacked + 0.5, 0, 1).astype(np.float32))
     with pytest.raises(BundleError, match="moves"):
         replay(fake(linear.logits), farther, ATTACK, Budget())
+
+
+def test_a_forged_bundle_cannot_vouch_for_another_network(fake, golden, linear):
+    """Its golden logits may agree with the artifact; the checkpoint's own on fresh images do not."""
+    other = fake(lambda images: 2 * linear.logits(images))
+    plain = surrogate(other, linear, golden.clean, golden.labels, ATTACK, WIDE)
+    compared = surrogate(other, linear, golden.clean, golden.labels, ATTACK, WIDE, tolerance=1e-3)
+    same = surrogate(fake(), linear, golden.clean, golden.labels, ATTACK, WIDE, tolerance=1e-3)
+    assert [flag.name for flag in compared.flags] == ["not_the_checkpoint"]
+    assert plain.flags == same.flags == ()
