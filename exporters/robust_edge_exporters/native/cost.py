@@ -1,0 +1,33 @@
+"""The cost model: which kernel and which layout a layer gets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import ir
+
+DENSE_DENSITY = 0.45  # above it the dense kernel's reuse of loaded pixels wins
+DENSE_CHANNELS = 6  # output channels of the dense register tile
+
+
+def density(weight: ir.Array) -> float:
+    """Fraction of weights that are not zero."""
+    return float(np.count_nonzero(weight)) / weight.size
+
+
+def convolution_is_sparse(op: ir.Conv, output: ir.Shape) -> bool:
+    """Sparse below a density; always where a group has too few channels to fill the dense tile."""
+    return op.weight.shape[0] // op.groups < DENSE_CHANNELS // 2 or density(op.weight) < DENSE_DENSITY
+
+
+def linear_is_sparse(op: ir.Linear) -> bool:
+    """Sparse where an indexed product costs less than streaming the row (and the index fits 16 bits)."""
+    return op.weight.shape[1] <= 65536 and density(op.weight) < 0.25
+
+
+def reads_in_place(op: ir.Conv, output: ir.Shape) -> bool:
+    """1x1 convolutions of large planes read their input where it lies if each pixel is used a few times only."""
+    window = op.window
+    plain = window.kernel == (1, 1) and window.strides == (1, 1) and window.pads == (0, 0, 0, 0)
+    uses = density(op.weight) * op.weight.shape[0] / op.groups
+    return plain and output.pixels > 128 and uses < 8

@@ -1,0 +1,149 @@
+static void run_rounds(re_context *c, int thread) {
+    struct job j;
+    j.context = c;
+    j.in = c->in;
+    j.out = c->out;
+    j.thread = thread;
+    j.threads = c->crew.threads;
+    for (int left = c->images; left > 0; left -= j.images) {
+        j.images = left < IMAGES_MAX ? left : IMAGES_MAX;
+        network(&j);
+        j.in += (size_t)j.images * RE_INPUT_CHANNELS * RE_INPUT_HEIGHT * RE_INPUT_WIDTH;
+        j.out += (size_t)j.images * RE_OUTPUTS;
+    }
+}
+
+static void *work(void *argument) {
+    struct seat seat = *(struct seat *)argument;
+    struct crew *crew = &seat.context->crew;
+    unsigned round = 0;
+    for (;;) {
+        if (!changed_while_spinning(&crew->round, round)) {
+            pthread_mutex_lock(&crew->lock);
+            while (crew->round == round)
+                pthread_cond_wait(&crew->wake, &crew->lock);
+            pthread_mutex_unlock(&crew->lock);
+        }
+        round++;
+        if (crew->stop)
+            return NULL;
+        run_rounds(seat.context, seat.thread);
+    }
+}
+
+static void start_round(struct crew *crew) {
+    pthread_mutex_lock(&crew->lock);
+    WRITE(crew->round, crew->round + 1);
+    pthread_cond_broadcast(&crew->wake);
+    pthread_mutex_unlock(&crew->lock);
+}
+
+/* Fewer workers than asked for, if the system grants no more. */
+static void start_crew(re_context *c, int threads) {
+    struct crew *crew = &c->crew;
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->wake, NULL);
+    pthread_cond_init(&crew->met, NULL);
+    for (int t = 1; t < threads; t++) {
+        c->seats[t].context = c;
+        c->seats[t].thread = t;
+        if (pthread_create(&crew->worker[t], NULL, work, &c->seats[t]))
+            break;
+        crew->started++;
+    }
+    crew->threads = crew->started + 1;
+}
+
+static size_t arena_bytes(int threads) {
+    return (ARENA_FLOATS + VALUES_FLOATS + (size_t)threads * SCRATCH_FLOATS) * sizeof(float) +
+           STARTS * sizeof(uint32_t);
+}
+
+enum re_status re_check(const void *weights, size_t bytes) {
+    enum re_status status = check_header(weights, bytes);
+    if (status == RE_OK)
+        status = check_sums(weights);
+    for (size_t i = 0; status == RE_OK && i < LISTS; i++)
+        status = check_lists(weights, &all_lists[i]);
+    return status;
+}
+
+re_context *re_create(const void *weights, size_t bytes, int threads) {
+    re_context *c;
+    threads = threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : threads;
+    if ((uintptr_t)weights % 4 || re_check(weights, bytes) != RE_OK)
+        return NULL;
+    c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return NULL;
+    if (posix_memalign(&c->memory, 64, arena_bytes(threads))) {
+        free(c);
+        return NULL;
+    }
+    memset(c->memory, 0, arena_bytes(threads));
+    c->weights = weights;
+    c->arena = c->memory;
+    c->scratch = c->arena + ARENA_FLOATS;
+    c->starts = (uint32_t *)(void *)(c->scratch + (size_t)threads * SCRATCH_FLOATS);
+    c->values = VALUES_FLOATS ? (float *)(void *)(c->starts + STARTS) : NULL;
+    prepare(c);
+    start_crew(c, threads);
+    return c;
+}
+
+void re_infer(re_context *c, const float *in, float *out, int n) {
+    if (n < 1)
+        return;
+    c->in = in;
+    c->out = out;
+    c->images = n;
+    if (c->crew.threads > 1)
+        start_round(&c->crew);
+    run_rounds(c, 0);
+}
+
+size_t re_memory(const re_context *c) { return sizeof *c + arena_bytes(c->crew.threads); }
+
+void re_destroy(re_context *c) {
+    if (c == NULL)
+        return;
+    c->crew.stop = 1;
+    if (c->crew.started)
+        start_round(&c->crew);
+    for (int t = 1; t <= c->crew.started; t++)
+        pthread_join(c->crew.worker[t], NULL);
+    pthread_mutex_destroy(&c->crew.lock);
+    pthread_cond_destroy(&c->crew.wake);
+    pthread_cond_destroy(&c->crew.met);
+    free(c->memory);
+    free(c);
+}
+
+void re_shape(int shape[4]) {
+    shape[0] = RE_INPUT_CHANNELS;
+    shape[1] = RE_INPUT_HEIGHT;
+    shape[2] = RE_INPUT_WIDTH;
+    shape[3] = RE_OUTPUTS;
+}
+
+const char *re_status_text(enum re_status status) {
+    switch (status) {
+    case RE_OK:
+        return "ok";
+    case RE_TOO_SHORT:
+        return "the weights file is cut short";
+    case RE_BAD_MAGIC:
+        return "not a weights file of this engine (or of the other byte order)";
+    case RE_BAD_VERSION:
+        return "the weights file has another format version";
+    case RE_OTHER_MODEL:
+        return "the weights file belongs to another network";
+    case RE_BAD_SIZE:
+        return "the weights file has the wrong size";
+    case RE_BAD_CHECKSUM:
+        return "the weights file is damaged (checksum)";
+    case RE_BAD_CONTENT:
+        return "the weights file holds an offset or a count outside its layer";
+    }
+    return "unknown status";
+}

@@ -1,0 +1,32 @@
+/* The argument of a worker. */
+struct seat {
+    re_context *context;
+    int thread;
+};
+
+struct re_context {
+    const unsigned char *weights;
+    float *arena;
+    float *values;          /* widened values of an fp16 file, else NULL */
+    uint32_t *starts;
+    float *scratch;         /* SCRATCH_FLOATS for each thread */
+    void *memory;           /* what arena, values and scratch lie in */
+    struct crew crew;
+    struct seat seats[THREADS_MAX];
+    const float *in;
+    float *out;
+    int images;
+};
+
+static inline const float *float_section(const re_context *c, size_t at) {
+    return (const float *)(const void *)(c->weights + at);
+}
+
+static inline const uint16_t *short_section(const re_context *c, size_t at) {
+    return (const uint16_t *)(const void *)(c->weights + at);
+}
+
+/* Values of a layer: in the file, or widened at creation. */
+static inline const float *layer_values(const re_context *c, size_t at, size_t expanded) {
+    return c->values ? c->values + expanded : float_section(c, at);
+}

@@ -1,0 +1,118 @@
+/* Convolution: for each tile of output pixels and block of input channels, pack, then let a kernel add the block's
+   products to all output channels. Partial sums stay in the output tensor. */
+
+/* A register tile: up to UNITS_MAX units of pixels for a range of output channels. */
+struct strip {
+    const float *packed;    /* packed rows, at the first unit of the strip */
+    const float *values;    /* of the block */
+    const uint16_t *offsets;
+    const uint32_t *starts; /* sparse: where each output channel's list begins */
+    const float *bias;      /* first block: initial sums, else NULL */
+    float *out;             /* output channel 0 of the group, image 0 */
+    const float *residual;  /* last block: added before the activation, or NULL */
+    size_t pitch;
+    struct range channels;
+    int units, taps;        /* taps: packed rows of the block, dense only */
+    size_t at[UNITS_MAX];   /* where each unit lies in an output plane */
+    const struct activation *act; /* last block, else NULL */
+};
+
+typedef void conv_kernel(const struct strip *);
+
+static const struct activation no_activation = {LINEAR, 0, 0};
+
+static void finish(const struct strip *s, float *out) {
+    if (s->act->kind > CLAMP)
+        for (int u = 0; u < s->units; u++)
+            activate(out + s->at[u], UNIT, s->act);
+}
+
+/* What a thread does of a layer: tiles (row bands, image groups), groups, output channels of a group. */
+struct part {
+    struct range tiles, groups, channels;
+};
+
+static struct part conv_part(const struct conv *c, const struct job *j, int tiles) {
+    int per_group = c->out.channels / c->groups, aligned = c->rows * c->out.width % UNIT == 0;
+    struct part p = {{0, tiles}, {0, c->groups}, {0, per_group}};
+    if (aligned && (tiles % j->threads == 0 || tiles >= 4 * j->threads))
+        p.tiles = share(tiles, j->thread, j->threads);
+    else if (c->groups > 1)
+        p.groups = share(c->groups, j->thread, j->threads);
+    else {
+        struct range blocks = share((per_group + DENSE_CHANNELS - 1) / DENSE_CHANNELS, j->thread, j->threads);
+        p.channels.begin = blocks.begin * DENSE_CHANNELS;
+        p.channels.end = blocks.end * DENSE_CHANNELS < per_group ? blocks.end * DENSE_CHANNELS : per_group;
+    }
+    return p;
+}
+
+/* Cuts the pixels of a tile into strips of nearly equal size and runs the kernel on each. */
+static void run_strips(const struct conv *c, struct strip *s, int floats, size_t origin, conv_kernel *kernel) {
+    const float *packed = s->packed;
+    int units = (floats + UNIT - 1) / UNIT, strips = (units + UNITS_MAX - 1) / UNITS_MAX;
+    size_t image_units = c->images > 1 ? (size_t)(c->out.height * c->out.width / UNIT) : (size_t)units;
+    for (int i = 0; i < strips; i++) {
+        struct range r = share(units, i, strips);
+        s->units = r.end - r.begin;
+        s->packed = packed + (size_t)r.begin * UNIT;
+        for (int u = 0; u < s->units; u++) {
+            size_t unit = (size_t)(r.begin + u);
+            s->at[u] = origin + unit / image_units * c->out.image + unit % image_units * UNIT;
+        }
+        kernel(s);
+    }
+}
+
+static void run_tile(const struct conv *c, const struct job *j, const struct part *part, int tile,
+                     conv_kernel *kernel, int dense) {
+    re_context *ctx = j->context;
+    int bands = (c->out.height + c->rows - 1) / c->rows, first_image = tile / bands * c->images;
+    int images = j->images - first_image < c->images ? j->images - first_image : c->images;
+    int y0 = tile % bands * c->rows, rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
+    int in_group = c->in.channels / c->groups, out_group = c->out.channels / c->groups;
+    int blocks = (in_group + c->block - 1) / c->block;
+    size_t origin = (size_t)y0 * (size_t)c->out.width;
+    const float *image = ctx->arena + c->in.at + (size_t)first_image * c->in.image;
+    const float *values = layer_values(ctx, c->values, c->expanded);
+    float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
+    for (int g = part->groups.begin; g < part->groups.end; g++)
+        for (int b = 0; b < blocks; b++) {
+            int channel = b * c->block, count = in_group - channel < c->block ? in_group - channel : c->block;
+            size_t out = (size_t)first_image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch;
+            int last = b == blocks - 1;
+            struct strip s;
+            channel += g * in_group;
+            s.packed = packed;
+            if (c->copies)
+                pack_block(c, ctx->arena, image, images, channel, count, y0, rows, packed);
+            else
+                s.packed = image + (size_t)channel * (size_t)c->in.pitch + origin;
+            s.values = values;
+            s.offsets = short_section(ctx, c->offsets);
+            s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;
+            s.out = ctx->arena + c->out.at + out;
+            s.residual = last && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
+            s.pitch = (size_t)c->out.pitch;
+            s.channels = part->channels;
+            s.act = last ? &c->act : &no_activation;
+            if (dense) {
+                size_t padded = (size_t)((out_group + DENSE_CHANNELS - 1) / DENSE_CHANNELS * DENSE_CHANNELS);
+                s.taps = count * c->taps;
+                s.starts = NULL;
+                s.values += ((size_t)(g * in_group) + (size_t)(b * c->block)) * (size_t)c->taps * padded;
+            } else {
+                s.taps = 0;
+                s.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)out_group;
+            }
+            run_strips(c, &s, images * rows * c->out.width, origin, kernel);
+        }
+}
+
+static void run_conv(const struct conv *c, const struct job *j, conv_kernel *kernel, int dense) {
+    int bands = (c->out.height + c->rows - 1) / c->rows;
+    int tiles = bands * ((j->images + c->images - 1) / c->images);
+    struct part part = conv_part(c, j, tiles);
+    for (int t = part.tiles.begin; t < part.tiles.end; t++)
+        run_tile(c, j, &part, t, kernel, dense);
+}

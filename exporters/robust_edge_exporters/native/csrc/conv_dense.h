@@ -1,0 +1,49 @@
+/* Dense kernel: DENSE_CHANNELS output channels by `vectors` vectors of pixels in registers; values lie as
+   [channels / DENSE_CHANNELS][tap][DENSE_CHANNELS], padded with zeros. */
+INLINE void dense_tile(const struct strip *s, int o, int vector, const int vectors) {
+    const float *value = s->values + (size_t)o * (size_t)s->taps, *packed = s->packed + vector * LANES;
+    int channels = s->channels.end - o < DENSE_CHANNELS ? s->channels.end - o : DENSE_CHANNELS;
+    vec sum[DENSE_CHANNELS * DENSE_VECTORS];
+    UNROLL for (int v = 0; v < DENSE_CHANNELS * vectors; v++)
+        sum[v] = splat(0);
+    for (int k = 0; k < s->taps; k++, value += DENSE_CHANNELS) {
+        const float *in = packed + s->offsets[k];
+        vec x[DENSE_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++)
+            x[v] = load(in + v * LANES);
+        UNROLL for (int i = 0; i < DENSE_CHANNELS; i++) {
+            vec w = splat(value[i]);
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[i * vectors + v] += w * x[v];
+        }
+    }
+    UNROLL for (int i = 0; i < DENSE_CHANNELS; i++) {
+        if (i >= channels)
+            break;
+        size_t plane = (size_t)(o + i) * s->pitch;
+        UNROLL for (int v = 0; v < vectors; v++) {
+            size_t at = plane + s->at[(vector + v) / UNIT_VECTORS] + (size_t)((vector + v) % UNIT_VECTORS * LANES);
+            vec y = sum[i * vectors + v] + (s->bias ? splat(s->bias[o + i]) : load(s->out + at));
+            if (s->residual)
+                y += load(s->residual + at);
+            if (s->act->kind == CLAMP)
+                y = clamp(y, s->act->lo, s->act->hi);
+            store(s->out + at, y);
+        }
+    }
+}
+
+static void dense_kernel(const struct strip *s) {
+    int vectors = s->units * UNIT_VECTORS;
+    for (int o = s->channels.begin; o < s->channels.end; o += DENSE_CHANNELS) {
+        int v = 0;
+        for (; v + DENSE_VECTORS <= vectors; v += DENSE_VECTORS)
+            dense_tile(s, o, v, DENSE_VECTORS);
+        for (; v < vectors; v++)
+            dense_tile(s, o, v, 1);
+    }
+    for (int o = s->channels.begin; o < s->channels.end; o++)
+        finish(s, s->out + (size_t)o * s->pitch);
+}
+
+static void conv_dense(const struct job *j, const struct conv *c) { run_conv(c, j, dense_kernel, 1); }

@@ -1,0 +1,10 @@
+static void map_mul(const struct job *j, const struct map *m) {
+    struct range channels = share(m->out.channels, j->thread, j->threads);
+    for (int g = 0; g < j->images; g++)
+        for (int c = channels.begin; c < channels.end; c++) {
+            struct planes p = map_planes(j, m, g, c);
+            for (int i = 0; i < m->out.pitch; i++)
+                p.out[i] = p.in[i] * (m->broadcast ? *p.second : p.second[i]);
+            activate(p.out, m->out.pitch, &m->act);
+        }
+}

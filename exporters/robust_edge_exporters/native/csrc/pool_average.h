@@ -1,0 +1,15 @@
+static float window_average(const struct pool *p, const float *plane, struct window w) {
+    float sum = 0;
+    int count = 0;
+    for (int ky = 0; ky < p->kernel_y; ky++)
+        for (int kx = 0; kx < p->kernel_x; kx++) {
+            int y = w.y0 + ky * p->dilation_y, x = w.x0 + kx * p->dilation_x;
+            int inside = y >= 0 && y < p->in.height && x >= 0 && x < p->in.width;
+            if (inside)
+                sum += plane[y * p->in.width + x];
+            count += inside || (p->count_padding && y < p->in.height + p->bottom && x < p->in.width + p->right);
+        }
+    return count ? sum / (float)count : 0;
+}
+
+static void pool_average(const struct job *j, const struct pool *p) { pool_planes(j, p, window_average); }

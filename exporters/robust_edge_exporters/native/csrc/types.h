@@ -1,0 +1,86 @@
+/* What an operator knows about itself; the tables at the end of the file are of these types. */
+enum activation_kind { LINEAR, CLAMP, LEAKY_RELU, SIGMOID, HARD_SWISH };
+
+struct activation {
+    enum activation_kind kind;
+    float lo, hi; /* CLAMP: the interval; LEAKY_RELU: lo is the slope */
+};
+
+/* (channels, height, width) of one image in the arena; planes start `pitch` floats apart, images `image`. */
+struct tensor {
+    size_t at; /* float offset in the arena */
+    int channels, height, width, pitch;
+    size_t image;
+};
+
+#define DENSE_CHANNELS 6 /* output channels of a dense register tile; the values are laid out by it */
+#define NO_TENSOR ((size_t)-1)
+
+/* A packed copy of an input plane holds, for output pixel (y, x), input pixel (y * stride + dy, x * stride + dx). */
+struct shift {
+    int dy, dx;
+};
+
+struct conv {
+    struct tensor in, out;
+    size_t residual; /* arena offset of a tensor laid out like out, or NO_TENSOR */
+    int groups, stride_y, stride_x;
+    int block;              /* input channels of a group packed at a time */
+    int rows, extra_rows;   /* output rows of a tile; rows a copy holds beyond them */
+    int images;             /* images of a tile */
+    int taps;               /* kernel height * width */
+    int copies;             /* packed copies of a plane; 0: read in place */
+    int copy_floats;        /* from one copy to the next */
+    int whole;              /* a copy is a whole shifted plane: masks cover rows too */
+    const struct shift *shifts;
+    size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: strided packing */
+    size_t values, offsets, counts, bias; /* byte offsets in the weights file */
+    size_t nonzeros;        /* values (dense: with padding) */
+    size_t starts;          /* index of the first of groups * blocks * channels + 1 list starts in the context */
+    size_t expanded;        /* index of its values among the widened ones (fp16 files) */
+    struct activation act;
+};
+
+struct linear {
+    size_t in, out; /* contiguous vectors in the arena */
+    size_t in_image, out_image;
+    int inputs, outputs;
+    size_t values, offsets, counts, bias, nonzeros, starts, expanded;
+    struct activation act;
+};
+
+struct pool {
+    struct tensor in, out;
+    int kernel_y, kernel_x, stride_y, stride_x, top, left, dilation_y, dilation_x;
+    int count_padding; /* average: padding counts as pixels (ONNX count_include_pad) */
+    int bottom, right; /* padding that counts */
+    struct activation act;
+};
+
+struct map { /* element-wise: one input, or two; scale and shift by channel */
+    struct tensor in, out;
+    struct tensor second;
+    int broadcast; /* second holds one value per channel */
+    const float *scale, *shift;
+    struct activation act;
+};
+
+/* What a thread is told about a pass: at most IMAGES_MAX images. */
+struct job {
+    re_context *context;
+    const float *in;
+    float *out;
+    int images, thread, threads;
+};
+
+struct range {
+    int begin, end;
+};
+
+/* The share of `count` items of part `part` of `parts`. */
+static inline struct range share(int count, int part, int parts) {
+    struct range r;
+    r.begin = (int)((long)count * part / parts);
+    r.end = (int)((long)count * (part + 1) / parts);
+    return r;
+}

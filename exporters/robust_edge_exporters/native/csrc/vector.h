@@ -1,0 +1,75 @@
+/* Vectors: one source for AVX-512, AVX2, SSE and NEON through GCC/Clang vector extensions, else scalars.
+   A unit is 16 floats; planes, tiles and packed rows are whole units, so that a layout fits every machine. */
+#define UNIT 16
+
+#if defined(__GNUC__) && !defined(RE_SCALAR)
+#if defined(__AVX512F__)
+#define LANES 16
+#define UNITS_MAX 16 /* accumulators of a sparse register tile, in units */
+#define DENSE_VECTORS 4
+#elif defined(__AVX__)
+#define LANES 8
+#define UNITS_MAX 6
+#define DENSE_VECTORS 2
+#elif defined(__aarch64__)
+#define LANES 4
+#define UNITS_MAX 6
+#define DENSE_VECTORS 4
+#else
+#define LANES 4
+#define UNITS_MAX 3
+#define DENSE_VECTORS 2
+#endif
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+#else
+#define LANES 1
+#define UNITS_MAX 1
+#define DENSE_VECTORS 2
+typedef float vec;
+typedef uint32_t bits;
+#define INLINE static inline
+#define UNROLL
+#endif
+
+#define UNIT_VECTORS (UNIT / LANES)
+
+INLINE vec load(const float *p) {
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
+
+INLINE vec splat(float x) {
+    vec v = {0};
+    return v + x;
+}
+
+INLINE vec masked(vec v, const uint32_t *mask) {
+    bits m, b;
+    memcpy(&m, mask, sizeof m);
+    memcpy(&b, &v, sizeof b);
+    b &= m;
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
+
+/* min(max(v, lo), hi), a NaN stays */
+INLINE vec clamp(vec v, float lo, float hi) {
+    float x[LANES];
+    memcpy(x, &v, sizeof x);
+    for (int i = 0; i < LANES; i++) {
+        x[i] = x[i] < lo ? lo : x[i];
+        x[i] = x[i] > hi ? hi : x[i];
+    }
+    memcpy(&v, x, sizeof v);
+    return v;
+}

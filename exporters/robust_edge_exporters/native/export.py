@@ -1,0 +1,139 @@
+"""export_native: an ONNX file to a directory of C sources and a weights file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from . import ir
+from .emit import emit_model, source
+from .importer import import_onnx
+from .passes import optimise
+from .plan import Layer, Options, Plan, Tensor, make_plan
+from .weights import Sections, pack
+
+VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
+VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What the manifest says of a convolution or matrix: how it runs, what is left of it."""
+
+    name: str
+    operator: str
+    kernel: str
+    nonzeros: int
+    weights: int
+    macs: int
+    dense_macs: int
+
+
+@dataclass(frozen=True)
+class NativeExport:
+    """Files of an export and what is in them; sizes in bytes, MACs for one image."""
+
+    directory: Path
+    files: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    outputs: int
+    layers: tuple[LayerReport, ...]
+    weights: str
+    weights_bytes: int
+    memory_bytes: int
+
+    @property
+    def nonzeros(self) -> int:
+        """Non-zero weights over all layers."""
+        return sum(layer.nonzeros for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds with non-zero weights, for one image."""
+        return sum(layer.macs for layer in self.layers)
+
+
+def export_native(
+    onnx_path: Path,
+    out_dir: Path,
+    *,
+    weights: Literal["fp32", "fp16"] = "fp32",
+    options: Options | None = None,
+) -> NativeExport:
+    """Writes model.c, model.h, weights.bin, a Makefile and the bench and predict programs.
+
+    Args:
+        onnx_path: a classifier with one input (N, C, H, W) and one output (N, K).
+        out_dir: created if missing; files of the same names are replaced.
+        weights: how values are stored; fp16 is widened when the file is opened.
+        options: images in a pass, cache size, a kernel forced on every layer.
+
+    Raises:
+        ExportError: the network has an operator that the engine does not run.
+        ValueError: `weights` is neither fp32 nor fp16.
+    """
+    if weights not in VALUE_TYPES:
+        raise ValueError(f"weights {weights!r}: choose fp32 or fp16")
+    plan = make_plan(optimise(import_onnx(onnx_path)), options or Options())
+    value_type = VALUE_TYPES[weights]
+    model = model_number(onnx_path, weights, plan.options)
+    data, sections = pack(plan, value_type, model)
+    code = emit_model(
+        plan, sections, model=model, size=len(data), value_bytes=np.dtype(value_type).itemsize, title=onnx_path.name
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    texts = {"model.c": code, "model.h": header(plan)} | {name: source(name) for name in VERBATIM}
+    for name, text in texts.items():
+        (out_dir / name).write_text(text, encoding="utf-8")
+    (out_dir / "weights.bin").write_bytes(data)
+    return NativeExport(
+        out_dir,
+        (*texts, "weights.bin"),
+        (plan.input.channels, plan.input.height, plan.input.width),
+        outputs(plan.output),
+        tuple(report(layer, sections[index]) for index, layer in enumerate(plan.layers) if index in sections),
+        weights,
+        len(data),
+        4 * (plan.arena_floats + plan.scratch_floats),
+    )
+
+
+def model_number(onnx_path: Path, weights: str, options: Options) -> int:
+    """64 bits that code and weights file of one export share."""
+    digest = hashlib.sha256(onnx_path.read_bytes())
+    digest.update(f"{weights} {options}".encode())
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def outputs(tensor: Tensor) -> int:
+    """Values that the network computes for an image."""
+    return tensor.channels * tensor.height * tensor.width
+
+
+def header(plan: Plan) -> str:
+    """Text of model.h."""
+    text = source("model.h")
+    sizes = {
+        "CHANNELS": plan.input.channels,
+        "HEIGHT": plan.input.height,
+        "WIDTH": plan.input.width,
+        "OUTPUTS": outputs(plan.output),
+    }
+    for name, size in sizes.items():
+        text = text.replace(f"@{name}@", str(size))
+    return text
+
+
+def report(layer: Layer, sections: Sections) -> LayerReport:
+    """The manifest's row of a weighted layer."""
+    op = layer.op
+    assert isinstance(op, ir.Conv | ir.Linear) and layer.kernel is not None
+    kept, total = int(np.count_nonzero(op.weight)), int(op.weight.size)
+    pixels = layer.output.height * layer.output.width if isinstance(op, ir.Conv) else 1
+    return LayerReport(
+        op.name, type(op).__name__, layer.kernel.value, kept, total, kept * pixels, total * pixels
+    )

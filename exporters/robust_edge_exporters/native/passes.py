@@ -1,0 +1,94 @@
+"""Graph to graph: fold constants into weights, fuse what can run inside another operator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from . import ir
+
+
+def optimise(graph: ir.Graph) -> ir.Graph:
+    """All passes, in the order in which they feed each other."""
+    for one in (drop_dead, merge_affines, fold_affines, fuse_activations, fuse_residuals, fuse_activations, drop_dead):
+        graph = one(graph)
+    return graph
+
+
+def only_reader(graph: ir.Graph, name: str) -> ir.Op | None:
+    """The operator that alone reads tensor `name`."""
+    readers = graph.readers().get(name, [])
+    return graph.ops[readers[0]] if len(readers) == 1 and readers[0] >= 0 else None
+
+
+def substitute(graph: ir.Graph, changes: dict[str, ir.Op | None]) -> ir.Graph:
+    """Replaces (None: removes) the operators that write the named tensors."""
+    ops = [changes.get(op.output, op) for op in graph.ops]
+    return graph.with_ops([op for op in ops if op is not None])
+
+
+def drop_dead(graph: ir.Graph) -> ir.Graph:
+    """Removes operators whose result nobody reads."""
+    alive, kept = {graph.output}, []
+    for op in reversed(graph.ops):
+        if op.output in alive:
+            alive.update(ir.reads(op))
+            kept.append(op)
+    return graph.with_ops(kept[::-1])
+
+
+def merge_affines(graph: ir.Graph) -> ir.Graph:
+    """Affine after affine is one affine: (x - mean) / std."""
+    for op in graph.ops:
+        after = only_reader(graph, op.output)
+        if isinstance(op, ir.Affine) and isinstance(after, ir.Affine):
+            merged = replace(
+                after, inputs=op.inputs, scale=op.scale * after.scale, shift=op.shift * after.scale + after.shift
+            )
+            return merge_affines(substitute(graph, {op.output: None, after.output: merged}))
+    return graph
+
+
+def fold_affines(graph: ir.Graph) -> ir.Graph:
+    """Batch normalisation behind a convolution or a matrix goes into its weights."""
+    for op in graph.ops:
+        after = only_reader(graph, op.output)
+        if isinstance(op, ir.Conv | ir.Linear) and isinstance(after, ir.Affine):
+            scale = after.scale.reshape((-1,) + (1,) * (op.weight.ndim - 1))
+            folded = replace(
+                op,
+                output=after.output,
+                weight=np.ascontiguousarray(op.weight * scale),
+                bias=op.bias * after.scale + after.shift,
+            )
+            return fold_affines(substitute(graph, {op.output: folded, after.output: None}))
+    return graph
+
+
+def fuse_activations(graph: ir.Graph) -> ir.Graph:
+    """An activation behind an operator that has none becomes part of it."""
+    for op in graph.ops:
+        after = only_reader(graph, op.output)
+        fusable = not isinstance(op, ir.Concat | ir.Flatten) and op.act == ir.NONE
+        if fusable and isinstance(after, ir.Activate):
+            fused = replace(op, output=after.output, act=after.act)
+            return fuse_activations(substitute(graph, {op.output: fused, after.output: None}))
+    return graph
+
+
+def fuse_residuals(graph: ir.Graph) -> ir.Graph:
+    """conv + tensor, with the tensor computed earlier, is one convolution that adds before its activation."""
+    written = {op.output: index for index, op in enumerate(graph.ops)}
+    written[graph.input] = -1
+    for op in graph.ops:
+        if not isinstance(op, ir.Add) or graph.shapes[op.inputs[0]] != graph.shapes[op.inputs[1]]:
+            continue
+        late, early = sorted(op.inputs, key=lambda name: -written[name])
+        conv = graph.ops[written[late]] if written[late] >= 0 else None
+        fits = isinstance(conv, ir.Conv) and conv.act == ir.NONE and conv.residual is None
+        if fits and late != early and only_reader(graph, late) is op:
+            assert isinstance(conv, ir.Conv)
+            fused = replace(conv, output=op.output, residual=early, act=op.act)
+            return fuse_residuals(substitute(graph, {late: fused, op.output: None}))
+    return graph

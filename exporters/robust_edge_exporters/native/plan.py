@@ -1,0 +1,160 @@
+"""Graph to plan: where each tensor lies in the arena, and how each operator runs."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import cost, ir
+from .tiling import UNIT, Tiling, tile_convolution, whole_units
+
+GUARD = 1024  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
+
+
+class Kernel(enum.Enum):
+    """Which loop computes a layer's products."""
+
+    SPARSE = "sparse"
+    DENSE = "dense"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the caller of the export decides."""
+
+    images: int = 4
+    l1_bytes: int = 32 * 1024
+    kernel: Kernel | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.l1_bytes < 4096:
+            raise ValueError(f"images {self.images} must be at least 1, l1_bytes {self.l1_bytes} at least 4096")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One image's tensor in the arena, in floats; images lie `image` floats apart."""
+
+    at: int
+    channels: int
+    height: int
+    width: int
+    pitch: int
+
+    @property
+    def image(self) -> int:
+        """Floats of one image."""
+        return whole_units(self.channels * self.pitch)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator with its tensors; convolutions and matrices also have a kernel, convolutions a tiling."""
+
+    op: ir.Op
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    kernel: Kernel | None = None
+    tiling: Tiling | None = None
+    residual: Tensor | None = None
+    flat: bool = False  # the result is a vector of features
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the packer and the emitter need."""
+
+    options: Options
+    input: Tensor
+    output: Tensor
+    normalise: ir.Affine | None  # applied while the input is read
+    layers: tuple[Layer, ...]
+    arena_floats: int
+    scratch_floats: int
+
+
+def make_plan(graph: ir.Graph, options: Options) -> Plan:
+    """Places tensors and chooses kernels; see `Options`."""
+    first = graph.ops[0] if graph.ops else None
+    normalise = first if isinstance(first, ir.Affine) and len(graph.readers()[graph.input]) == 1 else None
+    if normalise is not None:
+        graph = replace(graph, input=normalise.output, ops=graph.ops[1:])
+    tensors, arena = place(graph, options.images)
+    layers = tuple(make_layer(op, graph, tensors, options) for op in graph.ops)
+    packed = [layer.tiling.packed_floats for layer in layers if layer.tiling]
+    return Plan(
+        options,
+        tensors[graph.input],
+        tensors[graph.output],
+        normalise,
+        layers,
+        arena,
+        whole_units(max(packed, default=0)) + 2 * UNIT,
+    )
+
+
+def layout(shape: ir.Shape) -> Tensor:
+    """A tensor of `shape`, not yet placed. Planes of whole cache-set periods are skewed by a line."""
+    if shape.flat:
+        return Tensor(0, 1, 1, shape.channels, whole_units(shape.channels))
+    pitch = whole_units(shape.pixels)
+    return Tensor(0, shape.channels, shape.height, shape.width, pitch + UNIT * (pitch % 256 == 0))
+
+
+def lifetimes(graph: ir.Graph) -> Iterator[tuple[str, int, int]]:
+    """Tensor names with the indices of the first and the last operator that need them."""
+    last = {graph.input: -1}
+    for index, op in enumerate(graph.ops):
+        last.update(dict.fromkeys((*ir.reads(op), op.output), index))
+    last[graph.output] = len(graph.ops)
+    yield graph.input, -1, last[graph.input]
+    for index, op in enumerate(graph.ops):
+        yield op.output, index, last[op.output]
+
+
+def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
+    """First fit: each tensor at the lowest address free over its whole life."""
+    placed: list[tuple[int, int, int, int]] = []  # address, end, first, last
+    tensors = {}
+    for name, first, last in lifetimes(graph):
+        tensor = layout(graph.shapes[name])
+        size, at = tensor.image * images, GUARD
+        for begin, end, born, dead in sorted(placed):
+            overlap = born <= last and first <= dead
+            if overlap and begin < at + size and at < end:
+                at = end
+        placed.append((at, at + size, first, last))
+        tensors[name] = Tensor(at, tensor.channels, tensor.height, tensor.width, tensor.pitch)
+    return tensors, max(end for _, end, _, _ in placed) + GUARD
+
+
+def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: Options) -> Layer:
+    """Chooses kernel and tiling of one operator."""
+    inputs = tuple(tensors[name] for name in op.inputs)
+    output = tensors[op.output]
+    if isinstance(op, ir.Linear):
+        kernel = Kernel.SPARSE if cost.linear_is_sparse(op) else Kernel.DENSE
+        return Layer(op, inputs, output, options.kernel or kernel, flat=True)
+    if not isinstance(op, ir.Conv):
+        return Layer(op, inputs, output, flat=graph.shapes[op.output].flat)
+    source, target = graph.shapes[op.inputs[0]], graph.shapes[op.output]
+    tiling = tile_convolution(
+        op,
+        source,
+        target,
+        inputs[0].pitch,
+        images=options.images,
+        l1_floats=options.l1_bytes // 4,
+        in_place=cost.reads_in_place(op, target),
+    )
+    kernel = Kernel.SPARSE if cost.convolution_is_sparse(op, target) else Kernel.DENSE
+    residual = tensors[op.residual] if op.residual else None
+    return Layer(op, inputs, output, options.kernel or kernel, tiling, residual)
+
+
+def nonzeros(op: ir.Conv | ir.Linear) -> int:
+    """Weights that are not zero."""
+    return int(np.count_nonzero(op.weight))

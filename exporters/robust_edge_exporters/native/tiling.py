@@ -1,0 +1,117 @@
+"""How a convolution walks its planes: tiles of output pixels, packed copies of input rows, channel blocks.
+
+A packed copy is the input plane moved by (dy, dx) and thinned by the stride, so that every kernel tap reads whole
+units at one constant 16-bit offset. Small planes get one copy per tap (nothing is misaligned); larger ones one copy
+per kernel column and stride phase, in which a kernel row is a shift by whole output rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import ir
+from .errors import ExportError
+
+UNIT = 16  # floats; the C side's UNIT
+TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
+SMALL_PLANE = 100  # pixels up to which each tap has its own copy
+OFFSETS = 65536  # what 16 bits address
+
+
+def whole_units(floats: int) -> int:
+    """`floats` rounded up to units."""
+    return -(-floats // UNIT) * UNIT
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Numbers of one convolution's loops; the C struct conv holds the same."""
+
+    rows: int
+    extra_rows: int
+    images: int
+    block: int
+    shifts: tuple[tuple[int, int], ...]
+    copy_floats: int
+    whole: bool
+    masked: bool
+    tap_offsets: tuple[int, ...]
+    channel_floats: int
+
+    @property
+    def packed_floats(self) -> int:
+        """Floats that a block takes when packed, 0 when read in place."""
+        return self.block * self.channel_floats if self.shifts else 0
+
+    def limit(self, channels: int) -> int:
+        """Highest offset of a list over `channels` packed channels."""
+        return (channels - 1) * self.channel_floats + max(self.tap_offsets)
+
+
+def tile_convolution(
+    op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *, images: int, l1_floats: int, in_place: bool
+) -> Tiling:
+    """Tiling of `op` for input planes `pitch` floats apart.
+
+    Args:
+        op: the convolution.
+        source: its input shape.
+        output: its output shape.
+        pitch: floats between input planes.
+        images: most images in a pass.
+        l1_floats: packed floats that stay in the first-level cache.
+        in_place: read a 1x1 convolution's input where it lies.
+
+    Raises:
+        ExportError: the plane is too wide for 16-bit offsets.
+    """
+    rows = tile_rows(output)
+    whole = rows == output.height
+    many = min(images, TILE_FLOATS // output.pixels) if whole and output.pixels % UNIT == 0 else 1
+    per_group = source.channels // op.groups
+    if in_place:
+        block = max(1, min(per_group, l1_floats // (rows * output.width), OFFSETS // pitch))
+        return Tiling(rows, 0, 1, block, (), 0, False, False, (0,), pitch)
+    same = op.window.strides == (1, 1) and output.width == source.width
+    each_tap = whole and (many > 1 or output.pixels <= SMALL_PLANE)
+    many = many if each_tap else 1
+    shifts, moved = copies(op.window, each_tap=each_tap)
+    extra = max(row for _, row in moved)
+    floats = whole_units(((rows + extra) * output.width) * many)
+    offsets = tuple(copy * floats + row * output.width for copy, row in moved)
+    channel = len(shifts) * floats
+    if max(offsets) >= OFFSETS:
+        raise ExportError(f"Conv at node '{op.name}': rows of {output.width} pixels are too wide for the sparse engine")
+    block = max(1, min(per_group, l1_floats // channel, OFFSETS // channel))
+    return Tiling(
+        rows, extra, many, block, shifts, floats,
+        whole=each_tap, masked=same and (not each_tap or output.height == source.height),
+        tap_offsets=offsets, channel_floats=channel,
+    )  # fmt: skip
+
+
+def tile_rows(output: ir.Shape) -> int:
+    """Output rows of a tile: about TILE_FLOATS pixels, in whole units unless a row is too long for that."""
+    if output.pixels <= TILE_FLOATS:
+        return output.height
+    step = UNIT // math.gcd(UNIT, output.width)
+    if step * output.width > 4 * TILE_FLOATS:
+        return 1
+    most = max(step, TILE_FLOATS // output.width // step * step)
+    tiles = -(-output.height // most)
+    return min(output.height, -(-(-(-output.height // tiles)) // step) * step)
+
+
+def copies(window: ir.Window, *, each_tap: bool) -> tuple[tuple[tuple[int, int], ...], list[tuple[int, int]]]:
+    """Packed copies (dy, dx), and for each tap its copy and the rows it is moved by within it."""
+    found: dict[tuple[int, int], int] = {}
+    moved = []
+    for ky in range(window.kernel[0]):
+        for kx in range(window.kernel[1]):
+            down, phase = divmod(ky * window.dilations[0], window.strides[0])
+            if each_tap:
+                down, phase = 0, ky * window.dilations[0]
+            shift = (phase - window.pads[0], kx * window.dilations[1] - window.pads[1])
+            moved.append((found.setdefault(shift, len(found)), down))
+    return tuple(found), moved
