@@ -39,7 +39,7 @@ class Tables:
         """Adds a table entry and the operator that reads it."""
         body = ", ".join(f".{key} = {value}" for key, value in fields.items())
         self.lines.append(f"static const struct {kind} {name} = {{{body}}};")
-        self.calls.append(f"    {function}(j, &{name});\n    barrier(crew);")
+        self.calls.append(f"    {function}(j, &{name});\n    end_operator(crew, j->thread, {len(self.calls)});")
 
 
 def number(value: float) -> str:
@@ -85,8 +85,9 @@ def emit_model(plan: Plan, sections: dict[int, Sections], *, model: int, size: i
         "ARENA_FLOATS": f"((size_t){tables.arena})",
         "SCRATCH_FLOATS": f"((size_t){plan.scratch_floats})",
         "VALUES_FLOATS": f"((size_t){tables.values})",
-        "STARTS": f"((size_t){tables.starts})",
-        "LISTS": f"((size_t){len(tables.lists)})",
+        "STARTS": f"((size_t){tables.starts + 1})",
+        "LISTS": f"((size_t){len(tables.lists) + 1})",  # and a harmless one: no empty array, no loop of length zero
+        "OPERATORS": len(tables.calls),
     }
     return "\n".join(assemble(tables, sizes, title))
 
@@ -106,9 +107,9 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
         yield "\n" + source(f"{name}.h").rstrip()
     yield ""
     yield from tables.lines
-    yield "\nstatic const struct lists all_lists[LISTS + 1] = {"
+    yield "\nstatic const struct lists all_lists[LISTS] = {"
     yield from tables.lists
-    yield "    {0, 0, 0, 0, 0, 0, 0, 1, 1},\n};\n"
+    yield f"    {{0, 0, 0, {tables.starts}, 0, 0, 0, 1, 1}},\n}};\n"
     yield "/* What create computes from the weights file. */\nstatic void prepare(re_context *c) {"
     yield "    for (size_t i = 0; i < LISTS; i++)\n        read_starts(c->weights, &all_lists[i], c->starts);"
     if tables.widened:

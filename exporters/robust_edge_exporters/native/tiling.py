@@ -15,6 +15,7 @@ from .errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
+SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 OFFSETS = 65536  # what 16 bits address
 
@@ -42,7 +43,7 @@ class Tiling:
     @property
     def packed_floats(self) -> int:
         """Floats that a block takes when packed, 0 when read in place."""
-        return self.block * self.channel_floats if self.shifts else 0
+        return self.images * self.block * self.channel_floats if self.shifts else 0
 
     def limit(self, channels: int) -> int:
         """Highest offset of a list over `channels` packed channels."""
@@ -68,7 +69,7 @@ def tile_convolution(
     """
     rows = tile_rows(output)
     whole = rows == output.height
-    many = min(images, TILE_FLOATS // output.pixels) if whole and output.pixels % UNIT == 0 else 1
+    many = max(1, min(images, SHARED_FLOATS // output.pixels)) if whole and output.pixels % UNIT == 0 else 1
     per_group = source.channels // op.groups
     if in_place:
         block = max(1, min(per_group, l1_floats // (rows * output.width), OFFSETS // pitch))
@@ -78,7 +79,7 @@ def tile_convolution(
     many = many if each_tap else 1
     shifts, moved = copies(op.window, each_tap=each_tap)
     extra = max(row for _, row in moved)
-    floats = whole_units(((rows + extra) * output.width) * many)
+    floats = whole_units((rows + extra) * output.width)
     offsets = tuple(copy * floats + row * output.width for copy, row in moved)
     channel = len(shifts) * floats
     if max(offsets) >= OFFSETS:

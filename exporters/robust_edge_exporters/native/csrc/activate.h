@@ -5,7 +5,7 @@ static void activate(float *x, int floats, const struct activation *a) {
         break;
     case CLAMP:
         for (int i = 0; i < floats; i += LANES)
-            store(x + i, clamp(load(x + i), a->lo, a->hi));
+            store(x + i, clamp(load(x + i), splat(a->lo), splat(a->hi)));
         break;
     case LEAKY_RELU:
         for (int i = 0; i < floats; i++)

@@ -12,6 +12,7 @@ struct strip {
     const float *residual;  /* last block: added before the activation, or NULL */
     size_t pitch;
     struct range channels;
+    int scale;              /* images of the tile: an offset counts one image's floats */
     int units, taps;        /* taps: packed rows of the block, dense only */
     size_t at[UNITS_MAX];   /* where each unit lies in an output plane */
     const struct activation *act; /* last block, else NULL */
@@ -20,12 +21,6 @@ struct strip {
 typedef void conv_kernel(const struct strip *);
 
 static const struct activation no_activation = {LINEAR, 0, 0};
-
-static void finish(const struct strip *s, float *out) {
-    if (s->act->kind > CLAMP)
-        for (int u = 0; u < s->units; u++)
-            activate(out + s->at[u], UNIT, s->act);
-}
 
 /* What a thread does of a layer: tiles (row bands, image groups), groups, output channels of a group. */
 struct part {
@@ -88,6 +83,7 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
                 pack_block(c, ctx->arena, image, images, channel, count, y0, rows, packed);
             else
                 s.packed = image + (size_t)channel * (size_t)c->in.pitch + origin;
+            s.scale = images;
             s.values = values;
             s.offsets = short_section(ctx, c->offsets);
             s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;

@@ -7,7 +7,7 @@ INLINE void dense_tile(const struct strip *s, int o, int vector, const int vecto
     UNROLL for (int v = 0; v < DENSE_CHANNELS * vectors; v++)
         sum[v] = splat(0);
     for (int k = 0; k < s->taps; k++, value += DENSE_CHANNELS) {
-        const float *in = packed + s->offsets[k];
+        const float *in = packed + s->offsets[k] * s->scale;
         vec x[DENSE_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++)
             x[v] = load(in + v * LANES);
@@ -27,7 +27,7 @@ INLINE void dense_tile(const struct strip *s, int o, int vector, const int vecto
             if (s->residual)
                 y += load(s->residual + at);
             if (s->act->kind == CLAMP)
-                y = clamp(y, s->act->lo, s->act->hi);
+                y = clamp(y, splat(s->act->lo), splat(s->act->hi));
             store(s->out + at, y);
         }
     }
@@ -42,8 +42,10 @@ static void dense_kernel(const struct strip *s) {
         for (; v < vectors; v++)
             dense_tile(s, o, v, 1);
     }
-    for (int o = s->channels.begin; o < s->channels.end; o++)
-        finish(s, s->out + (size_t)o * s->pitch);
+    if (s->act->kind > CLAMP)
+        for (int o = s->channels.begin; o < s->channels.end; o++)
+            for (int u = 0; u < s->units; u++)
+                activate(s->out + (size_t)o * s->pitch + s->at[u], UNIT, s->act);
 }
 
 static void conv_dense(const struct job *j, const struct conv *c) { run_conv(c, j, dense_kernel, 1); }

@@ -56,7 +56,7 @@ static void pack_block(const struct conv *c, const float *arena, const float *im
     const uint32_t *masks = c->masks == NO_TENSOR ? NULL : (const uint32_t *)(const void *)(arena + c->masks);
     int plane_floats = c->out.height * c->out.width;
     for (int k = channel; k < channel + count; k++)
-        for (int s = 0; s < c->copies; s++, dst += c->copy_floats)
+        for (int s = 0; s < c->copies; s++, dst += images * c->copy_floats)
             for (int g = 0; g < images; g++) {
                 const float *plane = image + g * c->in.image + (size_t)k * c->in.pitch;
                 float *to = dst + g * plane_floats;

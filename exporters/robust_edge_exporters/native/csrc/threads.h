@@ -56,3 +56,27 @@ static void barrier(struct crew *crew) {
         pthread_cond_wait(&crew->met, &crew->lock);
     pthread_mutex_unlock(&crew->lock);
 }
+
+/* The end of an operator: all threads have done their share. RE_PROFILE builds also note the caller's time. */
+#ifdef RE_PROFILE
+#include <time.h>
+double re_profile_ns[OPERATORS];
+const int re_profile_operators = OPERATORS;
+
+static void end_operator(struct crew *crew, int thread, int operator) {
+    static double before;
+    struct timespec t;
+    barrier(crew);
+    if (thread != 0)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    if (operator > 0)
+        re_profile_ns[operator] += (double)t.tv_sec * 1e9 + (double)t.tv_nsec - before;
+    before = (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+#else
+static void end_operator(struct crew *crew, int thread, int operator) {
+    (void)thread, (void)operator;
+    barrier(crew);
+}
+#endif

@@ -62,14 +62,22 @@ INLINE vec masked(vec v, const uint32_t *mask) {
     return v;
 }
 
-/* min(max(v, lo), hi), a NaN stays */
-INLINE vec clamp(vec v, float lo, float hi) {
-    float x[LANES];
-    memcpy(x, &v, sizeof x);
-    for (int i = 0; i < LANES; i++) {
-        x[i] = x[i] < lo ? lo : x[i];
-        x[i] = x[i] > hi ? hi : x[i];
-    }
-    memcpy(&v, x, sizeof v);
+/* min(max(v, lo), hi), a NaN stays. By masks: C has no ?: for vectors. */
+#if LANES > 1
+INLINE vec choose(bits mask, vec yes, vec no) {
+    bits y, n;
+    vec v;
+    memcpy(&y, &yes, sizeof y);
+    memcpy(&n, &no, sizeof n);
+    n = (mask & y) | (~mask & n);
+    memcpy(&v, &n, sizeof v);
     return v;
 }
+
+INLINE vec clamp(vec v, vec lo, vec hi) {
+    v = choose((bits)(v < lo), lo, v);
+    return choose((bits)(v > hi), hi, v);
+}
+#else
+INLINE vec clamp(vec v, vec lo, vec hi) { return v < lo ? lo : v > hi ? hi : v; }
+#endif
