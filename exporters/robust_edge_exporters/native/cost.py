@@ -31,3 +31,12 @@ def reads_in_place(op: ir.Conv, output: ir.Shape) -> bool:
     plain = window.kernel == (1, 1) and window.strides == (1, 1) and window.pads == (0, 0, 0, 0)
     uses = density(op.weight) * op.weight.shape[0] / op.groups
     return plain and output.pixels > 128 and uses < 8
+
+
+def suits_taps(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
+    """Same-size convolutions of planes that fit four units, if the lists by tap are not too short."""
+    window = op.window
+    same = window.strides == (1, 1) and (output.height, output.width) == (source.height, source.width)
+    length = density(op.weight) * op.weight.shape[1]
+    same = same and all(d * (k - 1) < 2 * n for d, k, n in zip(window.dilations, window.kernel, (output.height, output.width), strict=True))
+    return same and op.groups == 1 and output.pixels <= 64 and length >= 4

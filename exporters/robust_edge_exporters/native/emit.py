@@ -103,6 +103,8 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     names = ["vector", "types", "threads", "context", "activate", *kernel_files(tables.files), "ends", "weights"]
     if tables.widened:
         names.append("widen")
+    if tables.masks:
+        names.append("masks")
     for name in names:
         yield "\n" + source(f"{name}.h").rstrip()
     yield ""
@@ -128,7 +130,7 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
 def kernel_files(used: set[str]) -> list[str]:
     """Source names in an order that defines before use."""
     order = [
-        "activate_one", "pack", "conv", "conv_sparse", "conv_dense", "linear_sparse", "linear_dense", "pool", "pool_max", "pool_average",
+        "activate_one", "pack", "conv", "conv_sparse", "conv_dense", "conv_taps", "linear_sparse", "linear_dense", "pool", "pool_max", "pool_average",
         "map", "map_affine", "map_add", "map_mul", "map_copy", "map_mean",
     ]  # fmt: skip
     needed = used | {"map"}

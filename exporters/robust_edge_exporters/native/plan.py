@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import cost, ir
-from .tiling import UNIT, Tiling, tile_convolution, whole_units
+from .tiling import UNIT, Tiling, tile_convolution, tile_taps, whole_units
 
 GUARD = 1024  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
 
@@ -18,6 +18,7 @@ class Kernel(enum.Enum):
     """Which loop computes a layer's products."""
 
     SPARSE = "sparse"
+    TAPS = "taps"  # sparse, in place, for small planes
     DENSE = "dense"
 
 
@@ -84,7 +85,7 @@ def make_plan(graph: ir.Graph, options: Options) -> Plan:
         graph = replace(graph, input=normalise.output, ops=graph.ops[1:])
     tensors, arena = place(graph, options.images)
     layers = tuple(make_layer(op, graph, tensors, options) for op in graph.ops)
-    packed = [layer.tiling.packed_floats for layer in layers if layer.tiling]
+    scratch = [layer.tiling.scratch_floats for layer in layers if layer.tiling]
     return Plan(
         options,
         tensors[graph.input],
@@ -92,7 +93,7 @@ def make_plan(graph: ir.Graph, options: Options) -> Plan:
         normalise,
         layers,
         arena,
-        whole_units(max(packed, default=0)) + 2 * UNIT,
+        whole_units(max(scratch, default=0)) + 2 * UNIT,
     )
 
 
@@ -140,7 +141,12 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
         return Layer(op, inputs, output, options.kernel or kernel, flat=True)
     if not isinstance(op, ir.Conv):
         return Layer(op, inputs, output, flat=graph.shapes[op.output].flat)
+    residual = tensors[op.residual] if op.residual else None
     source, target = graph.shapes[op.inputs[0]], graph.shapes[op.output]
+    kernel = options.kernel or (Kernel.SPARSE if cost.convolution_is_sparse(op, target) else Kernel.DENSE)
+    if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
+        tiling = tile_taps(op, target, inputs[0].pitch, images=options.images)
+        return Layer(op, inputs, output, Kernel.TAPS, tiling, residual)
     tiling = tile_convolution(
         op,
         source,
@@ -150,9 +156,7 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
         l1_floats=options.l1_bytes // 4,
         in_place=cost.reads_in_place(op, target),
     )
-    kernel = Kernel.SPARSE if cost.convolution_is_sparse(op, target) else Kernel.DENSE
-    residual = tensors[op.residual] if op.residual else None
-    return Layer(op, inputs, output, options.kernel or kernel, tiling, residual)
+    return Layer(op, inputs, output, Kernel.DENSE if kernel is Kernel.DENSE else Kernel.SPARSE, tiling, residual)
 
 
 def nonzeros(op: ir.Conv | ir.Linear) -> int:

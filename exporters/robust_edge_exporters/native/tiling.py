@@ -17,6 +17,7 @@ UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
 SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
+TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
 OFFSETS = 65536  # what 16 bits address
 
 
@@ -39,11 +40,7 @@ class Tiling:
     masked: bool
     tap_offsets: tuple[int, ...]
     channel_floats: int
-
-    @property
-    def packed_floats(self) -> int:
-        """Floats that a block takes when packed, 0 when read in place."""
-        return self.images * self.block * self.channel_floats if self.shifts else 0
+    scratch_floats: int
 
     def limit(self, channels: int) -> int:
         """Highest offset of a list over `channels` packed channels."""
@@ -73,9 +70,10 @@ def tile_convolution(
     per_group = source.channels // op.groups
     if in_place:
         block = max(1, min(per_group, l1_floats // (rows * output.width), OFFSETS // pitch))
-        return Tiling(rows, 0, 1, block, (), 0, False, False, (0,), pitch)
+        return Tiling(rows, 0, 1, block, (), 0, False, False, (0,), pitch, 0)
     same = op.window.strides == (1, 1) and output.width == source.width
     each_tap = whole and (many > 1 or output.pixels <= SMALL_PLANE)
+    near = all(abs(dy) < source.height and abs(dx) < source.width for dy, dx in copies(op.window, each_tap=True)[0])
     many = many if each_tap else 1
     shifts, moved = copies(op.window, each_tap=each_tap)
     extra = max(row for _, row in moved)
@@ -87,8 +85,20 @@ def tile_convolution(
     block = max(1, min(per_group, l1_floats // channel, OFFSETS // channel))
     return Tiling(
         rows, extra, many, block, shifts, floats,
-        whole=each_tap, masked=same and (not each_tap or output.height == source.height),
-        tap_offsets=offsets, channel_floats=channel,
+        whole=each_tap, masked=same and near and (not each_tap or output.height == source.height),
+        tap_offsets=offsets, channel_floats=channel, scratch_floats=many * block * channel,
+    )  # fmt: skip
+
+
+def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tiling:
+    """Tiling of the kernel that sums by tap in place: masks by tap, lists over all channels of a block."""
+    shifts, _ = copies(op.window, each_tap=True)
+    many = min(images, TAP_UNITS) if output.pixels == UNIT else 1
+    block = min(op.weight.shape[1], OFFSETS // pitch)
+    return Tiling(
+        output.height, 0, many, block, shifts, whole_units(output.pixels),
+        whole=True, masked=True, tap_offsets=(0,) * len(shifts), channel_floats=pitch,
+        scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT,
     )  # fmt: skip
 
 

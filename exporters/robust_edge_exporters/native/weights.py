@@ -78,8 +78,7 @@ def pack(plan: Plan, value_type: type[np.floating[Any]], model: int) -> tuple[by
     for index, layer in enumerate(plan.layers):
         if isinstance(layer.op, ir.Conv):
             assert layer.tiling is not None
-            sparse = layer.kernel is Kernel.SPARSE
-            sections[index] = (pack_sparse if sparse else pack_dense)(packer, layer.op, layer.tiling)
+            sections[index] = PACKERS[layer.kernel](packer, layer.op, layer.tiling)
         elif isinstance(layer.op, ir.Linear):
             sections[index] = pack_linear(packer, layer)
     return packer.finish(model), sections
@@ -117,6 +116,27 @@ def pack_sparse(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
             tiling.limit(inputs - (blocks - 1) * tiling.block),
             outputs,
             blocks,
+        ),
+    )
+
+
+def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
+    """Lists in the order block, output channel, tap; an offset names the input channel."""
+    outputs, inputs = op.weight.shape[:2]
+    weight = op.weight.reshape(outputs, inputs, -1).transpose(0, 2, 1)
+    blocks = [weight[:, :, first : first + tiling.block] for first in range(0, inputs, tiling.block)]
+    rows = np.arange(tiling.block) * tiling.channel_floats
+    offsets = [np.broadcast_to(rows[: part.shape[2]], part.shape)[part != 0] for part in blocks]
+    values = np.concatenate([part[part != 0] for part in blocks])
+    lists = outputs * weight.shape[1]
+    return Sections(
+        packer.values(values),
+        packer.append(np.concatenate(offsets).astype(np.uint16)),
+        packer.append(np.concatenate([(part != 0).sum(axis=2).ravel() for part in blocks]).astype(np.uint16)),
+        packer.append(op.bias),
+        values.size,
+        Lists(
+            len(blocks) * lists, tiling.limit(tiling.block), tiling.limit(blocks[-1].shape[2]), lists, len(blocks)
         ),
     )
 
@@ -166,6 +186,8 @@ def pack_linear(packer: Packer, layer: Layer) -> Sections:
         Lists(outputs, inputs - 1, inputs - 1, outputs, 1),
     )
 
+
+PACKERS = {Kernel.SPARSE: pack_sparse, Kernel.TAPS: pack_taps, Kernel.DENSE: pack_dense}
 
 assert HEADER_BYTES % ALIGN == 0
 assert UNIT * 4 == ALIGN

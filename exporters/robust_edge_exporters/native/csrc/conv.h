@@ -20,8 +20,6 @@ struct strip {
 
 typedef void conv_kernel(const struct strip *);
 
-static const struct activation no_activation = {LINEAR, 0, 0};
-
 /* What a thread does of a layer: tiles (row bands, image groups), groups, output channels of a group. */
 struct part {
     struct range tiles, groups, channels;

@@ -23,6 +23,8 @@ INLINE void sparse_strip(const struct strip *strip, const int units) {
             UNROLL for (int v = vectors; v < chains * vectors; v++)
                 sum[v] = splat(0);
             for (; end - value >= chains; value += chains, offset += chains) {
+                PREFETCH(value + 512);
+                PREFETCH(offset + 512);
                 UNROLL for (int k = 0; k < chains; k++) {
                     vec w = splat(value[k]);
                     const float *in = s.packed + offset[k] * s.scale;

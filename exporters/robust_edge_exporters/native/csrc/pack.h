@@ -15,8 +15,11 @@ static void zero(float *dst, int floats) {
 /* Stride 1, output as wide as the input: a copy is one run of the plane, moved, with its wrapped edges masked. */
 static void pack_shifted(const struct conv *c, const float *plane, struct shift s, const uint32_t *mask, int y0,
                          int rows, float *dst) {
-    int width = c->in.width;
-    int first = c->whole ? 0 : -(y0 + s.dy), last = c->whole ? rows : c->in.height - (y0 + s.dy);
+    int width = c->in.width, first = -(y0 + s.dy), last = c->in.height - (y0 + s.dy);
+    if (c->whole) {
+        copy_masked(dst, plane + ((ptrdiff_t)s.dy * width + s.dx), mask, rows * width);
+        return;
+    }
     first = first < 0 ? 0 : first > rows ? rows : first;
     last = last > rows ? rows : last < first ? first : last;
     zero(dst, first * width);
@@ -66,16 +69,4 @@ static void pack_block(const struct conv *c, const float *arena, const float *im
                 else
                     pack_strided(c, plane, c->shifts[s], y0, rows + c->extra_rows, to);
             }
-}
-
-/* Lane masks of a layer: all ones where the shifted column (and row, for whole planes) is inside the input. */
-static void make_masks(const struct conv *c, uint32_t *mask) {
-    for (int s = 0; s < c->copies; s++)
-        for (int i = 0; i < c->copy_floats; i++, mask++) {
-            int x = i % c->in.width + c->shifts[s].dx, y = i / c->in.width + c->shifts[s].dy;
-            int inside = x >= 0 && x < c->in.width;
-            if (c->whole)
-                inside = inside && y >= 0 && y < c->in.height && i < c->in.height * c->in.width;
-            *mask = inside ? 0xffffffffu : 0;
-        }
 }

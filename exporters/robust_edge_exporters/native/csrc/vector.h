@@ -23,6 +23,7 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 #define INLINE static inline __attribute__((always_inline))
+#define PREFETCH(p) __builtin_prefetch(p)
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
@@ -35,6 +36,7 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 typedef float vec;
 typedef uint32_t bits;
 #define INLINE static inline
+#define PREFETCH(p) (void)(p)
 #define UNROLL
 #endif
 

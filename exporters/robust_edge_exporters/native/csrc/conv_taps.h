@@ -1,0 +1,121 @@
+/* Sparse convolution of small planes without packing: for each output channel and tap, the sum over input channels is
+   taken at the tap's own pixels, aligned and in place; the sums are then moved by the taps' shifts and added, masked
+   where they leave the plane. A tile is a plane of up to TAP_UNITS units, or one unit of several images. */
+#define TAP_UNITS 4
+
+struct tap_tile {
+    const float *in;        /* first channel of the block, first image */
+    const float *values;
+    const uint16_t *offsets;
+    const uint32_t *starts; /* of the block: channels * taps lists */
+    const float *bias, *residual;
+    float *out, *sums;      /* sums: taps * units, with room before and after */
+    const uint32_t *masks;
+    size_t in_step, out_step; /* between units */
+    struct range channels;
+    const struct activation *act;
+};
+
+INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const int units) {
+    const struct tap_tile t = *tile;
+    const int vectors = units * UNIT_VECTORS, chains = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1, taps = c->taps;
+    const vec lo = splat(t.act->lo), hi = splat(t.act->hi);
+    const float *in[TAP_UNITS];
+    const uint32_t *start = t.starts + (size_t)t.channels.begin * (size_t)taps;
+    UNROLL for (int u = 0; u < units; u++)
+        in[u] = t.in + (size_t)u * t.in_step;
+    for (int o = t.channels.begin; o < t.channels.end; o++, start += taps) {
+        const float *value = t.values + start[0];
+        const uint16_t *offset = t.offsets + start[0];
+        float *out = t.out + (size_t)o * (size_t)c->out.pitch;
+        vec sum[TAP_UNITS * UNIT_VECTORS * 2];
+        for (int k = 0; k < taps; k++) {
+            const float *end = t.values + start[k + 1];
+            UNROLL for (int v = 0; v < chains * vectors; v++)
+                sum[v] = splat(0);
+            for (; end - value >= chains; value += chains, offset += chains) {
+                UNROLL for (int i = 0; i < chains; i++) {
+                    vec w = splat(value[i]);
+                    UNROLL for (int v = 0; v < vectors; v++)
+                        sum[i * vectors + v] +=
+                            w * load(in[v / UNIT_VECTORS] + offset[i] + v % UNIT_VECTORS * LANES);
+                }
+            }
+            for (; value < end; value++, offset++) {
+                vec w = splat(*value);
+                UNROLL for (int v = 0; v < vectors; v++)
+                    sum[v] += w * load(in[v / UNIT_VECTORS] + *offset + v % UNIT_VECTORS * LANES);
+            }
+            UNROLL for (int v = vectors; v < chains * vectors; v++)
+                sum[v % vectors] += sum[v];
+            UNROLL for (int v = 0; v < vectors; v++)
+                store(t.sums + (k * vectors + v) * LANES, sum[v]);
+        }
+        UNROLL for (int v = 0; v < vectors; v++) {
+            vec bias = t.bias ? splat(t.bias[o]) : splat(0);
+            sum[v] = t.bias ? bias : load(out + (size_t)(v / UNIT_VECTORS) * t.out_step + v % UNIT_VECTORS * LANES);
+        }
+        for (int k = 0; k < taps; k++) {
+            int shift = c->shifts[k].dy * c->in.width + c->shifts[k].dx;
+            const uint32_t *mask = t.masks + (size_t)k * (size_t)c->copy_floats;
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[v] += masked(load(t.sums + k * vectors * LANES + v * LANES + shift),
+                                 mask + (c->images > 1 ? v % UNIT_VECTORS : v) * LANES);
+        }
+        UNROLL for (int v = 0; v < vectors; v++) {
+            size_t at = (size_t)(v / UNIT_VECTORS) * t.out_step + (size_t)(v % UNIT_VECTORS * LANES);
+            if (t.residual)
+                sum[v] += load(t.residual + (size_t)o * (size_t)c->out.pitch + at);
+            if (t.act->kind == CLAMP)
+                sum[v] = clamp(sum[v], lo, hi);
+            store(out + at, sum[v]);
+        }
+        if (t.act->kind > CLAMP)
+            for (int u = 0; u < units; u++)
+                activate(out + (size_t)u * t.out_step, UNIT, t.act);
+    }
+}
+
+static void choose_taps(const struct conv *c, const struct tap_tile *t, int units) {
+    switch (units) {
+    case 1:
+        run_taps(c, t, 1);
+        break;
+    case 2:
+        run_taps(c, t, 2);
+        break;
+    case 3:
+        run_taps(c, t, 3);
+        break;
+    case 4:
+        run_taps(c, t, 4);
+        break;
+    }
+}
+
+static void conv_taps(const struct job *j, const struct conv *c) {
+    re_context *ctx = j->context;
+    int several = c->images > 1, blocks = (c->in.channels + c->block - 1) / c->block;
+    struct tap_tile t;
+    t.values = layer_values(ctx, c->values, c->expanded);
+    t.offsets = short_section(ctx, c->offsets);
+    t.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
+    t.sums = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + TAP_UNITS * UNIT;
+    t.in_step = several ? c->in.image : UNIT;
+    t.out_step = several ? c->out.image : UNIT;
+    t.channels = share(c->out.channels, j->thread, j->threads);
+    for (int g = 0; g < j->images; g += c->images) {
+        int images = j->images - g < c->images ? j->images - g : c->images;
+        size_t out = (size_t)g * c->out.image;
+        for (int b = 0; b < blocks; b++) {
+            int last = b == blocks - 1;
+            t.in = ctx->arena + c->in.at + (size_t)g * c->in.image + (size_t)(b * c->block) * (size_t)c->in.pitch;
+            t.out = ctx->arena + c->out.at + out;
+            t.starts = ctx->starts + c->starts + (size_t)(b * c->out.channels) * (size_t)c->taps;
+            t.bias = b == 0 ? float_section(ctx, c->bias) : NULL;
+            t.residual = last && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
+            t.act = last ? &c->act : &no_activation;
+            choose_taps(c, &t, several ? images : (c->out.height * c->out.width + UNIT - 1) / UNIT);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+/* Lane masks of a layer: all ones where the shifted column (and row, for whole planes) is inside the input. */
+static void make_masks(const struct conv *c, uint32_t *mask) {
+    for (int s = 0; s < c->copies; s++)
+        for (int i = 0; i < c->copy_floats; i++, mask++) {
+            int x = i % c->in.width + c->shifts[s].dx, y = i / c->in.width + c->shifts[s].dy;
+            int inside = x >= 0 && x < c->in.width;
+            if (c->whole)
+                inside = inside && y >= 0 && y < c->in.height && i < c->in.height * c->in.width;
+            *mask = inside ? 0xffffffffu : 0;
+        }
+}
