@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import ir
+from .tiling import reaches_only_inside
 
 DENSE_DENSITY = 0.45  # above it the dense kernel's reuse of loaded pixels wins
+TAPS_MAX = 49  # of a depthwise kernel
 DENSE_CHANNELS = 6  # output channels of the dense register tile
 
 
@@ -38,5 +40,15 @@ def suits_taps(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
     window = op.window
     same = window.strides == (1, 1) and (output.height, output.width) == (source.height, source.width)
     length = density(op.weight) * op.weight.shape[1]
-    same = same and all(d * (k - 1) < 2 * n for d, k, n in zip(window.dilations, window.kernel, (output.height, output.width), strict=True))
-    return same and op.groups == 1 and output.pixels <= 64 and length >= 4
+    return same and op.groups == 1 and output.pixels <= 64 and length >= 4 and reaches_only_inside(window, source)
+
+
+def suits_depthwise(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
+    """One channel each, output exactly 1 or 1/2 of the input, planes whose masks stay in the second-level cache."""
+    window, stride = op.window, op.window.strides[0]
+    exact = window.strides in ((1, 1), (2, 2)) and (source.height, source.width) == (
+        stride * output.height,
+        stride * output.width,
+    )
+    single = op.groups == source.channels == output.channels and op.weight[0, 0].size <= TAPS_MAX
+    return exact and single and output.pixels <= 1024 and reaches_only_inside(window, output)

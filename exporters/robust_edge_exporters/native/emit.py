@@ -130,7 +130,7 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
 def kernel_files(used: set[str]) -> list[str]:
     """Source names in an order that defines before use."""
     order = [
-        "activate_one", "pack", "conv", "conv_sparse", "conv_dense", "conv_taps", "linear_sparse", "linear_dense", "pool", "pool_max", "pool_average",
+        "activate_one", "pack", "conv", "conv_sparse", "conv_dense", "conv_taps", "conv_depthwise", "linear_sparse", "linear_dense", "pool", "pool_max", "pool_average",
         "map", "map_affine", "map_add", "map_mul", "map_copy", "map_mean",
     ]  # fmt: skip
     needed = used | {"map"}
@@ -316,7 +316,7 @@ def mask_place(tables: Tables, name: str, layer: Layer) -> object:
     assert t is not None
     if not (t.masked and t.shifts):
         return TENSORLESS
-    key = (t.shifts, t.copy_floats, t.whole, view.height, view.width)
+    key = (t.shifts, t.copy_floats, t.whole, view.height, view.width, layer.output.width)
     if key not in tables.masks:
         tables.masks[key] = tables.arena
         tables.arena += len(t.shifts) * t.copy_floats + 16

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import cost, ir
-from .tiling import UNIT, Tiling, tile_convolution, tile_taps, whole_units
+from .tiling import UNIT, Tiling, tile_convolution, tile_depthwise, tile_taps, whole_units
 
-GUARD = 1024  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
+GUARD = 2048  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
 
 
 class Kernel(enum.Enum):
@@ -19,6 +19,7 @@ class Kernel(enum.Enum):
 
     SPARSE = "sparse"
     TAPS = "taps"  # sparse, in place, for small planes
+    DEPTHWISE = "depthwise"  # sparse, in place, one channel after the other
     DENSE = "dense"
 
 
@@ -27,7 +28,7 @@ class Options:
     """What the caller of the export decides."""
 
     images: int = 4
-    l1_bytes: int = 32 * 1024
+    l1_bytes: int = 64 * 1024
     kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
@@ -144,6 +145,8 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
     residual = tensors[op.residual] if op.residual else None
     source, target = graph.shapes[op.inputs[0]], graph.shapes[op.output]
     kernel = options.kernel or (Kernel.SPARSE if cost.convolution_is_sparse(op, target) else Kernel.DENSE)
+    if cost.suits_depthwise(op, source, target):
+        return Layer(op, inputs, output, Kernel.DEPTHWISE, tile_depthwise(op, target, inputs[0].pitch), residual)
     if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
         tiling = tile_taps(op, target, inputs[0].pitch, images=options.images)
         return Layer(op, inputs, output, Kernel.TAPS, tiling, residual)

@@ -73,7 +73,7 @@ def tile_convolution(
         return Tiling(rows, 0, 1, block, (), 0, False, False, (0,), pitch, 0)
     same = op.window.strides == (1, 1) and output.width == source.width
     each_tap = whole and (many > 1 or output.pixels <= SMALL_PLANE)
-    near = all(abs(dy) < source.height and abs(dx) < source.width for dy, dx in copies(op.window, each_tap=True)[0])
+    near = reaches_only_inside(op.window, source)
     many = many if each_tap else 1
     shifts, moved = copies(op.window, each_tap=each_tap)
     extra = max(row for _, row in moved)
@@ -100,6 +100,26 @@ def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tili
         whole=True, masked=True, tap_offsets=(0,) * len(shifts), channel_floats=pitch,
         scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT,
     )  # fmt: skip
+
+
+def tile_depthwise(op: ir.Conv, output: ir.Shape, pitch: int) -> Tiling:
+    """Tiling of the depthwise kernel: a list's offsets are tap numbers; scratch holds the phases of a plane."""
+    height, width = op.window.kernel
+    down, right = op.window.dilations
+    top, left = op.window.pads[:2]
+    shifts = tuple((y * down - top, x * right - left) for y in range(height) for x in range(width))
+    floats = whole_units(output.pixels)
+    return Tiling(
+        output.height, 0, 1, 1, shifts, floats,
+        whole=True, masked=True, tap_offsets=tuple(range(len(shifts))), channel_floats=pitch,
+        scratch_floats=6 * floats + 2 * UNIT,
+    )  # fmt: skip
+
+
+def reaches_only_inside(window: ir.Window, shape: ir.Shape) -> bool:
+    """Whether every tap, moved from a pixel, still meets the plane somewhere: then shifts are short."""
+    shifts, _ = copies(window, each_tap=True)
+    return all(abs(dy) < shape.height and abs(dx) < shape.width for dy, dx in shifts)
 
 
 def tile_rows(output: ir.Shape) -> int:

@@ -187,7 +187,7 @@ def pack_linear(packer: Packer, layer: Layer) -> Sections:
     )
 
 
-PACKERS = {Kernel.SPARSE: pack_sparse, Kernel.TAPS: pack_taps, Kernel.DENSE: pack_dense}
+PACKERS = {Kernel.SPARSE: pack_sparse, Kernel.TAPS: pack_taps, Kernel.DEPTHWISE: pack_sparse, Kernel.DENSE: pack_dense}
 
 assert HEADER_BYTES % ALIGN == 0
 assert UNIT * 4 == ALIGN

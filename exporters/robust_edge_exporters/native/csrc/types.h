@@ -16,6 +16,7 @@ struct tensor {
 };
 
 #define DENSE_CHANNELS 6 /* output channels of a dense register tile; the values are laid out by it */
+#define TAPS_MAX 49 /* of a depthwise kernel: 7 x 7 */
 #define NO_TENSOR ((size_t)-1)
 
 /* A packed copy of an input plane holds, for output pixel (y, x), input pixel (y * stride + dy, x * stride + dx). */
