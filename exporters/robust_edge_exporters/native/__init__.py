@@ -1,6 +1,6 @@
 """Sparse engine: an ONNX file becomes dependency-free C whose time falls with the number of non-zeros."""
 
-from .errors import ExportError
+from robust_edge_runtimes.errors import ExportError
 from .export import LayerReport, NativeExport, export_native
 from .plan import Kernel, Options
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from . import ir
-from .errors import ExportError
+from robust_edge_runtimes.errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import ir
+from .cost import DENSE_CHANNELS
 from .plan import Kernel, Layer, Plan
 from .tiling import UNIT, Tiling, whole_units
 
@@ -16,7 +17,6 @@ MAGIC = b"RE-SPARS"
 FORMAT_VERSION = 1
 HEADER_BYTES = 64
 ALIGN = 64
-DENSE_CHANNELS = 6
 
 
 @dataclass(frozen=True)

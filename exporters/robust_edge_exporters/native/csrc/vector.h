@@ -50,9 +50,10 @@ INLINE vec load(const float *p) {
 
 INLINE void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
 
+/* x - 0 is x for every x, so that compilers drop the subtraction; 0 + x is not (-0) and stays. */
 INLINE vec splat(float x) {
-    vec v = {0};
-    return v + x;
+    const vec zeros = {0};
+    return x - zeros;
 }
 
 INLINE vec masked(vec v, const uint32_t *mask) {
