@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import ir
-from .tiling import TILE_FLOATS, UNIT, reaches_only_inside
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.tiling import TILE_FLOATS, UNIT, reaches_only_inside
 
 # Time of one weight over a tile of `u` units, in units of one multiply-add of a unit from the first-level cache:
 # a non-zero also loads its value and offset; a dense weight shares its loaded pixels with five others, but short

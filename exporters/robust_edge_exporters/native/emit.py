@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 
-from . import ir
-from .plan import Layer, Plan, Tensor
-from .tiling import whole_units
-from .weights import FORMAT_VERSION, Sections
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.plan import Layer, Plan, Tensor
+from robust_edge_exporters.native.tiling import whole_units
+from robust_edge_exporters.native.weights import FORMAT_VERSION, Sections
 
 THREADS_MAX = 64
 TENSORLESS = "NO_TENSOR"
@@ -17,7 +17,7 @@ TENSORLESS = "NO_TENSOR"
 
 def source(name: str) -> str:
     """Text of a C source that ships with the package."""
-    return resources.files(__package__).joinpath("csrc", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath(f"csrc/{name}").read_text(encoding="utf-8")
 
 
 @dataclass
@@ -58,7 +58,9 @@ def tensor(t: Tensor) -> str:
     return f"{{{t.at}, {t.channels}, {t.height}, {t.width}, {t.pitch}, {t.image}}}"
 
 
-def emit_model(plan: Plan, sections: dict[int, Sections], *, model: int, size: int, value_bytes: int, title: str) -> str:
+def emit_model(
+    plan: Plan, sections: dict[int, Sections], *, model: int, size: int, value_bytes: int, title: str
+) -> str:
     """Text of model.c.
 
     Args:
@@ -144,7 +146,12 @@ def kernel_files(used: set[str]) -> list[str]:
 def emit_input(tables: Tables, plan: Plan) -> None:
     """The first operator; a normalisation right behind it is part of it."""
     view = tensor(plan.input)
-    tables.call("read_input", "map", "input", {"in": view, "out": view, "second": view, **scales(tables, "input", plan.normalise)})
+    tables.call(
+        "read_input",
+        "map",
+        "input",
+        {"in": view, "out": view, "second": view, **scales(tables, "input", plan.normalise)},
+    )
 
 
 def scales(tables: Tables, name: str, op: ir.Affine | None) -> dict[str, object]:
@@ -161,7 +168,8 @@ def emit_layer(tables: Tables, index: int, layer: Layer, sections: Sections | No
     """Tables and calls of one operator."""
     op, name = layer.op, f"layer{index}"
     if isinstance(op, ir.Conv | ir.Linear):
-        assert sections is not None and layer.kernel is not None
+        assert sections is not None
+        assert layer.kernel is not None
         emit_weighted(tables, name, layer, sections, half)
     elif isinstance(op, ir.MaxPool | ir.AveragePool):
         emit_pool(tables, name, layer, op)
@@ -190,7 +198,13 @@ def moved(output: Tensor, view: Tensor, at: int) -> tuple[Tensor, int]:
 
 
 def emit_map(
-    tables: Tables, function: str, name: str, view: Tensor, target: tuple[Tensor, int], op: ir.Op, second: Tensor | None = None
+    tables: Tables,
+    function: str,
+    name: str,
+    view: Tensor,
+    target: tuple[Tensor, int],
+    op: ir.Op,
+    second: Tensor | None = None,
 ) -> None:
     """An element-wise operator, a copy or a mean."""
     out, image = target
@@ -277,7 +291,8 @@ def emit_weighted(tables: Tables, name: str, layer: Layer, sections: Sections, h
         ends |= {"inputs": op.weight.shape[1], "outputs": op.weight.shape[0]}
         tables.call(function, kind, name, ends | weights)
         return
-    assert isinstance(op, ir.Conv) and layer.tiling is not None
+    assert isinstance(op, ir.Conv)
+    assert layer.tiling is not None
     tables.call(function, kind, name, conv_fields(tables, name, layer, op) | weights)
 
 

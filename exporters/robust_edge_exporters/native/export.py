@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from . import ir
-from .emit import emit_model, source
-from .importer import import_onnx
-from .passes import optimise
-from .plan import Layer, Options, Plan, Tensor, make_plan
-from .weights import Sections, pack
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.emit import emit_model, source
+from robust_edge_exporters.native.importer import import_onnx
+from robust_edge_exporters.native.passes import optimise
+from robust_edge_exporters.native.plan import Layer, Options, Plan, Tensor, make_plan
+from robust_edge_exporters.native.weights import Sections, pack
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
 VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
@@ -131,9 +131,8 @@ def header(plan: Plan) -> str:
 def report(layer: Layer, sections: Sections) -> LayerReport:
     """The manifest's row of a weighted layer."""
     op = layer.op
-    assert isinstance(op, ir.Conv | ir.Linear) and layer.kernel is not None
+    assert isinstance(op, ir.Conv | ir.Linear)
+    assert layer.kernel is not None
     kept, total = int(np.count_nonzero(op.weight)), int(op.weight.size)
     pixels = layer.output.height * layer.output.width if isinstance(op, ir.Conv) else 1
-    return LayerReport(
-        op.name, type(op).__name__, layer.kernel.value, kept, total, kept * pixels, total * pixels
-    )
+    return LayerReport(op.name, type(op).__name__, layer.kernel.value, kept, total, kept * pixels, total * pixels)

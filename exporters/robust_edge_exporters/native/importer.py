@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from . import ir
+from robust_edge_exporters.native import ir
 from robust_edge_runtimes.errors import ExportError
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -39,7 +39,7 @@ class Importer:
 
     def tensor(self, node: Any, index: int) -> str:
         """Name of input `index`, which must be computed at run time."""
-        name = self.aliases.get(node.input[index], node.input[index])
+        name = str(self.aliases.get(node.input[index], node.input[index]))
         if name not in self.shapes:
             raise unsupported(node, f"input {index} ({node.input[index]}) must not be a constant")
         return name
@@ -200,7 +200,8 @@ def per_channel(node: Any, value: np.ndarray[Any, Any], shape: ir.Shape) -> np.n
     full = value.reshape((1,) * max(0, rank - value.ndim) + value.shape).astype(np.float64)
     if full.ndim != rank or full.size not in (1, shape.channels) or full.shape[1] != full.size:
         raise unsupported(node, f"constant of shape {value.shape}: only one value, or one per channel")
-    return np.broadcast_to(full.reshape(-1), (shape.channels,)).copy()
+    spread: np.ndarray[Any, Any] = np.broadcast_to(full.reshape(-1), (shape.channels,)).copy()
+    return spread
 
 
 def batch_norm(at: Importer, node: Any) -> None:
@@ -359,11 +360,13 @@ def import_onnx(path: Path) -> ir.Graph:
     at = Importer(model)
     inputs = [item for item in model.graph.input if item.name not in at.constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise ExportError(f"{path}: {len(inputs)} inputs, {len(model.graph.output)} outputs; the engine takes one of each")
+        raise ExportError(
+            f"{path}: {len(inputs)} inputs, {len(model.graph.output)} outputs; the engine takes one of each"
+        )
     dims = [int(d.dim_value) for d in inputs[0].type.tensor_type.shape.dim]
     if len(dims) != 4 or min(dims[1:]) < 1:
         raise ExportError(f"{path}: input is {dims}; the engine needs (N, C, H, W) with fixed C, H, W")
-    at.shapes[inputs[0].name] = ir.Shape(*dims[1:])
+    at.shapes[inputs[0].name] = ir.Shape(dims[1], dims[2], dims[3])
     for node in model.graph.node:
         if node.op_type not in HANDLERS or node.domain not in ("", "ai.onnx"):
             raise unsupported(node, f"the sparse engine runs only {', '.join(sorted(HANDLERS))}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import ir
+from robust_edge_exporters.native import ir
 
 
 def optimise(graph: ir.Graph) -> ir.Graph:
@@ -78,7 +78,7 @@ def fuse_activations(graph: ir.Graph) -> ir.Graph:
 
 
 def fuse_residuals(graph: ir.Graph) -> ir.Graph:
-    """conv + tensor, with the tensor computed earlier, is one convolution that adds before its activation."""
+    """Conv + tensor, with the tensor computed earlier, is one convolution that adds before its activation."""
     written = {op.output: index for index, op in enumerate(graph.ops)}
     written[graph.input] = -1
     for op in graph.ops:

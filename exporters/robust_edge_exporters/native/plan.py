@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import cost, ir
-from .tiling import UNIT, Tiling, tile_convolution, tile_depthwise, tile_taps, whole_units
+from robust_edge_exporters.native import cost, ir
+from robust_edge_exporters.native.tiling import UNIT, Tiling, tile_convolution, tile_depthwise, tile_taps, whole_units
 
 GUARD = 2048  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from . import ir
+from robust_edge_exporters.native import ir
 from robust_edge_runtimes.errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
@@ -130,8 +130,9 @@ def tile_rows(output: ir.Shape) -> int:
     if step * output.width > 4 * TILE_FLOATS:
         return 1
     most = max(step, TILE_FLOATS // output.width // step * step)
-    tiles = -(-output.height // most)
-    return min(output.height, -(-(-(-output.height // tiles)) // step) * step)
+    tiles = math.ceil(output.height / most)
+    even = math.ceil(output.height / tiles / step) * step
+    return min(output.height, even)
 
 
 def copies(window: ir.Window, *, each_tap: bool) -> tuple[tuple[tuple[int, int], ...], list[tuple[int, int]]]:

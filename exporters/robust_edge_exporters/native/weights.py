@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from . import ir
-from .cost import DENSE_CHANNELS
-from .plan import Kernel, Layer, Plan
-from .tiling import UNIT, Tiling, whole_units
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.cost import DENSE_CHANNELS
+from robust_edge_exporters.native.plan import Kernel, Layer, Plan
+from robust_edge_exporters.native.tiling import UNIT, Tiling, whole_units
 
 MAGIC = b"RE-SPARS"
 FORMAT_VERSION = 1
@@ -78,6 +78,7 @@ def pack(plan: Plan, value_type: type[np.floating[Any]], model: int) -> tuple[by
     for index, layer in enumerate(plan.layers):
         if isinstance(layer.op, ir.Conv):
             assert layer.tiling is not None
+            assert layer.kernel is not None
             sections[index] = PACKERS[layer.kernel](packer, layer.op, layer.tiling)
         elif isinstance(layer.op, ir.Linear):
             sections[index] = pack_linear(packer, layer)
@@ -135,9 +136,7 @@ def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
         packer.append(np.concatenate([(part != 0).sum(axis=2).ravel() for part in blocks]).astype(np.uint16)),
         packer.append(op.bias),
         values.size,
-        Lists(
-            len(blocks) * lists, tiling.limit(tiling.block), tiling.limit(blocks[-1].shape[2]), lists, len(blocks)
-        ),
+        Lists(len(blocks) * lists, tiling.limit(tiling.block), tiling.limit(blocks[-1].shape[2]), lists, len(blocks)),
     )
 
 
