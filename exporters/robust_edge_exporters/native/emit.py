@@ -131,10 +131,8 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
 
 def kernel_files(used: set[str]) -> list[str]:
     """Source names in an order that defines before use."""
-    order = [
-        "activate_one", "pack", "conv", "conv_sparse", "conv_dense", "conv_taps", "conv_depthwise", "linear_sparse", "linear_dense", "pool", "pool_max", "pool_average",
-        "map", "map_affine", "map_add", "map_mul", "map_copy", "map_mean",
-    ]  # fmt: skip
+    order = """activate_one pack conv conv_sparse conv_dense conv_taps conv_depthwise linear_sparse linear_dense
+    pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean""".split()
     needed = used | {"map"}
     if used & {"linear_sparse", "linear_dense", "map_mean"}:
         needed.add("activate_one")
