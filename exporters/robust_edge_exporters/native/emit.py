@@ -131,13 +131,16 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
 
 def kernel_files(used: set[str]) -> list[str]:
     """Source names in an order that defines before use."""
-    order = """activate_one pack conv conv_sparse conv_dense conv_taps conv_depthwise linear_sparse linear_dense
+    order = """activate_one partial pack conv conv_sparse conv_dense conv_taps conv_depthwise linear_sparse linear_dense
     pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean""".split()
-    needed = used | {"map"}
-    if used & {"linear_sparse", "linear_dense", "map_mean"}:
-        needed.add("activate_one")
-    for parts, users in ((("pack", "conv"), ("conv_sparse", "conv_dense")), (("pool",), ("pool_max", "pool_average"))):
-        needed |= set(parts) if used & set(users) else set()
+    shared = {
+        "activate_one": {"linear_sparse", "linear_dense", "map_mean"},
+        "partial": {"conv_sparse", "conv_dense", "conv_taps"},
+        "pack": {"conv_sparse", "conv_dense"},
+        "conv": {"conv_sparse", "conv_dense"},
+        "pool": {"pool_max", "pool_average"},
+    }
+    needed = used | {"map"} | {name for name, users in shared.items() if used & users}
     return [name for name in order if name in needed]
 
 

@@ -62,7 +62,7 @@ class Packer:
 
     def finish(self, model: int) -> bytes:
         """The file, its header filled in; `model` ties it to the code."""
-        self.data.extend(b"\0" * (-len(self.data) % ALIGN))
+        self.data.extend(b"\0" * (-len(self.data) % ALIGN or ALIGN))
         words = np.frombuffer(self.data, "<u4", offset=HEADER_BYTES).astype(np.uint64)
         places = np.arange(1, words.size + 1, dtype=np.uint64)
         sums = int(words.sum(dtype=np.uint64)), int((words * places).sum(dtype=np.uint64))

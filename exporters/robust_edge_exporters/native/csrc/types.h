@@ -6,8 +6,6 @@ struct activation {
     float lo, hi; /* CLAMP: the interval; LEAKY_RELU: lo is the slope */
 };
 
-static const struct activation no_activation = {LINEAR, 0, 0};
-
 /* (channels, height, width) of one image in the arena; planes start `pitch` floats apart, images `image`. */
 struct tensor {
     size_t at; /* float offset in the arena */

@@ -1,0 +1,165 @@
+"""Operators other than plain convolutions, and what is fused, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.importer import import_onnx
+from robust_edge_exporters.native.passes import optimise
+from robust_edge_exporters.native.export import export_native
+from robust_edge_runtimes.errors import ExportError
+from tests.exporters.native.networks import Net, answers, reference, relative_error
+
+POOLS = [
+    {"kernel_shape": (2, 2), "strides": (2, 2)},
+    {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)},
+    {"kernel_shape": (3, 2), "strides": (2, 1), "pads": (1, 0, 0, 1), "ceil_mode": 1},
+    {"kernel_shape": (3, 3), "strides": (1, 1), "auto_pad": "SAME_UPPER"},
+]
+
+
+def scalar(net, value):
+    return net.constant(np.array(value, np.float32))
+
+
+def per_channel(net, channels):
+    return net.constant(net.vector(channels).reshape(1, channels, 1, 1) + 3)
+
+
+def unary(net, source):
+    """Each element-wise function, alone and behind a convolution."""
+    yield net.add("Relu", source)
+    yield net.add("Clip", source, scalar(net, -0.2), scalar(net, 0.3))
+    yield net.add("Clip", source, "", scalar(net, 0.3))
+    yield net.add("LeakyRelu", source, alpha=0.2)
+    yield net.add("Sigmoid", source)
+    yield net.add("HardSwish", source)
+    yield net.add("Identity", source)
+
+
+def everything(net):
+    """One output for each operator and form of it."""
+    centred = net.add("Sub", "input", scalar(net, 0.5))
+    conv = net.conv(centred, net.weights(5, 3, 3, 3, density=0.3), pads=(1, 1, 1, 1))
+    for source in (centred, conv):
+        yield from unary(net, source)
+    wide = net.conv(net.add("Relu", conv), net.weights(5, 5, 3, 3, density=0.2), pads=(1, 1, 1, 1))
+    for function in ("LeakyRelu", "Sigmoid", "HardSwish"):
+        yield net.add(function, net.conv(conv, net.weights(8, 5, 3, 3, density=0.2), pads=(1, 1, 1, 1)))
+        yield net.add(function, net.conv(conv, net.weights(8, 5, 3, 3)))
+        yield net.add(function, net.conv(conv, net.weights(5, 1, 3, 3), pads=(1, 1, 1, 1), group=5))
+    yield net.add("Add", conv, wide)
+    yield net.add("Relu", net.add("Add", net.conv(wide, net.weights(5, 5, 1, 1)), conv))
+    yield net.add("Add", net.conv(wide, net.weights(5, 1, 3, 3), pads=(1, 1, 1, 1), group=5), conv)
+    yield net.add("Mul", conv, wide)
+    gate = net.add("Sigmoid", net.conv(net.add("GlobalAveragePool", conv), net.weights(5, 5, 1, 1)))
+    yield net.add("Mul", gate, conv)
+    yield net.add("Add", conv, gate)
+    for kind in ("Add", "Sub", "Mul", "Div"):
+        yield net.add("Relu", net.add(kind, conv, per_channel(net, 5)))
+    yield net.add("Sub", per_channel(net, 5), conv)
+    statistics = [net.constant(np.abs(net.vector(5)) + 0.5) for _ in range(4)]
+    yield net.add("BatchNormalization", net.add("Relu", conv), *statistics, epsilon=1e-3)
+    yield net.add("BatchNormalization", net.conv(conv, net.weights(5, 5, 3, 3)), *statistics)
+    for kind in ("MaxPool", "AveragePool"):
+        for attributes in POOLS:
+            yield net.add(kind, conv, **attributes)
+    yield net.add("AveragePool", conv, kernel_shape=(3, 3), pads=(1, 1, 1, 1), count_include_pad=1)
+    yield net.add("MaxPool", conv, kernel_shape=(2, 2), dilations=(2, 2))
+    yield net.add("ReduceMean", conv, net.constant(np.array([2, 3])), keepdims=1)
+    yield net.add("Concat", conv, wide, net.add("Relu", conv), axis=1)
+    vector = net.add("ReduceMean", wide, net.constant(np.array([-1, -2])), keepdims=0)
+    yield net.add("Relu", vector)
+    yield net.add("Concat", vector, vector, axis=1)
+    flat = net.add("Reshape", conv, net.constant(np.array([0, -1])))
+    features = int(5 * np.prod(net.shape[1:]))
+    bias = net.constant(net.vector(7))
+    yield net.add("Gemm", flat, net.constant(net.weights(7, features)), bias, transB=1, alpha=0.5, beta=2.0)
+    yield net.add("Sigmoid", net.add("Gemm", flat, net.constant(net.weights(features, 7, density=0.1)), bias))
+    yield net.add("MatMul", vector, net.constant(net.weights(5, 9)))
+
+
+@pytest.mark.parametrize("plane", [(8, 8), (11, 6)], ids=str)
+def test_each_operator_matches_onnx_runtime(plane, tmp_path):
+    net = Net(3, *plane)
+    path = net.save(tmp_path / "model.onnx", *everything(net))
+    images = net.images(6)
+    export_native(path, tmp_path)
+    for threads in (1, 3):
+        assert relative_error(answers(tmp_path, images, threads=threads), reference(path, images)) < 1e-5
+
+
+def kinds(net, path, *outputs):
+    """Operators that are left of the graph after all passes."""
+    graph = optimise(import_onnx(net.save(path, *outputs)))
+    return [type(op).__name__ for op in graph.ops]
+
+
+def test_a_residual_block_is_two_convolutions(tmp_path):
+    net = Net(4, 8, 8)
+    first = net.add("Relu", net.conv("input", net.weights(4, 4, 3, 3), pads=(1, 1, 1, 1)))
+    second = net.conv(first, net.weights(4, 4, 3, 3), pads=(1, 1, 1, 1))
+    statistics = [net.constant(np.abs(net.vector(4))) for _ in range(4)]
+    block = net.add("Relu", net.add("Add", net.add("BatchNormalization", second, *statistics), "input"))
+    assert kinds(net, tmp_path / "model.onnx", block) == ["Conv", "Conv", "Flatten"]
+
+
+def test_normalisation_is_one_operator(tmp_path):
+    net = Net(3, 8, 8)
+    scaled = net.add("Div", net.add("Sub", "input", per_channel(net, 3)), per_channel(net, 3))
+    conv = net.conv(scaled, net.weights(4, 3, 3, 3), pads=(1, 1, 1, 1))
+    assert kinds(net, tmp_path / "model.onnx", conv) == ["Affine", "Conv", "Flatten"]
+
+
+def test_a_convolution_that_two_read_keeps_its_own_result(tmp_path):
+    net = Net(4, 8, 8)
+    conv = net.conv("input", net.weights(4, 4, 3, 3), pads=(1, 1, 1, 1))
+    assert kinds(net, tmp_path / "model.onnx", net.add("Relu", conv), net.add("Add", conv, "input")).count("Activate") == 1
+
+
+def test_dead_branches_are_dropped(tmp_path):
+    net = Net(4, 8, 8)
+    net.conv("input", net.weights(4, 4, 3, 3))
+    assert kinds(net, tmp_path / "model.onnx", net.add("Relu", "input")) == ["Activate", "Flatten"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "message"),
+    [
+        ("Tanh", {}, "Tanh at node 'node_tanh1': the sparse engine runs only"),
+        ("ReduceMean", {"axes": (1,), "keepdims": 1}, "only over height and width"),
+        ("Concat", {"axis": 2}, "only along channels"),
+        ("Flatten", {"axis": 2}, "only axis 1"),
+        ("AveragePool", {"kernel_shape": (9, 9)}, "output would be"),
+    ],
+)
+def test_what_the_engine_does_not_run_is_named(kind, attributes, message, tmp_path):
+    net = Net(3, 4, 4)
+    path = net.save(tmp_path / "model.onnx", net.add(kind, "input", **attributes))
+    with pytest.raises(ExportError, match=message):
+        export_native(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_computed_at_run_time_is_refused(tmp_path):
+    net = Net(1, 3, 3)
+    path = net.save(tmp_path / "model.onnx", net.add("Conv", "input", net.add("Relu", "input")))
+    with pytest.raises(ExportError, match="input 1 .* must be a constant"):
+        export_native(path, tmp_path / "out")
+
+
+def test_a_network_of_vectors_is_refused(tmp_path):
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3])
+    node = helper.make_node("Relu", ["x"], ["y"])
+    graph = helper.make_graph([node], "g", [value], [helper.make_tensor_value_info("y", 1, ["N", 3])])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match=r"the engine needs \(N, C, H, W\)"):
+        export_native(tmp_path / "model.onnx", tmp_path / "out")
+
+
+def test_shapes_count_elements():
+    assert (ir.Shape(3, 4, 5).pixels, ir.Shape(3, 4, 5).floats) == (20, 60)
