@@ -1,5 +1,18 @@
 /* Dense kernel: DENSE_CHANNELS output channels by `vectors` vectors of pixels in registers; values lie as
    [channels / DENSE_CHANNELS][tap][DENSE_CHANNELS], padded with zeros. */
+INLINE void finish_dense(const struct strip *s, int o, int vector, const int vectors, const vec *sum) {
+    size_t plane = (size_t)o * s->pitch;
+    UNROLL for (int v = 0; v < vectors; v++) {
+        size_t at = plane + s->at[(vector + v) / UNIT_VECTORS] + (size_t)((vector + v) % UNIT_VECTORS * LANES);
+        vec y = sum[v] + (s->bias ? splat(s->bias[o]) : load(s->out + at));
+        if (s->residual)
+            y += load(s->residual + at);
+        if (s->act->kind == CLAMP)
+            y = clamp(y, splat(s->act->lo), splat(s->act->hi));
+        store(s->out + at, y);
+    }
+}
+
 INLINE void dense_tile(const struct strip *s, int o, int vector, const int vectors) {
     const float *value = s->values + (size_t)o * (size_t)s->taps, *packed = s->packed + vector * LANES;
     int channels = s->channels.end - o < DENSE_CHANNELS ? s->channels.end - o : DENSE_CHANNELS;
@@ -18,18 +31,8 @@ INLINE void dense_tile(const struct strip *s, int o, int vector, const int vecto
         }
     }
     UNROLL for (int i = 0; i < DENSE_CHANNELS; i++) {
-        if (i >= channels)
-            break;
-        size_t plane = (size_t)(o + i) * s->pitch;
-        UNROLL for (int v = 0; v < vectors; v++) {
-            size_t at = plane + s->at[(vector + v) / UNIT_VECTORS] + (size_t)((vector + v) % UNIT_VECTORS * LANES);
-            vec y = sum[i * vectors + v] + (s->bias ? splat(s->bias[o + i]) : load(s->out + at));
-            if (s->residual)
-                y += load(s->residual + at);
-            if (s->act->kind == CLAMP)
-                y = clamp(y, splat(s->act->lo), splat(s->act->hi));
-            store(s->out + at, y);
-        }
+        if (i < channels)
+            finish_dense(s, o + i, vector, vectors, sum + i * vectors);
     }
 }
 

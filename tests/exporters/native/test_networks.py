@@ -1,0 +1,77 @@
+"""Whole networks, 10% kept and randomly normalised, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+
+import numpy as np
+import pytest
+
+from robust_edge_exporters.native import export_native
+from tests.exporters.native.networks import answers, reference, relative_error
+
+torch = pytest.importorskip("torch", reason="the networks are exported from PyTorch")
+
+from torch import nn  # noqa: E402
+
+from robust_edge.models import ModelSpec, Normalized, build_model  # noqa: E402
+from robust_edge.torchvision_compat import torchvision_module  # noqa: E402
+
+MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.21, 0.22)
+NETWORKS = [("small_cnn", 8), ("resnet18", 32), ("resnet34", 32), ("imagenet_resnet18", 224), ("mobilenet_v2", 32)]
+
+
+def network(name, size):
+    """The network with a tenth of its weights and batch statistics that matter."""
+    torch.manual_seed(0)
+    if name.startswith("imagenet"):
+        model = Normalized(torchvision_module("models").resnet18(num_classes=10), MEAN, STD)
+    else:
+        classes = tuple("abcdefghij")
+        model = build_model(ModelSpec(arch=name, shape=(3, size, size), classes=classes, mean=MEAN, std=STD))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.weight.data *= (torch.rand_like(module.weight) < 0.1) * 3
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    return model.eval()
+
+
+def write_onnx(model, size, path):
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
+        torch.onnx.export(
+            model, (torch.rand(2, 3, size, size),), path, dynamo=True, opset_version=18, external_data=False,
+            dynamic_shapes=batch, verbose=False,
+        )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize(("name", "size"), NETWORKS)
+def test_networks_match_onnx_runtime(name, size, tmp_path):
+    path = write_onnx(network(name, size), size, tmp_path / "model.onnx")
+    images = np.random.default_rng(0).random((5, 3, size, size), dtype=np.float32)
+    expected = reference(path, images)
+    export = export_native(path, tmp_path)
+    got = answers(tmp_path, images, threads=2, flags=("-O2", "-march=native"))
+    assert relative_error(got, expected) <= 1e-4
+    assert np.array_equal(got.argmax(1), expected.argmax(1))
+    weighted = sum(layer.weights for layer in export.layers)
+    assert 0.09 * weighted < export.nonzeros < 0.11 * weighted
+    if name == "resnet34":
+        assert_small(export, tmp_path)
+        halved = export_native(path, tmp_path / "half", weights="fp16")
+        got = answers(tmp_path / "half", images, flags=("-O2", "-march=native"))
+        assert relative_error(got, expected) <= 1e-2
+        assert halved.weights_bytes <= 4.2 * halved.nonzeros
+
+
+def assert_small(export, folder):
+    """Sizes promised for ResNet34: weights by non-zero, code, memory."""
+    assert export.weights_bytes <= 6.2 * export.nonzeros
+    assert (folder / "libtest.so").stat().st_size < 300_000
+    assert export.memory_bytes < 8_000_000

@@ -1,0 +1,117 @@
+"""The same logits from every compiler and instruction set, without a warning, a bad access or undefined behaviour."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+
+import numpy as np
+import pytest
+
+from robust_edge_exporters.native import Options, export_native
+from tests.exporters.native.networks import Net, need, reference, relative_error
+
+ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="an x86 instruction set")
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+BUILDS = [
+    pytest.param("gcc", ("-O3", "-march=native"), id="gcc"),
+    pytest.param("clang", ("-O3", "-march=native"), id="clang"),
+    pytest.param("gcc", ("-O2", "-mavx2", "-mfma"), marks=ON_X86, id="gcc-avx2"),
+    pytest.param("gcc", ("-O2",), id="gcc-baseline"),
+    pytest.param("gcc", ("-O2", "-DRE_SCALAR"), id="gcc-scalar"),
+    pytest.param("clang", ("-O2", "-DRE_SCALAR"), id="clang-scalar"),
+    pytest.param("gcc", (*SANITIZE, "-march=native"), id="gcc-sanitizers"),
+    pytest.param("clang", SANITIZE, id="clang-sanitizers"),
+    pytest.param("gcc", (*SANITIZE, "-DRE_SCALAR"), id="scalar-sanitizers"),
+]
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread")
+
+
+def branchy(net):
+    """A small network that uses every kernel: packed, strided, in place, by taps, depthwise, dense, pooled."""
+    same = {"pads": (1, 1, 1, 1)}
+    x = net.add("Relu", net.conv(net.add("Sub", "input", net.constant(np.float32(0.5))), net.weights(8, 3, 3, 3), **same))
+    y = net.add("Relu", net.conv(x, net.weights(24, 8, 1, 1, density=0.3)))
+    y = net.add("HardSwish", net.conv(y, net.weights(24, 1, 3, 3), group=24, strides=(2, 2), **same))
+    y = net.conv(y, net.weights(16, 24, 3, 3, density=0.2), **same)
+    x = net.add("Relu", net.add("Add", y, net.conv(x, net.weights(16, 8, 1, 1, density=0.4), strides=(2, 2))))
+    x = net.add("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), **same)
+    x = net.add("Relu", net.conv(x, net.weights(32, 16, 3, 3, density=0.4), **same))
+    x = net.add("Concat", x, net.add("AveragePool", x, kernel_shape=(3, 3), **same), axis=1)
+    x = net.add("Sigmoid", net.conv(x, net.weights(20, 64, 3, 3, density=0.1), strides=(2, 2), **same))
+    x = net.add("Flatten", net.add("GlobalAveragePool", x))
+    return net.add("Gemm", x, net.constant(net.weights(20, 10, density=0.2)), net.constant(net.vector(10)))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Folder of an export, five images, their logits."""
+    folder, net = tmp_path_factory.mktemp("native"), Net(3, 20, 18)
+    path, images = net.save(folder / "model.onnx", branchy(net)), net.images(5)
+    export_native(path, folder, options=Options(l1_bytes=8192))
+    return folder, images, reference(path, images)
+
+
+def predict(program, folder, images, *, emulator=(), threads=2):
+    """Logits that a built predict program prints."""
+    command = [*emulator, str(program), str(folder / "weights.bin"), str(threads)]
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1"}
+    done = subprocess.run(command, input=images.tobytes(), capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return np.array([[float(x) for x in line.split()] for line in done.stdout.decode().splitlines()])
+
+
+@pytest.mark.parametrize(("cc", "flags"), BUILDS)
+def test_builds_agree(cc, flags, exported, tmp_path):
+    need(cc)
+    folder, images, expected = exported
+    if "-fsanitize=address,undefined" in flags:
+        skip_without_sanitizers(cc, tmp_path)
+    for program in ("predict", "bench"):
+        sources = [str(folder / f"{program}.c"), str(folder / "model.c")]
+        command = [cc, *STRICT, *flags, *sources, "-o", str(tmp_path / program), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert relative_error(predict(tmp_path / "predict", folder, images), expected) < 1e-5
+    bench = [str(tmp_path / "bench"), str(folder / "weights.bin"), "2", "6", "3"]
+    assert "p50" in subprocess.run(bench, capture_output=True, text=True, check=True).stdout
+
+
+def skip_without_sanitizers(cc, folder):
+    (folder / "empty.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
+    command = [cc, "-fsanitize=address,undefined", str(folder / "empty.c"), "-o", str(folder / "empty")]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"{cc} has no sanitizer libraries")
+
+
+def test_aarch64_agrees_under_emulation(exported, tmp_path):
+    need("aarch64-linux-gnu-gcc")
+    need("qemu-aarch64")
+    folder, images, expected = exported
+    sources = [str(folder / "predict.c"), str(folder / "model.c")]
+    command = ["aarch64-linux-gnu-gcc", *STRICT, "-O2", "-static", *sources, "-o", str(tmp_path / "predict"), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got = predict(tmp_path / "predict", folder, images, emulator=("qemu-aarch64",))
+    assert relative_error(got, expected) < 1e-5
+
+
+def test_make_builds_everything(exported, tmp_path):
+    need("make")
+    folder, images, expected = exported
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    subprocess.run(["make", "-s", "-C", str(tmp_path), "CFLAGS=-O1"], check=True, capture_output=True)
+    assert {"libmodel.so", "libmodel.a", "bench", "predict"} <= {file.name for file in tmp_path.iterdir()}
+    assert relative_error(predict(tmp_path / "predict", tmp_path, images), expected) < 1e-5
+
+
+def test_a_cut_image_is_an_error(exported, tmp_path):
+    folder, images, _ = exported
+    sources = [str(folder / "predict.c"), str(folder / "model.c")]
+    subprocess.run(["cc", "-std=c99", "-pthread", *sources, "-o", str(tmp_path / "predict"), "-lm"], check=True)
+    command = [str(tmp_path / "predict"), str(folder / "weights.bin")]
+    done = subprocess.run(command, input=images.tobytes()[:-4], capture_output=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 4)
+    assert b"cut short" in done.stderr

@@ -1,0 +1,93 @@
+"""The weights file: its layout, one status for each kind of damage, and no crash whatever it holds."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_edge_exporters.native import Kernel, Options, export_native
+from robust_edge_runtimes.adapters.native import Network
+from robust_edge_runtimes.errors import BundleError
+from tests.exporters.native.networks import Net, build, need
+from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder, net = tmp_path_factory.mktemp("weights"), Net(3, 20, 18)
+    export_native(net.save(folder / "model.onnx", branchy(net)), folder)
+    return folder, build(folder)
+
+
+def status(library, data):
+    """What re_check says of `data`."""
+    functions = ctypes.CDLL(str(library))
+    functions.re_status_text.restype = ctypes.c_char_p
+    memory = np.zeros(len(data) + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    memory[start : start + len(data)] = np.frombuffer(data, np.uint8)
+    found = functions.re_check(ctypes.c_void_p(memory.ctypes.data + start), ctypes.c_size_t(len(data)))
+    return functions.re_status_text(found).decode()
+
+
+def patched(data, at, value, kind="<I"):
+    new = bytearray(data)
+    struct.pack_into(kind, new, at, value)
+    return bytes(new)
+
+
+def test_each_damage_has_its_own_status(exported):
+    folder, library = exported
+    good = (folder / "weights.bin").read_bytes()
+    middle = len(good) // 2
+    cases = {
+        "ok": good,
+        "cut short": good[:-64],
+        "not a weights file": b"PK" + good[2:],
+        "another format version": patched(good, 8, 2),
+        "belongs to another network": patched(good, 24, 1, "<Q"),
+        "wrong size": good + bytes(64),
+        "damaged": patched(good, middle, struct.unpack_from("<I", good, middle)[0] ^ 1),
+    }
+    for text, data in cases.items():
+        assert text in status(library, data)
+    assert "cut short" in status(library, b"")
+    assert "other byte order" in status(library, patched(good, 8, 1, ">I"))
+
+
+def test_two_words_that_change_places_are_seen(exported):
+    folder, library = exported
+    good = bytearray((folder / "weights.bin").read_bytes())
+    assert good[64:68] != good[68:72]
+    good[64:68], good[68:72] = good[68:72], good[64:68]
+    assert "damaged" in status(library, bytes(good))
+
+
+def test_the_runtime_says_which_file_is_damaged(exported, tmp_path):
+    folder, library = exported
+    (tmp_path / "weights.bin").write_bytes((folder / "weights.bin").read_bytes()[:1000])
+    with pytest.raises(BundleError, match=r"weights\.bin: the weights file is cut short; export the bundle again"):
+        Network(library, tmp_path / "weights.bin")
+
+
+@pytest.mark.parametrize("weights", ["fp32", "fp16"])
+@pytest.mark.parametrize("kernel", [None, Kernel.SPARSE], ids=["chosen", "sparse"])
+def test_damaged_files_never_crash(kernel, weights, tmp_path):
+    need("gcc")
+    skip_without_sanitizers("gcc", tmp_path)
+    net = Net(3, 12, 10)
+    export_native(
+        net.save(tmp_path / "model.onnx", branchy(net)), tmp_path, weights=weights, options=Options(kernel=kernel)
+    )
+    sources = [str(Path(__file__).with_name("fuzz.c")), str(tmp_path / "model.c")]
+    command = ["gcc", "-std=c99", *SANITIZE, "-pthread", f"-I{tmp_path}", *sources, "-o", str(tmp_path / "fuzz"), "-lm"]
+    subprocess.run(command, check=True)
+    command = [str(tmp_path / "fuzz"), str(tmp_path / "weights.bin"), "600"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(done.stdout) < 600  # some damage is only other numbers; most is refused
