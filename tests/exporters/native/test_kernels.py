@@ -19,14 +19,14 @@ def convolve(images, weight, bias, *, strides, pads, dilations, group):
     """Sum over taps of weight times the strided, padded input, in double precision."""
     padded = np.pad(images.astype(np.float64), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     (outputs, inputs, height, width), count = weight.shape, len(images)
-    size = [
-        (padded.shape[2 + a] - dilations[a] * (k - 1) - 1) // strides[a] + 1 for a, k in enumerate((height, width))
-    ]
+    size = [(padded.shape[2 + a] - dilations[a] * (k - 1) - 1) // strides[a] + 1 for a, k in enumerate((height, width))]
     result = np.zeros((count, group, outputs // group, *size))
     grouped = weight.astype(np.float64).reshape(group, outputs // group, inputs, height, width)
     for y, x in itertools.product(range(height), range(width)):
         top, left = y * dilations[0], x * dilations[1]
-        part = padded[:, :, top : top + strides[0] * size[0] : strides[0], left : left + strides[1] * size[1] : strides[1]]
+        part = padded[
+            :, :, top : top + strides[0] * size[0] : strides[0], left : left + strides[1] * size[1] : strides[1]
+        ]
         part = part[:, :, : size[0], : size[1]].reshape(count, group, inputs, *size)
         result += np.einsum("goi,ngihw->ngohw", grouped[..., y, x], part)
     return result.reshape(count, outputs, *size) + bias[:, None, None]

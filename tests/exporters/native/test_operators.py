@@ -118,7 +118,9 @@ def test_normalisation_is_one_operator(tmp_path):
 def test_a_convolution_that_two_read_keeps_its_own_result(tmp_path):
     net = Net(4, 8, 8)
     conv = net.conv("input", net.weights(4, 4, 3, 3), pads=(1, 1, 1, 1))
-    assert kinds(net, tmp_path / "model.onnx", net.add("Relu", conv), net.add("Add", conv, "input")).count("Activate") == 1
+    assert (
+        kinds(net, tmp_path / "model.onnx", net.add("Relu", conv), net.add("Add", conv, "input")).count("Activate") == 1
+    )
 
 
 def test_dead_branches_are_dropped(tmp_path):

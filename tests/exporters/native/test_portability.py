@@ -31,7 +31,9 @@ STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread")
 def branchy(net):
     """A small network that uses every kernel: packed, strided, in place, by taps, depthwise, dense, pooled."""
     same = {"pads": (1, 1, 1, 1)}
-    x = net.add("Relu", net.conv(net.add("Sub", "input", net.constant(np.float32(0.5))), net.weights(8, 3, 3, 3), **same))
+    x = net.add(
+        "Relu", net.conv(net.add("Sub", "input", net.constant(np.float32(0.5))), net.weights(8, 3, 3, 3), **same)
+    )
     y = net.add("Relu", net.conv(x, net.weights(24, 8, 1, 1, density=0.3)))
     y = net.add("HardSwish", net.conv(y, net.weights(24, 1, 3, 3), group=24, strides=(2, 2), **same))
     y = net.conv(y, net.weights(16, 24, 3, 3, density=0.2), **same)
