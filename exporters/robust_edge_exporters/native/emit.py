@@ -13,6 +13,10 @@ from robust_edge_exporters.native.weights import FORMAT_VERSION, Sections
 
 THREADS_MAX = 64
 TENSORLESS = "NO_TENSOR"
+KERNEL_FILES = """
+    activate_one partial pack conv conv_sparse conv_dense conv_taps conv_depthwise linear_sparse linear_dense
+    pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean
+"""
 
 
 def source(name: str) -> str:
@@ -131,8 +135,7 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
 
 def kernel_files(used: set[str]) -> list[str]:
     """Source names in an order that defines before use."""
-    order = """activate_one partial pack conv conv_sparse conv_dense conv_taps conv_depthwise linear_sparse linear_dense
-    pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean""".split()
+    order = KERNEL_FILES.split()
     shared = {
         "activate_one": {"linear_sparse", "linear_dense", "map_mean"},
         "partial": {"conv_sparse", "conv_dense", "conv_taps"},

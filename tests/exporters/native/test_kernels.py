@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from tests.exporters.native.networks import Net, answers
 
 from robust_edge_exporters.native import Kernel, Options, export_native
+from tests.exporters.native.networks import Net, answers
 
 PLANES = [(1, 1), (3, 5), (4, 4), (7, 7), (8, 8), (9, 13), (16, 16), (17, 33), (32, 32), (24, 56)]
 KERNELS = [(1, 1), (3, 3), (5, 2), (1, 7)]

@@ -8,9 +8,9 @@ import pytest
 from onnx import helper
 
 from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.export import export_native
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
-from robust_edge_exporters.native.export import export_native
 from robust_edge_runtimes.errors import ExportError
 from tests.exporters.native.networks import Net, answers, reference, relative_error
 

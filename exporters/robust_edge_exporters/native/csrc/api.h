@@ -17,33 +17,19 @@ static void *work(void *argument) {
     struct seat seat = *(struct seat *)argument;
     struct crew *crew = &seat.context->crew;
     unsigned round = 0;
-    for (;;) {
-        if (!changed_while_spinning(&crew->round, round)) {
-            pthread_mutex_lock(&crew->lock);
-            while (crew->round == round)
-                pthread_cond_wait(&crew->wake, &crew->lock);
-            pthread_mutex_unlock(&crew->lock);
-        }
-        round++;
+    for (;; round++) {
+        await_change(crew, &crew->round, round);
         if (crew->stop)
             return NULL;
         run_rounds(seat.context, seat.thread);
     }
 }
 
-static void start_round(struct crew *crew) {
-    pthread_mutex_lock(&crew->lock);
-    WRITE(crew->round, crew->round + 1);
-    pthread_cond_broadcast(&crew->wake);
-    pthread_mutex_unlock(&crew->lock);
-}
-
 /* Fewer workers than asked for, if the system grants no more. */
 static void start_crew(re_context *c, int threads) {
     struct crew *crew = &c->crew;
     pthread_mutex_init(&crew->lock, NULL);
-    pthread_cond_init(&crew->wake, NULL);
-    pthread_cond_init(&crew->met, NULL);
+    pthread_cond_init(&crew->changed, NULL);
     for (int t = 1; t < threads; t++) {
         c->seats[t].context = c;
         c->seats[t].thread = t;
@@ -98,7 +84,7 @@ void re_infer(re_context *c, const float *in, float *out, int n) {
     c->out = out;
     c->images = n;
     if (c->crew.threads > 1)
-        start_round(&c->crew);
+        change(&c->crew, &c->crew.round);
     run_rounds(c, 0);
 }
 
@@ -109,12 +95,11 @@ void re_destroy(re_context *c) {
         return;
     c->crew.stop = 1;
     if (c->crew.started)
-        start_round(&c->crew);
+        change(&c->crew, &c->crew.round);
     for (int t = 1; t <= c->crew.started; t++)
         pthread_join(c->crew.worker[t], NULL);
     pthread_mutex_destroy(&c->crew.lock);
-    pthread_cond_destroy(&c->crew.wake);
-    pthread_cond_destroy(&c->crew.met);
+    pthread_cond_destroy(&c->crew.changed);
     free(c->memory);
     free(c);
 }
