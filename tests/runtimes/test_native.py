@@ -101,7 +101,7 @@ def test_a_library_of_the_exporter_needs_no_compiler(artifact, manifest, linear,
 
 def test_without_compiler_and_library_the_way_out_is_named(artifact, manifest, monkeypatch):
     monkeypatch.setattr(native_build, "find_compiler", lambda: None)
-    with pytest.raises(BackendUnavailable, match="no C compiler was found .*apt install gcc, or set CC"):
+    with pytest.raises(BackendUnavailable, match=r"no C compiler was found .*apt install gcc, or set CC"):
         NativeRuntime(artifact / "model.c", manifest).open()
 
 

@@ -43,19 +43,22 @@ def reads_in_place(op: ir.Conv, output: ir.Shape) -> bool:
 
 
 def suits_taps(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
-    """Same-size convolutions of planes that fit four units, if the lists by tap are not too short."""
+    """Convolutions whose output fits four units, if the lists by tap are not too short."""
     window = op.window
-    same = window.strides == (1, 1) and (output.height, output.width) == (source.height, source.width)
     length = density(op.weight) * op.weight.shape[1]
-    return same and op.groups == 1 and output.pixels <= 64 and length >= 4 and reaches_only_inside(window, source)
+    return has_exact_phases(window, source, output) and op.groups == 1 and output.pixels <= 64 and length >= 4 and reaches_only_inside(window, output)
 
 
 def suits_depthwise(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
     """One channel each, output exactly 1 or 1/2 of the input, planes whose masks stay in the second-level cache."""
-    window, stride = op.window, op.window.strides[0]
-    exact = window.strides in ((1, 1), (2, 2)) and (source.height, source.width) == (
-        stride * output.height,
-        stride * output.width,
-    )
+    window = op.window
+    exact = has_exact_phases(window, source, output)
     single = op.groups == source.channels == output.channels and op.weight[0, 0].size <= TAPS_MAX
     return exact and single and output.pixels <= 1024 and reaches_only_inside(window, output)
+
+
+def has_exact_phases(window: ir.Window, source: ir.Shape, output: ir.Shape) -> bool:
+    """Stride 1 or 2, and an output of exactly the input's size over the stride."""
+    stride = window.strides[0]
+    exact = (source.height, source.width) == (stride * output.height, stride * output.width)
+    return window.strides in ((1, 1), (2, 2)) and exact

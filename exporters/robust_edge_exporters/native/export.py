@@ -14,7 +14,7 @@ from robust_edge_exporters.native.emit import emit_model, source
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
 from robust_edge_exporters.native.plan import Layer, Options, Plan, Tensor, make_plan
-from robust_edge_exporters.native.weights import Sections, pack
+from robust_edge_exporters.native.weights import pack
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
 VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
@@ -22,10 +22,17 @@ VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What the manifest says of a convolution or matrix: how it runs, what is left of it."""
+    """What the manifest says of a convolution or matrix: how it runs, what is left of it.
+
+    Attributes:
+        operator_index: its place among the operators of the generated network.
+        macs: multiply-adds with non-zero weights, for one image.
+        dense_macs: multiply-adds with all weights.
+    """
 
     name: str
     operator: str
+    operator_index: int
     kernel: str
     nonzeros: int
     weights: int
@@ -95,7 +102,7 @@ def export_native(
         (*texts, "weights.bin"),
         (plan.input.channels, plan.input.height, plan.input.width),
         outputs(plan.output),
-        tuple(report(layer, sections[index]) for index, layer in enumerate(plan.layers) if index in sections),
+        tuple(report(layer, index + 1) for index, layer in enumerate(plan.layers) if index in sections),
         weights,
         len(data),
         4 * (plan.arena_floats + plan.scratch_floats),
@@ -128,11 +135,13 @@ def header(plan: Plan) -> str:
     return text
 
 
-def report(layer: Layer, sections: Sections) -> LayerReport:
+def report(layer: Layer, operator_index: int) -> LayerReport:
     """The manifest's row of a weighted layer."""
     op = layer.op
     assert isinstance(op, ir.Conv | ir.Linear)
     assert layer.kernel is not None
     kept, total = int(np.count_nonzero(op.weight)), int(op.weight.size)
     pixels = layer.output.height * layer.output.width if isinstance(op, ir.Conv) else 1
-    return LayerReport(op.name, type(op).__name__, layer.kernel.value, kept, total, kept * pixels, total * pixels)
+    return LayerReport(
+        op.name, type(op).__name__, operator_index, layer.kernel.value, kept, total, kept * pixels, total * pixels
+    )

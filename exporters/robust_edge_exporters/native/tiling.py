@@ -92,22 +92,21 @@ def tile_convolution(
 
 def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tiling:
     """Tiling of the kernel that sums by tap in place: masks by tap, lists over all channels of a block."""
-    shifts, _ = copies(op.window, each_tap=True)
+    shifts = tap_shifts(op.window)
     many = min(images, TAP_UNITS) if output.pixels == UNIT else 1
-    block = min(op.weight.shape[1], OFFSETS // pitch)
+    floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
+    channel = 4 * floats if split else pitch
+    block = min(op.weight.shape[1], OFFSETS // channel)
     return Tiling(
-        output.height, 0, many, block, shifts, whole_units(output.pixels),
-        whole=True, masked=True, tap_offsets=(0,) * len(shifts), channel_floats=pitch,
-        scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT,
+        output.height, 0, many, block, shifts, floats,
+        whole=True, masked=True, tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),
+        channel_floats=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * many * block * channel,
     )  # fmt: skip
 
 
 def tile_depthwise(op: ir.Conv, output: ir.Shape, pitch: int) -> Tiling:
     """Tiling of the depthwise kernel: a list's offsets are tap numbers; scratch holds the phases of a plane."""
-    height, width = op.window.kernel
-    down, right = op.window.dilations
-    top, left = op.window.pads[:2]
-    shifts = tuple((y * down - top, x * right - left) for y in range(height) for x in range(width))
+    shifts = tap_shifts(op.window)
     floats = whole_units(output.pixels)
     return Tiling(
         output.height, 0, 1, 1, shifts, floats,
@@ -116,10 +115,15 @@ def tile_depthwise(op: ir.Conv, output: ir.Shape, pitch: int) -> Tiling:
     )  # fmt: skip
 
 
+def tap_shifts(window: ir.Window) -> tuple[tuple[int, int], ...]:
+    """(dy, dx) of each tap, from an output pixel times the stride."""
+    (height, width), (down, right) = window.kernel, window.dilations
+    return tuple((y * down - window.pads[0], x * right - window.pads[1]) for y in range(height) for x in range(width))
+
+
 def reaches_only_inside(window: ir.Window, shape: ir.Shape) -> bool:
     """Whether every tap, moved from a pixel, still meets the plane somewhere: then shifts are short."""
-    shifts, _ = copies(window, each_tap=True)
-    return all(abs(dy) < shape.height and abs(dx) < shape.width for dy, dx in shifts)
+    return all(abs(dy) < shape.height and abs(dx) < shape.width for dy, dx in tap_shifts(window))
 
 
 def tile_rows(output: ir.Shape) -> int:

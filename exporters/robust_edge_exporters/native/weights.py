@@ -126,8 +126,8 @@ def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     outputs, inputs = op.weight.shape[:2]
     weight = op.weight.reshape(outputs, inputs, -1).transpose(0, 2, 1)
     blocks = [weight[:, :, first : first + tiling.block] for first in range(0, inputs, tiling.block)]
-    rows = np.arange(tiling.block) * tiling.channel_floats
-    offsets = [np.broadcast_to(rows[: part.shape[2]], part.shape)[part != 0] for part in blocks]
+    rows = tap_rows(op, tiling).T
+    offsets = [np.broadcast_to(rows[:, : part.shape[2]], part.shape)[part != 0] for part in blocks]
     values = np.concatenate([part[part != 0] for part in blocks])
     lists = outputs * weight.shape[1]
     return Sections(

@@ -22,29 +22,14 @@ INLINE void depthwise_units(const struct conv *c, const float *const *taps, cons
     }
 }
 
-/* The four phases of a plane, from (0, 0) to (1, 1), each as large as an output plane. */
-static void split_phases(const struct conv *c, const float *plane, float *phases) {
-    int width = c->out.width, floats = c->copy_floats;
-    for (int y = 0; y < c->in.height; y++, plane += c->in.width) {
-        float *even = phases + (y % 2) * 2 * floats + y / 2 * width, *odd = even + floats;
-        for (int x = 0; x < width; x++) {
-            even[x] = plane[2 * x];
-            odd[x] = plane[2 * x + 1];
-        }
-    }
+static int tap_phase(const struct conv *c, int tap) {
+    return c->stride_x == 1 ? 0 : (c->shifts[tap].dy & 1) * 2 + (c->shifts[tap].dx & 1);
 }
 
-static int floor_half(int x) { return (x - (x < 0)) / 2; }
-
-/* Where each tap reads, relative to the plane or to the first phase. */
+/* Where each tap reads, relative to the plane or to its first phase. */
 static void tap_places(const struct conv *c, const float *plane, const float **taps) {
-    for (int k = 0; k < c->taps; k++) {
-        int dy = c->shifts[k].dy, dx = c->shifts[k].dx, y = floor_half(dy), x = floor_half(dx);
-        if (c->stride_x == 1)
-            taps[k] = plane + ((ptrdiff_t)dy * c->in.width + dx);
-        else
-            taps[k] = plane + ((dy - 2 * y) * 2 + (dx - 2 * x)) * c->copy_floats + ((ptrdiff_t)y * c->out.width + x);
-    }
+    for (int k = 0; k < c->taps; k++)
+        taps[k] = plane + tap_phase(c, k) * c->copy_floats + tap_shift(c, k);
 }
 
 static void depthwise_plane(const struct job *j, const struct conv *c, int g, int channel) {

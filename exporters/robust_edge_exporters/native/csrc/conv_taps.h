@@ -56,7 +56,7 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
             sum[v] = t.bias ? bias : load(out + (size_t)(v / UNIT_VECTORS) * t.out_step + v % UNIT_VECTORS * LANES);
         }
         for (int k = 0; k < taps; k++) {
-            int shift = c->shifts[k].dy * c->in.width + c->shifts[k].dx;
+            int shift = tap_shift(c, k);
             const uint32_t *mask = t.masks + (size_t)k * (size_t)c->copy_floats;
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] += masked(load(t.sums + k * vectors * LANES + v * LANES + shift),
@@ -93,6 +93,13 @@ static void choose_taps(const struct conv *c, const struct tap_tile *t, int unit
     }
 }
 
+/* Phases of the block's channels, one image after the other. */
+static void split_block(const struct conv *c, const float *image, int images, int count, float *phases) {
+    for (int g = 0; g < images; g++, image += c->in.image)
+        for (int k = 0; k < count; k++, phases += 4 * c->copy_floats)
+            split_phases(c, image + (size_t)k * (size_t)c->in.pitch, phases);
+}
+
 static void conv_taps(const struct job *j, const struct conv *c) {
     re_context *ctx = j->context;
     int several = c->images > 1, blocks = (c->in.channels + c->block - 1) / c->block;
@@ -109,7 +116,14 @@ static void conv_taps(const struct job *j, const struct conv *c) {
         size_t out = (size_t)g * c->out.image;
         for (int b = 0; b < blocks; b++) {
             int last = b == blocks - 1;
+            int count = last ? c->in.channels - b * c->block : c->block;
             t.in = ctx->arena + c->in.at + (size_t)g * c->in.image + (size_t)(b * c->block) * (size_t)c->in.pitch;
+            if (c->stride_x == 2) {
+                float *phases = t.sums + (c->taps + 1) * TAP_UNITS * UNIT;
+                split_block(c, t.in, images, count, phases);
+                t.in = phases;
+                t.in_step = several ? (size_t)(count * 4 * c->copy_floats) : UNIT;
+            }
             t.out = ctx->arena + c->out.at + out;
             t.starts = ctx->starts + c->starts + (size_t)(b * c->out.channels) * (size_t)c->taps;
             t.bias = b == 0 ? float_section(ctx, c->bias) : NULL;

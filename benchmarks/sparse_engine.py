@@ -1,0 +1,343 @@
+"""Times the sparse engine against dense engines on the same machine, and against the machine's own limits.
+
+    python benchmarks/sparse_engine.py --out docs/figures/sparse-engine.json --plot docs/figures/sparse-engine.png
+
+Every cell runs all engines interleaved, so that a noisy minute hits all of them; medians and ratios of medians are
+reported. Weights are random with a fraction `keep` left in every prunable layer (scope "layer"), or above one global
+threshold (scope "global"). ONNX Runtime int8 is its static QDQ quantisation, per channel, uint8 activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import ctypes
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from robust_edge.models import ModelSpec, build_model
+from robust_edge_exporters.native import NativeExport, export_native
+from robust_edge_runtimes.adapters.native import Network
+from robust_edge_runtimes.adapters.native_build import FLAGS, compile_library
+
+NETWORKS = ("resnet18", "resnet34", "mobilenet_v2")
+KEEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+SHAPE, CLASSES = (3, 32, 32), tuple("0123456789")
+ENGINES = ("onnxruntime fp32", "onnxruntime int8", "torch eager", "torch csr", "sparse engine")
+BASELINE, OURS = ENGINES[0], ENGINES[-1]
+
+Infer = Callable[[np.ndarray], np.ndarray]
+
+
+class CsrConv(torch.nn.Module):
+    """A convolution as unfold and a product with a sparse matrix; TorchScript compiles it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        matrix = conv.weight.detach().flatten(1).to_sparse_csr()
+        self.crow, self.col, self.val = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+        self.rows, self.columns = matrix.shape
+        self.kernel, self.stride, self.pad = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, K, H', W')."""
+        columns = nn.functional.unfold(x, [self.kernel, self.kernel], padding=self.pad, stride=self.stride)
+        height = (x.size(2) + 2 * self.pad - self.kernel) // self.stride + 1
+        matrix = torch.sparse_csr_tensor(self.crow, self.col, self.val, [self.rows, self.columns])
+        flat = columns.transpose(0, 1).reshape(self.columns, -1)
+        y = torch.matmul(matrix, flat).reshape(self.rows, x.size(0), height, -1)
+        return y.transpose(0, 1)
+
+
+def network(name: str, keep: float, scope: str) -> nn.Module:
+    """The network with random weights, a fraction `keep` of the prunable ones left."""
+    torch.manual_seed(0)
+    model = build_model(ModelSpec(arch=name, shape=SHAPE, classes=CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)).eval()
+    weights = [m.weight.data for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    magnitudes = torch.cat([w.abs().flatten() for w in weights])
+    for weight in weights:
+        among = weight.abs().flatten() if scope == "layer" else magnitudes
+        kept = max(1, round(keep * among.numel()))
+        weight *= weight.abs() >= among.topk(kept).values[-1]
+    return model
+
+
+def fused(model: nn.Module, *, sparse: bool) -> nn.Module:
+    """A copy for PyTorch; `sparse` makes its ungrouped convolutions CSR products."""
+    twin = copy.deepcopy(model)
+    if sparse:
+        for parent in list(twin.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.Conv2d) and child.groups == 1 and child.bias is None:
+                    setattr(parent, name, torch.jit.script(CsrConv(child)))
+    return twin
+
+
+def write_onnx(model: nn.Module, path: Path) -> None:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (torch.rand(2, *SHAPE),), path, dynamo=True, opset_version=18, external_data=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            verbose=False,
+        )  # fmt: skip
+
+
+def quantize(path: Path, target: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(
+                [{"images": np.random.default_rng(i).random((4, *SHAPE), dtype=np.float32)} for i in range(4)]
+            )
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.left, None)
+
+    prepared = target.with_suffix(".prepared.onnx")
+    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared), str(target), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def session(path: Path, threads: int) -> Infer:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    made = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: made.run(None, {"images": images})[0]
+
+
+def torch_infer(model: nn.Module, threads: int) -> Infer:
+    def infer(images: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            return model(torch.from_numpy(images)).numpy()
+
+    return infer
+
+
+def engines(folder: Path, model: nn.Module, threads: int) -> dict[str, Infer]:
+    """One function for each engine, ready to be timed."""
+    ours = Network(compile_library(folder), folder / "weights.bin", threads=threads)
+    return {
+        "onnxruntime fp32": session(folder / "model.onnx", threads),
+        "onnxruntime int8": session(folder / "int8.onnx", threads),
+        "torch eager": torch_infer(fused(model, sparse=False), threads),
+        "torch csr": torch_infer(fused(model, sparse=True), threads),
+        "sparse engine": ours.infer,
+    }
+
+
+def interleaved(functions: dict[str, Infer], images: np.ndarray, *, seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of each call; engines take turns until the time is up, at least three times each."""
+    for infer in functions.values():
+        infer(images)
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop or min(map(len, found.values())) < 3:
+        for name, infer in functions.items():
+            start = time.perf_counter_ns()
+            infer(images)
+            found[name].append((time.perf_counter_ns() - start) / 1e6)
+    return found
+
+
+def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians in milliseconds, and how many times faster than the baseline."""
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    return {
+        "ms": {name: round(value, 4) for name, value in medians.items()},
+        "min_ms": {name: round(min(values), 4) for name, values in samples.items()},
+        "speedup": {name: round(medians[BASELINE] / value, 3) for name, value in medians.items()},
+        "n": {name: len(values) for name, values in samples.items()},
+    }
+
+
+def machine_limits() -> dict[str, float]:
+    """Best rates of one core; see machine_limits.c."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "limits"
+        source = Path(__file__).with_name("machine_limits.c")
+        flags = ["-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-funroll-loops"]
+        subprocess.run(["cc", *flags, str(source), "-o", str(program)], check=True)
+        text = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
+    names = ("mac_per_ns", "loaded_mac_per_ns", "read_bytes_per_ns")
+    return dict(zip(names, map(float, text.split()), strict=True))
+
+
+def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds: int = 30) -> list[dict[str, Any]]:
+    """Time of each weighted layer beside what arithmetic and weights alone would take, in microseconds."""
+    library = folder / "profile.so"
+    subprocess.run(["cc", *FLAGS, "-DRE_PROFILE", str(folder / "model.c"), "-o", str(library), "-lm"], check=True)
+    made, functions = Network(library, folder / "weights.bin"), ctypes.CDLL(str(library))
+    count = ctypes.c_int.in_dll(functions, "re_profile_operators").value
+    spent = (ctypes.c_double * count).in_dll(functions, "re_profile_ns")
+    image, rows = np.random.default_rng(0).random((1, *SHAPE), dtype=np.float32), []
+    for _ in range(rounds):
+        ctypes.memset(spent, 0, ctypes.sizeof(spent))
+        made.infer(image)
+        rows.append(list(spent))
+    times = np.median(np.array(rows), axis=0)
+    made.close()
+    return [
+        {
+            "name": layer.name,
+            "kernel": layer.kernel,
+            "keep": round(layer.nonzeros / layer.weights, 4),
+            "us": round(times[layer.operator_index] / 1e3, 2),
+            "arithmetic_us": round(layer.macs / limits["mac_per_ns"] / 1e3, 2),
+            "loads_us": round(layer.macs / limits["loaded_mac_per_ns"] / 1e3, 2),
+            "weights_us": round(6 * layer.nonzeros / limits["read_bytes_per_ns"] / 1e3, 2),
+        }
+        for layer in export.layers
+    ]
+
+
+def first_inference(folder: Path) -> float:
+    """Milliseconds from reading the weights to the first logits, the library compiled before."""
+    image, library = np.zeros((1, *SHAPE), np.float32), compile_library(folder)
+    start = time.perf_counter_ns()
+    made = Network(library, folder / "weights.bin")
+    made.infer(image)
+    elapsed = (time.perf_counter_ns() - start) / 1e6
+    made.close()
+    return elapsed
+
+
+def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits: dict[str, float]) -> dict[str, Any]:
+    """All measurements of one network at one keep."""
+    model = network(name, keep, scope)
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        write_onnx(model, folder / "model.onnx")
+        quantize(folder / "model.onnx", folder / "int8.onnx")
+        export = export_native(folder / "model.onnx", folder)
+        library = compile_library(folder)
+        results = []
+        for threads in choice.threads:
+            functions = engines(folder, model, threads)
+            for images in choice.images:
+                batch = np.random.default_rng(1).random((images, *SHAPE), dtype=np.float32)
+                exact, got = functions[BASELINE](batch), functions[OURS](batch)
+                assert np.abs(exact - got).max() <= 1e-4 * np.abs(exact).max(), "what is timed must be right"
+                timed = summary(interleaved(functions, batch, seconds=choice.seconds))
+                results.append({"threads": threads, "images": images, **timed})
+                print(
+                    name, f"keep {keep:g} ({scope}), {threads} threads, {images} images:", timed["speedup"], flush=True
+                )
+        return {
+            "network": name,
+            "keep": keep,
+            "scope": scope,
+            "macs_left": export.macs / sum(layer.dense_macs for layer in export.layers),
+            "nonzeros": export.nonzeros,
+            "bytes_per_nonzero": export.weights_bytes / export.nonzeros,
+            "code_bytes": library.stat().st_size,
+            "memory_bytes": export.memory_bytes,
+            "first_inference_ms": first_inference(folder),
+            "layers": profile(folder, export, limits),
+            "results": results,
+        }
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def environment() -> dict[str, Any]:
+    """Where and of what the numbers were made."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    return {
+        "commit": git.stdout.strip(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "instructions": [f for f in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd") if f in flags],
+        "load_average": os.getloadavg()[0],
+        "compiler": compiler,
+        "torch": torch.__version__,
+        "onnxruntime": ort.__version__,
+    }
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Speed-up over dense ONNX Runtime against keep, one image, one thread."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = list(dict.fromkeys(c["network"] for c in report["cells"]))
+    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.4), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        cells = sorted(
+            (c for c in report["cells"] if c["network"] == name and c["scope"] == "layer"), key=lambda c: c["keep"]
+        )
+        for engine in ENGINES:
+            speed = [
+                next(r for r in c["results"] if r["images"] == 1 and r["threads"] == 1)["speedup"][engine]
+                for c in cells
+            ]
+            axis.plot(
+                [100 * c["keep"] for c in cells], speed, marker="o", label=engine, lw=2.5 if engine == OURS else 1.2
+            )
+        axis.set(title=name, xlabel="weights kept, %", xscale="log", yscale="log")
+        axis.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
+        axis.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["¼", "½", "1", "2", "4", "8", "16"])
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("times as fast as ONNX Runtime fp32")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--keep", nargs="+", type=float, default=KEEPS)
+    parser.add_argument("--images", nargs="+", type=int, default=(1, 100))
+    parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each interleaved measurement")
+    parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
+    parser.add_argument("--plot", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    choice = arguments()
+    warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
+    limits = machine_limits()
+    report = {"environment": environment(), "limits": limits, "cells": []}
+    for name in choice.networks:
+        wanted = [(keep, "layer") for keep in choice.keep] + [(keep, "global") for keep in choice.keep if keep == 0.1]
+        for keep, scope in wanted:
+            report["cells"].append(cell(name, keep, scope, choice, limits))
+            choice.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if choice.plot:
+        plot(report, choice.plot)
+
+
+if __name__ == "__main__":
+    main()
