@@ -46,7 +46,13 @@ def suits_taps(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
     """Convolutions whose output fits four units, if the lists by tap are not too short."""
     window = op.window
     length = density(op.weight) * op.weight.shape[1]
-    return has_exact_phases(window, source, output) and op.groups == 1 and output.pixels <= 64 and length >= 4 and reaches_only_inside(window, output)
+    return (
+        has_exact_phases(window, source, output)
+        and op.groups == 1
+        and output.pixels <= 64
+        and length >= 4
+        and reaches_only_inside(window, output)
+    )
 
 
 def suits_depthwise(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:

@@ -25,6 +25,7 @@ class LayerReport:
     """What the manifest says of a convolution or matrix: how it runs, what is left of it.
 
     Attributes:
+        name: of the weight in the ONNX file.
         operator_index: its place among the operators of the generated network.
         macs: multiply-adds with non-zero weights, for one image.
         dense_macs: multiply-adds with all weights.

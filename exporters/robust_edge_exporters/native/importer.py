@@ -109,7 +109,7 @@ def conv(at: Importer, node: Any) -> None:
     shape, groups = at.shapes[source], attributes(node).get("group", 1)
     bias = at.constant(node, 2)
     op = ir.Conv(
-        node.name or node.output[0],
+        node.input[1],
         (source,),
         node.output[0],
         weight=at.float32(weight),
@@ -298,7 +298,7 @@ def matrix(at: Importer, node: Any) -> None:
         raise unsupported(node, f"weight {rows.shape} does not fit {at.shapes[source].channels} features")
     offset = np.zeros(1) if bias is None else bias.reshape(-1) * values.get("beta", 1.0)
     op = ir.Linear(
-        node.name or node.output[0],
+        node.input[1],
         (source,),
         node.output[0],
         weight=at.float32(rows * np.float32(values.get("alpha", 1.0))),

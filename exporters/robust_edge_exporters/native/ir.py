@@ -59,7 +59,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator: it reads tensors by name and writes one."""
+    """One operator: it reads tensors by name and writes one; named after its weight, or its ONNX node."""
 
     name: str
     inputs: tuple[str, ...]

@@ -81,7 +81,9 @@ def tile_convolution(
     offsets = tuple(copy * floats + row * output.width for copy, row in moved)
     channel = len(shifts) * floats
     if max(offsets) >= OFFSETS:
-        raise ExportError(f"Conv at node '{op.name}': rows of {output.width} pixels are too wide for the sparse engine")
+        raise ExportError(
+            f"Conv with weight '{op.name}': rows of {output.width} pixels are too wide for the sparse engine"
+        )
     block = max(1, min(per_group, l1_floats // channel, OFFSETS // channel))
     return Tiling(
         rows, extra, many, block, shifts, floats,
