@@ -14,6 +14,8 @@ import pytest
 from robust_edge_runtimes.adapters import native_build
 from robust_edge_runtimes.adapters.native import NativeRuntime, Network
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.files import sha256_of
+from robust_edge_runtimes.manifest import FileEntry
 from tests.conftest import SHAPE, golden_of, manifest_of
 
 exporter = pytest.importorskip("robust_edge_exporters.native", reason="the artifact is written by the exporter")
@@ -90,13 +92,27 @@ def test_a_library_is_built_anew_when_what_it_depends_on_changes(change, artifac
 
 
 @needs_compiler
-def test_a_library_of_the_exporter_needs_no_compiler(artifact, manifest, linear, monkeypatch):
+def test_a_library_that_the_manifest_lists_needs_no_compiler(artifact, manifest, linear, monkeypatch):
     built = native_build.compile_library(artifact)
+    entry = FileEntry(sha256_of(built), built.stat().st_size)
+    listed = dataclasses.replace(manifest, files={**manifest.files, built.name: entry})
     monkeypatch.setattr(native_build, "find_compiler", lambda: None)
-    assert native_build.library(artifact) == built
-    with NativeRuntime(artifact / "model.c", manifest) as model:
+    with NativeRuntime(artifact / "model.c", listed) as model:
         images = golden_of(linear).clean
         assert np.allclose(model.infer(images), linear.logits(images), rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", [True, False])
+def test_a_library_that_nobody_has_checked_is_never_loaded(compiler, artifact, manifest, monkeypatch):
+    built = native_build.compile_library(artifact)
+    built.write_bytes(b"not what was built")
+    if compiler:
+        assert native_build.library(artifact, manifest.files).parent == native_build.cache_folder()
+        return
+    monkeypatch.setattr(native_build, "find_compiler", lambda: None)
+    with pytest.raises(BackendUnavailable, match="no C compiler"):
+        native_build.library(artifact, manifest.files)
 
 
 def test_without_compiler_and_library_the_way_out_is_named(artifact, manifest, monkeypatch):

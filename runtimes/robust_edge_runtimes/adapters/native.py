@@ -24,7 +24,9 @@ class NativeRuntime(BaseRuntime):
 
     def open_impl(self) -> RuntimeInfo:
         """Find or build the library, read the weights, and check both against the manifest."""
-        network = Network(library(self.path.parent), self.path.parent / WEIGHTS, threads=self.threads)
+        network = Network(
+            library(self.path.parent, self.manifest.files), self.path.parent / WEIGHTS, threads=self.threads
+        )
         expected = (*self.manifest.input.shape[1:], len(self.manifest.classes))
         if network.shape != expected:
             network.close()

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Collection, List, Optional, Tuple
 
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError
 
@@ -24,11 +24,12 @@ FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-sh
 TIMEOUT_S = 300
 
 
-def library(folder: Path, cache: Optional[Path] = None) -> Path:
+def library(folder: Path, shipped: Collection[str] = (), cache: Optional[Path] = None) -> Path:
     """The compiled network of the sources in `folder`, built if this machine has none yet.
 
     Args:
         folder: holds model.c and model.h, and perhaps a library for this kind of CPU.
+        shipped: names in `folder` whose content has been checked; no other library there is ever loaded.
         cache: where libraries are kept; by default `robust-edge` in the user's cache folder.
 
     Raises:
@@ -39,11 +40,12 @@ def library(folder: Path, cache: Optional[Path] = None) -> Path:
     cache = cache or cache_folder()
     compiler = find_compiler()
     if compiler is None:
-        return _any_library(folder, cache, stem)
+        return _any_library(folder, shipped, cache, stem)
     name = stem + _short(compiler[1]) + ".so"
-    for place in (folder, cache):
-        if (place / name).is_file():
-            return place / name
+    if name in shipped:
+        return folder / name
+    if (cache / name).is_file():
+        return cache / name
     return _compile(folder, cache / name, compiler[0])
 
 
@@ -106,12 +108,12 @@ def _source_hash(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _any_library(folder: Path, cache: Path, stem: str) -> Path:
-    for place in (folder, cache):
-        found = sorted(place.glob(stem + "*.so"))
-        if found:
-            return found[0]
-    raise _no_compiler()
+def _any_library(folder: Path, shipped: Collection[str], cache: Path, stem: str) -> Path:
+    found = [folder / name for name in sorted(shipped) if name.startswith(stem) and name.endswith(".so")]
+    found += sorted(cache.glob(stem + "*.so"))
+    if not found:
+        raise _no_compiler()
+    return found[0]
 
 
 def _no_compiler() -> BackendUnavailable:
