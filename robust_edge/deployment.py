@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.data import Split, load_dataset
+from robust_edge.data import Dataset, Split, load_dataset
 from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.models import Normalized
@@ -23,6 +23,7 @@ from robust_edge_runtimes.manifest import AttackSpec, Expected, Source
 BENIGN_EPS = 8 / 255
 GOLDEN_TOLERANCE = 1e-3
 GOLDEN_IMAGES = 512
+CALIBRATION_IMAGES = 256
 BATCH = 250
 
 
@@ -42,12 +43,33 @@ class GoldenSettings:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportChoices:
+    """What a target leaves open.
+
+    Attributes:
+        precision: one of the target's; None for its first.
+        batch: fixed number of images of one call; None takes any.
+        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        calibration: how many training images int8 ranges are read from.
+    """
+
+    precision: str | None = None
+    batch: int | None = None
+    csr_threshold: float | None = None
+    calibration: int = CALIBRATION_IMAGES
+
+
 def evaluation_images(run: Run, *, data_dir: str | None = None, limit: int | None = None) -> Split:
     """The run's test split, checked to be the one it was judged on.
 
     Raises:
         InputError: the images at hand are others than those of the run.
     """
+    return _dataset_of(run, data_dir).test.first(limit)
+
+
+def _dataset_of(run: Run, data_dir: str | None) -> Dataset:
     settings = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=data_dir)
     dataset = load_dataset(settings)
     expected = run.checkpoint().dataset_fingerprint
@@ -56,7 +78,7 @@ def evaluation_images(run: Run, *, data_dir: str | None = None, limit: int | Non
             f"the {dataset.name} images found now are not those that {run.path} was trained on; "
             "name their folder with --data-dir"
         )
-    return dataset.test.first(limit)
+    return dataset
 
 
 def export_run(
@@ -65,17 +87,22 @@ def export_run(
     path: Path,
     *,
     golden: GoldenSettings | None = None,
+    choices: ExportChoices | None = None,
     data_dir: str | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Export a finished run to a bundle.
 
+    Ranges of int8 come from training images, so that the golden images, which are test images, stay unseen.
+
     Raises:
         InputError, ExportError, BackendUnavailable: as `export_bundle`.
     """
-    settings = golden or GoldenSettings()
+    settings, chosen = golden or GoldenSettings(), choices or ExportChoices()
+    precision = target.precision(chosen.precision)  # refused before anything is attacked
     checkpoint, model = run.checkpoint(), run.load_model()
-    split = evaluation_images(run, data_dir=data_dir, limit=settings.images)
+    dataset = _dataset_of(run, data_dir)
+    split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or BENIGN_EPS
     attack = Pgd(eps=eps, steps=settings.steps)
     images = make_golden(model, split, attack, settings.seed)
@@ -88,6 +115,10 @@ def export_run(
         expected=_expected(images, AttackSpec("pgd", eps, attack.steps, attack.alpha, settings.seed)),
         golden=images,
         target=target,
+        precision=precision,
+        batch=chosen.batch,
+        calibration=dataset.train.first(chosen.calibration).floats(slice(None)).numpy(),
+        csr_threshold=chosen.csr_threshold,
     )
     return export_bundle(request, path, overwrite=overwrite)
 

@@ -1,10 +1,31 @@
-"""What an exporter hands over."""
+"""What an exporter is asked for beyond model and target, and what it hands over."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from robust_edge_runtimes.manifest import Sparsity, TensorSpec
+import numpy as np
+
+from robust_edge_runtimes.manifest import LayerForm, Sparsity, TensorSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ExportSettings:
+    """Choices that a target leaves open.
+
+    Attributes:
+        precision: one of the target's.
+        batch: fixed number of images of one call; None takes any.
+        calibration: (N, C, H, W) float32 in [0, 1], training images that int8 ranges are read from.
+        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        metadata: written into the artifact where its format has a place for it.
+    """
+
+    precision: str = "fp32"
+    batch: int | None = None
+    calibration: np.ndarray | None = None
+    csr_threshold: float | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,6 +35,8 @@ class ExportedArtifact:
     Attributes:
         file: its name inside the folder it was written to.
         sparsity: counted in the written file.
+        layers: how each prunable layer is stored and run, where the exporter had a choice.
+        notes: what a reader should know of this file, one sentence each.
     """
 
     file: str
@@ -24,3 +47,5 @@ class ExportedArtifact:
     sparsity: Sparsity
     opset: int | None = None
     ir_version: int | None = None
+    layers: tuple[LayerForm, ...] = ()
+    notes: tuple[str, ...] = ()

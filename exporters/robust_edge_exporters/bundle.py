@@ -7,31 +7,39 @@ then renamed: a bundle that exists has passed.
 from __future__ import annotations
 
 import dataclasses
-import string
-from importlib import resources
+import zlib
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.registry import exporter
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.bundle import GOLDEN, Golden, seal, write_golden
+from robust_edge_runtimes.bundle import GOLDEN, Golden, open_bundle, seal, write_golden
 from robust_edge_runtimes.errors import ExportError
 from robust_edge_runtimes.files import new_directory
-from robust_edge_runtimes.load import load
 from robust_edge_runtimes.manifest import (
     SCHEMA_VERSION,
     Artifact,
     Expected,
+    ExportParity,
     Manifest,
+    Size,
     Source,
     Sparsity,
 )
+from robust_edge_runtimes.registry import runtime_class
 from robust_edge_runtimes.verify import Parity, parity_of
 
-MAX_LOGIT_ERROR = {"fp32": 1e-4}
-TEMPLATES = ("run.py", "Dockerfile", "README.md")
+# Largest logit error (relative) and least share of equal classes of a faithful conversion. 8 bits round every
+# activation, so there the figures are reported, and only another network altogether is refused.
+MAX_LOGIT_ERROR = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
+MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.5}
+# What `verify` still takes for the same network on another machine.
+TOLERANCE = {"fp16": 2e-2, "int8": 0.5}
+HEADROOM = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +51,10 @@ class ExportRequest:
         shape: (C, H, W) of one image.
         sparsity: of the checkpoint; the artifact may have no other non-zeros.
         golden: images and the checkpoint's own logits on them.
+        precision: one of the target's; None for its first.
+        batch: fixed number of images of one call; None takes any.
+        calibration: (N, C, H, W) float32 in [0, 1], training images; int8 needs them.
+        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
     """
 
     model: nn.Module
@@ -53,6 +65,10 @@ class ExportRequest:
     expected: Expected
     golden: Golden
     target: Target
+    precision: str | None = None
+    batch: int | None = None
+    calibration: np.ndarray | None = None
+    csr_threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,18 +90,41 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
 
     Raises:
         ExportError: the target cannot express the network, or the written artifact computes something else.
-        InputError: `path` is taken.
-        BackendUnavailable: the target's runtime is not installed here, so the artifact cannot be checked.
+        InputError: `path` is taken, or the target does not run the precision.
+        BackendUnavailable: the runtime that checks the artifact is not installed here.
     """
+    settings = _settings(request)
     with new_directory(path, overwrite=overwrite) as folder:
-        artifact = exporter(request.target.format)(request.model, request.shape, request.target, str(folder))
+        artifact = exporter(request.target.format)(request.model, request.shape, request.target, str(folder), settings)
         _check_sparsity(request.sparsity, artifact.sparsity)
         write_golden(folder / GOLDEN, request.golden)
-        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in request.classes), encoding="utf-8")
-        _write_texts(folder, request, artifact)
-        manifest = seal(folder, _manifest(request, artifact))
-        parity = _checked_parity(folder, request.golden, artifact.precision)
+        write_scripts(folder, request.target, request.classes)
+        manifest = seal(folder, _manifest(request, artifact, folder))
+        parity, checked_with = _checked_parity(folder, request, artifact.precision)
+        golden = dataclasses.replace(request.golden, tolerance=parity.tolerance)
+        write_golden(folder / GOLDEN, golden)
+        write_readme(folder, request.target, request.source, request.expected, artifact, parity)
+        record = ExportParity(parity.max_logit_error, parity.argmax_agreement, parity.tolerance, checked_with)
+        manifest = seal(folder, dataclasses.replace(manifest, parity=record))
+        open_bundle(folder).golden()
     return Exported(str(path), manifest, parity)
+
+
+def _settings(request: ExportRequest) -> ExportSettings:
+    source, target = request.source, request.target
+    return ExportSettings(
+        precision=target.precision(request.precision),
+        batch=request.batch,
+        calibration=request.calibration,
+        csr_threshold=request.csr_threshold,
+        metadata=(
+            ("arch", source.arch),
+            ("checkpoint_sha256", source.checkpoint_sha256),
+            ("classes", "\n".join(request.classes)),
+            ("input", "float32 pixels in [0, 1], not normalised"),
+            ("target", target.name),
+        ),
+    )
 
 
 def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
@@ -96,31 +135,7 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
         )
 
 
-def _write_texts(folder: Path, request: ExportRequest, artifact: ExportedArtifact) -> None:
-    target = request.target
-    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in target.requirements), encoding="utf-8")
-    values = {
-        "target": target.name,
-        "description": target.description,
-        "image": target.image,
-        "python": target.python,
-        "arch": request.source.arch,
-        "kept": f"{100 * artifact.sparsity.keep:.1f}%",
-        "clean": f"{100 * request.expected.clean_accuracy:.1f}%",
-        "robust": f"{100 * request.expected.robust_accuracy:.1f}%",
-        "attack": f"{request.expected.attack.name.upper()}-{request.expected.attack.steps}",
-        "eps": f"{request.expected.attack.eps:.4g}",
-        "images": str(request.expected.images),
-        "limits": "\n".join(f"- {limit}" for limit in target.limits),
-    }
-    templates = resources.files("robust_edge_exporters") / "templates"
-    for name in TEMPLATES:
-        text = (templates / name).read_text(encoding="utf-8")
-        filled = text if name.endswith(".py") else string.Template(text).substitute(values)
-        (folder / name).write_text(filled, encoding="utf-8")
-
-
-def _manifest(request: ExportRequest, artifact: ExportedArtifact) -> Manifest:
+def _manifest(request: ExportRequest, artifact: ExportedArtifact, folder: Path) -> Manifest:
     """All that is known before the files are sealed."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -142,16 +157,43 @@ def _manifest(request: ExportRequest, artifact: ExportedArtifact) -> Manifest:
         source=request.source,
         expected=request.expected,
         files={},
+        layers=artifact.layers,
+        size=_size(folder / artifact.file, artifact.sparsity.weights),
+        notes=artifact.notes,
     )
 
 
-def _checked_parity(folder: Path, golden: Golden, precision: str) -> Parity:
-    with load(folder) as model:
-        parity = parity_of(model, golden)
-    allowed = MAX_LOGIT_ERROR[precision]
-    if parity.max_logit_error > allowed or parity.argmax_agreement < 1:
+def _size(path: Path, weights: int) -> Size:
+    packer, packed = zlib.compressobj(6), 0
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            packed += len(packer.compress(block))
+    return Size(path.stat().st_size, packed + len(packer.flush()), 4 * weights)
+
+
+def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tuple[Parity, str]:
+    bundle = open_bundle(folder)
+    runtime = runtime_class(request.target.checked_with or bundle.manifest.artifact.format)
+    with runtime(bundle.artifact_path, bundle.manifest) as model:
+        parity = parity_of(model, request.golden)
+        checked_with = f"{model.info.backend} {model.info.version} on {model.info.device}"
+    allowed, least = MAX_LOGIT_ERROR[precision], MIN_AGREEMENT[precision]
+    if not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
         raise ExportError(
             f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
-            f"most {allowed:.2g}), classes agree on {100 * parity.argmax_agreement:.2f}%; nothing was written"
+            f"most {allowed:.2g}), classes agree on {100 * parity.argmax_agreement:.2f}% (at least "
+            f"{100 * least:g}%); nothing was written"
         )
-    return parity
+    return dataclasses.replace(parity, tolerance=_tolerance(request, parity, precision)), checked_with
+
+
+def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
+    """The golden images' own tolerance, wider where the precision rounds more.
+
+    Where the file itself was rounded, 8 bits are allowed what they showed here and half of it more; where the
+    device rounds, nobody has seen it yet.
+    """
+    in_file = request.target.int8 is not None and request.target.int8.style == "qdq"
+    if precision == "int8" and in_file:
+        return min(1.0, max(request.golden.tolerance, HEADROOM * parity.max_logit_error))
+    return max(request.golden.tolerance, TOLERANCE.get(precision, 0.0))

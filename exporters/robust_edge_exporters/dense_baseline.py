@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from robust_edge_exporters.onnx import WEIGHTED, count_nonzeros
+from robust_edge_exporters.onnx import count_nonzeros, weights_of
 from robust_edge_runtimes.bundle import GOLDEN, Bundle, Golden, open_bundle, seal, write_golden
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.latency import Contender
 from robust_edge_runtimes.load import load
+
+FILLABLE = ("onnx", "onnx-cuda")
 
 
 @contextlib.contextmanager
@@ -34,7 +36,7 @@ def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Conte
             yield list(given), index
             return
     for contender in given:
-        if contender.bundle.manifest.artifact.format == "onnx":
+        if contender.bundle.manifest.artifact.format in FILLABLE:
             with tempfile.TemporaryDirectory() as folder:
                 dense = _filled(contender.bundle, Path(folder))
                 yield [Contender(f"{contender.label} (dense weights)", dense), *given], 0
@@ -44,7 +46,7 @@ def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Conte
 
 def _filled(bundle: Bundle, folder: Path) -> Bundle:
     program = onnx.load(str(bundle.artifact_path))
-    weighted = {node.input[1] for node in program.graph.node if node.op_type in WEIGHTED}
+    weighted = weights_of(program)
     random = np.random.default_rng(0)
     for item in program.graph.initializer:
         if item.name in weighted:
@@ -66,6 +68,8 @@ def _own_answers(dense: Bundle) -> Golden:
 
 
 def _without_zeros(weight: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if weight.dtype == np.int8:
+        return np.where(weight == 0, np.int8(1), weight)
     scale = float(np.abs(weight).mean()) or 1e-3
     noise = random.uniform(0.01, 0.1, weight.shape) * scale
     return np.where(weight == 0, noise, weight).astype(weight.dtype)

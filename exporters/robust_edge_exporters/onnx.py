@@ -1,9 +1,10 @@
-"""ONNX: one file, true opset, batch-norm folded, any batch size."""
+"""ONNX: one file, true opset, batch-norm folded, any batch size or one, in fp32, fp16 or 8 bits."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.errors import ExportError
+from robust_edge_runtimes.errors import ExportError, InputError
 from robust_edge_runtimes.manifest import LayerCount, Sparsity, TensorSpec
 
 INPUT, OUTPUT = "images", "logits"
 FILE = "model.onnx"
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+# What may stand between an initializer and the layer whose weight it is.
+TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
+DEFAULTS = ExportSettings()
 
 
-def export_onnx(model: nn.Module, shape: tuple[int, ...], target: Target, folder: str) -> ExportedArtifact:
+def export_onnx(
+    model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings = DEFAULTS
+) -> ExportedArtifact:
     """Write `model.onnx`.
 
     Args:
@@ -32,62 +38,169 @@ def export_onnx(model: nn.Module, shape: tuple[int, ...], target: Target, folder
         shape: (C, H, W).
         target: its opset and IR version are written, and asserted on the written file.
         folder: where to write.
+        settings: precision, batch size, calibration images, metadata.
 
     Raises:
         ExportError: the network cannot be expressed, or the file is not what was asked for.
     """
-    path = Path(folder) / FILE
-    program = _converted(model, shape, target)
+    program = in_precision(converted(model, shape, target, settings.batch), target, settings)
+    return write_program(program, shape, target, folder, settings)
+
+
+def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: int | None = None) -> Any:
+    """The network as an fp32 program of the target's opset, every constant an initializer.
+
+    Raises:
+        ExportError: the network cannot be expressed.
+    """
+    if target.opset is None:
+        raise InputError(f"target {target.name} has no opset; it does not run ONNX")
+    convert = _by_dynamo if target.exporter == "dynamo" else _by_torchscript
+    example = torch.rand(batch or 2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
+            program = convert(model, example, target.opset, batch is None)
+    except Exception as cause:  # torch.onnx raises a different class for every stage
+        raise ExportError(
+            f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): {_reason(cause)}"
+        ) from cause
+    _lift_constants(program)
     program.ir_version = target.ir_version
+    return program
+
+
+def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
+    """The program with the numbers that the file is to hold."""
+    if settings.precision == "fp16" and target.fp16 == "file":
+        from robust_edge_exporters.onnx_fp16 import halved
+
+        return halved(program)
+    if settings.precision == "int8" and target.int8 is not None and target.int8.style == "qdq":
+        from robust_edge_exporters.onnx_int8 import quantised
+
+        return quantised(program, target.int8, settings.calibration)
+    return program
+
+
+def write_program(
+    program: Any, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+) -> ExportedArtifact:
+    """Save a program, read the file back and describe what it holds.
+
+    Raises:
+        ExportError: not valid ONNX, or not what the target asks for.
+    """
+    program.ir_version = target.ir_version
+    onnx.helper.set_model_props(program, dict(settings.metadata))
     _check_program(program, target)
+    path = Path(folder) / FILE
     onnx.save(program, str(path))
     written = onnx.load(str(path))
     _check_written(written, target)
     classes = written.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return ExportedArtifact(
         file=FILE,
-        format="onnx",
-        precision="fp32",
-        input=TensorSpec(INPUT, (None, *shape)),
-        output=TensorSpec(OUTPUT, (None, classes)),
+        format=target.format,
+        precision=settings.precision,
+        input=TensorSpec(INPUT, (settings.batch, *shape)),
+        output=TensorSpec(OUTPUT, (settings.batch, classes)),
         sparsity=count_nonzeros(written),
         opset=target.opset,
         ir_version=written.ir_version,
     )
 
 
+def weights_of(program: Any) -> dict[str, np.ndarray]:
+    """Every initializer that is the weight of a convolution or a matrix product, as stored, in order of depth."""
+    initializers = {item.name: item for item in program.graph.initializer}
+    producers = {name: node for node in program.graph.node for name in node.output}
+    found = {}
+    for node in program.graph.node:
+        if node.op_type not in WEIGHTED:
+            continue
+        name = node.input[1]
+        while name in producers and producers[name].op_type in TRANSPARENT:
+            name = producers[name].input[0]
+        if name in initializers:
+            found[name] = numpy_helper.to_array(initializers[name])
+    return found
+
+
 def count_nonzeros(program: Any) -> Sparsity:
     """Non-zeros of every initializer that is the weight of a convolution or a matrix product."""
-    initializers = {item.name: item for item in program.graph.initializer}
-    layers = []
-    for node in program.graph.node:
-        if node.op_type in WEIGHTED and node.input[1] in initializers:
-            weight = numpy_helper.to_array(initializers[node.input[1]])
-            layers.append(LayerCount(node.input[1], int(weight.size), int(np.count_nonzero(weight))))
-    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), tuple(layers))
+    layers = tuple(LayerCount(k, int(w.size), int(np.count_nonzero(w))) for k, w in weights_of(program).items())
+    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), layers)
 
 
-def _converted(model: nn.Module, shape: tuple[int, ...], target: Target) -> Any:
-    example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
-            converted = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                opset_version=target.opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                verbose=False,
-            )
-    except Exception as cause:  # torch.onnx raises a different class for every stage
-        reason = " ".join(str(cause).split())[:300]
-        raise ExportError(f"the network cannot be written as ONNX for {target.name}: {reason}") from cause
-    if converted is None:
-        raise ExportError(f"the network cannot be written as ONNX for {target.name}: the exporter returned nothing")
-    return converted.model_proto
+def _by_dynamo(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool) -> Any:
+    written = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=opset,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) if any_batch else None,
+        verbose=False,
+    )
+    if written is None:
+        raise ValueError("the exporter returned nothing")
+    return written.model_proto
+
+
+def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool) -> Any:
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        model,
+        (example,),
+        buffer,  # type: ignore[arg-type] # its signature forgets what its documentation allows
+        dynamo=False,
+        opset_version=opset,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}} if any_batch else None,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _lift_constants(program: Any) -> None:
+    """Constant nodes become initializers, and copies of initializers their originals.
+
+    torch's older exporter writes both, and TensorRT 8.2 takes weights from initializers only.
+    """
+    graph = program.graph
+    known = {item.name for item in graph.initializer}
+    same: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+            known.add(tensor.name)
+        elif node.op_type == "Identity" and node.input[0] in known:
+            same[node.output[0]] = same.get(node.input[0], node.input[0])
+            known.add(node.output[0])
+        else:
+            for i, name in enumerate(node.input):
+                node.input[i] = same.get(name, name)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _reason(cause: Exception) -> str:
+    """The last cause of torch's chain, on one line: the operator and the line of the network that used it."""
+    chain: list[BaseException] = [cause]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    text = " ".join(str(cause).split())
+    named = next(
+        (found for link in chain if (found := re.search(r"\b(?:aten|prims|torchvision)[.:]+\w+", str(link)))), None
+    )
+    operator = f"operator {named.group()}: " if named else ""
+    return operator + text[:300]
 
 
 def _check_program(program: Any, target: Target) -> None:
@@ -105,6 +218,8 @@ def _check_written(program: Any, target: Target) -> None:
     opsets = {item.domain: item.version for item in program.opset_import}
     if opsets.get("", opsets.get("ai.onnx")) != target.opset or set(opsets) - {"", "ai.onnx"}:
         raise ExportError(f"asked for opset {target.opset}, the written file says {opsets}")
+    if program.ir_version != target.ir_version:
+        raise ExportError(f"asked for IR version {target.ir_version}, the written file says {program.ir_version}")
     names = [port.name for port in (*program.graph.input, *program.graph.output)]
     if names != [INPUT, OUTPUT]:
         raise ExportError(f"the written file has the ports {names}, expected {[INPUT, OUTPUT]}")

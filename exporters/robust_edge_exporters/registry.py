@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.errors import unknown_name
 
@@ -15,12 +15,17 @@ from robust_edge_runtimes.errors import unknown_name
 class Exporter(Protocol):
     """Writes one artifact format."""
 
-    def __call__(self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str) -> ExportedArtifact:
+    def __call__(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+    ) -> ExportedArtifact:
         """Write the artifact for `target` into `folder` and say what was written."""
 
 
 EXPORTERS = {
+    "csr": "robust_edge_exporters.csr:export_csr",
     "onnx": "robust_edge_exporters.onnx:export_onnx",
+    "onnx-cuda": "robust_edge_exporters.onnx:export_onnx",
+    "tensorrt": "robust_edge_exporters.tensorrt:export_tensorrt",
 }
 
 

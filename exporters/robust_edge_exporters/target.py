@@ -1,10 +1,11 @@
-"""Targets are data: one TOML file each, with the limits of what runs there."""
+"""Targets are data: TOML files with the limits of what runs there, and the reasons for them."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from importlib import resources
+from typing import Any
 
 from robust_edge_runtimes.decode import decode
 from robust_edge_runtimes.errors import InputError, unknown_name
@@ -14,58 +15,198 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+DYNAMO_OPSET = 18  # torch's newer exporter writes no lower opset, whatever it is asked for
+MIN_OPSET = 9  # torch writes no older one
+IR_OF_OPSET = (
+    (23, 11),
+    (21, 10),
+    (19, 9),
+    (15, 8),
+)  # the IR version that an opset needs, where a target's own is older
+PRECISIONS = ("fp32", "fp16", "int8")
+# What to try in place of a precision that a target does not run, the best first.
+INSTEAD = {"fp8": ("int8", "fp16", "fp32"), "int8": ("fp16", "fp32"), "bf16": ("fp16", "fp32"), "fp16": ("fp32",)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """How a target wants 8-bit numbers.
+
+    Attributes:
+        style: `qdq` writes Quantize/Dequantize pairs into the file; `cache` leaves the file in fp32 and ships
+            the ranges beside it as a TensorRT calibration cache.
+        reduce_range: 7-bit weights, for CPUs whose 8-bit dot product adds in 16 bits that saturate.
+        symmetric: activations with zero point 0; TensorRT takes no other.
+        bias: quantise biases to int32; TensorRT reads none.
+    """
+
+    style: str
+    reduce_range: bool
+    symmetric: bool
+    bias: bool
+
+    def __post_init__(self) -> None:
+        if self.style not in ("qdq", "cache"):
+            raise unknown_name("quantisation style", self.style, ("qdq", "cache"))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
     """A row of the target table.
 
     Attributes:
+        name: unique; a JetPack's rows are called `FAMILY-jpVERSION`.
+        family: what `--target` is called with; rows of one family differ by their JetPack.
         format: artifact format; names exporter and runtime.
-        opset: what is written; never above `opset_max`.
-        opset_max: what the runtime reads.
-        ir_version: the ONNX IR version that is written.
-        precisions: numeric types the target runs.
+        checked_with: artifact format whose runtime compares the file here, where the device's cannot.
+        runtime: what executes the file on the device.
+        precisions: numeric types the target runs; the first is the default.
         python: oldest Python of the device.
         requirements: pip requirements of the bundle.
         image: base image of the bundle's Dockerfile.
         limits: what the target cannot do, and why, one sentence each.
+        refuses: request that is not met to the reason.
+        aliases: other names of the family.
+        jetpack: version, where the row belongs to one.
+        jetpack_also: versions that count as this one.
+        default: this row stands for its family when no JetPack is named.
+        opset: what is written; never above `opset_max`.
+        opset_max: what the runtime reads.
+        ir_version: the ONNX IR version that is written.
+        tensorrt: the oldest TensorRT version that the row is written for.
+        fp16: where the precision stands: in the `file` as fp16 weights and casts, or in a build `flag` only.
+        int8: how to quantise.
     """
 
     name: str
+    family: str
     description: str
     format: str
-    opset: int
-    opset_max: int
-    ir_version: int
+    runtime: str
     precisions: tuple[str, ...]
     python: str
     requirements: tuple[str, ...]
     image: str
     limits: tuple[str, ...]
+    checked_with: str | None = None
+    refuses: dict[str, str] = dataclasses.field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    jetpack: str | None = None
+    jetpack_also: tuple[str, ...] = ()
+    default: bool = True
+    opset: int | None = None
+    opset_max: int | None = None
+    ir_version: int | None = None
+    tensorrt: str | None = None
+    fp16: str | None = None
+    int8: Quantisation | None = None
 
     def __post_init__(self) -> None:
-        if self.opset > self.opset_max:
-            raise InputError(f"target {self.name}: opset {self.opset} is above what it reads, {self.opset_max}")
+        for precision in self.precisions:
+            if precision not in PRECISIONS:
+                raise unknown_name(f"precision of target {self.name}", precision, PRECISIONS)
+        if "int8" in self.precisions and self.int8 is None:
+            raise InputError(f"target {self.name}: int8 is missing, although it is among the precisions")
+        if ("fp16" in self.precisions) != (self.fp16 in ("file", "flag")):
+            raise InputError(
+                f"target {self.name}: fp16 must say `file` or `flag` where it is a precision, and only there"
+            )
+        given = (self.opset, self.opset_max, self.ir_version)
+        if any(value is None for value in given) and any(value is not None for value in given):
+            raise InputError(f"target {self.name}: opset, opset_max and ir_version come together")
+        if self.opset is not None and self.opset_max is not None and self.opset > self.opset_max:
+            raise InputError(
+                f"target {self.name}: opset {self.opset} is above what it reads, {self.opset_max} ({self.runtime}); "
+                f"nearest: --opset {self.opset_max}"
+            )
+
+    @property
+    def exporter(self) -> str | None:
+        """Which of torch's ONNX exporters writes the opset: `dynamo`, or `torchscript` below opset 18."""
+        if self.opset is None:
+            return None
+        return "dynamo" if self.opset >= DYNAMO_OPSET else "torchscript"
+
+    def with_opset(self, opset: int) -> Target:
+        """The same target, written in another opset.
+
+        Raises:
+            InputError: the target does not read it.
+        """
+        if self.opset is None or self.ir_version is None:
+            raise InputError(f"target {self.name} runs no ONNX; leave --opset out")
+        if opset < MIN_OPSET:
+            raise InputError(f"opset {opset} is older than what torch writes; nearest: --opset {MIN_OPSET}")
+        needed = next((ir for since, ir in IR_OF_OPSET if opset >= since), 0)
+        return dataclasses.replace(self, opset=opset, ir_version=max(self.ir_version, needed))
+
+    def precision(self, wanted: str | None) -> str:
+        """The precision to write: the wanted one, or the target's own for None.
+
+        Raises:
+            InputError: the target does not run it; the message holds the reason and the nearest possible request.
+        """
+        if wanted is None:
+            return self.precisions[0]
+        if wanted in self.precisions:
+            return wanted
+        reason = self.refuses.get(wanted, f"it runs {', '.join(self.precisions)} only")
+        nearest = next((name for name in INSTEAD.get(wanted, ()) if name in self.precisions), self.precisions[0])
+        raise InputError(
+            f"target {self.name} takes no {wanted}: {reason.rstrip('.')}; nearest: --target {self.name} "
+            f"--precision {nearest}"
+        )
 
 
 def targets() -> dict[str, Target]:
-    """Every target by name, in alphabetical order."""
+    """Every target by name: files in alphabetical order, JetPacks in the order of their file."""
     folder = resources.files("robust_edge_exporters") / "targets"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
     table = {}
     for file in files:
-        target = decode(Target, tomllib.loads(file.read_text(encoding="utf-8")), where=file.name)
-        table[target.name] = target
+        for row in _rows(tomllib.loads(file.read_text(encoding="utf-8")), file.name):
+            table[row.name] = row
     return table
 
 
-def target_named(name: str) -> Target:
-    """One target.
+def target_named(name: str, jetpack: str | None = None) -> Target:
+    """One target, by its own name, its family's or an alias.
+
+    Args:
+        name: for example `x86-cpu`, `jetson-gpu` or `jetson-gpu-jp6.2`.
+        jetpack: 4.6, 5.1, 6.2 or 7.2, or a patch release of one.
 
     Raises:
-        InputError: no target of that name.
+        InputError: no target of that name, or none for that JetPack.
     """
     table = targets()
-    if name not in table:
-        raise unknown_name("target", name, table)
-    return table[name]
+    if name in table and jetpack is None:
+        return table[name]
+    rows = [row for row in table.values() if name in (row.name, row.family, *row.aliases)]
+    if not rows:
+        raise unknown_name("target", name, {*table, *(n for row in table.values() for n in (row.family, *row.aliases))})
+    if jetpack is None:
+        return next(row for row in rows if row.default)
+    return _of_jetpack(rows, name, jetpack)
+
+
+def _of_jetpack(rows: list[Target], name: str, jetpack: str) -> Target:
+    known = {version: row for row in rows if row.jetpack for version in (row.jetpack, *row.jetpack_also)}
+    if not known:
+        raise InputError(f"target {name} has nothing to do with JetPack; leave --jetpack out")
+    found = known.get(".".join(jetpack.split(".")[:2]))
+    if found is None:
+        raise unknown_name(f"JetPack of {name}", jetpack, known)
+    return found
+
+
+def _rows(raw: dict[str, Any], file: str) -> list[Target]:
+    """The file's own row and one for each JetPack, whose table overrides what it names."""
+    variants = raw.pop("jetpack", {})
+    default = raw.pop("default_jetpack", None)
+    raw.setdefault("family", raw.get("name"))
+    rows = [] if default else [decode(Target, raw, where=file)]
+    for version, changes in variants.items():
+        own = {"name": f"{raw['name']}-jp{version}", "jetpack": version, "default": version == default}
+        rows.append(decode(Target, {**raw, **changes, **own}, where=f"{file}.jetpack.{version}"))
+    return rows

@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from robust_edge.cli.types import PATH, SEED, Radius
+from robust_edge.cli.types import PATH, SEED, Keep, Radius
 from robust_edge_runtimes.console import Output, examples, output_options
+
+if TYPE_CHECKING:
+    from robust_edge_exporters.bundle import Exported
 
 
 @click.command()
 @click.argument("run", type=PATH)
 @click.option("--target", required=True, help="A name from `robust-edge targets`.")
+@click.option("--jetpack", metavar="VERSION", help="4.6, 5.1, 6.2 or 7.2, for targets that are Jetsons.")
+@click.option("--precision", metavar="P", help="fp32, fp16 or int8, if the target runs it.  [default: its first]")
+@click.option("--opset", type=click.IntRange(min=1), help="Write this ONNX opset.  [default: the target's]")
+@click.option("--batch", type=click.IntRange(min=1), help="Fix the number of images of one call.  [default: any]")
+@click.option(
+    "--csr-threshold", type=Keep(), help="CSR below this kept fraction.  [default: time each layer both ways]"
+)
 @click.option("--golden", default=512, show_default=True, type=click.IntRange(min=1), help="Test images to store.")
 @click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: the run's own]")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Steps of the stored attack.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the stored attack.")
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
+@click.option("--archive", is_flag=True, help="Also write OUT.tar; the same bundle gives the same bytes.")
 @click.option("--overwrite", is_flag=True, help="Replace an older bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")
 @output_options
-@examples("robust-edge export runs/digits-10 --target x86-cpu -o bundles/digits-10")
+@examples(
+    "robust-edge export runs/digits-10 --target x86-cpu -o bundles/digits-10",
+    "robust-edge export runs/digits-10 --target jetson-gpu --jetpack 4.6 --precision fp16 -o bundles/nano",
+    "robust-edge export runs/digits-10 --target x86-cpu-int8 --archive -o bundles/digits-10-int8",
+)
 def export(
     run: Path,
     target: str,
+    jetpack: str | None,
+    precision: str | None,
+    opset: int | None,
+    batch: int | None,
+    csr_threshold: float | None,
     golden: int,
     eps: float | None,
     steps: int,
     seed: int,
     data_dir: str | None,
+    archive: bool,
     overwrite: bool,
     out: Path,
     output: Output,
@@ -37,19 +59,45 @@ def export(
     """Write a bundle that a device can use; it appears only once it computes what the checkpoint computes."""
     import dataclasses
 
-    from robust_edge.deployment import GoldenSettings, export_run
+    from robust_edge.deployment import ExportChoices, GoldenSettings, export_run
     from robust_edge.run import open_run
+    from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named
 
-    chosen = target_named(target)
-    settings = GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed)
-    exported = export_run(open_run(run), chosen, out, golden=settings, data_dir=data_dir, overwrite=overwrite)
-    artifact, counts = exported.manifest.artifact, exported.manifest.sparsity
-    text = (
-        f"{out}: {artifact.file} for {chosen.name}, {artifact.bytes / 1e3:.0f} kB, {counts.nonzero} of "
-        f"{counts.weights} prunable weights non-zero ({100 * counts.keep:.2f}%), logits within "
-        f"{exported.parity.max_logit_error:.1g} of the checkpoint"
+    chosen = target_named(target, jetpack)
+    if opset is not None:
+        chosen = chosen.with_opset(opset)
+    tar = archive_path(out, overwrite=overwrite) if archive else None
+    exported = export_run(
+        open_run(run),
+        chosen,
+        out,
+        golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),
+        choices=ExportChoices(precision=precision, batch=batch, csr_threshold=csr_threshold),
+        data_dir=data_dir,
+        overwrite=overwrite,
     )
-    for limit in chosen.limits:
+    if tar is not None:
+        write_archive(out, tar)
+    for limit in (*chosen.limits, *exported.manifest.notes):
         output.note(f"note: {limit}")
-    output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json()})
+    archived = {} if tar is None else {"archive": str(tar)}
+    text = _summary(exported) + (f"\n{tar}: the same as one file" if tar else "")
+    output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json(), **archived})
+
+
+def _summary(exported: Exported) -> str:
+    """What was written, how large it is and how close to the checkpoint."""
+    manifest, parity = exported.manifest, exported.parity
+    artifact, counts, size = manifest.artifact, manifest.sparsity, manifest.size
+    assert size is not None
+    csr = sum(layer.form == "csr" for layer in manifest.layers)
+    forms = f"\n  {csr} of {len(manifest.layers)} layers as CSR, the others dense" if manifest.layers else ""
+    return (
+        f"{exported.path}: {artifact.file} for {manifest.target} in {artifact.precision}\n"
+        f"  {counts.nonzero} of {counts.weights} prunable weights non-zero ({100 * counts.keep:.2f}%){forms}\n"
+        f"  {size.artifact / 1e3:.0f} kB, {size.compressed / 1e3:.0f} kB compressed; the weights alone as dense fp32: "
+        f"{size.dense / 1e3:.0f} kB\n"
+        f"  logits within {parity.max_logit_error:.1g} of the checkpoint, classes equal on "
+        f"{100 * parity.argmax_agreement:.2f}% of the golden images"
+    )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from robust_edge_runtimes.console import Output, examples, output_options
+
+if TYPE_CHECKING:
+    from robust_edge_exporters.target import Target
 
 
 @click.command()
@@ -18,17 +23,32 @@ def targets(output: Output) -> None:
     from robust_edge_runtimes.tables import table
 
     known = table_of_targets()
+    header = ["target", "artifact", "opset", "IR", "exporter", "precision", "python", "runs on"]
     rows = [
         [
             target.name,
             target.format,
-            str(target.opset),
+            f"{target.opset} of {target.opset_max}" if target.opset else "-",
+            str(target.ir_version or "-"),
+            target.exporter or "-",
             ", ".join(target.precisions),
             target.python,
-            target.description,
+            target.runtime,
         ]
         for target in known.values()
     ]
-    limits = [f"{target.name}: {limit}" for target in known.values() for limit in target.limits]
-    text = table(["target", "artifact", "opset", "precision", "python", "for"], rows) + "\n\n" + "\n".join(limits)
-    output.result(text, {name: dataclasses.asdict(target) for name, target in known.items()})
+    text = table(header, rows) + "\n\n" + "\n\n".join(_limits(target) for target in known.values())
+    output.result(
+        text,
+        {name: {**dataclasses.asdict(target), "exporter": target.exporter} for name, target in known.items()},
+    )
+
+
+def _limits(target: Target) -> str:
+    """A target's names, what it cannot do and what it refuses, a line each."""
+    call = target.family if target.jetpack is None else f"{target.family} --jetpack {target.jetpack}"
+    names = [f"--target {call}", *(f"--target {alias}" for alias in target.aliases if target.jetpack is None)]
+    lines = [f"{target.name} ({', '.join(names)}): {target.description}"]
+    lines += [f"  - {limit}" for limit in target.limits]
+    lines += [f"  - no {request}: {reason}" for request, reason in target.refuses.items()]
+    return "\n".join(lines)

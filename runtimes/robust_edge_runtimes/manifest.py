@@ -66,6 +66,58 @@ class Sparsity:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerForm:
+    """How the artifact stores and runs one layer.
+
+    Attributes:
+        form: `csr` or `dense`.
+        nonzero: of `weights`.
+        csr_ns: median time of the layer as CSR on the exporting machine, one image, one thread; None where the
+            form was not chosen by timing.
+        dense_ns: the same as a dense layer.
+    """
+
+    name: str
+    form: str
+    weights: int
+    nonzero: int
+    csr_ns: Optional[int] = None
+    dense_ns: Optional[int] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What the zeros are worth in bytes.
+
+    Attributes:
+        artifact: bytes of the artifact.
+        compressed: bytes of the artifact packed by zlib, level 6.
+        dense: bytes of the prunable weights of the checkpoint as dense fp32.
+    """
+
+    artifact: int
+    compressed: int
+    dense: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportParity:
+    """How far the artifact's final bytes were from the checkpoint on the golden images when it was exported.
+
+    Attributes:
+        max_logit_error: relative to the largest absolute logit.
+        argmax_agreement: fraction of the images, clean and attacked, with the same class.
+        tolerance: largest error that `verify` takes for the same network.
+        checked_with: backend and device that computed it.
+    """
+
+    max_logit_error: float
+    argmax_agreement: float
+    tolerance: float
+    checked_with: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """The run that the artifact comes from."""
 
@@ -108,7 +160,12 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Everything a stranger needs to use and to judge the artifact."""
+    """Everything a stranger needs to use and to judge the artifact.
+
+    Attributes:
+        layers: how each layer is stored, where the exporter had a choice.
+        notes: what a reader should know of this artifact, one sentence each.
+    """
 
     schema_version: int
     target: str
@@ -121,6 +178,10 @@ class Manifest:
     source: Source
     expected: Expected
     files: Dict[str, FileEntry]
+    layers: Tuple[LayerForm, ...] = ()
+    size: Optional[Size] = None
+    parity: Optional[ExportParity] = None
+    notes: Tuple[str, ...] = ()
 
     def to_json(self) -> Dict[str, Any]:
         """The manifest as plain values, ready for a JSON writer."""
@@ -156,7 +217,7 @@ def _check_values(manifest: Manifest, where: str) -> None:
         raise BundleError(f"{where}: input and output must be float32")
     if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:
         raise BundleError(f"{where}: input_range must be [low, high], it is {list(manifest.input_range)}")
-    for name in (manifest.target, *manifest.classes):
+    for name in (manifest.target, *manifest.classes, *manifest.notes):
         if _CONTROL.search(name):
             raise BundleError(f"{where}: the name {SHOWN.repr(name)} holds a control character")
     _check_expected(manifest.expected, where)

@@ -9,7 +9,10 @@ from robust_edge_runtimes.errors import BackendUnavailable, unknown_name
 from robust_edge_runtimes.runtime import BaseRuntime
 
 RUNTIMES: Dict[str, str] = {
+    "csr": "robust_edge_runtimes.adapters.csr:CsrRuntime",
     "onnx": "robust_edge_runtimes.adapters.onnx:OnnxRuntime",
+    "onnx-cuda": "robust_edge_runtimes.adapters.onnx_cuda:OnnxCudaRuntime",
+    "tensorrt": "robust_edge_runtimes.adapters.tensorrt:TensorRtRuntime",
 }
 
 

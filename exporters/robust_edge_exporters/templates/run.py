@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Use this bundle on its own: predict, bench, replay. Needs numpy and onnxruntime, nothing else.
+"""Use this bundle on its own: predict, bench, replay. Needs $needs, nothing else.
 
     python3 run.py predict image.png [...]   pictures need pillow, .npy arrays do not
     python3 run.py bench [--threads N]       latency of one image and of 100
     python3 run.py replay                    score the stored attack images; exit 1 if the drop is over a point
 
-Exit codes: 0 pass, 1 failed, 2 usage, 3 onnxruntime missing, 4 bundle damaged.
+Exit codes: 0 pass, 1 failed, 2 usage, 3 backend missing, 4 bundle damaged.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import warnings
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -29,6 +30,9 @@ except ImportError:
     fail(3, "numpy is missing: python3 -m pip install -r requirements.txt")
 
 
+# $backend
+
+
 class Model:
     """The artifact of this folder, its files checked first."""
 
@@ -36,21 +40,17 @@ class Model:
         check_files()
         with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:
             self.manifest = json.load(file)
-        try:
-            import onnxruntime
-        except ImportError:
-            fail(3, "onnxruntime is missing: python3 -m pip install -r requirements.txt")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         path = os.path.join(HERE, self.manifest["artifact"]["file"])
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as cause:  # onnxruntime's own classes
-            fail(3, "onnxruntime {} cannot load {}: {}".format(onnxruntime.__version__, path, cause))
+        self.infer = open_model(path, self.manifest, threads)
 
     def logits(self, images):
-        """(N, C, H, W) float32 in [0, 1] to (N, K) float32."""
-        return self.session.run(None, {self.manifest["input"]["name"]: images})[0]
+        """(N, C, H, W) float32 in [0, 1] to (N, K) float32, in the artifact's own batches."""
+        size = self.manifest["input"]["shape"][0]
+        if size is None:
+            return self.infer(np.ascontiguousarray(images))
+        filled = images[np.minimum(np.arange(-(-len(images) // size) * size), len(images) - 1)]
+        parts = [self.infer(np.ascontiguousarray(filled[i : i + size])) for i in range(0, len(filled), size)]
+        return np.concatenate(parts)[: len(images)]
 
 
 def check_files():

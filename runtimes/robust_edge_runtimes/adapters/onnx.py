@@ -1,4 +1,4 @@
-"""ONNX artifacts on ONNX Runtime's CPU provider."""
+"""ONNX artifacts on ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ PROVIDER = "CPUExecutionProvider"
 class OnnxRuntime(BaseRuntime):
     """Executes `model.onnx` with ONNX Runtime; sessions may be shared by threads."""
 
+    provider = PROVIDER
+    device = "cpu"
+    extra = "onnxruntime"
     _session: Any = None
 
     def open_impl(self) -> RuntimeInfo:
@@ -25,25 +28,30 @@ class OnnxRuntime(BaseRuntime):
         except ImportError as cause:
             raise BackendUnavailable(
                 f"this bundle runs on ONNX Runtime, which is not installed ({cause}): "
-                "pip install 'robust-edge[onnxruntime]'"
+                f"pip install 'robust-edge[{self.extra}]'"
             ) from cause
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._refuse_other_files()
+        if self.provider not in ort.get_available_providers():
+            raise BackendUnavailable(
+                f"ONNX Runtime {ort.__version__} here has no {self.provider}, only "
+                f"{', '.join(ort.get_available_providers())}: pip install 'robust-edge[{self.extra}]'"
+            )
         try:
             # Without the fallback, which prints to stdout and tries other providers than the one asked for.
-            session = ort.InferenceSession(str(self.path), options, providers=[PROVIDER], enable_fallback=0)
+            session = ort.InferenceSession(str(self.path), options, providers=[self.provider], enable_fallback=0)
             names = [port.name for port in (*session.get_inputs(), *session.get_outputs())]
         except Exception as cause:  # ONNX Runtime raises classes of its own, all derived from Exception
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
-        if session.get_providers() != [PROVIDER]:
-            raise BackendUnavailable(f"asked for {PROVIDER}, ONNX Runtime uses {session.get_providers()}")
+        if session.get_providers()[:1] != [self.provider]:
+            raise BackendUnavailable(f"asked for {self.provider}, ONNX Runtime uses {session.get_providers()}")
         if names != [self.manifest.input.name, self.manifest.output.name]:
             raise BundleError(f"{self.path.name} has the ports {names}, the manifest names others; export it again")
         self._session = session
-        return RuntimeInfo("onnxruntime", ort.__version__, "cpu", PROVIDER, self.threads)
+        return RuntimeInfo("onnxruntime", ort.__version__, self.device, self.provider, self.threads)
 
     def _refuse_other_files(self) -> None:
         try:

@@ -1,0 +1,35 @@
+"""A bundle as one tar file; the same bundle gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import write_atomic
+
+
+def archive_path(bundle: Path, *, overwrite: bool) -> Path:
+    """The bundle's folder name with `.tar` behind it.
+
+    Raises:
+        InputError: it exists and `overwrite` is off, or it is no file.
+    """
+    path = bundle.parent / f"{bundle.name}.tar"
+    if path.exists() and not (overwrite and path.is_file()):
+        raise InputError(f"{path} exists; choose another -o, or pass --overwrite to replace it")
+    return path
+
+
+def write_archive(bundle: Path, path: Path) -> None:
+    """Write every file of the bundle below a folder of its name: sorted, with no owner and no time."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for file in sorted(file for file in bundle.rglob("*") if file.is_file()):
+            entry = tarfile.TarInfo(f"{bundle.name}/{file.relative_to(bundle).as_posix()}")
+            entry.size = file.stat().st_size
+            entry.mode = 0o755 if file.suffix in (".py", ".sh") else 0o644
+            with file.open("rb") as content:
+                archive.addfile(entry, content)
+    write_atomic(path, buffer.getvalue())

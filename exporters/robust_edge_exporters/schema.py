@@ -1,0 +1,42 @@
+"""manifest.json's JSON Schema, made from the dataclasses that read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from robust_edge_runtimes.manifest import SCHEMA_VERSION, Manifest
+
+SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The schema of this release's manifests, JSON Schema draft 2020-12.
+
+    It says what stands where and of which type; that hashes fit files, and sums their parts, only reading can check.
+    """
+    schema = _schema(Manifest)
+    schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "robust-edge bundle manifest"}
+    return {**head, **schema}
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        hints = get_type_hints(hint)
+        fields = dataclasses.fields(hint)
+        unset = dataclasses.MISSING
+        return {
+            "type": "object",
+            "properties": {field.name: _schema(hints[field.name]) for field in fields},
+            "required": [f.name for f in fields if f.default is unset and f.default_factory is unset],
+            "additionalProperties": False,
+        }
+    if origin is Union:
+        return {"anyOf": [_schema(option) for option in arguments]}
+    if origin is tuple:
+        return {"type": "array", "items": _schema(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1])}
+    return {"type": "null"} if hint is type(None) else {"type": SCALARS[hint]}
