@@ -26,6 +26,8 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # What may stand between an initializer and the layer whose weight it is.
 TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 DEFAULTS = ExportSettings()
+_OPERATOR = re.compile(r"\b(?:aten|prims|torchvision)(?:\.|::)\w+")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_onnx(
@@ -191,16 +193,17 @@ def _lift_constants(program: Any) -> None:
 
 
 def _reason(cause: Exception) -> str:
-    """The last cause of torch's chain, on one line: the operator and the line of the network that used it."""
-    chain: list[BaseException] = [cause]
-    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(before)
-    text = " ".join(str(cause).split())
-    named = next(
-        (found for link in chain if (found := re.search(r"\b(?:aten|prims|torchvision)[.:]+\w+", str(link)))), None
-    )
-    operator = f"operator {named.group()}: " if named else ""
-    return operator + text[:300]
+    """torch's chain of causes on one line: that which names an operator, with the operator first, else the outermost."""
+    link: BaseException | None = cause
+    while link is not None:
+        if named := _OPERATOR.search(str(link)):
+            return f"operator {named.group()}: {_one_line(link)}"
+        link = link.__cause__ or link.__context__
+    return _one_line(cause)
+
+
+def _one_line(cause: BaseException) -> str:
+    return " ".join(_COLOUR.sub("", str(cause)).split())[:300]
 
 
 def _check_program(program: Any, target: Target) -> None:

@@ -18,6 +18,8 @@ else:
 DYNAMO_OPSET = 18  # torch's newer exporter writes no lower opset, whatever it is asked for
 MIN_OPSET = 9  # torch writes no older one
 IR_OF_OPSET = (
+    (25, 13),
+    (24, 12),
     (23, 11),
     (21, 10),
     (19, 9),

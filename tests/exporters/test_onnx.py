@@ -8,7 +8,9 @@ import onnx
 import pytest
 import torch
 
+from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.onnx import count_nonzeros, export_onnx
+from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.errors import ExportError
 
 ort = pytest.importorskip("onnxruntime", reason="the written file is run on onnxruntime")
@@ -112,3 +114,42 @@ def test_what_cannot_be_written_is_one_line(case, x86, tmp_path, capfd):
     assert len(str(caught.value)) < 500
     assert capfd.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["4.6", "5.1", "6.2", "7.2"])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_every_jetpack_gets_a_file_it_can_read(version, batch, model, images, tmp_path):
+    target = target_named("jetson-gpu", version)
+    found = export_onnx(model, (1, 6, 6), target, str(tmp_path), ExportSettings(batch=batch))
+    written = onnx.load(str(tmp_path / found.file))
+    opset, ir = {"4.6": (13, 7), "5.1": (17, 8), "6.2": (18, 8), "7.2": (20, 9)}[version]
+    assert [(item.domain, item.version) for item in written.opset_import] == [("", opset)]
+    assert written.ir_version == ir
+    for node in written.graph.node:
+        assert onnx.defs.get_schema(node.op_type, opset).since_version <= opset
+    assert not {"BatchNormalization", "Constant", "Identity"} & {node.op_type for node in written.graph.node}
+    few = images[: batch or 5]
+    (logits,) = ort.InferenceSession(str(tmp_path / found.file), providers=["CPUExecutionProvider"]).run(
+        None, {"images": few}
+    )
+    np.testing.assert_allclose(logits, model(torch.from_numpy(few)).numpy(), rtol=1e-4, atol=1e-4)
+    assert found.input.shape == (batch, 1, 6, 6)
+    assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_value == (batch or 0)
+
+
+def test_the_file_says_where_it_comes_from(program, x86):
+    properties = {item.key: item.value for item in program.metadata_props}
+    assert properties["checkpoint_sha256"] == "c" * 64
+    assert properties["classes"].splitlines()[2] == "süd"
+    assert properties["target"] == x86.name
+
+
+@pytest.mark.parametrize("version", ["4.6", "6.2"])
+def test_an_operator_that_cannot_be_written_is_named(version, tmp_path):
+    network = Module(lambda y: torch.special.bessel_j0(y)).eval().requires_grad_(False)
+    target = target_named("jetson-gpu", version)
+    with pytest.raises(
+        ExportError, match=rf"{target.name} \(opset {target.opset}\): operator \w+\W+\w*bessel_j0: ."
+    ) as caught:
+        export_onnx(network, (1, 6, 6), target, str(tmp_path))
+    assert "\x1b" not in str(caught.value)
