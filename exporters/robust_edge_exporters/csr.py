@@ -152,12 +152,12 @@ def export_csr(
 
 def _folded(model: nn.Module) -> nn.Module:
     """A copy with batch-norms folded into the convolutions before them, where torch.fx can follow the network."""
-    from torch.fx.experimental.optimization import fuse
-
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            from torch.fx.experimental.optimization import fuse  # its own imports warn of TorchScript
+
             fused = fuse(copied)
             assert isinstance(fused, torch.fx.GraphModule)
     except Exception:  # a network that depends on its data cannot be traced; scripting it may still work

@@ -193,7 +193,7 @@ def _lift_constants(program: Any) -> None:
 
 
 def _reason(cause: Exception) -> str:
-    """torch's chain of causes on one line: that which names an operator, with the operator first, else the outermost."""
+    """One line of the chain of causes: the link that names an operator, the operator first, or else the outermost."""
     link: BaseException | None = cause
     while link is not None:
         if named := _OPERATOR.search(str(link)):
