@@ -1,0 +1,252 @@
+"""The engine's code against stand-ins for six TensorRT versions; none of it has run on a GPU here."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_edge_runtimes import load
+from robust_edge_runtimes.adapters import tensorrt_engine as engine
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+
+pytest.importorskip("onnxruntime", reason="the stand-ins run the engines' ONNX on it")
+standins = importlib.import_module("tests.runtimes.tensorrt_standins")
+
+RECIPE = {"flags": [], "typed": False, "calibration": None, "max_batch": 8, "workspace_mib": 64, "tensorrt": "8.2"}
+PRECISE = [v for v in standins.VERSIONS if standins.number(v) < (11, 0)]
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture
+def cudart():
+    return standins.Cudart()
+
+
+@pytest.fixture
+def cuda(cudart, monkeypatch):
+    monkeypatch.setattr(engine.Cuda, "_open", staticmethod(lambda: cudart))
+    return engine.Cuda()
+
+
+@pytest.fixture
+def settings(sealed, tmp_path):
+    """settings(**changes) of the linear classifier's file."""
+
+    def make(**changes):
+        given = dict(names=("images", "logits"), max_batch=8, workspace=64, cache=str(tmp_path / "cache"))
+        return engine.Settings(str(sealed / "model.onnx"), SHAPE, **{**given, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize("version", standins.VERSIONS)
+@pytest.mark.parametrize("count", [1, 2, 8, 19])
+def test_every_version_computes_the_logits(version, count, settings, cuda, cudart, golden):
+    calls = []
+    opened = engine.open_engine(settings(), log=lambda text: None, cuda=cuda, trt=standins.module(version, calls=calls))
+    np.testing.assert_array_equal(opened.infer(golden.clean[:count]), _expected(golden, count))
+    opened.close()
+    assert not cudart.memory
+    assert not cudart.streams
+    how = {value for name, value in calls if name == "run"}
+    assert how == {"v2" if standins.number(version) < (8, 5) else "v3"}
+
+
+def _expected(golden, count):
+    return golden.clean_logits[:count]
+
+
+@pytest.mark.parametrize("version", standins.VERSIONS)
+def test_a_fixed_batch_needs_no_profile(version, write_bundle, golden, cuda, tmp_path):
+    folder = write_bundle(tmp_path / "fixed", batch=4)
+    fixed = engine.Settings(str(folder / "model.onnx"), SHAPE, ("images", "logits"), batch=4, cache=str(tmp_path / "c"))
+    opened = engine.open_engine(fixed, log=lambda text: None, cuda=cuda, trt=standins.module(version))
+    np.testing.assert_allclose(opened.infer(golden.clean[:4]), golden.clean_logits[:4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("version", standins.VERSIONS)
+def test_workspace_and_network_as_the_version_wants_them(version, settings, cuda):
+    calls = []
+    engine.build(standins.module(version, calls=calls), settings(typed=True))
+    found, at = dict(calls), standins.number(version)
+    assert found.get("max_workspace_size", found.get("workspace WORKSPACE")) == 64 << 20
+    assert ("max_workspace_size" in found) == (at < (8, 4))
+    assert found["network"] == (1 if at < (10, 0) else 3 if at < (11, 0) else 2)
+
+
+@pytest.mark.parametrize("version", standins.VERSIONS)
+def test_precision_flags_until_they_are_gone(version, settings):
+    calls, wanted = [], settings(flags=["FP16", "SPARSE_WEIGHTS"])
+    trt = standins.module(version, calls=calls)
+    if version in PRECISE:
+        engine.build(trt, wanted)
+        assert dict(calls)["flags"] == ["FP16", "SPARSE_WEIGHTS"]
+    else:
+        with pytest.raises(engine.EngineError, match=r"11\.1\.0 has no flag FP16"):
+            engine.build(trt, wanted)
+        engine.build(trt, settings(flags=["SPARSE_WEIGHTS"]))
+        assert dict(calls)["flags"] == ["SPARSE_WEIGHTS"]
+
+
+@pytest.mark.parametrize(
+    ("version", "head"),
+    [("8.2.1.9", "8201"), ("8.5.2.2", "8502"), ("8.6.1", "8601"), ("10.3.0", "100300"), ("10.16.0", "101600")],
+)
+def test_calibration_comes_from_the_file_under_the_versions_own_name(version, head, settings, tmp_path):
+    path, calls = tmp_path / "calibration.cache", []
+    path.write_text("TRT-0-EntropyCalibration2\nimages: 3c010a14\n")
+    engine.build(standins.module(version, calls=calls), settings(flags=["INT8"], calibration=str(path)))
+    assert dict(calls)["calibration"] == f"TRT-{head}-EntropyCalibration2\nimages: 3c010a14\n"
+
+
+def test_profiles_are_one_image_and_the_most(settings):
+    data = engine.build(standins.module("10.3.0"), settings())
+    profiles = json.loads(data.split(b"\n", 1)[0])["profiles"]
+    assert [profile["images"] for profile in profiles] == [[[1, *SHAPE]] * 3, [[1, *SHAPE], [8, *SHAPE], [8, *SHAPE]]]
+
+
+def test_an_engine_is_built_once_and_kept_under_all_that_it_depends_on(settings, cuda, cudart, tmp_path):
+    lines = []
+
+    def opened(version="10.3.0", **changes):
+        lines.clear()
+        engine.open_engine(settings(**changes), log=lines.append, cuda=cuda, trt=standins.module(version)).close()
+        return [line for line in lines if "building" in line]
+
+    assert opened()
+    assert not opened()
+    for change in ({"flags": ["FP16"]}, {"max_batch": 4}, {"workspace": 65}, {"typed": True}, {"version": "10.16.0"}):
+        assert opened(**change), change
+        assert not opened(**change), change
+    cudart.cudaDeviceGetAttribute = lambda pointer, attribute, device: setattr(pointer._obj, "value", 9) or 0
+    assert opened()
+
+
+@pytest.mark.parametrize("damage", ["engine", "note", "swapped"])
+def test_a_damaged_engine_is_built_again(damage, settings, cuda, tmp_path):
+    trt = standins.module("10.3.0")
+    engine.open_engine(settings(), log=print, cuda=cuda, trt=trt).close()
+    (path,) = (tmp_path / "cache").glob("*.engine")
+    whole = path.read_bytes()
+    if damage == "engine":
+        path.write_bytes(whole[:-1])
+    elif damage == "note":
+        Path(f"{path}.json").write_text("{}")
+    else:
+        engine.open_engine(settings(max_batch=3), log=print, cuda=cuda, trt=trt).close()
+        (other,) = set((tmp_path / "cache").glob("*.engine")) - {path}
+        shutil.copy(other, path)
+        shutil.copy(f"{other}.json", f"{path}.json")
+    lines = []
+    engine.open_engine(settings(), log=lines.append, cuda=cuda, trt=trt).close()
+    assert "built again" in lines[0]
+    assert path.read_bytes() == whole
+
+
+def test_timings_are_kept_for_one_version_and_gpu_and_dropped_if_foreign(settings, cuda, tmp_path):
+    calls = []
+    trt = standins.module("10.3.0", calls=calls, known_timings=[b"+"])
+    for _ in range(2):
+        engine.open_engine(settings(), log=print, force=True, cuda=cuda, trt=trt).close()
+    assert [value for name, value in calls if name == "timings"] == [b"", b"+"]
+    calls.clear()
+    engine.open_engine(settings(), log=print, force=True, cuda=cuda, trt=trt).close()  # b"++" is not known
+    assert [value for name, value in calls if name == "timings"] == [None, b""]
+
+
+def test_what_tensorrt_refuses_is_one_line(settings, cuda):
+    with pytest.raises(engine.EngineError, match=r"8\.5\.2\.2 cannot read .*model\.onnx: In node 3: UNSUPPORTED_NODE"):
+        engine.build(standins.module("8.5.2.2", parses=False), settings())
+    with pytest.raises(engine.EngineError, match="swap"):
+        engine.build(standins.module("8.2.1.9", builds=False), settings())
+    data = engine.build(standins.module("8.6.1"), settings())
+    with pytest.raises(engine.EngineError, match=r"10\.3\.0 cannot load the engine"):
+        engine.Engine(standins.module("10.3.0"), cuda, settings(), data)
+
+
+def test_a_cuda_error_is_named(cuda, cudart):
+    with pytest.raises(engine.EngineError, match="cudaMemcpy failed with CUDA error 1"):
+        cuda.upload(12345, np.zeros(4, np.float32))
+    cudart.cudaMalloc = lambda pointer, size: 2
+    with pytest.raises(engine.EngineError, match="cudaMalloc failed with CUDA error 2"):
+        cuda.allocate(16)
+
+
+def test_missing_libraries_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(engine.EngineError, match="on a Jetson use the system's python3"):
+        engine.import_tensorrt()
+
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    with pytest.raises(engine.EngineError, match="LD_LIBRARY_PATH"):
+        engine.Cuda()
+
+
+# The runtime on a whole bundle.
+
+
+@pytest.fixture
+def bundle_for(sealed, forge, tmp_path, monkeypatch):
+    """bundle_for(recipe) -> a TensorRT bundle of the linear classifier."""
+    monkeypatch.setenv("ROBUST_EDGE_CACHE", str(tmp_path / "engines"))
+
+    def make(recipe=RECIPE):
+        folder = Path(shutil.copytree(sealed, tmp_path / "trt"))
+        (folder / "engine.json").write_text(json.dumps(recipe))
+
+        def edit(value):
+            value["artifact"]["format"] = "tensorrt"
+            blob = (folder / "engine.json").read_bytes()
+            value["files"]["engine.json"] = {"sha256": engine.sha256_of(folder / "engine.json"), "bytes": len(blob)}
+
+        return forge(folder, edit)
+
+    return make
+
+
+@pytest.mark.parametrize("version", standins.VERSIONS)
+def test_the_runtime_runs_a_bundle(version, bundle_for, cuda, golden, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", standins.module(version))
+    with load(bundle_for()) as model:
+        assert (model.info.backend, model.info.version, model.info.device) == ("tensorrt", version, "sm87-16")
+        np.testing.assert_array_equal(model.infer(golden.clean), golden.clean_logits)
+
+
+def test_without_tensorrt_it_is_not_available(bundle_for, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendUnavailable, match="runs on TensorRT"):
+        load(bundle_for())
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        [],
+        {**RECIPE, "flags": None},
+        {**RECIPE, "max_batch": "many"},
+        {k: v for k, v in RECIPE.items() if k != "typed"},
+    ],
+)
+def test_a_recipe_that_is_none_is_a_bundle_error(recipe, bundle_for, cuda, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", standins.module("10.3.0"))
+    with pytest.raises(BundleError, match="no TensorRT recipe"):
+        load(bundle_for(recipe))
+
+
+def test_the_recipe_cannot_name_files_outside_the_bundle(bundle_for):
+    folder = bundle_for({**RECIPE, "calibration": "../../etc/passwd"})
+    found = engine.Settings.of_bundle(str(folder))
+    assert found.calibration == str(folder / "passwd")
+    assert open_bundle(folder).artifact_path == Path(found.onnx)
