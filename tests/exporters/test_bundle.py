@@ -16,6 +16,7 @@ import torch
 
 from robust_edge_exporters import bundle as module
 from robust_edge_exporters.bundle import export_bundle
+from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bundle import open_bundle
 from robust_edge_runtimes.errors import ExportError, InputError
 from robust_edge_runtimes.load import load
@@ -154,6 +155,56 @@ def test_an_older_bundle_stays_when_the_new_one_fails(quick, request_for, model,
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     refused(dataclasses.replace(request, golden=golden), bundle, "differs from the checkpoint")
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+STAGES = ("exporter", "write_golden", "write_scripts", "seal", "_checked_parity", "write_readme", "open_bundle")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_export_interrupted_at_any_stage_leaves_nothing(
+    quick, request_for, model, tmp_path, monkeypatch, stage, after
+):
+    real = getattr(module, stage)
+
+    def interrupted(*arguments, **options):
+        if after:
+            real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, stage, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(request_for(model), tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_the_target_lacks_is_refused_before_anything_is_converted(
+    request_for, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "exporter", lambda name: pytest.fail("converted"))
+    with pytest.raises(InputError, match="takes no int8: quantised files are a target of their own"):
+        export_bundle(request_for(model, precision="int8"), tmp_path / "b")
+
+
+def test_a_fixed_batch_is_kept_by_run_and_by_the_runtime(request_for, model, images, tmp_path):
+    request = request_for(model, batch=7, target=target_named("arm-cpu", "4.6"))
+    exported = export_bundle(request, tmp_path / "b")
+    assert exported.manifest.input.shape == (7, 1, 6, 6)
+    done = started(tmp_path / "b", "replay", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "PASS on 60 images"), done.stderr
+    np.save(tmp_path / "x.npy", images[0])
+    done = started(tmp_path / "b", "predict", "x.npy", cwd=tmp_path)
+    label = request.classes[int(request.golden.clean_logits[0].argmax())]
+    assert done.stdout.split("  ")[1] == label
+
+
+def test_the_size_is_that_of_the_files(exported):
+    import zlib
+
+    manifest, data = open_bundle(exported).manifest, (exported / "model.onnx").read_bytes()
+    assert manifest.size.artifact == len(data)
+    assert manifest.size.compressed == pytest.approx(len(zlib.compress(data)), rel=0.01)
+    assert manifest.size.dense == 4 * manifest.sparsity.weights
 
 
 def test_a_taken_path_is_refused_before_anything_is_converted(request_for, model, bundle, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from robust_edge_runtimes.bundle import open_bundle
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.load import load
+from robust_edge_runtimes.registry import runtime_class
 
 ort = pytest.importorskip("onnxruntime", reason="this adapter runs on onnxruntime")
 
@@ -130,3 +131,22 @@ def test_names_that_are_no_text_are_a_bundle_error_and_print_nothing(bundle, for
     with pytest.raises(BundleError, match="cannot load"):
         load(forge(bundle))
     assert capfd.readouterr().out == ""
+
+
+def test_cuda_is_refused_where_it_is_not_and_never_replaced_by_the_cpu(opened, monkeypatch):
+    manifest = opened.manifest
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(BackendUnavailable, match=r"has no CUDAExecutionProvider, only .*onnxruntime-gpu"):
+        runtime_class("onnx-cuda")(opened.artifact_path, manifest).open()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    cpu = ort.InferenceSession
+
+    class Fallen(cpu):
+        def __init__(self, path, options, providers, enable_fallback):
+            assert providers == ["CUDAExecutionProvider"]
+            super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", Fallen)
+    with pytest.raises(BackendUnavailable, match="asked for CUDAExecutionProvider, ONNX Runtime uses"):
+        runtime_class("onnx-cuda")(opened.artifact_path, manifest).open()
