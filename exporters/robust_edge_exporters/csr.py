@@ -67,17 +67,16 @@ class CsrConv2d(nn.Module):
         x = functional.pad(x, self.padding)
         height = (x.size(2) - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.stride[0] + 1
         width = (x.size(3) - self.dilation[1] * (self.kernel[1] - 1) - 1) // self.stride[1] + 1
-        if self.pointwise:
-            columns = x.flatten(2)
-        else:
-            columns = functional.unfold(x, self.kernel, self.dilation, (0, 0), self.stride)
         n = x.size(0)
-        if n == 1:
-            y = self.weight(columns[0]).unsqueeze(0)
-        else:
-            flat = columns.transpose(0, 1).reshape(columns.size(1), n * columns.size(2))
-            y = self.weight(flat).view(self.weight.rows, n, columns.size(2)).transpose(0, 1)
-        pixels: Tensor = (y + self.bias.view(1, -1, 1)).reshape(n, self.weight.rows, height, width)
+        planes = torch.empty((n, self.weight.rows, height * width), dtype=x.dtype)
+        for i in range(n):  # one image at a time: the columns of many do not fit any cache
+            one = x[i : i + 1]
+            if self.pointwise:
+                columns = one.flatten(2)[0]
+            else:
+                columns = functional.unfold(one, self.kernel, self.dilation, (0, 0), self.stride)[0]
+            planes[i] = self.weight(columns)
+        pixels: Tensor = (planes + self.bias.view(1, -1, 1)).view(n, self.weight.rows, height, width)
         return pixels
 
 

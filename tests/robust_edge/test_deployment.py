@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from robust_edge import deployment
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import load_dataset
-from robust_edge.deployment import BENIGN_EPS, GoldenSettings, evaluation_images, export_run, make_golden
+from robust_edge.deployment import BENIGN_EPS, ExportChoices, GoldenSettings, evaluation_images, export_run, make_golden
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.run import open_run
 from robust_edge_exporters.target import target_named
@@ -79,3 +80,24 @@ def test_an_existing_bundle_is_kept(sparse_run, exported):
     with pytest.raises(InputError, match="exists"):
         export_run(sparse_run, target_named("x86-cpu"), exported[1])
     assert (exported[1] / "manifest.json").read_bytes() == before
+
+
+def test_int8_ranges_come_from_training_images_and_no_test_image(sparse_run, tmp_path, monkeypatch):
+    requests = []
+    monkeypatch.setattr(deployment, "export_bundle", lambda request, path, overwrite: requests.append(request))
+    settings = GoldenSettings(images=25, steps=1)
+    choices = ExportChoices(precision="int8", batch=5, csr_threshold=0.5, calibration=40)
+    export_run(sparse_run, target_named("x86-cpu-int8"), tmp_path / "b", golden=settings, choices=choices)
+    (request,) = requests
+    dataset = load_dataset(sparse_run.config.data)
+    assert np.array_equal(request.calibration, dataset.train.floats(slice(0, 40)).numpy())
+    tested = {image.tobytes() for image in dataset.test.floats(slice(None)).numpy()}
+    assert not tested & {image.tobytes() for image in request.calibration}
+    assert (request.precision, request.batch, request.csr_threshold) == ("int8", 5, 0.5)
+
+
+def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(deployment, "make_golden", lambda *arguments: pytest.fail("attacked"))
+    choices = ExportChoices(precision="int8")
+    with pytest.raises(InputError, match="takes no int8: a Nano's GPU"):
+        export_run(sparse_run, target_named("jetson-gpu", "4.6"), tmp_path / "b", choices=choices)

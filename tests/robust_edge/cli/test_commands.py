@@ -74,6 +74,36 @@ def test_export_refuses(refused, run, tmp_path, arguments):
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--target jetson-gpu --jetpack 4.6 --opset 18", "nearest: --opset 13"),
+        ("--target jetson-gpu --jetpack 4.6 --precision int8", "--precision fp16"),
+        ("--target jetson-gpu --jetpack 3.3", "unknown JetPack"),
+        ("--target nvidia-v100 --precision bf16", "needs Ampere"),
+        ("--target x86-cpu --jetpack 5.1", "leave --jetpack out"),
+        ("--target x86-cpu-csr --opset 18", "leave --opset out"),
+        ("--target x86-cpu-csr --csr-threshold 2", "at most 1"),
+        ("--target x86-cpu --batch 0", "--batch"),
+    ],
+)
+def test_export_refuses_what_the_target_cannot_do(refused, run, tmp_path, arguments, says):
+    assert says in refused("export", run.path, *arguments.split(), "-o", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_export_writes_an_archive_and_keeps_an_older_one(cli, refused, run, tmp_path):
+    pytest.importorskip("onnxruntime", reason="export runs the artifact on onnxruntime")
+    options = ["--target", "jetson-cpu", "--jetpack", "4.6", "--golden", 20, "--steps", 1, "--archive", "-q"]
+    made = cli("export", run.path, *options, "--json", "-o", tmp_path / "bundle")
+    assert made.exit_code == 0, made.output
+    value = json.loads(made.stdout)
+    assert (value["manifest"]["target"], value["manifest"]["artifact"]["opset"]) == ("arm-cpu-jp4.6", 13)
+    assert value["archive"] == str(tmp_path / "bundle.tar")
+    assert (tmp_path / "bundle.tar").stat().st_size > value["manifest"]["size"]["artifact"]
+    assert "bundle.tar exists" in refused("export", run.path, *options, "-o", tmp_path / "bundle")
+
+
 def test_verify_against_another_run_is_a_usage_error(cli, refused, run, benign_run, tmp_path):
     pytest.importorskip("onnxruntime", reason="export and verify run the artifact on onnxruntime")
     bundle = tmp_path / "bundle"
@@ -89,7 +119,10 @@ def test_verify_against_another_run_is_a_usage_error(cli, refused, run, benign_r
 
 def test_targets_are_listed(cli):
     assert "x86-cpu" in cli("targets").stdout
-    assert "x86-cpu" in json.loads(cli("targets", "--json").stdout)
+    listed = json.loads(cli("targets", "--json").stdout)
+    assert listed["jetson-gpu-jp4.6"]["exporter"] == "torchscript"
+    assert listed["jetson-gpu-jp4.6"]["refuses"]["int8"] in cli("targets").stdout
+    assert all(name in cli("targets").stdout for name in listed)
 
 
 @pytest.mark.parametrize("command", [["no-such"], ["evaluate"], ["export"], ["--no-such-option"]], ids=" ".join)
