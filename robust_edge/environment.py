@@ -20,6 +20,8 @@ PACKAGES = (
     "onnxscript",
     "safetensors",
     "scikit-learn",
+    "pyautoattack",
+    "captum",
 )
 
 

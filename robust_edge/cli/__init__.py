@@ -12,6 +12,7 @@ from robust_edge.cli.evaluate import evaluate
 from robust_edge.cli.export import export
 from robust_edge.cli.report import report
 from robust_edge.cli.targets import targets
+from robust_edge.cli.transfer import transfer
 from robust_edge.cli.verify import verify
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.console import CommandLine
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (demo, compress, evaluate, export, verify, bench, report, targets, doctor):
+for command in (demo, compress, evaluate, transfer, export, verify, bench, report, targets, doctor):
     main.add_command(command)

@@ -6,47 +6,107 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, SEED, Radius
+from robust_edge.cli.types import PATH, SEED, AnyRadius
 from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+
+ATTACKS = ("pgd", "curve", "autoattack", "thesis-autoattack", "cw", "fgsm")
 
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--attack", type=click.Choice(["pgd", "curve"]), default="pgd", show_default=True, help="What to run.")
-@click.option("--eps", type=Radius(), help="Radius for pgd.  [default: the run's own, 8/255 for a benign run]")
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50 for pgd, 100 for curve]")
-@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N test images.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random start.")
+@click.option("--attack", type=click.Choice(ATTACKS), default="pgd", show_default=True, help="What to run; see below.")
+@click.option("--with", "other", type=PATH, metavar="RUN", help="Average the probabilities with those of this run.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
+@click.option("--eps", type=AnyRadius(), help="Radius.  [default: the run's own, 8/255 for a benign run, 0.5 in l2]")
+@click.option("--steps", type=click.IntRange(min=1), help="Of pgd and cw (default 50) and curve (default 100).")
+@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of pgd and cw.  [default: 1]")
+@click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the attacks.")
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
+@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images at a time.")
+@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="MiB that batches may use.")
+@click.option("--saliency", is_flag=True, help="Also store input gradients for the report (extra `interpret`).")
+@click.option("--fresh", is_flag=True, help="Begin anew instead of going on with a killed evaluation.")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
 @output_options
 @examples(
     "robust-edge evaluate runs/digits-10 --eps 0.1 --steps 50",
     "robust-edge evaluate runs/digits-10 --attack curve --limit 200",
+    "robust-edge evaluate runs/digits-10 --attack autoattack --eps 8/255",
+    "robust-edge evaluate runs/digits-10 --attack autoattack --norm l2 --eps 0.5 --limit 500",
+    "robust-edge evaluate runs/robust --with runs/benign --attack cw --eps 0.1 --steps 32",
+    "torchrun --nproc-per-node 4 --no-python robust-edge evaluate runs/r34 --attack autoattack",
 )
 def evaluate(
     run: Path,
     attack: str,
+    other: Path | None,
+    norm: str,
     eps: float | None,
     steps: int | None,
+    restarts: int | None,
     limit: int | None,
     seed: int,
     data_dir: str | None,
     device: str,
+    batch: int,
+    memory: int,
+    saliency: bool,
+    fresh: bool,
     out: Path | None,
     output: Output,
 ) -> None:
-    """Accuracy of a checkpoint, clean and under attack; `curve` is accuracy against rising eps (Algorithm 2)."""
-    from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run, evaluation_table
+    """Accuracy of a checkpoint, clean and under attack, image by image, with its validity flags.
+
+    \b
+    pgd                projected gradient, every iterate counts
+    curve              pgd-100 at rising eps until below chance (Algorithm 2)
+    autoattack         the leaderboard's set: apgd-ce, apgd-t, fab-t, square
+    thesis-autoattack  the older set: apgd-ce, apgd-dlr, fab, square with 5 restarts (Table 4.2)
+    cw                 Carlini-Wagner's margin loss inside the l-inf ball
+    fgsm               one step
+
+    A killed evaluation goes on where it was when the same command is given again. The two AutoAttack sets need the
+    extra: pip install 'robust-edge[attack]'.
+    """
+    from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+    from robust_edge.evaluation.ranks import torchrun_ranks
+    from robust_edge.evaluation.saliency import evaluate_saliency
+    from robust_edge.evaluation.tables import evaluation_table
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run import open_run
 
     settings = EvaluateSettings(
-        attack=attack, eps=eps, steps=steps, limit=limit, seed=seed, data_dir=data_dir, device=device
+        attack=attack,
+        norm=norm,
+        eps=eps,
+        steps=steps,
+        restarts=restarts,
+        limit=limit,
+        seed=seed,
+        data_dir=data_dir,
+        device=device,
+        batch=batch,
+        memory_mib=memory,
+        fresh=fresh,
     )
-    opened = open_run(run)
-    record = evaluate_run(opened, settings, out, progress=output.progress(attack))
-    write_plots(collect_runs([opened])[0])
-    output.result(evaluation_table(record), record)
+    with torchrun_ranks() as ranks:
+        spoken = output if ranks.writes else Output(json=False, verbosity=-1)
+        if saliency and ranks.writes:
+            evaluate_saliency(open_run(run), data_dir=data_dir, device=device)
+        record = evaluate_run(
+            open_run(run),
+            settings,
+            out,
+            other=None if other is None else open_run(other),
+            ranks=ranks,
+            progress=spoken.progress(attack),
+            note=spoken.detail,
+        )
+        if ranks.writes:
+            write_plots(collect_runs([open_run(run)])[0])
+            if record.resumed:
+                output.note(f"{record.resumed} batch(es) were taken from the killed evaluation before")
+            output.result(evaluation_table(record), record)

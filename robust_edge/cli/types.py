@@ -29,9 +29,24 @@ class Radius(FloatType):
             radius = float(numerator) / float(denominator) if slash else float(numerator)
         except (ValueError, ZeroDivisionError):
             self.fail(f"{value!r} is not a radius; write it as 8/255 or 0.03", param, ctx)
-        if not (math.isfinite(radius) and 0 <= radius <= 1):
-            self.fail(f"{value} is outside [0, 1], the range of pixels; 8/255 is a usual radius", param, ctx)
+        problem = self.check(radius)
+        if problem is not None:
+            self.fail(f"{value} {problem}", param, ctx)
         return radius
+
+    def check(self, radius: float) -> str | None:
+        """What is wrong with a number."""
+        inside = math.isfinite(radius) and 0 <= radius <= 1
+        return None if inside else "is outside [0, 1], the range of pixels; 8/255 is a usual radius"
+
+
+class AnyRadius(Radius):
+    """An ε above 0 of any norm, as 0.5 or 8/255; whether it fits the norm is the evaluation's question."""
+
+    def check(self, radius: float) -> str | None:
+        """What is wrong with a number."""
+        inside = math.isfinite(radius) and radius > 0
+        return None if inside else "is not above 0; a radius of 0 is no attack, 8/255 is a usual one"
 
 
 class Keep(FloatType):

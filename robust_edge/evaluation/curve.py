@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from robust_edge.attacks.pgd import Pgd, attack_images, evaluation_mode
+from robust_edge.attacks.ball import LINF
+from robust_edge.attacks.pgd import Pgd, attack_with_restarts
 from robust_edge.data import Split
-from robust_edge.evaluation.accuracy import Accuracy, evaluate_pgd
+from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
+from robust_edge.evaluation.campaign import Campaign, Stage, predictions, run_campaign
+from robust_edge.evaluation.ranks import Ranks
 
 EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+PANEL_IMAGES = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class CurvePoint:
-    """Robust accuracy at one ε."""
+    """Robust accuracy at one ε.
+
+    Attributes:
+        held: a digit per image, 1 where it is right when clean and under attack; empty in older records.
+    """
 
     eps: float
     accuracy: Accuracy
+    held: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,13 +52,18 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CurveResult:
-    """Algorithm 2's scores, in order of ε; the last one may lie below chance."""
+    """Algorithm 2's scores, in order of ε; the last one may lie below chance.
+
+    Attributes:
+        resumed: batches that an earlier, killed process had done.
+    """
 
     steps: int
     seed: int
     chance: float
     points: tuple[CurvePoint, ...]
     panel: Panel
+    resumed: int = 0
 
 
 def evaluate_curve(
@@ -60,10 +74,15 @@ def evaluate_curve(
     steps: int = 100,
     epsilons: Sequence[float] = EPSILONS,
     seed: int = 0,
-    panel_images: int = 6,
+    panel_images: int = PANEL_IMAGES,
+    positions: Sequence[int] | None = None,
+    batch_size: int = BATCH,
+    state: Path | None = None,
+    identity: str = "",
+    ranks: Ranks | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CurveResult:
-    """Run Algorithm 2.
+    """Run Algorithm 2: every image is attacked at every ε.
 
     Args:
         model: raw pixels to logits.
@@ -73,24 +92,55 @@ def evaluate_curve(
         epsilons: rising, beginning with 0.
         seed: of the random starts.
         panel_images: how many images to keep for the picture.
-        progress: called with (ε done, ε in all).
+        positions: of the images in the test split; None where the split is all of it.
+        batch_size: images at a time.
+        state: see `run_campaign`.
+        identity: see Campaign.
+        ranks: the processes that share the work.
+        progress: called with (done, total).
     """
-    points: list[CurvePoint] = []
-    shown = split.first(panel_images)
-    pictures, predictions = [], []
-    for index, eps in enumerate(epsilons):
-        attack = Pgd(eps=eps, steps=steps)
-        points.append(CurvePoint(eps, evaluate_pgd(model, split, attack, seed=seed).robust))
-        generator = torch.Generator().manual_seed(seed)
-        seen = attack_images(model, shown.floats(slice(None)), shown.labels, attack, generator).images
-        with torch.no_grad(), evaluation_mode(model):
-            predictions.append(tuple(model(seen).argmax(1).tolist()))
+    stages = tuple(_stage(model, eps, steps, seed) for eps in epsilons)
+    places = tuple(range(len(split)) if positions is None else positions)
+    campaign = Campaign(
+        judges=(model,),
+        split=split,
+        positions=places,
+        stages=stages,
+        cumulative=False,
+        batch_size=batch_size,
+        identity=identity,
+    )
+    tally = run_campaign(
+        campaign,
+        state=state,
+        ranks=ranks,
+        stop=lambda held: float(held.double().mean()) < 1 / classes,
+        progress=progress,
+    )
+    points = []
+    for eps, held in zip(epsilons, tally.held[:, 0], strict=False):
+        bits = "".join("01"[bit] for bit in held.int().tolist())
+        points.append(CurvePoint(eps, accuracy(int(held.sum()), len(held)), bits))
+    panel = _panel(model, split.first(panel_images), places, stages[: len(points)])
+    return CurveResult(steps, seed, 1 / classes, tuple(points), panel, tally.resumed)
+
+
+def _panel(model: nn.Module, shown: Split, positions: Sequence[int], stages: Sequence[Stage]) -> Panel:
+    clean = shown.floats(slice(None))
+    pictures, predicted = [], []
+    for stage in stages:
+        seen = stage.perturb(clean, shown.labels, list(positions[: len(shown)]))
+        predicted.append(tuple(predictions(model, seen).tolist()))
         pictures.append(tuple(image.tolist() for image in seen.cpu()))
-        if points[-1].accuracy.value < 1 / classes:
-            break
-        if progress is not None:
-            progress(index + 1, len(epsilons))
-    if progress is not None:
-        progress(len(epsilons), len(epsilons))
-    panel = Panel(tuple(pictures), tuple(shown.labels.tolist()), tuple(predictions))
-    return CurveResult(steps, seed, 1 / classes, tuple(points), panel)
+    return Panel(tuple(pictures), tuple(shown.labels.tolist()), tuple(predicted))
+
+
+def _stage(model: nn.Module, eps: float, steps: int, seed: int) -> Stage:
+    attack = Pgd(eps=eps, steps=steps)
+
+    def perturb(images: Tensor, labels: Tensor, positions: list[int]) -> Tensor:
+        if eps == 0:
+            return images
+        return attack_with_restarts(model, images, labels, attack, seed=seed, positions=positions)
+
+    return Stage(f"eps={eps:g}", eps, LINF, perturb)

@@ -14,7 +14,9 @@ import safetensors
 from robust_edge.config import CompressConfig
 from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.curve import CurveResult
-from robust_edge.evaluation.evaluate import stored_evaluation
+from robust_edge.evaluation.evaluate import Evaluation, stored_evaluation, stored_evaluations
+from robust_edge.evaluation.saliency import Saliency, stored_saliency
+from robust_edge.evaluation.transfer import Transfer
 from robust_edge.run import METRICS, WEIGHTS, Checkpoint, Run
 from robust_edge_runtimes.decode import decode, read_json
 from robust_edge_runtimes.environment import Machine
@@ -79,6 +81,8 @@ class RunData:
         name: unique on the page.
         index: position on the page; decides colour and marker.
         limits: attack to the number of test images that was asked for, where not all were.
+        records: every stored evaluation of this checkpoint.
+        saliency: which pixels the network looks at.
         stale: attacks whose stored result belongs to an older checkpoint.
     """
 
@@ -91,6 +95,8 @@ class RunData:
     pgd: PgdResult | None = None
     curve: CurveResult | None = None
     weights: WeightCounts | None = None
+    records: tuple[Evaluation, ...] = ()
+    saliency: Saliency | None = None
     limits: dict[str, int] = dataclasses.field(default_factory=dict)
     stale: tuple[str, ...] = ()
 
@@ -169,9 +175,12 @@ class ReportData:
     runs: tuple[RunData, ...]
     verdicts: tuple[VerdictData, ...]
     benches: tuple[BenchData, ...]
+    transfers: tuple[Transfer, ...] = ()
 
 
-def collect(runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Path]) -> ReportData:
+def collect(
+    runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Path], transfers: Sequence[Path] = ()
+) -> ReportData:
     """Read everything.
 
     Raises:
@@ -183,6 +192,7 @@ def collect(runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Pat
     data = collect_runs(runs)
     judged = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
     timed = [(path, read_result(Bench, path, "bench")) for path in benches]
+    shown = tuple(read_result(Transfer, path, "transfer") for path in transfers)
     by_checkpoint = {run.checkpoint.weights_sha256: run for run in data if run.checkpoint is not None}
     verdict_data = [
         VerdictData(
@@ -207,7 +217,7 @@ def collect(runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Pat
         for path, bench in timed
     ]
     ordered = sorted(verdict_data, key=lambda item: item.verdict.passed)
-    return ReportData(data, tuple(ordered), tuple(bench_data))
+    return ReportData(data, tuple(ordered), tuple(bench_data), shown)
 
 
 def collect_runs(runs: Sequence[Run]) -> tuple[RunData, ...]:
@@ -271,6 +281,8 @@ def _run_data(run: Run, name: str, index: int) -> RunData:
         checkpoint=checkpoint,
         pgd=None if pgd is None else pgd.pgd,
         curve=None if curve is None else curve.curve,
+        records=tuple(stored_evaluations(run)),
+        saliency=stored_saliency(run),
         limits={key: record.limit for key, record in records.items() if record is not None and record.limit},
         stale=tuple(key for key, record in records.items() if record is None and _stored(run, key)),
     )

@@ -11,10 +11,14 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from robust_edge.config import to_yaml
+from robust_edge.evaluation.saliency import Saliency
 from robust_edge.reporting import figures, findings, formats
-from robust_edge.reporting.collect import ReportData, clean_text, collect
+from robust_edge.reporting import robustness_figures as drawn
+from robust_edge.reporting.collect import ReportData, RunData, clean_text, collect
+from robust_edge.reporting.documents import text_of, write_documents
 from robust_edge.reporting.drawing import look, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
+from robust_edge.reporting.robustness import benign_points, robustness_tables
 from robust_edge.run import Run
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.errors import InputError
@@ -25,24 +29,36 @@ TEMPLATE = "report.html.j2"
 PANEL_IMAGES = 4
 
 
-def write_report(runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Path], out: Path) -> None:
-    """Write the page, and each run's figures into RUN/plots.
+def write_report(
+    runs: Sequence[Run],
+    verdicts: Sequence[Path],
+    benches: Sequence[Path],
+    out: Path,
+    *,
+    transfers: Sequence[Path] = (),
+) -> list[Path]:
+    """Write the page, its tables as Markdown and CSV beside it, and each run's figures into RUN/plots.
 
     Args:
         runs: at least one, finished or not.
         verdicts: files that `verify -o` wrote.
         benches: files that `bench -o` wrote.
         out: the page; written whole or not at all. Its folder is made.
+        transfers: files that `transfer -o` wrote.
+
+    Returns:
+        Everything that was written beside the runs, the page first.
 
     Raises:
         InputError: a file is not what it should be, or `out` is a folder.
     """
     if out.is_dir():
         raise InputError(f"-o {out} is a folder; name the page to write, for example {out / 'report.html'}")
-    data = collect(runs, verdicts, benches)
+    data = collect(runs, verdicts, benches, transfers)
     page = render(data, out, notes=_write_all_plots(data))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, clean_text(page))
+    return [out, *write_documents(robustness_tables(data.runs, data.transfers), out)]
 
 
 def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
@@ -58,6 +74,7 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
         data=data,
         runs=data.runs,
         figures=_figures(data),
+        tables=robustness_tables(data.runs, data.transfers),
         notes=notes,
         command=findings.report_command(data, out),
         written=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -96,7 +113,25 @@ def _figures(data: ReportData) -> dict[str, Any]:
         "weights": svg_uri(figures.weight_histograms(weighed)) if weighed else None,
         "loss": svg_uri(figures.adversarial_loss(trained)) if trained else None,
         "panels": {run.index: png_uri(figures.attacked_images(run, c, images=PANEL_IMAGES)) for run, c in curves},
+        **_robustness_figures(data),
         "latency": [svg_uri(figures.latency_bars(item.bench)) for item in data.benches],
+    }
+
+
+def _robustness_figures(data: ReportData) -> dict[str, Any]:
+    points = benign_points(data.runs)
+    seen = [(run, run.saliency) for run in data.runs if run.saliency is not None]
+    groups: dict[tuple[str, tuple[int, ...]], list[tuple[RunData, Saliency]]] = {}
+    for run, saliency in seen:
+        assert run.checkpoint is not None
+        places = (len(saliency.images), *(image.position for image in saliency.images))
+        groups.setdefault((run.checkpoint.dataset_fingerprint, places), []).append((run, saliency))
+    spots = {run.index: drawn.blind_spots(run, run.curve) for run in data.runs if run.curve is not None}
+    return {
+        "transfer": [svg_uri(drawn.transfer_panels(item)) for item in data.transfers],
+        "compression": svg_uri(drawn.compression(points)) if points else None,
+        "saliency": [png_uri(drawn.saliency_panel(group)) for group in groups.values()],
+        "blind_spots": {index: png_uri(figure) for index, figure in spots.items() if figure is not None},
     }
 
 
@@ -113,6 +148,7 @@ def _environment() -> Environment:
         formats.short,
         formats.duration,
         formats.size,
+        text_of,
         to_yaml,
     ):
         environment.filters[function.__name__] = function

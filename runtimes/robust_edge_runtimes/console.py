@@ -19,6 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
 EXTRAS: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
+    "pyautoattack": "attack",
+    "captum": "interpret",
     **dict.fromkeys(
         (
             "PIL",

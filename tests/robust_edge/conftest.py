@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from robust_edge.cli import main
 from robust_edge.config import CompressConfig, resolve
+from robust_edge.deployment import evaluation_images
 from robust_edge.run import Run, open_run
 from robust_edge.training.compress import compress
 
@@ -118,3 +119,38 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def judged_run(tiny, tmp_path_factory) -> Run:
+    """A benign network that is right on most test images, some of which fall and some hold; do not write into it."""
+    path = tmp_path_factory.mktemp("runs") / "judged"
+    compress(
+        tiny(
+            {
+                "attack.eps": 0.0,
+                "pruning.keep": 1.0,
+                "data.limit_train": None,
+                "training.epochs": 2,
+                "data.limit_test": None,
+            }
+        ),
+        path,
+    )
+    return open_run(path)
+
+
+@pytest.fixture(scope="session")
+def sibling_run(tiny, tmp_path_factory) -> Run:
+    """The same from another seed, a little robust; do not write into it."""
+    path = tmp_path_factory.mktemp("runs") / "sibling"
+    flags = {"attack.eps": 0.05, "pruning.keep": 1.0, "data.limit_train": None, "data.limit_test": None}
+    flags |= {"training.epochs": 2, "seed": 1}
+    compress(tiny(flags), path)
+    return open_run(path)
+
+
+@pytest.fixture
+def judged(judged_run):
+    """The network and 60 of its test images."""
+    return judged_run.load_model(), evaluation_images(judged_run, limit=60)

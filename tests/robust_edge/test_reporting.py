@@ -127,12 +127,12 @@ def test_a_full_page_stands_alone(runs, tmp_path):
     without_images = re.sub(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", "", page)
     assert not re.search(r"https?:|url\(|@import|file:", without_images)
     pictures = [attributes for tag, attributes in elements.tags if tag == "img"]
-    assert len(pictures) == 4 + 2 + 1  # layers, curve, weights, loss; a panel a run; latency
+    assert len(pictures) == 4 + 2 + 1 + 2  # layers, curve, weights, loss; a panel a run; latency; blind spots a run
     assert all(attributes["alt"] for attributes in pictures)
     targets = {attributes.get("id") for _, attributes in elements.tags}
     links = {attributes["href"][1:] for tag, attributes in elements.tags if tag == "a"}
     assert links <= targets
-    assert len(links) == 9
+    assert len(links) == 10
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -31,9 +31,9 @@ def test_evaluate_prints_and_writes_the_same_figures(cli, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--attack", "fgsm"], "'--attack'"),
+        (["--attack", "apgd"], "'--attack'"),
         (["--eps", "8/0"], "'8/0' is not a radius"),
-        (["--eps", "nan"], "outside [0, 1]"),
+        (["--eps", "nan"], "not above 0"),
         (["--limit", "0"], "'--limit'"),
         (["--steps", "0"], "'--steps'"),
         (["--seed", "99999999999999999999"], "'--seed'"),

@@ -1,0 +1,88 @@
+"""The set that an adversary may move in: an ℓ∞ or ℓ2 ball around each image, cut with the pixel range [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robust_edge_runtimes.errors import unknown_name
+
+LINF, L2 = "linf", "l2"
+NORMS = (LINF, L2)
+TOLERANCE = 1e-6  # pixel units: what float32 arithmetic of a foreign attack may lie outside
+
+
+def check_norm(norm: str) -> str:
+    """The norm itself.
+
+    Raises:
+        InputError: not one of NORMS.
+    """
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)
+    return norm
+
+
+def lengths(difference: Tensor, norm: str) -> Tensor:
+    """(N,) the norm of each row of (N, C, H, W)."""
+    flat = difference.flatten(1)
+    return flat.abs().amax(1) if norm == LINF else flat.norm(dim=1)
+
+
+def project(points: Tensor, centre: Tensor, eps: float, norm: str) -> Tensor:
+    """Points brought into the ball, then into [0, 1], which lies no farther from an image in [0, 1]."""
+    if norm == LINF:
+        return torch.minimum(torch.maximum(points, centre - eps), centre + eps).clamp(0, 1)
+    difference = points - centre
+    factor = (eps / lengths(difference, norm).clamp_min(1e-12)).clamp_max(1)
+    return (centre + difference * _per_image(factor)).clamp(0, 1)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    """The direction of unit length along which a linear loss rises fastest."""
+    return gradient.sign() if norm == LINF else gradient / _per_image(lengths(gradient, norm).clamp_min(1e-12))
+
+
+def start_points(images: Tensor, eps: float, norm: str, seed: int, positions: Sequence[int], restart: int) -> Tensor:
+    """A random point of each image's ball, which depends on the image's position and not on its batch.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        eps: radius.
+        norm: of NORMS.
+        seed: of the evaluation.
+        positions: of the images in the test split.
+        restart: counts from 0; every restart begins elsewhere.
+    """
+    noise = torch.stack([_noise(images.shape[1:], norm, seed, position, restart) for position in positions])
+    return project(images + eps * noise.to(images), images, eps, norm)
+
+
+def confine(points: Tensor, centre: Tensor, eps: float, norm: str) -> tuple[Tensor, Tensor]:
+    """What an attack returned, brought back where it left the ball or the pixel range.
+
+    Returns:
+        The points, and (N,) bool: which of them had left.
+    """
+    allowed = project(points, centre, eps, norm)
+    outside = (points - allowed).flatten(1).abs().amax(1) > TOLERANCE
+    outside |= ~points.flatten(1).isfinite().all(1)
+    allowed = torch.where(_per_image(outside), torch.where(allowed.isfinite(), allowed, centre), points)
+    return allowed.clamp(0, 1), outside
+
+
+def _noise(shape: Sequence[int], norm: str, seed: int, position: int, restart: int) -> Tensor:
+    mixed = (seed * 1_000_003 + position) * 1_009 + restart
+    generator = torch.Generator().manual_seed(mixed % 2**63)
+    if norm == LINF:
+        return torch.rand(tuple(shape), generator=generator) * 2 - 1
+    direction = torch.randn(tuple(shape), generator=generator)
+    reach = torch.rand((), generator=generator) ** (1 / direction.numel())  # uniform in the ball
+    length: Tensor = direction.norm().clamp_min(1e-12)
+    return direction / length * reach
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,77 @@
+"""`robust-edge transfer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from robust_edge.cli.types import PATH, SEED, AnyRadius
+from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+
+
+@click.command()
+@click.option("--source", "sources", multiple=True, required=True, type=PATH, help="Run whose gradients; repeatable.")
+@click.option("--target", "targets", multiple=True, required=True, type=PATH, help="Run that is shown; repeatable.")
+@click.option("--eps", "epsilons", multiple=True, type=AnyRadius(), help="Radius; repeatable.  [default: 0.01 to 0.3]")
+@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Gradient steps.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random starts.")
+@click.option("--data-dir", help="Where the runs' images lie now, if elsewhere.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
+@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images at a time.")
+@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="MiB that batches may use.")
+@click.option(
+    "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
+)
+@output_options
+@examples(
+    "robust-edge transfer --source runs/dense --target runs/dense --target runs/sparse",
+    "robust-edge transfer --source runs/a --source runs/b --target runs/a --target runs/b --eps 4/255 --eps 8/255",
+)
+def transfer(
+    sources: tuple[Path, ...],
+    targets: tuple[Path, ...],
+    epsilons: tuple[float, ...],
+    steps: int,
+    limit: int | None,
+    seed: int,
+    data_dir: str | None,
+    device: str,
+    batch: int,
+    memory: int,
+    out: Path,
+    output: Output,
+) -> None:
+    """Attack images of one network shown to others, at rising eps (Algorithm 3).
+
+    A source's images are made once; the source itself is always shown them too, as the white box to compare with.
+    `robust-edge report RUN... --transfer FILE` draws the curves.
+    """
+    from robust_edge.evaluation.ranks import torchrun_ranks
+    from robust_edge.evaluation.tables import transfer_table
+    from robust_edge.evaluation.transfer import EPSILONS, TransferSettings, run_transfer
+    from robust_edge.run import open_run
+
+    settings = TransferSettings(
+        epsilons=tuple(sorted(set(epsilons))) or EPSILONS,
+        steps=steps,
+        seed=seed,
+        limit=limit,
+        data_dir=data_dir,
+        device=device,
+        batch=batch,
+        memory_mib=memory,
+    )
+    with torchrun_ranks() as ranks:
+        spoken = output if ranks.writes else Output(json=False, verbosity=-1)
+        result = run_transfer(
+            [open_run(path) for path in sources],
+            [open_run(path) for path in targets],
+            settings,
+            out,
+            ranks=ranks,
+            progress=spoken.progress("transfer"),
+        )
+        if ranks.writes:
+            output.result(transfer_table(result), result)

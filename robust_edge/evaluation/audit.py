@@ -1,0 +1,251 @@
+"""Is a robustness figure worth its digits? Signs of masked gradients and of a network that is not what it seems.
+
+Source: the checks of Athalye et al. 2018, Carlini et al. 2019 and AutoAttack's own warnings, run on a few of the
+evaluated images before and on all of them after the attack. A raised check is a flag; flags travel with the figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from robust_edge.attacks.ball import L2, LINF, TOLERANCE
+from robust_edge.attacks.carlini_wagner import margins
+from robust_edge.attacks.pgd import Pgd, attack_with_restarts, cross_entropy, evaluation_mode, only_input_gradients
+from robust_edge.attacks.square import Square, square_attack
+from robust_edge.data import Split
+from robust_edge.evaluation.campaign import predictions
+from robust_edge.evaluation.outcome import AttackResult
+from robust_edge_runtimes.errors import InputError
+
+PROBE_IMAGES = 64
+REPEATS = 5
+REPEAT_TOLERANCE = 1e-4
+BATCH_TOLERANCE = 1e-3
+PROBABILITY_TOLERANCE = 1e-5
+VANISHED = 1e-12  # of the margin's gradient: what float32 leaves of a cross-entropy that is saturated
+DISTINCT = 0.5  # of the probed logits
+SHARE = 0.05  # of the probed images
+STEPS = (1, 5, 20)
+QUERIES = 100
+BLACK_BOX_GAIN = 0.002  # of all images, as AutoAttack warns
+LARGE = {LINF: (0.5, 1.0)}
+FEW_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One question and its answer.
+
+    Attributes:
+        name: of the flag that it raises.
+        raised: the figure may not mean what it says; None where the question could not be asked.
+        detail: what was measured, in one line.
+    """
+
+    name: str
+    raised: bool | None
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """All checks of one network under one attack."""
+
+    images: int
+    checks: tuple[Check, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of the raised checks."""
+        return tuple(check.name for check in self.checks if check.raised)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing raised, and something asked."""
+        return bool(self.checks) and not self.flags
+
+    def with_checks(self, more: tuple[Check, ...]) -> Audit:
+        """The same with further answers."""
+        return Audit(self.images, self.checks + more)
+
+
+def audit_model(model: nn.Module, split: Split, *, eps: float, norm: str, seed: int = 0) -> Audit:
+    """Probe a network.
+
+    Args:
+        model: as it is handed to the attack; its mode is part of what is checked.
+        split: the evaluated images, on the model's device; the first right ones are probed.
+        eps: radius of the figure.
+        norm: `linf` or `l2`.
+        seed: of the probing attacks.
+
+    Raises:
+        InputError: no images.
+    """
+    if len(split) == 0:
+        raise InputError("no images to audit with; raise --limit, or check the data set")
+    checks = [_training_mode(model)]
+    images, labels = split.floats(slice(0, PROBE_IMAGES)), split.labels[:PROBE_IMAGES]
+    with evaluation_mode(model):
+        checks += [*_outputs(model, images), _rounded(model, images), _batch_dependent(model, images)]
+        right = predictions(model, images) == labels
+        images, labels = images[right], labels[right]
+        if not len(images):
+            checks.append(Check("nothing_right", raised=True, detail="no probed image is right without an attack"))
+            return Audit(0, tuple(checks))
+        checks += _gradients(model, images, labels)
+        probe = _Probe(model, images, labels, norm, seed)
+        checks += [_more_steps(probe, eps), _large_radius(probe), _black_box(probe, eps)]
+    return Audit(len(images), tuple(checks))
+
+
+def audit_result(result: AttackResult) -> tuple[Check, ...]:
+    """What the attack's own outcome says."""
+    checks = [_nothing_attacked(result), _outside(result)]
+    stages = {stage.name: stage for stage in result.stages}
+    if "square" in stages and len(stages) > 1:
+        gain = stages["square"].broken / result.clean.images
+        detail = f"Square broke {stages['square'].broken} image(s) that every white box had left"
+        checks.append(Check("black_box_beats_white_box", raised=gain > BLACK_BOX_GAIN, detail=detail))
+    return tuple(checks)
+
+
+def audit_steps(result: AttackResult) -> Check | None:
+    """A gradient attack of so few steps shows little."""
+    if result.spec.attack not in ("pgd", "cw"):
+        return None
+    steps = result.spec.stages[0].iterations
+    return Check("few_steps", raised=steps < FEW_STEPS, detail=f"{steps} gradient steps, {FEW_STEPS} are the least")
+
+
+def _training_mode(model: nn.Module) -> Check:
+    left = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
+    detail = f"{len(left)} module(s) in training mode" + (f", as {', '.join(left[:3])}" if left else "")
+    return Check("training_mode", raised=bool(left), detail=detail)
+
+
+def _outputs(model: nn.Module, images: Tensor) -> Iterator[Check]:
+    with torch.no_grad():
+        outputs = [model(images) for _ in range(REPEATS)]
+    first = outputs[0]
+    finite = bool(torch.stack(outputs).isfinite().all())
+    yield Check("non_finite", raised=not finite, detail="logits are numbers" if finite else "logits that are NaN or ∞")
+    scaled = [output / output.norm(dim=1, keepdim=True).clamp_min(1e-10) for output in outputs]
+    spread = max(float((other - scaled[0]).norm(dim=1).nan_to_num(1e9).max()) for other in scaled[1:])
+    detail = f"{REPEATS} passes over the same images differ by {spread:.2g} of the logits' length"
+    yield Check("randomised", raised=spread > REPEAT_TOLERANCE, detail=detail)
+    inside = bool((first >= -PROBABILITY_TOLERANCE).all() and (first <= 1 + PROBABILITY_TOLERANCE).all())
+    sums = float((first.sum(1) - 1).abs().max())
+    softmax = inside and sums < 10 * PROBABILITY_TOLERANCE
+    detail = "outputs are probabilities, attacks need logits" if softmax else "outputs are not probabilities"
+    yield Check("softmax_output", raised=softmax, detail=detail)
+
+
+def _rounded(model: nn.Module, images: Tensor) -> Check:
+    """Networks of floats give about as many values as logits; a coarse grid hides what an attack could climb."""
+    with torch.no_grad():
+        logits = model(images)
+    share = len(logits.unique()) / logits.numel()
+    detail = f"{100 * share:.0f}% of the probed logits differ from all others"
+    return Check("rounded_logits", raised=share < DISTINCT, detail=detail)
+
+
+def _batch_dependent(model: nn.Module, images: Tensor) -> Check:
+    """Statistics of the batch make one image's answer depend on the others, and leak the attack's progress."""
+    few = images[:8]
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        together, alone = model(few), torch.cat([model(image[None]) for image in few])
+    changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
+    error = float(((together - alone).norm(dim=1) / together.norm(dim=1).clamp_min(1e-10)).nan_to_num(1e9).max())
+    detail = f"logits alone and in a batch differ by {error:.2g}"
+    if changed:
+        detail += f"; a pass changes {', '.join(changed[:3])}"
+    return Check("batch_dependent", raised=error > BATCH_TOLERANCE or bool(changed), detail=detail)
+
+
+def _gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Check]:
+    sizes = []
+    with only_input_gradients(model):
+        for loss in (lambda z, y: margins(z, y).sum(), cross_entropy):
+            points = images.detach().clone().requires_grad_(True)
+            value = loss(model(points), labels)
+            gradient = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
+            gradient = torch.zeros_like(images) if gradient is None else gradient
+            sizes.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
+    margin, entropy = sizes
+    zero = float((margin == 0).float().mean())
+    detail = f"the margin's gradient is zero on {100 * zero:.0f}% of the probed images"
+    yield Check("zero_gradient", raised=zero > SHARE, detail=detail)
+    saturated = float(((margin > 0) & (entropy <= VANISHED * margin)).float().mean())
+    detail = f"the cross-entropy's gradient has vanished on {100 * saturated:.0f}% of them"
+    yield Check("saturated_gradient", raised=saturated > SHARE, detail=detail)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Probe:
+    """Right images and short attacks on them."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    norm: str
+    seed: int
+
+    def held(self, eps: float, steps: int) -> Tensor:
+        """(N,) bool: right under every iterate."""
+        attack = Pgd(eps=eps, steps=steps, norm=self.norm, random_start=steps > 1, step_size=None if steps > 1 else eps)
+        candidates = attack_with_restarts(
+            self.model, self.images, self.labels, attack, seed=self.seed, positions=range(len(self.images))
+        )
+        return predictions(self.model, candidates) == self.labels
+
+
+def _more_steps(probe: _Probe, eps: float) -> Check:
+    held = [int(probe.held(eps, steps).sum()) for steps in STEPS]
+    helped = max(later - earlier for earlier, later in itertools.pairwise(held))
+    counts = ", ".join(f"{count} after {steps}" for count, steps in zip(held, STEPS, strict=True))
+    detail = f"of {len(probe.images)} right images {counts} step(s)"
+    return Check("more_steps_help_the_model", raised=helped > max(1, SHARE * len(probe.images)), detail=detail)
+
+
+def _large_radius(probe: _Probe) -> Check:
+    """A radius at which every image can become every other one, or plain grey."""
+    radii = LARGE.get(probe.norm) or (float(probe.images[0].numel()) ** 0.5,)
+    held = torch.ones(len(probe.images), dtype=torch.bool, device=probe.images.device)
+    for eps in radii:
+        held &= probe.held(eps, STEPS[-1])
+    share = float(held.float().mean())
+    detail = f"{100 * share:.0f}% of the right images survive ε = {' and '.join(f'{eps:g}' for eps in radii)}"
+    return Check("survives_large_eps", raised=share > SHARE, detail=detail)
+
+
+def _black_box(probe: _Probe, eps: float) -> Check:
+    name = "black_box_beats_gradients"
+    if probe.norm == L2:
+        return Check(name, raised=None, detail="not asked: the probing black box moves in ℓ∞ only")
+    generator = torch.Generator().manual_seed(probe.seed)
+    attack = Square(eps=eps, queries=QUERIES)
+    candidates = square_attack(probe.model, probe.images, probe.labels, attack, generator)
+    black = predictions(probe.model, candidates) == probe.labels
+    white = probe.held(eps, STEPS[-1])
+    gained = int((white & ~black).sum())
+    detail = f"{QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
+    return Check(name, raised=gained > max(1, SHARE * len(probe.images)), detail=detail)
+
+
+def _nothing_attacked(result: AttackResult) -> Check:
+    attacked = result.stages[0].attacked if result.stages else 0
+    return Check("nothing_attacked", raised=attacked == 0, detail=f"{attacked} image(s) were right and so attacked")
+
+
+def _outside(result: AttackResult) -> Check:
+    count = sum(stage.outside for stage in result.stages)
+    detail = f"{count} candidate(s) lay farther than {TOLERANCE:g} outside the ball and were brought back"
+    share = count / max(sum(stage.attacked for stage in result.stages), 1)
+    return Check("left_the_ball", raised=share > SHARE, detail=detail)

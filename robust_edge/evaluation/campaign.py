@@ -1,0 +1,215 @@
+"""The one loop under every robustness figure: attacks in order, batch by batch, judged outside the attack.
+
+A candidate counts only after it has been brought back into the ball and scored anew by the network that is judged.
+A batch's candidates depend on its images and the seed alone, so batches may be spread over processes and taken up
+after a kill without a change in any figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_edge.attacks.ball import confine
+from robust_edge.attacks.pgd import evaluation_mode
+from robust_edge.data import Split
+from robust_edge.evaluation.ranks import Ranks
+from robust_edge_runtimes.decode import read_json
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import write_json
+
+Perturb = Callable[[Tensor, Tensor, list[int]], Tensor]
+"""(images, labels, positions in the test split) to one candidate per image."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage:
+    """One attack.
+
+    Attributes:
+        name: unique in its campaign.
+        eps: radius of the ball that candidates are held to.
+        norm: `linf` or `l2`.
+        perturb: makes the candidates.
+    """
+
+    name: str
+    eps: float
+    norm: str
+    perturb: Perturb
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Campaign:
+    """What is to be run.
+
+    Attributes:
+        judges: whose predictions count; the first decides which images are still worth attacking.
+        split: images on the judges' device.
+        positions: (N,) of these images in the test split.
+        stages: in order.
+        cumulative: a stage attacks only what the first judge still has right after the stages before; otherwise
+            every stage attacks everything.
+        batch_size: images at a time.
+        identity: names everything that the figures depend on; a state file of another identity is not used.
+    """
+
+    judges: tuple[nn.Module, ...]
+    split: Split
+    positions: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    cumulative: bool
+    batch_size: int
+    identity: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tally:
+    """What came out, on the CPU.
+
+    Attributes:
+        clean: (J, N) bool, right on the clean image.
+        held: (S, J, N) bool, right when clean and under the stage's candidate, or, where the stage did not attack
+            the image, False.
+        attacked: (S, N) bool.
+        outside: (S,) how many candidates had left the ball or the pixel range and were brought back.
+        resumed: batches taken from a state file.
+    """
+
+    clean: Tensor
+    held: Tensor
+    attacked: Tensor
+    outside: tuple[int, ...]
+    resumed: int
+
+
+def run_campaign(
+    campaign: Campaign,
+    *,
+    state: Path | None = None,
+    ranks: Ranks | None = None,
+    stop: Callable[[Tensor], bool] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tally:
+    """Run every stage.
+
+    Args:
+        campaign: what to run.
+        state: a file that is rewritten after every batch, read at the start, and removed at the end.
+        ranks: the processes that share the batches.
+        stop: given a stage's (J, N) `held`; True ends the campaign after it.
+        progress: called with (images done over all stages, the most that there can be).
+
+    Raises:
+        InputError: no images.
+    """
+    total = len(campaign.split)
+    if total == 0:
+        raise InputError("no images to evaluate; raise --limit, or check the data set")
+    ranks = ranks or Ranks()
+    log = _Log(state if ranks.writes else None, campaign.identity)
+    log.done = ranks.gather(log.done)[0]  # all ranks go by what the writer found
+    resumed = sum(len(batches) for batches in log.done.values())
+    clean = torch.stack([_right(judge, campaign, campaign.split) for judge in campaign.judges])
+    alive, held, attacked, outside = clean[0].clone(), [], [], []
+    for number, stage in enumerate(campaign.stages):
+        rows = alive.nonzero().squeeze(1) if campaign.cumulative else torch.arange(total)
+        results = _run_stage(campaign, stage, rows, log, ranks, _teller(progress, number, campaign))
+        stage_held, stage_attacked = torch.zeros_like(clean), torch.zeros(total, dtype=torch.bool)
+        stage_attacked[rows] = True
+        if len(rows):
+            right = torch.cat([_bits(batch["held"]) for batch in results], 1)
+            stage_held[:, rows] = right & clean[:, rows]
+        held.append(stage_held)
+        attacked.append(stage_attacked)
+        outside.append(sum(int(batch["outside"]) for batch in results))
+        alive = alive & stage_held[0]
+        if stop is not None and stop(stage_held):
+            break
+    if progress is not None:
+        progress(1, 1)
+    log.remove()
+    return Tally(clean, torch.stack(held), torch.stack(attacked), tuple(outside), resumed)
+
+
+def _run_stage(
+    campaign: Campaign, stage: Stage, rows: Tensor, log: _Log, ranks: Ranks, tell: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """Every batch's outcome, in order; a round gives each rank one batch."""
+    batches = list(rows.split(campaign.batch_size)) if len(rows) else []
+    done = log.done.setdefault(stage.name, {})
+    missing = [number for number in range(len(batches)) if str(number) not in done]
+    for first in range(0, len(missing), ranks.world):
+        turn = missing[first : first + ranks.world]
+        mine = turn[ranks.rank] if ranks.rank < len(turn) else None
+        outcome = None if mine is None else _run_batch(campaign, stage, batches[mine])
+        for number, result in zip(turn, ranks.gather(outcome), strict=False):
+            done[str(number)] = result
+        log.save()
+        tell(min(len(done) * campaign.batch_size, len(rows)))
+    return [done[str(number)] for number in range(len(batches))]
+
+
+def _run_batch(campaign: Campaign, stage: Stage, rows: Tensor) -> dict[str, Any]:
+    images, labels = campaign.split.floats(rows), campaign.split.labels[rows]
+    positions = [campaign.positions[row] for row in rows.tolist()]
+    with torch.enable_grad():
+        candidates = stage.perturb(images, labels, positions).detach()
+    candidates, outside = confine(candidates, images, stage.eps, stage.norm)
+    right = [predictions(judge, candidates) == labels for judge in campaign.judges]
+    return {"held": ["".join("01"[bit] for bit in row.int().tolist()) for row in right], "outside": int(outside.sum())}
+
+
+def predictions(model: nn.Module, images: Tensor) -> Tensor:
+    """(N,) classes; −1 where the logits are not numbers, so that such an image is right for nobody."""
+    with torch.no_grad(), evaluation_mode(model):
+        logits = model(images)
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), torch.full_like(logits.argmax(1), -1))
+
+
+def _right(judge: nn.Module, campaign: Campaign, split: Split) -> Tensor:
+    parts = []
+    for start in range(0, len(split), campaign.batch_size):
+        chosen = slice(start, start + campaign.batch_size)
+        parts.append((predictions(judge, split.floats(chosen)) == split.labels[chosen]).cpu())
+    return torch.cat(parts)
+
+
+def _bits(rows: Sequence[str]) -> Tensor:
+    return torch.tensor([[bit == "1" for bit in row] for row in rows])
+
+
+def _teller(progress: Callable[[int, int], None] | None, stage: int, campaign: Campaign) -> Callable[[int], None]:
+    total = len(campaign.split)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(min(stage * total + done, len(campaign.stages) * total - 1), len(campaign.stages) * total)
+
+    return tell
+
+
+class _Log:
+    """The state file: which batches of which stage are done, and how they came out."""
+
+    def __init__(self, path: Path | None, identity: str) -> None:
+        self._path, self._identity = path, identity
+        self.done: dict[str, dict[str, Any]] = {}
+        if path is not None and path.is_file():
+            found = read_json(path)
+            if not isinstance(found, dict) or found.get("identity") != identity:
+                raise InputError(f"{path} belongs to another evaluation; delete it to begin this one anew")
+            self.done = found["stages"]
+
+    def save(self) -> None:
+        if self._path is not None:
+            write_json(self._path, {"identity": self._identity, "stages": self.done})
+
+    def remove(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

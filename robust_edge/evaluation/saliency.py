@@ -1,0 +1,99 @@
+"""Which pixels a network looks at: the gradient of the true class' logit, through captum.
+
+Source: Marshall 2020, appendix A, and Etmann et al. 2019: robust networks have gradients that people can read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from robust_edge.attacks.pgd import evaluation_mode, only_input_gradients
+from robust_edge.deployment import evaluation_images
+from robust_edge.environment import versions
+from robust_edge.evaluation.campaign import predictions
+from robust_edge.evaluation.subset import choose
+from robust_edge.run import Run
+from robust_edge.training.device import pick_device
+from robust_edge_runtimes.decode import decode, read_json
+from robust_edge_runtimes.files import write_json
+
+FILE = "saliency.json"
+IMAGES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SaliencyImage:
+    """One image.
+
+    Attributes:
+        position: in the test split.
+        pixels: row after row of every channel, (C·H·W) values in [0, 1].
+        gradient: the same layout; the signed derivative of the true class' logit.
+    """
+
+    position: int
+    truth: int
+    predicted: int
+    pixels: tuple[float, ...]
+    gradient: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """The first images of a fixed random order, the same for every run on the same data."""
+
+    checkpoint_sha256: str
+    shape: tuple[int, ...]
+    images: tuple[SaliencyImage, ...]
+    versions: dict[str, str]
+
+
+def evaluate_saliency(run: Run, *, images: int = IMAGES, data_dir: str | None = None, device: str = "auto") -> Saliency:
+    """Differentiate, and write `evaluations/saliency.json`.
+
+    Raises:
+        ModuleNotFoundError: the extra `interpret` is not installed.
+    """
+    from captum.attr import Saliency as InputGradient
+
+    checkpoint, where = run.checkpoint(), pick_device(device)
+    model = run.load_model().to(where)
+    split, positions = choose(evaluation_images(run, data_dir=data_dir).to(where), images)
+    pixels = split.floats(slice(None)).requires_grad_(True)
+    with only_input_gradients(model), evaluation_mode(model):
+        gradients = InputGradient(model).attribute(pixels, target=split.labels, abs=False)
+    shown = [
+        SaliencyImage(position=position, truth=truth, predicted=guess, pixels=picture, gradient=slope)
+        for position, truth, guess, picture, slope in zip(
+            positions,
+            split.labels.tolist(),
+            predictions(model, pixels.detach()).tolist(),
+            _flat(pixels.detach()),
+            _flat(gradients.detach()),
+            strict=True,
+        )
+    ]
+    result = Saliency(
+        checkpoint_sha256=checkpoint.weights_sha256,
+        shape=checkpoint.model.shape,
+        images=tuple(shown),
+        versions=versions(),
+    )
+    write_json(run.evaluations / FILE, dataclasses.asdict(result))
+    return result
+
+
+def stored_saliency(run: Run) -> Saliency | None:
+    """What `evaluate_saliency` left in the run, unless it belongs to an older checkpoint."""
+    path: Path = run.path / "evaluations" / FILE
+    if not path.is_file():
+        return None
+    found = decode(Saliency, read_json(path), where=str(path))
+    return found if found.checkpoint_sha256 == run.checkpoint().weights_sha256 else None
+
+
+def _flat(values: torch.Tensor) -> list[tuple[float, ...]]:
+    return [tuple(row) for row in values.cpu().flatten(1).tolist()]

@@ -1,0 +1,97 @@
+"""Evaluations as text for a terminal; flags stand under every table that they are true of."""
+
+from __future__ import annotations
+
+from robust_edge.attacks.ball import LINF
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.audit import Audit
+from robust_edge.evaluation.combination import Combination
+from robust_edge.evaluation.evaluate import Evaluation
+from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
+from robust_edge.evaluation.transfer import Transfer
+from robust_edge_runtimes.tables import percent, table
+
+
+def evaluation_table(record: Evaluation) -> str:
+    """The record for a person."""
+    if record.combination is not None:
+        rows = _combination_rows(record.combination)
+    elif record.result is not None:
+        rows = _result_rows(record.result)
+    else:
+        points = record.curve.points if record.curve is not None else ()
+        rows = [_row(f"eps={point.eps:g}", point.accuracy) for point in points]
+    lines = [table([record.run, "accuracy", "95% interval", "images"], rows)]
+    if record.result is not None:
+        lines.append(threat(record.result.spec))
+    if record.subset is not None and record.subset.seed is not None:
+        lines.append(
+            f"{record.subset.images} of {record.subset.of} test images, a fixed subset (seed {record.subset.seed})"
+        )
+    if record.memory is not None:
+        lines.append(record.memory.line() + f", {record.seconds:.1f} s")
+    return "\n".join([*lines, *audit_lines(record.audit)])
+
+
+def threat(spec: ThreatSpec) -> str:
+    """The adversary in one line."""
+    ball = "ℓ∞" if spec.norm == LINF else "ℓ2"
+    parts = []
+    for stage in spec.stages:
+        unit = "queries" if stage.name == "square" else "step" if stage.iterations == 1 else "steps"
+        text = f"{stage.name} {stage.iterations} {unit}"
+        text += f" × {stage.restarts} restarts" if stage.restarts > 1 else ""
+        text += f" × {stage.targets} targets" if stage.targets else ""
+        parts.append(text)
+    return f"{ball}, eps={spec.eps:.4g}, seed {spec.seed}, batches of {spec.batch_size}: {'; '.join(parts)}"
+
+
+def audit_lines(audit: Audit | None) -> list[str]:
+    """The flags, one line each, or that there is none, or that nobody looked."""
+    if audit is None:
+        return ["NOT AUDITED: an older record; evaluate again"]
+    if audit.clean:
+        asked = [check for check in audit.checks if check.raised is not None]
+        return [f"validity: none of {len(asked)} checks raised"]
+    return [f"FLAG {check.name}: {check.detail}" for check in audit.checks if check.raised]
+
+
+def _result_rows(result: AttackResult) -> list[list[str]]:
+    rows = [_row("clean", result.clean)]
+    rows += [_row(f"after {stage.name}", stage.cumulative) for stage in result.stages]
+    return rows
+
+
+def _combination_rows(pair: Combination) -> list[list[str]]:
+    rows = []
+    for member in pair.members:
+        rows += [_row(f"{member.judged} clean", member.clean), _row(f"{member.judged} attacked", member.robust)]
+    rows.append(_row("average clean", pair.adaptive.clean))
+    rows += [_row(f"average, oblivious: attack on {item.attacked}", item.robust) for item in pair.oblivious]
+    rows.append(_row("average, adaptive: attack on the average", pair.adaptive.robust))
+    rows.append(_row("average under all of these", pair.every))
+    return rows
+
+
+def _row(name: str, value: Accuracy) -> list[str]:
+    return [name, percent(value.value), f"{100 * value.low:.1f} to {100 * value.high:.1f}", str(value.images)]
+
+
+def transfer_table(result: Transfer) -> str:
+    """One block per source: a row per network that was shown its images, a column per ε."""
+    blocks = []
+    for source in result.sources:
+        curves = [curve for curve in result.curves if curve.source == source]
+        rows = [
+            [
+                curve.target + (" (white box)" if curve.target == source else ""),
+                percent(curve.clean.value),
+                *(percent(point.accuracy.value) for point in curve.points),
+            ]
+            for curve in curves
+        ]
+        header = [f"images made on {source}", "clean", *(f"{point.eps:g}" for point in curves[0].points)]
+        blocks.append(table(header, rows))
+    flags = [f"{network.name}: {line}" for network in result.networks for line in audit_lines(network.audit)]
+    images = f"{result.subset.images} of {result.subset.of} test images, pgd {result.steps} steps, seed {result.seed}"
+    return "\n".join(["\n\n".join(blocks), f"{images}; 95% intervals in the JSON", *flags])

@@ -1,0 +1,77 @@
+"""Tables as Markdown for a document and as CSV for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.reporting.collect import clean_text
+from robust_edge.reporting.formats import interval, percent
+from robust_edge.reporting.robustness import Cell, Table
+from robust_edge_runtimes.files import write_atomic
+
+FORMULA = ("=", "+", "-", "@")
+
+
+def write_documents(tables: Sequence[Table], page: Path) -> list[Path]:
+    """Write PAGE.md with all tables and PAGE-KEY.csv with each, beside the page; returns the paths."""
+    written = [page.with_suffix(".md")]
+    write_atomic(written[0], clean_text("\n".join(markdown(table) for table in tables)))
+    for table in tables:
+        name = re.sub(r"[^\w.-]+", "_", f"{page.stem}-{table.key}")
+        written.append(page.with_name(f"{name}.csv"))
+        write_atomic(written[-1], clean_text(comma_separated(table)))
+    return written
+
+
+def markdown(table: Table) -> str:
+    """A heading, the table with every accuracy's 95% interval, and the notes."""
+    lines = [f"### {_escaped(table.title)}", ""]
+    lines.append("| " + " | ".join(_escaped(name) for name in table.header) + " |")
+    lines.append("|---" * len(table.header) + "|")
+    lines += ["| " + " | ".join(_escaped(text_of(cell)) for cell in row) + " |" for row in table.rows]
+    lines += ["", "Accuracies with their 95% Wilson intervals.", *(f"\n{_escaped(note)}" for note in table.notes), ""]
+    return "\n".join(lines)
+
+
+def comma_separated(table: Table) -> str:
+    """RFC 4180; an accuracy takes four columns: value, low, high (fractions) and images."""
+    wide = [any(isinstance(row[i], Accuracy) for row in table.rows) for i in range(len(table.header))]
+    header: list[str] = []
+    for name, is_wide in zip(table.header, wide, strict=True):
+        header += [name, f"{name} low", f"{name} high", f"{name} images"] if is_wide else [name]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow([_harmless(name) for name in header])
+    for row in table.rows:
+        values: list[str] = []
+        for cell, is_wide in zip(row, wide, strict=True):
+            values += _columns(cell) if is_wide else [text_of(cell, nothing="")]
+        writer.writerow([_harmless(value) for value in values])
+    return buffer.getvalue()
+
+
+def text_of(cell: Cell, nothing: str = "–") -> str:
+    """A cell for a person."""
+    if isinstance(cell, Accuracy):
+        return f"{percent(cell.value)} ({interval(cell)})"
+    return nothing if cell is None else cell
+
+
+def _columns(cell: Cell) -> list[str]:
+    if isinstance(cell, Accuracy):
+        return [f"{cell.value:.6f}", f"{cell.low:.6f}", f"{cell.high:.6f}", str(cell.images)]
+    return [cell or "", "", "", ""]
+
+
+def _harmless(text: str) -> str:
+    """A spreadsheet would run a run's name that begins like a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())

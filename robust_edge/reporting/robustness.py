@@ -1,0 +1,260 @@
+"""The thesis' robustness tables from any set of runs: numbers with intervals, and every flag that is true of them.
+
+Source: Marshall 2020, tables 4.1, 4.2 and C.1, and the data of figures 4.5, 4.6, B.1, C.1 and C.2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import safetensors
+
+from robust_edge.attacks.ball import LINF
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.adversaries import AUTOATTACK, FGSM, THESIS_AUTOATTACK
+from robust_edge.evaluation.audit import Audit
+from robust_edge.evaluation.evaluate import Evaluation
+from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
+from robust_edge.evaluation.transfer import Transfer
+from robust_edge.reporting.collect import RunData
+from robust_edge.reporting.formats import percent, radius, whole
+from robust_edge.run import WEIGHTS
+
+Cell = Accuracy | str | None
+NOT_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "mean", "std")
+NAMES = {"pgd": "PGD", "cw": "CW", "fgsm": "FGSM", "autoattack": "AutoAttack", "thesis-autoattack": "AutoAttack (2020)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One table, not yet in any format.
+
+    Attributes:
+        key: of its file.
+        title: what it shows and where the thesis has it.
+        header: one name per column.
+        rows: text, an accuracy with its interval, or None for what was not measured.
+        notes: what a reader must know, flags first.
+    """
+
+    key: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) -> list[Table]:
+    """Every table that there is a row for."""
+    finished = [run for run in runs if run.checkpoint is not None]
+    tables = [_models(finished)] if finished else []
+    tables += _all_attacks(finished)
+    tables += _cumulative(finished, THESIS_AUTOATTACK, "AutoAttack of 2020, attack after attack (Table 4.2)")
+    tables += _cumulative(finished, AUTOATTACK, "AutoAttack, standard set, attack after attack")
+    tables += _combined(finished)
+    tables += _curve(finished)
+    for number, transfer in enumerate(transfers):
+        tables += [_transfer(transfer, source, number) for source in transfer.sources]
+    return tables
+
+
+def adversary(spec: ThreatSpec) -> str:
+    """An attack in a column head, as `PGD-50 ℓ∞ 8/255`."""
+    name = NAMES.get(spec.attack, spec.attack)
+    if spec.attack in ("pgd", "cw"):
+        stage = spec.stages[0]
+        name += f"-{stage.iterations}" + (f"×{stage.restarts}" if stage.restarts > 1 else "")
+    return f"{name} {'ℓ∞' if spec.norm == LINF else 'ℓ2'} {radius(spec.eps)}"
+
+
+def flags_of(audits: Iterable[Audit | None]) -> str:
+    """The flags of some evaluations in one cell."""
+    raised: list[str] = []
+    unseen = False
+    for audit in audits:
+        if audit is None or not audit.checks:
+            unseen = True
+        else:
+            raised += audit.flags
+    words = list(dict.fromkeys(raised)) + (["NOT AUDITED"] if unseen else [])
+    return ", ".join(words) or "none"
+
+
+def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accuracy]]:
+    """Figure B.1: of every benign run with an FGSM result its clean and its attacked accuracy."""
+    found = []
+    for run in runs:
+        record = _record(run, FGSM)
+        if record is not None and record.result is not None and not run.config.robust:
+            found.append((run, record.result.clean, record.result.robust))
+    return found
+
+
+def clean_of(run: RunData) -> Accuracy | None:
+    """The run's accuracy without an attack, from whichever evaluation saw the most images."""
+    found = [record.result.clean for record in run.records if record.result and record.combination is None]
+    found += [run.pgd.clean] if run.pgd else []
+    found += [run.curve.points[0].accuracy] if run.curve else []
+    return max(found, key=lambda value: value.images, default=None)
+
+
+def _models(runs: Sequence[RunData]) -> Table:
+    rows = []
+    for run in runs:
+        assert run.checkpoint is not None
+        counts = run.checkpoint.sparsity
+        rows.append(
+            (
+                run.name,
+                run.checkpoint.model.arch,
+                run.checkpoint.dataset,
+                whole(_parameters(run)),
+                percent(counts.keep),
+                clean_of(run),
+            )
+        )
+    header = ("run", "network", "data", "parameters", "weights kept", "benign accuracy")
+    return Table("models", "Networks and their accuracy on benign images (Table 4.1)", header, tuple(rows))
+
+
+def _all_attacks(runs: Sequence[RunData]) -> list[Table]:
+    columns: list[str] = []
+    cells: dict[str, dict[str, Accuracy]] = {run.name: {} for run in runs}
+    for run in runs:
+        for record in run.records:
+            if record.result is not None and record.combination is None:
+                name = adversary(record.result.spec)
+                columns += [] if name in columns else [name]
+                cells[run.name][name] = record.result.robust
+    if not columns:
+        return []
+    rows = tuple(
+        (run.name, clean_of(run), *(cells[run.name].get(name) for name in columns), flags_of(_audits(run)))
+        for run in runs
+        if cells[run.name]
+    )
+    title = "Right when clean and under every candidate of an attack"
+    used = [(run, record) for run in runs for record in run.records if record.result and record.combination is None]
+    return [Table("attacks", title, ("run", "benign", *columns, "validity flags"), rows, _subset_notes(used))]
+
+
+def _cumulative(runs: Sequence[RunData], attack: str, title: str) -> list[Table]:
+    """One table per norm and radius."""
+    groups: dict[tuple[str, float, tuple[str, ...]], list[tuple[RunData, Evaluation, AttackResult]]] = {}
+    for run in runs:
+        for record in run.records:
+            result = record.result
+            if result is not None and result.spec.attack == attack and record.combination is None:
+                names = tuple(stage.name for stage in result.stages)
+                groups.setdefault((result.spec.norm, result.spec.eps, names), []).append((run, record, result))
+    tables = []
+    for number, ((norm, eps, names), found) in enumerate(groups.items()):
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
+            (
+                run.name,
+                result.clean,
+                *(stage.cumulative for stage in result.stages),
+                str(sum(fate == names[-1] for fate in result.fates)),
+                flags_of([record.audit]),
+            )
+            for run, record, result in found
+        )
+        header = ("run", "benign", *names, f"broken by {names[-1]} alone", "validity flags")
+        ball = f"{'ℓ∞' if norm == LINF else 'ℓ2'}, ε = {radius(eps)}"
+        key = attack if number == 0 else f"{attack}-{number + 1}"
+        tables.append(
+            Table(key, f"{title}; {ball}", header, rows, _subset_notes((run, record) for run, record, _ in found))
+        )
+    return tables
+
+
+def _combined(runs: Sequence[RunData]) -> list[Table]:
+    rows: list[tuple[Cell, ...]] = []
+    for run in runs:
+        for record in run.records:
+            pair = record.combination
+            if pair is None:
+                continue
+            name, flags = adversary(pair.adaptive.spec), flags_of([record.audit])
+            rows += [(item.judged, name, "its own gradients", item.clean, item.robust, flags) for item in pair.members]
+            judged = pair.adaptive.judged
+            rows += [
+                (judged, name, f"oblivious: images made on {item.attacked}", item.clean, item.robust, flags)
+                for item in pair.oblivious
+            ]
+            rows.append(
+                (judged, name, "adaptive: gradients of the average", pair.adaptive.clean, pair.adaptive.robust, flags)
+            )
+            rows.append((judged, name, "all of these", pair.adaptive.clean, pair.every, flags))
+    if not rows:
+        return []
+    note = "oblivious is the thesis' protocol; an adversary who knows of the average is adaptive: quote the last row"
+    header = ("network", "attack", "adversary", "benign", "under attack", "validity flags")
+    return [Table("combined", "Averaged probabilities (Table C.1)", header, tuple(rows), (note,))]
+
+
+def _curve(runs: Sequence[RunData]) -> list[Table]:
+    drawn = [run for run in runs if run.curve is not None]
+    if not drawn:
+        return []
+    points = {run.name: {p.eps: p.accuracy for p in run.curve.points} for run in drawn if run.curve}
+    radii = sorted({eps for row in points.values() for eps in row})
+    rows = [(radius(eps), *(points[run.name].get(eps) for run in drawn)) for eps in radii]
+    flags = tuple(flags_of([record.audit for record in run.records if record.curve is not None]) for run in drawn)
+    rows.append(("validity flags", *flags))
+    used = [(run, record) for run in drawn for record in run.records if record.curve is not None]
+    title = "Accuracy against rising ε (Algorithm 2, figures 4.5 and C.1)"
+    return [Table("curve", title, ("ε", *(run.name for run in drawn)), tuple(rows), _subset_notes(used))]
+
+
+def _transfer(transfer: Transfer, source: str, number: int) -> Table:
+    curves = [curve for curve in transfer.curves if curve.source == source]
+    audits = {network.name: network.audit for network in transfer.networks}
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            curve.target + (" (white box)" if curve.target == source else ""),
+            curve.clean,
+            *(point.accuracy for point in curve.points),
+            flags_of([audits.get(curve.target), audits.get(source)]),
+        )
+        for curve in curves
+    )
+    header = ("target", "benign", *(f"ε = {radius(point.eps)}" for point in curves[0].points), "validity flags")
+    title = f"Attack images made on {source} (Algorithm 3, figures 4.6 and C.2)"
+    note = f"PGD-{transfer.steps}, last iterate, seed {transfer.seed}"
+    part = transfer.subset
+    notes = (note,) if part.seed is None else (note, f"{part.images} of {part.of} test images, subset {part.seed}")
+    return Table(f"transfer-{number + 1}-{source}", title, header, rows, notes)
+
+
+def _record(run: RunData, attack: str) -> Evaluation | None:
+    return next((record for record in run.records if record.attack == attack and record.combination is None), None)
+
+
+def _audits(run: RunData) -> list[Audit | None]:
+    return [record.audit for record in run.records if record.result is not None and record.combination is None]
+
+
+def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, ...]:
+    """Which figures are not of the whole test split; a note for each size of subset."""
+    groups: dict[str, list[str]] = {}
+    for run, record in records:
+        part = record.subset
+        if part is not None and part.seed is not None:
+            text = f"{part.images} of {part.of} test images (fixed subset, seed {part.seed})"
+            groups.setdefault(text, []).append(f"{NAMES.get(record.attack, record.attack)} on {run.name}")
+    return tuple(f"{text}: {', '.join(dict.fromkeys(names))}" for text, names in groups.items())
+
+
+def _parameters(run: RunData) -> int:
+    """Counted in the file's header: everything but statistics and preprocessing."""
+    total = 0
+    with safetensors.safe_open(run.run.path / WEIGHTS, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            if name.rpartition(".")[2] not in NOT_PARAMETERS:
+                size = 1
+                for length in file.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return total

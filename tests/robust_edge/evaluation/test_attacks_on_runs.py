@@ -1,0 +1,248 @@
+"""`evaluate` from settings to JSON, table and exit code."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from robust_edge.attacks.pgd import Pgd, attack_with_restarts
+from robust_edge.deployment import evaluation_images
+from robust_edge.evaluation import evaluate as module
+from robust_edge.evaluation.averaged import Averaged
+from robust_edge.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate_run, stored_evaluations
+from robust_edge.evaluation.memory import plan_memory
+from robust_edge.evaluation.subset import choose
+from robust_edge.evaluation.tables import audit_lines, evaluation_table
+from robust_edge.run import open_run
+from robust_edge_runtimes.decode import decode, read_json
+from robust_edge_runtimes.errors import InputError
+
+QUICK = {"eps": 0.1, "steps": 10, "limit": 30}
+
+
+@pytest.fixture
+def run(judged_run, tmp_path):
+    return open_run(shutil.copytree(judged_run.path, tmp_path / "judged"))
+
+
+@pytest.fixture
+def other(sibling_run, tmp_path):
+    return open_run(shutil.copytree(sibling_run.path, tmp_path / "sibling"))
+
+
+def test_the_record_holds_every_image_and_reads_back(run):
+    record = evaluate_run(run, EvaluateSettings(**QUICK))
+    again = decode(Evaluation, read_json(run.path / "evaluations/pgd.json"))
+    assert again == record
+    result = record.result
+    assert len(result.positions) == len(result.fates) == 30
+    assert result.fates.count("robust") == result.robust.correct < result.clean.correct
+    assert (result.spec.norm, result.spec.eps, result.spec.seed) == ("linf", 0.1, 0)
+    assert (result.spec.stages[0].iterations, result.spec.stages[0].restarts) == (10, 1)
+    model, split = run.load_model(), evaluation_images(run)
+    rows = torch.tensor(result.positions)
+    images, labels = split.floats(rows), split.labels[rows]
+    found = attack_with_restarts(
+        model, images, labels, Pgd(eps=0.1, steps=10), seed=0, positions=list(result.positions)
+    )
+    with torch.no_grad():
+        held = (model(found).argmax(1) == labels) & (model(images).argmax(1) == labels)
+    assert [fate == "robust" for fate in result.fates] == held.tolist()
+
+
+@pytest.mark.parametrize(
+    ("attack", "extra"), [("fgsm", {}), ("cw", {"steps": 10}), ("pgd", {"steps": 10, "norm": "l2"})]
+)
+def test_every_attack_of_ours_weakens(run, attack, extra):
+    record = evaluate_run(
+        run, EvaluateSettings(attack=attack, eps=0.6 if extra.get("norm") else 0.1, limit=30, **extra)
+    )
+    assert 0 < record.result.robust.correct < record.result.clean.correct
+    assert record.audit.clean
+    suffix = "-l2" if extra.get("norm") else ""
+    assert (run.path / f"evaluations/{attack}{suffix}.json").is_file()
+
+
+def test_the_curve_is_algorithm_2(run):
+    record = evaluate_run(run, EvaluateSettings(attack="curve", steps=4, limit=40))
+    points = record.curve.points
+    assert points[0].eps == 0
+    assert [point.held.count("1") for point in points] == [point.accuracy.correct for point in points]
+    assert all(point.accuracy.value >= 0.1 for point in points[:-1])
+    assert points[-1].accuracy.value < 0.1, "it ends at the first ε below chance"
+    pixels = torch.tensor(record.curve.panel.pixels)
+    for step, point in enumerate(points):
+        assert (pixels[step] - pixels[0]).abs().max() <= point.eps + 1e-6
+
+
+def test_a_subset_is_random_fixed_nested_and_recorded(run):
+    split = evaluation_images(run)
+    few, some = choose(split, 10)[1], choose(split, 40)[1]
+    assert set(few) < set(some)
+    assert list(few) == sorted(few) != list(range(10))
+    record = evaluate_run(run, EvaluateSettings(**{**QUICK, "limit": 10, "seed": 5}))
+    assert record.result.positions == few
+    assert dataclasses.astuple(record.subset)[:2] == (10, len(split))
+    assert choose(split, None)[1] == choose(split, 10**6)[1] == tuple(range(len(split)))
+    with pytest.raises(InputError, match="no images"):
+        choose(split.first(0), None)
+
+
+def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
+    settings = EvaluateSettings(**QUICK, batch=8)
+    whole = evaluate_run(run, settings, run.path / "whole.json")
+    inner, calls = module.stages_of, []
+
+    def stages_of(*arguments, **keywords):
+        spec, (stage,) = inner(*arguments, **keywords)
+
+        def perturb(*images):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return stage.perturb(*images)
+
+        return spec, (dataclasses.replace(stage, perturb=perturb),)
+
+    monkeypatch.setattr(module, "stages_of", stages_of)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, settings)
+    assert [path.suffix for path in run.evaluations.iterdir()] == [".state"]
+    assert stored_evaluations(run) == []
+    record = evaluate_run(run, settings)
+    assert (record.resumed, record.result) == (2, whole.result)
+    assert len(calls) == 3 + 2
+    calls[:] = []
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, settings)
+    calls[:] = [1] * 9
+    assert evaluate_run(run, dataclasses.replace(settings, fresh=True)).resumed == 0
+    assert not list(run.evaluations.glob("*.state"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: nn.Sequential(model, nn.Softmax(1)),
+        lambda model: type("Rounded", (nn.Module,), {"forward": lambda self, x: model(x).round()})(),
+        lambda model: type("Noisy", (nn.Module,), {"forward": lambda s, x: model(x + 0.1 * torch.randn_like(x))})(),
+    ],
+)
+def test_no_broken_network_gets_a_clean_table(run, monkeypatch, change):
+    broken = change(run.load_model())
+    monkeypatch.setattr(type(run), "load_model", lambda self: broken.eval())
+    record = evaluate_run(run, EvaluateSettings(**QUICK))
+    assert record.audit.flags
+    table = evaluation_table(record)
+    assert all(f"FLAG {flag}" in table for flag in record.audit.flags)
+    assert "none of" not in table
+
+
+def test_an_older_record_is_not_called_clean():
+    assert "NOT AUDITED" in audit_lines(None)[0]
+
+
+# --- averages ----------------------------------------------------------------------------------------------------
+
+
+def test_an_average_has_the_mean_of_the_probabilities():
+    torch.manual_seed(0)
+    members = [nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]
+    images = torch.rand(6, 1, 2, 2)
+    expected = sum(member(images).softmax(1) for member in members) / 2
+    logits = Averaged(members)(images)
+    assert torch.allclose(logits.softmax(1), expected, atol=1e-6)
+    huge = [nn.Sequential(member, type("Big", (nn.Module,), {"forward": lambda s, z: 1e3 * z})()) for member in members]
+    assert Averaged(huge)(images).isfinite().all()
+
+
+def test_a_combination_shows_oblivious_and_adaptive(run, other):
+    record = evaluate_run(run, EvaluateSettings(**{**QUICK, "limit": 60, "eps": 0.12}), other=other)
+    pair = record.combination
+    assert [item.attacked for item in pair.oblivious] == ["judged", "sibling"]
+    assert {item.judged for item in pair.oblivious} == {pair.adaptive.judged} == {"judged + sibling"}
+    assert [item.attacked for item in pair.members] == [item.judged for item in pair.members]
+    assert record.result == pair.adaptive
+    every = [
+        all(fate == "robust" for fate in row)
+        for row in zip(*(item.fates for item in (*pair.oblivious, pair.adaptive)), strict=True)
+    ]
+    assert pair.every.correct == sum(every)
+    assert pair.adaptive.robust.correct < max(item.robust.correct for item in pair.oblivious)
+    assert (run.path / "evaluations/pgd-with-sibling.json").is_file()
+    assert decode(Evaluation, read_json(run.path / "evaluations/pgd-with-sibling.json")) == record
+    text = evaluation_table(record)
+    assert "oblivious: attack on judged" in text
+    assert "adaptive" in text
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_budget_makes_small_batches_and_the_same_figures(run):
+    image = evaluation_images(run).floats(slice(0, 1))
+    model = run.load_model()
+    plans = [plan_memory(model, image, 10, budget_mib=mib, most=250) for mib in (1, 2, 64)]
+    sizes = [plan.batch_size for plan in plans]
+    assert 1 <= sizes[0] < sizes[1] < sizes[2] <= 250
+    assert all(plan.batch_size * plan.image_bytes <= mib << 20 for plan, mib in zip(plans, (1, 2, 64), strict=True))
+    small = evaluate_run(run, EvaluateSettings(**QUICK, memory_mib=2))
+    large = evaluate_run(run, EvaluateSettings(**QUICK, memory_mib=256))
+    assert small.result.fates == large.result.fates
+    assert large.memory.held
+    huge = torch.rand(1, 1, 256, 256)
+    with pytest.raises(InputError, match="--memory"):
+        plan_memory(model, huge, 10, budget_mib=1, most=250)
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--eps", "0"], "above 0"),
+        (["--eps", "-0.1"], "above 0"),
+        (["--eps", "nan"], "above 0"),
+        (["--eps", "2"], "at most 1"),
+        (["--attack", "curve", "--eps", "0.1"], "curve"),
+        (["--attack", "curve", "--norm", "l2"], "linf only"),
+        (["--attack", "cw", "--norm", "l2"], "linf only"),
+        (["--attack", "autoattack", "--steps", "5"], "fixes its own"),
+        (["--limit", "0"], "limit"),
+        (["--attack", "apgd"], "apgd"),
+        (["-o", "."], "is a directory"),
+    ],
+)
+def test_wrong_input_is_one_line(run, refused, words, names):
+    assert names in refused("evaluate", run.path, "--limit", "5", *words)
+    assert not list(run.evaluations.glob("*"))
+
+
+def test_other_classes_or_images_do_not_go_together(run, sparse_run, refused):
+    assert "test images" in refused("evaluate", run.path, "--with", sparse_run.path)
+    assert "curve" in refused("evaluate", run.path, "--with", run.path, "--attack", "curve")
+
+
+@pytest.mark.parametrize(
+    ("package", "words"), [("pyautoattack", ["--attack", "autoattack"]), ("captum", ["--saliency"])]
+)
+def test_a_missing_extra_is_named(run, refused, monkeypatch, package, words):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.setitem(__import__("sys").modules, f"{package}.attr", None)
+    extra = {"pyautoattack": "attack", "captum": "interpret"}[package]
+    assert f"robust-edge[{extra}]" in refused("evaluate", run.path, "--limit", "5", "-q", *words, code=3)
+
+
+def test_the_command_prints_a_table_or_json(run, cli):
+    words = ["evaluate", run.path, "--eps", "25/255", "--steps", "10", "--limit", "20", "-q"]
+    text = cli(*words)
+    assert text.exit_code == 0
+    assert "after pgd" in text.stdout
+    assert "peak memory at most" in text.stdout
+    record = json.loads(cli(*words, "--json").stdout)
+    assert record["result"]["spec"]["eps"] == pytest.approx(25 / 255)
+    assert len(record["result"]["fates"]) == 20

@@ -1,0 +1,180 @@
+"""Networks that are broken in a known way raise their flag, and sound ones raise none."""
+
+import pytest
+import torch
+from torch import nn
+
+from robust_edge.data import Split
+from robust_edge.evaluation.accuracy import accuracy
+from robust_edge.evaluation.audit import Audit, Check, audit_model, audit_result, audit_steps
+from robust_edge.evaluation.outcome import AttackResult, StageResult, StageSpec, ThreatSpec
+from robust_edge_runtimes.errors import InputError
+
+
+class Behind(nn.Module):
+    """A network and something done to its logits."""
+
+    def __init__(self, inner, after):
+        super().__init__()
+        self.inner, self.after = inner, after
+
+    def forward(self, x):
+        return self.after(self.inner(x))
+
+
+class AlwaysTraining(nn.Module):
+    """Statistics of the batch whatever mode is asked for: no module has its flag up."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        for module in self.inner.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.training = True
+        try:
+            return self.inner(x)
+        finally:
+            self.inner.eval()
+
+
+class Noisy(nn.Module):
+    """A smoothing defence: fresh noise on every look."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x + 0.05 * torch.randn_like(x))
+
+
+class Shattered(nn.Module):
+    """Quantised pixels: right answers, no slope anywhere."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner((x * 16).round() / 16)
+
+
+BROKEN = {
+    "randomised": Noisy,
+    "saturated_gradient": lambda inner: Behind(inner, lambda z: 1e4 * z),
+    "zero_gradient": lambda inner: Behind(inner, lambda z: z.round()),
+    "rounded_logits": lambda inner: Behind(inner, lambda z: z + (z.round() - z).detach()),
+    "softmax_output": lambda inner: Behind(inner, lambda z: z.softmax(1)),
+    "training_mode": lambda inner: inner.train(),
+    "batch_dependent": AlwaysTraining,
+    "non_finite": lambda inner: Behind(inner, lambda z: z / (z.argmax(1, keepdim=True) != 3)),
+    "black_box_beats_gradients": Shattered,
+    "survives_large_eps": Shattered,
+    "nothing_right": lambda inner: Behind(inner, lambda z: -z),
+}
+
+
+@pytest.fixture
+def images(judged):
+    return judged[1]
+
+
+@pytest.mark.parametrize("flag", BROKEN)
+def test_a_known_broken_network_raises_its_flag(judged, images, flag):
+    audit = audit_model(BROKEN[flag](judged[0]), images, eps=0.15, norm="linf")
+    assert flag in audit.flags
+    assert not audit.clean
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("l2", 0.5)])
+def test_a_sound_network_raises_none(judged, images, norm, eps):
+    audit = audit_model(judged[0], images, eps=eps, norm=norm)
+    assert audit.flags == ()
+    assert audit.clean
+    assert audit.images >= 20
+
+
+def test_more_steps_that_help_are_found(judged, images):
+    """Off the clean image's grid the slope points the other way: the first step fools, the later ones undo it."""
+    inner = judged[0]
+
+    class Trap(nn.Module):
+        def forward(self, x):
+            moved = ((x * 16).round() - x * 16).abs().flatten(1).amax(1, keepdim=True) > 0.02
+            logits = inner(x)
+            return torch.where(moved, 2 * logits.detach() - logits, logits)
+
+    audit = audit_model(Trap(), images, eps=0.15, norm="linf")
+    check = next(check for check in audit.checks if check.name == "more_steps_help_the_model")
+    assert check.raised, check.detail
+
+
+def test_an_audit_leaves_the_network_as_it_was(judged, images):
+    model = judged[0]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    audit_model(model, images, eps=0.1, norm="linf")
+    assert not model.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_no_images_are_no_clean_audit(judged, images):
+    empty = Split(images.images[:0], images.labels[:0], images.levels)
+    with pytest.raises(InputError, match="no images"):
+        audit_model(judged[0], empty, eps=0.1, norm="linf")
+    assert not Audit(0, ()).clean
+
+
+def result_of(*stages, steps=50, attack="autoattack"):
+    spec = ThreatSpec(
+        attack=attack,
+        norm="linf",
+        eps=0.1,
+        seed=0,
+        batch_size=10,
+        stages=tuple(StageSpec(name=stage.name, iterations=steps) for stage in stages),
+    )
+    return AttackResult(
+        attacked="a",
+        judged="a",
+        spec=spec,
+        clean=accuracy(900, 1000),
+        stages=stages,
+        robust=stages[-1].cumulative,
+        positions=(),
+        fates=(),
+    )
+
+
+def stage(name, attacked, broken, outside=0):
+    return StageResult(
+        name=name, attacked=attacked, broken=broken, outside=outside, cumulative=accuracy(attacked - broken, 1000)
+    )
+
+
+def flags(result):
+    return {check.name for check in audit_result(result) if check.raised}
+
+
+def test_square_that_breaks_what_gradients_left_is_flagged_above_two_in_a_thousand():
+    assert flags(result_of(stage("apgd-ce", 900, 400), stage("square", 500, 2))) == set()
+    assert flags(result_of(stage("apgd-ce", 900, 400), stage("square", 500, 3))) == {"black_box_beats_white_box"}
+
+
+def test_an_attack_on_nothing_and_one_that_leaves_its_ball_are_flagged():
+    assert flags(result_of(stage("pgd", 0, 0))) == {"nothing_attacked"}
+    assert flags(result_of(stage("pgd", 100, 10, outside=50))) == {"left_the_ball"}
+
+
+def test_few_steps_are_flagged():
+    assert audit_steps(result_of(stage("pgd", 900, 1), steps=5, attack="pgd")).raised
+    assert not audit_steps(result_of(stage("pgd", 900, 1), steps=10, attack="pgd")).raised
+    assert audit_steps(result_of(stage("fgsm", 900, 1), steps=1, attack="fgsm")) is None
+
+
+def test_an_unasked_question_raises_nothing_and_passes_nothing():
+    audit = Audit(1, (Check("a", raised=None, detail=""), Check("b", raised=False, detail="")))
+    assert audit.clean
+    assert audit.with_checks((Check("c", raised=True, detail=""),)).flags == ("c",)

@@ -1,0 +1,252 @@
+"""The loop that judges: against a naive loop, over kills, over processes, against attacks that lie."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from robust_edge.attacks.pgd import Pgd, attack_with_restarts
+from robust_edge.data import Split
+from robust_edge.evaluation.accuracy import accuracy
+from robust_edge.evaluation.campaign import Campaign, Stage, predictions, run_campaign
+from robust_edge.evaluation.outcome import StageSpec, ThreatSpec, attack_result
+from robust_edge.evaluation.ranks import Ranks, torchrun_ranks
+from robust_edge_runtimes.errors import InputError
+
+N, EPS = 17, 0.15
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(64, 4)).eval()
+
+
+def split_of(model):
+    images = torch.randint(0, 256, (N, 1, 4, 4), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    with torch.no_grad():
+        labels = model(images.float() / 255).argmax(1)
+    labels[2] = (labels[2] + 1) % 4
+    return Split(images, labels)
+
+
+def pgd_stage(model, name, steps, eps=EPS, step_size=None):
+    def perturb(images, labels, positions):
+        settings = Pgd(eps=eps, steps=steps, step_size=step_size)
+        return attack_with_restarts(model, images, labels, settings, seed=0, positions=positions)
+
+    return Stage(name, eps, "linf", perturb)
+
+
+def campaign_of(model=None, *, batch=4, cumulative=True, stages=None, judges=None, identity="one"):
+    model = model or network()
+    split = split_of(model)
+    stages = stages or (pgd_stage(model, "weak", 1, step_size=0.02), pgd_stage(model, "strong", 10))
+    return Campaign(
+        judges=judges or (model,),
+        split=split,
+        positions=tuple(range(N)),
+        stages=tuple(stages),
+        cumulative=cumulative,
+        batch_size=batch,
+        identity=identity,
+    )
+
+
+def same(left, right):
+    assert torch.equal(left.clean, right.clean)
+    assert torch.equal(left.held, right.held)
+    assert torch.equal(left.attacked, right.attacked)
+    assert left.outside == right.outside
+
+
+def test_a_naive_loop_over_single_images_counts_the_same():
+    campaign = campaign_of()
+    (model,) = campaign.judges
+    tally = run_campaign(campaign)
+    for row in range(N):
+        image, label = campaign.split.floats(slice(row, row + 1)), campaign.split.labels[row]
+        alive = bool(model(image).argmax() == label)
+        assert bool(tally.clean[0, row]) == alive
+        for number, stage in enumerate(campaign.stages):
+            assert bool(tally.attacked[number, row]) == alive
+            alive = alive and bool(model(stage.perturb(image, label[None], [row])).argmax() == label)
+            assert bool(tally.held[number, 0, row]) == alive
+    held = [int(row.sum()) for row in tally.held[:, 0]]
+    assert N > held[0] > held[1] > 0, "the stages show nothing if each breaks all or none"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 250])
+def test_batches_do_not_change_what_pgd_finds(batch):
+    same(run_campaign(campaign_of(batch=batch)), run_campaign(campaign_of()))
+
+
+def test_stages_that_are_not_cumulative_attack_everything():
+    tally = run_campaign(campaign_of(cumulative=False))
+    assert tally.attacked.all()
+    assert not (tally.held & ~tally.clean).any()
+
+
+def test_a_campaign_may_end_early():
+    seen = []
+    tally = run_campaign(campaign_of(), stop=lambda held: seen.append(held.clone()) is None)
+    assert len(tally.held) == len(seen) == 1
+
+
+def test_nothing_to_check_is_no_pass():
+    campaign = campaign_of()
+    with pytest.raises(InputError, match="no images"):
+        run_campaign(dataclasses.replace(campaign, split=campaign.split.first(0)))
+
+
+def test_candidates_outside_the_ball_are_brought_back_before_they_are_judged():
+    model = network()
+    grey = Stage("cheat", 0.01, "linf", lambda images, labels, positions: torch.rand_like(images) * 9 - 4)
+    tally = run_campaign(campaign_of(model, stages=(grey,)))
+    assert tally.outside == (N - 1,)
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return model(x)
+
+    campaign = campaign_of(model, stages=(grey,), judges=(Watching().eval(),), batch=N)
+    run_campaign(campaign)
+    clean = campaign.split.floats(tally.clean[0])
+    assert (seen[-1] - clean).abs().max() <= 0.01 + 1e-6
+    assert seen[-1].min() >= 0
+    assert seen[-1].max() <= 1
+
+
+def test_an_attack_is_not_believed():
+    """It says nothing of success: candidates equal to the image break nothing."""
+    idle = Stage("idle", EPS, "linf", lambda images, labels, positions: images)
+    tally = run_campaign(campaign_of(stages=(idle,)))
+    assert torch.equal(tally.held[0, 0], tally.clean[0])
+
+
+def test_logits_that_are_no_numbers_are_right_for_nobody():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.constant_(model[1].weight, float("nan"))
+    assert predictions(model, torch.rand(4, 1, 4, 4)).tolist() == [-1] * 4
+
+
+# --- killed and taken up -----------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", range(1, 8))
+def test_a_killed_campaign_ends_with_the_same_figures(tmp_path, after):
+    state, calls = tmp_path / "state", []
+    model = network()
+    whole = run_campaign(campaign_of(model))
+
+    def dying(stage):
+        def perturb(images, labels, positions):
+            if len(calls) == after:
+                raise Killed
+            calls.append(len(images))
+            return stage.perturb(images, labels, positions)
+
+        return dataclasses.replace(stage, perturb=perturb)
+
+    campaign = campaign_of(model)
+    mortal = dataclasses.replace(campaign, stages=tuple(dying(stage) for stage in campaign.stages))
+    with pytest.raises(Killed):
+        run_campaign(mortal, state=state)
+    assert state.is_file()
+    assert not list(tmp_path.glob(".*.tmp"))
+    done = sum(len(batches) for batches in json.loads(state.read_text())["stages"].values())
+    assert done == after
+    again = run_campaign(campaign, state=state)
+    same(again, whole)
+    assert again.resumed == after
+    assert not state.exists()
+
+
+def test_a_state_of_something_else_is_not_taken_up(tmp_path):
+    state = tmp_path / "state"
+    state.write_text(json.dumps({"identity": "another", "stages": {}}))
+    with pytest.raises(InputError, match="another evaluation"):
+        run_campaign(campaign_of(), state=state)
+    state.write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        run_campaign(campaign_of(), state=state)
+
+
+# --- several processes -------------------------------------------------------------------------------------------
+
+
+def _worker(rank, folder, port, queue):
+    import os
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with torchrun_ranks() as ranks:
+        made = []
+        campaign = campaign_of()
+        counting = tuple(
+            dataclasses.replace(
+                stage,
+                perturb=lambda images, labels, positions, inner=stage.perturb: (
+                    made.append(len(images)),
+                    inner(images, labels, positions),
+                )[1],
+            )
+            for stage in campaign.stages
+        )
+        tally = run_campaign(
+            dataclasses.replace(campaign, stages=counting), state=Path(folder) / f"s{rank}", ranks=ranks
+        )
+        queue.put((rank, ranks.writes, made, tally.held.tolist()))
+
+
+def test_two_processes_share_the_batches_and_find_the_same(tmp_path):
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_worker, args=(rank, str(tmp_path), port, queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict((item[0], item[1:]) for item in (queue.get(timeout=60) for _ in processes))
+    for process in processes:
+        process.join(60)
+    whole = run_campaign(campaign_of())
+    assert found[0][0]
+    assert not found[1][0]
+    for _, made, held in found.values():
+        assert held == whole.held.tolist()
+        assert made, "each process has made some of the candidates"
+    assert sum(found[0][1]) + sum(found[1][1]) == int(whole.attacked.sum())
+
+
+def test_one_process_alone_is_the_writer():
+    with torchrun_ranks() as ranks:
+        assert ranks == Ranks(0, 1)
+        assert ranks.gather("x") == ["x"]
+
+
+# --- what is recorded --------------------------------------------------------------------------------------------
+
+
+def test_the_record_says_which_attack_broke_which_image():
+    clean = torch.tensor([True, True, True, False, True])
+    held = torch.tensor([[True, False, True, False, True], [True, False, False, False, True]])
+    stages = (StageSpec(name="first", iterations=1), StageSpec(name="second", iterations=1))
+    spec = ThreatSpec(attack="x", norm="linf", eps=0.1, seed=0, batch_size=5, stages=stages)
+    result = attack_result(spec, clean, held, (0, 2), (4, 8, 15, 16, 23), attacked="a", judged="a")
+    assert result.fates == ("robust", "first", "second", "clean", "robust")
+    assert [(s.attacked, s.broken, s.outside) for s in result.stages] == [(4, 1, 0), (3, 1, 2)]
+    assert result.clean == accuracy(4, 5)
+    assert [stage.cumulative.correct for stage in result.stages] == [3, 2]
+    assert result.robust.correct == sum(fate == "robust" for fate in result.fates)

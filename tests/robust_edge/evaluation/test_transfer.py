@@ -1,0 +1,103 @@
+"""Algorithm 3 against a naive loop, and its refusals."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from robust_edge.attacks.ball import start_points
+from robust_edge.attacks.pgd import Pgd, last_iterate
+from robust_edge.deployment import evaluation_images
+from robust_edge.evaluation.transfer import Transfer, TransferSettings, run_transfer
+from robust_edge.run import open_run
+from robust_edge_runtimes.decode import decode, read_json
+from robust_edge_runtimes.errors import InputError
+
+SETTINGS = TransferSettings(epsilons=(0.05, 0.2), steps=5, limit=25, batch=10)
+
+
+@pytest.fixture(scope="module")
+def matrix(judged_run, sibling_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("transfer") / "transfer.json"
+    return out, run_transfer([judged_run, sibling_run], [sibling_run], SETTINGS, out)
+
+
+def test_a_naive_loop_finds_the_same(matrix, judged_run, sibling_run):
+    _, result = matrix
+    models = {"judged": judged_run.load_model(), "sibling": sibling_run.load_model()}
+    split, rows = evaluation_images(judged_run), torch.tensor(result.positions)
+    images, labels = split.floats(rows), split.labels[rows]
+    assert [(curve.source, curve.target) for curve in result.curves] == [
+        ("judged", "judged"),
+        ("judged", "sibling"),
+        ("sibling", "sibling"),
+    ]
+    for curve in result.curves:
+        for point in curve.points:
+            start = start_points(images, point.eps, "linf", 0, list(result.positions), 0)
+            seen = last_iterate(models[curve.source], images, labels, Pgd(eps=point.eps, steps=5), start)
+            with torch.no_grad():
+                target = models[curve.target]
+                held = (target(images).argmax(1) == labels) & (target(seen).argmax(1) == labels)
+            assert point.held == "".join("01"[int(bit)] for bit in held)
+            assert point.accuracy.correct == int(held.sum())
+
+
+def test_the_white_box_is_hit_harder_than_its_sibling(matrix):
+    _, result = matrix
+    own, other = (curve.points[-1].accuracy.correct for curve in result.curves[:2])
+    assert own < other
+
+
+def test_the_file_reads_back_and_every_network_is_audited(matrix):
+    out, result = matrix
+    assert decode(Transfer, read_json(out)) == result
+    assert {network.name for network in result.networks} == {"judged", "sibling"}
+    assert all(network.audit.checks for network in result.networks)
+    assert [path.name for path in out.parent.iterdir()] == ["transfer.json"]
+
+
+def test_images_are_made_once_per_source(judged_run, sibling_run, tmp_path, monkeypatch):
+    from robust_edge.evaluation import adversaries
+
+    made, inner = [], adversaries.last_iterate
+    monkeypatch.setattr(adversaries, "last_iterate", lambda *a: made.append(a[0]) or inner(*a))
+    run_transfer([judged_run], [judged_run, sibling_run], SETTINGS, tmp_path / "t.json")
+    assert len(made) == 2 * 3, "two radii, three batches, whatever the number of targets"
+
+
+def test_runs_of_other_images_are_refused(judged_run, sparse_run, tmp_path):
+    with pytest.raises(InputError, match="test images"):
+        run_transfer([judged_run], [sparse_run], SETTINGS, tmp_path / "t.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["classes", "image shape"])
+def test_runs_of_other_classes_or_sizes_are_refused(judged_run, sibling_run, tmp_path, monkeypatch, what):
+    checkpoint = sibling_run.checkpoint()
+    change = {"classes": ("a", "b")} if what == "classes" else {"shape": (3, 8, 8)}
+    changed = dataclasses.replace(checkpoint, model=dataclasses.replace(checkpoint.model, **change))
+    inner = type(sibling_run).checkpoint
+    monkeypatch.setattr(
+        type(sibling_run), "checkpoint", lambda self: changed if self.path == sibling_run.path else inner(self)
+    )
+    with pytest.raises(InputError, match=what):
+        run_transfer([judged_run], [sibling_run], SETTINGS, tmp_path / "t.json")
+
+
+def test_two_runs_of_one_name_are_refused(judged_run, tmp_path):
+    import shutil
+
+    twin = open_run(shutil.copytree(judged_run.path, tmp_path / "judged"))
+    with pytest.raises(InputError, match="same name"):
+        run_transfer([judged_run], [twin], SETTINGS, tmp_path / "t.json")
+
+
+def test_the_command_prints_the_matrix_and_refuses_radius_0(judged_run, sibling_run, cli, refused, tmp_path):
+    words = ["--source", judged_run.path, "--target", sibling_run.path, "--steps", "2", "--limit", "10", "-q"]
+    done = cli("transfer", *words, "--eps", "8/255", "--eps", "0.2", "-o", tmp_path / "t.json")
+    assert done.exit_code == 0
+    assert "judged (white box)" in done.stdout
+    assert "images made on judged" in done.stdout
+    assert "above 0" in refused("transfer", *words, "--eps", "0", "-o", tmp_path / "u.json")
+    assert "Missing option" in refused("transfer", "--source", judged_run.path)

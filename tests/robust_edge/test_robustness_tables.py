@@ -1,0 +1,120 @@
+"""Tables of the report: the numbers of the records, with intervals, flags, and names that can do no harm."""
+
+import csv
+import dataclasses
+import io
+import shutil
+
+import pytest
+
+from robust_edge.evaluation.accuracy import accuracy
+from robust_edge.evaluation.audit import Audit, Check
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.saliency import evaluate_saliency
+from robust_edge.evaluation.transfer import TransferSettings, run_transfer
+from robust_edge.reporting.collect import collect_runs
+from robust_edge.reporting.documents import comma_separated, markdown, write_documents
+from robust_edge.reporting.page import write_report
+from robust_edge.reporting.robustness import Table, benign_points, flags_of, robustness_tables
+from robust_edge.run import open_run
+from robust_edge_runtimes.files import write_json
+
+SMALL = {"eps": 0.1, "limit": 20}
+
+
+@pytest.fixture
+def run(judged_run, tmp_path):
+    return open_run(shutil.copytree(judged_run.path, tmp_path / "net"))
+
+
+def table_of(run, key):
+    return next(table for table in robustness_tables(collect_runs([run]), ()) if table.key == key)
+
+
+def cells(table, row):
+    return dict(zip(table.header, table.rows[row], strict=True))
+
+
+def test_the_tables_hold_what_the_records_hold(run):
+    fgsm = evaluate_run(run, EvaluateSettings(attack="fgsm", **SMALL))
+    pgd = evaluate_run(run, EvaluateSettings(steps=10, **SMALL))
+    row = cells(table_of(run, "attacks"), 0)
+    assert row["benign"] == pgd.result.clean
+    assert row["FGSM ℓ∞ 0.1"] == fgsm.result.robust
+    assert row["PGD-10 ℓ∞ 0.1"] == pgd.result.robust
+    assert row["validity flags"] == "none"
+    models = cells(table_of(run, "models"), 0)
+    tensors = run.load_model().named_parameters()
+    assert models["parameters"].replace("\u202f", "") == str(sum(tensor.numel() for _, tensor in tensors))
+    assert benign_points(collect_runs([run]))[0][2] == fgsm.result.robust
+
+
+def test_a_flag_stands_in_every_table_made_of_the_figure(run):
+    record = evaluate_run(run, EvaluateSettings(steps=2, **SMALL))
+    assert record.audit.flags == ("few_steps",)
+    assert cells(table_of(run, "attacks"), 0)["validity flags"] == "few_steps"
+    assert "few_steps" in markdown(table_of(run, "attacks"))
+    path = run.evaluations / "pgd.json"
+    write_json(path, {**dataclasses.asdict(record), "audit": None})
+    assert cells(table_of(run, "attacks"), 0)["validity flags"] == "NOT AUDITED"
+    assert flags_of([Audit(0, ())]) == "NOT AUDITED"
+    both = [Audit(1, (Check("a", raised=True, detail=""),)), None]
+    assert flags_of(both) == "a, NOT AUDITED"
+
+
+def test_a_subset_is_named_under_its_table(run):
+    evaluate_run(run, EvaluateSettings(attack="fgsm", **SMALL))
+    (note,) = table_of(run, "attacks").notes
+    assert note.startswith("20 of ")
+    assert "FGSM on net" in note
+
+
+def test_markdown_and_csv_carry_intervals_and_no_formula():
+    value = accuracy(3, 4)
+    table = Table("k", "A | title", ("run", "right"), (("=cmd()|x", value), ("plain", None)), ("a <note>",))
+    rows = list(csv.reader(io.StringIO(comma_separated(table))))
+    assert rows[0] == ["run", "right", "right low", "right high", "right images"]
+    assert rows[1][0] == "'=cmd()|x"
+    assert [float(rows[1][i]) for i in (1, 2, 3)] == pytest.approx([value.value, value.low, value.high], abs=1e-6)
+    assert rows[1][4] == "4"
+    assert rows[2][1:] == [""] * 4
+    text = markdown(table)
+    assert "=cmd()\\|x" in text
+    assert "75.0% (30.1 to 95.4)" in text
+    assert "| plain | – |" in text
+    assert "a &lt;note>" in text
+
+
+def test_documents_lie_beside_the_page_under_harmless_names(tmp_path):
+    table = Table("transfer-1-../x", "t", ("a",), (("b",),))
+    written = write_documents([table], tmp_path / "page.html")
+    assert [path.name for path in written] == ["page.md", "page-transfer-1-.._x.csv"]
+    assert all(path.parent == tmp_path for path in written)
+
+
+def test_transfer_saliency_and_blind_spots_are_drawn(run, tmp_path):
+    pytest.importorskip("captum", reason="the extra `interpret` is not installed")
+    evaluate_saliency(run, images=3)
+    evaluate_run(run, EvaluateSettings(attack="curve", steps=3, limit=20))
+    matrix = tmp_path / "transfer.json"
+    run_transfer([run], [run], TransferSettings(epsilons=(0.1,), steps=2, limit=10), matrix)
+    written = write_report([run], (), (), tmp_path / "report.html", transfers=(matrix,))
+    page = written[0].read_text("utf-8")
+    for text in ("Input gradients of every network", "Transfer (Algorithm 3)", "the noise of the smallest tested"):
+        assert text in page
+    assert {path.name for path in written[1:]} >= {"report.md", "report-curve.csv", "report-transfer-1-net.csv"}
+
+
+def test_a_gradient_is_captums_and_the_finite_difference(run):
+    pytest.importorskip("captum", reason="the extra `interpret` is not installed")
+    import torch
+
+    image = evaluate_saliency(run, images=2).images[0]
+    model = run.load_model().double()
+    pixels = torch.tensor(image.pixels, dtype=torch.float64).view(1, 1, 8, 8)
+    for place in (10, 27, 44):
+        step = torch.zeros(64, dtype=torch.float64)
+        step[place] = 1e-6
+        with torch.no_grad():
+            up, down = (model(pixels + sign * step.view(1, 1, 8, 8))[0, image.truth] for sign in (1, -1))
+        assert image.gradient[place] == pytest.approx(float((up - down) / 2e-6), rel=1e-3, abs=1e-4)
