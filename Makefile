@@ -1,4 +1,5 @@
-# Everything a fresh machine needs is set up here: Python >= 3.10, make and a C compiler suffice.
+# Everything a fresh machine needs is set up here: Python >= 3.10 and make suffice; a C compiler adds
+# the sparse engine.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -16,6 +17,7 @@ check: $(READY)  ## lint, types, import direction, the device side's Python vers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/meta/test_imports.py
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.8- runtimes/robust_edge_runtimes
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- exporters/robust_edge_exporters/templates runtimes/robust_edge_runtimes/adapters/tensorrt_engine.py
 

@@ -17,6 +17,7 @@ import yaml
 
 from robust_edge_runtimes.decode import decode
 from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.runtime import MAX_THREADS
 
 PRESETS = ("quick", "thesis")
 SCHEMES = ("irregular",)
@@ -202,7 +203,9 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
-        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
+        _require(
+            self.threads is None or 1 <= self.threads <= MAX_THREADS, "threads", self.threads, f"1 to {MAX_THREADS}"
+        )
 
     @property
     def sparse(self) -> bool:
@@ -256,7 +259,7 @@ def resolve(
 
 def from_yaml(text: str, where: str) -> CompressConfig:
     """Read a config that a run wrote."""
-    return decode(CompressConfig, _parse(text, where))
+    return decode(CompressConfig, _parse(text, where), where=where)
 
 
 def read_text(path: Path) -> str:

@@ -49,7 +49,7 @@ FLAGS = {
 @click.option("--device", help="cpu, cuda, cuda:1 or auto.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")
-@click.option("--overwrite", is_flag=True, help="Replace an older run in -o.")
+@click.option("--overwrite", is_flag=True, help="Replace an older run in -o; it is deleted when the training begins.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
 @output_options
 @examples(
@@ -91,6 +91,10 @@ def compress(
         if settings_given:
             _check_same(config, out)
         checkpoint = training.resume(out, progress=progress)
+    elif resume and not settings_given:
+        raise InputError(
+            f"{out} is not a run, so there is nothing to resume; name the run, or give settings for a new one"
+        )
     else:
         checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress)
     write_plots(collect_runs([open_run(out)])[0])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
 import json
+import signal
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
-from typing import Any, Callable, Mapping, NoReturn, Optional, Sequence, TextIO, TypeVar
+from types import FrameType
+from typing import Any, Callable, Iterator, List, Mapping, NoReturn, Optional, Sequence, TextIO, Tuple, TypeVar
 
 import click
 
@@ -17,10 +22,12 @@ from robust_edge_runtimes.errors import BackendUnavailable, RobustEdgeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXTRAS: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
     "pyautoattack": "attack",
     "captum": "interpret",
+    "tensorrt": "tensorrt",
     **dict.fromkeys(
         (
             "PIL",
@@ -29,6 +36,7 @@ EXTRAS: Mapping[str, str] = {
             "onnx",
             "onnxscript",
             "safetensors",
+            "scipy",
             "sklearn",
             "tomli",
             "torch",
@@ -47,37 +55,52 @@ class CommandLine(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and leave with its exit code."""
         kwargs["standalone_mode"] = False
-        try:
-            code = super().main(*args, **kwargs)
-            sys.stdout.flush()
-        except click.UsageError as error:
-            _say(error.format_message() + (f" ({error.ctx.command_path} --help)" if error.ctx else ""))
-            code = error.exit_code
-        except click.ClickException as error:
-            _say(error.format_message())
-            code = error.exit_code
-        except RobustEdgeError as error:
-            _say(str(error))
-            code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            _say("interrupted; files under their final names are whole, compress goes on with --resume")
-            code = INTERRUPTED
-        except BrokenPipeError:
-            sys.stderr.close()
-            code = 0
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or "").partition(".")[0])
-            if extra is None:
-                raise
-            _say(_missing_extra(error, extra))
-            code = BackendUnavailable.exit_code
-        except MemoryError as error:
-            _say(f"out of memory {error}; ask for fewer images at a time, or use a larger machine")
-            code = RobustEdgeError.exit_code
-        except OSError as error:
-            _say(_os_error(error))
-            code = RobustEdgeError.exit_code
+        with _noting_interrupts() as interrupts:
+            try:
+                code = super().main(*args, **kwargs)
+                sys.stdout.flush()
+            except BaseException as error:
+                # a library may catch the interrupt and raise an error of its own
+                code = _end(KeyboardInterrupt() if interrupts else error)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _noting_interrupts() -> Iterator[List[int]]:
+    """A list that fills when Ctrl-C is pressed, which interrupts the work as ever."""
+    seen: List[int] = []
+
+    def note(number: int, frame: Optional[FrameType]) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    usual = threading.current_thread() is threading.main_thread()
+    if not usual or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield seen
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(error: BaseException) -> int:
+    """Say in one line why a command ended, and give its exit code; what is our fault keeps its traceback."""
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()
+        return 0
+    for kinds, code, text in _ENDINGS:
+        if isinstance(error, kinds):
+            said = text(error)
+            if said is not None:
+                _say(said)
+                return code if code is not None else int(getattr(error, "exit_code", RobustEdgeError.exit_code))
+    if isinstance(error, SystemExit):
+        raise error
+    traceback.print_exception(type(error), error, error.__traceback__)
+    _say(f"this is a mistake of robust-edge, not yours ({type(error).__name__}); please report the lines above")
+    return INTERNAL
 
 
 class OutputFile(click.Path):
@@ -210,3 +233,40 @@ def _os_error(error: OSError) -> str:
 
 def _say(text: str) -> None:
     click.echo("error: " + " ".join(text.split()), err=True)
+
+
+def _usage(error: click.UsageError) -> str:
+    return error.format_message() + (f" ({error.ctx.command_path} --help)" if error.ctx else "")
+
+
+def _module(error: ModuleNotFoundError) -> Optional[str]:
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    return None if extra is None else _missing_extra(error, extra)
+
+
+def _memory(error: BaseException) -> Optional[str]:
+    """Python's own error, or the text that torch's allocators put into a RuntimeError."""
+    text = str(error)
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not known and "can't allocate memory" not in text and "not enough memory" not in text:
+        return None
+    return (
+        f"out of memory {text.splitlines()[0] if text else ''}; ask for fewer images at a time, or use a larger machine"
+    )
+
+
+_ENDINGS: Sequence[Tuple[Any, Optional[int], Callable[[Any], Optional[str]]]] = (
+    (click.UsageError, None, _usage),
+    (click.ClickException, None, lambda error: error.format_message()),
+    (RobustEdgeError, None, str),
+    (
+        (click.Abort, KeyboardInterrupt),
+        INTERRUPTED,
+        lambda _: "interrupted; files under their final names are whole, compress goes on with --resume",
+    ),
+    (ModuleNotFoundError, BackendUnavailable.exit_code, _module),
+    ((MemoryError, RuntimeError), RobustEdgeError.exit_code, _memory),
+    (OSError, RobustEdgeError.exit_code, _os_error),
+)
+"""What a command may end with: exception classes, exit code (None for the exception's own), the line to say (None: not
+this one after all)."""

@@ -11,6 +11,9 @@ from robust_edge_runtimes import __version__
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.tables import table
 
+TRAINING = "compress, evaluate, export, verify --mode surrogate"
+TRAINING_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "yaml")
+
 
 @dataclasses.dataclass(frozen=True)
 class Capability:
@@ -36,11 +39,11 @@ def diagnose() -> Diagnosis:
     modules = (
         ("onnxruntime", "ONNX bundles on the CPU", "pip install 'robust-edge[onnxruntime]'"),
         ("PIL", "predict on picture files", "pip install pillow"),
-        ("torch", "compress, evaluate, export, verify --mode surrogate", "pip install 'robust-edge[train]'"),
+        *((name, TRAINING, "pip install 'robust-edge[train]'") for name in TRAINING_MODULES),
     )
     found = [Capability(name, enables, _version(name), remedy) for name, enables, remedy in modules]
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    found.append(Capability("C compiler", "native bundles", compiler, "apt install gcc (or your system's way)"))
+    found.append(Capability("C compiler", "the sparse engine", compiler, "apt install gcc (or your system's way)"))
     return Diagnosis(__version__, machine(), tuple(found))
 
 

@@ -28,7 +28,18 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_resnet34_through_export_verify_and_bench(cifar: Path, tmp_path: Path) -> None:
-    small = ["--epochs", "1", "--steps", "1", "--set", "data.limit_test=60", "--set", "training.batch_size=50"]
+    small = [
+        "--epochs",
+        "2",
+        "--steps",
+        "1",
+        "--set",
+        "data.limit_train=100",
+        "--set",
+        "data.limit_test=60",
+        "--set",
+        "training.batch_size=50",
+    ]
     flags = ["--dataset", "folder", "--data-dir", cifar, "--arch", "resnet34", "--keep", "0.1", "--eps", "8/255"]
     source, bundle = tmp_path / "run", tmp_path / "bundle"
     run("robust-edge", "compress", *flags, *small, "-o", source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from robust_edge_runtimes.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
 
 PROVIDER = "CPUExecutionProvider"
+TOO_NEW = re.compile(r"[Uu]nsupported model IR version|[Oo]pset \d+ is under development|guarantees support")
 
 
 class OnnxRuntime(BaseRuntime):
@@ -45,6 +47,12 @@ class OnnxRuntime(BaseRuntime):
             session = ort.InferenceSession(str(self.path), options, providers=[self.provider], enable_fallback=0)
             names = [port.name for port in (*session.get_inputs(), *session.get_outputs())]
         except Exception as cause:  # ONNX Runtime raises classes of its own, all derived from Exception
+            if TOO_NEW.search(str(cause)):
+                raise BackendUnavailable(
+                    f"ONNX Runtime {ort.__version__} is too old for {self.path.name} (opset "
+                    f"{self.manifest.artifact.opset}, IR {self.manifest.artifact.ir_version}): pip install -r "
+                    "requirements.txt in the bundle"
+                ) from cause
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
         if session.get_providers()[:1] != [self.provider]:
             raise BackendUnavailable(f"asked for {self.provider}, ONNX Runtime uses {session.get_providers()}")
