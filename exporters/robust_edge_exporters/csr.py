@@ -5,7 +5,6 @@ TorchScript is deprecated since PyTorch 2.10; nothing but this file and its runt
 
 import copy
 import dataclasses
-import statistics
 import time
 import warnings
 from collections.abc import Iterator
@@ -202,7 +201,7 @@ def _expressible(layer: nn.Module) -> bool:
 
 
 def _raced(first: nn.Module, second: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Median nanoseconds of both, called in turn so that a change of the machine's speed meets both."""
+    """Least nanoseconds of both, called in turn: other work on the machine makes calls slower, never faster."""
     for layer in (first, second):
         for _ in range(3):
             layer(example)
@@ -212,7 +211,7 @@ def _raced(first: nn.Module, second: nn.Module, example: Tensor) -> tuple[int, i
             start = time.perf_counter_ns()
             layer(example)
             samples.append(time.perf_counter_ns() - start)
-    return int(statistics.median(times[0])), int(statistics.median(times[1]))
+    return min(times[0]), min(times[1])
 
 
 def _as_csr(layer: nn.Module) -> nn.Module:

@@ -72,7 +72,7 @@ class LayerForm:
     Attributes:
         form: `csr` or `dense`.
         nonzero: of `weights`.
-        csr_ns: median time of the layer as CSR on the exporting machine, one image, one thread; None where the
+        csr_ns: least time of the layer as CSR on the exporting machine, one image, one thread; None where the
             form was not chosen by timing.
         dense_ns: the same as a dense layer.
     """
