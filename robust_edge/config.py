@@ -224,6 +224,7 @@ def resolve(
     file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
+    base: CompressConfig | None = None,
 ) -> CompressConfig:
     """Combine the layers into one config.
 
@@ -232,11 +233,12 @@ def resolve(
         file: a YAML file with any part of a config.
         flags: dotted key to value, from the command line; None values are left out.
         assignments: `key=value` texts, the value in YAML.
+        base: what to start from instead of the defaults.
 
     Raises:
         InputError: an unknown key, a value out of its range, a file that is not YAML.
     """
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = {} if base is None else _plain(dataclasses.asdict(base))
     if preset is not None:
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)

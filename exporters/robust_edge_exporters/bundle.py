@@ -17,9 +17,9 @@ from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.registry import exporter
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.bundle import GOLDEN, Golden, open_bundle, seal, write_golden
-from robust_edge_runtimes.errors import ExportError
-from robust_edge_runtimes.files import new_directory
+from robust_edge_runtimes.bundle import GOLDEN, MANIFEST, SUMS, Golden, open_bundle, seal, write_golden
+from robust_edge_runtimes.errors import ExportError, InputError
+from robust_edge_runtimes.files import new_directory, refuse_existing
 from robust_edge_runtimes.manifest import (
     SCHEMA_VERSION,
     Artifact,
@@ -93,6 +93,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         InputError: `path` is taken, or the target does not run the precision.
         BackendUnavailable: the runtime that checks the artifact is not installed here.
     """
+    refuse_to_replace(path, overwrite=overwrite)
     settings = _settings(request)
     with new_directory(path, overwrite=overwrite) as folder:
         artifact = exporter(request.target.format)(request.model, request.shape, request.target, str(folder), settings)
@@ -108,6 +109,25 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         manifest = seal(folder, dataclasses.replace(manifest, parity=record))
         open_bundle(folder).golden()
     return Exported(str(path), manifest, parity)
+
+
+def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError unless `path` is free, or holds a bundle and nothing else and `overwrite` is on."""
+    refuse_existing(path, overwrite=overwrite)
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    sums = path / SUMS
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else []
+    listed = {line.partition("  ")[2] for line in lines} | {SUMS}
+    if MANIFEST not in listed:
+        raise InputError(f"{path} exists and is not a bundle; --overwrite replaces bundles only")
+    others = sorted(
+        name
+        for name in (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+        if name not in listed and "__pycache__" not in name
+    )
+    if others:
+        raise InputError(f"{path} holds {others[0]}, which no export writes; --overwrite would delete it, move it away")
 
 
 def _settings(request: ExportRequest) -> ExportSettings:

@@ -79,15 +79,19 @@ def compress(
     if resume and overwrite:
         raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
     given = {FLAGS[name]: value for name, value in flags.items() if value is not None}
+    if "data.dir" in given:
+        given["data.dir"] = str(Path(given["data.dir"]).absolute())  # later commands run from other folders
     settings_given = bool(preset or config_file or assignments or given)
+    resuming = resume and (out / CONFIG).is_file()
     config = configuration.resolve(
-        preset=preset or (None if config_file else "quick"),
+        preset=preset or (None if config_file or resuming else "quick"),
         file=config_file,
         flags=given,
         assignments=assignments,
+        base=open_run(out).config if resuming else None,
     )
     progress = output.progress("training")
-    if resume and (out / CONFIG).is_file():
+    if resuming:
         if settings_given:
             _check_same(config, out)
         checkpoint = training.resume(out, progress=progress)

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from robust_edge_runtimes.cli import doctor
+import click
 
-__all__ = ["doctor"]
+from robust_edge_runtimes.console import Output, examples, output_options
+
+
+@click.command()
+@output_options
+@examples("robust-edge doctor", "robust-edge doctor --json")
+def doctor(output: Output) -> None:
+    """What this machine can run, and what would bring the rest."""
+    from robust_edge_runtimes.doctor import diagnose, diagnosis_table
+
+    found = diagnose()
+    output.result(diagnosis_table(found), found)

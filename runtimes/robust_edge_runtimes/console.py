@@ -90,6 +90,9 @@ def _end(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()
         return 0
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and newer; the help text keeps its lines
+        click.echo(error.format_message(), err=True)  # type: ignore[attr-defined]
+        return RobustEdgeError.exit_code
     for kinds, code, text in _ENDINGS:
         if isinstance(error, kinds):
             said = text(error)
@@ -112,6 +115,8 @@ class OutputFile(click.Path):
     def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Path:
         """Refuse a path that could not be written."""
         path = Path(str(super().convert(value, param, ctx)))
+        if (path.parent / "SHA256SUMS").exists() or (path.exists() and (path.parent / "config.yaml").exists()):
+            self.fail(f"{str(path)!r} lies in a bundle or is a run's own file; choose another", param, ctx)
         if not path.absolute().parent.is_dir():
             self.fail(f"the folder {str(path.parent)!r} does not exist; make it first, or choose another", param, ctx)
         return path

@@ -60,6 +60,7 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         InputError: `path` exists and `overwrite` is off, or `path` is a file.
     """
     refuse_existing(path, overwrite=overwrite)
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp"))
     try:

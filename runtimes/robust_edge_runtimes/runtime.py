@@ -145,7 +145,11 @@ class BaseRuntime(abc.ABC):
         Raises:
             InputError, BundleError: as `infer`, and BundleError where a logit is not finite.
         """
-        logits = self.infer(np.asarray(image)[None])[0].astype(np.float64)
+        image = np.asarray(image)
+        shape = self.manifest.input.shape[1:]
+        if image.shape != shape:
+            raise InputError(f"the image must be {shape} (channels, height, width), not {image.shape}")
+        logits = self.infer(image[None])[0].astype(np.float64)
         if not np.isfinite(logits).all():
             raise BundleError(f"{self.path.name} answers with NaN or infinity, which is no class; export it again")
         probabilities = np.exp(logits - logits.max())
@@ -157,7 +161,8 @@ class BaseRuntime(abc.ABC):
         fixed, *shape = self.manifest.input.shape
         if not isinstance(images, np.ndarray) or images.dtype != np.float32:
             kind = getattr(images, "dtype", type(images).__name__)
-            raise InputError(f"images must be a float32 array, not {kind}; convert with x.astype('float32') / 255")
+            scale = "" if getattr(images, "dtype", np.dtype(int)).kind == "f" else " / 255"
+            raise InputError(f"images must be a float32 array, not {kind}; convert with x.astype('float32'){scale}")
         if list(images.shape[1:]) != shape or images.ndim != 4 or not len(images):
             raise InputError(f"images must be (N, {', '.join(map(str, shape))}), not {images.shape}")
         if fixed is not None and len(images) != fixed:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from robust_edge_exporters import bundle as module
-from robust_edge_exporters.bundle import export_bundle
+from robust_edge_exporters.bundle import export_bundle, refuse_to_replace
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bundle import open_bundle
 from robust_edge_runtimes.errors import ExportError, InputError
@@ -392,3 +392,21 @@ def test_run_without_its_backend_exits_3(bundle, tmp_path):
 def test_the_manifest_is_json_that_any_reader_takes(exported):
     value = json.loads((exported / "manifest.json").read_bytes())
     assert value["classes"][2] == "süd"
+
+
+@pytest.mark.parametrize("content", ["photo.jpg", "config.yaml"])
+def test_overwrite_replaces_nothing_but_bundles(tmp_path, content):
+    """A run, or somebody's pictures, under the name that was meant for the bundle."""
+    (tmp_path / content).write_text("precious")
+    with pytest.raises(InputError, match="replaces bundles only"):
+        refuse_to_replace(tmp_path, overwrite=True)
+    assert (tmp_path / content).read_text() == "precious"
+
+
+def test_overwrite_keeps_a_strangers_file_in_a_bundle(sealed, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(sealed, bundle)
+    refuse_to_replace(bundle, overwrite=True)
+    (bundle / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        refuse_to_replace(bundle, overwrite=True)
