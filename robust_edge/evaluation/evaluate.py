@@ -19,7 +19,17 @@ from robust_edge.deployment import BENIGN_EPS, evaluation_images
 from robust_edge.environment import versions
 from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import PgdResult, accuracy
-from robust_edge.evaluation.adversaries import ATTACKS, CURVE, DEFAULT_STEPS, FGSM, PGD, VERSIONS, Adversary, stages_of
+from robust_edge.evaluation.adversaries import (
+    ATTACKS,
+    CURVE,
+    DEFAULT_RESTARTS,
+    DEFAULT_STEPS,
+    FGSM,
+    PGD,
+    VERSIONS,
+    Adversary,
+    stages_of,
+)
 from robust_edge.evaluation.audit import Audit, audit_model, audit_result, audit_steps
 from robust_edge.evaluation.averaged import Averaged
 from robust_edge.evaluation.campaign import Campaign, run_campaign
@@ -151,7 +161,8 @@ def evaluate_run(
 
     Args:
         run: what to attack.
-        settings: eps defaults to the run's own (8/255 for a benign run, 0.5 in ℓ2), steps to 50 (curve: 100).
+        settings: eps defaults to the run's own (8/255 for a benign run, 0.5 in ℓ2), steps to 50 (curve: 100),
+            restarts to 3.
         out: defaults to `evaluations/ATTACK.json` in the run. What has been done so far stands beside it in a state
             file until the end.
         other: average the probabilities of both runs, and attack the average.
@@ -360,7 +371,7 @@ def _one_attack(
         eps=task.eps,
         norm=settings.norm,
         steps=settings.steps or DEFAULT_STEPS.get(settings.attack, 1),
-        restarts=settings.restarts or 1,
+        restarts=settings.restarts or DEFAULT_RESTARTS.get(settings.attack, 1),
         seed=settings.seed,
         last=attacked is not judged,
     )

@@ -41,7 +41,7 @@ def test_the_tables_hold_what_the_records_hold(run):
     row = cells(table_of(run, "attacks"), 0)
     assert row["benign"] == pgd.result.clean
     assert row["FGSM ℓ∞ 0.1"] == fgsm.result.robust
-    assert row["PGD-10 ℓ∞ 0.1"] == pgd.result.robust
+    assert row["PGD-10×3 ℓ∞ 0.1"] == pgd.result.robust
     assert row["validity flags"] == "none"
     models = cells(table_of(run, "models"), 0)
     tensors = run.load_model().named_parameters()

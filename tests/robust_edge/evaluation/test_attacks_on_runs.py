@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from robust_edge.attacks.autoattack import AutoAttackSettings, reference_attacks
 from robust_edge.attacks.pgd import Pgd, attack_with_restarts
 from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation import evaluate as module
 from robust_edge.evaluation.averaged import Averaged
+from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate_run, stored_evaluations
 from robust_edge.evaluation.memory import plan_memory
 from robust_edge.evaluation.subset import choose
@@ -41,16 +43,29 @@ def test_the_record_holds_every_image_and_reads_back(run):
     assert len(result.positions) == len(result.fates) == 30
     assert result.fates.count("robust") == result.robust.correct < result.clean.correct
     assert (result.spec.norm, result.spec.eps, result.spec.seed) == ("linf", 0.1, 0)
-    assert (result.spec.stages[0].iterations, result.spec.stages[0].restarts) == (10, 1)
+    assert (result.spec.stages[0].iterations, result.spec.stages[0].restarts) == (10, 3)
     model, split = run.load_model(), evaluation_images(run)
     rows = torch.tensor(result.positions)
     images, labels = split.floats(rows), split.labels[rows]
     found = attack_with_restarts(
-        model, images, labels, Pgd(eps=0.1, steps=10), seed=0, positions=list(result.positions)
+        model, images, labels, Pgd(eps=0.1, steps=10), seed=0, positions=list(result.positions), restarts=3
     )
     with torch.no_grad():
         held = (model(found).argmax(1) == labels) & (model(images).argmax(1) == labels)
     assert [fate == "robust" for fate in result.fates] == held.tolist()
+
+
+@pytest.mark.parametrize("name", ["judged_run", "sibling_run"])
+def test_pgd_as_it_comes_is_within_two_points_of_apgd(name, request, tmp_path):
+    pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
+    attacked = request.getfixturevalue(name)
+    model, (split, _) = attacked.load_model(), choose(evaluation_images(attacked), 150)
+    pgd = evaluate_run(attacked, EvaluateSettings(eps=0.1, limit=150), tmp_path / "pgd.json")
+    settings = AutoAttackSettings(version="standard", eps=0.1, classes=10)
+    apgd = reference_attacks(model, settings, torch.device("cpu"))[0]
+    held = predictions(model, apgd.perturb(split.floats(slice(None)), split.labels)) == split.labels
+    assert 10 < 100 * float(held.float().mean()) < 90, "the radius shows nothing if all hold or all fall"
+    assert 100 * pgd.result.robust.value <= 100 * float(held.float().mean()) + 2
 
 
 @pytest.mark.parametrize(
