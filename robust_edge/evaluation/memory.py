@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 
 import torch
 from torch import Tensor, nn
 
+from robust_edge_runtimes.environment import peak_rss_bytes
 from robust_edge_runtimes.errors import InputError
 
 DEFAULT_BUDGET_MIB = 2048
@@ -84,8 +83,7 @@ def peak_bytes(device: torch.device) -> int:
     """The most bytes that were in use at once."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_rss_bytes()
 
 
 def _kept_for_gradient(model: nn.Module, image: Tensor) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import sys
 import time
-from pathlib import Path
 
+from robust_edge_runtimes.environment import peak_rss_bytes
 from robust_edge_runtimes.errors import RobustEdgeError
 
 
@@ -25,17 +23,8 @@ def main(path: str, threads: int) -> None:
         before = time.perf_counter_ns()
         model.infer(image)
         first = time.perf_counter_ns()
-    figures = {"load_ns": loaded - start, "first_ns": first - before, "peak_rss_bytes": _peak_rss_bytes()}
+    figures = {"load_ns": loaded - start, "first_ns": first - before, "peak_rss_bytes": peak_rss_bytes()}
     print(json.dumps(figures))
-
-
-def _peak_rss_bytes() -> int:
-    """The largest resident size of this program; Linux's ru_maxrss would count the parent's, too, before exec."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def run() -> None:
