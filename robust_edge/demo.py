@@ -140,8 +140,8 @@ def _judge(name: str, run: Run, output: Output) -> DemoRow:
 
 
 def _verify(bundle: Path, run: Run, out: Path, output: Output) -> Verdict:
-    output.note("attacking the exported artifact")
-    verdict = verify_bundle(open_bundle(bundle), run, Budget(), VerifySettings())
+    progress = output.progress("attacking the exported artifact")
+    verdict = verify_bundle(open_bundle(bundle), run, Budget(), VerifySettings(), progress=progress)
     write_json(out / "verify.json", dataclasses.asdict(verdict))
     return verdict
 

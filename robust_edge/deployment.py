@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def export_run(
     choices: ExportChoices | None = None,
     data_dir: str | None = None,
     overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
     """Export a finished run to a bundle.
 
@@ -106,7 +108,7 @@ def export_run(
     split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or BENIGN_EPS
     attack = Pgd(eps=eps, steps=settings.steps)
-    images = make_golden(model, split, attack, settings.seed)
+    images = make_golden(model, split, attack, settings.seed, progress)
     request = ExportRequest(
         model=model,
         shape=checkpoint.model.shape,
@@ -124,9 +126,11 @@ def export_run(
     return export_bundle(request, path, overwrite=overwrite)
 
 
-def make_golden(model: Normalized, split: Split, attack: Pgd, seed: int) -> Golden:
+def make_golden(
+    model: Normalized, split: Split, attack: Pgd, seed: int, progress: Callable[[int, int], None] | None = None
+) -> Golden:
     """Clean and attacked images with the checkpoint's logits on both."""
-    attacked = attack_split(model, split, attack, seed=seed).images.numpy()
+    attacked = attack_split(model, split, attack, seed=seed, progress=progress).images.numpy()
     clean = split.floats(slice(None)).numpy()
     return Golden(
         clean=clean,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation.oracle import CheckpointOracle
@@ -23,6 +24,8 @@ from robust_edge_runtimes.verify import (
     replay,
     surrogate,
 )
+
+Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,13 @@ class VerifySettings:
 
 
 def verify_bundle(
-    bundle: Bundle, run: Run | None, budget: Budget, settings: VerifySettings, *, threads: int = 1
+    bundle: Bundle,
+    run: Run | None,
+    budget: Budget,
+    settings: VerifySettings,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Attack the artifact in every mode and judge it against its checkpoint.
 
@@ -62,12 +71,18 @@ def verify_bundle(
     if run is not None:
         _check_origin(bundle, run)
     with load(bundle, threads=threads) as model:
-        results = [_run_mode(mode, bundle, model, run, budget, settings) for mode in dict.fromkeys(modes)]
+        results = [_run_mode(mode, bundle, model, run, budget, settings, progress) for mode in dict.fromkeys(modes)]
         return judge(bundle, model, results, budget)
 
 
 def _run_mode(
-    mode: str, bundle: Bundle, model: BaseRuntime, run: Run | None, budget: Budget, settings: VerifySettings
+    mode: str,
+    bundle: Bundle,
+    model: BaseRuntime,
+    run: Run | None,
+    budget: Budget,
+    settings: VerifySettings,
+    progress: Progress | None,
 ) -> ModeResult:
     attack = bundle.manifest.expected.attack
     if mode == REPLAY:
@@ -78,7 +93,7 @@ def _run_mode(
     fresh = AttackSpec("pgd", attack.eps, settings.steps, 2.5 * attack.eps / settings.steps, settings.seed)
     images, labels = split.floats(slice(None)).numpy(), split.labels.numpy()
     oracle, tolerance = CheckpointOracle(run.load_model()), bundle.golden().tolerance
-    return surrogate(model, oracle, images, labels, fresh, budget, tolerance=tolerance)
+    return surrogate(model, oracle, images, labels, fresh, budget, tolerance=tolerance, progress=progress)
 
 
 def _check_origin(bundle: Bundle, run: Run) -> None:

@@ -91,6 +91,7 @@ def compress(
         base=open_run(out).config if resuming else None,
     )
     progress = output.progress("training")
+    output.detail(configuration.to_yaml(config))
     if resuming:
         if settings_given:
             _check_same(config, out)

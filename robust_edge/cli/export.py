@@ -76,7 +76,10 @@ def export(
         choices=ExportChoices(precision=precision, batch=batch, csr_threshold=csr_threshold),
         data_dir=data_dir,
         overwrite=overwrite,
+        progress=output.progress("attacking the golden images"),
     )
+    for layer in exported.manifest.sparsity.layers:
+        output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero")
     if tar is not None:
         write_archive(out, tar)
     for limit in (*chosen.limits, *exported.manifest.notes):

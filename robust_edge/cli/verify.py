@@ -72,7 +72,14 @@ def verify(
     budget = Budget(max_clean_drop, max_robust_drop, allow)
     settings = VerifySettings(modes=modes, limit=limit, steps=steps, seed=seed, data_dir=data_dir)
     opened = open_bundle(bundle)
-    verdict = verify_bundle(opened, None if against is None else open_run(against), budget, settings, threads=threads)
+    verdict = verify_bundle(
+        opened,
+        None if against is None else open_run(against),
+        budget,
+        settings,
+        threads=threads,
+        progress=output.progress("attacking the artifact"),
+    )
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
     output.result(verdict_table(verdict), verdict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Protocol, Tuple
+from typing import Callable, Optional, Protocol, Tuple
 
 import numpy as np
 
@@ -42,7 +42,13 @@ def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def surrogate_pgd(
-    score: Score, oracle: GradientOracle, images: np.ndarray, labels: np.ndarray, attack: AttackSpec
+    score: Score,
+    oracle: GradientOracle,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attack: AttackSpec,
+    *,
+    progress: Optional[Callable[[int, int], None]] = None,
 ) -> PairedOutcome:
     """PGD on an artifact that has no gradients: its scores, the oracle's gradients at the same points.
 
@@ -55,6 +61,7 @@ def surrogate_pgd(
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
         attack: ε, steps, step size and seed.
+        progress: called with (steps done, steps in all).
     """
     random = np.random.default_rng(attack.seed)
     artifact_right = is_right(score(images), labels)
@@ -63,7 +70,9 @@ def surrogate_pgd(
     noise = random.uniform(-attack.eps, attack.eps, images.shape)
     candidate = np.clip(images + noise, low, high).astype(np.float32)
     zero, seen = 0, 0
-    for _ in range(attack.steps + 1):
+    for step in range(attack.steps + 1):
+        if progress is not None and step < attack.steps:
+            progress(step, attack.steps)
         open_rows = np.flatnonzero(artifact_right | reference_right)
         if not len(open_rows):
             break
@@ -75,4 +84,6 @@ def surrogate_pgd(
         seen += len(open_rows)
         stepped = points + np.float32(attack.step_size) * np.sign(gradient)  # Eq. (3)
         candidate[open_rows] = np.clip(stepped, low[open_rows], high[open_rows])
+    if progress is not None:
+        progress(attack.steps, attack.steps)
     return PairedOutcome(artifact_right, reference_right, zero / max(seen, 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -192,6 +192,7 @@ def surrogate(
     budget: Budget,
     *,
     tolerance: Optional[float] = None,
+    progress: Optional[Callable[[int, int], None]] = None,
 ) -> ModeResult:
     """PGD with the artifact's scores and the checkpoint's gradients at the same points.
 
@@ -200,10 +201,11 @@ def surrogate(
         labels: (N,) int64.
         tolerance: largest logit error, relative, of a faithful artifact on `images`; None does not compare. Unlike
             the golden logits, these come from the checkpoint itself, which a forged bundle cannot rewrite.
+        progress: called with (steps done, steps in all).
     """
     if not len(images):
         raise InputError("there are no images to attack; give at least 1")
-    outcome = surrogate_pgd(lambda batch: _score(model, batch), oracle, images, labels, attack)
+    outcome = surrogate_pgd(lambda batch: _score(model, batch), oracle, images, labels, attack, progress=progress)
     logits, expected = _score(model, images), oracle.logits_and_gradient(images, labels)[0]
     clean, reference_clean = is_right(logits, labels), is_right(expected, labels)
     flags: Tuple[Flag, ...] = ()

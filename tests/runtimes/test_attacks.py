@@ -149,3 +149,17 @@ def test_arguments_are_left_alone(linear, golden):
 def test_a_row_with_nan_or_infinity_is_never_right():
     logits = np.array([[1, 0], [np.nan, 0], [np.inf, 0], [1, -np.inf], [0, 1]], np.float32)
     assert is_right(logits, np.zeros(5, np.int64)).tolist() == [True, False, False, False, False]
+
+
+def test_progress_counts_every_step_once(linear, golden):
+    seen = []
+    attack = AttackSpec("pgd", 0.01, 4, 0.005, 0)
+    surrogate_pgd(
+        linear.logits,
+        linear,
+        golden.clean,
+        golden.labels,
+        attack,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(step, 4) for step in range(5)]
