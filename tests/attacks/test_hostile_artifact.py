@@ -22,7 +22,7 @@ SCRIPT = """
     import numpy as np
     from robust_edge_runtimes.adapters.onnx import OnnxRuntime
     from robust_edge_runtimes.bundle import open_bundle
-    from robust_edge_runtimes.errors import BundleError
+    from robust_edge_runtimes.errors import BackendUnavailable, BundleError
 
     bundle = open_bundle(sys.argv[1])
     images = bundle.golden().clean[:2]
@@ -37,7 +37,7 @@ SCRIPT = """
             with OnnxRuntime(bundle.artifact_path, bundle.manifest) as model:
                 assert model.infer(images).shape == (2, 4)
             answered += 1
-        except BundleError:
+        except (BundleError, BackendUnavailable):  # a version that was mutated upwards reads as too new
             refused += 1
     print(refused, answered)
 """

@@ -182,7 +182,11 @@ def test_anything_else_is_a_fault_and_keeps_its_traceback():
     assert result.stderr.splitlines()[-1].startswith("error: this is a mistake of robust-edge")
 
 
-def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_interrupt():
+def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_interrupt(request):
+    # a test run in the background inherits an ignored SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def swallowing(_):
         try:
             os.kill(os.getpid(), signal.SIGINT)
