@@ -18,7 +18,7 @@ struct tap_tile {
 
 INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const int units) {
     const struct tap_tile t = *tile;
-    const int vectors = units * UNIT_VECTORS, chains = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1, taps = c->taps;
+    const int vectors = units * UNIT_VECTORS, chains = vectors <= 2 ? 4 : 1, taps = c->taps;
     const vec lo = splat(t.act->lo), hi = splat(t.act->hi);
     const float *in[TAP_UNITS];
     const uint32_t *start = t.starts + (size_t)t.channels.begin * (size_t)taps;
@@ -33,6 +33,11 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
             const float *end = t.values + start[k + 1];
             UNROLL for (int v = 0; v < chains * vectors; v++)
                 sum[v] = splat(0);
+            PREFETCH(value + 512);
+            PREFETCH(value + 528);
+            PREFETCH(value + 544);
+            PREFETCH(offset + 512);
+            PREFETCH(offset + 544);
             for (; end - value >= chains; value += chains, offset += chains) {
                 UNROLL for (int i = 0; i < chains; i++) {
                     vec w = splat(value[i]);
