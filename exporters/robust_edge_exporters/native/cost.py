@@ -12,6 +12,7 @@ from robust_edge_exporters.native.tiling import TILE_FLOATS, UNIT, reaches_only_
 # tiles wait for the sum before. Fitted to per-layer times of ResNet34 and MobileNetV2 on AVX-512.
 SPARSE_FIXED, SPARSE_UNIT = 0.8, 1.0
 DENSE_FIXED, DENSE_UNIT, DENSE_LEAST = 0.2, 0.83, 2.4
+COLUMNS_OF_8 = (16, 32, 48, 64)  # pixels of a plane with rows of half a unit
 TAPS_MAX = 49  # of a depthwise kernel
 DENSE_CHANNELS = 6  # output channels of the dense register tile; the C side's too
 
@@ -53,6 +54,14 @@ def suits_taps(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
         and length >= 4
         and reaches_only_inside(window, output)
     )
+
+
+def suits_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
+    """Three columns of taps at stride 1, rows of one or two units, or planes of whole units in rows of half a unit."""
+    window = op.window
+    moves_by_one = window.kernel[1] == 3 and window.dilations[1] == 1 and window.pads[1] == window.pads[3] == 1
+    rows = output.width in (UNIT, 2 * UNIT) or (output.width == UNIT // 2 and output.pixels in COLUMNS_OF_8)
+    return window.strides == (1, 1) and moves_by_one and rows and source.width == output.width
 
 
 def suits_depthwise(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:

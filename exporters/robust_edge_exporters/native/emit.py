@@ -14,8 +14,8 @@ from robust_edge_exporters.native.weights import FORMAT_VERSION, Sections
 THREADS_MAX = 64
 TENSORLESS = "NO_TENSOR"
 KERNEL_FILES = """
-    activate_one partial phases pack conv conv_sparse conv_dense conv_taps conv_depthwise linear_sparse linear_dense
-    pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean
+    activate_one partial phases pack conv conv_sparse conv_columns conv_dense conv_taps conv_depthwise
+    linear_sparse linear_dense pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean
 """
 
 
@@ -139,9 +139,9 @@ def kernel_files(used: set[str]) -> list[str]:
     shared = {
         "activate_one": {"linear_sparse", "linear_dense", "map_mean"},
         "phases": {"conv_taps", "conv_depthwise"},
-        "partial": {"conv_sparse", "conv_dense", "conv_taps"},
-        "pack": {"conv_sparse", "conv_dense"},
-        "conv": {"conv_sparse", "conv_dense"},
+        "partial": {"conv_sparse", "conv_columns", "conv_dense", "conv_taps"},
+        "pack": {"conv_sparse", "conv_columns", "conv_dense"},
+        "conv": {"conv_sparse", "conv_columns", "conv_dense"},
         "pool": {"pool_max", "pool_average"},
     }
     needed = used | {"map"} | {name for name, users in shared.items() if used & users}

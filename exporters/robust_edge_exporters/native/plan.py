@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robust_edge_exporters.native import cost, ir
-from robust_edge_exporters.native.tiling import UNIT, Tiling, tile_convolution, tile_depthwise, tile_taps, whole_units
+from robust_edge_exporters.native.tiling import (
+    UNIT,
+    Tiling,
+    tile_columns,
+    tile_convolution,
+    tile_depthwise,
+    tile_taps,
+    whole_units,
+)
 
 GUARD = 2048  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
 
@@ -18,6 +26,7 @@ class Kernel(enum.Enum):
     """Which loop computes a layer's products."""
 
     SPARSE = "sparse"
+    COLUMNS = "columns"  # sparse, sums by kernel column, for rows of one or two units
     TAPS = "taps"  # sparse, in place, for small planes
     DEPTHWISE = "depthwise"  # sparse, in place, one channel after the other
     DENSE = "dense"
@@ -28,7 +37,7 @@ class Options:
     """What the caller of the export decides."""
 
     images: int = 4
-    l1_bytes: int = 32 * 1024
+    l1_bytes: int = 40 * 1024
     kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
@@ -147,6 +156,9 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
     kernel = options.kernel or (Kernel.SPARSE if cost.convolution_is_sparse(op, target) else Kernel.DENSE)
     if cost.suits_depthwise(op, source, target):
         return Layer(op, inputs, output, Kernel.DEPTHWISE, tile_depthwise(op, target, inputs[0].pitch), residual)
+    if kernel is not Kernel.DENSE and cost.suits_columns(op, source, target):
+        tiling = tile_columns(op, target, l1_floats=options.l1_bytes // 4)
+        return Layer(op, inputs, output, Kernel.COLUMNS, tiling, residual)
     if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
         tiling = tile_taps(op, target, inputs[0].pitch, images=options.images)
         return Layer(op, inputs, output, Kernel.TAPS, tiling, residual)

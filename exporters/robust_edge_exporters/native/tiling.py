@@ -92,6 +92,26 @@ def tile_convolution(
     )  # fmt: skip
 
 
+def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
+    """Tiling of the kernel that sums by kernel column.
+
+    One copy for each part of a unit that a tap's rows are moved by; blocks of nearly equal size.
+    """
+    rows, width, inputs = tile_rows(output), output.width, op.weight.shape[1]
+    moves = [y * op.window.dilations[0] for y in range(op.window.kernel[0])]
+    parts = sorted({move % max(1, UNIT // width) for move in moves})
+    floats = whole_units((rows + max(moves)) * width)
+    channel = len(parts) * floats
+    blocks = math.ceil(inputs / max(1, min(inputs, l1_floats // channel, OFFSETS // channel)))
+    block = math.ceil(inputs / blocks)
+    offsets = ((parts.index(part) * floats, move - part) for move in moves for part in [move % max(1, UNIT // width)])
+    return Tiling(
+        rows, max(moves), 1, block, tuple((part - op.window.pads[0], 0) for part in parts), floats,
+        whole=False, masked=True, tap_offsets=tuple(at + down * width for at, down in offsets),
+        channel_floats=channel, scratch_floats=block * channel,
+    )  # fmt: skip
+
+
 def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tiling:
     """Tiling of the kernel that sums by tap in place: masks by tap, lists over all channels of a block."""
     shifts = tap_shifts(op.window)

@@ -121,6 +121,26 @@ def pack_sparse(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     )
 
 
+def pack_columns(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
+    """Lists in the order group, block, output channel, kernel column; within a list by channel, then row."""
+    outputs, (inputs, _, width) = op.weight.shape[0] // op.groups, op.weight.shape[1:]
+    weight = op.weight.reshape(op.groups, outputs, *op.weight.shape[1:]).transpose(0, 1, 4, 2, 3)
+    rows = tap_rows(op, tiling)
+    firsts = range(0, inputs, tiling.block)
+    blocks = [group[:, :, first : first + tiling.block] for group in weight for first in firsts]
+    values = np.concatenate([part[part != 0] for part in blocks])
+    offsets = [np.broadcast_to(rows[: part.shape[2]], part.shape)[part != 0] for part in blocks]
+    lists = outputs * width
+    return Sections(
+        packer.values(values),
+        packer.append(np.concatenate(offsets)),
+        packer.append(np.concatenate([(part != 0).sum(axis=(2, 3)).ravel() for part in blocks]).astype(np.uint16)),
+        packer.append(op.bias),
+        values.size,
+        Lists(len(blocks) * lists, tiling.limit(tiling.block), tiling.limit(blocks[-1].shape[2]), lists, len(firsts)),
+    )
+
+
 def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     """Lists in the order block, output channel, tap; an offset names the input channel."""
     outputs, inputs = op.weight.shape[:2]
@@ -186,7 +206,13 @@ def pack_linear(packer: Packer, layer: Layer) -> Sections:
     )
 
 
-PACKERS = {Kernel.SPARSE: pack_sparse, Kernel.TAPS: pack_taps, Kernel.DEPTHWISE: pack_sparse, Kernel.DENSE: pack_dense}
+PACKERS = {
+    Kernel.SPARSE: pack_sparse,
+    Kernel.COLUMNS: pack_columns,
+    Kernel.TAPS: pack_taps,
+    Kernel.DEPTHWISE: pack_sparse,
+    Kernel.DENSE: pack_dense,
+}
 
 assert HEADER_BYTES % ALIGN == 0
 assert UNIT * 4 == ALIGN

@@ -10,7 +10,7 @@ import pytest
 from robust_edge_exporters.native import Kernel, Options, export_native
 from tests.exporters.native.networks import Net, answers
 
-PLANES = [(1, 1), (3, 5), (4, 4), (7, 7), (8, 8), (9, 13), (16, 16), (17, 33), (32, 32), (24, 56)]
+PLANES = [(1, 1), (3, 5), (4, 4), (6, 8), (7, 7), (8, 8), (9, 13), (11, 16), (16, 16), (17, 32), (17, 33), (24, 56)]
 KERNELS = [(1, 1), (3, 3), (5, 2), (1, 7)]
 DENSITIES = [0.0, 0.1, 0.5, 1.0]
 

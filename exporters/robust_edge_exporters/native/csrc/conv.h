@@ -40,13 +40,18 @@ static struct part conv_part(const struct conv *c, const struct job *j, int tile
     return p;
 }
 
-/* Cuts the pixels of a tile into strips of nearly equal size and runs the kernel on each. */
-static void run_strips(const struct conv *c, struct strip *s, int floats, size_t origin, conv_kernel *kernel) {
+/* Cuts the pixels of a tile into strips of nearly equal size, at multiples of `step` units, and runs the kernel on
+   each. */
+static void run_strips(const struct conv *c, struct strip *s, int floats, int step, size_t origin,
+                       conv_kernel *kernel) {
     const float *packed = s->packed;
-    int units = (floats + UNIT - 1) / UNIT, strips = (units + UNITS_MAX - 1) / UNITS_MAX;
+    int units = (floats + UNIT - 1) / UNIT, steps = units / step, most = UNITS_MAX / step;
+    int strips = (steps + most - 1) / most;
     size_t image_units = c->images > 1 ? (size_t)(c->out.height * c->out.width / UNIT) : (size_t)units;
     for (int i = 0; i < strips; i++) {
-        struct range r = share(units, i, strips);
+        struct range r = share(steps, i, strips);
+        r.begin *= step;
+        r.end *= step;
         s->units = r.end - r.begin;
         s->packed = packed + (size_t)r.begin * UNIT;
         for (int u = 0; u < s->units; u++) {
@@ -58,13 +63,13 @@ static void run_strips(const struct conv *c, struct strip *s, int floats, size_t
 }
 
 static void run_tile(const struct conv *c, const struct job *j, const struct part *part, int tile,
-                     conv_kernel *kernel, int dense) {
+                     conv_kernel *kernel, int lists) {
     re_context *ctx = j->context;
     int bands = (c->out.height + c->rows - 1) / c->rows, first_image = tile / bands * c->images;
     int images = j->images - first_image < c->images ? j->images - first_image : c->images;
     int y0 = tile % bands * c->rows, rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
     int in_group = c->in.channels / c->groups, out_group = c->out.channels / c->groups;
-    int blocks = (in_group + c->block - 1) / c->block;
+    int blocks = (in_group + c->block - 1) / c->block, step = lists > 1 && c->out.width > UNIT ? c->out.width / UNIT : 1;
     size_t origin = (size_t)y0 * (size_t)c->out.width;
     const float *image = ctx->arena + c->in.at + (size_t)first_image * c->in.image;
     const float *values = layer_values(ctx, c->values, c->expanded);
@@ -90,23 +95,24 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
             s.pitch = (size_t)c->out.pitch;
             s.channels = part->channels;
             s.act = last ? &c->act : &no_activation;
-            if (dense) {
+            if (lists == 0) {
                 size_t padded = (size_t)((out_group + DENSE_CHANNELS - 1) / DENSE_CHANNELS * DENSE_CHANNELS);
                 s.taps = count * c->taps;
                 s.starts = NULL;
                 s.values += ((size_t)(g * in_group) + (size_t)(b * c->block)) * (size_t)c->taps * padded;
             } else {
                 s.taps = 0;
-                s.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)out_group;
+                s.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)(out_group * lists);
             }
-            run_strips(c, &s, images * rows * c->out.width, origin, kernel);
+            run_strips(c, &s, images * rows * c->out.width, step, origin, kernel);
         }
 }
 
-static void run_conv(const struct conv *c, const struct job *j, conv_kernel *kernel, int dense) {
+/* `lists` is how many lists an output channel has in a block; 0: none, the values are dense. */
+static void run_conv(const struct conv *c, const struct job *j, conv_kernel *kernel, int lists) {
     int bands = (c->out.height + c->rows - 1) / c->rows;
     int tiles = bands * ((j->images + c->images - 1) / c->images);
     struct part part = conv_part(c, j, tiles);
     for (int t = part.tiles.begin; t < part.tiles.end; t++)
-        run_tile(c, j, &part, t, kernel, dense);
+        run_tile(c, j, &part, t, kernel, lists);
 }

@@ -66,8 +66,8 @@ INLINE void sparse_strip(const struct strip *strip, const int units) {
 static void sparse_kernel(const struct strip *s) {
     switch (s->units) {
         STRIP(1)
-#if UNITS_MAX >= 3
         STRIP(2)
+#if UNITS_MAX >= 3
         STRIP(3)
 #endif
 #if UNITS_MAX >= 6
@@ -90,4 +90,4 @@ static void sparse_kernel(const struct strip *s) {
     }
 }
 
-static void conv_sparse(const struct job *j, const struct conv *c) { run_conv(c, j, sparse_kernel, 0); }
+static void conv_sparse(const struct job *j, const struct conv *c) { run_conv(c, j, sparse_kernel, 1); }

@@ -31,7 +31,7 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 #endif
 #else
 #define LANES 1
-#define UNITS_MAX 1
+#define UNITS_MAX 2
 #define DENSE_VECTORS 2
 typedef float vec;
 typedef uint32_t bits;
