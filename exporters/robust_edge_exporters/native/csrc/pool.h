@@ -1,10 +1,7 @@
-struct window {
-    int y0, x0; /* input pixel of the first tap, may lie in the padding */
-};
+/* Fills one output row from an input plane. */
+typedef void pool_row(const struct pool *, const float *plane, int y, float *out);
 
-typedef float window_function(const struct pool *, const float *, struct window);
-
-static void pool_planes(const struct job *j, const struct pool *p, window_function *window) {
+static void pool_planes(const struct job *j, const struct pool *p, pool_row *row) {
     float *arena = j->context->arena;
     struct range planes = share(p->out.channels, j->thread, j->threads);
     for (int g = 0; g < j->images; g++)
@@ -12,10 +9,7 @@ static void pool_planes(const struct job *j, const struct pool *p, window_functi
             const float *in = arena + p->in.at + (size_t)g * p->in.image + (size_t)c * (size_t)p->in.pitch;
             float *out = arena + p->out.at + (size_t)g * p->out.image + (size_t)c * (size_t)p->out.pitch;
             for (int y = 0; y < p->out.height; y++)
-                for (int x = 0; x < p->out.width; x++) {
-                    struct window w = {y * p->stride_y - p->top, x * p->stride_x - p->left};
-                    out[y * p->out.width + x] = window(p, in, w);
-                }
+                row(p, in, y, out + y * p->out.width);
             activate(out, p->out.pitch, &p->act);
         }
 }

@@ -1,9 +1,9 @@
-static float window_average(const struct pool *p, const float *plane, struct window w) {
+static float window_average(const struct pool *p, const float *plane, int y0, int x0) {
     float sum = 0;
     int count = 0;
     for (int ky = 0; ky < p->kernel_y; ky++)
         for (int kx = 0; kx < p->kernel_x; kx++) {
-            int y = w.y0 + ky * p->dilation_y, x = w.x0 + kx * p->dilation_x;
+            int y = y0 + ky * p->dilation_y, x = x0 + kx * p->dilation_x;
             int inside = y >= 0 && y < p->in.height && x >= 0 && x < p->in.width;
             if (inside)
                 sum += plane[y * p->in.width + x];
@@ -12,4 +12,9 @@ static float window_average(const struct pool *p, const float *plane, struct win
     return count ? sum / (float)count : 0;
 }
 
-static void pool_average(const struct job *j, const struct pool *p) { pool_planes(j, p, window_average); }
+static void average_row(const struct pool *p, const float *plane, int y, float *out) {
+    for (int x = 0; x < p->out.width; x++)
+        out[x] = window_average(p, plane, y * p->stride_y - p->top, x * p->stride_x - p->left);
+}
+
+static void pool_average(const struct job *j, const struct pool *p) { pool_planes(j, p, average_row); }
