@@ -200,6 +200,8 @@ def forge():
                 data = (folder / name).read_bytes()
                 value["files"][name] = {"sha256": sha256(data), "bytes": len(data)}
         value["artifact"].update(value["files"][value["artifact"]["file"]])
+        for companion in value["artifact"]["companions"]:
+            companion.update(value["files"][companion["file"]])
         if edit is not None:
             edit(value)
         path.write_bytes(json.dumps(value).encode() if raw is None else raw)

@@ -18,7 +18,7 @@ import numpy as np
 from robust_edge_runtimes.decode import SHOWN, read_json
 from robust_edge_runtimes.errors import BundleError
 from robust_edge_runtimes.files import sha256_of, write_atomic, write_json
-from robust_edge_runtimes.manifest import FileEntry, Manifest
+from robust_edge_runtimes.manifest import Companion, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -109,7 +109,8 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
     Args:
         folder: holds the artifact, the golden images and whatever else ships.
-        manifest: its `files`, and the artifact's hash and size, are replaced by what lies in the folder.
+        manifest: its `files`, and hash and size of the artifact and its companions, are replaced by what lies in
+            the folder.
 
     Returns:
         The manifest as written.
@@ -121,7 +122,10 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
         if name not in (MANIFEST, SUMS)
     }
     entry = files[manifest.artifact.file]
-    artifact = dataclasses.replace(manifest.artifact, sha256=entry.sha256, bytes=entry.bytes)
+    companions = tuple(
+        Companion(item.file, files[item.file].sha256, files[item.file].bytes) for item in manifest.artifact.companions
+    )
+    artifact = dataclasses.replace(manifest.artifact, sha256=entry.sha256, bytes=entry.bytes, companions=companions)
     written = dataclasses.replace(manifest, artifact=artifact, files=files)
     write_json(folder / MANIFEST, written.to_json())
     write_atomic(folder / SUMS, sums_text(folder, written))

@@ -302,8 +302,8 @@ def _entry(
     return Entry(
         label=contender.label,
         target=manifest.target,
-        artifact_sha256=manifest.artifact.sha256,
-        artifact_bytes=manifest.artifact.bytes,
+        artifact_sha256=manifest.artifact.identity,
+        artifact_bytes=manifest.artifact.total_bytes,
         keep=manifest.sparsity.keep,
         runtime=info,
         cold_start=cold,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import re
 from typing import Any, Dict, Optional, Tuple
@@ -25,8 +26,22 @@ class TensorSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Companion:
+    """A file that belongs to the model file: its weights, its header, what it was compiled to."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Artifact:
-    """The model file: where it is, what it is, and the proof that it is the same file."""
+    """The model file: where it is, what it is, and the proof that it is the same file.
+
+    Attributes:
+        companions: the other files of a model that is more than one, sorted by name; without them, or with others,
+            it is another artifact.
+    """
 
     file: str
     format: str
@@ -35,6 +50,28 @@ class Artifact:
     bytes: int
     opset: Optional[int] = None
     ir_version: Optional[int] = None
+    companions: Tuple[Companion, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """64 hex digits that stand for every byte of the model.
+
+        The file's SHA-256; with companions the SHA-256 of what `sha256sum` prints for the file and them, in order.
+        """
+        if not self.companions:
+            return self.sha256
+        sums = [(self.sha256, self.file), *((item.sha256, item.file) for item in self.companions)]
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in sums).encode()).hexdigest()
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the file and its companions."""
+        return self.bytes + sum(item.bytes for item in self.companions)
+
+    @property
+    def files(self) -> Tuple[str, ...]:
+        """Names of the file and its companions."""
+        return (self.file, *(item.file for item in self.companions))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +107,13 @@ class LayerForm:
     """How the artifact stores and runs one layer.
 
     Attributes:
-        form: `csr` or `dense`.
+        form: `csr` or `dense`; in the sparse engine the kernel: `sparse`, `taps`, `depthwise` or `dense`.
         nonzero: of `weights`.
         csr_ns: least time of the layer as CSR on the exporting machine, one image, one thread; None where the
             form was not chosen by timing.
         dense_ns: the same as a dense layer.
+        macs: multiply-adds of one image with the weights that are not zero; None where nobody counted.
+        dense_macs: the same with all weights.
     """
 
     name: str
@@ -83,6 +122,8 @@ class LayerForm:
     nonzero: int
     csr_ns: Optional[int] = None
     dense_ns: Optional[int] = None
+    macs: Optional[int] = None
+    dense_macs: Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +131,16 @@ class Size:
     """What the zeros are worth in bytes.
 
     Attributes:
-        artifact: bytes of the artifact.
-        compressed: bytes of the artifact packed by zlib, level 6.
+        artifact: bytes of the artifact, its companions included.
+        compressed: bytes of the same packed by zlib, level 6, one file after the other.
         dense: bytes of the prunable weights of the checkpoint as dense fp32.
+        weights: bytes of the companion that holds the weights; None where they stand in the artifact's own file.
     """
 
     artifact: int
     compressed: int
     dense: int
+    weights: Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +264,7 @@ def _check_values(manifest: Manifest, where: str) -> None:
         if _CONTROL.search(name):
             raise BundleError(f"{where}: the name {SHOWN.repr(name)} holds a control character")
     _check_expected(manifest.expected, where)
-    entry = manifest.files.get(manifest.artifact.file)
-    if entry is None or (entry.sha256, entry.bytes) != (manifest.artifact.sha256, manifest.artifact.bytes):
-        raise BundleError(f"{where}: artifact.file {manifest.artifact.file!r} does not agree with files")
+    _check_artifact(manifest, where)
     layers = manifest.sparsity.layers
     if sum(layer.weights for layer in layers) != manifest.sparsity.weights or manifest.sparsity.weights < 1:
         raise BundleError(f"{where}: sparsity.weights is not the sum of its layers")
@@ -231,6 +272,20 @@ def _check_values(manifest: Manifest, where: str) -> None:
         raise BundleError(f"{where}: sparsity.nonzero is not the sum of its layers")
     if any(not 0 <= layer.nonzero <= layer.weights for layer in layers):
         raise BundleError(f"{where}: a layer of sparsity.layers counts more non-zeros than weights")
+
+
+def _check_artifact(manifest: Manifest, where: str) -> None:
+    artifact = manifest.artifact
+    entry = manifest.files.get(artifact.file)
+    if entry is None or (entry.sha256, entry.bytes) != (artifact.sha256, artifact.bytes):
+        raise BundleError(f"{where}: artifact.file {SHOWN.repr(artifact.file)} does not agree with files")
+    for item in artifact.companions:
+        entry = manifest.files.get(item.file)
+        if entry is None or (entry.sha256, entry.bytes) != (item.sha256, item.bytes):
+            raise BundleError(f"{where}: artifact.companions: {SHOWN.repr(item.file)} does not agree with files")
+    names = [item.file for item in artifact.companions]
+    if names != sorted(set(names)) or artifact.file in names:
+        raise BundleError(f"{where}: artifact.companions must be sorted by name, each once, without artifact.file")
 
 
 def _check_expected(expected: Expected, where: str) -> None:

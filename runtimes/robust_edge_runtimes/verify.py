@@ -260,7 +260,7 @@ def judge(bundle: Bundle, model: BaseRuntime, modes: Sequence[ModeResult], budge
         reasons=tuple(reasons),
         notes=tuple(notes),
         target=bundle.manifest.target,
-        artifact_sha256=bundle.manifest.artifact.sha256,
+        artifact_sha256=bundle.manifest.artifact.identity,
         checkpoint_sha256=bundle.manifest.source.checkpoint_sha256,
         runtime=model.info,
         machine=machine(),

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import pytest
 
 from robust_edge_runtimes.errors import BundleError
-from robust_edge_runtimes.manifest import LayerCount, Manifest, Sparsity
+from robust_edge_runtimes.manifest import Companion, LayerCount, Manifest, Sparsity
 
 
 @pytest.fixture
@@ -101,6 +102,13 @@ def test_every_field_is_required_and_no_other_is_taken(value):
         ("artifact.file", "absent.onnx", "does not agree"),
         ("artifact.sha256", "0" * 64, "does not agree"),
         ("artifact.bytes", 1, "does not agree"),
+        (
+            "artifact.companions",
+            [{"file": "labels.txt", "sha256": "0" * 64, "bytes": 1}],
+            "'labels.txt' does not agree",
+        ),
+        ("artifact.companions", [{"file": "../secret", "sha256": "0" * 64, "bytes": 1}], "does not agree"),
+        ("artifact.companions", [{"file": "absent", "sha256": "0" * 64, "bytes": 1}], "does not agree"),
         ("sparsity.weights", 65, "sparsity.weights"),
         ("sparsity.nonzero", 17, "sparsity.nonzero"),
         ("sparsity.layers", [], "sparsity.weights"),
@@ -119,6 +127,41 @@ def test_a_manifest_that_cannot_be_true_is_refused(value, path, new, message):
     set_in(value, path, new)
     with pytest.raises(BundleError, match=message):
         Manifest.from_json(value)
+
+
+def companion(value, name):
+    return {"file": name, **value["files"][name]}
+
+
+def test_companions_are_listed_once_in_order_and_without_the_artifact(value):
+    for names in (["labels.txt", "golden.npz"], ["golden.npz", "golden.npz"], ["golden.npz", "model.onnx"]):
+        value["artifact"]["companions"] = [companion(value, name) for name in names]
+        with pytest.raises(BundleError, match="sorted by name, each once"):
+            Manifest.from_json(value)
+    value["artifact"]["companions"] = [companion(value, name) for name in ("golden.npz", "labels.txt")]
+    artifact = Manifest.from_json(value).artifact
+    assert artifact.files == ("model.onnx", "golden.npz", "labels.txt")
+    assert artifact.total_bytes == sum(value["files"][name]["bytes"] for name in artifact.files)
+
+
+def test_the_identity_changes_with_every_name_and_byte_of_the_model(value):
+    artifact = Manifest.from_json(value).artifact
+    assert artifact.identity == artifact.sha256
+    one, other = (Companion(name, "1" * 64, 1) for name in ("a", "b"))
+    versions = [
+        (artifact.sha256, (one,)),
+        (artifact.sha256, (other,)),
+        (artifact.sha256, (one, other)),
+        (artifact.sha256, (dataclasses.replace(one, sha256="2" * 64),)),
+        ("0" * 64, (one,)),
+    ]
+    found = {dataclasses.replace(artifact, sha256=sha256, companions=parts).identity for sha256, parts in versions}
+    assert len(found | {artifact.identity}) == len(versions) + 1
+
+
+def test_manifests_from_before_there_were_companions_are_read(value):
+    del value["artifact"]["companions"]
+    assert Manifest.from_json(value).artifact.companions == ()
 
 
 def test_no_class_at_all_is_refused(value):
