@@ -10,6 +10,7 @@ from robust_edge_runtimes.runtime import BaseRuntime
 
 RUNTIMES: Dict[str, str] = {
     "csr": "robust_edge_runtimes.adapters.csr:CsrRuntime",
+    "native": "robust_edge_runtimes.adapters.native:NativeRuntime",
     "onnx": "robust_edge_runtimes.adapters.onnx:OnnxRuntime",
     "onnx-cuda": "robust_edge_runtimes.adapters.onnx_cuda:OnnxCudaRuntime",
     "tensorrt": "robust_edge_runtimes.adapters.tensorrt:TensorRtRuntime",

@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.adapters import native_build
-from robust_edge_runtimes.adapters.native import NativeRuntime, Network
+from robust_edge_runtimes.adapters import native_engine
+from robust_edge_runtimes.adapters.native import NativeRuntime
+from robust_edge_runtimes.adapters.native_engine import EngineError, Network
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError
-from robust_edge_runtimes.files import sha256_of
-from robust_edge_runtimes.manifest import FileEntry
+from robust_edge_runtimes.manifest import Artifact, Companion
 from tests.conftest import SHAPE, golden_of, manifest_of
 
 exporter = pytest.importorskip("robust_edge_exporters.native", reason="the artifact is written by the exporter")
-needs_compiler = pytest.mark.skipif(native_build.find_compiler() is None, reason="there is no C compiler")
+needs_compiler = pytest.mark.skipif(native_engine.find_compiler() is None, reason="there is no C compiler")
 
 
 @pytest.fixture
@@ -37,7 +37,15 @@ def artifact(linear, tmp_path, monkeypatch):
 
 @pytest.fixture
 def manifest(linear):
-    return manifest_of(linear, golden_of(linear))
+    return listing(manifest_of(linear, golden_of(linear)), "model.h", "weights.bin")
+
+
+def listing(manifest, *companions):
+    """The manifest, its artifact being model.c with these companions."""
+    entries = tuple(Companion(name, "0" * 64, 1) for name in companions)
+    return dataclasses.replace(
+        manifest, artifact=Artifact("model.c", "native", "fp32", "0" * 64, 1, None, None, entries)
+    )
 
 
 @needs_compiler
@@ -70,33 +78,32 @@ def test_contexts_are_independent(artifact, manifest, linear):
 
 @needs_compiler
 def test_a_library_is_built_once(artifact, monkeypatch):
-    first = native_build.library(artifact)
-    monkeypatch.setattr(native_build, "_compile", None)
-    assert native_build.library(artifact) == first
-    assert first.parent == native_build.cache_folder()
+    first = native_engine.library(artifact)
+    monkeypatch.setattr(native_engine, "_compile", None)
+    assert native_engine.library(artifact) == first
+    assert first.parent == native_engine.cache_folder()
 
 
 @needs_compiler
 @pytest.mark.parametrize("change", ["source", "cpu", "compiler"])
 def test_a_library_is_built_anew_when_what_it_depends_on_changes(change, artifact, monkeypatch):
-    first = native_build.library(artifact)
+    first = native_engine.library(artifact)
     if change == "source":
         with (artifact / "model.c").open("a", encoding="utf-8") as file:
             file.write("/* another line */\n")
     elif change == "cpu":
-        monkeypatch.setattr(native_build, "cpu", lambda: "another")
+        monkeypatch.setattr(native_engine, "cpu", lambda: "another")
     else:
-        command, _ = native_build.find_compiler()
-        monkeypatch.setattr(native_build, "find_compiler", lambda: (command, "another version"))
-    assert native_build.library(artifact) != first
+        command, _ = native_engine.find_compiler()
+        monkeypatch.setattr(native_engine, "find_compiler", lambda: (command, "another version"))
+    assert native_engine.library(artifact) != first
 
 
 @needs_compiler
 def test_a_library_that_the_manifest_lists_needs_no_compiler(artifact, manifest, linear, monkeypatch):
-    built = native_build.compile_library(artifact)
-    entry = FileEntry(sha256_of(built), built.stat().st_size)
-    listed = dataclasses.replace(manifest, files={**manifest.files, built.name: entry})
-    monkeypatch.setattr(native_build, "find_compiler", lambda: None)
+    built = native_engine.compile_library(artifact)
+    listed = listing(manifest, "model.h", "weights.bin", built.name)
+    monkeypatch.setattr(native_engine, "find_compiler", lambda: None)
     with NativeRuntime(artifact / "model.c", listed) as model:
         images = golden_of(linear).clean
         assert np.allclose(model.infer(images), linear.logits(images), rtol=1e-5, atol=1e-5)
@@ -105,18 +112,18 @@ def test_a_library_that_the_manifest_lists_needs_no_compiler(artifact, manifest,
 @needs_compiler
 @pytest.mark.parametrize("compiler", [True, False])
 def test_a_library_that_nobody_has_checked_is_never_loaded(compiler, artifact, manifest, monkeypatch):
-    built = native_build.compile_library(artifact)
+    built = native_engine.compile_library(artifact)
     built.write_bytes(b"not what was built")
     if compiler:
-        assert native_build.library(artifact, manifest.files).parent == native_build.cache_folder()
+        assert native_engine.library(artifact, manifest.artifact.files).parent == native_engine.cache_folder()
         return
-    monkeypatch.setattr(native_build, "find_compiler", lambda: None)
-    with pytest.raises(BackendUnavailable, match="no C compiler"):
-        native_build.library(artifact, manifest.files)
+    monkeypatch.setattr(native_engine, "find_compiler", lambda: None)
+    with pytest.raises(EngineError, match="no C compiler"):
+        native_engine.library(artifact, manifest.artifact.files)
 
 
 def test_without_compiler_and_library_the_way_out_is_named(artifact, manifest, monkeypatch):
-    monkeypatch.setattr(native_build, "find_compiler", lambda: None)
+    monkeypatch.setattr(native_engine, "find_compiler", lambda: None)
     with pytest.raises(BackendUnavailable, match=r"no C compiler was found .*apt install gcc, or set CC"):
         NativeRuntime(artifact / "model.c", manifest).open()
 
@@ -126,7 +133,7 @@ def test_source_that_does_not_compile_is_a_bundle_error(artifact, manifest):
     (artifact / "model.c").write_text("int x = ;\n", encoding="utf-8")
     with pytest.raises(BundleError, match=r"cannot compile .*model\.c"):
         NativeRuntime(artifact / "model.c", manifest).open()
-    assert list(native_build.cache_folder().iterdir()) == []
+    assert list(native_engine.cache_folder().iterdir()) == []
 
 
 @needs_compiler
@@ -148,17 +155,17 @@ def test_another_shape_than_the_manifest_promises_is_refused(artifact, manifest)
 
 def test_a_library_that_does_not_load_is_unavailable(tmp_path):
     (tmp_path / "model.so").write_bytes(b"not a library")
-    with pytest.raises(BackendUnavailable, match="cannot be loaded"):
+    with pytest.raises(EngineError, match=r"cannot be loaded .*install a C compiler"):
         Network(tmp_path / "model.so", tmp_path / "weights.bin")
 
 
 @needs_compiler
 def test_a_closed_network_says_so(artifact):
-    network = Network(native_build.library(artifact), artifact / "weights.bin")
+    network = Network(native_engine.library(artifact), artifact / "weights.bin")
     assert network.memory > 0
     network.close()
     network.close()
-    with pytest.raises(BackendUnavailable, match="was closed"):
+    with pytest.raises(EngineError, match="was closed"):
         network.infer(np.zeros((1, *SHAPE), np.float32))
 
 
@@ -167,7 +174,7 @@ def test_the_compiler_of_the_environment_comes_first(tmp_path, monkeypatch):
     script.write_text("#!/bin/sh\necho my compiler 1.0\n", encoding="utf-8")
     script.chmod(0o755)
     monkeypatch.setenv("CC", f"{script} -x")
-    assert native_build.find_compiler() == ([str(script), "-x"], "my compiler 1.0\n")
+    assert native_engine.find_compiler() == ([str(script), "-x"], "my compiler 1.0\n")
 
 
 def test_the_adapter_imports_little():

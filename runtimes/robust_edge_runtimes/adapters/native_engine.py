@@ -1,12 +1,14 @@
-"""Compiles generated C on the device that runs it, once: cached under source, CPU and compiler.
+"""Compiles the C of the sparse engine on the device that runs it, once, and calls it through ctypes.
 
-A library is named `model-SOURCE-CPU-COMPILER.so`, each part a short hash. Code for another CPU would die of an illegal
-instruction, so a library is taken only where source and CPU match; one that an exporter on the same kind of machine
-left beside the sources saves the compiler altogether.
+Stands in every native bundle as engine.py and is the runtime's own code, so it needs numpy and a C compiler alone and
+runs on Python 3.6.
+
+A library is named `model-SOURCE-CPU-COMPILER.so`, each part a short hash, and kept in $ROBUST_EDGE_CACHE or
+~/.cache/robust-edge. Code for another CPU would die of an illegal instruction, so a library is taken only where source
+and CPU match; one that an exporter on the same kind of machine left beside the sources saves the compiler altogether.
 """
 
-from __future__ import annotations
-
+import ctypes
 import hashlib
 import os
 import platform
@@ -14,14 +16,24 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
-from typing import Collection, List, Optional, Tuple
+from typing import Any, Collection, List, Optional, Tuple
 
-from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+import numpy as np
 
-SOURCES = ("model.c", "model.h")
+SOURCE, HEADER, WEIGHTS = "model.c", "model.h", "weights.bin"
 FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
 TIMEOUT_S = 300
+ALIGNMENT = 64
+
+
+class EngineError(Exception):
+    """What is missing or failed on this machine, and the way out, in one line."""
+
+
+class DamagedError(EngineError):
+    """The files are not what an export writes."""
 
 
 def library(folder: Path, shipped: Collection[str] = (), cache: Optional[Path] = None) -> Path:
@@ -30,11 +42,11 @@ def library(folder: Path, shipped: Collection[str] = (), cache: Optional[Path] =
     Args:
         folder: holds model.c and model.h, and perhaps a library for this kind of CPU.
         shipped: names in `folder` whose content has been checked; no other library there is ever loaded.
-        cache: where libraries are kept; by default `robust-edge` in the user's cache folder.
+        cache: where libraries are kept; by default `cache_folder()`.
 
     Raises:
-        BackendUnavailable: no library for this CPU, and no C compiler to make one.
-        BundleError: the sources are missing or do not compile.
+        EngineError: no library for this CPU, and no C compiler to make one, or nowhere to keep it.
+        DamagedError: the sources are missing or do not compile.
     """
     stem = f"model-{_source_hash(folder)}-{_short(cpu())}-"
     cache = cache or cache_folder()
@@ -53,8 +65,8 @@ def compile_library(folder: Path) -> Path:
     """Build for this machine's CPU into `folder` itself, as an exporter does for its host.
 
     Raises:
-        BackendUnavailable: there is no C compiler.
-        BundleError: the sources are missing or do not compile.
+        EngineError: there is no C compiler.
+        DamagedError: the sources are missing or do not compile.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -64,9 +76,11 @@ def compile_library(folder: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "robust-edge"
+    """Where libraries are kept: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
+    own, base = os.environ.get("ROBUST_EDGE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    return Path(base or os.path.expanduser("~/.cache")) / "robust-edge"
 
 
 def cpu() -> str:
@@ -100,11 +114,11 @@ def _short(text: str) -> str:
 
 def _source_hash(folder: Path) -> str:
     digest = hashlib.sha256(" ".join(FLAGS).encode())
-    for name in SOURCES:
+    for name in (SOURCE, HEADER):
         try:
             digest.update((folder / name).read_bytes())
         except OSError as cause:
-            raise BundleError(f"{folder / name} cannot be read ({cause}); export the bundle again") from cause
+            raise DamagedError(f"{folder / name} cannot be read ({cause}); export the bundle again") from cause
     return digest.hexdigest()[:12]
 
 
@@ -116,25 +130,130 @@ def _any_library(folder: Path, shipped: Collection[str], cache: Path, stem: str)
     return found[0]
 
 
-def _no_compiler() -> BackendUnavailable:
-    return BackendUnavailable(
+def _no_compiler() -> EngineError:
+    return EngineError(
         "the sparse engine is C source that is compiled on first use, and no C compiler was found (cc, gcc, clang): "
         "apt install gcc, or set CC"
     )
 
 
 def _compile(folder: Path, target: Path, command: List[str]) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=str(target.parent), suffix=".part")
+    """Build beside the target, then rename: two processes that build at once both end with a whole library."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=str(target.parent), suffix=".part")
+    except OSError as cause:
+        raise EngineError(
+            f"the compiled network cannot be kept in {target.parent} ({cause}): set ROBUST_EDGE_CACHE to a folder that "
+            "can be written"
+        ) from cause
     os.close(handle)
     try:
-        call = [*command, *FLAGS, str(folder / "model.c"), "-o", name, "-lm"]
+        call = [*command, *FLAGS, str(folder / SOURCE), "-o", name, "-lm"]
         done = subprocess.run(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)
         if done.returncode != 0:
             said = done.stdout.decode(errors="replace").strip().splitlines()
-            raise BundleError(f"{shlex.join(command)} cannot compile {folder / 'model.c'}: {said[0] if said else '?'}")
+            called = " ".join(map(shlex.quote, command))
+            raise DamagedError(f"{called} cannot compile {folder / SOURCE}: {said[0] if said else '?'}")
         Path(name).chmod(0o755)
         Path(name).replace(target)
     finally:
-        Path(name).unlink() if Path(name).exists() else None
+        if Path(name).exists():
+            Path(name).unlink()
     return target
+
+
+class Network:
+    """One context of a compiled network, with the weights it reads in place; callers on several threads take turns.
+
+    Args:
+        path: the shared library.
+        weights: the weights file that was exported with it.
+        threads: of one inference.
+
+    Raises:
+        EngineError: the library cannot be loaded here.
+        DamagedError: the weights file is damaged or belongs to another network.
+    """
+
+    def __init__(self, path: Path, weights: Path, *, threads: int = 1) -> None:
+        self.library = path
+        self._functions = _load(path)
+        self._weights = _read_aligned(weights)
+        self._lock = threading.Lock()
+        self._context = None  # type: Optional[int]
+        address, size = self._weights.ctypes.data, self._weights.size
+        status = self._functions.re_check(address, size)
+        if status != 0:
+            text = self._functions.re_status_text(status).decode()
+            raise DamagedError(f"{weights}: {text}; export the bundle again")
+        self._context = self._functions.re_create(address, size, threads)
+        if not self._context:
+            raise EngineError(f"{weights}: not enough memory for the network")
+        shape = (ctypes.c_int * 4)()
+        self._functions.re_shape(shape)
+        self.shape = tuple(shape)
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a batch.
+
+        Args:
+            images: (N, C, H, W) float32, contiguous.
+
+        Returns:
+            (N, K) float32, a new array.
+        """
+        logits = np.empty((len(images), self.shape[3]), np.float32)
+        with self._lock:
+            if self._context is None:
+                raise EngineError(f"{self.library} was closed")
+            self._functions.re_infer(self._context, images.ctypes.data, logits.ctypes.data, len(images))
+        return logits
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the context holds beyond the weights."""
+        return int(self._functions.re_memory(self._context))
+
+    def close(self) -> None:
+        """Stop the threads and free the memory; a second call does nothing."""
+        with self._lock:
+            context, self._context = self._context, None
+        if context is not None:
+            self._functions.re_destroy(context)
+
+
+def _load(path: Path) -> Any:
+    try:
+        functions = ctypes.CDLL(str(path))
+        functions.re_create.restype = ctypes.c_void_p
+        functions.re_create.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        functions.re_check.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        functions.re_status_text.restype = ctypes.c_char_p
+        functions.re_infer.restype = None
+        functions.re_infer.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+        functions.re_memory.restype = ctypes.c_size_t
+        functions.re_memory.argtypes = (ctypes.c_void_p,)
+        functions.re_destroy.restype = None
+        functions.re_destroy.argtypes = (ctypes.c_void_p,)
+        functions.re_shape.restype = None
+    except (OSError, AttributeError) as cause:
+        raise EngineError(
+            f"{path} cannot be loaded ({cause}): install a C compiler (apt install gcc) and delete a library that lies "
+            "in the cache; it is built again"
+        ) from cause
+    return functions
+
+
+def _read_aligned(path: Path) -> np.ndarray:
+    """The file's bytes at an address that whole cache lines start at."""
+    try:
+        size = path.stat().st_size
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        data = memory[start : start + size]
+        with path.open("rb") as file:
+            got = file.readinto(data.data)
+    except OSError as cause:
+        raise DamagedError(f"{path} cannot be read ({cause}); export the bundle again") from cause
+    return data[:got]

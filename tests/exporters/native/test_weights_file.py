@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Kernel, Options, export_native
-from robust_edge_runtimes.adapters.native import Network
-from robust_edge_runtimes.errors import BundleError
+from robust_edge_runtimes.adapters.native_engine import DamagedError, Network
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
 
@@ -71,7 +70,7 @@ def test_two_words_that_change_places_are_seen(exported):
 def test_the_runtime_says_which_file_is_damaged(exported, tmp_path):
     folder, library = exported
     (tmp_path / "weights.bin").write_bytes((folder / "weights.bin").read_bytes()[:1000])
-    with pytest.raises(BundleError, match=r"weights\.bin: the weights file is cut short; export the bundle again"):
+    with pytest.raises(DamagedError, match=r"weights\.bin: the weights file is cut short; export the bundle again"):
         Network(library, tmp_path / "weights.bin")
 
 
