@@ -36,6 +36,8 @@ class ExportedArtifact:
         file: its name inside the folder it was written to.
         sparsity: counted in the written file.
         layers: how each prunable layer is stored and run, where the exporter had a choice.
+        companions: names of the files that belong to the model file.
+        weights_file: the companion that holds the weights, if one does.
         notes: what a reader should know of this file, one sentence each.
     """
 
@@ -49,3 +51,5 @@ class ExportedArtifact:
     ir_version: int | None = None
     layers: tuple[LayerForm, ...] = ()
     notes: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+    weights_file: str | None = None

@@ -23,6 +23,7 @@ from robust_edge_runtimes.files import new_directory, refuse_existing
 from robust_edge_runtimes.manifest import (
     SCHEMA_VERSION,
     Artifact,
+    Companion,
     Expected,
     ExportParity,
     Manifest,
@@ -168,6 +169,7 @@ def _manifest(request: ExportRequest, artifact: ExportedArtifact, folder: Path) 
             bytes=0,
             opset=artifact.opset,
             ir_version=artifact.ir_version,
+            companions=tuple(Companion(name, "", 0) for name in artifact.companions),
         ),
         input=artifact.input,
         input_range=(0.0, 1.0),
@@ -178,17 +180,26 @@ def _manifest(request: ExportRequest, artifact: ExportedArtifact, folder: Path) 
         expected=request.expected,
         files={},
         layers=artifact.layers,
-        size=_size(folder / artifact.file, artifact.sparsity.weights),
+        size=_size(folder, artifact),
         notes=artifact.notes,
     )
 
 
-def _size(path: Path, weights: int) -> Size:
+def _size(folder: Path, artifact: ExportedArtifact) -> Size:
+    raw = packed = 0
+    for name in (artifact.file, *artifact.companions):
+        raw += (folder / name).stat().st_size
+        packed += _packed(folder / name)
+    weights = None if artifact.weights_file is None else (folder / artifact.weights_file).stat().st_size
+    return Size(raw, packed, 4 * artifact.sparsity.weights, weights)
+
+
+def _packed(path: Path) -> int:
     packer, packed = zlib.compressobj(6), 0
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             packed += len(packer.compress(block))
-    return Size(path.stat().st_size, packed + len(packer.flush()), 4 * weights)
+    return packed + len(packer.flush())
 
 
 def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tuple[Parity, str]:
@@ -210,10 +221,10 @@ def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tup
 def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
     """The golden images' own tolerance, wider where the precision rounds more.
 
-    Where the file itself was rounded, 8 bits are allowed what they showed here and half of it more; where the
-    device rounds, nobody has seen it yet.
+    Where the file itself was rounded and the device rounds no further, it is allowed what it showed here and half of
+    it more; where the device rounds, nobody has seen it yet.
     """
     in_file = request.target.int8 is not None and request.target.int8.style == "qdq"
-    if precision == "int8" and in_file:
+    if (precision == "int8" and in_file) or (precision == "fp16" and request.target.format == "native"):
         return min(1.0, max(request.golden.tolerance, HEADROOM * parity.max_logit_error))
     return max(request.golden.tolerance, TOLERANCE.get(precision, 0.0))

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from robust_edge_exporters.onnx import count_nonzeros, weights_of
+from robust_edge_exporters.onnx import FILE, count_nonzeros, weights_of
+from robust_edge_exporters.target import target_named
+from robust_edge_exporters.without_weights import GRAPH, with_random_weights
 from robust_edge_runtimes.bundle import GOLDEN, Bundle, Golden, open_bundle, seal, write_golden
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.latency import Contender
 from robust_edge_runtimes.load import load
-
-FILLABLE = ("onnx", "onnx-cuda")
+from robust_edge_runtimes.manifest import Artifact, Manifest
 
 
 @contextlib.contextmanager
 def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Contender], int]]:
     """Bundles to time and the index of the dense one among them.
 
-    The first dense bundle given is the baseline. Where there is none, the first ONNX bundle is copied to a
-    temporary folder with its zeros filled by small random values, and stands first.
+    The first dense bundle given is the baseline. Where there is none, one is made of the first that allows it, in a
+    temporary folder, and stands first: of an ONNX bundle with its zeros filled by small random values, of a native
+    bundle as ONNX from its graph with random weights.
 
     Raises:
         InputError: no dense bundle, and none that one can be made from.
@@ -36,10 +39,11 @@ def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Conte
             yield list(given), index
             return
     for contender in given:
-        if contender.bundle.manifest.artifact.format in FILLABLE:
+        if contender.bundle.manifest.artifact.format in MAKERS:
+            make, what = MAKERS[contender.bundle.manifest.artifact.format]
             with tempfile.TemporaryDirectory() as folder:
-                dense = _filled(contender.bundle, Path(folder))
-                yield [Contender(f"{contender.label} (dense weights)", dense), *given], 0
+                dense = make(contender.bundle, Path(folder))
+                yield [Contender(f"{contender.label} ({what})", dense), *given], 0
             return
     raise InputError("no dense bundle to compare with; give one exported from a run with --keep 1")
 
@@ -51,9 +55,32 @@ def _filled(bundle: Bundle, folder: Path) -> Bundle:
     for item in program.graph.initializer:
         if item.name in weighted:
             item.CopyFrom(numpy_helper.from_array(_without_zeros(numpy_helper.to_array(item), random), item.name))
-    onnx.save(program, str(folder / bundle.manifest.artifact.file))
+    return _sealed(program, bundle, bundle.manifest, folder)
+
+
+def _rebuilt(bundle: Bundle, folder: Path) -> Bundle:
+    """The network of a native bundle as the ONNX that its own was generated from, every weight another one."""
+    if GRAPH not in bundle.manifest.files:
+        raise InputError(f"{bundle.path} has no {GRAPH} to make a dense network of; give a dense bundle beside it")
+    program = with_random_weights(onnx.load(str(bundle.path / GRAPH), load_external_data=False))
+    opset = next(item.version for item in program.opset_import if item.domain in ("", "ai.onnx"))
+    manifest = dataclasses.replace(
+        bundle.manifest,
+        target=target_named(bundle.manifest.target).made_from or bundle.manifest.target,
+        artifact=Artifact(FILE, "onnx", "fp32", "", 0, opset, program.ir_version),
+        layers=(),
+        size=None,
+        parity=None,
+        notes=(),
+    )
+    return _sealed(program, bundle, manifest, folder)
+
+
+def _sealed(program: Any, bundle: Bundle, manifest: Manifest, folder: Path) -> Bundle:
+    """The dense network as a bundle of its own, with the images of the given one."""
+    onnx.save(program, str(folder / manifest.artifact.file))
     write_golden(folder / GOLDEN, bundle.golden())
-    manifest = seal(folder, dataclasses.replace(bundle.manifest, sparsity=count_nonzeros(program)))
+    manifest = seal(folder, dataclasses.replace(manifest, sparsity=count_nonzeros(program)))
     write_golden(folder / GOLDEN, _own_answers(Bundle(folder, manifest)))
     seal(folder, manifest)
     return open_bundle(folder)
@@ -73,3 +100,10 @@ def _without_zeros(weight: np.ndarray, random: np.random.Generator) -> np.ndarra
     scale = float(np.abs(weight).mean()) or 1e-3
     noise = random.uniform(0.01, 0.1, weight.shape) * scale
     return np.where(weight == 0, noise, weight).astype(weight.dtype)
+
+
+MAKERS: dict[str, tuple[Callable[[Bundle, Path], Bundle], str]] = {
+    "native": (_rebuilt, "dense weights, ONNX Runtime"),
+    "onnx": (_filled, "dense weights"),
+    "onnx-cuda": (_filled, "dense weights"),
+}

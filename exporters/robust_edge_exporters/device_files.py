@@ -14,6 +14,7 @@ from robust_edge_runtimes.manifest import Expected, Source
 from robust_edge_runtimes.verify import Parity
 
 NEEDS = {
+    "native": "numpy and a C compiler (none on the kind of machine that exported it)",
     "onnx": "numpy and onnxruntime",
     "onnx-cuda": "numpy, onnxruntime-gpu and CUDA",
     "csr": "numpy and torch",
@@ -32,6 +33,9 @@ def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> Non
     _write(folder / "manifest.schema.json", json.dumps(manifest_schema(), indent=2) + "\n")
     _write(folder / "requirements.txt", _lines(target.requirements))
     _write(folder / "labels.txt", _lines(classes))
+    if target.format == "native":
+        engine = resources.files("robust_edge_runtimes") / "adapters" / "native_engine.py"
+        _write(folder / "engine.py", engine.read_text(encoding="utf-8"))
     _write(folder / "Dockerfile", dockerfile.substitute(description=target.description, image=target.image))
 
 

@@ -23,6 +23,7 @@ class Exporter(Protocol):
 
 EXPORTERS = {
     "csr": "robust_edge_exporters.csr:export_csr",
+    "native": "robust_edge_exporters.native.artifact:export_native_artifact",
     "onnx": "robust_edge_exporters.onnx:export_onnx",
     "onnx-cuda": "robust_edge_exporters.onnx:export_onnx",
     "tensorrt": "robust_edge_exporters.tensorrt:export_tensorrt",

@@ -78,6 +78,8 @@ class Target:
         tensorrt: the oldest TensorRT version that the row is written for.
         fp16: where the precision stands: in the `file` as fp16 weights and casts, or in a build `flag` only.
         int8: how to quantise.
+        made_from: the ONNX target whose file the artifact is generated from, and whose runtime times it dense.
+        machines: what `uname -m` says on the device; there an export leaves compiled code for its own CPU.
     """
 
     name: str
@@ -102,6 +104,8 @@ class Target:
     tensorrt: str | None = None
     fp16: str | None = None
     int8: Quantisation | None = None
+    made_from: str | None = None
+    machines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for precision in self.precisions:

@@ -12,6 +12,7 @@ from robust_edge_runtimes.console import Output, examples, output_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.bundle import Exported
+    from robust_edge_runtimes.manifest import LayerForm
 
 
 @click.command()
@@ -80,6 +81,8 @@ def export(
     )
     for layer in exported.manifest.sparsity.layers:
         output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero")
+    for form in exported.manifest.layers:
+        output.detail(f"{form.name}: {_form(form)}")
     if tar is not None:
         write_archive(out, tar)
     for limit in (*chosen.limits, *exported.manifest.notes):
@@ -94,13 +97,33 @@ def _summary(exported: Exported) -> str:
     manifest, parity = exported.manifest, exported.parity
     artifact, counts, size = manifest.artifact, manifest.sparsity, manifest.size
     assert size is not None
-    csr = sum(layer.form == "csr" for layer in manifest.layers)
-    forms = f"\n  {csr} of {len(manifest.layers)} layers as CSR, the others dense" if manifest.layers else ""
+    forms = f"\n  {_forms(manifest.layers)}" if manifest.layers else ""
+    weights = "" if size.weights is None else f", {size.weights / 1e3:.0f} kB of them weights"
     return (
         f"{exported.path}: {artifact.file} for {manifest.target} in {artifact.precision}\n"
         f"  {counts.nonzero} of {counts.weights} prunable weights non-zero ({100 * counts.keep:.2f}%){forms}\n"
-        f"  {size.artifact / 1e3:.0f} kB, {size.compressed / 1e3:.0f} kB compressed; the weights alone as dense fp32: "
-        f"{size.dense / 1e3:.0f} kB\n"
+        f"  {size.artifact / 1e3:.0f} kB{weights}, {size.compressed / 1e3:.0f} kB compressed; the weights alone "
+        f"as dense fp32: {size.dense / 1e3:.0f} kB\n"
         f"  logits within {parity.max_logit_error:.1g} of the checkpoint, classes equal on "
         f"{100 * parity.argmax_agreement:.2f}% of the golden images"
+    )
+
+
+def _form(layer: LayerForm) -> str:
+    """How a layer runs, in words."""
+    counted = "" if layer.macs is None else f", {layer.macs} of {layer.dense_macs} multiply-adds left"
+    return f"{layer.form} at {100 * layer.nonzero / layer.weights:.1f}% of its weights{counted}"
+
+
+def _forms(layers: tuple[LayerForm, ...]) -> str:
+    """How the layers run, summed up in a line."""
+    names = [layer.form for layer in layers]
+    counts = ", ".join(
+        f"{names.count(name)} {name}" for name in sorted(set(names), key=lambda name: -names.count(name))
+    )
+    if any(layer.macs is None for layer in layers):
+        return f"{len(layers)} layers: {counts}"
+    left, dense = (sum(getattr(layer, name) or 0 for layer in layers) for name in ("macs", "dense_macs"))
+    return (
+        f"kernels of {len(layers)} layers: {counts}; {left} of {dense} multiply-adds left ({100 * left / dense:.1f}%)"
     )

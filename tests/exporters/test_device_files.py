@@ -106,9 +106,10 @@ def test_each_format_has_its_own_backend(folder):
         "onnx": "import onnxruntime",
         "onnx-cuda": "CUDAExecutionProvider",
         "csr": "torch.jit.load",
+        "native": "engine.Network",
         "tensorrt": "build_engine",
     }
     for artifact_format, mark in imports.items():
         assert mark in texts[artifact_format]
-    assert "torch" not in texts["onnx"] + texts["tensorrt"]
+    assert "torch" not in texts["onnx"] + texts["tensorrt"] + texts["native"]
     assert dataclasses.is_dataclass(Parity)

@@ -29,7 +29,9 @@ def test_every_target_can_be_written_run_and_judged(name):
     assert row.format in EXPORTERS
     assert row.format in RUNTIMES
     assert row.checked_with in (None, *RUNTIMES)
-    assert (row.opset is None) == (row.format == "csr")
+    assert (row.opset is None) == (row.format in ("csr", "native"))
+    assert (row.made_from is None) == (row.format != "native")
+    assert row.made_from is None or target_named(row.made_from).format == "onnx"
     assert set(row.precisions) <= set(MAX_LOGIT_ERROR)
     assert row.limits
     assert all(limit.endswith(".") for limit in row.limits)

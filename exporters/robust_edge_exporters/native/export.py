@@ -12,7 +12,7 @@ import numpy as np
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.emit import emit_model, source
 from robust_edge_exporters.native.importer import import_onnx
-from robust_edge_exporters.native.passes import optimise
+from robust_edge_exporters.native.passes import optimise, rounded
 from robust_edge_exporters.native.plan import Layer, Options, Plan, Tensor, make_plan
 from robust_edge_exporters.native.weights import pack
 
@@ -81,13 +81,13 @@ def export_native(
         options: images in a pass, cache size, a kernel forced on every layer.
 
     Raises:
-        ExportError: the network has an operator that the engine does not run.
+        ExportError: the network has an operator that the engine does not run, or a weight beyond the value type.
         ValueError: `weights` is neither fp32 nor fp16.
     """
     if weights not in VALUE_TYPES:
         raise ValueError(f"weights {weights!r}: choose fp32 or fp16")
-    plan = make_plan(optimise(import_onnx(onnx_path)), options or Options())
     value_type = VALUE_TYPES[weights]
+    plan = make_plan(rounded(optimise(import_onnx(onnx_path)), value_type), options or Options())
     model = model_number(onnx_path, weights, plan.options)
     data, sections = pack(plan, value_type, model)
     code = emit_model(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from robust_edge_exporters.native import ir
+from robust_edge_runtimes.errors import ExportError
 
 
 def optimise(graph: ir.Graph) -> ir.Graph:
@@ -92,3 +94,23 @@ def fuse_residuals(graph: ir.Graph) -> ir.Graph:
             fused = replace(conv, output=op.output, residual=early, act=op.act)
             return fuse_residuals(substitute(graph, {late: fused, op.output: None}))
     return graph
+
+
+def rounded(graph: ir.Graph, value_type: type[np.floating[Any]]) -> ir.Graph:
+    """Weights as a file of `value_type` holds them, so that whoever counts or plans sees what will be read back.
+
+    A weight too small for the type is zero from here on: it costs no bytes and no time.
+
+    Raises:
+        ExportError: a weight is too large for the type.
+    """
+    changes: dict[str, ir.Op | None] = {}
+    for op in graph.ops:
+        if isinstance(op, ir.Conv | ir.Linear) and op.weight.size:
+            largest, limit = float(np.abs(op.weight).max()), float(np.finfo(value_type).max)
+            if not largest <= limit:
+                raise ExportError(
+                    f"weight '{op.name}' holds {largest:.4g}, {np.dtype(value_type)} ends at {limit:.4g}; nearest: fp32"
+                )
+            changes[op.output] = replace(op, weight=op.weight.astype(value_type).astype(np.float32))
+    return substitute(graph, changes)
