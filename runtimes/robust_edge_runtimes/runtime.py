@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Optional, Protocol, Tuple, Type, TypeVar
@@ -61,6 +62,7 @@ class BaseRuntime(abc.ABC):
         self.manifest = manifest
         self.threads = threads
         self._info: Optional[RuntimeInfo] = None
+        self._door = threading.RLock()
 
     @abc.abstractmethod
     def open_impl(self) -> RuntimeInfo:
@@ -92,15 +94,17 @@ class BaseRuntime(abc.ABC):
             BackendUnavailable: the backend is not installed here.
             BundleError: the backend cannot read the artifact.
         """
-        if self._info is None:
-            self._info = self.open_impl()
+        with self._door:
+            if self._info is None:
+                self._info = self.open_impl()
         return self
 
     def close(self) -> None:
         """Free the artifact; a second call does nothing."""
-        if self._info is not None:
-            self._info = None
-            self.close_impl()
+        with self._door:
+            if self._info is not None:
+                self._info = None
+                self.close_impl()
 
     def __enter__(self: Self) -> Self:
         return self.open()
@@ -136,6 +140,29 @@ class BaseRuntime(abc.ABC):
             )
         return logits
 
+    def infer_all(self, images: np.ndarray) -> np.ndarray:
+        """Logits of any number of images, whatever batch the artifact was exported for.
+
+        An artifact of a fixed batch is called as often as it takes, the last call filled up with copies of the last
+        image; any other is called once.
+
+        Args:
+            images: (N, C, H, W) float32 in [0, 1], N at least 1.
+
+        Returns:
+            (N, K) float32 logits, a new array.
+
+        Raises:
+            InputError, BundleError: as `infer`.
+        """
+        fixed = self.manifest.input.shape[0]
+        if fixed is None or not isinstance(images, np.ndarray) or images.ndim != 4 or len(images) in (0, fixed):
+            return self.infer(images)
+        places = np.minimum(np.arange(-(-len(images) // fixed) * fixed), len(images) - 1)
+        filled = images[places]
+        parts = [self.infer(filled[i : i + fixed]) for i in range(0, len(filled), fixed)]
+        return np.concatenate(parts)[: len(images)]
+
     def classify(self, image: np.ndarray) -> Tuple[str, float]:
         """The most likely class of one image, with its softmax probability.
 
@@ -149,7 +176,7 @@ class BaseRuntime(abc.ABC):
         shape = self.manifest.input.shape[1:]
         if image.shape != shape:
             raise InputError(f"the image must be {shape} (channels, height, width), not {image.shape}")
-        logits = self.infer(image[None])[0].astype(np.float64)
+        logits = self.infer_all(image[None])[0].astype(np.float64)
         if not np.isfinite(logits).all():
             raise BundleError(f"{self.path.name} answers with NaN or infinity, which is no class; export it again")
         probabilities = np.exp(logits - logits.max())

@@ -71,8 +71,11 @@ class OnnxRuntime(BaseRuntime):
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the one input through to the one output."""
+        session = self._session
+        if session is None:
+            self.info  # noqa: B018 - another thread has closed it meanwhile; says so
         try:
-            logits: np.ndarray = self._session.run(None, {self.manifest.input.name: images})[0]
+            logits: np.ndarray = session.run(None, {self.manifest.input.name: images})[0]
         except Exception as cause:  # as above
             raise BundleError(f"ONNX Runtime cannot run {self.path}: {cause}") from cause
         return logits
