@@ -19,6 +19,7 @@ from robust_edge_runtimes.bundle import open_bundle
 from robust_edge_runtimes.console import Output
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.files import refuse_existing, write_json
+from robust_edge_runtimes.protocols import ONE_IMAGE
 from robust_edge_runtimes.tables import percent, table
 from robust_edge_runtimes.verify import Budget, Verdict
 
@@ -83,7 +84,7 @@ def run_demo(out: Path, *, overwrite: bool, seed: int, output: Output) -> DemoSu
         steps=STEPS,
         verdict_passed=verdict.passed,
         verdict="PASS" if verdict.passed else "FAIL: " + "; ".join(verdict.reasons),
-        speedup=timing.entries[1].speedup[latency.ONE_IMAGE],
+        speedup=timing.entries[1].speedup[ONE_IMAGE],
         bundle=str(bundles["robust-sparse"]),
         report=str(out / "report.html"),
     )

@@ -43,7 +43,7 @@ def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Conte
             make, what = MAKERS[contender.bundle.manifest.artifact.format]
             with tempfile.TemporaryDirectory() as folder:
                 dense = make(contender.bundle, Path(folder))
-                yield [Contender(f"{contender.label} ({what})", dense), *given], 0
+                yield [Contender(f"{contender.label} ({what})", dense, stand_in=True), *given], 0
             return
     raise InputError("no dense bundle to compare with; give one exported from a run with --keep 1")
 
@@ -90,7 +90,7 @@ def _own_answers(dense: Bundle) -> Golden:
     """The golden images with the dense network's logits, since the stored ones are the sparse network's."""
     golden = dense.golden()
     with load(dense) as model:
-        clean, attacked = model.infer(golden.clean), model.infer(golden.attacked)
+        clean, attacked = model.infer_all(golden.clean), model.infer_all(golden.attacked)
     return dataclasses.replace(golden, clean_logits=clean, attacked_logits=attacked)
 
 

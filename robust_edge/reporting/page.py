@@ -23,7 +23,7 @@ from robust_edge.run import Run
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.files import write_atomic
-from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
 
 TEMPLATE = "report.html.j2"
 PANEL_IMAGES = 4

@@ -95,11 +95,24 @@ def verify(
 @click.option("--images", default=100, show_default=True, type=click.IntRange(min=1), help="n of the n-image protocol.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol.")
+@click.option("--max-p90-ms", type=float, help="Latency budget: exit 1 if p90 of one image is above it.")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the result, samples included.")
 @output_options
-@examples("robust-edge-device bench dense/ sparse/", "robust-edge-device bench bundle/ --images 100 -o bench.json")
+@click.pass_context
+@examples(
+    "robust-edge-device bench dense/ sparse/",
+    "robust-edge-device bench bundle/ --images 100 -o bench.json",
+    "robust-edge-device bench bundle/ --max-p90-ms 5",
+)
 def bench(
-    bundles: Tuple[Path, ...], images: int, threads: int, seconds: float, out: Optional[Path], output: Output
+    context: click.Context,
+    bundles: Tuple[Path, ...],
+    images: int,
+    threads: int,
+    seconds: float,
+    max_p90_ms: Optional[float],
+    out: Optional[Path],
+    output: Output,
 ) -> None:
     """Time bundles against each other; the first is the baseline of the speed-up."""
     import dataclasses
@@ -112,11 +125,17 @@ def bench(
     if all(contender.bundle.manifest.sparsity.keep < 1 for contender in contenders):
         output.note("no dense bundle among these: the speed-up says nothing about sparsity; add one, first")
     result = latency.bench(
-        contenders, images=images, threads=threads, seconds=seconds, progress=output.progress("timing")
+        contenders,
+        images=images,
+        threads=threads,
+        seconds=seconds,
+        max_p90_ms=max_p90_ms,
+        progress=output.progress("timing"),
     )
     if out is not None:
         write_json(out, dataclasses.asdict(result))
     output.result(bench_table(result), result)
+    context.exit(0 if result.passed else 1)
 
 
 @main.command()

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from robust_edge_runtimes.bundle import Bundle, open_bundle
+from robust_edge_runtimes.energy import EnergySource, Meter, find_meter, joules_per_call
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
+from robust_edge_runtimes.harness import Harness, call_cost, weighed
 from robust_edge_runtimes.load import load
+from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE, n_images_call, one_image_call, repeat, samples_of
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
 
-ONE_IMAGE = "one_image"
-N_IMAGES = "n_images"
 ROUNDS = 10
 UNSTABLE_SPREAD = 0.15
 MAX_SECONDS = 3600
@@ -39,11 +38,12 @@ class Latency:
     """One protocol on one bundle; times of one call, in nanoseconds.
 
     Attributes:
-        images: images in one call.
+        images: images that are answered in the time.
         throughput: images per second at the median.
         spread: (slowest − fastest slice median) / median over the run's slices.
         unstable: `spread` is above 0.15: the machine's speed changed while it was measured.
         samples_ns: every call, in the order of measurement.
+        joules_per_image: of all that the entry's energy counter covers; None without one.
     """
 
     protocol: str
@@ -59,6 +59,7 @@ class Latency:
     spread: float
     unstable: bool
     samples_ns: Tuple[int, ...]
+    joules_per_image: Optional[float] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Entry:
         max_logit_error: of the loaded model against the golden logits, relative to the largest one; the larger of
             before and after the timed calls.
         speedup: protocol to the baseline's median divided by this bundle's; 1 for the baseline.
+        fixed_batch: images that every call of the artifact computes, however few are asked for; None for any number.
+        energy: what counted `joules_per_image`, or why nothing did.
     """
 
     label: str
@@ -97,24 +100,41 @@ class Entry:
     max_logit_error: float
     latencies: Tuple[Latency, ...]
     speedup: Dict[str, float]
+    fixed_batch: Optional[int] = None
+    energy: Optional[EnergySource] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """All bundles of one interleaved run."""
+    """All bundles of one interleaved run.
+
+    Attributes:
+        harness: what the measurement itself costs.
+        max_p90_ms: the latency budget of one image; None without one.
+        over_budget: one line for each bundle that exceeds it.
+    """
 
     machine: Machine
     threads: int
     baseline: str
     entries: Tuple[Entry, ...]
+    harness: Optional[Harness] = None
+    max_p90_ms: Optional[float] = None
+    over_budget: Tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """No bundle is over the budget."""
+        return not self.over_budget
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A bundle that takes part, and what to call it."""
+    """A bundle that takes part, and what to call it; a stand-in was made for comparison, no budget binds it."""
 
     label: str
     bundle: Bundle
+    stand_in: bool = False
 
 
 def contenders(paths: Sequence[Path]) -> List[Contender]:
@@ -139,6 +159,8 @@ def bench(
     threads: int = 1,
     seconds: float = 1.0,
     min_samples: int = 30,
+    max_p90_ms: Optional[float] = None,
+    meter: Union[Meter, str, None] = None,
     progress: Optional[Callable[[int, int], None]] = None,
 ) -> Bench:
     """Time bundles against each other.
@@ -150,6 +172,8 @@ def bench(
         threads: CPU threads of one inference.
         seconds: least time per bundle and protocol.
         min_samples: least number of calls per bundle and protocol.
+        max_p90_ms: budget for the 90th percentile of one image, of every contender that is no stand-in.
+        meter: counts joules, or the reason why nothing does; None looks for one.
         progress: called with (slices done, slices in all).
 
     Raises:
@@ -160,25 +184,41 @@ def bench(
         raise InputError(
             f"bench needs a bundle, images >= 1 and seconds from 0 to {MAX_SECONDS}; got {images} images, {seconds} s"
         )
+    if max_p90_ms is not None and not 0 < max_p90_ms < float("inf"):
+        raise InputError(f"a latency budget is a number of milliseconds above 0; {max_p90_ms} is not")
+    meter = find_meter() if meter is None else meter
     cold = [_cold_start(contender.bundle, threads) for contender in contenders]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         models = [stack.enter_context(load(contender.bundle, threads=threads)) for contender in contenders]
         errors = [_logit_error(model, contender) for model, contender in zip(models, contenders)]
-        single = [_one_image_call(m, c.bundle) for m, c in zip(models, contenders)]
-        several = [
-            _n_images_call(m, c.bundle, images, folder / str(i)) for i, (m, c) in enumerate(zip(models, contenders))
-        ]
+        pictures = [contender.bundle.golden().clean for contender in contenders]
+        single = [one_image_call(model, clean) for model, clean in zip(models, pictures)]
+        several = [n_images_call(m, x, images, folder / str(i)) for i, (m, x) in enumerate(zip(models, pictures))]
         steps = _Steps(2 * ROUNDS * len(contenders), progress)
         ones = _interleaved(ONE_IMAGE, 1, single, seconds, min_samples, steps)
         many = _interleaved(N_IMAGES, images, several, seconds, max(min_samples // 3, 5), steps)
         after = [_logit_error(model, contender) for model, contender in zip(models, contenders)]
         infos = [model.info for model in models]
+        metered = [
+            [_with_energy(item, call, info.device, meter, seconds) for item, call in ((one, a), (more, b))]
+            for one, a, more, b, info in zip(ones, single, many, several, infos)
+        ]
     entries = []
     for i, contender in enumerate(contenders):
-        mine, base = (ones[i], many[i]), (ones[baseline], many[baseline])
-        entries.append(_entry(contender, infos[i], cold[i], max(errors[i], after[i]), mine, base))
-    return Bench(machine(), threads, contenders[baseline].label, tuple(entries))
+        base = {item.protocol: item.p50_ns for item in (ones[baseline], many[baseline])}
+        entries.append(_entry(contender, infos[i], cold[i], max(errors[i], after[i]), metered[i], base))
+    fastest = min(range(len(entries)), key=lambda i: ones[i].p50_ns)
+    cost = call_cost(contenders[fastest].bundle.manifest, pictures[fastest], seconds / 2)
+    return Bench(
+        machine=machine(),
+        threads=threads,
+        baseline=contenders[baseline].label,
+        entries=tuple(entries),
+        harness=weighed(cost, contenders[fastest].label, ones[fastest].p50_ns),
+        max_p90_ms=max_p90_ms,
+        over_budget=tuple(_over_budget(contenders, entries, max_p90_ms)),
+    )
 
 
 def summarise(protocol: str, images: int, slices: Sequence[Sequence[int]]) -> Latency:
@@ -213,61 +253,40 @@ def _interleaved(
     steps: _Steps,
 ) -> List[Latency]:
     for call in calls:
-        _warm_up(call, seconds / 5)
+        repeat(call, seconds / 5)
     slices: List[List[List[int]]] = [[] for _ in calls]
     for turn in range(ROUNDS):
         order = range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls)))
         for i in order:
-            slices[i].append(_slice(calls[i], seconds / ROUNDS, -(-min_samples // ROUNDS)))
+            slices[i].append(samples_of(calls[i], seconds / ROUNDS, -(-min_samples // ROUNDS)))
             steps.done()
     return [summarise(protocol, images, parts) for parts in slices]
 
 
-def _slice(call: Callable[[], None], seconds: float, least: int) -> List[int]:
-    samples: List[int] = []
-    end = time.perf_counter_ns() + int(seconds * 1e9)
-    while len(samples) < least or time.perf_counter_ns() < end:
-        start = time.perf_counter_ns()
-        call()
-        samples.append(time.perf_counter_ns() - start)
-    return samples
+def _with_energy(
+    latency: Latency, call: Callable[[], None], device: str, meter: Union[Meter, str], seconds: float
+) -> Tuple[Latency, EnergySource]:
+    """Repeat a call under the meter, apart from the timed ones, which reading a counter would disturb."""
+    joules, source = joules_per_call(meter, call, device, seconds)
+    return dataclasses.replace(latency, joules_per_image=None if joules is None else joules / latency.images), source
 
 
-def _warm_up(call: Callable[[], None], seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    call()
-    while time.perf_counter() < end:
-        call()
-
-
-def _one_image_call(model: BaseRuntime, bundle: Bundle) -> Callable[[], None]:
-    """Algorithm 4: a single sample, already in memory, another one each time."""
-    images = bundle.golden().clean
-    indices = itertools.cycle(range(len(images)))
-
-    def call() -> None:
-        index = next(indices)
-        model.infer(images[index : index + 1])
-
-    return call
-
-
-def _n_images_call(model: BaseRuntime, bundle: Bundle, count: int, path: Path) -> Callable[[], None]:
-    """Algorithm 5: n images read from one file of floats, and run as one batch; decoding pictures is not in it."""
-    golden = bundle.golden().clean
-    repeated = golden[np.arange(count) % len(golden)]
-    stored = path.with_suffix(".npy")
-    np.save(str(stored), repeated)
-
-    def call() -> None:
-        model.infer(np.load(str(stored)))
-
-    return call
+def _over_budget(contenders: Sequence[Contender], entries: Sequence[Entry], max_p90_ms: Optional[float]) -> List[str]:
+    """One line for each contender whose one-image p90 is above the budget."""
+    if max_p90_ms is None:
+        return []
+    return [
+        f"{entry.label}: p90 of one image is {item.p90_ns / 1e6:.3f} ms, the budget {max_p90_ms:g} ms"
+        + (" (and the machine was unstable)" if item.unstable else "")
+        for contender, entry in zip(contenders, entries)
+        for item in entry.latencies
+        if item.protocol == ONE_IMAGE and not contender.stand_in and item.p90_ns > max_p90_ms * 1e6
+    ]
 
 
 def _logit_error(model: BaseRuntime, contender: Contender) -> float:
     golden = contender.bundle.golden()
-    error = relative_error(model.infer(golden.clean), golden.clean_logits)
+    error = relative_error(model.infer_all(golden.clean), golden.clean_logits)
     if not error <= golden.tolerance:
         raise BundleError(
             f"{contender.label}: the logits differ from the golden ones by {error:.2g} (relative), tolerance "
@@ -295,10 +314,11 @@ def _entry(
     info: RuntimeInfo,
     cold: ColdStart,
     error: float,
-    mine: Tuple[Latency, ...],
-    base: Tuple[Latency, ...],
+    metered: Sequence[Tuple[Latency, EnergySource]],
+    base: Dict[str, float],
 ) -> Entry:
     manifest = contender.bundle.manifest
+    sources = [source for _, source in metered]
     return Entry(
         label=contender.label,
         target=manifest.target,
@@ -308,8 +328,10 @@ def _entry(
         runtime=info,
         cold_start=cold,
         max_logit_error=error,
-        latencies=mine,
-        speedup={own.protocol: other.p50_ns / own.p50_ns for own, other in zip(mine, base)},
+        latencies=tuple(latency for latency, _ in metered),
+        speedup={latency.protocol: base[latency.protocol] / latency.p50_ns for latency, _ in metered},
+        fixed_batch=manifest.input.shape[0],
+        energy=next((source for source in sources if source.reason), sources[0]),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import List, Sequence
 
-from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, Bench, Entry, Latency
+from robust_edge_runtimes.latency import Bench, Entry, Latency
+from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.verify import Drop, Verdict
 
 
@@ -53,6 +54,9 @@ def bench_table(result: Bench) -> str:
         for latency in entry.latencies:
             rows.append(_latency_row(entry, latency))
     header = ["bundle", "images", "min", "p50", "p90", "p99", "mean", "images/s", "speed-up", "n"]
+    if _metered(result):
+        header.append("mJ/image")
+        rows = [[*row, cell] for row, cell in zip(rows, _joules(result))]
     starts = [
         [
             entry.label,
@@ -73,7 +77,9 @@ def bench_table(result: Bench) -> str:
             table(start_header, starts),
             f"times in ms; speed-up against {result.baseline!r}; {result.threads} thread(s) on {machine.cpu}"
             + (f", governor {machine.governor}" if machine.governor else ""),
+            *_conditions(result),
             *_warnings(result),
+            *_budget(result),
         ]
     )
 
@@ -97,6 +103,43 @@ def _latency_row(entry: Entry, latency: Latency) -> List[str]:
         f"{entry.speedup[latency.protocol]:.2f}x",
         f"{latency.n}{'!' if latency.unstable else ''}",
     ]
+
+
+def _metered(result: Bench) -> bool:
+    return any(latency.joules_per_image is not None for entry in result.entries for latency in entry.latencies)
+
+
+def _joules(result: Bench) -> List[str]:
+    found = [latency.joules_per_image for entry in result.entries for latency in entry.latencies]
+    return ["-" if joules is None else f"{1e3 * joules:.3g}" for joules in found]
+
+
+def _conditions(result: Bench) -> List[str]:
+    """What the figures hold and what they do not."""
+    lines = []
+    if result.harness is not None:
+        harness = result.harness
+        lines.append(
+            f"{harness.call_ns / 1e3:.1f} us of every call are the harness', {percent(harness.share)} of the median "
+            f"of {harness.fastest!r}" + (", too much to compare bundles that fast" if harness.heavy else "")
+        )
+    lines += [
+        f"{entry.label} computes {entry.fixed_batch} images in every call, for one image as well"
+        for entry in result.entries
+        if entry.fixed_batch not in (None, 1)
+    ]
+    sources = {entry.energy for entry in result.entries if entry.energy is not None}
+    counters = sorted({source.counter for source in sources if source.counter})
+    reasons = sorted({source.reason for source in sources if source.reason})
+    lines += [f"energy of all that {counter} covers, idle power included" for counter in counters]
+    return lines + [f"energy not measured: {reason}" for reason in reasons]
+
+
+def _budget(result: Bench) -> List[str]:
+    if result.max_p90_ms is None:
+        return []
+    lines = [f"FAILED {line}" for line in result.over_budget]
+    return lines or [f"PASS  p90 of one image within {result.max_p90_ms:g} ms"]
 
 
 def _warnings(result: Bench) -> List[str]:

@@ -21,8 +21,9 @@ from robust_edge.run import open_run
 from robust_edge_runtimes.environment import Machine
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.files import write_json
-from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.latency import Bench, ColdStart, Entry, summarise
 from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.runtime import RuntimeInfo
 from robust_edge_runtimes.verify import Drop, Flag, ModeResult, Parity, Verdict
 

@@ -191,12 +191,24 @@ def test_bench_notes_that_a_baseline_is_missing(sealed):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--images", "0"], ["--seconds", "0"], ["--seconds", "nan"], ["--seconds", "inf"]]
+    "arguments",
+    [["--images", "0"], ["--seconds", "0"], ["--seconds", "nan"], ["--seconds", "inf"], ["--max-p90-ms", "0"]],
 )
 def test_bench_options_that_time_nothing_exit_2(sealed, arguments):
     result = device("bench", sealed, *arguments)
     assert result.exit_code == 2
     assert "error: " in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("budget", "code"), [("1e-6", 1), ("100000", 0)])
+def test_a_latency_budget_decides_the_exit_code(sealed, budget, code, tmp_path):
+    words = ["--seconds", "0.01", "--images", "2", "--max-p90-ms", budget, "-q"]
+    result = device("bench", sealed, *words, "-o", tmp_path / "b.json")
+    assert result.exit_code == code
+    assert result.stdout.splitlines()[-1].startswith("FAILED bundle: p90" if code else "PASS  p90")
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert written["max_p90_ms"] == float(budget)
+    assert len(written["over_budget"]) == code
 
 
 def test_bench_of_another_network_exits_4(other):

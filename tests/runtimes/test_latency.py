@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 import statistics
@@ -9,10 +10,13 @@ import sys
 import numpy as np
 import pytest
 
-from robust_edge_runtimes import latency
+from robust_edge_runtimes import energy, latency
 from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.decode import decode
+from robust_edge_runtimes.energy import EnergySource, Meter
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
-from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, ROUNDS, Contender, bench, relative_error, summarise
+from robust_edge_runtimes.latency import ROUNDS, Contender, bench, relative_error, summarise
+from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.runtime import BaseRuntime
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
@@ -242,3 +246,92 @@ def test_bundles_of_one_name_are_told_apart(sealed, tmp_path):
     assert [item.label for item in latency.contenders(paths[:1])] == ["bundle"]
     with pytest.raises(InputError, match="twice"):
         latency.contenders([paths[0], paths[0]])
+
+
+def test_a_fixed_batch_is_timed_by_its_calls(write_bundle, tmp_path):
+    folder = write_bundle(tmp_path / "eight", batch=8)
+    (entry,) = bench([Contender("eight", open_bundle(folder))], images=20, seconds=0.02).entries
+    assert entry.fixed_batch == 8
+    assert [part.images for part in entry.latencies] == [1, 20]
+    assert entry.cold_start.first_ns > 0
+
+
+def test_the_harness_is_weighed_against_the_fastest(timed):
+    result, _, _ = timed
+    ones = {entry.label: entry.latencies[0].p50_ns for entry in result.entries}
+    harness = result.harness
+    assert ones[harness.fastest] == min(ones.values())
+    assert harness.share == harness.call_ns / min(ones.values())
+    assert harness.heavy == (harness.share > 0.02)
+
+
+class Steady(Meter):
+    """Ten microjoules a call of `work`'s, whatever it does."""
+
+    name, whole_board = "steady", False
+
+    def __init__(self, joules):
+        self.given = joules
+
+    def joules(self, work):
+        work()
+        return self.given
+
+
+@pytest.mark.parametrize(("joules", "reason"), [(6.0, None), (0.0, "did not move")])
+def test_energy_stands_beside_both_protocols(contenders, monkeypatch, joules, reason):
+    counts, real = [], energy.repeat
+
+    def repeat(call, seconds):
+        counts.append(real(call, 0))
+        return 4
+
+    monkeypatch.setattr(energy, "repeat", repeat)
+    (entry,) = bench(contenders[:1], images=5, seconds=0.01, meter=Steady(joules)).entries
+    found = [part.joules_per_image for part in entry.latencies]
+    if reason is None:
+        assert found == [pytest.approx(6 / 4), pytest.approx(6 / 4 / 5)]
+        assert entry.energy == EnergySource("steady", None)
+    else:
+        assert found == [None, None]
+        assert reason in entry.energy.reason
+    assert counts == [1, 1]
+
+
+def test_without_a_counter_there_is_a_reason(contenders):
+    (entry,) = bench(contenders[:1], seconds=0.01, meter="no counter here").entries
+    assert {part.joules_per_image for part in entry.latencies} == {None}
+    assert entry.energy == EnergySource(None, "no counter here")
+
+
+def test_every_named_bundle_over_the_budget_is_told_with_value_and_budget(contenders):
+    result = bench(contenders, seconds=0.01, max_p90_ms=1e-6)
+    assert not result.passed
+    for line, entry in zip(result.over_budget, result.entries, strict=True):
+        p90 = f"{entry.latencies[0].p90_ns / 1e6:.3f} ms"
+        assert line.startswith(f"{entry.label}: p90 of one image is {p90}, the budget 1e-06 ms")
+
+
+def test_a_budget_that_is_met_and_stand_ins_that_need_not_meet_it(contenders):
+    assert bench(contenders, seconds=0.01, max_p90_ms=1e4).over_budget == ()
+    stand_in = dataclasses.replace(contenders[0], stand_in=True)
+    result = bench([stand_in, contenders[1]], seconds=0.01, max_p90_ms=1e-6)
+    assert [line.split(":")[0] for line in result.over_budget] == ["sparse"]
+
+
+@pytest.mark.parametrize("budget", [0, -1.0, math.nan, math.inf])
+def test_a_budget_that_is_no_time_is_refused(contenders, budget):
+    with pytest.raises(InputError, match="latency budget"):
+        bench(contenders, seconds=0.01, max_p90_ms=budget)
+
+
+def test_a_result_of_an_older_version_is_still_read(timed):
+    value = json.loads(json.dumps(dataclasses.asdict(timed[0])))
+    for name in ("harness", "max_p90_ms", "over_budget"):
+        del value[name]
+    for entry in value["entries"]:
+        del entry["fixed_batch"], entry["energy"]
+        for part in entry["latencies"]:
+            del part["joules_per_image"]
+    read = decode(latency.Bench, value)
+    assert (read.harness, read.passed, read.entries[0].energy) == (None, True, None)

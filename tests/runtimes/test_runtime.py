@@ -173,3 +173,26 @@ def test_a_runtime_that_failed_to_open_is_not_open(Fake, manifest, images, linea
 def test_impossible_thread_counts_are_refused(Fake, manifest, linear, threads):
     with pytest.raises(InputError, match=f"threads must be 1 to 1024, not {threads}"):
         Fake(manifest, linear.logits, threads=threads)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_any_number_of_images_whatever_the_batch(Fake, make_manifest, linear, golden, count, batch):
+    fake = Fake(make_manifest(linear, golden, batch=batch), linear.logits)
+    with fake as model:
+        assert np.array_equal(model.infer_all(golden.clean[:count]), linear.logits(golden.clean[:count]))
+    sizes = [len(event) for event in fake.events if not isinstance(event, str)]
+    assert sizes == ([count] if batch is None else [3] * -(-count // 3))
+
+
+def test_one_image_of_a_fixed_batch_is_classified(Fake, make_manifest, linear, golden):
+    with Fake(make_manifest(linear, golden, batch=3), linear.logits) as model:
+        label, _ = model.classify(golden.clean[0])
+    assert label == ("north", "east", "south", "west")[golden.labels[0]]
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 1, 4, 4), np.float32), np.zeros((1, 4, 4), np.float32), [[0.5]], None])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_infer_all_refuses_what_infer_refuses(Fake, make_manifest, linear, golden, bad, batch):
+    with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model, pytest.raises(InputError):
+        model.infer_all(bad)

@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from robust_edge_runtimes.energy import EnergySource
 from robust_edge_runtimes.environment import machine
-from robust_edge_runtimes.latency import N_IMAGES, ONE_IMAGE, Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.harness import Harness
+from robust_edge_runtimes.latency import Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.runtime import RuntimeInfo
 from robust_edge_runtimes.tables import bench_table, percent, table, verdict_table
 from robust_edge_runtimes.verify import Budget, judge, replay
@@ -96,3 +99,42 @@ def test_bench_names_machine_and_baseline_and_warns_of_drift(result):
         "unstable! b, one image: slices of the same run differ by 80%; repeat on a quiet machine"
     ]
     assert "30!" in text
+
+
+def test_bench_says_what_the_harness_costs(result):
+    fine = bench_table(dataclasses.replace(result, harness=Harness(4_000, "b", 0.008, False)))
+    assert "4.0 us of every call are the harness', 0.8% of the median of 'b'\n" in fine + "\n"
+    heavy = bench_table(dataclasses.replace(result, harness=Harness(40_000, "b", 0.08, True)))
+    assert "8.0% of the median of 'b', too much to compare bundles that fast" in heavy
+
+
+def test_bench_shows_energy_where_there_is_any(result):
+    assert "mJ/image" not in bench_table(result)
+    dense, fast = result.entries
+    metered = dataclasses.replace(
+        dense,
+        latencies=tuple(dataclasses.replace(part, joules_per_image=0.0125) for part in dense.latencies),
+        energy=EnergySource("RAPL package-0", None),
+    )
+    blind = dataclasses.replace(fast, energy=EnergySource(None, "RAPL package-0 does not count Orin"))
+    text = bench_table(dataclasses.replace(result, entries=(metered, blind)))
+    rows = [line.split() for line in text.splitlines()]
+    assert [row[-1] for row in rows[0:6] if "-" not in row[0]] == ["mJ/image", "12.5", "12.5", "-", "-"]
+    assert "energy of all that RAPL package-0 covers, idle power included" in text
+    assert "energy not measured: RAPL package-0 does not count Orin" in text
+
+
+def test_bench_tells_a_fixed_batch(result):
+    dense, fast = result.entries
+    entries = (dataclasses.replace(dense, fixed_batch=1), dataclasses.replace(fast, fixed_batch=8))
+    text = bench_table(dataclasses.replace(result, entries=entries))
+    assert "b computes 8 images in every call, for one image as well" in text
+    assert "a computes" not in text
+
+
+def test_the_last_line_of_a_bench_with_a_budget_is_the_outcome(result):
+    met = dataclasses.replace(result, max_p90_ms=2.5)
+    assert bench_table(met).splitlines()[-1] == "PASS  p90 of one image within 2.5 ms"
+    over = dataclasses.replace(met, over_budget=("a: too slow", "b: too slow"))
+    assert bench_table(over).splitlines()[-2:] == ["FAILED a: too slow", "FAILED b: too slow"]
+    assert "PASS" not in bench_table(over)
