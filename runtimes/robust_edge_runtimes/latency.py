@@ -21,7 +21,7 @@ from robust_edge_runtimes.bundle import Bundle, open_bundle
 from robust_edge_runtimes.energy import EnergySource, Meter, find_meter, joules_per_call
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
-from robust_edge_runtimes.harness import Harness, call_cost, weighed
+from robust_edge_runtimes.harness import Harness, harness_of
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE, n_images_call, one_image_call, repeat, samples_of
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
@@ -209,13 +209,18 @@ def bench(
         base = {item.protocol: item.p50_ns for item in (ones[baseline], many[baseline])}
         entries.append(_entry(contender, infos[i], cold[i], max(errors[i], after[i]), metered[i], base))
     fastest = min(range(len(entries)), key=lambda i: ones[i].p50_ns)
-    cost = call_cost(contenders[fastest].bundle.manifest, pictures[fastest], seconds / 2)
     return Bench(
         machine=machine(),
         threads=threads,
         baseline=contenders[baseline].label,
         entries=tuple(entries),
-        harness=weighed(cost, contenders[fastest].label, ones[fastest].p50_ns),
+        harness=harness_of(
+            contenders[fastest].bundle.manifest,
+            pictures[fastest],
+            seconds / 2,
+            contenders[fastest].label,
+            ones[fastest].p50_ns,
+        ),
         max_p90_ms=max_p90_ms,
         over_budget=tuple(_over_budget(contenders, entries, max_p90_ms)),
     )

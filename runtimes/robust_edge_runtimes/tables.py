@@ -120,8 +120,10 @@ def _conditions(result: Bench) -> List[str]:
     if result.harness is not None:
         harness = result.harness
         lines.append(
-            f"{harness.call_ns / 1e3:.1f} us of every call are the harness', {percent(harness.share)} of the median "
-            f"of {harness.fastest!r}" + (", too much to compare bundles that fast" if harness.heavy else "")
+            f"{harness.call_ns / 1e3:.2f} us of every call are the harness', {percent(harness.share)} of the median of "
+            f"{harness.fastest!r}"
+            + (", too much to compare bundles that fast" if harness.heavy else "")
+            + f"; infer() takes {harness.check_ns / 1e3:.0f} us more to check an image"
         )
     lines += [
         f"{entry.label} computes {entry.fixed_batch} images in every call, for one image as well"

@@ -5,7 +5,7 @@ import pytest
 
 from robust_edge_runtimes import harness
 from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.harness import NullRuntime, call_cost, weighed
+from robust_edge_runtimes.harness import NullRuntime, harness_of
 
 
 def test_the_null_runtime_checks_like_any_other(opened, golden, tmp_path):
@@ -15,24 +15,28 @@ def test_the_null_runtime_checks_like_any_other(opened, golden, tmp_path):
             model.infer(golden.clean[:1] + 1)
 
 
-def test_the_cost_is_the_median_of_many_calls(opened, golden, monkeypatch):
-    counted = []
+def test_medians_of_the_loop_and_of_the_checks(opened, golden, monkeypatch):
+    loops = iter([[1, 2, 30, 4, 5], [10, 11, 12, 13, 100]])
+    asked = []
 
     def samples(call, seconds, least):
         call()
-        counted.append((seconds, least))
-        return [1, 2, 30, 4, 5]
+        asked.append((seconds, least))
+        return next(loops)
 
     monkeypatch.setattr(harness, "samples_of", samples)
-    assert call_cost(opened.manifest, golden.clean, 0.01) == 4
-    assert counted == [(0.01, harness.LEAST_CALLS)]
+    found = harness_of(opened.manifest, golden.clean, 0.01, "fast", 1000.0)
+    assert (found.call_ns, found.check_ns, found.fastest, found.share) == (4, 8, "fast", 0.004)
+    assert asked == [(0.01, harness.LEAST_CALLS)] * 2
 
 
-def test_it_costs_something_and_not_much(opened, golden):
-    assert 0 < call_cost(opened.manifest, golden.clean, 0.02) < 1e6
+@pytest.mark.parametrize("batch", [None, 3])
+def test_the_loop_costs_something_and_the_checks_more(make_manifest, linear, golden, batch):
+    found = harness_of(make_manifest(linear, golden, batch=batch), golden.clean, 0.02, "fast", 1e6)
+    assert 0 < found.call_ns < found.check_ns < 1e6
 
 
-@pytest.mark.parametrize(("cost", "heavy"), [(199, False), (200, False), (201, True)])
-def test_more_than_a_fiftieth_is_flagged(cost, heavy):
-    found = weighed(cost, "fast", 10_000)
-    assert (found.share, found.heavy, found.fastest) == (cost / 10_000, heavy, "fast")
+@pytest.mark.parametrize(("fastest", "heavy"), [(10_001, False), (10_000, False), (9_999, True)])
+def test_more_than_a_fiftieth_is_flagged(opened, golden, monkeypatch, fastest, heavy):
+    monkeypatch.setattr(harness, "samples_of", lambda call, seconds, least: [200])
+    assert harness_of(opened.manifest, golden.clean, 0.01, "fast", fastest).heavy is heavy

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes import energy, latency
+from robust_edge_runtimes.adapters.onnx import OnnxRuntime
 from robust_edge_runtimes.bundle import open_bundle
 from robust_edge_runtimes.decode import decode
 from robust_edge_runtimes.energy import EnergySource, Meter
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.latency import ROUNDS, Contender, bench, relative_error, summarise
 from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
-from robust_edge_runtimes.runtime import BaseRuntime
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
 
@@ -93,14 +93,14 @@ def contenders(dense_sealed, sealed):
 @pytest.fixture(scope="module")
 def timed(contenders):
     """One real bench, its baseline the second bundle, with what it called on the way."""
-    batches, progress, real = [], [], BaseRuntime.infer
+    batches, progress, real = [], [], OnnxRuntime.infer_impl
 
-    def infer(self, images):
+    def infer_impl(self, images):
         batches.append(images.copy())
         return real(self, images)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseRuntime, "infer", infer)
+        patch.setattr(OnnxRuntime, "infer_impl", infer_impl)
         result = bench(
             contenders,
             baseline=1,

@@ -196,3 +196,28 @@ def test_one_image_of_a_fixed_batch_is_classified(Fake, make_manifest, linear, g
 def test_infer_all_refuses_what_infer_refuses(Fake, make_manifest, linear, golden, bad, batch):
     with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model, pytest.raises(InputError):
         model.infer_all(bad)
+
+
+@pytest.mark.parametrize(("batch", "count"), [(None, 1), (None, 5), (3, 1), (3, 2), (3, 3)])
+def test_prepared_images_are_checked_once(Fake, make_manifest, linear, golden, batch, count, monkeypatch):
+    with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model:
+        call = model.prepared(golden.clean[:count])
+        monkeypatch.setattr(type(model), "_checked", None)
+        assert np.array_equal(call()[:count], linear.logits(golden.clean[:count]))
+        assert np.array_equal(call()[:count], linear.logits(golden.clean[:count]))
+        assert len(call()) == (batch or count)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("change", [lambda x: x[:0], lambda x: x[0], lambda x: x + 1, lambda x: x.tolist()])
+def test_prepared_refuses_what_infer_refuses(Fake, make_manifest, linear, golden, batch, change):
+    with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model, pytest.raises(InputError):
+        model.prepared(change(golden.clean[:3]))
+
+
+def test_prepared_needs_an_open_runtime_and_no_more_than_a_fixed_batch(Fake, make_manifest, linear, golden):
+    fake = Fake(make_manifest(linear, golden, batch=3), linear.logits)
+    with pytest.raises(InputError, match="not open"):
+        fake.prepared(golden.clean[:3])
+    with fake as model, pytest.raises(InputError, match="exactly 3"):
+        model.prepared(golden.clean[:4])

@@ -1,0 +1,99 @@
+"""Does `bench` say what a bare timing loop says? Their medians for one image on ONNX Runtime, in turns of one run.
+
+    python benchmarks/bench_harness.py [BUNDLE...] [-o benchmarks/bench_harness.json]
+
+The bare loop knows nothing of robust-edge: a session, an image, two clocks. Without bundles, networks of random weights
+are exported first. `harness_share` is what `bench` itself says of its cost, by a runtime that computes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import onnxruntime
+from zoo import random_bundle
+
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.latency import bench, contenders
+
+ARCHITECTURES = ("small_cnn", "mobilenet_v2", "resnet18")
+TURNS = 10
+
+
+def bare_loop(path, images, seconds):
+    """Nanoseconds of session.run on one image after the other."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name, samples = session.get_inputs()[0].name, []
+    feeds = [{name: images[i : i + 1]} for i in range(len(images))]
+    warm, end = time.perf_counter() + seconds / 5, time.perf_counter() + 1.2 * seconds
+    while time.perf_counter() < end:
+        feed = feeds[len(samples) % len(feeds)]
+        start = time.perf_counter_ns()
+        session.run(None, feed)
+        taken = time.perf_counter_ns() - start
+        if time.perf_counter() > warm:
+            samples.append(taken)
+    return samples
+
+
+def compare(path, seconds):
+    """One row: medians of both, and bench divided by bare."""
+    (contender,) = contenders([path])
+    bundle = open_bundle(path)
+    images = bundle.golden().clean
+    bare, ours, shares = [], [], []
+    for _ in range(TURNS):
+        bare += bare_loop(bundle.artifact_path, images, seconds)
+        result = bench([contender], images=len(images), seconds=seconds)
+        ours += result.entries[0].latencies[0].samples_ns
+        shares.append(result.harness.share)
+    medians = statistics.median(bare), statistics.median(ours)
+    return {
+        "bundle": path.name,
+        "bare_ms": round(medians[0] / 1e6, 4),
+        "bench_ms": round(medians[1] / 1e6, 4),
+        "bench_over_bare": round(medians[1] / medians[0], 4),
+        "harness_share": round(statistics.median(shares), 4),
+        "n": [len(bare), len(ours)],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="*", type=Path)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each loop in each of the ten turns")
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = given.bundles
+        if not paths:
+            paths = [Path(folder) / arch for arch in ARCHITECTURES]
+            for path in paths:
+                random_bundle(path.name, "x86-cpu", path)
+        rows = [compare(path, given.seconds) for path in paths]
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "command": "python benchmarks/bench_harness.py",
+        "commit": git.stdout.strip(),
+        "machine": dataclasses.asdict(machine()),
+        "onnxruntime": onnxruntime.__version__,
+        "threads": 1,
+        "seconds": given.seconds,
+        "rows": rows,
+    }
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
