@@ -1,0 +1,49 @@
+"""Every picture of a folder through a bundle, one line of CSV each; numpy and the bundle's backend, no torch.
+
+    python classify_folder.py bundle/ pictures/ > answers.csv
+
+Pictures that cannot be read are named on stderr, the others are classified all the same; the exit code is 1 then.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from robust_edge_runtimes import RobustEdgeError, load
+from robust_edge_runtimes.images import read_image
+
+SUFFIXES = {".npy", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"}
+
+
+def classify(bundle: Path, folder: Path, out) -> int:
+    """Write path, label and probability; returns how many pictures could not be read."""
+    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise SystemExit(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    failures = 0
+    rows = csv.writer(out)
+    rows.writerow(["image", "label", "probability"])
+    with load(bundle) as model:
+        shape = model.manifest.input.shape[1:]
+        for path in pictures:
+            try:
+                label, probability = model.classify(read_image(path, shape))
+            except RobustEdgeError as error:
+                print(error, file=sys.stderr)
+                failures += 1
+                continue
+            rows.writerow([path.relative_to(folder), label, f"{probability:.4f}"])
+    return failures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    try:
+        sys.exit(1 if classify(given.bundle, given.folder, sys.stdout) else 0)
+    except RobustEdgeError as error:  # one line that says what happened and the way out
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
