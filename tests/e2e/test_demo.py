@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +141,18 @@ def test_the_device_commands(demo: Path, tmp_path: Path) -> None:
     timed = json.loads(run("robust-edge-device", "bench", bundle, "--seconds", "0.1", "--json").stdout)
     assert [latency["images"] for latency in timed["entries"][0]["latencies"]] == [1, 100]
     assert "onnxruntime" in run("robust-edge-device", "doctor").stdout
+
+
+def test_the_gate_of_a_pipeline(demo: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples/ci/gate.sh"
+    command = [str(script), str(demo / "bundles/robust-sparse"), str(demo / "runs/robust-sparse")]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OUT": str(tmp_path / "gate"), "MAX_P90_MS": "1000"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads((tmp_path / "gate/verify.json").read_text())
+    assert "surrogate" in [mode["mode"] for mode in verdict["modes"]]
+    assert json.loads((tmp_path / "gate/bench.json").read_text())["max_p90_ms"] == 1000
 
 
 def test_a_second_demo_does_not_touch_the_first(demo: Path) -> None:
