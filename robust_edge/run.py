@@ -1,7 +1,7 @@
 """The run directory: everything that a compression leaves behind, whole or absent.
 
 config.yaml  metrics.jsonl  run.log  environment.json
-checkpoint.safetensors  checkpoint.json  resume.pt  plots/  evaluations/
+checkpoint.safetensors  checkpoint.json  resume.pt  plots/  evaluations/  tensorboard/
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from robust_edge.config import CompressConfig, from_yaml, read_text, to_yaml
 from robust_edge.environment import environment
+from robust_edge.metrics import EpochRow
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge_runtimes.decode import decode, parse_json, read_json
 from robust_edge_runtimes.errors import InputError
@@ -33,7 +35,7 @@ METRICS = "metrics.jsonl"
 RESUME = "resume.pt"
 ENVIRONMENT = "environment.json"
 LOG = "run.log"
-OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, ENVIRONMENT, LOG, "plots", "evaluations"}
+OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, ENVIRONMENT, LOG, "plots", "evaluations", "tensorboard"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class Checkpoint:
     Attributes:
         sparsity: counted in the written file.
         metrics: accuracies in [0, 1] on the test images, with the attack that closed the run.
+        epoch: after which the weights were taken, counted from 1; None in files of older versions.
+        diverged: what went wrong later, if the run did not end well; such weights may miss the kept count.
     """
 
     model: ModelSpec
@@ -53,6 +57,8 @@ class Checkpoint:
     metrics: dict[str, float]
     weights_sha256: str
     versions: dict[str, str]
+    epoch: int | None = None
+    diverged: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +90,19 @@ class Run:
         with (self.path / LOG).open("a") as file:
             file.write(text + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[EpochRow]:
         """One row per finished epoch."""
         path = self.path / METRICS
         try:
-            return [parse_json(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
-        except ValueError as cause:
-            raise InputError(f"{path} is damaged ({cause}); start again with --overwrite") from cause
+            lines = path.read_bytes().splitlines() if path.is_file() else []
+            return [decode(EpochRow, parse_json(line)) for line in lines]
+        except (ValueError, InputError) as cause:
+            raise InputError(f"{path} is damaged ({cause}); restore it, or start again with --overwrite") from cause
 
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+    def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Replace metrics.jsonl."""
-        write_atomic(self.path / METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        lines = (json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n" for row in rows)
+        write_atomic(self.path / METRICS, "".join(lines))
 
     def write_resume(self, state: dict[str, Any]) -> None:
         """Save everything that the next epoch needs."""

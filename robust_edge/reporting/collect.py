@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -17,7 +17,8 @@ from robust_edge.evaluation.curve import CurveResult
 from robust_edge.evaluation.evaluate import Evaluation, stored_evaluation, stored_evaluations
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge.run import METRICS, WEIGHTS, Checkpoint, Run
+from robust_edge.metrics import EpochRow
+from robust_edge.run import WEIGHTS, Checkpoint, Run
 from robust_edge_runtimes.decode import decode, read_json
 from robust_edge_runtimes.environment import Machine
 from robust_edge_runtimes.errors import InputError
@@ -36,16 +37,6 @@ class Missing:
 
     why: str
     commands: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochRow:
-    """What the page needs of one row of metrics.jsonl."""
-
-    epoch: int
-    phase: str
-    eps: float
-    adversarial_loss: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +256,7 @@ def _unique_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _run_data(run: Run, name: str, index: int) -> RunData:
-    data = RunData(name=name, index=index, run=run, epochs=_epochs(run), environment=_environment(run))
+    data = RunData(name=name, index=index, run=run, epochs=tuple(run.metrics()), environment=_environment(run))
     if not run.finished:
         return data
     checkpoint = run.checkpoint()
@@ -290,19 +281,6 @@ def _run_data(run: Run, name: str, index: int) -> RunData:
 
 def _stored(run: Run, attack: str) -> bool:
     return (run.path / "evaluations" / f"{attack}.json").is_file()
-
-
-def _epochs(run: Run) -> tuple[EpochRow, ...]:
-    try:
-        return tuple(_epoch_row(row) for row in run.metrics())
-    except (KeyError, TypeError, ValueError) as cause:
-        raise InputError(
-            f"{run.path / METRICS} is damaged ({type(cause).__name__}: {cause}); restore it, or leave the run out"
-        ) from cause
-
-
-def _epoch_row(row: dict[str, Any]) -> EpochRow:
-    return EpochRow(int(row["epoch"]), str(row["phase"]), float(row["eps"]), float(row["adversarial_loss"]))
 
 
 def _environment(run: Run) -> Environment | None:

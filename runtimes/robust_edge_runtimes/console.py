@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, str] = {
     "pyautoattack": "attack",
     "captum": "interpret",
     "tensorrt": "tensorrt",
+    "tensorboard": "tensorboard",
     **dict.fromkeys(
         (
             "PIL",

@@ -26,6 +26,12 @@ class ExportError(RobustEdgeError):
     exit_code = 1
 
 
+class TrainingDiverged(RobustEdgeError):
+    """A training that did not converge; the last good network, if there was one, is kept and marked."""
+
+    exit_code = 1
+
+
 class BackendUnavailable(RobustEdgeError):
     """A backend, a target or an extra is not available on this machine."""
 

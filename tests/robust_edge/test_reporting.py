@@ -365,12 +365,10 @@ def test_the_loss_figure_holds_every_epoch_and_marks_the_masked_phase(data):
     figure = figures.adversarial_loss(data.runs)
     for axes, run in zip(figure.axes, data.runs, strict=True):
         rows = run.run.metrics()
-        np.testing.assert_array_equal(
-            axes.lines[0].get_xydata(), [(row["epoch"], row["adversarial_loss"]) for row in rows]
-        )
+        np.testing.assert_array_equal(axes.lines[0].get_xydata(), [(row.epoch, row.adversarial_loss) for row in rows])
         notes = [text.get_text() for text in axes.texts]
         assert notes == (["ADMM", "masked"] if run.sparse else ["dense: nothing is pruned"])
-    first_masked = next(row["epoch"] for row in data.runs[0].run.metrics() if row["phase"] == "masked")
+    first_masked = next(row.epoch for row in data.runs[0].run.metrics() if row.phase == "masked")
     assert figure.axes[0].patches[0].get_x() == first_masked - 0.5
     assert not figure.axes[1].patches
 

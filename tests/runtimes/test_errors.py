@@ -8,12 +8,20 @@ from robust_edge_runtimes.errors import (
     ExportError,
     InputError,
     RobustEdgeError,
+    TrainingDiverged,
     unknown_name,
 )
 
 
 def test_each_class_has_the_documented_exit_code():
-    codes = {RobustEdgeError: 2, InputError: 2, ExportError: 1, BackendUnavailable: 3, BundleError: 4}
+    codes = {
+        RobustEdgeError: 2,
+        InputError: 2,
+        ExportError: 1,
+        TrainingDiverged: 1,
+        BackendUnavailable: 3,
+        BundleError: 4,
+    }
     assert {kind: kind.exit_code for kind in codes} == codes
     assert all(issubclass(kind, RobustEdgeError) for kind in codes)
 

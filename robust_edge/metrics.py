@@ -1,0 +1,55 @@
+"""One row of metrics.jsonl."""
+
+from __future__ import annotations
+
+import dataclasses
+
+ADMM, MASKED, DENSE = "admm", "masked", "dense"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """What one epoch was and did; losses and accuracies are means over its training images.
+
+    Attributes:
+        epoch: counted from 1.
+        phase: `admm`, `masked`, or `dense` where nothing is pruned.
+        eps: radius of the attack in pixel units.
+        steps: gradient steps of the attack.
+        keep: kept fraction that the projection aimed at.
+        loss: what was minimised, without the ADMM penalty.
+        clean_loss: cross-entropy on clean images.
+        adversarial_loss: the same on attacked images.
+        nonzero: prunable weights that are not zero at the end.
+        images: training images seen.
+        seconds: of training, without the judgement on held-out images.
+        held_out_clean: accuracy on the held-out images at the end of the epoch; None where it was not judged.
+        held_out_robust: the same under PGD at the run's full radius.
+        awp: whether weight perturbation is still in use.
+    """
+
+    epoch: int
+    phase: str
+    eps: float
+    steps: int
+    keep: float
+    lr: float
+    loss: float
+    clean_loss: float
+    adversarial_loss: float
+    clean_accuracy: float
+    robust_accuracy: float
+    nonzero: int
+    rho: float
+    primal_residual: float
+    dual_residual: float
+    seconds: float
+    images: int = 0
+    held_out_clean: float | None = None
+    held_out_robust: float | None = None
+    awp: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of the training alone."""
+        return self.images / self.seconds if self.seconds > 0 else 0.0
