@@ -15,14 +15,18 @@ from typing import Any
 
 import yaml
 
+from robust_edge.ranges import require as _require
+from robust_edge.recipe import AveragingConfig, AwpConfig, SelectionConfig
 from robust_edge_runtimes.decode import decode
 from robust_edge_runtimes.errors import InputError, unknown_name
 from robust_edge_runtimes.runtime import MAX_THREADS
 
-PRESETS = ("quick", "thesis")
+PRESETS = ("quick", "strong", "thesis")
 SCHEMES = ("irregular",)
 SCOPES = ("global", "layer")
-AUGMENTATIONS = ("flip", "rotate", "shift")
+AUGMENTATIONS = ("crop", "flip", "rotate", "shift")
+EPS_SCHEDULES = ("constant", "linear", "thirds")
+LOSSES = ("adversarial", "trades")
 BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)  # PyYAML lets the last two through, as for 2001-99-99
 
 EpsSchedule = str | tuple[float, ...]
@@ -40,7 +44,8 @@ class DataConfig:
         limit_train: use only this many training images, evenly over the classes.
         limit_test: the same for test images.
         resize: side in pixels that every image of a folder is brought to; None takes them as they are.
-        augment: any of flip, rotate (up to 15 degrees), shift (up to an eighth of the side).
+        augment: any of flip, rotate (up to 15 degrees), shift (up to an eighth of the side), crop (pad an eighth of
+            the side, 4 pixels at 32, and cut a window: the field's name for shift).
     """
 
     dataset: str = "digits"
@@ -66,7 +71,8 @@ class AttackConfig:
 
     Attributes:
         eps: largest radius, in pixel units on [0, 1]; 0 trains a benign network.
-        eps_schedule: `constant`, `thirds` (ε/3, 2ε/3, ε), or one value per epoch.
+        eps_schedule: `constant`, `thirds` (ε/3, 2ε/3, ε), `linear` (up to ε over the first half), or one value per
+            epoch.
         steps: most gradient steps, s.
         steps_schedule: `constant`, `grow` (1, 2, ... up to s, restarting when ε steps up), or one per epoch.
         step_size: None for 2.5·ε/s.
@@ -83,7 +89,7 @@ class AttackConfig:
         _require(self.steps >= 1, "attack.steps", self.steps, "at least 1")
         positive = self.step_size is None or self.step_size > 0
         _require(positive, "attack.step_size", self.step_size, "above 0, or null")
-        _require_schedule("attack.eps_schedule", self.eps_schedule, ("constant", "thirds"), lambda v: 0 <= v <= 1)
+        _require_schedule("attack.eps_schedule", self.eps_schedule, EPS_SCHEDULES, lambda v: 0 <= v <= 1)
         _require_schedule("attack.steps_schedule", self.steps_schedule, ("constant", "grow"), lambda v: v >= 1)
 
 
@@ -154,6 +160,10 @@ class TrainingConfig:
         lr_step: epochs between two decays of `step`.
         lr_decay: factor of one decay of `step`.
         adversarial_weight: weight of the loss on attacked images; the rest goes to the clean loss.
+        loss: `adversarial` (cross-entropy on attacked and clean images, so weighted) or `trades` (Zhang 2019:
+            cross-entropy on clean images and β times the divergence between clean and attacked predictions).
+        beta: β of `trades`.
+        label_smoothing: share of the target that is spread over all classes.
     """
 
     epochs: int = 30
@@ -165,6 +175,9 @@ class TrainingConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     adversarial_weight: float = 0.9
+    loss: str = "adversarial"
+    beta: float = 6.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lr_step"):
@@ -177,6 +190,11 @@ class TrainingConfig:
         _require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or above")
         if self.lr_schedule not in ("cosine", "step"):
             raise unknown_name("training.lr_schedule", self.lr_schedule, ("cosine", "step"))
+        if self.loss not in LOSSES:
+            raise unknown_name("training.loss", self.loss, LOSSES)
+        _require(self.beta > 0, "training.beta", self.beta, "above 0")
+        smooth = 0 <= self.label_smoothing < 1
+        _require(smooth, "training.label_smoothing", self.label_smoothing, "0 or above, below 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +206,7 @@ class CompressConfig:
         init: a `.safetensors` state dict to start from; None starts from random weights.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         threads: CPU threads; None leaves torch's choice.
+        tensorboard: write every epoch's row for TensorBoard, too, into RUN/tensorboard.
     """
 
     arch: str = "small_cnn"
@@ -195,11 +214,15 @@ class CompressConfig:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
+    tensorboard: bool = False
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
     pruning: PruningConfig = dataclasses.field(default_factory=PruningConfig)
     admm: AdmmConfig = dataclasses.field(default_factory=AdmmConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    averaging: AveragingConfig = dataclasses.field(default_factory=AveragingConfig)
+    awp: AwpConfig = dataclasses.field(default_factory=AwpConfig)
+    selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
@@ -328,11 +351,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise InputError(f"{name} must be {allowed}; it is {value}")
 
 
 def _require_schedule(name: str, value: Any, names: tuple[str, ...], valid: Any) -> None:

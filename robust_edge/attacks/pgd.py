@@ -76,7 +76,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, reduction="sum")
 
 
-def craft(model: nn.Module, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator) -> Tensor:
+def craft(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: Pgd,
+    generator: torch.Generator,
+    loss: Loss = cross_entropy,
+) -> Tensor:
     """Attack images for training: the last iterate.
 
     Args:
@@ -85,11 +92,12 @@ def craft(model: nn.Module, images: Tensor, labels: Tensor, attack: Pgd, generat
         labels: (N,) int64.
         attack: the settings; ℓ∞.
         generator: of the CPU; the random start.
+        loss: what the adversary raises.
 
     Returns:
         (N, C, H, W) in [0, 1], within ε of `images`, detached.
     """
-    return last_iterate(model, images, labels, attack, _start(images, attack, generator))
+    return last_iterate(model, images, labels, attack, _start(images, attack, generator), loss)
 
 
 def last_iterate(

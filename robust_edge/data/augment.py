@@ -18,14 +18,14 @@ def augment(images: Tensor, names: Sequence[str], generator: torch.Generator) ->
     Args:
         images: (N, C, H, W) float in [0, 1].
         names: any of `flip` (left-right, half the images), `rotate` (up to 15 degrees, bilinear), `shift` (up to an
-            eighth of the side, zeros move in).
+            eighth of the side, zeros move in), `crop` (the same, by the name of pad-and-cut).
         generator: of the CPU; the source of all randomness.
 
     Returns:
         New images of the same shape, still in [0, 1].
     """
     for name in names:
-        images = {"flip": _flip, "rotate": _rotate, "shift": _shift}[name](images, generator)
+        images = {"flip": _flip, "rotate": _rotate, "shift": _shift, "crop": _shift}[name](images, generator)
     return images
 
 

@@ -6,30 +6,39 @@ cleared, then training under the fixed mask), so that the result lies in S exact
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
-from robust_edge.data import Dataset, load_dataset
+from robust_edge.data import Dataset, Split, load_dataset
+from robust_edge.data.augment import augment
+from robust_edge.data.holdout import hold_out
 from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import evaluate_pgd
-from robust_edge.models import ModelSpec, build_model
+from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
+from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import projection_of
 from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
+from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.device import pick_device
+from robust_edge.training.divergence import divergence
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
 from robust_edge.training.initial import load_initial
+from robust_edge.training.losses import attack_batch
 from robust_edge.training.schedules import Schedules, schedules
-from robust_edge_runtimes.errors import InputError
+from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
+from robust_edge.training.tensorboard import Board, check_installed
+from robust_edge_runtimes.errors import InputError, TrainingDiverged
 
 Progress = Callable[[int, int, str], None]
 CLOSING_STEPS = 20
@@ -51,11 +60,12 @@ def compress(
         What was written to checkpoint.json.
 
     Raises:
-        InputError: data, model, device or constraint cannot be used, `path` is taken, or the loss diverged.
+        InputError: data, model, device or constraint cannot be used, or `path` is taken.
+        TrainingDiverged: the run keeps the last good network, marked.
     """
     dataset, learner, plan = _prepare(config)
     run = create_run(path, config, overwrite=overwrite)
-    return _train(run, dataset, learner, plan, 0, progress)
+    return _train(run, dataset, learner, plan, _Done(0, None), progress)
 
 
 def resume(path: Path, *, progress: Progress | None = None) -> Checkpoint:
@@ -66,22 +76,34 @@ def resume(path: Path, *, progress: Progress | None = None) -> Checkpoint:
     """
     run = open_run(path)
     if run.finished:
-        return run.checkpoint()
+        checkpoint = run.checkpoint()
+        if checkpoint.diverged is not None:
+            _give_up(run, checkpoint.diverged, checkpoint.epoch)
+        return checkpoint
     run.tidy()
     dataset, learner, plan = _prepare(run.config)
-    first = _restore(run, dataset, learner)
-    run.write_metrics(run.metrics()[:first])  # the epoch that was cut short may have left its row
-    run.log(f"resumed at epoch {first + 1}")
-    return _train(run, dataset, learner, plan, first, progress)
+    done = _restore(run, dataset, learner)
+    run.write_metrics(run.metrics()[: done.epochs])  # the epoch that was cut short may have left its row
+    run.log(f"resumed at epoch {done.epochs + 1}")
+    return _train(run, dataset, learner, plan, done, progress)
 
 
-def _restore(run: Run, dataset: Dataset, learner: Learner) -> int:
-    """Take over what the last finished epoch saved; returns how many epochs are done."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Done:
+    """Where a run stands: finished epochs, and the best network so far if any was judged."""
+
+    epochs: int
+    kept: Kept | None
+
+
+def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
+    """Take over what the last finished epoch saved."""
     state = run.read_resume()
     if state is None:
-        return 0
+        return _Done(0, None)
     try:
-        first, fingerprint = int(state["epoch"]), state["dataset_fingerprint"]
+        done = _Done(int(state["epoch"]), None if state["kept"] is None else Kept(**state["kept"]))
+        fingerprint = state["dataset_fingerprint"]
         learner.load_state(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
         reason = " ".join(str(cause).split())[:200]
@@ -93,7 +115,7 @@ def _restore(run: Run, dataset: Dataset, learner: Learner) -> int:
             f"the {dataset.name} images found now are not those that {run.path} began with; bring them back, or start "
             "again with --overwrite"
         )
-    return first
+    return done
 
 
 def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
@@ -112,6 +134,10 @@ def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
         load_initial(model, Path(config.init))
     weights = prunable_parameters(model)
     projection_of(config.pruning)(weights, min(plan.keep))
+    if config.selection.held_out:
+        hold_out(dataset.train, config.selection.held_out)
+    if config.tensorboard:
+        check_installed()
     learner = Learner(model.to(device), config, plan)
     return (
         Dataset(dataset.name, dataset.classes, dataset.train.to(device), dataset.test.to(device)),
@@ -121,36 +147,95 @@ def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
 
 
 def _train(
-    run: Run, dataset: Dataset, learner: Learner, plan: Schedules, first: int, progress: Progress | None
+    run: Run, dataset: Dataset, learner: Learner, plan: Schedules, done: _Done, progress: Progress | None
 ) -> Checkpoint:
     config, rows = run.config, run.metrics()
-    epochs, fingerprint = config.training.epochs, dataset_fingerprint(dataset)
-    for epoch in range(first, epochs):
-        start = time.monotonic()
-        report = _batch_progress(progress, epoch, epochs)
-        result = train_epoch(learner, dataset.train, plan, epoch, report)
-        if not math.isfinite(result.loss):
-            raise InputError(
-                f"training diverged: the loss of epoch {epoch + 1} is {result.loss}; lower training.lr (it is "
-                f"{config.training.lr}) and start again with --overwrite"
-            )
-        rows.append(_row(epoch, plan, result, time.monotonic() - start))
-        run.write_metrics(rows)
-        run.log(_line(rows[-1], epochs))
-        run.write_resume({"epoch": epoch + 1, "dataset_fingerprint": fingerprint, **learner.state()})
-    return _finish(run, dataset, learner)
+    epochs, fingerprint, classes = config.training.epochs, dataset_fingerprint(dataset), len(dataset.classes)
+    train, held_out = hold_out(dataset.train, config.selection.held_out)
+    kept = done.kept
+    with Board(run.path, done.epochs) if config.tensorboard else contextlib.nullcontext() as board:
+        for epoch in range(done.epochs, epochs):
+            start = time.monotonic()
+            report = _batch_progress(progress, epoch, epochs, len(train))
+            result = train_epoch(learner, train, plan, epoch, report)
+            seconds = time.monotonic() - start
+            found = None
+            if due(config, epoch):
+                final = epoch >= plan.masked_from or not config.sparse
+                found = judge(learner.candidate(), held_out, config, epoch=epoch + 1, final=final)
+            row = _row(epoch, plan, result, found, learner, len(train), seconds)
+            problem = divergence([*rows, row], config, classes)
+            if problem is not None:
+                _stop(run, dataset, learner, kept, problem)
+            if found is not None:
+                kept = better(kept, found, guessing_limit(classes, len(held_out)))
+            rows.append(row)
+            run.write_metrics(rows)
+            run.log(_line(row, epochs))
+            if board is not None:
+                board.write(row)
+            saved = None if kept is None else {**vars(kept)}
+            run.write_resume({"epoch": epoch + 1, "dataset_fingerprint": fingerprint, "kept": saved, **learner.state()})
+    if kept is not None and kept.final:
+        chosen, epoch = kept.network(learner.model), kept.epoch
+    else:
+        chosen, epoch = learner.candidate(), epochs
+    _reestimate(chosen, train, config)
+    return _finish(run, dataset, chosen, epoch)
 
 
-def _finish(run: Run, dataset: Dataset, learner: Learner) -> Checkpoint:
-    config, model = run.config, learner.model
+def _stop(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
+    """Write the last good network, marked, and say what happened."""
+    run.log(f"diverged: {problem}")
+    if kept is not None:
+        _finish(run, dataset, kept.network(learner.model), kept.epoch, diverged=problem)
+        _give_up(run, problem, kept.epoch)
+    state = run.read_resume()
+    if state is None:
+        _give_up(run, problem, None)
+    learner.load_state(state)
+    _finish(run, dataset, learner.candidate(), int(state["epoch"]), diverged=problem)
+    _give_up(run, problem, int(state["epoch"]))
+
+
+def _give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
+    keeps = (
+        "nothing was worth keeping" if epoch is None else f"{run.path} keeps the network after epoch {epoch}, marked"
+    )
+    raise TrainingDiverged(
+        f"training diverged: {problem}; {keeps}; lower training.lr (it is {run.config.training.lr}) and start again "
+        "with --overwrite"
+    )
+
+
+def _reestimate(network: Normalized, train: Split, config: CompressConfig) -> None:
+    """Batch-norm statistics of the final network over images as it was trained on, attacked and clean."""
+    count = min(config.averaging.reestimate, len(train))
+    if count < 2:
+        return
+    generator = torch.Generator().manual_seed(config.seed)
+    attack = Pgd(eps=config.attack.eps, steps=config.attack.steps, step_size=config.attack.step_size)
+    source = copy.deepcopy(network)
+
+    def batches() -> Iterator[Tensor]:
+        for index in torch.randperm(len(train), generator=generator)[:count].split(config.training.batch_size):
+            images = augment(train.floats(index), config.data.augment, generator)
+            attacked = attack_batch(source, images, train.labels[index], attack, generator, config.training)
+            yield images if attacked is None else torch.cat([attacked, images])
+
+    reestimate(network, batches())
+
+
+def _finish(run: Run, dataset: Dataset, model: Normalized, epoch: int, *, diverged: str | None = None) -> Checkpoint:
+    config = run.config
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
     judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT), attack, seed=config.seed)
-    last = run.metrics()[-1]
+    last = run.metrics()[epoch - 1]
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
         sparsity = sparsity_of(written)
-        if config.sparse and sparsity.nonzero > budget_of(written, config.pruning.keep):
+        if config.sparse and diverged is None and sparsity.nonzero > budget_of(written, config.pruning.keep):
             raise AssertionError(f"{sparsity.nonzero} non-zeros were written, more than keep allows")
         return Checkpoint(
             model=_spec(dataset, config, model.mean, model.std),
@@ -164,14 +249,17 @@ def _finish(run: Run, dataset: Dataset, learner: Learner) -> Checkpoint:
                 "images": float(judged.clean.images),
                 "attack_eps": attack.eps,
                 "attack_steps": float(attack.steps),
-                "train_loss": last["loss"],
+                "train_loss": last.loss,
             },
             weights_sha256=sha256,
             versions=versions(),
+            epoch=epoch,
+            diverged=diverged,
         )
 
     checkpoint = run.write_checkpoint(model, describe)
-    run.log(f"finished: clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}")
+    ended = "finished" if diverged is None else "kept"
+    run.log(f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}")
     return checkpoint
 
 
@@ -186,27 +274,43 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     return Dataset(dataset.name, dataset.classes, dataset.train.to(cpu), dataset.test.to(cpu)).fingerprint()
 
 
-def _row(epoch: int, plan: Schedules, result: EpochResult, seconds: float) -> dict[str, Any]:
-    return {
-        "epoch": epoch + 1,
-        "phase": "dense" if plan.masked_from == len(plan.eps) else "masked" if epoch >= plan.masked_from else "admm",
-        "eps": plan.eps[epoch],
-        "steps": plan.steps[epoch],
-        "keep": plan.keep[epoch],
-        "lr": plan.lr[epoch],
+def _row(
+    epoch: int, plan: Schedules, result: EpochResult, found: Kept | None, learner: Learner, images: int, seconds: float
+) -> EpochRow:
+    return EpochRow(
+        epoch=epoch + 1,
+        phase=DENSE if plan.masked_from == len(plan.eps) else MASKED if epoch >= plan.masked_from else ADMM,
+        eps=plan.eps[epoch],
+        steps=plan.steps[epoch],
+        keep=plan.keep[epoch],
+        lr=plan.lr[epoch],
         **dataclasses.asdict(result),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _line(row: dict[str, Any], epochs: int) -> str:
-    return (
-        f"epoch {row['epoch']}/{epochs} {row['phase']} loss {row['loss']:.4f} adversarial {row['adversarial_loss']:.4f}"
-        f" accuracy {row['clean_accuracy']:.4f}/{row['robust_accuracy']:.4f} nonzero {row['nonzero']} {row['seconds']}s"
+        seconds=round(seconds, 3),
+        images=images,
+        held_out_clean=None if found is None else found.clean,
+        held_out_robust=None if found is None else found.robust,
+        awp=learner.awp,
     )
 
 
-def _batch_progress(progress: Progress | None, epoch: int, epochs: int) -> Callable[[int, int, str], None] | None:
+def _line(row: EpochRow, epochs: int) -> str:
+    judged = "" if row.held_out_robust is None else f" held out {row.held_out_clean:.4f}/{row.held_out_robust:.4f}"
+    return (
+        f"epoch {row.epoch}/{epochs} {row.phase} loss {row.loss:.4f} adversarial {row.adversarial_loss:.4f}"
+        f" accuracy {row.clean_accuracy:.4f}/{row.robust_accuracy:.4f}{judged} nonzero {row.nonzero} {row.seconds}s"
+        f" {row.images_per_second:.0f} images/s"
+    )
+
+
+def _batch_progress(
+    progress: Progress | None, epoch: int, epochs: int, images: int
+) -> Callable[[int, int, str], None] | None:
     if progress is None:
         return None
-    return lambda done, total, detail: progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail}")
+    start = time.monotonic()
+
+    def report(done: int, total: int, detail: str) -> None:
+        speed = images * done / total / max(time.monotonic() - start, 1e-9)
+        progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail} {speed:.0f} images/s")
+
+    return report

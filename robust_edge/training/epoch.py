@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from robust_edge.attacks.pgd import Pgd, craft
+from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
 from robust_edge.data import Split
 from robust_edge.data.augment import augment
@@ -19,6 +18,8 @@ from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import projection_of, support_of
+from robust_edge.training import averaging, awp
+from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.schedules import Schedules
 
 BATCHNORM_MOMENTUM = 0.1
@@ -31,6 +32,8 @@ class EpochResult:
 
     Attributes:
         loss: what was minimised, without the ADMM penalty.
+        clean_loss: cross-entropy on the augmented clean images.
+        adversarial_loss: the same on the attacked ones.
         clean_accuracy: on the augmented clean images, in training mode.
         robust_accuracy: the same on the attacked ones.
         primal_residual: ‖θ − θ'‖ / ‖θ‖; 0 in the masked phase.
@@ -49,7 +52,12 @@ class EpochResult:
 
 
 class Learner:
-    """The network and everything that changes with it: optimiser, ADMM state, masks."""
+    """The network and everything that changes with it: optimiser, ADMM state, masks, running mean.
+
+    Attributes:
+        average: the running mean of the weights; None where none is kept.
+        awp: whether weights are still perturbed; False once that has diverged.
+    """
 
     def __init__(self, model: Normalized, config: CompressConfig, plan: Schedules) -> None:
         self.model = model
@@ -64,6 +72,12 @@ class Learner:
         self.admm: admm.AdmmState | None = None
         if config.sparse:
             self.admm = admm.init(self.weights, self.project, plan.keep[0], config.admm.rho)
+        self.average = averaging.init(model) if config.averaging.decay > 0 else None
+        self.awp = config.awp.gamma > 0
+
+    def candidate(self) -> Normalized:
+        """The network to judge and to write: the mean of the weights if one is kept, else the weights themselves."""
+        return self.model if self.average is None else averaging.averaged(self.average, self.model)
 
     def state(self) -> dict[str, Any]:
         """Plain containers and tensors, for `torch.load(weights_only=True)`."""
@@ -72,6 +86,8 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "masks": self.masks,
             "admm": None if self.admm is None else dataclasses.asdict(self.admm),
+            "average": None if self.average is None else dataclasses.asdict(self.average),
+            "awp": self.awp,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -92,12 +108,17 @@ class Learner:
                 "dual": moved(state["admm"]["dual"]),
             }
             self.admm = admm.AdmmState(**saved)
+        if self.average is not None:
+            self.average = averaging.AverageState(moved(state["average"]["tensors"]), state["average"]["updates"])
+        self.awp = state["awp"]
 
     def prune(self, keep: float) -> None:
-        """The hard projection: weights onto S, momentum and ADMM state dropped, mask fixed."""
+        """The hard projection: weights onto S, momentum and ADMM state dropped, mask fixed, the mean begun anew."""
         self.masks = hard_prune(self.weights, support_of(self.config.pruning)(self.weights, keep))
         self.admm = None
         self.optimizer.state.clear()
+        if self.average is not None:
+            self.average = averaging.init(self.model)
 
     def update(self, keep: float, count: int) -> None:
         """One optimiser step with what the sparsity constraint adds to it."""
@@ -106,6 +127,8 @@ class Learner:
         self.optimizer.step()
         if self.masks is not None:
             apply_mask(self.weights, self.masks)
+        if self.average is not None:
+            self.average = averaging.step(self.average, self.model, self.config.averaging.decay)
         settings = self.config.admm
         if self.admm is not None and count % settings.interval == 0:
             self.admm = admm.step(
@@ -148,7 +171,7 @@ def train_epoch(
     for count, batch in enumerate(batches, 1):
         images = augment(split.floats(batch), config.data.augment, generator)  # line 2
         _adapt_batchnorm(learner.model, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, split.labels[batch], attack, generator)
+        sums += _train_batch(learner, images, split.labels[batch], attack, generator, epoch)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
         seen += len(batch)
         if progress is not None:
@@ -175,24 +198,26 @@ def _adapt_batchnorm(model: nn.Module, seen: int) -> None:
             module.momentum = max(BATCHNORM_MOMENTUM, 1 / seen)
 
 
-def _train_batch(learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator) -> Tensor:
+def _train_batch(
+    learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator, epoch: int
+) -> Tensor:
     """Gradient of one batch; returns sums of loss, clean and adversarial loss, clean and adversarial hits."""
-    model, weight = learner.model, learner.config.training.adversarial_weight
+    model, config = learner.model, learner.config
+    attacked = attack_batch(model, images, labels, attack, generator, config.training)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)
-    if attack.eps > 0:
-        attacked = craft(model, images, labels, attack, generator)  # lines 3-5
-        adversarial, clean = model(torch.cat([attacked, images])).chunk(2)
-        adversarial_loss = functional.cross_entropy(adversarial, labels)
-        clean_loss = functional.cross_entropy(clean, labels)
-        loss = weight * adversarial_loss + (1 - weight) * clean_loss
+
+    def loss_of() -> BatchLoss:
+        return batch_loss(model, images, attacked, labels, config.training)
+
+    if learner.awp and epoch >= config.awp.warmup:
+        settings = config.awp
+        loss, learner.awp = awp.backward(
+            model, learner.weights, loss_of, gamma=settings.gamma, abort=settings.abort, masks=learner.masks
+        )
     else:
-        adversarial = clean = model(images)
-        loss = adversarial_loss = clean_loss = functional.cross_entropy(clean, labels)
-    loss.backward()
-    with torch.no_grad():
-        hits = [(logits.argmax(1) == labels).float().mean() for logits in (clean, adversarial)]
-        row = torch.stack([loss.detach(), clean_loss.detach(), adversarial_loss.detach(), *hits])
-    return row.double().cpu() * len(labels)
+        loss = loss_of()
+        loss.total.backward()
+    return loss.figures.double().cpu() * len(labels)
 
 
 def _result(learner: Learner, means: Tensor) -> EpochResult:

@@ -64,6 +64,9 @@ def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
         return (eps,) * epochs
     if schedule == "thirds":
         return tuple(eps * (math.ceil(3 * (epoch + 1) / epochs) / 3) for epoch in range(epochs))  # ends at ε for any T
+    if schedule == "linear":
+        rise = max(1, epochs // 2)
+        return tuple(eps * min(1.0, (epoch + 1) / rise) for epoch in range(epochs))
     return _given("attack.eps_schedule", schedule, epochs)
 
 

@@ -21,6 +21,7 @@ from robust_edge.config import (
     resolve,
     to_yaml,
 )
+from robust_edge.recipe import AveragingConfig, AwpConfig, SelectionConfig
 from robust_edge_runtimes.errors import InputError
 
 
@@ -117,7 +118,7 @@ RANGES = [
     (AttackConfig, "eps", [-1.0, 1.01, 8.0, NAN, INF], [0.0, 8 / 255, 1.0]),
     (AttackConfig, "steps", [0, -1], [1, 100]),
     (AttackConfig, "step_size", [0.0, -0.1, NAN], [None, 0.01]),
-    (AttackConfig, "eps_schedule", [(), (2.0,), (NAN,), (-0.1,), "third"], ["thirds", (0.0, 1.0)]),
+    (AttackConfig, "eps_schedule", [(), (2.0,), (NAN,), (-0.1,), "third"], ["thirds", "linear", (0.0, 1.0)]),
     (AttackConfig, "steps_schedule", [(), (0,), "growing"], ["grow", (1, 2)]),
     (PruningConfig, "keep_schedule", [(0.0,), (1.5,), (NAN,), "half"], ["halve", (1.0, 0.1)]),
     (PruningConfig, "scope", ["Global", ""], ["global", "layer"]),
@@ -135,10 +136,21 @@ RANGES = [
     (TrainingConfig, "momentum", [-0.1, 1.1, NAN], [0.0, 0.9]),
     (TrainingConfig, "weight_decay", [-0.1, NAN], [0.0]),
     (TrainingConfig, "adversarial_weight", [-0.1, 1.1, NAN], [0.0, 1.0]),
+    (TrainingConfig, "loss", ["trade"], ["adversarial", "trades"]),
+    (TrainingConfig, "beta", [0.0, -1.0, NAN], [6.0]),
+    (TrainingConfig, "label_smoothing", [-0.1, 1.0, NAN], [0.0, 0.2]),
+    (AveragingConfig, "decay", [-0.1, 1.0, NAN], [0.0, 0.999]),
+    (AveragingConfig, "reestimate", [-1, 1], [0, 2]),
+    (AwpConfig, "gamma", [-0.1, 1.0, NAN], [0.0, 0.005]),
+    (AwpConfig, "warmup", [-1], [0]),
+    (AwpConfig, "abort", [1.0, NAN], [2.0]),
+    (SelectionConfig, "held_out", [-1], [0, 1]),
+    (SelectionConfig, "steps", [0], [1]),
+    (SelectionConfig, "every", [0], [1]),
     (DataConfig, "limit_train", [0, -3], [None, 1]),
     (DataConfig, "limit_test", [0], [None, 1]),
     (DataConfig, "resize", [0], [None, 32]),
-    (DataConfig, "augment", [("mirror",)], [(), ("flip", "rotate", "shift")]),
+    (DataConfig, "augment", [("mirror",)], [(), ("flip", "rotate", "shift", "crop")]),
     (CompressConfig, "seed", [-1, 2**63], [0, 2**63 - 1]),
     (CompressConfig, "threads", [0], [None, 1]),
 ]
@@ -156,6 +168,7 @@ def test_ranges(cls, field, bad, good):
 
 def test_every_setting_that_is_no_plain_text_has_a_range():
     free = {"data.dataset", "data.dir", "data.download", "arch", "init", "device", "training.lr_step"}
+    free |= {"tensorboard"}
     checked = {field for _, field, _, _ in RANGES}
     for line in yaml.safe_load(to_yaml(resolve())).items():
         group, value = line

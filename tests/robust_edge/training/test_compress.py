@@ -1,5 +1,6 @@
 """A whole run: repeatable to the byte, resumable after a kill at any moment, exact in what it keeps."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -18,7 +19,7 @@ from robust_edge.data import load_dataset
 from robust_edge.run import OWN, open_run
 from robust_edge.training import compress as module
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.errors import InputError, TrainingDiverged
 
 RESULTS = ("checkpoint.safetensors", "checkpoint.json")
 
@@ -32,7 +33,7 @@ def results(path):
 
 
 def epochs_of(path):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in open_run(path).metrics()]
+    return [dataclasses.replace(row, seconds=0.0) for row in open_run(path).metrics()]
 
 
 def interrupt_after(batches) -> Callable[..., None]:
@@ -83,8 +84,8 @@ def test_the_directory_holds_what_a_run_holds(sparse_run):
     names = {path.name for path in sparse_run.path.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "run.log", "environment.json", *RESULTS} <= names <= OWN
     assert "resume.pt" not in names
-    assert [row["epoch"] for row in sparse_run.metrics()] == [1, 2, 3]
-    assert [row["phase"] for row in sparse_run.metrics()] == ["admm", "masked", "masked"]
+    assert [row.epoch for row in sparse_run.metrics()] == [1, 2, 3]
+    assert [row.phase for row in sparse_run.metrics()] == ["admm", "masked", "masked"]
 
 
 @pytest.mark.parametrize("batches", [1, 4, 5, 9, 12])
@@ -254,7 +255,7 @@ def test_mistakes_show_before_anything_is_written(tiny, tmp_path, flags):
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 def test_a_loss_that_is_no_number_any_more_is_reported(tiny, tmp_path, eps):
-    with pytest.raises(InputError, match=r"training diverged: the loss of epoch \d is (nan|inf).*training\.lr"):
+    with pytest.raises(TrainingDiverged, match=r"training diverged: the loss of epoch \d is (nan|inf).*training\.lr"):
         compress(tiny({"training.lr": 1e20, "attack.eps": eps}), tmp_path / "run")
     assert not open_run(tmp_path / "run").finished
 

@@ -1,0 +1,35 @@
+"""Setting training images aside, so that no test image ever decides anything."""
+
+from __future__ import annotations
+
+import torch
+
+from robust_edge.data.dataset import Split, evenly
+from robust_edge_runtimes.errors import InputError
+
+SEED = 20_201_124
+"""Fixed: runs with other seeds hold out the same images, so that their figures compare."""
+
+
+def hold_out(split: Split, count: int) -> tuple[Split, Split]:
+    """Split into what is trained on, in its old order, and `count` random images, as many of every class as possible.
+
+    Raises:
+        InputError: fewer than two images would be left to train on.
+    """
+    if count == 0:
+        return split, split.first(0)
+    if count > len(split) - 2:
+        raise InputError(
+            f"selection.held_out is {count}, of {len(split)} training images; leave most of them to train on"
+        )
+    shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))
+    chosen = shuffled[evenly(split.labels.cpu()[shuffled], count)]
+    trains = torch.ones(len(split), dtype=torch.bool)
+    trains[chosen] = False
+    return _part(split, trains.nonzero().squeeze(1)), _part(split, chosen)
+
+
+def _part(split: Split, index: torch.Tensor) -> Split:
+    index = index.to(split.images.device)
+    return Split(split.images[index], split.labels[index], split.levels)

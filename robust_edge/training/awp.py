@@ -1,0 +1,87 @@
+"""Adversarial weight perturbation: the gradient is taken at the worst weights near the present ones.
+
+Source: Wu 2020, Eq. (8)-(11), one ascent step per layer, v = γ‖w‖ g/‖g‖, on the prunable weights. Deviations: the
+ascent gradient is of the whole loss and not taken on a copy of the network; running statistics are those of the
+unperturbed weights; under a mask pruned weights are not perturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robust_edge.training.batchnorm import frozen_statistics
+from robust_edge.training.losses import BatchLoss
+
+
+def perturbation(
+    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], gamma: float, masks: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """The step of relative length γ along each layer's gradient; zero where the mask or the whole gradient is."""
+    steps = {}
+    for name, weight in weights.items():
+        gradient = gradients[name] if masks is None else gradients[name] * masks[name]
+        length = gradient.norm()
+        scale = torch.where(length > 0, gamma * weight.detach().norm() / length, torch.zeros_like(length))
+        steps[name] = gradient * scale
+    return steps
+
+
+@contextlib.contextmanager
+def perturbed(weights: Mapping[str, nn.Parameter], steps: Mapping[str, Tensor]) -> Iterator[None]:
+    """The weights moved, and afterwards the very same bits as before."""
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.add_(steps[name])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name])
+
+
+def backward(
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    loss_of: Callable[[], BatchLoss],
+    *,
+    gamma: float,
+    abort: float,
+    masks: Mapping[str, Tensor] | None,
+) -> tuple[BatchLoss, bool]:
+    """Leave in every `.grad` the gradient at the perturbed weights; the weights stay.
+
+    Args:
+        model: in training mode; its running statistics see one batch, unperturbed.
+        weights: the layers to perturb.
+        loss_of: the batch's forward pass.
+        gamma: relative length of the perturbation.
+        abort: largest ratio of the perturbed loss to the unperturbed, or to 1 if that is more.
+        masks: of the masked phase.
+
+    Returns:
+        The unperturbed loss, and whether the perturbation held. If not (a loss that is no number, or beyond
+        `abort`), the gradient is that of the unperturbed weights.
+    """
+    plain = loss_of()
+    plain.total.backward()
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    kept = {parameter: parameter.grad for parameter in model.parameters()}
+    model.zero_grad(set_to_none=True)
+    steps = perturbation({name: weights[name] for name in gradients}, gradients, gamma, masks)
+    with perturbed({name: weights[name] for name in gradients}, steps), frozen_statistics(model):
+        worse = loss_of()
+        value, reference = float(worse.total.detach()), float(plain.total.detach())
+        held = math.isfinite(value) and value <= abort * max(reference, 1.0)
+        if held:
+            worse.total.backward()
+    if not held:
+        for parameter, gradient in kept.items():
+            parameter.grad = gradient
+    return plain, held

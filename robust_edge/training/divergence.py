@@ -1,0 +1,54 @@
+"""Whether a run is lost: a loss that is no number, that explodes, or robustness that falls back to guessing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from robust_edge.config import CompressConfig
+from robust_edge.metrics import EpochRow
+from robust_edge.training.losses import TRADES
+from robust_edge.training.selection import guessing_limit
+
+EXPLOSION = 5.0
+"""Times the loss of guessing, ln K: an average that only confident mistakes everywhere can reach."""
+CLEAR = 0.1
+"""Share of the way from chance to perfection by which an accuracy must have stood above guessing to count."""
+PATIENCE = 2
+"""Judgements in a row at chance: a single one may be a raised ε or the hard projection."""
+
+
+def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -> str | None:
+    """What is wrong after the last row; None if nothing is.
+
+    Args:
+        rows: of all epochs so far, at least one.
+        config: of the run.
+        classes: K.
+    """
+    last = rows[-1]
+    if not math.isfinite(last.loss):
+        return f"the loss of epoch {last.epoch} is {last.loss}"
+    limit = EXPLOSION * math.log(classes) * _scale(config)
+    if last.loss > limit:
+        return f"the loss of epoch {last.epoch} is {last.loss:.4g}, beyond {limit:.4g}, {EXPLOSION:g} times guessing"
+    return _collapse(rows, classes, config.selection.held_out)
+
+
+def _scale(config: CompressConfig) -> float:
+    return 1 + config.training.beta if config.training.loss == TRADES else 1.0
+
+
+def _collapse(rows: Sequence[EpochRow], classes: int, images: int) -> str | None:
+    judged = [(row.epoch, row.held_out_robust) for row in rows if row.held_out_robust is not None]
+    if len(judged) <= PATIENCE or rows[-1].held_out_robust is None:
+        return None
+    limit = guessing_limit(classes, images)
+    epoch, best = max(judged[:-PATIENCE], key=lambda item: item[1])
+    fallen = [robust for _, robust in judged[-PATIENCE:]]
+    if best < limit + CLEAR * (1 - 1 / classes) or max(fallen) > limit:
+        return None
+    return (
+        f"accuracy under attack on held-out images fell to {100 * fallen[-1]:.1f}%, which is guessing, after epoch "
+        f"{judged[-1][0]}; it was {100 * best:.1f}% after epoch {epoch}"
+    )

@@ -1,0 +1,92 @@
+"""What is minimised on one batch, and the attack that belongs to it.
+
+`adversarial`: Marshall 2020, section 3.1, 0.9 and 0.1 of the cross-entropies on attacked and on clean images.
+`trades`: Zhang 2019, Eq. (5), cross-entropy on clean images and β·KL(clean ‖ attacked), whose attack raises that
+divergence. Label smoothing changes what is minimised, never the attack nor what is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robust_edge.attacks.pgd import Pgd, craft, evaluation_mode
+from robust_edge.config import TrainingConfig
+
+TRADES = "trades"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchLoss:
+    """One batch.
+
+    Attributes:
+        total: what is minimised, with its graph.
+        figures: (5,) detached means: total, clean and adversarial cross-entropy without smoothing, clean and
+            adversarial hits.
+    """
+
+    total: Tensor
+    figures: Tensor
+
+
+def attack_batch(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: Pgd,
+    generator: torch.Generator,
+    settings: TrainingConfig,
+) -> Tensor | None:
+    """Attacked images in evaluation mode; None where there is no adversary. Args as of `craft`."""
+    if attack.eps == 0:
+        return None
+    if settings.loss != TRADES:
+        return craft(model, images, labels, attack, generator)
+    with torch.no_grad(), evaluation_mode(model):
+        reference = functional.log_softmax(model(images), 1)
+    return craft(model, images, labels, attack, generator, lambda logits, _: _divergence(reference, logits))
+
+
+def batch_loss(
+    model: nn.Module, images: Tensor, attacked: Tensor | None, labels: Tensor, settings: TrainingConfig
+) -> BatchLoss:
+    """Forward pass in the model's present mode, clean and attacked images in one batch.
+
+    Args:
+        model: raw pixels to logits.
+        images: (N, C, H, W) in [0, 1].
+        attacked: of the same shape, or None for training without an adversary.
+        labels: (N,) int64.
+        settings: loss, its weights, and smoothing.
+    """
+    smoothing = settings.label_smoothing
+    if attacked is None:
+        logits = model(images)
+        total = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return BatchLoss(total, _figures(total, logits, logits, labels))
+    adversarial, clean = model(torch.cat([attacked, images])).chunk(2)
+    clean_loss = functional.cross_entropy(clean, labels, label_smoothing=smoothing)
+    if settings.loss == TRADES:
+        reference = functional.log_softmax(clean, 1)
+        total = clean_loss + settings.beta * _divergence(reference, adversarial) / len(labels)
+    else:
+        weight = settings.adversarial_weight
+        adversarial_loss = functional.cross_entropy(adversarial, labels, label_smoothing=smoothing)
+        total = weight * adversarial_loss + (1 - weight) * clean_loss
+    return BatchLoss(total, _figures(total, clean, adversarial, labels))
+
+
+def _divergence(reference: Tensor, logits: Tensor) -> Tensor:
+    """KL(reference ‖ softmax(logits)), summed over the images; `reference` holds log-probabilities."""
+    return functional.kl_div(functional.log_softmax(logits, 1), reference, reduction="sum", log_target=True)
+
+
+@torch.no_grad()
+def _figures(total: Tensor, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
+    losses = [functional.cross_entropy(logits, labels) for logits in (clean, adversarial)]
+    hits = [(logits.argmax(1) == labels).float().mean() for logits in (clean, adversarial)]
+    return torch.stack([total.detach(), *losses, *hits])
