@@ -28,11 +28,13 @@ FLAGS = {
     "seed": "seed",
     "device": "device",
     "threads": "threads",
+    "loss": "training.loss",
+    "tensorboard": "tensorboard",
 }
 
 
 @click.command()
-@click.option("--preset", help="Settings to start from: quick or thesis.  [default: quick, unless --config is given]")
+@click.option("--preset", help="Start from quick, thesis or strong.  [default: quick, unless --config is given]")
 @click.option("--dataset", help="digits, cifar10, cifar100, folder, or package.module:function.")
 @click.option("--data-dir", help="Where the images lie; a folder has train/CLASS/* and test/CLASS/*.")
 @click.option("--download", is_flag=True, default=None, help="Fetch a CIFAR set into --data-dir.")
@@ -42,12 +44,14 @@ FLAGS = {
 @click.option("--eps", type=Radius(), help="Radius of the adversary in pixels on [0, 1], as 8/255; 0 is benign.")
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps of the adversary.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images, in all.")
+@click.option("--loss", help="adversarial, or trades.")
 @click.option("--init", help="Start from this .safetensors or .pth state dict.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with any part of a config.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as training.lr=0.1.")
 @click.option("--seed", type=SEED, help="Same seed, same device kind: same weights.")
 @click.option("--device", help="cpu, cuda, cuda:1 or auto.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--tensorboard", is_flag=True, default=None, help="Write RUN/tensorboard, too, for TensorBoard.")
 @click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o; it is deleted when the training begins.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
@@ -90,7 +94,8 @@ def compress(
         assignments=assignments,
         base=open_run(out).config if resuming else None,
     )
-    progress = output.progress("training")
+    begun = len(open_run(out).metrics()) / config.training.epochs if resuming else 0.0
+    progress = output.progress("training", begun=begun)
     output.detail(configuration.to_yaml(config))
     if resuming:
         if settings_given:

@@ -22,6 +22,7 @@ from robust_edge_runtimes.errors import BackendUnavailable, RobustEdgeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
+TERMINATED = 143
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXTRAS: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
@@ -50,13 +51,17 @@ EXTRAS: Mapping[str, str] = {
 """Module to the extra of this distribution that brings it."""
 
 
+class Terminated(BaseException):
+    """The process was asked to end, by SIGTERM."""
+
+
 class CommandLine(click.Group):
     """A click group that ends every user's mistake in one line and the documented exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and leave with its exit code."""
         kwargs["standalone_mode"] = False
-        with _noting_interrupts() as interrupts:
+        with _noting_interrupts() as interrupts, _minding_termination():
             try:
                 code = super().main(*args, **kwargs)
                 sys.stdout.flush()
@@ -84,6 +89,24 @@ def _noting_interrupts() -> Iterator[List[int]]:
         yield seen
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _minding_termination() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does, so that half-written files go, instead of ending it on the spot."""
+
+    def end(number: int, frame: Optional[FrameType]) -> None:
+        raise Terminated
+
+    usual = threading.current_thread() is threading.main_thread()
+    if not usual or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end(error: BaseException) -> int:
@@ -153,16 +176,20 @@ class Output:
         plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
         click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
 
-    def progress(self, label: str) -> Progress:
-        """A progress display on stderr, silent with --quiet."""
-        return Progress(label, sys.stderr if self.verbosity >= 0 else None)
+    def progress(self, label: str, *, begun: float = 0.0) -> Progress:
+        """A progress display on stderr, silent with --quiet; `begun` as of Progress."""
+        return Progress(label, sys.stderr if self.verbosity >= 0 else None, begun=begun)
 
 
 class Progress:
-    """Call it with (done, total): a bar with the time left on a terminal, a line now and then elsewhere."""
+    """Call it with (done, total): a bar with the time left on a terminal, a line now and then elsewhere.
 
-    def __init__(self, label: str, stream: Optional[TextIO], *, interval: float = 10.0) -> None:
+    `begun` is the share of the whole that an earlier process did, in none of this one's time.
+    """
+
+    def __init__(self, label: str, stream: Optional[TextIO], *, interval: float = 10.0, begun: float = 0.0) -> None:
         self._label = label
+        self._begun = begun
         self._stream = stream
         self._terminal = stream is not None and stream.isatty()
         self._interval = 0.1 if self._terminal else interval
@@ -176,7 +203,8 @@ class Progress:
             return
         self._last = now
         elapsed = now - self._start
-        left = elapsed / done * (total - done) if done else 0.0
+        own = done - self._begun * total
+        left = elapsed / own * (total - done) if own > 0 else 0.0
         when = f"{_duration(elapsed)}" if finished else f"{_duration(left)} left"
         text = f"{self._label} {done}/{total}  {when}  {detail}".rstrip()
         if self._terminal:
@@ -269,6 +297,11 @@ _ENDINGS: Sequence[Tuple[Any, Optional[int], Callable[[Any], Optional[str]]]] = 
         (click.Abort, KeyboardInterrupt),
         INTERRUPTED,
         lambda _: "interrupted; files under their final names are whole, compress goes on with --resume",
+    ),
+    (
+        Terminated,
+        TERMINATED,
+        lambda _: "terminated; files under their final names are whole, compress goes on with --resume",
     ),
     (ModuleNotFoundError, BackendUnavailable.exit_code, _module),
     ((MemoryError, RuntimeError), RobustEdgeError.exit_code, _memory),

@@ -293,6 +293,18 @@ def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch):
     assert "\r" not in stream.getvalue()
 
 
+def test_the_time_left_of_work_that_was_begun_before_counts_own_steps_only(monkeypatch):
+    screen, now = Screen(), [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    progress = Progress("work", screen, begun=0.5)
+    now[0] = 10.0
+    progress(60, 100)  # ten steps of one second each; forty are left
+    assert "work 60/100  40s left" in screen.getvalue()
+    now[0] = 11.0
+    progress(50, 100)
+    assert "work 50/100  0s left" in screen.getvalue()
+
+
 def test_silent_progress_writes_nowhere():
     Progress("work", None)(1, 1)
     Output(False, -1).progress("work")(1, 1)

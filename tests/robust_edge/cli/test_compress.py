@@ -197,7 +197,9 @@ def test_a_damaged_resume_file_is_one_line(refused, broken_off):
 
 def test_a_diverging_run_is_one_line(refused, tiny_flags, out):
     arguments = ("-q", "--set", "training.lr=1e20", "-o", out)
-    assert "training diverged" in refused("compress", *tiny_flags, *arguments)
+    line = refused("compress", *tiny_flags, *arguments, code=1)
+    assert "training diverged" in line
+    assert "training.lr" in line
 
 
 def until(holds, seconds=60):
@@ -228,6 +230,23 @@ def test_ctrl_c_in_the_middle_is_one_line_and_the_run_goes_on_later(start, cli, 
     config = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(config.replace("epochs: 500", f"epochs: {len(open_run(out).metrics()) + 1}"))
     assert cli("compress", "--resume", "-q", "-o", out).exit_code == 0
+
+
+def test_sigterm_in_the_middle_is_one_line_and_the_run_goes_on_later(start, cli, tiny_flags, tmp_path):
+    out = tmp_path / "run"
+    process = start("compress", *tiny_flags, "--set", "training.epochs=500", "-q", "-o", out)
+    until(lambda: (out / "resume.pt").is_file() or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert stdout == ""
+    assert only_line(stderr).startswith("error: terminated;")
+    assert not list(tmp_path.rglob("*.tmp"))
+    done = len(open_run(out).metrics())
+    assert done >= 1
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace("epochs: 500", f"epochs: {done + 1}"))
+    assert cli("compress", "--resume", "-q", "-o", out).exit_code == 0
+    assert [row.epoch for row in open_run(out).metrics()] == list(range(1, done + 2))  # at most one epoch was lost
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what the process is doing")
@@ -285,6 +304,13 @@ def test_a_folder_that_may_not_be_written(refused, tiny_flags, tmp_path, monkeyp
 
     monkeypatch.setattr("pathlib.Path.mkdir", denied)
     assert "not allowed to use" in refused("compress", *tiny_flags, "-q", "-o", tmp_path / "run")
+
+
+def test_tensorboard_that_is_missing_names_its_extra(refused, tiny_flags, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    line = refused("compress", *tiny_flags, "--tensorboard", "-q", "-o", tmp_path / "run", code=3)
+    assert "pip install 'robust-edge[tensorboard]'" in line
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("missing", ["torch", "safetensors", "sklearn"])
