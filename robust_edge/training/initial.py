@@ -10,7 +10,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robust_edge.models import Normalized
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_runtimes.errors import InputError
+
+WRAPPERS = ("state_dict", "model")
+"""Under which training scripts store the state dict beside other things."""
 
 
 def load_initial(model: Normalized, path: Path) -> None:
@@ -18,12 +22,13 @@ def load_initial(model: Normalized, path: Path) -> None:
 
     Args:
         model: takes the values in place; its own mean and std stay.
-        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors. Names may carry our `network.` prefix.
+        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, bare or under `state_dict` or `model`;
+            names may carry the `module.` of data-parallel training and our `network.`.
 
     Raises:
-        InputError: no such file, not tensors, or names or shapes that do not fit.
+        InputError: no such file, not tensors, names, shapes or classes that do not fit, values that are no numbers.
     """
-    tensors = {name.removeprefix("network."): tensor for name, tensor in _read(path).items()}
+    tensors = {name.removeprefix("module.").removeprefix("network."): tensor for name, tensor in _read(path).items()}
     own = model.network.state_dict()
     given = {name: tensor for name, tensor in tensors.items() if name not in ("mean", "std")}
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
@@ -33,8 +38,22 @@ def load_initial(model: Normalized, path: Path) -> None:
         if tensor.shape != given[name].shape:
             raise InputError(
                 f"--init {path}: {name} is {tuple(given[name].shape)}, the model has {tuple(tensor.shape)}"
+                f"{_other_task(name, own, model, given[name])}"
             )
+        if not given[name].isfinite().all():
+            raise InputError(f"--init {path}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
     model.network.load_state_dict(given)
+
+
+def _other_task(name: str, own: dict[str, Tensor], model: Normalized, given: Tensor) -> str:
+    """What a shape at either end of the network tells about the task that it was trained for."""
+    weights = [layer.removeprefix("network.") for layer in prunable_parameters(model)]
+    ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
+    if name in ends and given.shape[:1] != own[name].shape[:1]:
+        return f"; it was trained for {given.shape[0]} classes, the data set has {own[name].shape[0]}"
+    if name == weights[0] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
+        return f"; it takes images of {given.shape[1]} channels, the data set has {own[name].shape[1]}"
+    return ""
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -51,6 +70,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"--init {path} is damaged or holds other objects than tensors, which are never run "
             f"({type(cause).__name__}); save model.state_dict()"
         ) from cause
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if isinstance(state, dict):
+        state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"--init {path} is not a plain state dict of tensors; save model.state_dict()")
     return state

@@ -51,6 +51,15 @@ def test_weights_are_taken_over_and_normalisation_stays(tmp_path, donor, model, 
     assert not torch.equal(model.mean, donor.mean)
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["module.", "module.network.", ""])
+def test_weights_as_training_scripts_store_them(tmp_path, donor, model, wrapper, prefix):
+    state = {f"{prefix}{name}": tensor for name, tensor in donor.network.state_dict().items()}
+    torch.save({"epoch": 7, wrapper: state, "lr": 0.1}, tmp_path / "weights.pth")
+    load_initial(model, tmp_path / "weights.pth")
+    assert all(torch.equal(t, donor.network.state_dict()[name]) for name, t in model.network.state_dict().items())
+
+
 class Explosion:
     """Unpickling this creates a file."""
 
@@ -76,6 +85,24 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, model, writer):
 def test_other_shapes_are_named(tmp_path, model):
     with pytest.raises(InputError, match=r"10\.weight|11\.weight|12\.weight|\(4,"):
         load_initial(model, save(build(0, classes=4).state_dict(), tmp_path / "four.safetensors"))
+
+
+def test_other_classes_and_channels_are_named_as_such(tmp_path, model):
+    head = dict(build(0, classes=3).network.state_dict())
+    head["11.weight"], head["11.bias"] = torch.zeros(4, 128), torch.zeros(4)
+    with pytest.raises(InputError, match="trained for 4 classes, the data set has 3"):
+        load_initial(model, save(head, tmp_path / "four.pth"))
+    stem = {**build(0).network.state_dict(), "0.weight": torch.zeros(32, 3, 3, 3)}
+    with pytest.raises(InputError, match=r"0\.weight is \(32, 3, 3, 3\).*images of 3 channels, the data set has 1"):
+        load_initial(model, save(stem, tmp_path / "colour.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(tmp_path, donor, model, value):
+    state = donor.state_dict()
+    state["network.0.weight"].view(-1)[5] = value
+    with pytest.raises(InputError, match=r"0\.weight holds NaN or infinity"):
+        load_initial(model, save(state, tmp_path / "diverged.pth"))
 
 
 def test_missing_and_unexpected_names_are_named(tmp_path, donor, model):
