@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from robust_edge.reporting import figures
 from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.drawing import png
+from robust_edge.reporting.schedule_figure import schedule_panels
+from robust_edge.training.schedules import schedules
 from robust_edge_runtimes.files import write_atomic
 
 
@@ -30,6 +32,7 @@ def run_figures(run: RunData) -> dict[str, Figure | None]:
     """File name to figure; None where the run has nothing to draw it from."""
     curve, checkpoint = run.curve, run.checkpoint
     return {
+        "schedules": schedule_panels(schedules(run.config), run.config),
         "layers": None if checkpoint is None else figures.kept_weights([(run, checkpoint.sparsity)]),
         "weights": None if run.weights is None else figures.weight_histograms([run]),
         "loss": figures.adversarial_loss([run]) if run.epochs else None,

@@ -57,9 +57,10 @@ def test_flip_mirrors_about_half_of_the_images():
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 32), (28, 28), (8, 24), (5, 7)])
-def test_shift_moves_by_whole_pixels_up_to_an_eighth_and_zeros_move_in(height, width):
+@pytest.mark.parametrize("name", ["shift", "crop"])
+def test_shift_moves_by_whole_pixels_up_to_an_eighth_and_zeros_move_in(height, width, name):
     images = images_of(300, (1, height, width)) + 1e-3
-    result = augment(images.clamp_max(1), ("shift",), generator())
+    result = augment(images.clamp_max(1), (name,), generator())
     down, right = max(1, height // 8), max(1, width // 8)
     seen = set()
     for image, moved in zip(images.clamp_max(1), result, strict=True):
