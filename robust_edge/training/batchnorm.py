@@ -28,7 +28,6 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
-@torch.no_grad()
 def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics by the plain mean over the batches' own; weights stay.
 
@@ -47,7 +46,8 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.train()  # dropout and the like stay off
     try:
         for images in batches:
-            model(images)
+            with torch.no_grad():  # not around the loop: the batches may be attacks in the making
+                model(images)
     finally:
         for module, mode in modes:
             module.training = mode

@@ -31,6 +31,14 @@ def test_radius_rises_every_third_and_ends_at_its_maximum(epochs, thirds):
     assert found[-1] == 0.1
 
 
+@pytest.mark.parametrize(
+    ("epochs", "halves"), [(1, [1]), (2, [1, 1]), (4, [0.5, 1, 1, 1]), (9, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1])]
+)
+def test_radius_rises_linearly_over_the_first_half(epochs, halves):
+    found = plan(attack__eps_schedule="linear", attack__eps=0.1, training__epochs=epochs).eps
+    assert list(found) == pytest.approx([0.1 * part for part in halves])
+
+
 def test_steps_grow_every_epoch_up_to_s_and_restart_when_the_radius_steps():
     found = plan(
         attack__eps_schedule="thirds", attack__steps_schedule="grow", attack__steps=3, training__epochs=12

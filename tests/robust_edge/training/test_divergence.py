@@ -1,0 +1,69 @@
+"""When a run is lost, and when it only looks so."""
+
+import math
+
+import pytest
+
+from robust_edge.config import resolve
+from robust_edge.metrics import EpochRow
+from robust_edge.training.divergence import divergence
+
+CONFIG = resolve(flags={"selection.held_out": 900})  # guessing: up to 12% of ten classes
+
+
+def row(epoch, loss=1.0, robust=None):
+    return EpochRow(
+        epoch=epoch, phase="admm", eps=0.1, steps=2, keep=0.1, lr=0.1, loss=loss, clean_loss=loss,
+        adversarial_loss=loss, clean_accuracy=0.5, robust_accuracy=0.5, nonzero=1, rho=0.0, primal_residual=0.0,
+        dual_residual=0.0, seconds=1.0, held_out_robust=robust,
+    )  # fmt: skip
+
+
+def judged(*robust):
+    return divergence([row(n, robust=value) for n, value in enumerate(robust, 1)], CONFIG, 10)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_no_number(loss):
+    assert divergence([row(1), row(2, loss)], CONFIG, 10) == f"the loss of epoch 2 is {loss}"
+
+
+def test_explosion_is_five_times_the_loss_of_guessing():
+    limit = 5 * math.log(10)
+    assert divergence([row(1, limit * 0.999)], CONFIG, 10) is None
+    found = divergence([row(1), row(2, limit * 1.001)], CONFIG, 10)
+    assert found is not None
+    assert "epoch 2" in found
+
+
+def test_trades_adds_beta_times_as_much():
+    config = resolve(flags={"training.loss": "trades", "training.beta": 6.0})
+    assert divergence([row(1, 30 * math.log(10))], config, 10) is None
+    assert divergence([row(1, 36 * math.log(10))], config, 10) is not None
+
+
+def test_two_judgements_at_chance_after_a_clearly_better_one():
+    found = judged(0.3, 0.6, 0.1, 0.12)
+    assert found is not None
+    assert "12.0%, which is guessing, after epoch 4; it was 60.0% after epoch 2" in found
+
+
+@pytest.mark.parametrize(
+    "robust",
+    [
+        (0.6, 0.1),  # one bad epoch, as after the hard projection
+        (0.6, 0.1, 0.3, 0.1),  # not in a row
+        (0.15, 0.1, 0.1),  # was never clearly above chance
+        (0.6, 0.13, 0.13),  # bad, but above chance
+        (0.1, 0.1, 0.1, 0.1),
+        (0.1, 0.1),
+        (0.6, 0.1, 0.1, None),  # already known; not judged in this epoch
+        (None, None, None),
+    ],
+)
+def test_what_is_no_collapse(robust):
+    assert judged(*robust) is None
+
+
+def test_epochs_without_a_judgement_do_not_count():
+    assert judged(0.6, None, 0.1, None, 0.1) is not None

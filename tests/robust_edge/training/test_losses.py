@@ -1,0 +1,106 @@
+"""Losses written out by hand, and what the adversary of each raises."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from robust_edge.attacks.pgd import Pgd
+from robust_edge.config import TrainingConfig
+from robust_edge.training.losses import attack_batch, batch_loss
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(6, 1, 4, 4, generator=generator)
+    noise = torch.rand(6, 1, 4, 4, generator=generator) * 0.2 - 0.1
+    return images, (images + noise).clamp(0, 1), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def probabilities(model, images):
+    return torch.softmax(model(images).double(), 1)
+
+
+def smoothed(model, images, labels, share):
+    """Mean cross-entropy against 1 - share on the class and share over all of them."""
+    targets = torch.full((len(labels), 3), share / 3, dtype=torch.float64)
+    targets[torch.arange(len(labels)), labels] += 1 - share
+    return -(targets * probabilities(model, images).log()).sum(1).mean()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("weight", [0.9, 0.3])
+def test_adversarial_loss_by_hand(model, batch, share, weight):
+    images, attacked, labels = batch
+    settings = TrainingConfig(adversarial_weight=weight, label_smoothing=share)
+    found = batch_loss(model, images, attacked, labels, settings)
+    expected = weight * smoothed(model, attacked, labels, share) + (1 - weight) * smoothed(model, images, labels, share)
+    assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_trades_by_hand(model, batch, share):
+    images, attacked, labels = batch
+    settings = TrainingConfig(loss="trades", beta=3.0, label_smoothing=share)
+    clean, adversarial = probabilities(model, images), probabilities(model, attacked)
+    divergence = (clean * (clean / adversarial).log()).sum(1).mean()
+    found = batch_loss(model, images, attacked, labels, settings)
+    expected = smoothed(model, images, labels, share) + 3 * divergence
+    assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["adversarial", "trades"])
+def test_figures_are_plain_whatever_is_minimised(model, batch, loss):
+    images, attacked, labels = batch
+    found = batch_loss(model, images, attacked, labels, TrainingConfig(loss=loss, label_smoothing=0.3))
+    total, clean, adversarial, clean_hits, hits = found.figures.tolist()
+    assert total == found.total.item()
+    assert clean == pytest.approx(functional.cross_entropy(model(images), labels).item(), rel=1e-5)
+    assert adversarial == pytest.approx(functional.cross_entropy(model(attacked), labels).item(), rel=1e-5)
+    assert clean_hits == pytest.approx((model(images).argmax(1) == labels).double().mean().item())
+    assert hits == pytest.approx((model(attacked).argmax(1) == labels).double().mean().item())
+    assert not found.figures.requires_grad
+
+
+def test_the_adversary_of_trades_needs_no_labels(model, batch):
+    images, _, labels = batch
+    attack = Pgd(eps=0.1, steps=3)
+
+    def crafted(settings, given):
+        return attack_batch(model, images, given, attack, torch.Generator().manual_seed(0), settings)
+
+    trades, usual = TrainingConfig(loss="trades"), TrainingConfig()
+    assert torch.equal(crafted(trades, labels), crafted(trades, labels.flip(0)))
+    assert not torch.equal(crafted(usual, labels), crafted(usual, labels.flip(0)))
+
+
+def test_the_adversary_of_trades_raises_the_divergence(model, batch):
+    images, _, labels = batch
+
+    def divergence(points):
+        clean, adversarial = probabilities(model, images), probabilities(model, points)
+        return (clean * (clean / adversarial).log()).sum(1)
+
+    generator = torch.Generator().manual_seed(0)
+    start = (images + 0.1 * (torch.rand(images.shape, generator=generator) * 2 - 1)).clamp(0, 1)
+    attacked = attack_batch(
+        model, images, labels, Pgd(eps=0.1, steps=8), torch.Generator().manual_seed(0), TrainingConfig(loss="trades")
+    )
+    assert (divergence(attacked) > divergence(start)).all()
+    assert float((attacked - images).abs().max()) <= 0.1 + 1e-6
+
+
+def test_no_adversary_no_attack(model, batch):
+    images, _, labels = batch
+    for loss in ("adversarial", "trades"):
+        settings = TrainingConfig(loss=loss)
+        assert attack_batch(model, images, labels, Pgd(eps=0.0, steps=3), torch.Generator(), settings) is None
+        found = batch_loss(model, images, None, labels, settings)
+        assert found.total.item() == pytest.approx(functional.cross_entropy(model(images), labels).item())

@@ -1,0 +1,230 @@
+"""The strong recipe as a whole: sparse, selected on held-out images, and the same bytes after any interruption."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+from robust_edge.config import resolve
+from robust_edge.run import open_run
+from robust_edge.training import compress as module
+from robust_edge.training.compress import compress, resume
+from robust_edge_runtimes.errors import InputError, TrainingDiverged
+
+STRONG = {
+    "training.epochs": 6,
+    "training.label_smoothing": 0.1,
+    "training.weight_decay": 0.01,
+    "attack.eps_schedule": "linear",
+    "averaging.decay": 0.9,
+    "averaging.reestimate": 60,
+    "awp.gamma": 0.01,
+    "awp.warmup": 1,
+    "selection.held_out": 40,
+    "selection.steps": 2,
+    "data.augment": ["crop"],
+}
+WEIGHTS = "checkpoint.safetensors"
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def tensors(path):
+    return safetensors.torch.load_file(path / WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def strong(tiny):
+    return lambda flags=None: tiny({**STRONG, **(flags or {})})
+
+
+@pytest.fixture(scope="module")
+def unbroken(strong, tmp_path_factory):
+    """A finished run; do not write into it."""
+    path = tmp_path_factory.mktemp("strong") / "run"
+    compress(strong(), path)
+    return path
+
+
+def test_the_written_network_is_sparse_to_the_count(unbroken):
+    weights = [t for name, t in tensors(unbroken).items() if name.endswith("weight") and t.ndim > 1]
+    assert sum(int(torch.count_nonzero(t)) for t in weights) == 9373
+
+
+def test_every_epoch_is_judged_and_the_best_masked_one_written(unbroken):
+    run = open_run(unbroken)
+    rows = run.metrics()
+    assert all(row.held_out_robust is not None for row in rows)
+    assert [row.images for row in rows] == [160] * 6
+    masked = [row for row in rows if row.phase == "masked"]
+    best = max(masked, key=lambda row: (row.held_out_robust, row.held_out_clean, row.epoch))
+    assert run.checkpoint().epoch == best.epoch
+    assert run.checkpoint().diverged is None
+
+
+def test_the_test_images_decide_nothing(strong, unbroken, tmp_path):
+    """With other test images the weights are the same."""
+    compress(strong({"data.limit_test": 30}), tmp_path / "run")
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == (unbroken / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"averaging.decay": 0.0}, {"averaging.reestimate": 0}, {"awp.gamma": 0.0}, {"training.loss": "trades"}],
+    ids=str,
+)
+def test_every_part_of_the_recipe_takes_part(strong, unbroken, tmp_path, change):
+    compress(strong(change), tmp_path / "run")
+    old, new = tensors(unbroken), tensors(tmp_path / "run")
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+
+
+@pytest.mark.parametrize("batches", [2, 7, 10, 13, 20])
+def test_an_interrupted_run_resumes_to_the_same_bytes(strong, unbroken, tmp_path, batches):
+    """Four batches an epoch: in the first epoch, in the ADMM phase, about the hard projection, in the masked phase."""
+
+    def progress(done, total, text):
+        if done == batches:
+            raise Killed
+
+    path = tmp_path / "run"
+    with pytest.raises(Killed):
+        compress(strong(), path, progress=progress)
+    resume(path)
+    for name in (WEIGHTS, "checkpoint.json"):
+        assert (path / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_a_perturbation_that_failed_stays_off_after_a_resume(strong, tmp_path, monkeypatch):
+    def failing(model, weights, loss_of, **_):
+        loss = loss_of()
+        loss.total.backward()
+        return loss, False
+
+    def progress(done, total, text):
+        if done == 10:
+            raise Killed
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("robust_edge.training.awp.backward", failing)
+        with pytest.raises(Killed):
+            compress(strong(), path, progress=progress)
+    resume(path)
+    assert [row.awp for row in open_run(path).metrics()] == [True, False, False, False, False, False]
+
+
+def test_too_many_held_out_images_are_refused_before_anything_is_written(strong, tmp_path):
+    with pytest.raises(InputError, match=r"selection\.held_out is 199"):
+        compress(strong({"selection.held_out": 199}), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def diverging(at, monkeypatch):
+    """The loss of epoch `at`, counted from 1, is no number."""
+    usual = module.train_epoch
+
+    def train_epoch(learner, split, plan, epoch, progress=None):
+        result = usual(learner, split, plan, epoch, progress)
+        if epoch + 1 < at:
+            return result
+        with torch.no_grad():
+            for parameter in learner.model.parameters():
+                parameter.fill_(math.nan)
+        return type(result)(**{**vars(result), "loss": math.nan})
+
+    monkeypatch.setattr(module, "train_epoch", train_epoch)
+
+
+@pytest.mark.parametrize("at", [2, 6])
+@pytest.mark.parametrize("held_out", [0, 40])
+def test_a_run_that_diverges_keeps_its_last_good_network(strong, tmp_path, monkeypatch, at, held_out):
+    path = tmp_path / "run"
+    diverging(at, monkeypatch)
+    for attempt in (lambda: compress(strong({"selection.held_out": held_out}), path), lambda: resume(path)):
+        with pytest.raises(
+            TrainingDiverged, match=f"epoch {at} is nan.*{path} keeps the network after epoch .*training.lr"
+        ):
+            attempt()
+    run = open_run(path)
+    checkpoint = run.checkpoint()
+    assert checkpoint.diverged == f"the loss of epoch {at} is nan"
+    assert checkpoint.epoch == at - 1 or held_out
+    assert all(parameter.isfinite().all() for parameter in run.load_model().parameters())
+    assert checkpoint.sparsity.nonzero == (9373 if at == 6 else 93728)
+    assert len(run.metrics()) == at - 1
+
+
+def test_divergence_in_the_first_epoch_leaves_nothing_to_keep(strong, tmp_path, monkeypatch):
+    diverging(1, monkeypatch)
+    with pytest.raises(TrainingDiverged, match="nothing was worth keeping"):
+        compress(strong(), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.json").exists()
+
+
+KILLER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+from robust_edge.config import from_yaml
+from robust_edge.training.compress import compress, resume
+
+folder, config = Path(sys.argv[1]), from_yaml(Path(sys.argv[2]).read_text(), "config")
+torch.set_num_threads(1)
+
+def child(path):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        resume(path) if (path / "config.yaml").is_file() else compress(config, path)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+start = time.monotonic()
+assert os.waitpid(child(folder / "unbroken"), 0)[1] == 0
+whole, kills, runs, draw = time.monotonic() - start, 0, [folder / "broken-0"], random.Random(7)
+while True:
+    pid = child(runs[-1])
+    if kills < 10:
+        time.sleep(draw.uniform(0, whole / 5))
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    kills += os.WIFSIGNALED(status)
+    assert os.WIFSIGNALED(status) or status == 0, status
+    if status == 0:
+        if kills >= 10:
+            break
+        runs.append(folder / f"broken-{len(runs)}")
+rows = [len((run / "metrics.jsonl").read_bytes().splitlines()) for run in runs]
+print(json.dumps({"kills": kills, "runs": [run.name for run in runs], "rows": rows}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_ten_kills_at_random_moments_change_no_bit(strong, tmp_path):
+    """SIGKILL at ten random moments, and a resume each time; the processes are forks of one that has imported all."""
+    from robust_edge.config import to_yaml
+
+    (tmp_path / "config.yaml").write_text(to_yaml(strong({"training.epochs": 12})))
+    command = [sys.executable, "-c", KILLER, str(tmp_path), str(tmp_path / "config.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    story = json.loads(done.stdout)
+    assert story["kills"] == 10
+    for name in story["runs"]:
+        assert (tmp_path / name / WEIGHTS).read_bytes() == (tmp_path / "unbroken" / WEIGHTS).read_bytes()
+    assert all(rows == 12 for rows in story["rows"])
+
+
+def test_the_preset_strong_is_a_config_that_runs(tmp_path):
+    flags = {"data.limit_train": 120, "training.epochs": 2, "selection.held_out": 20, "threads": 1, "awp.warmup": 0}
+    assert compress(resolve(preset="strong", flags=flags), tmp_path / "run").sparsity.nonzero == 9373
