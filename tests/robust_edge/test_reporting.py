@@ -254,7 +254,7 @@ def test_an_unfinished_run_is_reported_as_far_as_it_went(runs, tmp_path):
     assert text.count(f"robust-edge compress --resume -o {run.path}") >= 5
     assert "first finish a run" in text
     assert "not recorded: environment.json is missing" in text
-    assert sorted(path.name for path in (run.path / "plots").iterdir()) == ["loss.png"]
+    assert sorted(path.name for path in (run.path / "plots").iterdir()) == ["loss.png", "schedules.png"]
 
 
 @pytest.mark.usefixtures("undrawn")
