@@ -1,18 +1,31 @@
-"""What this machine can run."""
+"""What this machine can run, and what would bring the rest."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import shutil
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from robust_edge_runtimes import __version__
+from robust_edge_runtimes.backends import Backend, backends
+from robust_edge_runtimes.energy import find_meter
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.tables import table
 
 TRAINING = "compress, evaluate, export, verify --mode surrogate"
-TRAINING_MODULES = ("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "yaml")
+TRAINING_MODULES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "scipy",
+    "safetensors",
+    "sklearn",
+    "matplotlib",
+    "jinja2",
+    "yaml",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,24 +40,30 @@ class Capability:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """The machine and its capabilities."""
+    """The machine, the artifact formats that it runs, and what else is installed."""
 
     robust_edge: str
     machine: Machine
+    backends: Tuple[Backend, ...]
     capabilities: Tuple[Capability, ...]
 
 
 def diagnose() -> Diagnosis:
-    """Look for every backend and tool."""
+    """Try every backend, and look for every package and tool."""
     modules = (
-        ("onnxruntime", "ONNX bundles on the CPU", "pip install 'robust-edge[onnxruntime]'"),
+        ("onnxruntime", "export, and ONNX bundles", "pip install 'robust-edge[onnxruntime]'"),
         ("PIL", "predict on picture files", "pip install pillow"),
         *((name, TRAINING, "pip install 'robust-edge[train]'") for name in TRAINING_MODULES),
+        ("pyautoattack", "evaluate --attack autoattack", "pip install 'robust-edge[attack]'"),
+        ("captum", "saliency maps in the report", "pip install 'robust-edge[interpret]'"),
     )
     found = [Capability(name, enables, _version(name), remedy) for name, enables, remedy in modules]
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     found.append(Capability("C compiler", "the sparse engine", compiler, "apt install gcc (or your system's way)"))
-    return Diagnosis(__version__, machine(), tuple(found))
+    meter = find_meter()
+    counter, reason = (None, meter) if isinstance(meter, str) else (meter.name, "")
+    found.append(Capability("energy counter", "joules per image in bench", counter, reason))
+    return Diagnosis(__version__, machine(), backends(), tuple(found))
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> str:
@@ -61,9 +80,17 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
             + (f", governor {facts.governor}" if facts.governor else "")
             + (f", {facts.power_mode}" if facts.power_mode else ""),
             "",
+            *(line for item in diagnosis.backends for line in _backend_lines(item)),
+            "",
             table(["what", "version", "for", "to get it"], rows),
         ]
     )
+
+
+def _backend_lines(item: Backend) -> List[str]:
+    if item.runs_on is not None:
+        return [f"{item.format:9}  yes  {item.bundles}: {item.runs_on}"]
+    return [f"{item.format:9}  no   {item.bundles}: {item.missing}", f"{'':16}to get it: {item.remedy}"]
 
 
 def _version(module: str) -> Optional[str]:

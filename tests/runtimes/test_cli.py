@@ -222,6 +222,9 @@ def test_doctor_answers_for_people_and_for_programs():
     found = json.loads(device("doctor", "--json").stdout)
     assert found["robust_edge"] == __version__
     assert {"onnxruntime", "PIL", "torch", "yaml", "C compiler"} <= {item["name"] for item in found["capabilities"]}
+    onnx = next(item for item in found["backends"] if item["format"] == "onnx")
+    assert "CPUExecutionProvider" in onnx["runs_on"]
+    assert onnx["missing"] is None
 
 
 def test_every_command_explains_itself():
