@@ -1,0 +1,147 @@
+"""predict, verify, bench, doctor and targets as installed commands: their --json and every exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import run
+
+pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
+
+FAST = ["--seconds", "0.02", "--images", "4"]
+
+
+def answer(*words: str | Path, expect: int = 0):
+    """What a command says as JSON; nothing else may stand on stdout."""
+    return json.loads(run(*words, "--json", expect=expect).stdout)
+
+
+def complaint(*words: str | Path, expect: int) -> str:
+    """The one line of a command that gives up."""
+    done = run(*words, expect=expect)
+    assert done.stdout == ""
+    assert done.stderr.count("error: ") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def image(golden, tmp_path):
+    np.save(tmp_path / "image.npy", golden.clean[0])
+    return tmp_path / "image.npy"
+
+
+@pytest.fixture
+def damaged(bundle):
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    return bundle
+
+
+@pytest.fixture
+def unknown(bundle, forge):
+    return forge(bundle, lambda value: value["artifact"].update(format="tflite"))
+
+
+@pytest.fixture
+def rolled(bundle, forge, linear):
+    """Another network, every hash made to agree."""
+    other = type(linear)(np.roll(linear.weight, 1, axis=0), linear.bias)
+    (bundle / "model.onnx").write_bytes(other.program().SerializeToString())
+    return forge(bundle)
+
+
+def test_predict(sealed, image, golden):
+    (row,) = answer("robust-edge-device", "predict", sealed, image)
+    assert sorted(row) == ["image", "label", "probability"]
+    assert row["label"] == ("north", "east", "south", "west")[golden.clean_logits[0].argmax()]
+
+
+def test_predict_on_a_fixed_batch(write_bundle, image, tmp_path):
+    (row,) = answer("robust-edge-device", "predict", write_bundle(tmp_path / "eight", batch=8), image)
+    assert row["label"] == "north"
+
+
+def test_predict_gives_up(sealed, damaged, image, tmp_path):
+    assert "is not a file" in complaint("robust-edge-device", "predict", sealed, tmp_path / "absent.npy", expect=2)
+    assert "model.onnx" in complaint("robust-edge-device", "predict", damaged, image, expect=4)
+
+
+def test_predict_without_a_runtime(unknown, image):
+    assert "tflite" in complaint("robust-edge-device", "predict", unknown, image, expect=3)
+
+
+def test_verify_passes(sealed):
+    found = answer("robust-edge-device", "verify", sealed)
+    assert (found["passed"], found["reasons"]) == (True, [])
+
+
+def test_verify_fails(rolled):
+    assert not answer("robust-edge-device", "verify", rolled, expect=1)["passed"]
+
+
+@pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+def test_bench(command, sealed, tmp_path):
+    found = answer(command, "bench", sealed, *FAST, "--max-p90-ms", "10000", "-o", tmp_path / "bench.json")
+    assert found == json.loads((tmp_path / "bench.json").read_text())
+    assert set(found) >= {"machine", "threads", "baseline", "entries", "harness", "max_p90_ms", "over_budget"}
+    assert [entry["label"] for entry in found["entries"]][-1] == "bundle"
+    assert len(found["entries"]) == (2 if command == "robust-edge" else 1)  # with the dense network it is compared to
+    for entry in found["entries"]:
+        assert (entry["energy"]["counter"] is None) == bool(entry["energy"]["reason"])
+        assert entry["cold_start"]["load_ns"] > 0
+        for part in entry["latencies"]:
+            assert part["min_ns"] <= part["p50_ns"] <= part["p90_ns"] <= part["p99_ns"]
+            assert (part["joules_per_image"] is None) == (entry["energy"]["counter"] is None)
+
+
+@pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+def test_bench_over_its_budget(command, sealed):
+    found = answer(command, "bench", sealed, *FAST, "--max-p90-ms", "0.000001", expect=1)
+    assert [line.split(":")[0] for line in found["over_budget"]] == ["bundle"]  # not the network made for comparison
+
+
+def test_bench_of_a_fixed_batch(write_bundle, tmp_path):
+    found = answer("robust-edge", "bench", write_bundle(tmp_path / "eight", batch=8), *FAST)
+    assert [entry["fixed_batch"] for entry in found["entries"]] == [8, 8]
+
+
+def test_bench_gives_up(sealed, rolled, tmp_path):
+    assert "budget" in complaint("robust-edge-device", "bench", sealed, *FAST, "--max-p90-ms", "0", expect=2)
+    assert "golden" in complaint("robust-edge-device", "bench", rolled, *FAST, "-q", expect=4)
+    assert "robust-edge export" in complaint("robust-edge", "bench", tmp_path / "absent", expect=4)
+
+
+def test_bench_without_a_runtime(unknown):
+    assert "tflite" in complaint("robust-edge-device", "bench", unknown, *FAST, "-q", expect=3)
+
+
+@pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+def test_doctor(command):
+    found = answer(command, "doctor")
+    assert {item["format"] for item in found["backends"]} >= {"onnx", "onnx-cuda", "csr", "native", "tensorrt"}
+    onnx = next(item for item in found["backends"] if item["format"] == "onnx")
+    assert onnx["runs_on"].startswith("onnxruntime ")
+    assert all(item["version"] or item["remedy"] for item in found["capabilities"])
+    if command == "robust-edge":
+        versions = {item["name"]: item["version"] for item in found["capabilities"]}
+        assert versions["torchvision"]  # it is here, and was called missing beside a CPU-only torch
+
+
+def test_targets():
+    found = answer("robust-edge", "targets")
+    assert {"x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "jetson-gpu-7.2"} & set(found)
+    for target in found.values():
+        assert target["precisions"]
+        assert target["limits"]
+    text = run("robust-edge", "targets").stdout
+    assert all(name in text for name in found)
+
+
+@pytest.mark.parametrize("command", ["targets", "doctor"])
+def test_words_that_mean_nothing(command):
+    assert "mispelt" in complaint("robust-edge", command, "mispelt", expect=2)
