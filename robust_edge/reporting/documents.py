@@ -34,7 +34,9 @@ def markdown(table: Table) -> str:
     lines.append("| " + " | ".join(_escaped(name) for name in table.header) + " |")
     lines.append("|---" * len(table.header) + "|")
     lines += ["| " + " | ".join(_escaped(text_of(cell)) for cell in row) + " |" for row in table.rows]
-    lines += ["", "Accuracies with their 95% Wilson intervals.", *(f"\n{_escaped(note)}" for note in table.notes), ""]
+    if any(isinstance(cell, Accuracy) for row in table.rows for cell in row):
+        lines += ["", "Accuracies with their 95% Wilson intervals."]
+    lines += [*(f"\n{_escaped(note)}" for note in table.notes), ""]
     return "\n".join(lines)
 
 

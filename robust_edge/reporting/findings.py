@@ -121,6 +121,19 @@ def baseline_is_dense(bench: Bench) -> bool:
     return any(entry.keep > ALMOST_ALL for entry in bench.entries if entry.label == bench.baseline)
 
 
+def energy_lines(bench: Bench) -> list[str]:
+    """Joules of every bundle, and the reasons where there are none."""
+    lines = []
+    for entry in bench.entries:
+        for item in entry.latencies:
+            if item.joules_per_image is not None and entry.energy is not None:
+                images = "one image" if item.images == 1 else f"each of {item.images} images"
+                joules = f"{1e3 * item.joules_per_image:.3g} mJ for {images}"
+                lines.append(f"{entry.label}: {joules}, all that {entry.energy.counter} covers, idle power included")
+    reasons = {entry.energy.reason for entry in bench.entries if entry.energy is not None and entry.energy.reason}
+    return lines + [f"Energy was not measured: {reason}" for reason in sorted(reasons)]
+
+
 def unstable(bench: Bench) -> list[tuple[str, Latency]]:
     """Measurements that a noisy machine spoilt, by bundle."""
     return [(entry.label, item) for entry in bench.entries for item in entry.latencies if item.unstable]

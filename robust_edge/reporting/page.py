@@ -15,6 +15,8 @@ from robust_edge.evaluation.saliency import Saliency
 from robust_edge.reporting import figures, findings, formats
 from robust_edge.reporting import robustness_figures as drawn
 from robust_edge.reporting.collect import ReportData, RunData, clean_text, collect
+from robust_edge.reporting.device_figures import device_bars
+from robust_edge.reporting.devices import DeviceTimings, by_device, called, latency_tables, protocols_of
 from robust_edge.reporting.documents import text_of, write_documents
 from robust_edge.reporting.drawing import look, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
@@ -58,7 +60,8 @@ def write_report(
     page = render(data, out, notes=_write_all_plots(data))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, clean_text(page))
-    return [out, *write_documents(robustness_tables(data.runs, data.transfers), out)]
+    tables = [*robustness_tables(data.runs, data.transfers), *latency_tables(by_device(data.benches))]
+    return [out, *write_documents(tables, out)]
 
 
 def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
@@ -114,8 +117,16 @@ def _figures(data: ReportData) -> dict[str, Any]:
         "loss": svg_uri(figures.adversarial_loss(trained)) if trained else None,
         "panels": {run.index: png_uri(figures.attacked_images(run, c, images=PANEL_IMAGES)) for run, c in curves},
         **_robustness_figures(data),
+        "devices": _device_figures(by_device(data.benches)),
         "latency": [svg_uri(figures.latency_bars(item.bench)) for item in data.benches],
     }
+
+
+def _device_figures(devices: Sequence[DeviceTimings]) -> list[tuple[str, str]]:
+    """What was timed, and the figure; none for a single device, whose bars stand with its bench."""
+    if len(devices) < 2:
+        return []
+    return [(called(*timed), svg_uri(device_bars(devices, *timed))) for timed in protocols_of(devices)]
 
 
 def _robustness_figures(data: ReportData) -> dict[str, Any]:

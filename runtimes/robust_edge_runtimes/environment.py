@@ -26,6 +26,7 @@ class Machine:
         governor: the CPU frequency governor.
         power_mode: a Jetson's nvpmodel.
         utc: when this was read, ISO 8601.
+        board: what the board calls itself, as a Jetson and a Raspberry Pi do; their CPUs all have one name.
     """
 
     cpu: str
@@ -37,6 +38,7 @@ class Machine:
     governor: Optional[str]
     power_mode: Optional[str]
     utc: str
+    board: Optional[str] = None
 
 
 def machine() -> Machine:
@@ -51,6 +53,7 @@ def machine() -> Machine:
         governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         power_mode=_power_mode(),
         utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        board=(_first_line("/proc/device-tree/model") or "").rstrip("\0") or None,
     )
 
 

@@ -18,9 +18,11 @@ from robust_edge.reporting.collect import collect
 from robust_edge.reporting.drawing import look, svg_uri
 from robust_edge.reporting.page import write_report
 from robust_edge.run import open_run
+from robust_edge_runtimes.energy import EnergySource
 from robust_edge_runtimes.environment import Machine
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.files import write_json
+from robust_edge_runtimes.harness import Harness
 from robust_edge_runtimes.latency import Bench, ColdStart, Entry, summarise
 from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
@@ -449,3 +451,31 @@ def test_radius(eps, text):
 @pytest.mark.parametrize(("value", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (0.06, "+0.1"), (-7.3, "−7.3")])
 def test_points(value, text):
     assert formats.points(value) == text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_benches_of_two_devices_share_a_figure_and_a_table(runs, tmp_path):
+    here, there = bench_of(), bench_of()
+    there = dataclasses.replace(
+        there,
+        machine=dataclasses.replace(MACHINE, cpu="Other CPU"),
+        harness=Harness(300.0, 5000.0, "tenth", 0.03, True),
+        over_budget=("tenth: p90 of one image is 9 ms, the budget 5 ms",),
+        entries=tuple(dataclasses.replace(entry, energy=EnergySource(None, "no RAPL here")) for entry in there.entries),
+    )
+    paths = [written(here, tmp_path / "a.json"), written(there, tmp_path / "b.json")]
+    out = write_report(runs, [], paths, tmp_path / "report.html")
+    page = text_of((tmp_path / "report.html").read_text("utf-8"))
+    assert "One image on every device that was timed" in page
+    assert "100 images on every device that was timed" in page
+    assert "0.30 µs of every call for one image are the measurement's own, 3.0% of the median of tenth" in page
+    assert "too much to compare networks that fast" in page
+    assert "Energy was not measured: no RAPL here" in page
+    assert "Over the latency budget: tenth: p90 of one image is 9 ms" in page
+    table = next(path for path in out if path.name == "report-latency-one-image.csv").read_text()
+    assert [line.split(",")[0].strip('"') for line in table.splitlines()[1:]] == ["Test CPU"] * 2 + ["Other CPU"] * 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_single_device_needs_no_figure_of_devices(runs, tmp_path):
+    assert "every device that was timed" not in page_of(runs, tmp_path, bench=bench_of())
