@@ -65,7 +65,8 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
             program = convert(model, example, target.opset, batch is None)
     except Exception as cause:  # torch.onnx raises a different class for every stage
         raise ExportError(
-            f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): {_reason(cause)}"
+            f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): "
+            f"{_reason(cause, model, example)}"
         ) from cause
     _lift_constants(program)
     program.ir_version = target.ir_version
@@ -192,14 +193,33 @@ def _lift_constants(program: Any) -> None:
     graph.node.extend(kept)
 
 
-def _reason(cause: Exception) -> str:
-    """One line of the chain of causes: the link that names an operator, the operator first, or else the outermost."""
+def _reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:
+    """One line of the chain of causes: the last link that names an operator, that first, or else the outermost."""
     link: BaseException | None = cause
+    found = _one_line(cause)
     while link is not None:
         if named := _OPERATOR.search(str(link)):
-            return f"operator {named.group()}: {_one_line(link)}"
+            found = f"operator {named.group()}{_place(model, example, named.group())}: {_one_line(link)}"
         link = link.__cause__ or link.__context__
-    return _one_line(cause)
+    return found
+
+
+def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:
+    """The node and the module that an operator stands in, where torch can follow the network."""
+    name = re.split(r"\W+", operator)[1]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            nodes = list(torch.export.export(model, (example,)).graph.nodes)
+    except Exception:  # the operator is the reason; its place is a kindness
+        return ""
+    for node in nodes:
+        if node.op == "call_function" and name in str(node.target):
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            module, kind = stack[-1] if stack else ("", "")
+            kind = getattr(kind, "__qualname__", str(kind)).rsplit(".", 1)[-1]
+            return f" of node {node.name!r} in {f'module {module!r}' if module else 'the network itself'} ({kind})"
+    return ""
 
 
 def _one_line(cause: BaseException) -> str:
