@@ -141,8 +141,7 @@ def _judge(name: str, run: Run, output: Output) -> DemoRow:
 
 
 def _verify(bundle: Path, run: Run, out: Path, output: Output) -> Verdict:
-    progress = output.progress("attacking the exported artifact")
-    verdict = verify_bundle(open_bundle(bundle), run, Budget(), VerifySettings(), progress=progress)
+    verdict = verify_bundle(open_bundle(bundle), run, Budget(), VerifySettings(), progress=output.progress)
     write_json(out / "verify.json", dataclasses.asdict(verdict))
     return verdict
 

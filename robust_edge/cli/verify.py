@@ -17,18 +17,29 @@ from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_o
     "--mode",
     "modes",
     multiple=True,
-    type=click.Choice(["replay", "surrogate"]),
-    help="Attack to run, may be repeated.  [default: replay, and surrogate with --against]",
+    type=click.Choice(["replay", "surrogate", "whitebox", "blackbox"]),
+    help="Attack to run, may be repeated.  [default: replay, and with --against surrogate and whitebox]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images in every mode.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Most images per mode.  [default: all stored ones, and 500 drawn ones in the modes that draw]",
+)
 @click.option(
     "--steps",
     default=20,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Steps of the surrogate attack.",
+    help="Gradient steps of surrogate and whitebox.",
 )
-@click.option("--seed", default=1, show_default=True, type=SEED, help="Of the surrogate attack.")
+@click.option(
+    "--queries",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Looks at the artifact per image in blackbox.",
+)
+@click.option("--seed", default=1, show_default=True, type=SEED, help="Of the images drawn and of every attack.")
 @click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
 @click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
 @click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
@@ -41,6 +52,7 @@ from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_o
 @click.pass_context
 @examples(
     "robust-edge verify bundles/digits-10 --against runs/digits-10",
+    "robust-edge verify bundles/digits-10 --against runs/digits-10 --mode whitebox --mode blackbox --limit 200",
     "robust-edge verify bundles/digits-10 --mode replay --max-robust-drop 0.5 -o verify.json",
 )
 def verify(
@@ -50,6 +62,7 @@ def verify(
     modes: tuple[str, ...],
     limit: int | None,
     steps: int,
+    queries: int,
     seed: int,
     max_clean_drop: float,
     max_robust_drop: float,
@@ -70,7 +83,7 @@ def verify(
     from robust_edge_runtimes.verify import Budget
 
     budget = Budget(max_clean_drop, max_robust_drop, allow)
-    settings = VerifySettings(modes=modes, limit=limit, steps=steps, seed=seed, data_dir=data_dir)
+    settings = VerifySettings(modes=modes, limit=limit, steps=steps, queries=queries, seed=seed, data_dir=data_dir)
     opened = open_bundle(bundle)
     verdict = verify_bundle(
         opened,
@@ -78,7 +91,7 @@ def verify(
         budget,
         settings,
         threads=threads,
-        progress=output.progress("attacking the artifact"),
+        progress=output.progress,
     )
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))

@@ -26,7 +26,7 @@ class PairedOutcome:
 
     Attributes:
         artifact_right: (N,) bool, the artifact was right on the clean image and on every candidate.
-        reference_right: (N,) bool, the same for the oracle's own network.
+        reference_right: (N,) bool, the same for the reference.
         zero_gradients: fraction of gradients, over all steps, that were zero everywhere.
     """
 
@@ -48,6 +48,7 @@ def surrogate_pgd(
     labels: np.ndarray,
     attack: AttackSpec,
     *,
+    reference: Optional[Score] = None,
     progress: Optional[Callable[[int, int], None]] = None,
 ) -> PairedOutcome:
     """PGD on an artifact that has no gradients: its scores, the oracle's gradients at the same points.
@@ -57,15 +58,17 @@ def surrogate_pgd(
 
     Args:
         score: the artifact.
-        oracle: gradients and the reference's logits.
+        oracle: where the gradients come from.
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
         attack: ε, steps, step size and seed.
+        reference: whom the artifact is compared with; None for the oracle's own network.
         progress: called with (steps done, steps in all).
     """
     random = np.random.default_rng(attack.seed)
     artifact_right = is_right(score(images), labels)
-    reference_right = is_right(oracle.logits_and_gradient(images, labels)[0], labels)
+    expected = oracle.logits_and_gradient(images, labels)[0] if reference is None else reference(images)
+    reference_right = is_right(expected, labels)
     low, high = np.maximum(images - attack.eps, 0), np.minimum(images + attack.eps, 1)
     noise = random.uniform(-attack.eps, attack.eps, images.shape)
     candidate = np.clip(images + noise, low, high).astype(np.float32)
@@ -79,7 +82,7 @@ def surrogate_pgd(
         points, truth = candidate[open_rows], labels[open_rows]
         logits, gradient = oracle.logits_and_gradient(points, truth)
         artifact_right[open_rows] &= is_right(score(points), truth)
-        reference_right[open_rows] &= is_right(logits, truth)
+        reference_right[open_rows] &= is_right(logits if reference is None else reference(points), truth)
         zero += int((gradient == 0).all(axis=(1, 2, 3)).sum())
         seen += len(open_rows)
         stepped = points + np.float32(attack.step_size) * np.sign(gradient)  # Eq. (3)

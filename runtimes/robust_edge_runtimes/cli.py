@@ -44,8 +44,24 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
 
 @main.command()
 @click.argument("bundle", type=BUNDLE)
-@click.option("--mode", type=click.Choice(["replay"]), default="replay", show_default=True, help="Attack to run.")
-@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images.")
+@click.option(
+    "--mode",
+    "modes",
+    multiple=True,
+    type=click.Choice(["replay", "blackbox"]),
+    help="Attack to run, may be repeated.  [default: replay]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all that are stored]")
+@click.option(
+    "--queries",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Looks at the artifact per image in blackbox.",
+)
+@click.option(
+    "--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of the black-box attack."
+)
 @click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
 @click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
 @click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
@@ -55,13 +71,15 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
 @click.pass_context
 @examples(
     "robust-edge-device verify bundle/",
-    "robust-edge-device verify bundle/ -o verify.json --max-robust-drop 0.5",
+    "robust-edge-device verify bundle/ --mode replay --mode blackbox --limit 100 -o device.json",
 )
 def verify(
     context: click.Context,
     bundle: Path,
-    mode: str,
+    modes: Tuple[str, ...],
     limit: Optional[int],
+    queries: int,
+    seed: int,
     max_clean_drop: float,
     max_robust_drop: float,
     allow: Tuple[str, ...],
@@ -75,15 +93,24 @@ def verify(
     from robust_edge_runtimes import verify as verification
     from robust_edge_runtimes.bundle import open_bundle
     from robust_edge_runtimes.files import write_json
+    from robust_edge_runtimes.fresh import from_golden
     from robust_edge_runtimes.load import load
+    from robust_edge_runtimes.manifest import AttackSpec
     from robust_edge_runtimes.tables import verdict_table
 
     budget = verification.Budget(max_clean_drop, max_robust_drop, allow)
     opened = open_bundle(bundle)
     with load(opened, threads=threads) as model:
-        attack = opened.manifest.expected.attack
-        modes = [verification.replay(model, opened.golden(), attack, budget, limit)]
-        verdict = verification.judge(opened, model, modes, budget)
+        golden, attack = opened.golden(), opened.manifest.expected.attack
+        trials = []
+        for mode in dict.fromkeys(modes or (verification.REPLAY,)):
+            if mode == verification.REPLAY:
+                trials.append(verification.replay(model, golden, attack, limit))
+            else:
+                square = AttackSpec("square", attack.eps, queries, 0.0, seed)
+                fresh, progress = from_golden(golden, limit, seed), output.progress(mode)
+                trials.append(verification.blackbox(model, fresh, square, golden, progress=progress))
+        verdict = verification.judge(opened, model, trials, budget)
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
     output.result(verdict_table(verdict), verdict)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import List, Sequence, Union
 
 from robust_edge_runtimes.latency import Bench, Entry, Latency
+from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
-from robust_edge_runtimes.verify import Drop, Verdict
+from robust_edge_runtimes.verdict import Drop, ModeResult, Twin, Verdict, WorstCase
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -22,16 +23,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def verdict_table(verdict: Verdict) -> str:
     """One row per mode, then the reasons, the notes and the verdict."""
-    rows = []
-    for mode in verdict.modes:
-        attack = f"{mode.attack.name} eps={mode.attack.eps:.4g}"
-        for name, reference, artifact, drop in (
-            ("clean", mode.reference_clean, mode.artifact_clean, mode.clean_drop),
-            (attack, mode.reference_robust, mode.artifact_robust, mode.robust_drop),
-        ):
-            rows.append([mode.mode, name, str(mode.images), percent(reference), percent(artifact), _drop(drop)])
+    rows = [row for mode in verdict.modes for row in _accuracies(mode.mode, attack_name(mode.attack), mode)]
+    if verdict.worst is not None:
+        rows += _accuracies("all modes", "worst case", verdict.worst)
+    for other in verdict.elsewhere:
+        rows += [row for mode in other.modes for row in _accuracies(mode.mode + " *", attack_name(mode.attack), mode)]
     header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (95% interval) / budget, points"]
     lines = [table(header, rows)]
+    for other in verdict.elsewhere:
+        where = f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}"
+        lines.append(f"* measured elsewhere: {other.source} ({where})")
+    lines += ["took " + ", ".join(f"{mode.mode} {mode.seconds:.1f} s" for mode in verdict.modes)] * bool(verdict.modes)
+    lines += [_twin_line(mode.twin) for mode in verdict.modes if mode.twin is not None]
     parity = verdict.parity
     lines.append(
         f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
@@ -81,6 +84,30 @@ def bench_table(result: Bench) -> str:
             *_warnings(result),
             *_budget(result),
         ]
+    )
+
+
+def attack_name(attack: AttackSpec) -> str:
+    """What was done to the images, with the numbers that it takes to do it again."""
+    unit = "queries" if attack.name == "square" else "steps"
+    return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {unit}, seed {attack.seed}"
+
+
+def _accuracies(where: str, attack: str, result: Union[ModeResult, WorstCase]) -> List[List[str]]:
+    stored = isinstance(result, ModeResult) and not result.paired
+    return [
+        [where, name, str(result.images), "stored " * stored + percent(reference), percent(artifact), _drop(drop)]
+        for name, reference, artifact, drop in (
+            ("clean", result.reference_clean, result.artifact_clean, result.clean_drop),
+            (attack, result.reference_robust, result.artifact_robust, result.robust_drop),
+        )
+    ]
+
+
+def _twin_line(twin: Twin) -> str:
+    return (
+        f"gradients of whitebox: {twin.made_from}; logits within {twin.max_logit_error:.2g} of the artifact's "
+        f"(tolerance {twin.tolerance:.2g}), temperature {twin.temperature:.3g}"
     )
 
 

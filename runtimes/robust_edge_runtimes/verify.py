@@ -8,152 +8,76 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Callable, List, Optional, Sequence, Tuple
+import time
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from robust_edge_runtimes.attacks import GradientOracle, is_right, surrogate_pgd
+from robust_edge_runtimes.attacks import GradientOracle, Score, is_right, surrogate_pgd
 from robust_edge_runtimes.bundle import Bundle, Golden
-from robust_edge_runtimes.environment import Machine, machine
-from robust_edge_runtimes.errors import BundleError, InputError, unknown_name
+from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.errors import BundleError, InputError
+from robust_edge_runtimes.fresh import Fresh
 from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.outputs import not_the_checkpoint, output_flags
+from robust_edge_runtimes.runtime import BaseRuntime
+from robust_edge_runtimes.square import Square, square_attack
+from robust_edge_runtimes.verdict import (
+    BLACKBOX,
+    FLAGS,
+    MIN_IMAGES,
+    REPLAY,
+    SURROGATE,
+    WHITEBOX,
+    Budget,
+    Drop,
+    Elsewhere,
+    Flag,
+    ModeResult,
+    Parity,
+    Trial,
+    Verdict,
+    WorstCase,
+    paired_drop,
+    worst_case,
+)
 
-REPLAY = "replay"
-SURROGATE = "surrogate"
-MODES = (REPLAY, SURROGATE)
-FLAGS = ("more_robust_than_parent", "non_finite", "not_the_checkpoint", "randomised", "zero_gradient")
-MIN_IMAGES = 50
+__all__ = [
+    "BLACKBOX",
+    "DEVICE_MODES",
+    "FLAGS",
+    "MIN_IMAGES",
+    "MODES",
+    "REPLAY",
+    "SURROGATE",
+    "WHITEBOX",
+    "Budget",
+    "Drop",
+    "Flag",
+    "ModeResult",
+    "Parity",
+    "Trial",
+    "Verdict",
+    "blackbox",
+    "judge",
+    "paired_drop",
+    "parity_of",
+    "replay",
+    "score_of",
+    "surrogate",
+]
+
+MODES = (REPLAY, SURROGATE, WHITEBOX, BLACKBOX)
+DEVICE_MODES = (REPLAY, BLACKBOX)
 BATCH = 128
-REPEAT_TOLERANCE = 1e-4
-Z95 = 1.959964
+BLIND = 0.1  # of the gradients
+GAIN = 1.0  # points that a black box may win over the white boxes by luck
+
+Progress = Callable[[int, int], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Drop:
-    """Points of accuracy lost from checkpoint to artifact on the same images.
-
-    Attributes:
-        points: percentage points lost; negative where the artifact is better.
-        low: lower end of the 95% confidence interval.
-        high: its upper end.
-        budget: points that may be lost.
-    """
-
-    points: float
-    low: float
-    high: float
-    budget: float
-
-    @property
-    def exceeded(self) -> bool:
-        """The loss is larger than the budget, beyond chance."""
-        return self.low > self.budget
-
-    @property
-    def undecided(self) -> bool:
-        """The interval reaches over the budget: too few images to rule an excess out."""
-        return self.low <= self.budget < self.high
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """A reason why the figures may not mean what they say."""
-
-    name: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Parity:
-    """Distance of the artifact's logits from the checkpoint's on the golden images; a diagnostic."""
-
-    max_logit_error: float
-    tolerance: float
-    argmax_agreement: float
-
-
-@dataclasses.dataclass(frozen=True)
-class ModeResult:
-    """One mode of attack: accuracies in [0, 1] of both networks on the same images and candidates."""
-
-    mode: str
-    attack: AttackSpec
-    images: int
-    reference_clean: float
-    artifact_clean: float
-    reference_robust: float
-    artifact_robust: float
-    clean_drop: Drop
-    robust_drop: Drop
-    flags: Tuple[Flag, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Pass or fail, and everything needed to check it again.
-
-    Attributes:
-        passed: no reason against it.
-        reasons: why the gate failed, one line each.
-        notes: what a reader should know although it does not fail the gate.
-    """
-
-    passed: bool
-    reasons: Tuple[str, ...]
-    notes: Tuple[str, ...]
-    target: str
-    artifact_sha256: str
-    checkpoint_sha256: str
-    runtime: RuntimeInfo
-    machine: Machine
-    parity: Parity
-    modes: Tuple[ModeResult, ...]
-    flags: Tuple[Flag, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """Points that the artifact may lose, and the flags that may be raised."""
-
-    clean: float = 1.0
-    robust: float = 1.0
-    allowed_flags: Tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("clean", "robust"):
-            value = getattr(self, name)
-            if not 0 <= value <= 100:
-                raise InputError(f"--max-{name}-drop is in percentage points, 0 to 100; {value} is not")
-        for flag in self.allowed_flags:
-            if flag not in FLAGS:
-                raise unknown_name("flag", flag, FLAGS)
-
-
-def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float) -> Drop:
-    """Points lost, with a 95% interval for paired proportions.
-
-    Source: Agresti and Min 2005: the Wald interval for matched pairs after adding 1/2 to each of the
-    four cells; it keeps its level where the two networks hardly ever differ.
-
-    Args:
-        reference: (N,) bool, the checkpoint was right; N at least 1.
-        artifact: (N,) bool, the artifact was right on the same image.
-        budget: points that may be lost.
-    """
-    n = len(reference)
-    lost = int((reference & ~artifact).sum())
-    gained = int((artifact & ~reference).sum())
-    b, c, total = lost + 0.5, gained + 0.5, n + 2.0
-    centre = (b - c) / total
-    half = Z95 * math.sqrt(b + c - (b - c) ** 2 / total) / total
-    return Drop(100 * (lost - gained) / n, 100 * (centre - half), 100 * (centre + half), budget)
-
-
-def replay(
-    model: BaseRuntime, golden: Golden, attack: AttackSpec, budget: Budget, limit: Optional[int] = None
-) -> ModeResult:
+def replay(model: BaseRuntime, golden: Golden, attack: AttackSpec, limit: Optional[int] = None) -> Trial:
     """The bundle's stored attack images, scored by the artifact.
 
     Raises:
@@ -165,109 +89,177 @@ def replay(
     reach = float(np.abs(golden.attacked - golden.clean).max())
     if not reach <= attack.eps + 1e-6:
         raise BundleError(f"golden.npz: an attack image moves {reach:.4g} from its clean one, eps is {attack.eps:.4g}")
+    start = time.monotonic()
     n = len(golden.labels) if limit is None else min(limit, len(golden.labels))
-    labels = golden.labels[:n]
-    clean = is_right(_score(model, golden.clean[:n]), labels)
-    attacked = is_right(_score(model, golden.attacked[:n]), labels)
-    reference_clean = is_right(golden.clean_logits[:n], labels)
-    reference_attacked = is_right(golden.attacked_logits[:n], labels)
-    return _mode_result(
+    score, labels = score_of(model), golden.labels[:n]
+    clean = is_right(score(golden.clean[:n]), labels)
+    attacked = is_right(score(golden.attacked[:n]), labels)
+    reference_clean, reference_robust = stored_answers(golden, np.arange(n))
+    return Trial(
         REPLAY,
         attack,
-        budget,
+        np.arange(n),
         reference_clean,
         clean,
-        reference_clean & reference_attacked,
+        reference_robust,
         clean & attacked,
-        (),
+        seconds=time.monotonic() - start,
     )
+
+
+def stored_answers(golden: Golden, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Where the checkpoint was right, as the bundle stores it: on clean images, and on their attacked ones too."""
+    labels = golden.labels[ids]
+    clean = is_right(golden.clean_logits[ids], labels)
+    return clean, clean & is_right(golden.attacked_logits[ids], labels)
 
 
 def surrogate(
     model: BaseRuntime,
     oracle: GradientOracle,
-    images: np.ndarray,
-    labels: np.ndarray,
+    fresh: Fresh,
     attack: AttackSpec,
-    budget: Budget,
     *,
     tolerance: Optional[float] = None,
-    progress: Optional[Callable[[int, int], None]] = None,
-) -> ModeResult:
+    progress: Optional[Progress] = None,
+) -> Trial:
     """PGD with the artifact's scores and the checkpoint's gradients at the same points.
 
     Args:
-        images: (N, C, H, W) float32 in [0, 1].
-        labels: (N,) int64.
-        tolerance: largest logit error, relative, of a faithful artifact on `images`; None does not compare. Unlike
+        model: the artifact's open runtime.
+        oracle: the checkpoint.
+        fresh: the images.
+        attack: ε, steps, step size and seed.
+        tolerance: largest logit error, relative, of a faithful artifact on the images; None does not compare. Unlike
             the golden logits, these come from the checkpoint itself, which a forged bundle cannot rewrite.
         progress: called with (steps done, steps in all).
     """
-    if not len(images):
-        raise InputError("there are no images to attack; give at least 1")
-    outcome = surrogate_pgd(lambda batch: _score(model, batch), oracle, images, labels, attack, progress=progress)
-    logits, expected = _score(model, images), oracle.logits_and_gradient(images, labels)[0]
+    _refuse_none(fresh)
+    start, score, labels = time.monotonic(), score_of(model), fresh.labels
+    outcome = surrogate_pgd(score, oracle, fresh.images, labels, attack, progress=progress)
+    logits, expected = score(fresh.probes), oracle.logits_and_gradient(fresh.probes, labels)[0]
     clean, reference_clean = is_right(logits, labels), is_right(expected, labels)
     flags: Tuple[Flag, ...] = ()
     error = relative_error(logits, expected)
     if tolerance is not None and not error <= tolerance:
         agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
-        flags = (_not_the_checkpoint("test images", error, tolerance, agreement),)
-    if outcome.zero_gradients > 0.1:
+        flags = (not_the_checkpoint("test images", error, tolerance, agreement),)
+    if outcome.zero_gradients > BLIND:
         share = f"{100 * outcome.zero_gradients:.0f}% of the gradients were zero"
         flags = (*flags, Flag("zero_gradient", f"{share}: the attack was blind there"))
-    return _mode_result(
+    return Trial(
         SURROGATE,
         attack,
-        budget,
+        fresh.ids,
         reference_clean,
         clean,
-        outcome.reference_right,
-        outcome.artifact_right,
+        reference_clean & outcome.reference_right,
+        clean & outcome.artifact_right,
         flags,
+        seconds=time.monotonic() - start,
+    )
+
+
+def blackbox(
+    model: BaseRuntime,
+    fresh: Fresh,
+    attack: AttackSpec,
+    reference: Union[Score, Golden],
+    *,
+    progress: Optional[Progress] = None,
+) -> Trial:
+    """Square on the artifact's logits, of `attack.steps` queries.
+
+    Args:
+        model: the artifact's open runtime.
+        fresh: the images.
+        attack: ε, queries and seed.
+        reference: the checkpoint, which is then attacked in the same way, each network scoring what was found
+            against either; or the golden images, whose stored answers stand for it where there is no checkpoint.
+        progress: called with (queries done, queries in all).
+    """
+    _refuse_none(fresh)
+    start, score, labels = time.monotonic(), score_of(model), fresh.labels
+    square, random = Square(attack.eps, attack.steps), np.random.default_rng(attack.seed)
+    found = [square_attack(score, fresh.images, labels, square, random, progress=progress)]
+    clean = is_right(score(fresh.probes), labels)
+    if isinstance(reference, Golden):
+        reference_clean, reference_robust = stored_answers(reference, fresh.ids)
+    else:
+        random = np.random.default_rng(attack.seed)
+        found.append(square_attack(reference, fresh.images, labels, square, random, progress=progress))
+        reference_clean = is_right(reference(fresh.probes), labels)
+        reference_robust = reference_clean & _right_on(reference, found, labels)
+    return Trial(
+        BLACKBOX,
+        attack,
+        fresh.ids,
+        reference_clean,
+        clean,
+        reference_robust,
+        clean & _right_on(score, found, labels),
+        paired=not isinstance(reference, Golden),
+        seconds=time.monotonic() - start,
     )
 
 
 def parity_of(model: BaseRuntime, golden: Golden) -> Parity:
     """Compare logits on the clean and the attacked golden images."""
-    logits = np.concatenate([_score(model, golden.clean), _score(model, golden.attacked)])
+    score = score_of(model)
+    logits = np.concatenate([score(golden.clean), score(golden.attacked)])
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
     agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
     error = relative_error(logits, expected)
     return Parity(error if math.isfinite(error) else 1e308, golden.tolerance, agreement)
 
 
-def judge(bundle: Bundle, model: BaseRuntime, modes: Sequence[ModeResult], budget: Budget) -> Verdict:
+def judge(bundle: Bundle, model: BaseRuntime, trials: Sequence[Trial], budget: Budget) -> Verdict:
     """Weigh all modes and flags.
 
     Args:
         bundle: the one under test.
         model: its open runtime.
-        modes: at least one; an empty list fails, since nothing was checked.
+        trials: at least one; an empty list fails, since nothing was checked.
         budget: what may be lost.
     """
     golden = bundle.golden()
     parity = parity_of(model, golden)
-    flags = (*_artifact_flags(model, golden, parity), *(flag for mode in modes for flag in mode.flags))
-    reasons = [reason for mode in modes for reason in _reasons(mode)]
-    reasons += [f"{flag.name}: {flag.detail}" for flag in flags if flag.name not in budget.allowed_flags]
-    if not modes:
-        reasons.append("nothing_checked: no mode was run")
-    notes = [note for mode in modes for note in _notes(mode)]
-    notes += [f"allowed {flag.name}: {flag.detail}" for flag in flags if flag.name in budget.allowed_flags]
-    return Verdict(
-        passed=not reasons,
-        reasons=tuple(reasons),
-        notes=tuple(notes),
-        target=bundle.manifest.target,
-        artifact_sha256=bundle.manifest.artifact.identity,
-        checkpoint_sha256=bundle.manifest.source.checkpoint_sha256,
-        runtime=model.info,
-        machine=machine(),
-        parity=parity,
-        modes=tuple(modes),
-        flags=tuple(flags),
+    modes = tuple(trial.result(budget) for trial in trials)
+    artifact = output_flags(score_of(model), golden, parity, bundle.manifest.artifact.precision)
+    flags = (*artifact, *(flag for mode in modes for flag in mode.flags), *_over_modes(trials))
+    return decided(
+        Verdict(
+            passed=False,
+            reasons=(),
+            notes=(),
+            target=bundle.manifest.target,
+            artifact_sha256=bundle.manifest.artifact.identity,
+            checkpoint_sha256=bundle.manifest.source.checkpoint_sha256,
+            runtime=model.info,
+            machine=machine(),
+            parity=parity,
+            modes=modes,
+            flags=flags,
+            worst=worst_case(trials, budget),
+        ),
+        budget,
     )
+
+
+def decided(verdict: Verdict, budget: Budget) -> Verdict:
+    """The same figures with reasons, notes and the decision that follow from them."""
+    here = Elsewhere("", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, verdict.flags, verdict.worst)
+    reasons, notes = _weighed(here, budget)
+    for other in verdict.elsewhere:
+        more_reasons, more_notes = _weighed(other, budget)
+        reasons += [f"{other.source}: {reason}" for reason in more_reasons]
+        notes += [f"{other.source}: {note}" for note in more_notes]
+    return dataclasses.replace(verdict, passed=not reasons, reasons=tuple(reasons), notes=tuple(notes))
+
+
+def score_of(model: BaseRuntime) -> Score:
+    """The artifact as a function of any number of images, whatever batch it takes."""
+    return lambda images: _score(model, images)
 
 
 def _score(model: BaseRuntime, images: np.ndarray) -> np.ndarray:
@@ -278,45 +270,63 @@ def _score(model: BaseRuntime, images: np.ndarray) -> np.ndarray:
     return np.concatenate([model.infer(filled[i : i + fixed]) for i in range(0, len(filled), fixed)])[: len(images)]
 
 
-def _mode_result(
-    mode: str,
-    attack: AttackSpec,
-    budget: Budget,
-    reference_clean: np.ndarray,
-    artifact_clean: np.ndarray,
-    reference_robust: np.ndarray,
-    artifact_robust: np.ndarray,
-    flags: Tuple[Flag, ...],
-) -> ModeResult:
-    robust = paired_drop(reference_robust, artifact_robust, budget.robust)
-    if robust.high < -budget.robust:
-        gain = f"{-robust.points:.1f} points more robust than its own checkpoint in mode {mode}"
-        flags = (*flags, Flag("more_robust_than_parent", f"{gain}: gradients are hidden, not harmless"))
-    return ModeResult(
-        mode=mode,
-        attack=attack,
-        images=len(reference_clean),
-        reference_clean=float(reference_clean.mean()),
-        artifact_clean=float(artifact_clean.mean()),
-        reference_robust=float(reference_robust.mean()),
-        artifact_robust=float(artifact_robust.mean()),
-        clean_drop=paired_drop(reference_clean, artifact_clean, budget.clean),
-        robust_drop=robust,
-        flags=flags,
+def _refuse_none(fresh: Fresh) -> None:
+    if not len(fresh):
+        raise InputError("there are no images to attack; give at least 1")
+
+
+def _right_on(score: Score, candidates: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    right = np.ones(len(labels), bool)
+    for images in candidates:
+        right &= is_right(score(images), labels)
+    return right
+
+
+def _over_modes(trials: Sequence[Trial]) -> List[Flag]:
+    """What only shows when modes are laid side by side."""
+    black = [trial for trial in trials if trial.mode == BLACKBOX]
+    white = [trial for trial in trials if trial.mode in (SURROGATE, WHITEBOX)]
+    if not black or not white:
+        return []
+    held = np.logical_and.reduce([trial.artifact_robust for trial in white])
+    both = held & black[0].artifact_robust
+    gain = paired_drop(held, both, GAIN)
+    if not gain.exceeded:
+        return []
+    detail = (
+        f"Square broke {gain.points:.1f}% of the images that every attack with gradients had left: the gradients are "
+        "hidden, and the other modes overstate the artifact"
     )
+    return [Flag("black_box_beats_white_box", detail)]
+
+
+def _weighed(figures: Elsewhere, budget: Budget) -> Tuple[List[str], List[str]]:
+    """Reasons to fail, and notes."""
+    reasons = [reason for mode in figures.modes for reason in _reasons(mode)]
+    notes = [note for mode in figures.modes for note in _notes(mode)]
+    if figures.worst is not None:
+        named = f"over all modes ({', '.join(figures.worst.modes)})"
+        reasons += _excesses(figures.worst, named)
+    for flag in figures.flags:
+        allowed = flag.name in budget.allowed_flags
+        (notes if allowed else reasons).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
+    if not figures.modes:
+        reasons.append("nothing_checked: no mode was run")
+    return reasons, notes
 
 
 def _reasons(mode: ModeResult) -> List[str]:
-    reasons = []
-    if mode.images < MIN_IMAGES:
-        reasons.append(f"too_few_images: {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed")
-    for name, drop in (("clean", mode.clean_drop), ("robust", mode.robust_drop)):
-        if drop.exceeded:
-            reasons.append(
-                f"{name}_drop: {drop.points:.1f} points in mode {mode.mode} (95% interval {drop.low:.1f} to "
-                f"{drop.high:.1f}), budget {drop.budget:g}"
-            )
-    return reasons
+    few = f"too_few_images: {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed"
+    return [few] * (mode.images < MIN_IMAGES) + _excesses(mode, f"in mode {mode.mode}")
+
+
+def _excesses(result: Union[ModeResult, WorstCase], where: str) -> List[str]:
+    return [
+        f"{name}_drop: {drop.points:.1f} points {where} (95% interval {drop.low:.1f} to {drop.high:.1f}), "
+        f"budget {drop.budget:g}"
+        for name, drop in (("clean", result.clean_drop), ("robust", result.robust_drop))
+        if drop.exceeded
+    ]
 
 
 def _notes(mode: ModeResult) -> List[str]:
@@ -325,24 +335,3 @@ def _notes(mode: ModeResult) -> List[str]:
         for name, drop in (("clean", mode.clean_drop), ("robust", mode.robust_drop))
         if drop.undecided
     ]
-
-
-def _artifact_flags(model: BaseRuntime, golden: Golden, parity: Parity) -> List[Flag]:
-    flags = []
-    first, second = _score(model, golden.clean), _score(model, golden.clean)
-    if not np.isfinite(first).all():
-        flags.append(Flag("non_finite", "the artifact's logits hold NaN or infinity"))
-    elif not relative_error(second, first) <= REPEAT_TOLERANCE:  # written so that NaN is flagged too
-        flags.append(Flag("randomised", "the same images gave other logits the second time"))
-    if not parity.max_logit_error <= parity.tolerance:
-        where = "golden images"
-        flags.append(_not_the_checkpoint(where, parity.max_logit_error, parity.tolerance, parity.argmax_agreement))
-    return flags
-
-
-def _not_the_checkpoint(images: str, error: float, tolerance: float, agreement: float) -> Flag:
-    return Flag(
-        "not_the_checkpoint",
-        f"on the {images} logits differ from the checkpoint's by {error:.2g} (relative), tolerance {tolerance:.2g}; "
-        f"classes agree on {100 * agreement:.1f}%",
-    )

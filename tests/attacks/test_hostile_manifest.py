@@ -137,7 +137,7 @@ def test_no_mutation_gets_past_as_anything_but_a_bundle_error(victim, opened, fo
         bundle = open_bundle(victim)
         golden = bundle.golden()
         with load(bundle) as model:
-            verdict = judge(bundle, model, [replay(model, golden, bundle.manifest.expected.attack, Budget())], Budget())
+            verdict = judge(bundle, model, [replay(model, golden, bundle.manifest.expected.attack)], Budget())
             label, p = model.classify(golden.clean[0])
         assert label in bundle.manifest.classes
         assert np.isfinite(p)

@@ -56,9 +56,7 @@ def test_the_bundle_opens_and_passes_its_own_verdict(exported):
     opened = open_bundle(exported)
     with load(opened) as runtime:
         budget = Budget()
-        verdict = judge(
-            opened, runtime, [replay(runtime, opened.golden(), opened.manifest.expected.attack, budget)], budget
-        )
+        verdict = judge(opened, runtime, [replay(runtime, opened.golden(), opened.manifest.expected.attack)], budget)
     assert verdict.passed, verdict.reasons
     assert verdict.parity.max_logit_error <= 1e-5
     assert verdict.parity.argmax_agreement == 1

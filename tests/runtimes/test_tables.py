@@ -34,7 +34,7 @@ def verdict(Fake, opened, golden, linear):
     def of(function, **budget):
         limits = Budget(**budget)
         with Fake(opened.manifest, function) as model:
-            return judge(opened, model, [replay(model, golden, opened.manifest.expected.attack, limits)], limits)
+            return judge(opened, model, [replay(model, golden, opened.manifest.expected.attack)], limits)
 
     return of
 
@@ -44,7 +44,7 @@ def test_a_pass_shows_both_accuracies_the_notes_and_the_word(verdict, linear):
     lines = verdict_table(result).splitlines()
     robust = percent(result.modes[0].artifact_robust)
     assert lines[2].split()[:5] == ["replay", "clean", "60", "100.0%", "100.0%"]
-    assert lines[3].split()[:6] == ["replay", "pgd", "eps=0.05", "60", robust, robust]
+    assert lines[3].split()[:10] == ["replay", "pgd", "eps=0.05,", "1", "steps,", "seed", "7", "60", robust, robust]
     assert sum(line.startswith("note: ") for line in lines) == len(result.notes) == 2
     assert lines[-1].startswith("PASS  x86-cpu artifact " + result.artifact_sha256[:12])
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes.errors import BundleError, InputError
+from robust_edge_runtimes.fresh import Fresh
 from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.verify import (
     FLAGS,
@@ -24,6 +25,12 @@ from robust_edge_runtimes.verify import (
 
 ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
 WIDE = Budget(100, 100)
+
+
+def fresh(golden, count=None):
+    """The golden images themselves, for tests that know every answer."""
+    clean = golden.clean[:count]
+    return Fresh(clean, clean, golden.labels[:count], np.arange(len(clean)))
 
 
 def outcomes(both, lost, gained, neither):
@@ -110,14 +117,15 @@ def fake(Fake, opened, linear):
 
 def test_replaying_the_checkpoint_itself_loses_nothing(fake, golden, opened):
     model = fake()
-    result = replay(model, golden, ATTACK, Budget())
+    result = replay(model, golden, ATTACK).result(Budget())
     held = (golden.clean_logits.argmax(1) == golden.labels) & (golden.attacked_logits.argmax(1) == golden.labels)
     assert result.images == len(golden.labels) == 60
     assert result.reference_robust == result.artifact_robust == held.mean()
     assert result.reference_clean == result.artifact_clean == 1.0
     assert 0 < held.mean() < 1
     assert (result.clean_drop.points, result.robust_drop.points) == (0, 0)
-    verdict = judge(opened, model, [result], Budget())
+    verdict = judge(opened, model, [replay(model, golden, ATTACK)], Budget())
+    assert verdict.modes == (dataclasses.replace(result, seconds=verdict.modes[0].seconds),)
     assert verdict.passed
     assert (verdict.reasons, verdict.flags) == ((), ())
     assert verdict.artifact_sha256 == opened.manifest.artifact.sha256
@@ -139,31 +147,31 @@ def test_robust_means_right_when_clean_and_right_when_attacked(fake, golden, lin
                 row[answers[image.tobytes()]] = 1
         return logits
 
-    result = replay(fake(contrary), golden, ATTACK, WIDE)
+    result = replay(fake(contrary), golden, ATTACK).result(Budget())
     assert (result.artifact_clean, result.artifact_robust) == (0, 0)
 
 
 def test_limit_takes_the_first_images(fake, golden, linear):
     model = fake()
-    result = replay(model, golden, ATTACK, Budget(), limit=10)
+    result = replay(model, golden, ATTACK, limit=10).result(Budget())
     held = (linear.logits(golden.attacked[:10]).argmax(1) == golden.labels[:10]).mean()
     assert (result.images, result.reference_robust) == (10, held)
-    assert replay(model, golden, ATTACK, Budget(), limit=10**9).images == 60
+    assert replay(model, golden, ATTACK, limit=10**9).result(Budget()).images == 60
 
 
 def test_checking_no_image_is_refused(fake, golden, linear):
     for limit in (0, -3):
         with pytest.raises(InputError, match="checks nothing"):
-            replay(fake(), golden, ATTACK, Budget(), limit=limit)
+            replay(fake(), golden, ATTACK, limit=limit)
     with pytest.raises(InputError, match="no images"):
-        surrogate(fake(), linear, golden.clean[:0], golden.labels[:0], ATTACK, Budget())
+        surrogate(fake(), linear, fresh(golden, 0), ATTACK)
 
 
 def test_a_fixed_batch_scores_every_image_once(Fake, make_manifest, linear, golden):
     for batch in (1, 7, 60, 64):
         with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model:
             assert parity_of(model, golden).argmax_agreement == 1
-            result = replay(model, golden, ATTACK, Budget())
+            result = replay(model, golden, ATTACK).result(Budget())
             assert (result.images, result.clean_drop.points, result.robust_drop.points) == (60, 0, 0)
 
 
@@ -173,7 +181,7 @@ def wrong(linear):
 
 def test_another_network_fails_and_says_by_how_much(fake, golden, linear, opened):
     model = fake(wrong(linear))
-    verdict = judge(opened, model, [replay(model, golden, ATTACK, Budget())], Budget())
+    verdict = judge(opened, model, [replay(model, golden, ATTACK)], Budget())
     assert not verdict.passed
     names = [reason.split(":")[0] for reason in verdict.reasons]
     assert names == ["clean_drop", "robust_drop", "not_the_checkpoint"]
@@ -183,13 +191,13 @@ def test_another_network_fails_and_says_by_how_much(fake, golden, linear, opened
 def test_a_drop_within_the_budget_passes(fake, golden, linear, opened):
     model = fake(wrong(linear))
     budget = Budget(100, 100, ("not_the_checkpoint",))
-    assert judge(opened, model, [replay(model, golden, ATTACK, budget)], budget).passed
+    assert judge(opened, model, [replay(model, golden, ATTACK)], budget).passed
 
 
 def test_what_few_images_cannot_rule_out_is_a_note(fake, golden, opened):
     model = fake()
     for budget, notes in ((Budget(1, 1), 2), (Budget(1, 5), 1), (Budget(5, 5), 0)):
-        verdict = judge(opened, model, [replay(model, golden, ATTACK, budget)], budget)
+        verdict = judge(opened, model, [replay(model, golden, ATTACK)], budget)
         assert verdict.passed
         assert len([note for note in verdict.notes if "cannot rule out" in note]) == notes
 
@@ -197,7 +205,7 @@ def test_what_few_images_cannot_rule_out_is_a_note(fake, golden, opened):
 def test_too_few_images_fail(fake, golden, opened):
     model = fake()
     for limit, passed in ((MIN_IMAGES - 1, False), (MIN_IMAGES, True)):
-        verdict = judge(opened, model, [replay(model, golden, ATTACK, WIDE, limit)], WIDE)
+        verdict = judge(opened, model, [replay(model, golden, ATTACK, limit)], WIDE)
         assert verdict.passed is passed
         assert any("too_few_images" in reason for reason in verdict.reasons) is not passed
 
@@ -209,8 +217,8 @@ def test_nothing_checked_fails(fake, opened):
 
 
 def test_one_bad_mode_among_good_ones_fails(fake, golden, linear, opened):
-    good = replay(fake(), golden, ATTACK, Budget())
-    bad = replay(fake(wrong(linear)), golden, ATTACK, Budget())
+    good = replay(fake(), golden, ATTACK)
+    bad = replay(fake(wrong(linear)), golden, ATTACK)
     for modes in itertools.permutations([good, bad]):
         assert not judge(opened, fake(), modes, Budget()).passed
 
@@ -267,8 +275,7 @@ def test_each_flag_fails_the_gate_unless_allowed(flag, fake, golden, linear, ope
     def verdict(allowed):
         budget = Budget(100, 100, allowed)
         model = fake(function)
-        mode = surrogate(model, oracle, golden.clean, golden.labels, ATTACK, budget)
-        return judge(opened, model, [mode], budget)
+        return judge(opened, model, [surrogate(model, oracle, fresh(golden), ATTACK)], budget)
 
     others = tuple(name for name in FLAGS if name != flag)
     failed = verdict(others)
@@ -296,18 +303,19 @@ def test_an_artifact_more_robust_than_its_parent_hides_its_gradients(fake, golde
 
     strong = dataclasses.replace(ATTACK, eps=0.07, step_size=0.05)
     model = fake(lookup)
-    mode = surrogate(model, linear, golden.clean, golden.labels, strong, Budget())
+    trial = surrogate(model, linear, fresh(golden), strong)
+    mode = trial.result(Budget())
     assert mode.artifact_robust == 1.0
     assert mode.reference_robust < 0.9
     assert [flag.name for flag in mode.flags] == ["more_robust_than_parent"]
     others = tuple(name for name in FLAGS if name != "more_robust_than_parent")
-    verdict = judge(opened, model, [mode], Budget(1, 1, others))
+    verdict = judge(opened, model, [trial], Budget(1, 1, others))
     assert [reason.split(":")[0] for reason in verdict.reasons] == ["more_robust_than_parent"]
-    assert judge(opened, model, [mode], Budget(1, 1, FLAGS)).passed
+    assert judge(opened, model, [trial], Budget(1, 1, FLAGS)).passed
 
 
 def test_surrogate_judges_both_on_the_same_candidates(fake, golden, linear):
-    result = surrogate(fake(), linear, golden.clean, golden.labels, ATTACK, Budget())
+    result = surrogate(fake(), linear, fresh(golden), ATTACK).result(Budget())
     assert result.artifact_robust == result.reference_robust
     assert 0 < result.artifact_robust < result.artifact_clean
     assert result.flags == ()
@@ -319,7 +327,7 @@ def test_nan_never_counts_as_right(fake, golden):
         logits[:, 0] = np.nan
         return logits
 
-    result = replay(fake(nan_at_the_label), golden, ATTACK, WIDE)
+    result = replay(fake(nan_at_the_label), golden, ATTACK).result(Budget())
     assert (result.artifact_clean, result.artifact_robust) == (0, 0)
 
 
@@ -359,14 +367,14 @@ def test_an_unknown_flag_is_refused_with_the_nearest():
 def test_attack_images_outside_the_ball_that_the_manifest_names_are_refused(fake, golden, linear):
     farther = dataclasses.replace(golden, attacked=np.clip(golden.attacked + 0.5, 0, 1).astype(np.float32))
     with pytest.raises(BundleError, match="moves"):
-        replay(fake(linear.logits), farther, ATTACK, Budget())
+        replay(fake(linear.logits), farther, ATTACK)
 
 
 def test_a_forged_bundle_cannot_vouch_for_another_network(fake, golden, linear):
     """Its golden logits may agree with the artifact; the checkpoint's own on fresh images do not."""
     other = fake(lambda images: 2 * linear.logits(images))
-    plain = surrogate(other, linear, golden.clean, golden.labels, ATTACK, WIDE)
-    compared = surrogate(other, linear, golden.clean, golden.labels, ATTACK, WIDE, tolerance=1e-3)
-    same = surrogate(fake(), linear, golden.clean, golden.labels, ATTACK, WIDE, tolerance=1e-3)
+    plain = surrogate(other, linear, fresh(golden), ATTACK)
+    compared = surrogate(other, linear, fresh(golden), ATTACK, tolerance=1e-3)
+    same = surrogate(fake(), linear, fresh(golden), ATTACK, tolerance=1e-3)
     assert [flag.name for flag in compared.flags] == ["not_the_checkpoint"]
     assert plain.flags == same.flags == ()

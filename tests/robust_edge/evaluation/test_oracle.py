@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.evaluation.oracle import CheckpointOracle
+from robust_edge.evaluation.oracle import TorchOracle
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def cross_entropy(model, images):
 
 
 def test_gradient_by_finite_differences(model, images):
-    _, gradient = CheckpointOracle(model).logits_and_gradient(images, LABELS)
+    _, gradient = TorchOracle(model).logits_and_gradient(images, LABELS)
     step = 1e-6
     for index in np.ndindex(images.shape):
         moved = images.copy()
@@ -44,7 +44,7 @@ def test_gradient_by_finite_differences(model, images):
 def test_logits_are_those_of_evaluation_mode_and_nothing_changes(model, images):
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    logits, _ = CheckpointOracle(model).logits_and_gradient(images, LABELS)
+    logits, _ = TorchOracle(model).logits_and_gradient(images, LABELS)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -54,8 +54,8 @@ def test_logits_are_those_of_evaluation_mode_and_nothing_changes(model, images):
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
 def test_batches_do_not_matter(model, images, batch):
-    whole = CheckpointOracle(model).logits_and_gradient(images, LABELS)
-    parts = CheckpointOracle(model, batch=batch).logits_and_gradient(images, LABELS)
+    whole = TorchOracle(model).logits_and_gradient(images, LABELS)
+    parts = TorchOracle(model, batch=batch).logits_and_gradient(images, LABELS)
     for left, right in zip(whole, parts, strict=True):
         assert left.shape == right.shape
         assert np.allclose(left, right, atol=1e-14)

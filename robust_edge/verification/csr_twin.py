@@ -1,0 +1,28 @@
+"""The twin of a CSR TorchScript artifact: the file itself, since torch differentiates its sparse products."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from robust_edge.verification.twin import Differentiable, TwinError
+from robust_edge_runtimes.bundle import Bundle
+
+
+def csr_twin(bundle: Bundle) -> Differentiable:
+    """Load the bundle's own `model.ts`.
+
+    Raises:
+        TwinError: this version of torch cannot load it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
+            network = torch.jit.load(str(bundle.artifact_path), map_location="cpu").eval()
+    except Exception as cause:  # torch raises whatever the bytes provoke
+        reason = " ".join(str(cause).split())[:300]
+        raise TwinError(f"{bundle.artifact_path} cannot be loaded by torch {torch.__version__}: {reason}") from cause
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return Differentiable(network, "the artifact's own TorchScript")

@@ -1,0 +1,92 @@
+"""The verdict on the host: which modes run, and that a bundle is only judged against its own run."""
+
+import numpy as np
+import pytest
+
+from robust_edge.data import load_dataset
+from robust_edge.deployment import GoldenSettings, export_run
+from robust_edge.verification import VerifySettings, verify_bundle
+from robust_edge.verification.draw import draw
+from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.load import load
+from robust_edge_runtimes.verify import MODES, Budget
+
+pytest.importorskip("onnxruntime", reason="verification runs the artifact on onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(sparse_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundles") / "sparse"
+    export_run(sparse_run, target_named("x86-cpu"), path, golden=GoldenSettings(images=50, steps=5))
+    return open_bundle(path)
+
+
+def test_with_its_run_every_mode_agrees_and_passes(exported, sparse_run):
+    settings = VerifySettings(modes=MODES, steps=5, queries=20)
+    verdict = verify_bundle(exported, sparse_run, Budget(), settings)
+    assert [mode.mode for mode in verdict.modes] == list(MODES)
+    assert [mode.images for mode in verdict.modes] == [50, 60, 60, 60]
+    assert verdict.passed, verdict.reasons
+    for result in (*verdict.modes, verdict.worst):
+        assert result.artifact_clean == result.reference_clean
+        assert result.artifact_robust == result.reference_robust
+    assert verdict.worst.modes == MODES
+    assert verdict.worst.images == 60
+    assert verdict.worst.artifact_robust <= min(mode.artifact_robust for mode in verdict.modes[1:])
+
+
+def test_by_default_all_that_needs_no_long_search(exported, sparse_run):
+    verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(steps=1))
+    assert [mode.mode for mode in verdict.modes] == ["replay", "surrogate", "whitebox"]
+    twin = verdict.modes[2].twin
+    assert twin.made_from == "the artifact's own ONNX graph"
+    assert twin.max_logit_error < 1e-5
+    assert twin.argmax_agreement == 1
+
+
+def test_without_a_run_only_replay_runs(exported):
+    verdict = verify_bundle(exported, None, Budget(), VerifySettings(limit=10))
+    assert [(mode.mode, mode.images) for mode in verdict.modes] == [("replay", 10)]
+
+
+def test_without_a_run_stored_answers_stand_for_the_checkpoint(exported):
+    settings = VerifySettings(modes=("whitebox", "blackbox"), steps=5, queries=20)
+    verdict = verify_bundle(exported, None, Budget(), settings)
+    golden = exported.golden()
+    held = (golden.clean_logits.argmax(1) == golden.labels) & (golden.attacked_logits.argmax(1) == golden.labels)
+    for mode in verdict.modes:
+        assert not mode.paired
+        assert mode.reference_robust == held.mean()
+    assert verdict.worst is None
+
+
+def test_clean_accuracy_is_that_of_the_artifact_on_the_images_drawn(exported, sparse_run):
+    verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=("surrogate",), steps=1))
+    fresh = draw(load_dataset(sparse_run.config.data).test, exported.golden(), None, 1)
+    with load(exported) as model:
+        right = model.infer(fresh.probes).argmax(1) == fresh.labels
+    assert verdict.modes[0].artifact_clean == np.mean(right)
+
+
+def test_modes_are_run_once_in_the_order_given(exported, sparse_run):
+    settings = VerifySettings(modes=("surrogate", "replay", "surrogate"), steps=1)
+    verdict = verify_bundle(exported, sparse_run, Budget(), settings)
+    assert [mode.mode for mode in verdict.modes] == ["surrogate", "replay"]
+
+
+def test_another_run_is_refused_and_both_are_named(exported, benign_run):
+    with pytest.raises(InputError, match=r"was exported from run 'sparse' .*not from .*benign") as caught:
+        verify_bundle(exported, benign_run, Budget(), VerifySettings())
+    assert "--against" in str(caught.value)
+
+
+def test_surrogate_needs_a_run(exported):
+    with pytest.raises(InputError, match="--against RUN"):
+        verify_bundle(exported, None, Budget(), VerifySettings(modes=("surrogate",)))
+
+
+def test_an_unknown_mode():
+    with pytest.raises(InputError, match="unknown mode 'replai'; did you mean 'replay'"):
+        VerifySettings(modes=("replai",))
