@@ -1,0 +1,338 @@
+"""Artifacts that are not what they claim, in bundles whose hashes agree: each must fail, and for its own reason.
+
+A small robust network on digits in three channels is trained once; every false artifact is surgery on its ONNX file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
+    pytest.importorskip(needed, reason=f"false artifacts are made and judged with {needed}")
+
+import onnx  # noqa: E402
+from onnx import helper, numpy_helper  # noqa: E402
+
+from robust_edge.config import resolve  # noqa: E402
+from robust_edge.deployment import GoldenSettings, export_run  # noqa: E402
+from robust_edge.run import open_run  # noqa: E402
+from robust_edge.training.compress import compress  # noqa: E402
+from robust_edge.verification import VerifySettings, verify_bundle  # noqa: E402
+from robust_edge_exporters.target import target_named  # noqa: E402
+from robust_edge_runtimes import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.errors import InputError  # noqa: E402
+from robust_edge_runtimes.load import load  # noqa: E402
+from robust_edge_runtimes.verify import FLAGS, Budget  # noqa: E402
+
+DATA = """
+import torch
+from robust_edge.data import Dataset, Split
+from robust_edge.data.digits import load_digits
+
+def build(config):
+    digits = load_digits(config)
+    def coloured(split):
+        grey = split.images
+        return Split(torch.cat([grey, grey // 2, 16 - grey], 1), split.labels, split.levels)
+    return Dataset("coloured digits", digits.classes, coloured(digits.train), coloured(digits.test))
+"""
+SETTINGS = {
+    "data.dataset": "coloured_digits:build",
+    "training.epochs": 6,
+    "training.batch_size": 50,
+    "training.lr": 0.1,
+    "attack.steps": 3,
+    "attack.eps": 0.1,
+    "pruning.keep": 0.5,
+    "threads": 1,
+    "device": "cpu",
+}
+DEFAULT = VerifySettings(steps=10, limit=200)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds everything, and the module that the data come from."""
+    path = tmp_path_factory.mktemp("false")
+    (path / "coloured_digits.py").write_text(DATA)
+    sys.path.insert(0, str(path))
+    yield path
+    sys.path.remove(str(path))
+    sys.modules.pop("coloured_digits", None)
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """trained(name, **changes) -> a finished run."""
+
+    def train(name, **changes):
+        flags = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
+        compress(resolve(preset="quick", flags=flags), folder / name)
+        return open_run(folder / name)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def robust(trained):
+    return trained("robust")
+
+
+@pytest.fixture(scope="module")
+def benign(trained):
+    return trained("benign", attack__eps=0.0, training__epochs=4, pruning__keep=1.0)
+
+
+@pytest.fixture(scope="module")
+def honest(robust, folder):
+    """The robust network's own bundle; do not change it."""
+    export_run(robust, target_named("x86-cpu"), folder / "honest", golden=GoldenSettings(images=200, steps=10))
+    return folder / "honest"
+
+
+@pytest.fixture(scope="module")
+def programs(honest, benign, folder):
+    """The honest artifact, and that of a network that was never attacked in training."""
+    golden = GoldenSettings(images=60, eps=0.1, steps=1)
+    export_run(benign, target_named("x86-cpu"), folder / "benign_bundle", golden=golden)
+    folders = {"honest": honest, "benign": folder / "benign_bundle"}
+    return lambda name="honest": onnx.load(str(folders[name] / "model.onnx"))
+
+
+@pytest.fixture
+def false_bundle(honest, tmp_path):
+    """false_bundle(program, vouched=False): the honest bundle with another artifact, sealed again.
+
+    Vouched for, its golden logits are the false artifact's own, so that nothing inside the bundle speaks against it.
+    """
+
+    def write(program, *, vouched=False):
+        path = shutil.copytree(honest, tmp_path / "bundle")
+        (path / "model.onnx").write_bytes(program.SerializeToString())
+        manifest = bundles.open_bundle(honest).manifest
+        bundles.seal(path, manifest)
+        if vouched:
+            opened = bundles.open_bundle(path)
+            golden = opened.golden()
+            with load(opened) as model:
+                own = dataclasses.replace(
+                    golden, clean_logits=model.infer(golden.clean), attacked_logits=model.infer(golden.attacked)
+                )
+            bundles.write_golden(path / bundles.GOLDEN, own)
+            bundles.seal(path, manifest)
+        return bundles.open_bundle(path)
+
+    return write
+
+
+def constant(program, name, value):
+    program.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
+
+
+def after(program, *steps):
+    """Operators behind the logits: (name, constants)."""
+    last = program.graph.node[-1]
+    last.output[0] = "true_logits"
+    tail = "true_logits"
+    for i, (operator, *values) in enumerate(steps):
+        given = [constant(program, f"tail_{i}_{j}", value) for j, value in enumerate(values)]
+        out = "logits" if i == len(steps) - 1 else f"tail_{i}"
+        program.graph.node.append(helper.make_node(operator, [tail, *given], [out], name=f"tail_{i}"))
+        tail = out
+    return program
+
+
+def before(program, *steps):
+    """Operators between the pixels and the network."""
+    nodes, head = list(program.graph.node), "images"
+    for node in nodes:
+        for i, name in enumerate(node.input):
+            node.input[i] = "pixels" if name == "images" else name
+    first = []
+    for i, (operator, *values) in enumerate(steps):
+        given = [constant(program, f"head_{i}_{j}", value) for j, value in enumerate(values)]
+        out = "pixels" if i == len(steps) - 1 else f"head_{i}"
+        first.append(helper.make_node(operator, [head, *given], [out], name=f"head_{i}"))
+        head = out
+    del program.graph.node[:]
+    program.graph.node.extend([*first, *nodes])
+    return program
+
+
+def reweighted(program, change):
+    """`change(weight, number of the layer)` for every weight of two or more axes."""
+    weights = [item for item in program.graph.initializer if len(item.dims) > 1]
+    for layer, item in enumerate(weights):
+        item.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(item), layer).astype(np.float32), item.name))
+    return program
+
+
+def with_noise(share):
+    random = np.random.default_rng(0)
+    return lambda weight, _: weight * (1 + share * random.normal(size=weight.shape))
+
+
+def normalised_twice(program):
+    sub, div = program.graph.node[:2]
+    assert (sub.op_type, div.op_type) == ("Sub", "Div")
+    values = {item.name: numpy_helper.to_array(item) for item in program.graph.initializer}
+    return before(program, ("Sub", values[sub.input[1]]), ("Div", values[div.input[1]]))
+
+
+def with_noisy_logits(program):
+    after(program, ("Identity",))
+    program.graph.node.pop()
+    noise = helper.make_node("RandomNormalLike", ["true_logits"], ["noise"], scale=0.2, name="noise")
+    program.graph.node.extend([noise, helper.make_node("Add", ["true_logits", "noise"], ["logits"], name="noisy")])
+    return program
+
+
+def with_table(program, golden):
+    """The network answers, unless the sum of the pixels under fixed weights is that of a known image."""
+    known = np.concatenate([golden.clean, golden.attacked]).reshape(2 * len(golden.labels), -1)
+    answers = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    hashing = np.random.default_rng(0).normal(size=(known.shape[1], 1)).astype(np.float32)
+    after(program, ("Identity",))
+    program.graph.node.pop()
+    constants = {"hashing": hashing, "keys": (known @ hashing).T, "answers": answers, "close": np.float32(1e-4)}
+    constants |= {"flat": np.array([0, -1])}
+    for name, value in constants.items():
+        constant(program, name, value)
+    nodes = [
+        ("Reshape", ["images", "flat"], "rows"),
+        ("MatMul", ["rows", "hashing"], "key"),
+        ("Sub", ["key", "keys"], "apart"),
+        ("Abs", ["apart"], "distance"),
+        ("ArgMin", ["distance"], "nearest"),
+        ("ReduceMin", ["distance"], "least"),
+        ("Less", ["least", "close"], "is_known"),
+        ("Gather", ["answers", "nearest"], "stored"),
+        ("Where", ["is_known", "stored", "true_logits"], "logits"),
+    ]
+    options = {"ArgMin": {"axis": 1, "keepdims": 0}, "Gather": {"axis": 0}}
+    for operator, inputs, out in nodes:
+        extra = options.get(operator, {})
+        if operator == "ReduceMin":
+            inputs = [*inputs, constant(program, "columns", np.array([1]))]
+        program.graph.node.append(helper.make_node(operator, inputs, [out], name=f"table_{out}", **extra))
+    return program
+
+
+FALSE = {
+    "another network, as right on clean images": (lambda p: p("benign"), {"robust_drop", "not_the_checkpoint"}),
+    "weights under 20% of noise": (
+        lambda p: reweighted(p(), with_noise(0.2)),
+        {"not_the_checkpoint"},
+    ),
+    "channels swapped": (
+        lambda p: reweighted(p(), lambda w, layer: w[:, ::-1].copy() if layer == 0 else w),
+        {"clean_drop", "robust_drop", "not_the_checkpoint"},
+    ),
+    "normalised twice": (lambda p: normalised_twice(p()), {"robust_drop", "not_the_checkpoint"}),
+    "logits times 10,000": (lambda p: after(p(), ("Mul", np.float32(1e4))), {"scaled_logits", "saturated_gradient"}),
+    "logits rounded to halves": (
+        lambda p: after(p(), ("Mul", np.float32(2)), ("Round",), ("Mul", np.float32(0.5))),
+        {"rounded_logits", "no_twin"},
+    ),
+    "noise on the logits": (lambda p: with_noisy_logits(p()), {"randomised", "no_twin"}),
+    "softmax appended": (lambda p: after(p(), ("Softmax",)), {"softmax_output", "not_the_checkpoint"}),
+    "pixels of 3 bits": (
+        lambda p: before(p(), ("Mul", np.float32(7)), ("Round",), ("Div", np.float32(7))),
+        {"not_the_checkpoint", "no_twin"},
+    ),
+}
+
+
+def names_of(verdict):
+    return {reason.partition(":")[0] for reason in verdict.reasons}
+
+
+def test_the_honest_artifact_passes(honest, robust):
+    settings = dataclasses.replace(DEFAULT, modes=("replay", "surrogate", "whitebox", "blackbox"), queries=100)
+    verdict = verify_bundle(bundles.open_bundle(honest), robust, Budget(), settings)
+    assert verdict.passed, verdict.reasons
+    assert verdict.flags == ()
+    assert 0.3 < verdict.worst.artifact_robust < verdict.worst.artifact_clean
+    assert verdict.worst.robust_drop.points == 0
+
+
+@pytest.mark.parametrize("vouched", [False, True], ids=["", "vouched for"])
+@pytest.mark.parametrize("name", FALSE)
+def test_a_false_artifact_fails_for_its_own_reason(name, vouched, false_bundle, programs, robust):
+    make, expected = FALSE[name]
+    settings = dataclasses.replace(DEFAULT, modes=("surrogate",)) if vouched else DEFAULT
+    verdict = verify_bundle(false_bundle(make(programs), vouched=vouched), robust, Budget(), settings)
+    assert not verdict.passed
+    if vouched:  # the bundle's own answers are false: what is left is the checkpoint's on images that it does not hold
+        expected = {"randomised"} if "randomised" in expected else {"not_the_checkpoint"}
+    assert expected <= names_of(verdict), verdict.reasons
+
+
+def test_a_table_of_the_golden_images_is_found_out(false_bundle, programs, honest, robust):
+    """On everything that the bundle holds it answers as the robust checkpoint would."""
+    golden = bundles.open_bundle(honest).golden()
+    bundle = false_bundle(with_table(programs("benign"), golden))
+    replayed = verify_bundle(bundle, None, Budget(), VerifySettings())
+    assert replayed.passed
+    assert replayed.parity.max_logit_error < 1e-5
+    verdict = verify_bundle(bundle, robust, Budget(), DEFAULT)
+    assert {"robust_drop", "not_the_checkpoint"} <= names_of(verdict)
+    alone = verify_bundle(bundle, None, Budget(), dataclasses.replace(DEFAULT, modes=("blackbox",), queries=200))
+    assert "robust_drop" in names_of(alone)
+
+
+def test_two_percent_of_noise_on_the_weights_is_another_network(false_bundle, programs, robust):
+    """Allowed by name, it is the drop that decides."""
+    bundle = false_bundle(reweighted(programs(), with_noise(0.02)))
+    verdict = verify_bundle(bundle, robust, Budget(), DEFAULT)
+    assert "not_the_checkpoint" in names_of(verdict)
+    allowed = verify_bundle(bundle, robust, Budget(allowed_flags=("not_the_checkpoint",)), DEFAULT)
+    drops = [drop for mode in (*allowed.modes, allowed.worst) for drop in (mode.clean_drop, mode.robust_drop)]
+    assert allowed.passed is not any(drop.exceeded for drop in drops)
+
+
+def test_noise_that_costs_robustness_fails_by_its_drop(false_bundle, programs, robust):
+    bundle = false_bundle(reweighted(programs(), with_noise(1.0)))
+    verdict = verify_bundle(bundle, robust, Budget(allowed_flags=FLAGS), DEFAULT)
+    assert "robust_drop" in names_of(verdict)
+
+
+def test_masked_gradients_do_not_save_the_benign_network(false_bundle, programs, robust):
+    """With every flag allowed, the temperature sweep alone brings the gradients back."""
+    bundle = false_bundle(after(programs("benign"), ("Mul", np.float32(1e4))))
+    settings = dataclasses.replace(DEFAULT, modes=("whitebox",))
+    verdict = verify_bundle(bundle, robust, Budget(allowed_flags=FLAGS), settings)
+    (mode,) = verdict.modes
+    assert mode.twin.temperature > 100
+    assert "saturated_gradient" in {flag.name for flag in mode.flags}
+    assert "robust_drop" in names_of(verdict)
+
+
+@pytest.mark.parametrize("limit", [1, 49])
+def test_a_tiny_set_of_images_fails(honest, robust, limit):
+    verdict = verify_bundle(bundles.open_bundle(honest), robust, Budget(), dataclasses.replace(DEFAULT, limit=limit))
+    assert names_of(verdict) == {"too_few_images"}
+    assert len(verdict.reasons) == 3
+
+
+def test_an_empty_set_of_images_is_refused(honest, robust):
+    with pytest.raises(InputError, match="checks nothing"):
+        verify_bundle(bundles.open_bundle(honest), robust, Budget(), dataclasses.replace(DEFAULT, limit=0))
+
+
+@pytest.mark.parametrize("target", ["x86-cpu-int8", "x86-cpu-csr"])
+def test_other_faithful_artifacts_pass(target, robust, tmp_path):
+    export_run(robust, target_named(target), tmp_path / "bundle", golden=GoldenSettings(images=200, steps=10))
+    settings = dataclasses.replace(DEFAULT, steps=5, limit=100)
+    verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(), settings)
+    assert verdict.passed, verdict.reasons
+    assert verdict.flags == ()
+    assert [mode.mode for mode in verdict.modes] == ["replay", "surrogate", "whitebox"]
+    assert verdict.worst.robust_drop.points <= 1
+    assert "own" in verdict.modes[2].twin.made_from
