@@ -35,6 +35,7 @@ class Tables:
     widened: list[str] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
     starts: int = 0
+    offsets: int = 0
     values: int = 0
     masks: dict[tuple[object, ...], int] = field(default_factory=dict)
     arena: int = 0
@@ -64,8 +65,8 @@ def tensor(t: Tensor) -> str:
 
 def emit_model(
     plan: Plan, sections: dict[int, Sections], *, model: int, size: int, value_bytes: int, title: str
-) -> str:
-    """Text of model.c.
+) -> tuple[str, int]:
+    """Text of model.c, and the bytes that a context of one thread takes beyond the weights file.
 
     Args:
         plan: the network.
@@ -92,10 +93,12 @@ def emit_model(
         "SCRATCH_FLOATS": f"((size_t){plan.scratch_floats})",
         "VALUES_FLOATS": f"((size_t){tables.values})",
         "STARTS": f"((size_t){tables.starts + 1})",
+        "OFFSETS": f"((size_t){tables.offsets + 1})",
         "LISTS": f"((size_t){len(tables.lists) + 1})",  # and a harmless one: no empty array, no loop of length zero
         "OPERATORS": len(tables.calls),
     }
-    return "\n".join(assemble(tables, sizes, title))
+    floats = tables.arena + plan.scratch_floats + tables.values
+    return "\n".join(assemble(tables, sizes, title)), 4 * (floats + tables.starts + 1) + 2 * (tables.offsets + 1)
 
 
 def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[str]:
@@ -117,9 +120,10 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     yield from tables.lines
     yield "\nstatic const struct lists all_lists[LISTS] = {"
     yield from tables.lists
-    yield f"    {{0, 0, 0, {tables.starts}, 0, 0, 0, 1, 1}},\n}};\n"
+    yield f"    {{0, 0, 0, {tables.starts}, {tables.offsets}, 0, 1, 1, 0, 0, 0, 1, NULL, 0}},\n}};\n"
     yield "/* What create computes from the weights file. */\nstatic void prepare(re_context *c) {"
-    yield "    for (size_t i = 0; i < LISTS; i++)\n        read_starts(c->weights, &all_lists[i], c->starts);"
+    yield "    for (size_t i = 0; i < LISTS; i++)"
+    yield "        read_lists(c->weights, &all_lists[i], c->starts, c->offsets);"
     if tables.widened:
         yield "    static const struct widened widened[] = {"
         yield from tables.widened
@@ -256,25 +260,28 @@ def emit_pool(tables: Tables, name: str, layer: Layer, op: ir.MaxPool | ir.Avera
     )
 
 
-def weight_fields(tables: Tables, sections: Sections, half: bool) -> dict[str, object]:
-    """Fields that locate a layer's weights; grows the context's starts and widened values."""
+def weight_fields(tables: Tables, name: str, sections: Sections, half: bool) -> dict[str, object]:
+    """Fields that locate a layer's weights; grows the context's starts, offsets and widened values."""
     fields: dict[str, object] = {
         "values": sections.values,
-        "offsets": sections.offsets,
-        "counts": sections.counts,
         "bias": sections.bias,
         "nonzeros": sections.values_count,
         "starts": tables.starts,
+        "offsets": tables.offsets,
         "expanded": tables.values,
     }
     if sections.lists is not None:
         lists = sections.lists
-        numbers = (
-            sections.counts, sections.offsets, sections.values_count, tables.starts,
-            lists.lists, lists.limit, lists.last_limit, lists.per_block, lists.blocks,
+        numbers = ", ".join(map(str, lists.tap_offsets))
+        tables.lines.append(f"static const uint16_t {name}_taps[] = {{{numbers}}};")
+        row = (
+            lists.coded, lists.coded_bytes, lists.entries, tables.starts, tables.offsets,
+            lists.lists, lists.per_block, lists.blocks, lists.places, lists.last_places,
+            lists.channel_floats, len(lists.tap_offsets), f"{name}_taps", int(lists.by_tap),
         )  # fmt: skip
-        tables.lists.append(f"    {{{', '.join(map(str, numbers))}}},")
+        tables.lists.append(f"    {{{', '.join(map(str, row))}}},")
         tables.starts += lists.lists + 1
+        tables.offsets += lists.entries
     if half:
         tables.widened.append(f"    {{{sections.values}, {sections.values_count}, {tables.values}}},")
         tables.values += whole_units(sections.values_count)
@@ -285,7 +292,7 @@ def emit_weighted(tables: Tables, name: str, layer: Layer, sections: Sections, h
     """A convolution or a matrix."""
     op, out = layer.op, layer.output
     assert layer.kernel is not None
-    weights = weight_fields(tables, sections, half)
+    weights = weight_fields(tables, name, sections, half)
     weights["act"] = activation(op.act)
     kind = "conv" if isinstance(op, ir.Conv) else "linear"
     function = f"{kind}_{layer.kernel.value}"

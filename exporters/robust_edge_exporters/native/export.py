@@ -43,7 +43,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class NativeExport:
-    """Files of an export and what is in them; sizes in bytes, MACs for one image."""
+    """Files of an export and what is in them; sizes in bytes, MACs for one image, memory of one thread."""
 
     directory: Path
     files: tuple[str, ...]
@@ -90,7 +90,7 @@ def export_native(
     plan = make_plan(rounded(optimise(import_onnx(onnx_path)), value_type), options or Options())
     model = model_number(onnx_path, weights, plan.options)
     data, sections = pack(plan, value_type, model)
-    code = emit_model(
+    code, memory = emit_model(
         plan, sections, model=model, size=len(data), value_bytes=np.dtype(value_type).itemsize, title=onnx_path.name
     )
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def export_native(
         tuple(report(layer, index + 1) for index, layer in enumerate(plan.layers) if index in sections),
         weights,
         len(data),
-        4 * (plan.arena_floats + plan.scratch_floats),
+        memory,
     )
 
 

@@ -19,6 +19,7 @@ SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
 OFFSETS = 65536  # what 16 bits address
+SPLIT_FLOATS = 32768  # phases of a block that the kernel that sums by tap splits at a time
 
 
 def whole_units(floats: int) -> int:
@@ -118,7 +119,7 @@ def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tili
     many = min(images, TAP_UNITS) if output.pixels == UNIT else 1
     floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
     channel = 4 * floats if split else pitch
-    block = min(op.weight.shape[1], OFFSETS // channel)
+    block = min(op.weight.shape[1], SPLIT_FLOATS // (many * channel) if split else OFFSETS // channel)
     return Tiling(
         output.height, 0, many, block, shifts, floats,
         whole=True, masked=True, tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),

@@ -1,8 +1,9 @@
-"""The weights file: sections of values, 16-bit offsets, counts and biases behind a checked header."""
+"""The weights file: each layer's values, the lists that say where they belong, and biases behind a checked header."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +12,46 @@ import numpy as np
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.cost import DENSE_CHANNELS
 from robust_edge_exporters.native.plan import Kernel, Layer, Plan
-from robust_edge_exporters.native.tiling import UNIT, Tiling, whole_units
+from robust_edge_exporters.native.tiling import OFFSETS, UNIT, Tiling, whole_units
 
 MAGIC = b"RE-SPARS"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_BYTES = 64
 ALIGN = 64
+WORTH_ALIGNING = 4096  # bytes from which a section begins at a cache line
+ESCAPE = 255  # a byte of a number that goes on in the next
 
 
 @dataclass(frozen=True)
 class Lists:
-    """What the C side needs to check and index a sparse layer's lists."""
+    """What the C side needs to check a layer's lists and to make offsets of them.
 
+    An entry is a place: input channel of the block times `taps` plus tap, or the input channel alone where the list
+    itself stands for a tap. Its offset is `channel * channel_floats + tap_offsets[tap]`.
+
+    Attributes:
+        coded: byte offset of the coded lists; `coded_bytes` long.
+        entries: of all lists.
+        lists: how many; `per_block` of each of a group's `blocks`.
+        places: of a block; `last_places` of a group's last block.
+        by_tap: list i stands for tap i modulo `len(tap_offsets)`.
+    """
+
+    coded: int
+    coded_bytes: int
+    entries: int
     lists: int
-    limit: int
-    last_limit: int
     per_block: int
     blocks: int
+    places: int
+    last_places: int
+    channel_floats: int
+    tap_offsets: tuple[int, ...]
+    by_tap: bool = False
+
+    def __post_init__(self) -> None:
+        taps = 1 if self.by_tap else len(self.tap_offsets)
+        assert ((self.places - 1) // taps) * self.channel_floats + max(self.tap_offsets) < OFFSETS
 
 
 @dataclass(frozen=True)
@@ -35,8 +59,6 @@ class Sections:
     """Byte offsets of one layer's sections; `values_count` counts stored values, dense padding included."""
 
     values: int
-    offsets: int
-    counts: int
     bias: int
     values_count: int
     lists: Lists | None
@@ -50,8 +72,9 @@ class Packer:
         self.data = bytearray(HEADER_BYTES)
 
     def append(self, array: np.ndarray[Any, Any]) -> int:
-        """Byte offset of `array`, written little-endian."""
-        self.data.extend(b"\0" * (-len(self.data) % ALIGN))
+        """Byte offset of `array`, written little-endian; large ones begin at a cache line."""
+        align = ALIGN if array.nbytes >= WORTH_ALIGNING else array.dtype.itemsize
+        self.data.extend(b"\0" * (-len(self.data) % align))
         at = len(self.data)
         self.data.extend(array.astype(array.dtype.newbyteorder("<")).tobytes())
         return at
@@ -85,83 +108,101 @@ def pack(plan: Plan, value_type: type[np.floating[Any]], model: int) -> tuple[by
     return packer.finish(model), sections
 
 
-def tap_rows(op: ir.Conv, tiling: Tiling) -> np.ndarray[Any, Any]:
-    """Offset of each (channel of a block, tap), in the order of the weight's trailing axes."""
-    channels = np.arange(tiling.block)[:, None] * tiling.channel_floats
-    return np.asarray(channels + np.asarray(tiling.tap_offsets)[None, :], np.uint16)
+def coded(counts: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Lists as bytes: for each its count, then for each entry how many places lie between it and the one before.
+
+    A number is as many bytes of 255 as it holds 255s, and a last byte for the rest.
+
+    Args:
+        counts: entries of each list.
+        places: of all entries, ascending within a list.
+    """
+    heads = np.cumsum(counts) - counts + np.arange(counts.size)
+    numbers = np.empty(counts.size + places.size, np.int64)
+    is_head = np.zeros(numbers.size, bool)
+    is_head[heads] = True
+    numbers[~is_head] = places
+    numbers[heads] = -1  # the place before the first
+    gaps = np.diff(numbers, prepend=-1) - 1
+    gaps[heads] = counts
+    ends = np.cumsum(gaps // ESCAPE + 1)
+    stream = np.full(int(ends[-1]), ESCAPE, np.uint8)
+    stream[ends - 1] = gaps % ESCAPE
+    return stream
+
+
+def pack_lists(
+    packer: Packer,
+    bias: np.ndarray[Any, Any],
+    parts: Sequence[np.ndarray[Any, Any]],
+    *,
+    blocks: int,
+    channel_floats: int,
+    tap_offsets: tuple[int, ...],
+    by_tap: bool = False,
+) -> Sections:
+    """A sparse layer.
+
+    Args:
+        packer: appended to.
+        bias: of each output channel.
+        parts: for each group and block, (lists, places) weights.
+        blocks: of a group.
+        channel_floats, tap_offsets, by_tap: as in `Lists`.
+    """
+    kept = [part != 0 for part in parts]
+    values = np.concatenate([part[mask] for part, mask in zip(parts, kept, strict=True)])
+    stream = coded(np.concatenate([m.sum(axis=1) for m in kept]), np.concatenate([np.nonzero(m)[1] for m in kept]))
+    lists = sum(len(part) for part in parts)
+    return Sections(
+        packer.values(values),
+        packer.append(bias),
+        values.size,
+        Lists(
+            packer.append(stream), stream.size, values.size, lists, len(parts[0]), blocks,
+            parts[0].shape[1], parts[-1].shape[1], channel_floats, tap_offsets, by_tap,
+        ),
+    )  # fmt: skip
+
+
+def blocks_of(op: ir.Conv, tiling: Tiling) -> tuple[list[ir.Array], int]:
+    """(output channels, channels of the block, height, width) weights of each group and block; blocks of a group."""
+    groups = op.weight.reshape(op.groups, -1, *op.weight.shape[1:])
+    firsts = range(0, op.weight.shape[1], tiling.block)
+    return [group[:, first : first + tiling.block] for group in groups for first in firsts], len(firsts)
 
 
 def pack_sparse(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     """Lists in the order group, block, output channel; within a list by channel, then tap."""
-    outputs, inputs = op.weight.shape[0] // op.groups, op.weight.shape[1]
-    weight = op.weight.reshape(op.groups, outputs, inputs, -1)
-    rows = tap_rows(op, tiling)
-    values, offsets, counts = [], [], []
-    for group in weight:
-        for first in range(0, inputs, tiling.block):
-            part = group[:, first : first + tiling.block]
-            kept = part != 0
-            values.append(part[kept])
-            offsets.append(np.broadcast_to(rows[: part.shape[1]], part.shape)[kept])
-            counts.append(kept.sum(axis=(1, 2)))
-    blocks = -(-inputs // tiling.block)
-    return Sections(
-        packer.values(np.concatenate(values)),
-        packer.append(np.concatenate(offsets)),
-        packer.append(np.concatenate(counts).astype(np.uint16)),
-        packer.append(op.bias),
-        sum(v.size for v in values),
-        Lists(
-            op.groups * blocks * outputs,
-            tiling.limit(tiling.block),
-            tiling.limit(inputs - (blocks - 1) * tiling.block),
-            outputs,
-            blocks,
-        ),
-    )
+    parts, blocks = blocks_of(op, tiling)
+    return pack_lists(
+        packer, op.bias, [part.reshape(len(part), -1) for part in parts],
+        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets,
+    )  # fmt: skip
 
 
 def pack_columns(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     """Lists in the order group, block, output channel, kernel column; within a list by channel, then row."""
-    outputs, (inputs, _, width) = op.weight.shape[0] // op.groups, op.weight.shape[1:]
-    weight = op.weight.reshape(op.groups, outputs, *op.weight.shape[1:]).transpose(0, 1, 4, 2, 3)
-    rows = tap_rows(op, tiling)
-    firsts = range(0, inputs, tiling.block)
-    blocks = [group[:, :, first : first + tiling.block] for group in weight for first in firsts]
-    values = np.concatenate([part[part != 0] for part in blocks])
-    offsets = [np.broadcast_to(rows[: part.shape[2]], part.shape)[part != 0] for part in blocks]
-    lists = outputs * width
-    return Sections(
-        packer.values(values),
-        packer.append(np.concatenate(offsets)),
-        packer.append(np.concatenate([(part != 0).sum(axis=(2, 3)).ravel() for part in blocks]).astype(np.uint16)),
-        packer.append(op.bias),
-        values.size,
-        Lists(len(blocks) * lists, tiling.limit(tiling.block), tiling.limit(blocks[-1].shape[2]), lists, len(firsts)),
-    )
+    parts, blocks = blocks_of(op, tiling)
+    width = op.weight.shape[3]
+    return pack_lists(
+        packer, op.bias, [part.transpose(0, 3, 1, 2).reshape(len(part) * width, -1) for part in parts],
+        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets,
+    )  # fmt: skip
 
 
 def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
-    """Lists in the order block, output channel, tap; an offset names the input channel."""
-    outputs, inputs = op.weight.shape[:2]
-    weight = op.weight.reshape(outputs, inputs, -1).transpose(0, 2, 1)
-    blocks = [weight[:, :, first : first + tiling.block] for first in range(0, inputs, tiling.block)]
-    rows = tap_rows(op, tiling).T
-    offsets = [np.broadcast_to(rows[:, : part.shape[2]], part.shape)[part != 0] for part in blocks]
-    values = np.concatenate([part[part != 0] for part in blocks])
-    lists = outputs * weight.shape[1]
-    return Sections(
-        packer.values(values),
-        packer.append(np.concatenate(offsets).astype(np.uint16)),
-        packer.append(np.concatenate([(part != 0).sum(axis=2).ravel() for part in blocks]).astype(np.uint16)),
-        packer.append(op.bias),
-        values.size,
-        Lists(len(blocks) * lists, tiling.limit(tiling.block), tiling.limit(blocks[-1].shape[2]), lists, len(blocks)),
-    )
+    """Lists in the order block, output channel, tap; within a list by channel."""
+    parts, blocks = blocks_of(op, tiling)
+    return pack_lists(
+        packer, op.bias,
+        [part.reshape(*part.shape[:2], -1).transpose(0, 2, 1).reshape(-1, part.shape[1]) for part in parts],
+        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets, by_tap=True,
+    )  # fmt: skip
 
 
 def pack_dense(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
-    """Values as [group][block][channels / 6][tap][6], padded with zero channels."""
+    """Values as [group][block][channels / 6][tap][6], padded with zero channels; one list of all places of a block."""
     outputs, inputs = op.weight.shape[0] // op.groups, op.weight.shape[1]
     padded = -(-outputs // DENSE_CHANNELS) * DENSE_CHANNELS
     weight = np.zeros((op.groups, padded, inputs, op.weight[0, 0].size), np.float32)
@@ -171,14 +212,17 @@ def pack_dense(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
         for first in range(0, inputs, tiling.block):
             part = group[:, first : first + tiling.block].reshape(-1, DENSE_CHANNELS, part_taps(group, first, tiling))
             parts.append(part.transpose(0, 2, 1).ravel())
+    places = min(tiling.block, inputs) * len(tiling.tap_offsets)
+    stream = coded(np.array([places]), np.arange(places))
     return Sections(
         packer.values(np.concatenate(parts)),
-        packer.append(tap_rows(op, tiling).ravel()),
-        0,
         packer.append(op.bias),
         sum(part.size for part in parts),
-        None,
-    )
+        Lists(
+            packer.append(stream), stream.size, places, 1, 1, 1, places, places,
+            tiling.channel_floats, tiling.tap_offsets,
+        ),
+    )  # fmt: skip
 
 
 def part_taps(group: np.ndarray[Any, Any], first: int, tiling: Tiling) -> int:
@@ -194,16 +238,8 @@ def pack_linear(packer: Packer, layer: Layer) -> Sections:
     if layer.kernel is Kernel.DENSE:
         weight = np.zeros((outputs, whole_units(inputs)), np.float32)
         weight[:, :inputs] = op.weight
-        return Sections(packer.values(weight), 0, 0, packer.append(op.bias), weight.size, None)
-    kept = op.weight != 0
-    return Sections(
-        packer.values(op.weight[kept]),
-        packer.append(np.nonzero(kept)[1].astype(np.uint16)),
-        packer.append(kept.sum(axis=1).astype(np.uint16)),
-        packer.append(op.bias),
-        int(kept.sum()),
-        Lists(outputs, inputs - 1, inputs - 1, outputs, 1),
-    )
+        return Sections(packer.values(weight), packer.append(op.bias), weight.size, None)
+    return pack_lists(packer, op.bias, [op.weight], blocks=1, channel_floats=1, tap_offsets=(0,))
 
 
 PACKERS = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import export_native
+from robust_edge_runtimes.adapters.native_engine import Network
 from tests.exporters.native.networks import answers, reference, relative_error
 
 torch = pytest.importorskip("torch", reason="the networks are exported from PyTorch")
@@ -62,16 +63,15 @@ def test_networks_match_onnx_runtime(name, size, tmp_path):
     assert np.array_equal(got.argmax(1), expected.argmax(1))
     weighted = sum(layer.weights for layer in export.layers)
     assert 0.09 * weighted < export.nonzeros < 0.11 * weighted
-    if name == "resnet34":
-        assert_small(export, tmp_path)
+    if name in ("resnet34", "mobilenet_v2"):
+        assert export.weights_bytes <= 6.2 * export.nonzeros
         halved = export_native(path, tmp_path / "half", weights="fp16")
+        assert halved.weights_bytes <= 4.2 * halved.nonzeros
+    if name == "resnet34":
+        assert (tmp_path / "libtest.so").stat().st_size < 300_000
+        assert export.memory_bytes < 8_000_000
+        compiled = Network(tmp_path / "libtest.so", tmp_path / "weights.bin")
+        assert 0 <= compiled.memory - export.memory_bytes < 10_000  # the context's own fields
+        compiled.close()
         got = answers(tmp_path / "half", images, flags=("-O2", "-march=native"))
         assert relative_error(got, expected) <= 1e-2
-        assert halved.weights_bytes <= 4.2 * halved.nonzeros
-
-
-def assert_small(export, folder):
-    """Sizes promised for ResNet34: weights by non-zero, code, memory."""
-    assert export.weights_bytes <= 6.2 * export.nonzeros
-    assert (folder / "libtest.so").stat().st_size < 300_000
-    assert export.memory_bytes < 8_000_000

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Kernel, Options, export_native
+from robust_edge_exporters.native.weights import coded
 from robust_edge_runtimes.adapters.native_engine import DamagedError, Network
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
@@ -48,7 +49,7 @@ def test_each_damage_has_its_own_status(exported):
         "ok": good,
         "cut short": good[:-64],
         "not a weights file": b"PK" + good[2:],
-        "another format version": patched(good, 8, 2),
+        "another format version": patched(good, 8, 1),
         "belongs to another network": patched(good, 24, 1, "<Q"),
         "wrong size": good + bytes(64),
         "damaged": patched(good, middle, struct.unpack_from("<I", good, middle)[0] ^ 1),
@@ -56,7 +57,39 @@ def test_each_damage_has_its_own_status(exported):
     for text, data in cases.items():
         assert text in status(library, data)
     assert "cut short" in status(library, b"")
-    assert "other byte order" in status(library, patched(good, 8, 1, ">I"))
+    assert "other byte order" in status(library, patched(good, 8, 2, ">I"))
+
+
+def decoded(stream, lists):
+    """Counts and places as a reader that knows nothing of the writer would read them."""
+    found, at = [], 0
+
+    def number():
+        nonlocal at
+        total = 0
+        while True:
+            total, at = total + stream[at], at + 1
+            if stream[at - 1] < 255:
+                return total
+
+    for _ in range(lists):
+        places, last = [], -1
+        for _ in range(number()):
+            last += number() + 1
+            places.append(last)
+        found.append(places)
+    assert at == len(stream)
+    return found
+
+
+@pytest.mark.parametrize("density", [0, 0.001, 0.1, 1])
+def test_coded_lists_read_back(density):
+    mask = np.random.default_rng(0).random((7, 2000)) < density
+    mask[3] = False
+    mask[5, 1999] = True  # gaps of whole 255s and more, counts over 255, empty and full lists
+    mask[6, [255, 511]] = True
+    stream = coded(mask.sum(axis=1), np.nonzero(mask)[1])
+    assert decoded(stream.tolist(), 7) == [np.flatnonzero(row).tolist() for row in mask]
 
 
 def test_two_words_that_change_places_are_seen(exported):

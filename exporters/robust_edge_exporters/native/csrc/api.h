@@ -42,7 +42,7 @@ static void start_crew(re_context *c, int threads) {
 
 static size_t arena_bytes(int threads) {
     return (ARENA_FLOATS + VALUES_FLOATS + (size_t)threads * SCRATCH_FLOATS) * sizeof(float) +
-           STARTS * sizeof(uint32_t);
+           STARTS * sizeof(uint32_t) + OFFSETS * sizeof(uint16_t);
 }
 
 enum re_status re_check(const void *weights, size_t bytes) {
@@ -50,7 +50,7 @@ enum re_status re_check(const void *weights, size_t bytes) {
     if (status == RE_OK)
         status = check_sums(weights);
     for (size_t i = 0; status == RE_OK && i < LISTS; i++)
-        status = check_lists(weights, &all_lists[i]);
+        status = read_lists(weights, &all_lists[i], NULL, NULL);
     return status;
 }
 
@@ -71,6 +71,7 @@ re_context *re_create(const void *weights, size_t bytes, int threads) {
     c->arena = c->memory;
     c->scratch = c->arena + ARENA_FLOATS;
     c->starts = (uint32_t *)(void *)(c->scratch + (size_t)threads * SCRATCH_FLOATS);
+    c->offsets = (uint16_t *)(void *)((float *)(void *)(c->starts + STARTS) + VALUES_FLOATS);
     c->values = VALUES_FLOATS ? (float *)(void *)(c->starts + STARTS) : NULL;
     prepare(c);
     start_crew(c, threads);

@@ -8,7 +8,8 @@ struct re_context {
     const unsigned char *weights;
     float *arena;
     float *values;          /* widened values of an fp16 file, else NULL */
-    uint32_t *starts;
+    uint32_t *starts;       /* of each list among its layer's entries */
+    uint16_t *offsets;      /* of all entries */
     float *scratch;         /* SCRATCH_FLOATS for each thread */
     void *memory;           /* what arena, values and scratch lie in */
     struct crew crew;
@@ -20,10 +21,6 @@ struct re_context {
 
 static inline const float *float_section(const re_context *c, size_t at) {
     return (const float *)(const void *)(c->weights + at);
-}
-
-static inline const uint16_t *short_section(const re_context *c, size_t at) {
-    return (const uint16_t *)(const void *)(c->weights + at);
 }
 
 /* Values of a layer: in the file, or widened at creation. */

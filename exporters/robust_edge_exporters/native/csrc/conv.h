@@ -88,7 +88,7 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
                 s.packed = image + (size_t)channel * (size_t)c->in.pitch + origin;
             s.scale = images;
             s.values = values;
-            s.offsets = short_section(ctx, c->offsets);
+            s.offsets = ctx->offsets + c->offsets;
             s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;
             s.out = ctx->arena + c->out.at + out;
             s.residual = last && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;

@@ -37,7 +37,7 @@ static void depthwise_plane(const struct job *j, const struct conv *c, int g, in
     const uint32_t *masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
     const uint32_t *start = ctx->starts + c->starts + channel;
     const float *value = layer_values(ctx, c->values, c->expanded) + start[0];
-    const uint16_t *tap = short_section(ctx, c->offsets) + start[0];
+    const uint16_t *tap = ctx->offsets + c->offsets + start[0];
     const float *in = ctx->arena + c->in.at + (size_t)g * c->in.image + (size_t)channel * (size_t)c->in.pitch;
     size_t at = (size_t)g * c->out.image + (size_t)channel * (size_t)c->out.pitch;
     const float *residual = c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + at;

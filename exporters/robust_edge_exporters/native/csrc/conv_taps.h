@@ -110,7 +110,7 @@ static void conv_taps(const struct job *j, const struct conv *c) {
     int several = c->images > 1, blocks = (c->in.channels + c->block - 1) / c->block;
     struct tap_tile t;
     t.values = layer_values(ctx, c->values, c->expanded);
-    t.offsets = short_section(ctx, c->offsets);
+    t.offsets = ctx->offsets + c->offsets;
     t.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
     t.sums = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + TAP_UNITS * UNIT;
     t.in_step = several ? c->in.image : UNIT;

@@ -1,7 +1,7 @@
 static void linear_sparse(const struct job *j, const struct linear *l) {
     const re_context *ctx = j->context;
     const float *values = layer_values(ctx, l->values, l->expanded), *bias = float_section(ctx, l->bias);
-    const uint16_t *offsets = short_section(ctx, l->offsets);
+    const uint16_t *offsets = ctx->offsets + l->offsets;
     const uint32_t *starts = ctx->starts + l->starts;
     struct range rows = share(l->outputs, j->thread, j->threads);
     for (int o = rows.begin; o < rows.end; o++)

@@ -35,9 +35,9 @@ struct conv {
     int whole;              /* a copy is a whole shifted plane: masks cover rows too */
     const struct shift *shifts;
     size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: strided packing */
-    size_t values, offsets, counts, bias; /* byte offsets in the weights file */
+    size_t values, bias;    /* byte offsets in the weights file */
     size_t nonzeros;        /* values (dense: with padding) */
-    size_t starts;          /* index of the first of groups * blocks * channels + 1 list starts in the context */
+    size_t starts, offsets; /* indices of the first of its list starts and of its offsets in the context */
     size_t expanded;        /* index of its values among the widened ones (fp16 files) */
     struct activation act;
 };
@@ -46,7 +46,7 @@ struct linear {
     size_t in, out; /* contiguous vectors in the arena */
     size_t in_image, out_image;
     int inputs, outputs;
-    size_t values, offsets, counts, bias, nonzeros, starts, expanded;
+    size_t values, bias, nonzeros, starts, offsets, expanded;
     struct activation act;
 };
 

@@ -10,12 +10,17 @@ struct header {
     uint64_t bytes, model, sum, weighted_sum;
 };
 
-/* A section that create expands: counts of one sparse layer's lists, whose offsets must stay below `limit`. */
+/* The lists of one layer, coded: for each its count, then for each entry the places between it and the one before it.
+   A number is as many bytes of 255 as it holds 255s, and a last byte for the rest. A place is input channel * taps + tap,
+   or the input channel where list i stands for tap i % taps. */
 struct lists {
-    size_t counts, offsets, nonzeros, starts;
-    size_t lists; /* how many */
-    size_t limit, last_limit; /* of a list's offsets; the last block of a group may be smaller */
-    size_t per_block, blocks;
+    size_t coded, coded_bytes, entries;
+    size_t starts, offsets; /* where the context keeps them */
+    size_t lists, per_block, blocks;
+    size_t places, last_places; /* of a block; the last block of a group may be smaller */
+    size_t channel_floats, taps;
+    const uint16_t *tap_offsets;
+    int by_tap;
 };
 
 struct widened {
@@ -51,38 +56,49 @@ static enum re_status check_sums(const unsigned char *weights) {
     return sum == h.sum && weighted == h.weighted_sum ? RE_OK : RE_BAD_CHECKSUM;
 }
 
-static uint16_t read_short(const unsigned char *p) {
-    uint16_t x;
-    memcpy(&x, p, sizeof x);
-    return x;
+struct reader {
+    const unsigned char *at, *end;
+};
+
+/* The next number, or more than any place or count where the bytes end before it does. */
+static size_t read_number(struct reader *r) {
+    size_t number = 0;
+    while (r->at < r->end) {
+        unsigned byte = *r->at++;
+        number += byte;
+        if (byte < 255)
+            return number;
+    }
+    return SIZE_MAX / 2;
 }
 
-/* A list may not read beyond what is packed for its block, and together the lists hold all non-zeros. */
-static enum re_status check_lists(const unsigned char *weights, const struct lists *l) {
-    size_t at = 0;
+/* No entry may lie beyond what is packed for its block, and together the lists hold all entries. Notes where lists
+   start and the offsets of entries, unless both are NULL. */
+static enum re_status read_lists(const unsigned char *weights, const struct lists *l, uint32_t *starts,
+                                 uint16_t *offsets) {
+    struct reader r = {weights + l->coded, weights + l->coded + l->coded_bytes};
+    size_t entry = 0;
     for (size_t i = 0; i < l->lists; i++) {
-        size_t count = read_short(weights + l->counts + 2 * i);
-        int last = i / l->per_block % l->blocks == l->blocks - 1;
-        unsigned highest = 0;
-        if (count > l->nonzeros - at)
+        size_t count = read_number(&r), next = 0;
+        size_t places = i / l->per_block % l->blocks == l->blocks - 1 ? l->last_places : l->places;
+        uint32_t taps = l->by_tap ? 1 : (uint32_t)l->taps;
+        const uint16_t *tap_offsets = l->by_tap ? l->tap_offsets + i % l->taps : l->tap_offsets;
+        if (count > l->entries - entry)
             return RE_BAD_CONTENT;
-        for (size_t k = at; k < at + count; k++) {
-            unsigned offset = read_short(weights + l->offsets + 2 * k);
-            highest = offset > highest ? offset : highest;
+        if (starts)
+            starts[l->starts + i] = (uint32_t)entry;
+        for (size_t end = entry + count; entry < end; entry++) {
+            size_t place = next + read_number(&r);
+            if (place >= places)
+                return RE_BAD_CONTENT;
+            next = place + 1;
+            if (offsets) {
+                uint32_t channel = (uint32_t)place / taps, tap = (uint32_t)place - channel * taps;
+                offsets[l->offsets + entry] = (uint16_t)(channel * l->channel_floats + tap_offsets[tap]);
+            }
         }
-        if (count && highest > (last ? l->last_limit : l->limit))
-            return RE_BAD_CONTENT;
-        at += count;
     }
-    return at == l->nonzeros ? RE_OK : RE_BAD_CONTENT;
-}
-
-static void read_starts(const unsigned char *weights, const struct lists *l, uint32_t *starts) {
-    uint32_t at = 0;
-    starts += l->starts;
-    for (size_t i = 0; i < l->lists; i++) {
-        starts[i] = at;
-        at += read_short(weights + l->counts + 2 * i);
-    }
-    starts[l->lists] = at;
+    if (starts)
+        starts[l->starts + l->lists] = (uint32_t)entry;
+    return entry == l->entries && r.at == r.end ? RE_OK : RE_BAD_CONTENT;
 }

@@ -1,3 +1,9 @@
+static uint16_t read_short(const unsigned char *p) {
+    uint16_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
 /* IEEE half to single precision. */
 static float widen(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, fraction = half & 1023u, word;
