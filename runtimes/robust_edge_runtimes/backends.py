@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Callable, Dict, Optional, Tuple
 
-from robust_edge_runtimes.adapters import native_build, tensorrt_engine
+from robust_edge_runtimes.adapters import native_engine, tensorrt_engine
 from robust_edge_runtimes.errors import BackendUnavailable
 
 JETSON = Path("/etc/nv_tegra_release")
@@ -72,14 +72,14 @@ def _csr() -> str:
 
 
 def _native() -> str:
-    found = native_build.find_compiler()
+    found = native_engine.find_compiler()
     if found is None:
         raise BackendUnavailable("no C compiler (cc, gcc, clang); a library shipped for this very CPU would still run")
     command, version = found
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "answer.c", Path(folder) / "answer.so"
         source.write_text(PROGRAM, encoding="ascii")
-        call = [*command, *native_build.FLAGS, str(source), "-o", str(library), "-lm"]
+        call = [*command, *native_engine.FLAGS, str(source), "-o", str(library), "-lm"]
         done = subprocess.run(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if done.returncode != 0 or ctypes.CDLL(str(library)).answer() != 42:
             raise BackendUnavailable(f"{command[0]} does not compile: {done.stdout.decode(errors='replace')[:200]}")

@@ -59,7 +59,11 @@ def diagnose() -> Diagnosis:
     )
     found = [Capability(name, enables, _version(name), remedy) for name, enables, remedy in modules]
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    found.append(Capability("C compiler", "the sparse engine", compiler, "apt install gcc (or your system's way)"))
+    found.append(
+        Capability(
+            "C compiler", "sparse bundles (the sparse engine)", compiler, "apt install gcc (or your system's way)"
+        )
+    )
     meter = find_meter()
     counter, reason = (None, meter) if isinstance(meter, str) else (meter.name, "")
     found.append(Capability("energy counter", "joules per image in bench", counter, reason))

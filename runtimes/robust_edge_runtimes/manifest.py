@@ -107,7 +107,8 @@ class LayerForm:
     """How the artifact stores and runs one layer.
 
     Attributes:
-        form: `csr` or `dense`; in the sparse engine the kernel: `sparse`, `taps`, `depthwise` or `dense`.
+        form: `csr` or `dense`; in the sparse engine the kernel: `sparse`, `columns`, `taps`,
+            `depthwise` or `dense`.
         nonzero: of `weights`.
         csr_ns: least time of the layer as CSR on the exporting machine, one image, one thread; None where the
             form was not chosen by timing.

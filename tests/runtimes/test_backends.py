@@ -113,7 +113,7 @@ def test_a_compiler_must_compile(tmp_path, monkeypatch):
 
 
 def test_a_compiler_that_compiles_is_named():
-    if module.native_build.find_compiler() is None:
+    if module.native_engine.find_compiler() is None:
         pytest.skip("there is no C compiler")
     assert found()["native"].runs_on.split(": ")[0] in ("cc", "gcc", "clang")
 
