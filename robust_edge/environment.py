@@ -19,6 +19,7 @@ PACKAGES = (
     "onnxruntime",
     "onnxscript",
     "safetensors",
+    "torch-pruning",
     "scikit-learn",
     "pyautoattack",
     "captum",

@@ -42,6 +42,7 @@ EXTRAS: Mapping[str, str] = {
             "sklearn",
             "tomli",
             "torch",
+            "torch_pruning",
             "torchvision",
             "yaml",
         ),
