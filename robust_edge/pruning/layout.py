@@ -1,0 +1,96 @@
+"""What a sparsity set has to know of a network beyond its weights: the order of its layers, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robust_edge.pruning.prunable import PRUNABLE
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerUse:
+    """One prunable layer as the forward pass uses it.
+
+    Attributes:
+        name: of the weight.
+        groups: of a convolution; 1 for a linear layer.
+        macs_per_weight: output positions of one image, each of which every weight is multiplied for once.
+    """
+
+    name: str
+    groups: int
+    macs_per_weight: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The prunable layers in the order of their first use; layers that no image reaches stand last, at no cost."""
+
+    layers: tuple[LayerUse, ...]
+
+    @property
+    def depth(self) -> tuple[str, ...]:
+        """Weight names from the image to the logits."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def stem(self) -> str:
+        """The layer that reads the image."""
+        return self.layers[0].name
+
+    @property
+    def classifier(self) -> str:
+        """The layer that writes the logits."""
+        return [layer.name for layer in self.layers if layer.macs_per_weight][-1]
+
+    @property
+    def grouped(self) -> frozenset[str]:
+        """Convolutions of several groups, depthwise ones among them."""
+        return frozenset(layer.name for layer in self.layers if layer.groups > 1)
+
+    @property
+    def macs_per_weight(self) -> dict[str, int]:
+        """Multiply-accumulates of one image that one weight of each layer takes part in."""
+        return {layer.name: layer.macs_per_weight for layer in self.layers}
+
+    def macs(self, support: Mapping[str, Tensor]) -> int:
+        """Multiply-accumulates of one image with the weights that are not zero (or false)."""
+        costs = self.macs_per_weight
+        return sum(costs[name] * int(torch.count_nonzero(kept)) for name, kept in support.items())
+
+
+@torch.no_grad()
+def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:
+    """Watch one image pass.
+
+    Args:
+        model: left as it was.
+        shape: (C, H, W).
+    """
+    positions: dict[nn.Module, int] = {}
+
+    def watch(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        positions[layer] = positions.get(layer, 0) + output.numel() // len(layer.get_parameter("weight"))
+
+    layers: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, PRUNABLE)}
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    modes = {module: module.training for module in model.modules()}
+    parameter = next(model.parameters())
+    try:
+        model.eval()(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    used = [*positions, *(layer for layer in layers if layer not in positions)]
+    return Layout(
+        tuple(
+            LayerUse(f"{layers[layer]}.weight", int(getattr(layer, "groups", 1)), positions.get(layer, 0))
+            for layer in used
+        )
+    )
