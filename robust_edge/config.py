@@ -22,8 +22,9 @@ from robust_edge_runtimes.errors import InputError, unknown_name
 from robust_edge_runtimes.runtime import MAX_THREADS
 
 PRESETS = ("quick", "strong", "thesis")
-SCHEMES = ("irregular",)
-SCOPES = ("global", "layer")
+SCHEMES = ("irregular", "funnel", "redundant", "nm", "filter")
+SCOPES = ("global", "layer", "macs")
+SCOPES_OF = {"irregular": SCOPES, "filter": ("global", "layer")}  # any other scheme has one threshold
 AUGMENTATIONS = ("crop", "flip", "rotate", "shift")
 EPS_SCHEDULES = ("constant", "linear", "thirds")
 LOSSES = ("adversarial", "trades")
@@ -100,9 +101,14 @@ class PruningConfig:
     Attributes:
         keep: fraction of the prunable weights that stay non-zero, in (0, 1]; 1 trains a dense network.
         keep_schedule: `constant`, `halve` (1/2, 1/4, ... down to keep), or one value per ADMM epoch.
-        scheme: the shape of S.
-        scope: `global` (one threshold for all layers) or `layer` (the same fraction in every layer).
-        floor: fraction of each layer's weights that a global threshold may never take.
+        scheme: the shape of S: `irregular` (any weights), `funnel` (less in every deeper layer), `redundant` (no
+            filters alike), `nm` (n of m neighbours), `filter` (whole channels).
+        scope: of `irregular` and `filter`: `global` (one threshold for all layers) or `layer` (the same fraction in
+            every layer); of `irregular` also `macs` (one threshold that minds what a weight costs to run).
+        floor: fraction of each layer's weights (or filters) that a threshold may never take.
+        macs: scope `macs`: largest fraction of the dense network's multiply-accumulates; None takes keep.
+        n: scheme `nm`: how many of m neighbours along the input channels may stay.
+        m: the other number of `nm`.
     """
 
     keep: float = 0.1
@@ -110,6 +116,9 @@ class PruningConfig:
     scheme: str = "irregular"
     scope: str = "global"
     floor: float = 0.01
+    macs: float | None = None
+    n: int = 2
+    m: int = 4
 
     def __post_init__(self) -> None:
         _require(0 < self.keep <= 1, "keep", self.keep, "a fraction above 0, at most 1 (10% is 0.1)")
@@ -117,6 +126,14 @@ class PruningConfig:
             raise unknown_name("scheme", self.scheme, SCHEMES)
         if self.scope not in SCOPES:
             raise unknown_name("scope", self.scope, SCOPES)
+        if self.scope not in SCOPES_OF.get(self.scheme, ("global",)):
+            raise InputError(
+                f"pruning.scope {self.scope} does not apply to scheme {self.scheme}, which takes "
+                f"{' or '.join(SCOPES_OF.get(self.scheme, ('global',)))}"
+            )
+        _require(self.macs is None or 0 < self.macs <= 1, "pruning.macs", self.macs, "a fraction above 0, or null")
+        _require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
+        _require(1 <= self.n < self.m, "pruning.n", self.n, f"at least 1 and below pruning.m ({self.m}), as in 2:4")
         _require(0 <= self.floor <= 1, "pruning.floor", self.floor, "a fraction, 0 to 1")
         _require_schedule("pruning.keep_schedule", self.keep_schedule, ("constant", "halve"), lambda v: 0 < v <= 1)
 
@@ -131,6 +148,8 @@ class AdmmConfig:
         rho_max: cap of the penalty.
         interval: optimiser steps between two updates of θ' and u; 1 is Algorithm 1 to the letter.
         masked_fraction: last part of the epochs, trained under a fixed mask after the hard projection.
+        prune_when: project hard before that part begins, as soon as the primal residual ‖θ − θ'‖ / ‖θ‖ is at most
+            this at the end of an epoch; None waits for it.
     """
 
     rho: float = 1e-3
@@ -138,6 +157,7 @@ class AdmmConfig:
     rho_max: float = 1.0
     interval: int = 1
     masked_fraction: float = 0.34
+    prune_when: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.rho > 0, "admm.rho", self.rho, "above 0")
@@ -146,6 +166,8 @@ class AdmmConfig:
         _require(self.interval >= 1, "admm.interval", self.interval, "at least 1")
         inside = 0 < self.masked_fraction < 1
         _require(inside, "admm.masked_fraction", self.masked_fraction, "between 0 and 1")
+        positive = self.prune_when is None or self.prune_when > 0
+        _require(positive, "admm.prune_when", self.prune_when, "above 0, or null")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.models import ModelSpec, Normalized, build_model
-from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
-from robust_edge.pruning.schemes import projection_of
+from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.schemes import scheme_of
 from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.device import pick_device
@@ -132,13 +132,16 @@ def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
     model = build_model(spec)
     if config.init is not None:
         load_initial(model, Path(config.init))
-    weights = prunable_parameters(model)
-    projection_of(config.pruning)(weights, min(plan.keep))
+    model = model.to(device)
+    scheme = scheme_of(config.pruning, model, dataset.shape)
+    if config.sparse:
+        for keep in sorted(set(plan.keep)):
+            scheme.support(prunable_parameters(model), keep)
     if config.selection.held_out:
         hold_out(dataset.train, config.selection.held_out)
     if config.tensorboard:
         check_installed()
-    learner = Learner(model.to(device), config, plan)
+    learner = Learner(model, config, plan, scheme)
     return (
         Dataset(dataset.name, dataset.classes, dataset.train.to(device), dataset.test.to(device)),
         learner,
@@ -181,20 +184,20 @@ def _train(
     else:
         chosen, epoch = learner.candidate(), epochs
     _reestimate(chosen, train, config)
-    return _finish(run, dataset, chosen, epoch)
+    return _finish(run, dataset, learner, chosen, epoch)
 
 
 def _stop(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
     """Write the last good network, marked, and say what happened."""
     run.log(f"diverged: {problem}")
     if kept is not None:
-        _finish(run, dataset, kept.network(learner.model), kept.epoch, diverged=problem)
+        _finish(run, dataset, learner, kept.network(learner.model), kept.epoch, diverged=problem)
         _give_up(run, problem, kept.epoch)
     state = run.read_resume()
     if state is None:
         _give_up(run, problem, None)
     learner.load_state(state)
-    _finish(run, dataset, learner.candidate(), int(state["epoch"]), diverged=problem)
+    _finish(run, dataset, learner, learner.candidate(), int(state["epoch"]), diverged=problem)
     _give_up(run, problem, int(state["epoch"]))
 
 
@@ -226,7 +229,9 @@ def _reestimate(network: Normalized, train: Split, config: CompressConfig) -> No
     reestimate(network, batches())
 
 
-def _finish(run: Run, dataset: Dataset, model: Normalized, epoch: int, *, diverged: str | None = None) -> Checkpoint:
+def _finish(
+    run: Run, dataset: Dataset, learner: Learner, model: Normalized, epoch: int, *, diverged: str | None = None
+) -> Checkpoint:
     config = run.config
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
     judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT), attack, seed=config.seed)
@@ -235,8 +240,8 @@ def _finish(run: Run, dataset: Dataset, model: Normalized, epoch: int, *, diverg
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
         sparsity = sparsity_of(written)
-        if config.sparse and diverged is None and sparsity.nonzero > budget_of(written, config.pruning.keep):
-            raise AssertionError(f"{sparsity.nonzero} non-zeros were written, more than keep allows")
+        problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
+        assert problem is None, problem
         return Checkpoint(
             model=_spec(dataset, config, model.mean, model.std),
             sparsity=sparsity,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from robust_edge.models import Normalized
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.pruning.schemes import projection_of, support_of
+from robust_edge.pruning.schemes import Scheme, scheme_of
 from robust_edge.training import averaging, awp
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.schedules import Schedules
@@ -54,16 +54,24 @@ class EpochResult:
 class Learner:
     """The network and everything that changes with it: optimiser, ADMM state, masks, running mean.
 
+    Args:
+        model: on its device.
+        config: what to do.
+        plan: the schedules.
+        scheme: the sparsity set; None for one that needs no look at the network.
+
     Attributes:
         average: the running mean of the weights; None where none is kept.
         awp: whether weights are still perturbed; False once that has diverged.
     """
 
-    def __init__(self, model: Normalized, config: CompressConfig, plan: Schedules) -> None:
+    def __init__(
+        self, model: Normalized, config: CompressConfig, plan: Schedules, scheme: Scheme | None = None
+    ) -> None:
         self.model = model
         self.config = config
         self.weights = prunable_parameters(model)
-        self.project = projection_of(config.pruning)
+        self.scheme = scheme_of(config.pruning) if scheme is None else scheme
         training = config.training
         self.optimizer = torch.optim.SGD(
             model.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay
@@ -71,7 +79,7 @@ class Learner:
         self.masks: dict[str, Tensor] | None = None
         self.admm: admm.AdmmState | None = None
         if config.sparse:
-            self.admm = admm.init(self.weights, self.project, plan.keep[0], config.admm.rho)
+            self.admm = admm.init(self.weights, self.scheme.project, plan.keep[0], config.admm.rho)
         self.average = averaging.init(model) if config.averaging.decay > 0 else None
         self.awp = config.awp.gamma > 0
 
@@ -114,11 +122,26 @@ class Learner:
 
     def prune(self, keep: float) -> None:
         """The hard projection: weights onto S, momentum and ADMM state dropped, mask fixed, the mean begun anew."""
-        self.masks = hard_prune(self.weights, support_of(self.config.pruning)(self.weights, keep))
+        support = self.scheme.support(self.weights, keep)
+        support |= self.scheme.support_beside(support)
+        self.masks = hard_prune(self._named(support), support)
         self.admm = None
         self.optimizer.state.clear()
         if self.average is not None:
             self.average = averaging.init(self.model)
+
+    def violation(self, written: Mapping[str, Tensor], keep: float) -> str | None:
+        """What keeps the weights of a file from lying in S; None where they do."""
+        if self.masks is None:
+            return "nothing was pruned"
+        support = {name: self.masks[name].cpu() != 0 for name in self.weights}
+        for name, kept in support.items():
+            if torch.count_nonzero(written[name].masked_fill(kept, 0)):
+                return f"{name} has weights off its mask"
+        return self.scheme.violation(support, keep)
+
+    def _named(self, names: Iterable[str]) -> dict[str, nn.Parameter]:
+        return {name: self.model.get_parameter(name) for name in names}
 
     def update(self, keep: float, count: int) -> None:
         """One optimiser step with what the sparsity constraint adds to it."""
@@ -126,7 +149,7 @@ class Learner:
             admm.add_penalty_gradient(self.admm, self.weights)
         self.optimizer.step()
         if self.masks is not None:
-            apply_mask(self.weights, self.masks)
+            apply_mask(self._named(self.masks), self.masks)
         if self.average is not None:
             self.average = averaging.step(self.average, self.model, self.config.averaging.decay)
         settings = self.config.admm
@@ -134,7 +157,7 @@ class Learner:
             self.admm = admm.step(
                 self.admm,
                 self.weights,
-                self.project,
+                self.scheme.project,
                 keep,
                 rho_growth=settings.rho_growth,
                 rho_max=settings.rho_max,

@@ -121,13 +121,17 @@ RANGES = [
     (AttackConfig, "eps_schedule", [(), (2.0,), (NAN,), (-0.1,), "third"], ["thirds", "linear", (0.0, 1.0)]),
     (AttackConfig, "steps_schedule", [(), (0,), "growing"], ["grow", (1, 2)]),
     (PruningConfig, "keep_schedule", [(0.0,), (1.5,), (NAN,), "half"], ["halve", (1.0, 0.1)]),
-    (PruningConfig, "scope", ["Global", ""], ["global", "layer"]),
-    (PruningConfig, "scheme", ["regular"], ["irregular"]),
+    (PruningConfig, "scope", ["Global", ""], ["global", "layer", "macs"]),
+    (PruningConfig, "scheme", ["regular"], ["irregular", "funnel", "redundant", "nm", "filter"]),
+    (PruningConfig, "macs", [0.0, 1.1, NAN, 0.5], [None]),
+    (PruningConfig, "n", [0, 4, -1], [1, 3]),
+    (PruningConfig, "m", [2, 0], [3, 16]),
     (AdmmConfig, "rho", [0.0, -1.0, NAN], [1e-6]),
     (AdmmConfig, "rho_growth", [0.9, NAN], [1.0]),
     (AdmmConfig, "rho_max", [1e-9, NAN], [1e-3]),
     (AdmmConfig, "interval", [0], [1]),
     (AdmmConfig, "masked_fraction", [0.0, 1.0, NAN], [0.5]),
+    (AdmmConfig, "prune_when", [0.0, -1.0, NAN], [None, 0.1]),
     (TrainingConfig, "epochs", [0], [1]),
     (TrainingConfig, "batch_size", [0, 1], [2]),
     (TrainingConfig, "lr", [0.0, -0.1, NAN], [1e-9]),
@@ -261,3 +265,23 @@ def test_sparse_and_robust():
     assert not resolve(flags={"attack.eps": 0.0}).robust
     assert resolve().sparse
     assert resolve().robust
+
+
+@pytest.mark.parametrize(
+    ("scheme", "scope", "takes"),
+    [
+        ("funnel", "layer", "which takes global"),
+        ("redundant", "macs", "which takes global"),
+        ("nm", "layer", "which takes global"),
+        ("filter", "macs", "which takes global or layer"),
+    ],
+)
+def test_a_scope_that_the_scheme_does_not_have(scheme, scope, takes):
+    with pytest.raises(InputError, match=f"pruning.scope {scope} does not apply to scheme {scheme}, {takes}"):
+        PruningConfig(scheme=scheme, scope=scope)
+
+
+def test_a_bound_on_the_arithmetic_needs_its_scope():
+    assert PruningConfig(scope="macs", macs=0.2).macs == 0.2
+    with pytest.raises(InputError, match=r"null unless --scope is macs; it is 0\.2"):
+        PruningConfig(macs=0.2)

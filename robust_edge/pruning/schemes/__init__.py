@@ -1,31 +1,44 @@
-"""Sparsity sets: each scheme says which weights stay, name -> function, in this table."""
+"""Sparsity sets: each scheme says which weights stay, name -> class, in this table."""
 
 from __future__ import annotations
 
+from torch import nn
+
 from robust_edge.config import PruningConfig
-from robust_edge.pruning.schemes.irregular import support_irregular
-from robust_edge.pruning.schemes.projection import Projection, Support, masked
+from robust_edge.pruning.layout import layout_of
+from robust_edge.pruning.schemes.filter import Filter
+from robust_edge.pruning.schemes.funnel import Funnel
+from robust_edge.pruning.schemes.irregular import Irregular
+from robust_edge.pruning.schemes.macs import Macs
+from robust_edge.pruning.schemes.nm import NOfM, dense_by_layout
+from robust_edge.pruning.schemes.redundant import Redundant, whole_by_layout
+from robust_edge.pruning.schemes.scheme import Projection, Scheme, Support, Weights, masked
 
-__all__ = ["Projection", "Support", "projection_of", "support_of"]
+__all__ = ["Projection", "Scheme", "Support", "Weights", "masked", "scheme_of"]
 
 
-def support_of(config: PruningConfig) -> Support:
-    """Which weights the config's sparsity set keeps.
+def scheme_of(config: PruningConfig, model: nn.Module | None = None, shape: tuple[int, ...] = ()) -> Scheme:
+    """The config's sparsity set for one network.
 
-    Returns:
-        A function of (weights by name, kept fraction) to bool masks.
+    Args:
+        config: names the scheme and its settings.
+        model: the network to prune, left as it was; plain irregular pruning looks at weights alone and needs none.
+        shape: (C, H, W) of one image.
     """
-    table: dict[str, Support] = {
-        "irregular": lambda weights, keep: support_irregular(weights, keep, scope=config.scope, floor=config.floor),
+    floor = config.floor
+    if config.scheme == "irregular" and config.scope != "macs":
+        return Irregular(scope=config.scope, floor=floor)
+    if model is None:
+        raise ValueError(f"scheme {config.scheme} (scope {config.scope}) has to see the network")
+    if config.scheme == "filter":
+        from robust_edge_exporters.channels import channel_groups  # brings a package that nothing else here needs
+
+        return Filter(groups=channel_groups(model, shape), scope=config.scope, floor=floor)
+    layout = layout_of(model, shape)
+    table: dict[str, Scheme] = {
+        "irregular": Macs(macs_per_weight=layout.macs_per_weight, share=config.macs, floor=floor),
+        "funnel": Funnel(depth=layout.depth, floor=floor),
+        "redundant": Redundant(whole=whole_by_layout(layout), floor=floor),
+        "nm": NOfM(n=config.n, m=config.m, dense=dense_by_layout(layout), floor=floor),
     }
     return table[config.scheme]
-
-
-def projection_of(config: PruningConfig) -> Projection:
-    """The projection onto the config's sparsity set.
-
-    Returns:
-        A function of (weights by name, kept fraction) to the nearest point of the set.
-    """
-    support = support_of(config)
-    return lambda weights, keep: masked(weights, support(weights, keep))

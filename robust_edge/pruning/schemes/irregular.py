@@ -5,52 +5,49 @@ Source: Marshall 2020, Eq. (6), S = {θ : ‖θ‖₀ ≤ k}. Projection keeps t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.projection import masked
+from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
 from robust_edge_runtimes.errors import InputError
 
 
-def project_irregular(
-    weights: Mapping[str, Tensor], keep: float, *, scope: str = "global", floor: float = 0.0
-) -> dict[str, Tensor]:
-    """Keep exactly k = round(keep × all) weights.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Irregular(Scheme):
+    """Exactly k = round(keep × all) weights stay, under one threshold or the same fraction everywhere.
 
     Deviation from the text: a global threshold can empty a layer and so cut the network in two; `floor`
     keeps the largest weights of every layer, at least one, before the threshold is set.
 
-    Args:
-        weights: layer name to weight tensor of any shape.
-        keep: fraction in (0, 1].
+    Ties are broken by position, so the count is exact.
+
+    Attributes:
         scope: `global`, one threshold; `layer`, the same fraction everywhere.
-        floor: fraction of every layer that stays in any case.
-
-    Returns:
-        New tensors; ties are broken by position, so the count is exact. An entry that is zero already may
-        be among the kept, so the count of non-zeros is at most k.
-
-    Raises:
-        InputError: k is smaller than what the floors demand.
+        floor: fraction of every layer that stays in any case, under a global threshold.
     """
-    return masked(weights, support_irregular(weights, keep, scope=scope, floor=floor))
+
+    scope: str = "global"
+    floor: float = 0.0
+
+    def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """The k largest, or each layer's share of them."""
+        budget = budget_of(weights, keep)
+        counts = even_counts(weights, budget) if self.scope == "layer" else global_counts(weights, budget, self.floor)
+        return {name: largest(weight, counts[name]) for name, weight in weights.items()}
+
+    def violation(self, support: Support, keep: float) -> str | None:
+        """The count, and the layers' floors."""
+        floors = floor_counts(support, self.floor if self.scope == "global" else 0.0)
+        return super().violation(support, keep) or floor_violation(support, floors)
 
 
-def support_irregular(
-    weights: Mapping[str, Tensor], keep: float, *, scope: str = "global", floor: float = 0.0
-) -> dict[str, Tensor]:
-    """Which weights `project_irregular` keeps: bool tensors, exactly k of them true."""
-    sizes = {name: weight.numel() for name, weight in weights.items()}
-    budget = budget_of(weights, keep)
-    counts = _even_counts(sizes, budget) if scope == "layer" else _global_counts(weights, budget, floor)
-    return {name: _largest(weight, counts[name]) for name, weight in weights.items()}
-
-
-def _even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
+def even_counts(weights: Weights, budget: int) -> dict[str, int]:
     """Shares of the budget in proportion to size, each at least 1, by largest remainder."""
+    sizes = {name: weight.numel() for name, weight in weights.items()}
     if budget < len(sizes):
         raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
     total = sum(sizes.values())
@@ -67,28 +64,51 @@ def _even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     return counts
 
 
-def _global_counts(weights: Mapping[str, Tensor], budget: int, floor: float) -> dict[str, int]:
+def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
     """How many each layer keeps under one threshold, its floor already granted."""
-    floors = {name: max(1, int(floor * weight.numel())) for name, weight in weights.items()}
+    floors = granted_floors(weights, budget, floor)
+    free = {name: by_magnitude(weight)[floors[name] :] for name, weight in weights.items()}
+    return counts_of_largest(free, budget, floors)
+
+
+def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
+    """What each layer has of the budget's largest scores, on top of what it was granted."""
+    chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values())).indices
+    ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
+    layer = torch.searchsorted(ends, chosen, right=True)
+    extra = torch.bincount(layer, minlength=len(scores)).tolist()
+    return {name: granted[name] + more for name, more in zip(scores, extra, strict=True)}
+
+
+def by_magnitude(weight: Tensor) -> Tensor:
+    """Absolute values, the largest first."""
+    return weight.abs().flatten().sort(descending=True).values
+
+
+def floor_counts(weights: Weights, floor: float) -> dict[str, int]:
+    """What no threshold may take from a layer: a fraction of it, at least one weight."""
+    return {name: max(1, int(floor * weight.numel())) for name, weight in weights.items()}
+
+
+def granted_floors(weights: Weights, budget: int, floor: float) -> dict[str, int]:
+    """The floors, if the budget has room for them.
+
+    Raises:
+        InputError: it has not.
+    """
+    floors = floor_counts(weights, floor)
     granted = sum(floors.values())
     if budget < granted:
         raise InputError(
             f"keep leaves {budget} weights, but the floor of {len(floors)} layers takes {granted}; raise --keep "
             "or lower pruning.floor"
         )
-    free = {
-        name: weight.detach().abs().flatten().sort(descending=True).values[floors[name] :]
-        for name, weight in weights.items()
-    }
-    chosen = torch.cat(list(free.values())).topk(budget - granted).indices
-    ends = torch.tensor([len(values) for values in free.values()], device=chosen.device).cumsum(0)
-    layer = torch.searchsorted(ends, chosen, right=True)
-    extra = torch.bincount(layer, minlength=len(free)).tolist()
-    return {name: floors[name] + more for name, more in zip(free, extra, strict=True)}
+    return floors
 
 
-def _largest(weight: Tensor, count: int) -> Tensor:
-    order = weight.detach().abs().flatten().sort(descending=True, stable=True).indices
-    kept = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
-    kept[order[:count]] = True
-    return kept.view(weight.shape)
+def floor_violation(support: Support, floors: Mapping[str, int]) -> str | None:
+    """The first layer below its floor, in words."""
+    for name, kept in kept_per_layer(support).items():
+        if kept < floors[name]:
+            return f"{name} keeps {kept} weights, its floor is {floors[name]}"
+    return None

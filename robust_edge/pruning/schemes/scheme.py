@@ -1,19 +1,92 @@
-"""The one interface of all schemes: which weights stay. The projection follows from it."""
+"""The one interface of all schemes: which weights stay, and whether a choice of them lies in the set."""
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-Support = Callable[[Mapping[str, Tensor], float], dict[str, Tensor]]
-"""(weights by layer name, keep) to bool tensors of the same shapes, true where a weight may be non-zero."""
+from robust_edge.pruning.prunable import budget_of
 
-Projection = Callable[[Mapping[str, Tensor], float], dict[str, Tensor]]
-"""(weights by layer name, keep) to new tensors, the nearest point of the sparsity set."""
+Weights = Mapping[str, Tensor]
+"""Weight tensors by layer name, in order of depth."""
+
+Support = Mapping[str, Tensor]
+"""Bool tensors by layer name, shaped like the weights, true where a weight may be non-zero."""
+
+Projection = Callable[[Weights, float], dict[str, Tensor]]
+"""(weights, keep) to new tensors, the nearest point of the sparsity set."""
 
 
-def masked(weights: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> dict[str, Tensor]:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scheme(abc.ABC):
+    """A sparsity set S for every kept fraction.
+
+    A point lies in S if its non-zeros lie in a support that is allowed; so schemes choose supports, and the
+    constraint is checked on them. A kept weight may be zero: it may grow in training.
+    """
+
+    def support(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """Which weights stay, checked.
+
+        Raises:
+            InputError: S is empty for this network and `keep`.
+        """
+        support = self.support_impl({name: weight.detach() for name, weight in weights.items()}, keep)
+        problem = self.violation(support, keep)
+        assert problem is None, problem
+        return support
+
+    def project(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """New tensors: the weights on their support, zero elsewhere."""
+        return masked(weights, self.support(weights, keep))
+
+    def support_beside(self, support: Support) -> dict[str, Tensor]:
+        """What else has to be zero with these weights, by parameter name: batch-norms of removed channels, biases."""
+        return {}
+
+    @property
+    def dense_layers(self) -> tuple[str, ...]:
+        """Layers that the scheme cannot shape and leaves dense."""
+        return ()
+
+    def violation(self, support: Support, keep: float) -> str | None:
+        """What keeps a support from lying in S; None where it does."""
+        kept, budget = kept_in(support), budget_of(support, keep)
+        return None if kept == budget else f"{kept} weights are kept, keep {keep:g} asks for {budget}"
+
+    @abc.abstractmethod
+    def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """The support of the nearest point, of detached weights."""
+
+
+def masked(weights: Weights, support: Support) -> dict[str, Tensor]:
     """New tensors: the weights on the support, zero elsewhere."""
     return {n: torch.where(support[n], weight.detach(), torch.zeros_like(weight)) for n, weight in weights.items()}
+
+
+def kept_in(support: Support) -> int:
+    """How many weights a support keeps."""
+    return int(torch.stack([mask.sum() for mask in support.values()]).sum())
+
+
+def kept_per_layer(support: Support) -> dict[str, int]:
+    """The same layer by layer."""
+    counts = torch.stack([mask.sum() for mask in support.values()]).tolist()
+    return dict(zip(support, counts, strict=True))
+
+
+def largest(weight: Tensor, count: int) -> Tensor:
+    """Bool tensor of the `count` entries of largest magnitude; ties go to the first positions."""
+    return highest(weight.abs(), count)
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Bool tensor of the `count` highest scores; ties go to the first positions."""
+    order = scores.flatten().sort(descending=True, stable=True).indices
+    kept = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    kept[order[:count]] = True
+    return kept.view(scores.shape)

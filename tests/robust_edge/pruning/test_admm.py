@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from robust_edge.pruning import admm
-from robust_edge.pruning.schemes.irregular import project_irregular
+from robust_edge.pruning.schemes.irregular import Irregular
 
 DOUBLE = torch.float64
+project_irregular = Irregular().project
 
 
 def one(*values):

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 
 from robust_edge.config import PruningConfig
 from robust_edge.pruning.prunable import budget_of, sparsity_of
-from robust_edge.pruning.schemes import projection_of, support_of
-from robust_edge.pruning.schemes.irregular import project_irregular, support_irregular
+from robust_edge.pruning.schemes import scheme_of
+from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge_runtimes.errors import InputError
 
 SHAPES = {"a": (2, 2), "b": (3,), "c": (1, 2, 1)}
+
+
+def project_irregular(weights, keep, **settings):
+    return Irregular(**settings).project(weights, keep)
+
+
+def support_irregular(weights, keep, **settings):
+    return Irregular(**settings).support(weights, keep)
 
 
 def draw(seed, shapes=SHAPES):
@@ -137,7 +145,7 @@ def test_config_chooses_scope_and_floor():
     weights = {"strong": torch.arange(1.0, 101.0), "weak": torch.linspace(1e-6, 1e-5, 100)}
 
     def counts(**settings):
-        projected = projection_of(PruningConfig(**settings))(weights, 0.1)
+        projected = scheme_of(PruningConfig(**settings)).project(weights, 0.1)
         return [layer.nonzero for layer in sparsity_of(projected).layers]
 
     assert counts(scope="global", floor=0.0) == [19, 1]
@@ -176,7 +184,7 @@ def test_layer_scope_shares_the_budget_in_proportion(weights, keep):
     budget = budget_of(weights, keep)
     if budget < len(weights):
         return
-    support = support_of(PruningConfig(scope="layer"))(weights, keep)
+    support = scheme_of(PruningConfig(scope="layer")).support(weights, keep)
     total = sum(weight.numel() for weight in weights.values())
     shares = {name: budget * weight.numel() / total for name, weight in weights.items()}
     lifted = sum(max(0.0, 1 - share) for share in shares.values())  # what layers below one weight take from the others

@@ -1,0 +1,154 @@
+"""Filter pruning: whole channels, which the export takes out of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from robust_edge.pruning.prunable import budget_of
+from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_in
+from robust_edge_runtimes.errors import InputError
+
+if TYPE_CHECKING:
+    from robust_edge_exporters.channels import ChannelGroup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Filter(Scheme):
+    """Whole channels go, with everything that writes or reads them, until at most k weights are left.
+
+    A channel is what can be taken out of the network without changing a shape elsewhere: an output of a layer, of
+    all layers that are added to it, of the depthwise convolutions between; and the inputs that read it. Classes are
+    no channels. The energy of a channel is that of all weights that go with it, so within one group the projection
+    is the nearest point. Across groups energies are taken relative to the group's mean, since the lengths of
+    filters of different width do not compare; that is the customary choice and no Euclidean projection.
+
+    Attributes:
+        groups: the network's, from `channel_groups`.
+        scope: `global`, one threshold of relative energy; `layer`, the same fraction of every group.
+        floor: fraction of every group's channels that stay in any case, at least one.
+    """
+
+    groups: Sequence[ChannelGroup]
+    scope: str = "global"
+    floor: float = 0.0
+
+    @property
+    def dense_layers(self) -> tuple[str, ...]:
+        """Layers of which no channel can go."""
+        written = {part.parameter for group in self._removable for part in group.slices if part.dim == 0}
+        fixed = [part.parameter for group in self.groups for part in group.slices if part.dim == 0]
+        return tuple(sorted({name for name in fixed if name.endswith(".weight")} - written))
+
+    @property
+    def _removable(self) -> list[ChannelGroup]:
+        return [group for group in self.groups if group.removable]
+
+    def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """The fewest channels gone, the weakest first, that leave at most k weights."""
+        budget = budget_of(weights, keep)
+        order = self._order(weights)
+        low, high = 0, len(order)
+        fewest = self._support(order, weights)
+        if kept_in(fewest) > budget:
+            raise InputError(
+                f"keep leaves {budget} weights, but with the fewest channels that may stay (1 or {self.floor:g} of "
+                f"each group, and all classes) {kept_in(fewest)} are left; filter pruning would remove a whole layer: "
+                "raise --keep, or lower pruning.floor"
+            )
+        while low < high:
+            middle = (low + high) // 2
+            fits = kept_in(self._support(order[:middle], weights)) <= budget
+            low, high = (low, middle) if fits else (middle + 1, high)
+        return self._support(order[:low], weights)
+
+    def support_beside(self, support: Support) -> dict[str, Tensor]:
+        """Batch-norms and biases of the channels that are gone, so that they carry plain zeros."""
+        beside: dict[str, Tensor] = {}
+        for group, gone in zip(self._removable, self._gone(support), strict=True):
+            for part in group.slices:
+                if part.parameter not in support:
+                    size = int(part.index.max()) + 1
+                    mask = beside.setdefault(part.parameter, torch.ones(size, dtype=torch.bool, device=gone.device))
+                    mask[part.index[gone[part.channel].cpu()].to(mask.device)] = False
+        return beside
+
+    def violation(self, support: Support, keep: float) -> str | None:
+        """The count, no group empty, and nothing of a channel there without the rest of it."""
+        gone = self._gone(support)
+        for group, lost in zip(self._removable, gone, strict=True):
+            if int((~lost).sum()) < self._least(group):
+                return f"{group.layer} keeps {int((~lost).sum())} channels, at least {self._least(group)} stay"
+        pairs = [(i, int(c)) for i, lost in enumerate(gone) for c in lost.nonzero().flatten()]
+        whole = self._support(pairs, support)
+        for name, mask in support.items():
+            if not torch.equal(whole[name], mask):
+                return f"{name} keeps a part of a channel"
+        kept, budget = kept_in(support), budget_of(support, keep)
+        return None if kept <= budget else f"{kept} weights are kept, keep {keep:g} allows {budget}"
+
+    def _least(self, group: ChannelGroup) -> int:
+        return max(1, int(self.floor * group.channels))
+
+    def _order(self, weights: Weights) -> list[tuple[int, int]]:
+        """(group, channel) of all that may go, the weakest first."""
+        found: list[tuple[float, int, int]] = []
+        for i, group in enumerate(self._removable):
+            energy = channel_energy(group, weights)
+            ranks = energy.argsort(stable=True)
+            score = energy / energy.mean().clamp_min(1e-30)
+            if self.scope == "layer":
+                score = torch.empty_like(energy).scatter_(0, ranks, torch.arange(len(ranks)).to(energy) / len(ranks))
+            weakest = ranks[: group.channels - self._least(group)]
+            found += zip(score[weakest].tolist(), [i] * len(weakest), weakest.tolist(), strict=True)
+        return [(i, channel) for _, i, channel in sorted(found)]
+
+    def _support(self, gone: Sequence[tuple[int, int]], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Masks of the weights without these channels."""
+        lost: dict[int, list[int]] = {}
+        for i, channel in gone:
+            lost.setdefault(i, []).append(channel)
+        lines = {
+            name: [torch.ones(size, dtype=torch.bool) for size in tensor.shape[:2]] for name, tensor in like.items()
+        }
+        for i, channels in lost.items():
+            group = self._removable[i]
+            leaves = torch.zeros(group.channels, dtype=torch.bool)
+            leaves[channels] = True
+            for part in group.slices:
+                if part.parameter in lines:
+                    lines[part.parameter][part.dim][part.index[leaves[part.channel]]] = False
+        return {name: _outer(lines[name][0], lines[name][1], tensor) for name, tensor in like.items()}
+
+    def _gone(self, support: Support) -> list[Tensor]:
+        """Per removable group a bool per channel: nothing writes it."""
+        found = []
+        for group in self._removable:
+            writers = [part for part in group.slices if part.dim == 0 and part.parameter in support]
+            device = support[writers[0].parameter].device
+            written = torch.zeros(group.channels, dtype=torch.bool, device=device)
+            for part in writers:
+                rows = support[part.parameter].flatten(1).any(1)
+                written[part.channel[rows[part.index].cpu()].to(device)] = True
+            found.append(~written)
+        return found
+
+
+def channel_energy(group: ChannelGroup, weights: Weights) -> Tensor:
+    """Sum of squares of all weights that go with each channel; one that both reads and writes counts twice."""
+    device = next(iter(weights.values())).device
+    energy = torch.zeros(group.channels, device=device, dtype=torch.float64)
+    for part in group.slices:
+        if part.parameter in weights:
+            squares = weights[part.parameter].double().square().transpose(0, part.dim).flatten(1).sum(1)
+            energy.index_add_(0, part.channel.to(device), squares[part.index.to(device)])
+    return energy
+
+
+def _outer(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
+    mask = (rows[:, None] & columns[None, :]).to(like.device)
+    return mask.view(*mask.shape, *[1] * (like.dim() - 2)).expand(like.shape).contiguous()

@@ -1,0 +1,154 @@
+"""Funnel pruning: every layer keeps proportionally less than the one before it.
+
+Source: Marshall 2020, section 3.2.1, S = {θ : ‖θ_n‖₀/|θ_n| − ‖θ_{n+1}‖₀/|θ_{n+1}| > 0 for all n}, with ‖θ‖₀ = k.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from torch import Tensor
+
+from robust_edge.pruning.prunable import budget_of
+from robust_edge.pruning.schemes.irregular import floor_counts, floor_violation, global_counts
+from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
+from robust_edge_runtimes.errors import InputError
+
+HALVINGS = 60
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Funnel(Scheme):
+    """Exactly k weights stay, and the kept fraction strictly decreases with depth.
+
+    The counts are those of one global threshold, moved to the nearest decreasing fractions (isotonic regression,
+    layers weighted by size, which leaves the total as it is), then to whole numbers in strict order. With counts
+    that decrease by themselves this is the projection of `irregular`; the weights of each layer are its largest.
+
+    Deviation: the text's "proportionally more pruned than the previous layer" names no amount, so a difference of
+    one weight counts.
+
+    Attributes:
+        depth: layer names from the image to the logits; empty takes the order of the weights.
+        floor: fraction of every layer that stays in any case.
+    """
+
+    depth: Sequence[str] = ()
+    floor: float = 0.0
+
+    def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """Each layer's count, its largest weights."""
+        budget = budget_of(weights, keep)
+        ordered = {name: weights[name] for name in self.depth or weights}
+        sizes = {name: weight.numel() for name, weight in ordered.items()}
+        wished = decreasing(global_counts(ordered, budget, self.floor), sizes)
+        counts = strict_counts(wished, sizes, budget, floor_counts(ordered, self.floor))
+        return {name: largest(weight, counts[name]) for name, weight in weights.items()}
+
+    def violation(self, support: Support, keep: float) -> str | None:
+        """The count, the floors, and the order."""
+        return super().violation(support, keep) or self._order_violation(support) or self._floors(support)
+
+    def _floors(self, support: Support) -> str | None:
+        return floor_violation(support, floor_counts(support, self.floor))
+
+    def _order_violation(self, support: Support) -> str | None:
+        counts, names = kept_per_layer(support), list(self.depth or support)
+        kept = {name: Fraction(counts[name], support[name].numel()) for name in names}
+        for upper, lower in itertools.pairwise(names):
+            if not kept[upper] > kept[lower]:
+                return f"{lower} keeps {float(kept[lower]):.2%}, no less than {upper} before it"
+        return None
+
+
+def decreasing(counts: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Kept fractions that never rise, nearest to those of the counts in squares weighted by size.
+
+    Pool adjacent violators: neighbours out of order share one fraction, so that their total stays as it is.
+    """
+    pools: list[tuple[int, int, list[str]]] = []
+    for name, count in counts.items():
+        pool = (count, sizes[name], [name])
+        while pools and pools[-1][0] * pool[1] < pool[0] * pools[-1][1]:
+            kept, size, names = pools.pop()
+            pool = (kept + pool[0], size + pool[1], names + pool[2])
+        pools.append(pool)
+    return {name: kept / size for kept, size, names in pools for name in names}
+
+
+def strict_counts(
+    wished: Mapping[str, float], sizes: Mapping[str, int], budget: int, floors: Mapping[str, int]
+) -> dict[str, int]:
+    """Whole numbers near the wished fractions, strictly decreasing as fractions, with the budget as their sum.
+
+    Vectors of such counts form a lattice: the least and the greatest bound all of them, and from any of them one
+    weight can be added to the shallowest layer below the greatest, so every sum between the two is reached.
+
+    Raises:
+        InputError: no such counts.
+    """
+    least, most = _chain(dict.fromkeys(wished, 0.0), sizes, floors), _greatest(sizes)
+    if not sum(least.values()) <= budget <= sum(most.values()) or any(least[n] > most[n] for n in sizes):
+        raise InputError(
+            f"keep leaves {budget} weights; fractions that strictly decrease over these {len(sizes)} layers leave "
+            f"{sum(least.values())} to {sum(most.values())}; change --keep, or lower pruning.floor"
+        )
+
+    def scaled(factor: float) -> dict[str, int]:
+        chain = _chain({name: factor * share for name, share in wished.items()}, sizes, floors)
+        return {name: min(count, most[name]) for name, count in chain.items()}
+
+    low, high = 0.0, 1 / min(wished.values())  # there, every layer is at its greatest
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(scaled(middle).values()) <= budget else (low, middle)
+    return _filled(scaled(low), sizes, most, budget, wished)
+
+
+def _chain(wished: Mapping[str, float], sizes: Mapping[str, int], floors: Mapping[str, int]) -> dict[str, int]:
+    """The least counts in strict order that reach the wishes and the floors, from the deepest layer up."""
+    counts: dict[str, int] = {}
+    deeper: str | None = None
+    for name in reversed(list(wished)):
+        above = 0 if deeper is None else sizes[name] * counts[deeper] // sizes[deeper] + 1
+        counts[name] = max(floors[name], round(wished[name] * sizes[name]), above)
+        deeper = name
+    return {name: counts[name] for name in wished}
+
+
+def _greatest(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The greatest counts in strict order, from the shallowest layer down."""
+    counts: dict[str, int] = {}
+    upper: str | None = None
+    for name, size in sizes.items():
+        counts[name] = size if upper is None else -(-size * counts[upper] // sizes[upper]) - 1
+        upper = name
+    return counts
+
+
+def _filled(
+    counts: dict[str, int],
+    sizes: Mapping[str, int],
+    most: Mapping[str, int],
+    budget: int,
+    wished: Mapping[str, float],
+) -> dict[str, int]:
+    """Add single weights where the order allows one more, first where most is missing."""
+    names = list(sizes)
+    for _ in range(budget - sum(counts.values())):
+        allowed = [name for i, name in enumerate(names) if _may_grow(i, names, counts, sizes, most)]
+        grown = max(allowed, key=lambda name: wished[name] - counts[name] / sizes[name])
+        counts[grown] += 1
+    return counts
+
+
+def _may_grow(
+    i: int, names: Sequence[str], counts: Mapping[str, int], sizes: Mapping[str, int], most: Mapping[str, int]
+) -> bool:
+    name = names[i]
+    if counts[name] >= most[name]:
+        return False
+    return i == 0 or (counts[name] + 1) * sizes[names[i - 1]] < counts[names[i - 1]] * sizes[name]

@@ -1,0 +1,124 @@
+"""Irregular pruning that minds what a weight costs to run.
+
+In a convolution every weight is multiplied once for each output position: 1,024 times on a plane of 32×32, 16
+times on one of 4×4. A global threshold does not see that; the same k can then run two or three times slower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from robust_edge.pruning.prunable import budget_of
+from robust_edge.pruning.schemes.irregular import (
+    by_magnitude,
+    counts_of_largest,
+    floor_counts,
+    floor_violation,
+    granted_floors,
+)
+from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
+from robust_edge_runtimes.errors import InputError
+
+SLACK = 1e-3  # of the bound that may stay unused; each halving of it costs one more look at all weights
+PRECISION = 1e-6  # of λ, where whole weights come no closer to the bound
+MOST_LOOKS = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Macs(Scheme):
+    """Exactly k weights stay, which need at most B multiply-accumulates.
+
+    S = {θ : ‖θ‖₀ ≤ k, Σ_i c_i [θ_i ≠ 0] ≤ B}, c_i the multiply-accumulates that weight i takes part in. The
+    nearest point keeps what maximises Σ θ_i² under both bounds. For any multiplier λ ≥ 0 the k largest of
+    θ_i² − λ c_i do so for the B that they need themselves (Everett 1963), which falls as λ grows: λ is 0, the
+    plain global threshold, if that needs no more than B, and is found by bisection otherwise, to within 0.1% of
+    B or as close as whole weights allow.
+
+    With B = keep × dense, the default, `irregular` with scope `layer` lies in S too and is never nearer.
+
+    Attributes:
+        macs_per_weight: c by layer.
+        share: B as a fraction of the dense network's multiply-accumulates; None for the kept fraction.
+        floor: fraction of every layer that stays in any case.
+    """
+
+    macs_per_weight: Mapping[str, int]
+    share: float | None = None
+    floor: float = 0.0
+
+    def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """The k largest of θ² − λc, each layer's floor granted before."""
+        budget = budget_of(weights, keep)
+        floors = granted_floors(weights, budget, self.floor)
+        self._refuse_impossible(weights, budget, floors, keep)
+        energy = {n: by_magnitude(weight)[floors[n] : budget].double().square() for n, weight in weights.items()}
+        counts = self._search(energy, budget, floors, self.bound(weights, keep))
+        return {name: largest(weight, counts[name]) for name, weight in weights.items()}
+
+    def bound(self, weights: Weights, keep: float) -> float:
+        """B."""
+        share = keep if self.share is None else self.share
+        return share * sum(self.macs_per_weight[name] * weight.numel() for name, weight in weights.items())
+
+    def needed(self, counts: Mapping[str, int]) -> int:
+        """Multiply-accumulates of so many weights of each layer."""
+        return sum(self.macs_per_weight[name] * count for name, count in counts.items())
+
+    def violation(self, support: Support, keep: float) -> str | None:
+        """The count, the floors, and the multiply-accumulates."""
+        needed, bound = self.needed(kept_per_layer(support)), self.bound(support, keep)
+        over = f"{needed} multiply-accumulates are left, at most {bound:.0f} may be" if needed > bound else None
+        floors = floor_violation(support, floor_counts(support, self.floor))
+        return super().violation(support, keep) or floors or over
+
+    def _search(
+        self, energy: Mapping[str, Tensor], budget: int, floors: Mapping[str, int], bound: float
+    ) -> dict[str, int]:
+        """Counts for the least λ that is found to need no more than the bound."""
+        low = multiplier = 0.0
+        high: float | None = None
+        best: dict[str, int] = {}
+        for _ in range(MOST_LOOKS):
+            counts = self._counts(energy, budget, floors, multiplier)
+            needed = self.needed(counts)
+            if needed <= bound:
+                high, best = multiplier, counts
+                if needed >= (1 - SLACK) * bound:
+                    break
+            else:
+                low = multiplier
+            if high is None:
+                multiplier = 2 * multiplier or self._start(energy)
+            elif high - low <= PRECISION * high:
+                break
+            else:
+                multiplier = (low + high) / 2
+        assert best, "a multiplier that doubles so often outweighs every weight"
+        return best
+
+    def _counts(
+        self, energy: Mapping[str, Tensor], budget: int, floors: Mapping[str, int], multiplier: float
+    ) -> dict[str, int]:
+        scores = {name: values - multiplier * self.macs_per_weight[name] for name, values in energy.items()}
+        return counts_of_largest(scores, budget, floors)
+
+    def _start(self, energy: Mapping[str, Tensor]) -> float:
+        """A first λ: mean energy of a weight over its mean cost."""
+        total = sum(float(values.sum()) for values in energy.values())
+        return max(total / max(1, self.needed({name: len(values) for name, values in energy.items()})), 1e-30)
+
+    def _refuse_impossible(self, weights: Weights, budget: int, floors: Mapping[str, int], keep: float) -> None:
+        """The cheapest k weights, floors granted, must fit into the bound."""
+        counts, left = dict(floors), budget - sum(floors.values())
+        for name in sorted(weights, key=lambda name: self.macs_per_weight[name]):
+            more = min(left, weights[name].numel() - counts[name])
+            counts[name], left = counts[name] + more, left - more
+        least, bound = self.needed(counts), self.bound(weights, keep)
+        if least > bound:
+            raise InputError(
+                f"{budget} weights need at least {least} multiply-accumulates with every layer at its floor, "
+                f"pruning.macs allows {bound:.0f}; raise pruning.macs, or lower pruning.floor or --keep"
+            )

@@ -1,0 +1,111 @@
+"""n:m pruning: at most n of m neighbours along the input channels, as sparse tensor cores read them.
+
+Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 4 (2:4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from robust_edge.pruning.layout import Layout
+from robust_edge.pruning.prunable import budget_of
+from robust_edge.pruning.schemes.irregular import counts_of_largest, floor_counts
+from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest
+from robust_edge_runtimes.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class NOfM(Scheme):
+    """Exactly k weights stay, of every m neighbours along the input channels at most n.
+
+    Both constraints hold: keep n/m is the plain pattern, a smaller keep thins it out further under one global
+    threshold, a larger one contradicts it. Keeping the largest, first per group and then in all, is the nearest
+    point, as groups and total are nested.
+
+    Convolutions of several groups and the layer that reads the image stay dense: no GPU runs the first as 2:4,
+    and the image has no four channels.
+
+    Attributes:
+        n: weights that may stay in a group.
+        m: neighbours in a group.
+        dense: names of the layers that stay dense.
+        floor: fraction of every other layer that a threshold below the pattern may never take.
+    """
+
+    n: int = 2
+    m: int = 4
+    dense: frozenset[str] = frozenset()
+    floor: float = 0.0
+
+    @property
+    def dense_layers(self) -> tuple[str, ...]:
+        """Grouped convolutions and the first layer."""
+        return tuple(sorted(self.dense))
+
+    def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
+        """The n largest of each group, then the k largest of those."""
+        pattern = {name: self._pattern(name, weight) for name, weight in weights.items()}
+        sizes = {name: int(mask.sum()) for name, mask in pattern.items()}
+        counts = self._counts(weights, pattern, sizes, keep)
+        return {
+            name: highest(weight.abs().masked_fill(~pattern[name], -1), counts[name])
+            for name, weight in weights.items()
+        }
+
+    def violation(self, support: Support, keep: float) -> str | None:
+        """The count, and every group."""
+        for name, mask in support.items():
+            if name in self.dense:
+                if not mask.all():
+                    return f"{name} is not dense"
+            elif int(_groups(mask, self.m).sum(-1).max()) > self.n:
+                return f"{name} keeps more than {self.n} of {self.m} neighbours"
+        return super().violation(support, keep)
+
+    def _pattern(self, name: str, weight: Tensor) -> Tensor:
+        if name in self.dense:
+            return torch.ones_like(weight, dtype=torch.bool)
+        if weight.shape[1] % self.m:
+            raise InputError(
+                f"{name} reads {weight.shape[1]} channels, which groups of {self.m} do not divide; choose another "
+                "pruning.m, a width that it divides, or --scheme irregular"
+            )
+        rows = _groups(weight.abs(), self.m)
+        order = rows.sort(dim=-1, descending=True, stable=True).indices
+        kept = torch.zeros_like(rows, dtype=torch.bool).scatter_(-1, order[..., : self.n], True)
+        return kept.flatten(-2).movedim(-1, 1).reshape(weight.shape)
+
+    def _counts(self, weights: Weights, pattern: Support, sizes: dict[str, int], keep: float) -> dict[str, int]:
+        budget, most = budget_of(weights, keep), sum(sizes.values())
+        total = sum(weight.numel() for weight in weights.values())
+        if budget > most:
+            raise InputError(
+                f"{self.n}:{self.m} keeps at most {most / total:.2%} of the weights ({len(self.dense)} layers that it "
+                f"does not apply to stay dense), keep is {keep:g}; lower --keep, or change pruning.n and pruning.m"
+            )
+        floors = floor_counts(weights, self.floor)
+        granted = {name: size if name in self.dense else min(size, floors[name]) for name, size in sizes.items()}
+        if budget < sum(granted.values()):
+            raise InputError(
+                f"keep leaves {budget} weights, but {len(self.dense)} dense layers and the floor of the others take "
+                f"{sum(granted.values())}; raise --keep, lower pruning.floor, or choose --scheme irregular"
+            )
+        free = {
+            name: weight[pattern[name]].abs().sort(descending=True).values[granted[name] :]
+            for name, weight in weights.items()
+        }
+        return counts_of_largest(free, budget, granted)
+
+
+def dense_by_layout(layout: Layout) -> frozenset[str]:
+    """The layers that n:m does not apply to."""
+    return layout.grouped | {layout.stem}
+
+
+def _groups(weight: Tensor, m: int) -> Tensor:
+    """(O, I, ...) to (O, ..., I/m, m)."""
+    channels_last = weight.movedim(1, -1)
+    return channels_last.reshape(*channels_last.shape[:-1], -1, m)
