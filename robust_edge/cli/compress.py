@@ -21,6 +21,7 @@ FLAGS = {
     "arch": "arch",
     "keep": "pruning.keep",
     "scheme": "pruning.scheme",
+    "scope": "pruning.scope",
     "eps": "attack.eps",
     "steps": "attack.steps",
     "epochs": "training.epochs",
@@ -40,7 +41,17 @@ FLAGS = {
 @click.option("--download", is_flag=True, default=None, help="Fetch a CIFAR set into --data-dir.")
 @click.option("--arch", help="small_cnn, resnet18, resnet34, mobilenet_v2, or package.module:function.")
 @click.option("--keep", type=Keep(), help="Fraction of the prunable weights that stay; 1 trains a dense network.")
-@click.option("--scheme", help="Shape of the sparsity: irregular.")
+@click.option(
+    "--scheme",
+    help="Shape of the sparsity: irregular (any weights), funnel (less in every deeper layer), redundant (no filters "
+    "alike), nm (2 of 4 neighbours, as GPUs run them; pruning.n, pruning.m), filter (whole channels, which export "
+    "takes out).",
+)
+@click.option(
+    "--scope",
+    help="Where the threshold holds: global, layer (the same fraction in each), macs (no more than keep of the "
+    "arithmetic, or pruning.macs).",
+)
 @click.option("--eps", type=Radius(), help="Radius of the adversary in pixels on [0, 1], as 8/255; 0 is benign.")
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps of the adversary.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images, in all.")
@@ -60,6 +71,9 @@ FLAGS = {
     "robust-edge compress --dataset digits --keep 0.1 --eps 0.1 -o runs/digits-10",
     "robust-edge compress --preset thesis --dataset cifar10 --data-dir data --download --arch resnet34 -o runs/r34",
     "robust-edge compress --dataset folder --data-dir data/cats --arch resnet18 --eps 8/255 -o runs/cats",
+    "robust-edge compress --scheme nm --keep 0.5 --eps 0.1 -o runs/digits-2-of-4",
+    "robust-edge compress --scheme irregular --scope macs --keep 0.1 --eps 0.1 -o runs/digits-fast",
+    "robust-edge compress --scheme filter --keep 0.25 --eps 0.1 -o runs/digits-small",
     "robust-edge compress --resume -o runs/r34",
 )
 def compress(
