@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
+from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest, kept_per_layer, largest
 from robust_edge_runtimes.errors import InputError
 
 
@@ -67,22 +67,23 @@ def even_counts(weights: Weights, budget: int) -> dict[str, int]:
 def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
     """How many each layer keeps under one threshold, its floor already granted."""
     floors = granted_floors(weights, budget, floor)
-    free = {name: by_magnitude(weight)[floors[name] :] for name, weight in weights.items()}
+    free = {name: beyond(weight, floors[name]) for name, weight in weights.items()}
     return counts_of_largest(free, budget, floors)
 
 
 def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
     """What each layer has of the budget's largest scores, on top of what it was granted."""
-    chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values())).indices
+    chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values()), sorted=False).indices
     ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
     layer = torch.searchsorted(ends, chosen, right=True)
     extra = torch.bincount(layer, minlength=len(scores)).tolist()
     return {name: granted[name] + more for name, more in zip(scores, extra, strict=True)}
 
 
-def by_magnitude(weight: Tensor) -> Tensor:
-    """Absolute values, the largest first."""
-    return weight.abs().flatten().sort(descending=True).values
+def beyond(weight: Tensor, count: int) -> Tensor:
+    """Absolute values without the `count` largest."""
+    magnitudes = weight.abs()
+    return magnitudes[~highest(magnitudes, count)]
 
 
 def floor_counts(weights: Weights, floor: float) -> dict[str, int]:

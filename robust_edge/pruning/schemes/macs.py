@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.irregular import (
-    by_magnitude,
+    beyond,
     counts_of_largest,
     floor_counts,
     floor_violation,
@@ -54,7 +54,7 @@ class Macs(Scheme):
         budget = budget_of(weights, keep)
         floors = granted_floors(weights, budget, self.floor)
         self._refuse_impossible(weights, budget, floors, keep)
-        energy = {n: by_magnitude(weight)[floors[n] : budget].double().square() for n, weight in weights.items()}
+        energy = {name: beyond(weight, floors[name]).square() for name, weight in weights.items()}
         counts = self._search(energy, budget, floors, self.bound(weights, keep))
         return {name: largest(weight, counts[name]) for name, weight in weights.items()}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.irregular import counts_of_largest, floor_counts
+from robust_edge.pruning.schemes.irregular import beyond, counts_of_largest, floor_counts
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest
 from robust_edge_runtimes.errors import InputError
 
@@ -93,10 +93,7 @@ class NOfM(Scheme):
                 f"keep leaves {budget} weights, but {len(self.dense)} dense layers and the floor of the others take "
                 f"{sum(granted.values())}; raise --keep, lower pruning.floor, or choose --scheme irregular"
             )
-        free = {
-            name: weight[pattern[name]].abs().sort(descending=True).values[granted[name] :]
-            for name, weight in weights.items()
-        }
+        free = {name: beyond(weight[pattern[name]], granted[name]) for name, weight in weights.items()}
         return counts_of_largest(free, budget, granted)
 
 

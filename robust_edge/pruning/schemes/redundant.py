@@ -54,17 +54,12 @@ class Redundant(Scheme):
         """Whole filters, then the largest of the other weights."""
         budget = budget_of(weights, keep)
         kept = self._kept_filters(weights, distances_to_stronger(weights), budget)
-        scores = {n: weight.abs().masked_fill(_spread(kept[n], weight), -1).flatten() for n, weight in weights.items()}
-        granted = {name: int(kept[name].sum()) * weight[0].numel() for name, weight in weights.items()}
+        spread = {name: _spread(kept[name], weight) for name, weight in weights.items()}
+        left = budget - sum(int(mask.sum()) for mask in spread.values())
         counts = counts_of_largest(
-            {name: values.sort(descending=True).values for name, values in scores.items()},
-            budget - sum(granted.values()),
-            dict.fromkeys(weights, 0),
+            {n: w[~spread[n]].abs() for n, w in weights.items()}, left, dict.fromkeys(weights, 0)
         )
-        return {
-            n: _spread(kept[n], weight) | highest(scores[n], counts[n]).view(weight.shape)
-            for n, weight in weights.items()
-        }
+        return {n: spread[n] | highest(w.abs().masked_fill(spread[n], -1), counts[n]) for n, w in weights.items()}
 
     def violation(self, support: Support, keep: float) -> str | None:
         """The count, the whole filters of every layer, and how little there is beside them."""
