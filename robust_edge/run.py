@@ -38,6 +38,24 @@ LOG = "run.log"
 OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, ENVIRONMENT, LOG, "plots", "evaluations", "tensorboard"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """Multiply-accumulates of the prunable layers for one image.
+
+    Attributes:
+        dense: with every weight.
+        kept: with the weights that are not zero, each of which takes part once for every output position.
+    """
+
+    dense: int
+    kept: int
+
+    @property
+    def keep(self) -> float:
+        """Fraction that is left."""
+        return self.kept / self.dense
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """What `checkpoint.json` says of the weights beside it.
@@ -47,6 +65,7 @@ class Checkpoint:
         metrics: accuracies in [0, 1] on the test images, with the attack that closed the run.
         epoch: after which the weights were taken, counted from 1; None in files of older versions.
         diverged: what went wrong later, if the run did not end well; such weights may miss the kept count.
+        arithmetic: what one image costs; None in files of older versions.
     """
 
     model: ModelSpec
@@ -59,6 +78,7 @@ class Checkpoint:
     versions: dict[str, str]
     epoch: int | None = None
     diverged: str | None = None
+    arithmetic: Arithmetic | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,6 +122,10 @@ def compress(
     else:
         checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress)
     write_plots(collect_runs([open_run(out)])[0])
+    for layer in checkpoint.sparsity.layers:
+        output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+    if config.sparse:
+        output.note(_spread(checkpoint))
     output.result(_summary(checkpoint, out), checkpoint)
 
 
@@ -138,12 +142,23 @@ def _check_same(config: CompressConfig, out: Path) -> None:
         )
 
 
+def _spread(checkpoint: Checkpoint) -> str:
+    """The sparsest and the densest layer, for one that starves can ruin a network whose total looks well."""
+    layers = sorted(checkpoint.sparsity.layers, key=lambda layer: layer.keep)
+    first, last = layers[0], layers[-1]
+    return (
+        f"kept per layer: {first.keep:.2%} of {first.name} ({first.nonzero} of {first.weights}) to {last.keep:.2%} of "
+        f"{last.name}; all of them with -v, and in run.log"
+    )
+
+
 def _summary(checkpoint: Checkpoint, out: Path) -> str:
     from robust_edge_runtimes.tables import percent
 
-    counts, metrics = checkpoint.sparsity, checkpoint.metrics
+    counts, metrics, arithmetic = checkpoint.sparsity, checkpoint.metrics, checkpoint.arithmetic
+    cost = f", {100 * arithmetic.keep:.2f}% of the multiply-accumulates" if arithmetic else ""
     return (
-        f"{out}: {counts.nonzero} of {counts.weights} prunable weights kept ({100 * counts.keep:.2f}%), "
+        f"{out}: {counts.nonzero} of {counts.weights} prunable weights kept ({100 * counts.keep:.2f}%){cost}, "
         f"clean {percent(metrics['clean_accuracy'])}, PGD-{metrics['attack_steps']:.0f} at eps "
         f"{metrics['attack_eps']:.4g} {percent(metrics['robust_accuracy'])}"
     )

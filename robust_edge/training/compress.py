@@ -26,16 +26,18 @@ from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.pruning import admm
+from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_of
-from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
+from robust_edge.run import RESUME, Arithmetic, Checkpoint, Run, create_run, open_run
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.device import pick_device
 from robust_edge.training.divergence import divergence
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
 from robust_edge.training.initial import load_initial
 from robust_edge.training.losses import attack_batch
-from robust_edge.training.schedules import Schedules, schedules
+from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
 from robust_edge.training.tensorboard import Board, check_installed
 from robust_edge_runtimes.errors import InputError, TrainingDiverged
@@ -83,6 +85,8 @@ def resume(path: Path, *, progress: Progress | None = None) -> Checkpoint:
     run.tidy()
     dataset, learner, plan = _prepare(run.config)
     done = _restore(run, dataset, learner)
+    if done.masked_from is not None and done.masked_from != plan.masked_from:
+        plan = pruned_at(plan, run.config, done.masked_from)
     run.write_metrics(run.metrics()[: done.epochs])  # the epoch that was cut short may have left its row
     run.log(f"resumed at epoch {done.epochs + 1}")
     return _train(run, dataset, learner, plan, done, progress)
@@ -90,10 +94,17 @@ def resume(path: Path, *, progress: Progress | None = None) -> Checkpoint:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Done:
-    """Where a run stands: finished epochs, and the best network so far if any was judged."""
+    """Where a run stands.
+
+    Attributes:
+        epochs: how many are finished.
+        kept: the best network so far, if any was judged.
+        masked_from: first epoch of the masked phase as the run knew it; None for that of the plan.
+    """
 
     epochs: int
     kept: Kept | None
+    masked_from: int | None = None
 
 
 def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
@@ -102,7 +113,8 @@ def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
     if state is None:
         return _Done(0, None)
     try:
-        done = _Done(int(state["epoch"]), None if state["kept"] is None else Kept(**state["kept"]))
+        kept = None if state["kept"] is None else Kept(**state["kept"])
+        done = _Done(int(state["epoch"]), kept, int(state["masked_from"]))
         fingerprint = state["dataset_fingerprint"]
         learner.load_state(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
@@ -159,6 +171,7 @@ def _train(
     with Board(run.path, done.epochs) if config.tensorboard else contextlib.nullcontext() as board:
         for epoch in range(done.epochs, epochs):
             start = time.monotonic()
+            plan = _pruned_early(plan, learner, epoch)
             report = _batch_progress(progress, epoch, epochs, len(train))
             result = train_epoch(learner, train, plan, epoch, report)
             seconds = time.monotonic() - start
@@ -178,13 +191,25 @@ def _train(
             if board is not None:
                 board.write(row)
             saved = None if kept is None else {**vars(kept)}
-            run.write_resume({"epoch": epoch + 1, "dataset_fingerprint": fingerprint, "kept": saved, **learner.state()})
+            ended = {"epoch": epoch + 1, "masked_from": plan.masked_from, "dataset_fingerprint": fingerprint}
+            run.write_resume({**ended, "kept": saved, **learner.state()})
     if kept is not None and kept.final:
         chosen, epoch = kept.network(learner.model), kept.epoch
     else:
         chosen, epoch = learner.candidate(), epochs
     _reestimate(chosen, train, config)
     return _finish(run, dataset, learner, chosen, epoch)
+
+
+def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
+    """The plan, its masked phase beginning now if θ and θ' agree well enough at the kept fraction of the end."""
+    config, state = learner.config, learner.admm
+    threshold = config.admm.prune_when
+    if threshold is None or state is None or epoch == 0 or epoch >= plan.masked_from:
+        return plan
+    if plan.keep[epoch - 1] > config.pruning.keep or admm.residuals(state, learner.weights).primal > threshold:
+        return plan
+    return pruned_at(plan, config, epoch)
 
 
 def _stop(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
@@ -236,6 +261,7 @@ def _finish(
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
     judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT), attack, seed=config.seed)
     last = run.metrics()[epoch - 1]
+    layout = layout_of(model, dataset.shape)
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
@@ -260,9 +286,16 @@ def _finish(
             versions=versions(),
             epoch=epoch,
             diverged=diverged,
+            arithmetic=Arithmetic(
+                layout.macs({n: torch.ones_like(w) for n, w in written.items()}), layout.macs(written)
+            ),
         )
 
     checkpoint = run.write_checkpoint(model, describe)
+    for layer in checkpoint.sparsity.layers:
+        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+    if config.sparse and learner.scheme.dense_layers:
+        run.log(f"left whole by scheme {config.pruning.scheme}: {', '.join(learner.scheme.dense_layers)}")
     ended = "finished" if diverged is None else "kept"
     run.log(f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}")
     return checkpoint

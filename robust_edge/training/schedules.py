@@ -51,6 +51,12 @@ def schedules(config: CompressConfig) -> Schedules:
     )
 
 
+def pruned_at(plan: Schedules, config: CompressConfig, epoch: int) -> Schedules:
+    """The same plan with the masked phase beginning at this epoch; what comes before it is not looked at again."""
+    keep = plan.keep[:epoch] + (config.pruning.keep,) * (len(plan.keep) - epoch)
+    return dataclasses.replace(plan, masked_from=epoch, keep=keep, lr=_lr(config, epoch))
+
+
 def _masked_from(config: CompressConfig) -> int:
     epochs = config.training.epochs
     if not config.sparse:
