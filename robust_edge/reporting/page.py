@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from robust_edge.config import to_yaml
 from robust_edge.evaluation.saliency import Saliency
-from robust_edge.reporting import figures, findings, formats
+from robust_edge.reporting import figures, findings, formats, weight_figures
 from robust_edge.reporting import robustness_figures as drawn
 from robust_edge.reporting.collect import ReportData, RunData, clean_text, collect
 from robust_edge.reporting.device_figures import device_bars
@@ -114,6 +114,10 @@ def _figures(data: ReportData) -> dict[str, Any]:
         ],
         "curve": svg_uri(figures.accuracy_curves(curves)) if curves else None,
         "weights": svg_uri(figures.weight_histograms(weighed)) if weighed else None,
+        "weight_groups": [
+            {"source": svg_uri(weight_figures.draw(item)), "caption": weight_figures.caption(item)}
+            for item in weight_figures.weight_figures(runs)
+        ],
         "loss": svg_uri(figures.adversarial_loss(trained)) if trained else None,
         "panels": {run.index: png_uri(figures.attacked_images(run, c, images=PANEL_IMAGES)) for run, c in curves},
         **_robustness_figures(data),

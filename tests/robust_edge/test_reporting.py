@@ -279,7 +279,7 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
 def test_each_run_gets_its_plots_and_loses_stale_ones(runs, tmp_path):
     page_of(runs[:1], tmp_path)
     plots = runs[0].path / "plots"
-    names = {"attacked.png", "curve.png", "layers.png", "loss.png", "weights.png"}
+    names = {"attacked.png", "curve.png", "layers.png", "loss.png", "schedules.png", "weights.png"}
     assert {path.name for path in plots.iterdir()} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots.iterdir())
     (runs[0].path / "evaluations" / "curve.json").unlink()

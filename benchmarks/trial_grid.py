@@ -1,0 +1,78 @@
+"""What the training trials share: networks trained and attacked one after the other, resumable at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_edge.config import CompressConfig, differences
+from robust_edge.evaluation.accuracy import Accuracy, PgdResult
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run, stored_evaluation
+from robust_edge.run import CONFIG, Run, open_run
+from robust_edge.training.compress import compress, resume
+from robust_edge_runtimes.console import Output
+from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.files import write_atomic, write_json
+
+OUTPUT = Output(json=False, verbosity=0)
+
+
+def trained(config: CompressConfig, path: Path) -> Run:
+    """The finished run of a config: as it is, resumed, or from the beginning."""
+    if not (path / CONFIG).is_file():
+        compress(config, path, progress=OUTPUT.progress(f"training {path.name}"))
+        return open_run(path)
+    run = open_run(path)
+    changed = differences(run.config, config)
+    if changed:
+        raise InputError(f"{path} was trained with other settings ({'; '.join(changed[:3])}); choose another --out")
+    begun = len(run.metrics()) / config.training.epochs
+    resume(path, progress=OUTPUT.progress(f"training {path.name}", begun=begun))
+    return run
+
+
+def attacked(run: Run, *, eps: float, steps: int) -> PgdResult:
+    """PGD on all test images of the run, from its folder if that has been done."""
+    record = stored_evaluation(run, "pgd")
+    if record is None or record.pgd is None or (record.pgd.attack.eps, record.pgd.attack.steps) != (eps, steps):
+        settings = EvaluateSettings(attack="pgd", eps=eps, steps=steps)
+        record = evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
+    assert record.pgd is not None
+    return record.pgd
+
+
+def training_seconds(run: Run) -> float:
+    """Over all epochs, in whatever process."""
+    return round(sum(row.seconds for row in run.metrics()), 1)
+
+
+def share(value: Accuracy) -> str:
+    """A percentage with its 95% interval."""
+    return f"{100 * value.value:.1f} ({100 * value.low:.1f}-{100 * value.high:.1f})"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def write_results(out: Path, command: str, results: dict[str, Any], tables: str) -> None:
+    """OUT.json with commit and machine, and OUT.md."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    head = {
+        "command": command,
+        "commit": git.stdout.strip(),
+        "machine": dataclasses.asdict(machine()),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    write_json(out.with_suffix(".json"), json.loads(json.dumps({**head, **results})))
+    write_atomic(out.with_suffix(".md"), tables)
+    print(tables)
