@@ -10,8 +10,8 @@ from robust_edge.metrics import EpochRow
 from robust_edge.training.losses import TRADES
 from robust_edge.training.selection import guessing_limit
 
-EXPLOSION = 5.0
-"""Times the loss of guessing, ln K: an average that only confident mistakes everywhere can reach."""
+EXPLOSION = 20.0
+"""Times the loss of guessing, ln K: far beyond the first epochs of a high learning rate, which recover."""
 CLEAR = 0.1
 """Share of the way from chance to perfection by which an accuracy must have stood above guessing to count."""
 PATIENCE = 2

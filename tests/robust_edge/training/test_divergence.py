@@ -28,8 +28,8 @@ def test_no_number(loss):
     assert divergence([row(1), row(2, loss)], CONFIG, 10) == f"the loss of epoch 2 is {loss}"
 
 
-def test_explosion_is_five_times_the_loss_of_guessing():
-    limit = 5 * math.log(10)
+def test_explosion_is_twenty_times_the_loss_of_guessing():
+    limit = 20 * math.log(10)
     assert divergence([row(1, limit * 0.999)], CONFIG, 10) is None
     found = divergence([row(1), row(2, limit * 1.001)], CONFIG, 10)
     assert found is not None
@@ -38,8 +38,8 @@ def test_explosion_is_five_times_the_loss_of_guessing():
 
 def test_trades_adds_beta_times_as_much():
     config = resolve(flags={"training.loss": "trades", "training.beta": 6.0})
-    assert divergence([row(1, 30 * math.log(10))], config, 10) is None
-    assert divergence([row(1, 36 * math.log(10))], config, 10) is not None
+    assert divergence([row(1, 139 * math.log(10))], config, 10) is None
+    assert divergence([row(1, 141 * math.log(10))], config, 10) is not None
 
 
 def test_two_judgements_at_chance_after_a_clearly_better_one():
