@@ -12,7 +12,7 @@ from robust_edge_runtimes.errors import InputError
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
 CPU = torch.device("cpu")
-COUNT, BATCH, EPS = 12, 5, 0.12
+COUNT, FEW, BATCH, EPS = 12, 4, 5, 0.12
 
 
 @pytest.fixture
@@ -141,3 +141,20 @@ def test_the_full_sets_are_those_of_the_papers(images, monkeypatch):
             ("square", 5000, 1, None),
         ],
     }
+
+
+def test_at_full_length_too_every_image_is_as_the_reference_says(images, monkeypatch):
+    """All iterations, restarts, targets and queries of the paper, on a few images of a small network."""
+    monkeypatch.undo()
+    model, split = images
+    split = split.first(FEW)
+    spec, tally = ours(model, split, AUTOATTACK, "linf", EPS)
+    assert [stage.iterations for stage in spec.stages] == [100, 100, 100, 5000]
+    suite = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, version="standard", seed=3)
+    suite.verbose = False
+    clean = split.floats(slice(None))
+    adversarial, _ = suite.run_standard_evaluation(clean, split.labels, batch_size=BATCH)
+    with torch.no_grad():
+        expected = (model(adversarial).argmax(1) == split.labels) & (model(clean).argmax(1) == split.labels)
+    assert torch.equal(tally.held[-1, 0], expected)
+    assert 0 < int(expected.sum()) < int(tally.clean.sum())
