@@ -99,7 +99,7 @@ class _Done:
     Attributes:
         epochs: how many are finished.
         kept: the best network so far, if any was judged.
-        masked_from: first epoch of the masked phase as the run knew it; None for that of the plan.
+        masked_from: first epoch of the masked phase if that has begun; None leaves it to the plan.
     """
 
     epochs: int
@@ -114,7 +114,7 @@ def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
         return _Done(0, None)
     try:
         kept = None if state["kept"] is None else Kept(**state["kept"])
-        done = _Done(int(state["epoch"]), kept, int(state["masked_from"]))
+        done = _Done(int(state["epoch"]), kept, state["masked_from"])
         fingerprint = state["dataset_fingerprint"]
         learner.load_state(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
@@ -191,7 +191,8 @@ def _train(
             if board is not None:
                 board.write(row)
             saved = None if kept is None else {**vars(kept)}
-            ended = {"epoch": epoch + 1, "masked_from": plan.masked_from, "dataset_fingerprint": fingerprint}
+            begun = None if learner.masks is None else plan.masked_from
+            ended = {"epoch": epoch + 1, "masked_from": begun, "dataset_fingerprint": fingerprint}
             run.write_resume({**ended, "kept": saved, **learner.state()})
     if kept is not None and kept.final:
         chosen, epoch = kept.network(learner.model), kept.epoch
