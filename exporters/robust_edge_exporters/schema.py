@@ -1,4 +1,4 @@
-"""manifest.json's JSON Schema, made from the dataclasses that read it."""
+"""JSON Schemas of manifest.json and verify.json, made from the dataclasses that read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import dataclasses
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from robust_edge_runtimes.manifest import SCHEMA_VERSION, Manifest
+from robust_edge_runtimes.verdict import VERDICT_VERSION, Verdict
 
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -17,8 +19,14 @@ def manifest_schema() -> dict[str, Any]:
     """
     schema = _schema(Manifest)
     schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "robust-edge bundle manifest"}
-    return {**head, **schema}
+    return {"$schema": DRAFT, "title": "robust-edge bundle manifest", **schema}
+
+
+def verdict_schema() -> dict[str, Any]:
+    """The schema of what `verify -o` writes, JSON Schema draft 2020-12."""
+    schema = _schema(Verdict)
+    schema["properties"]["schema_version"] = {"const": VERDICT_VERSION}
+    return {"$schema": DRAFT, "title": "robust-edge verdict", **schema}
 
 
 def _schema(hint: Any) -> dict[str, Any]:

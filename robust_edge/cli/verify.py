@@ -47,13 +47,22 @@ from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_o
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads of the artifact."
 )
 @click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
+@click.option(
+    "--merge",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Add what `robust-edge-device verify -o FILE` found on a device with the same artifact.",
+)
 @click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
+@click.option("--junit", type=OUTPUT_FILE, help="Also write it as JUnit XML, for continuous integration.")
 @output_options
 @click.pass_context
 @examples(
     "robust-edge verify bundles/digits-10 --against runs/digits-10",
     "robust-edge verify bundles/digits-10 --against runs/digits-10 --mode whitebox --mode blackbox --limit 200",
     "robust-edge verify bundles/digits-10 --mode replay --max-robust-drop 0.5 -o verify.json",
+    "robust-edge verify bundles/digits-10 --against runs/digits-10 --merge jetson.json --junit verify.xml",
 )
 def verify(
     context: click.Context,
@@ -69,7 +78,9 @@ def verify(
     allow: tuple[str, ...],
     threads: int,
     data_dir: str | None,
+    merge: tuple[Path, ...],
     out: Path | None,
+    junit: Path | None,
     output: Output,
 ) -> None:
     """Attack the file that ships. Exit 0 if it held, 1 if not, 3 without its backend, 4 if the bundle is damaged."""
@@ -77,14 +88,17 @@ def verify(
 
     from robust_edge.run import open_run
     from robust_edge.verification import VerifySettings, verify_bundle
+    from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
     from robust_edge_runtimes.bundle import open_bundle
     from robust_edge_runtimes.files import write_json
+    from robust_edge_runtimes.junit import write_junit
     from robust_edge_runtimes.tables import verdict_table
     from robust_edge_runtimes.verify import Budget
 
     budget = Budget(max_clean_drop, max_robust_drop, allow)
     settings = VerifySettings(modes=modes, limit=limit, steps=steps, queries=queries, seed=seed, data_dir=data_dir)
-    opened = open_bundle(bundle)
+    opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
+    refuse_other_artifacts(others, opened.manifest)
     verdict = verify_bundle(
         opened,
         None if against is None else open_run(against),
@@ -93,6 +107,9 @@ def verify(
         threads=threads,
         progress=output.progress,
     )
+    verdict = merged(verdict, others, budget)
+    if junit is not None:
+        write_junit(junit, verdict)
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
     output.result(verdict_table(verdict), verdict)

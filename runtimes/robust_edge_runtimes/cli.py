@@ -67,6 +67,7 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
 @click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
+@click.option("--junit", type=OUTPUT_FILE, help="Also write it as JUnit XML, for continuous integration.")
 @output_options
 @click.pass_context
 @examples(
@@ -85,6 +86,7 @@ def verify(
     allow: Tuple[str, ...],
     threads: int,
     out: Optional[Path],
+    junit: Optional[Path],
     output: Output,
 ) -> None:
     """Attack the artifact on this device; exit 0 if it held, 1 if not, 4 if the bundle is damaged."""
@@ -94,6 +96,7 @@ def verify(
     from robust_edge_runtimes.bundle import open_bundle
     from robust_edge_runtimes.files import write_json
     from robust_edge_runtimes.fresh import from_golden
+    from robust_edge_runtimes.junit import write_junit
     from robust_edge_runtimes.load import load
     from robust_edge_runtimes.manifest import AttackSpec
     from robust_edge_runtimes.tables import verdict_table
@@ -113,6 +116,8 @@ def verify(
         verdict = verification.judge(opened, model, trials, budget)
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
+    if junit is not None:
+        write_junit(junit, verdict)
     output.result(verdict_table(verdict), verdict)
     context.exit(0 if verdict.passed else 1)
 

@@ -1,0 +1,104 @@
+"""A device's verdict beside the host's, through both command lines."""
+
+import dataclasses
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from robust_edge.verification.merge import merged, read_verdict
+from robust_edge_runtimes import cli as device_cli
+from robust_edge_runtimes.verdict import Budget, Drop, Flag
+
+pytest.importorskip("onnxruntime", reason="the linear bundle runs on onnxruntime")
+jsonschema = pytest.importorskip("jsonschema", reason="the schema is checked with jsonschema")
+
+SCHEMA = Path(__file__).parents[3] / "docs/schema/verify.schema.json"
+
+
+@pytest.fixture(scope="module")
+def device_file(sealed, tmp_path_factory):
+    """What the device found, replay and black box, on the linear bundle."""
+    path = tmp_path_factory.mktemp("device") / "device.json"
+    arguments = ["verify", sealed, "--mode", "replay", "--mode", "blackbox", "--queries", 40, "-q", "-o", path]
+    result = CliRunner().invoke(device_cli.main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_the_schema_that_is_committed_is_the_codes(device_file):
+    from robust_edge_exporters.schema import verdict_schema
+
+    committed = json.loads(SCHEMA.read_bytes())
+    assert committed == verdict_schema()
+    jsonschema.Draft202012Validator.check_schema(committed)
+    validator = jsonschema.Draft202012Validator(committed)
+    written = json.loads(device_file.read_bytes())
+    validator.validate(written)
+    assert [mode["mode"] for mode in written["modes"]] == ["replay", "blackbox"]
+    for broken in ({**written, "passed": "yes"}, {**written, "more": 1}, {**written, "schema_version": 2}):
+        assert list(validator.iter_errors(broken))
+
+
+def test_both_are_shown_and_written(cli, sealed, device_file, tmp_path):
+    out, junit = tmp_path / "verify.json", tmp_path / "verify.xml"
+    result = cli("verify", sealed, "--merge", device_file, "-q", "-o", out, "--junit", junit)
+    assert result.exit_code == 0, result.output
+    assert "blackbox *" in result.stdout
+    assert f"* measured elsewhere: {device_file}" in result.stdout
+    verdict = read_verdict(out)
+    assert [mode.mode for mode in verdict.modes] == ["replay"]
+    assert [mode.mode for mode in verdict.elsewhere[0].modes] == ["replay", "blackbox"]
+    assert verdict.elsewhere[0].machine == read_verdict(device_file).machine
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes())).validate(json.loads(out.read_bytes()))
+    assert len(list(ElementTree.parse(junit).iter("testcase"))) == 1 + 2 + 4
+    again = cli("verify", sealed, "--merge", out, "-q", "--json")  # what was merged once stays
+    sources = [item["source"] for item in json.loads(again.stdout)["elsewhere"]]
+    assert sources == [str(out), f"{out}, {device_file}"]
+
+
+def test_another_artifact_is_refused_before_any_attack(refused, dense_sealed, sealed, device_file):
+    line = refused("verify", dense_sealed, "--merge", device_file)
+    assert "judged the artifact" in line
+    assert "copy this bundle to the device" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda value: value.update(checkpoint_sha256="d" * 64), "compared with the checkpoint dddddddddddd"),
+        (lambda value: value.update(schema_version=9), "has schema_version 9"),
+        (lambda value: value.pop("modes"), "modes is missing"),
+        (lambda value: value.update(surprise=1), "unknown key"),
+    ],
+)
+def test_what_is_no_verdict_of_this_bundle_is_refused(refused, sealed, device_file, tmp_path, change, says):
+    value = json.loads(device_file.read_bytes())
+    change(value)
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(value))
+    assert says in refused("verify", sealed, "--merge", path)
+
+
+def test_a_file_that_is_missing(refused, sealed, tmp_path):
+    assert "nowhere.json is missing" in refused("verify", sealed, "--merge", tmp_path / "nowhere.json")
+
+
+def test_figures_count_and_the_devices_own_decision_does_not(device_file):
+    """It says PASS, under a budget of its own and with a flag that it allowed."""
+    one = read_verdict(device_file)
+    lost = Drop(9.0, 6.0, 12.0, budget=100.0)
+    modes = tuple(dataclasses.replace(mode, robust_drop=lost) for mode in one.modes)
+    lax = dataclasses.replace(one, passed=True, modes=modes, flags=(Flag("randomised", "it was allowed"),))
+    verdict = merged(one, {"lax.json": lax}, Budget())
+    assert not verdict.passed
+    assert [reason.split(":")[:2] for reason in verdict.reasons] == [
+        ["lax.json", " robust_drop"],
+        ["lax.json", " robust_drop"],
+        ["lax.json", " randomised"],
+    ]
+    assert verdict.elsewhere[0].modes[0].robust_drop.budget == 1.0
+    assert merged(one, {"lax.json": lax}, Budget(robust=50, allowed_flags=("randomised",))).passed
+    assert merged(one, {"same.json": one}, Budget()).passed
