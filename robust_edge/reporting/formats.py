@@ -41,6 +41,8 @@ def radius(eps: float) -> str:
 
 def attack(spec: AttackSpec) -> str:
     """An attack by its usual name, as `PGD-50, ε = 0.1`."""
+    if spec.name == "square":
+        return f"Square, {spec.steps} queries, ε = {radius(spec.eps)}"
     return f"{spec.name.upper()}-{spec.steps}, ε = {radius(spec.eps)}"
 
 

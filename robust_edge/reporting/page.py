@@ -21,6 +21,7 @@ from robust_edge.reporting.documents import text_of, write_documents
 from robust_edge.reporting.drawing import look, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, robustness_tables
+from robust_edge.reporting.sign_off import sign_off
 from robust_edge.run import Run
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.errors import InputError
@@ -165,6 +166,7 @@ def _environment() -> Environment:
         formats.size,
         text_of,
         to_yaml,
+        sign_off,
     ):
         environment.filters[function.__name__] = function
     environment.globals |= {"find": findings, "look": look, "time_unit": formats.time_unit}

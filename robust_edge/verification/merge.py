@@ -37,7 +37,7 @@ def refuse_other_artifacts(others: dict[str, Verdict], manifest: Manifest) -> No
     """Raise InputError where a verdict is not on the artifact and the checkpoint that the manifest names."""
     for source, other in others.items():
         for what, found, wanted in (
-            ("judged the artifact", other.artifact_sha256, manifest.artifact.sha256),
+            ("judged the artifact", other.artifact_sha256, manifest.artifact.identity),
             ("compared with the checkpoint", other.checkpoint_sha256, manifest.source.checkpoint_sha256),
         ):
             if found != wanted:

@@ -1,0 +1,75 @@
+"""How often `verify` fails a good artifact by chance: repetitions of every mode with fresh seeds.
+
+Each repetition draws its images, its starts and its squares anew. Run it on bundles of one run:
+
+    python benchmarks/false_alarms.py --run runs/digits-10 bundles/digits-10 bundles/digits-10-int8 -o alarms.json
+
+Images drawn with `--limit` below the size of the test split differ from repetition to repetition; the network and
+the bundle's stored images do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from robust_edge.run import open_run
+from robust_edge.verification import VerifySettings, verify_bundle
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.files import write_json
+from robust_edge_runtimes.verify import Budget
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--mode", action="append", dest="modes", help="default: those of verify")
+    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--limit", type=int, default=200, help="images drawn per repetition")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("-o", "--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    run, found = open_run(options.run), []
+    for path in options.bundles:
+        found.append(repeated(path, run, options))
+        print(found[-1], flush=True)
+    if options.out:
+        settings = {name: value for name, value in vars(options).items() if name not in ("bundles", "run", "out")}
+        write_json(options.out, {"machine": dataclasses.asdict(machine()), **settings, "bundles": found})
+
+
+def repeated(path, run, options):
+    bundle, reasons, drops, alarms = open_bundle(path), collections.Counter(), [], 0
+    for seed in range(1, options.repetitions + 1):
+        settings = VerifySettings(
+            modes=tuple(options.modes or ()),
+            limit=options.limit,
+            steps=options.steps,
+            queries=options.queries,
+            seed=seed,
+        )
+        verdict = verify_bundle(bundle, run, Budget(), settings)
+        alarms += not verdict.passed
+        reasons.update({reason.partition(":")[0] for reason in verdict.reasons})
+        drops.append(verdict.worst.robust_drop.points)
+    return {
+        "bundle": path.name,
+        "target": bundle.manifest.target,
+        "alarms": alarms,
+        "of": options.repetitions,
+        "reasons": dict(reasons),
+        "mean_worst_robust_drop": sum(drops) / len(drops),
+        "largest": max(drops),
+    }
+
+
+if __name__ == "__main__":
+    main()
