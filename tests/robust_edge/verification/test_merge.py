@@ -32,7 +32,7 @@ def test_the_schema_that_is_committed_is_the_codes(device_file):
     from robust_edge_exporters.schema import verdict_schema
 
     committed = json.loads(SCHEMA.read_bytes())
-    assert committed == verdict_schema()
+    assert committed == verdict_schema(), f"write json.dumps(verdict_schema(), indent=2) to {SCHEMA}"
     jsonschema.Draft202012Validator.check_schema(committed)
     validator = jsonschema.Draft202012Validator(committed)
     written = json.loads(device_file.read_bytes())
