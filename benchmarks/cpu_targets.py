@@ -1,0 +1,96 @@
+"""Does every CPU target export, load in a fresh process, and compute what PyTorch computes, at 10% of the weights?
+
+    python benchmarks/cpu_targets.py [--arch small_cnn resnet34 mobilenet_v2] [-o benchmarks/cpu_targets.json]
+
+Random weights, the smallest nine tenths of every layer zero. A row holds the largest logit error relative to the
+largest logit, the share of equal classes, and whether the artifact has exactly the checkpoint's non-zeros. Exit 1 if an
+fp32 target is further off than 1e-4 or has another class anywhere, or if a zero was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from zoo import random_bundle, request_of
+
+from robust_edge_exporters.target import targets
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.environment import machine
+
+ARCHITECTURES = ("small_cnn", "resnet34", "mobilenet_v2")
+MAX_ERROR = 1e-4
+FRESH = (
+    "import sys, numpy as np\n"
+    "from robust_edge_runtimes import load, open_bundle\n"
+    "golden = open_bundle(sys.argv[1]).golden()\n"
+    "with load(sys.argv[1]) as model:\n"
+    "    np.save(sys.argv[2], model.infer_all(np.concatenate([golden.clean, golden.attacked])))\n"
+)
+
+
+def cpu_targets():
+    """Names of the targets whose artifact a CPU executes."""
+    return [name for name, target in targets().items() if "cpu" in target.family and target.jetpack is None]
+
+
+def check(arch, target, folder):
+    """One row: exported, loaded by a process of its own, compared with PyTorch."""
+    start = time.perf_counter()
+    request = request_of(arch, target)
+    exported = random_bundle(arch, target, folder / "bundle")
+    subprocess.run([sys.executable, "-c", FRESH, str(folder / "bundle"), str(folder / "logits.npy")], check=True)
+    golden = open_bundle(folder / "bundle").golden()
+    images = torch.from_numpy(np.concatenate([golden.clean, golden.attacked]))
+    with torch.no_grad():
+        expected = request.model(images).numpy()
+    logits = np.load(folder / "logits.npy")
+    error = float(np.abs(logits - expected).max() / np.abs(expected).max())
+    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+    exact = exported.manifest.sparsity.nonzero == request.sparsity.nonzero
+    faithful = error <= MAX_ERROR and agreement == 1
+    return {
+        "arch": arch,
+        "target": target,
+        "precision": exported.manifest.artifact.precision,
+        "max_logit_error": error,
+        "argmax_agreement": agreement,
+        "zeros_exact": exact,
+        "holds": exact and (faithful or exported.manifest.artifact.precision != "fp32"),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    given = parser.parse_args()
+    rows = []
+    for arch in given.arch:
+        for target in cpu_targets():
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(check(arch, target, Path(folder)))
+            print(json.dumps(rows[-1]), flush=True)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "command": "python benchmarks/cpu_targets.py",
+        "commit": git.stdout.strip(),
+        "machine": dataclasses.asdict(machine()),
+        "torch": torch.__version__,
+        "rows": rows,
+    }
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if all(row["holds"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
