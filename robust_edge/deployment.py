@@ -52,12 +52,14 @@ class ExportChoices:
         precision: one of the target's; None for its first.
         batch: fixed number of images of one call; None takes any.
         csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        compact: take channels that do nothing out of the network first.
         calibration: how many training images int8 ranges are read from.
     """
 
     precision: str | None = None
     batch: int | None = None
     csr_threshold: float | None = None
+    compact: bool = True
     calibration: int = CALIBRATION_IMAGES
 
 
@@ -122,6 +124,7 @@ def export_run(
         batch=chosen.batch,
         calibration=dataset.train.first(chosen.calibration).floats(slice(None)).numpy(),
         csr_threshold=chosen.csr_threshold,
+        compact=chosen.compact,
     )
     return export_bundle(request, path, overwrite=overwrite)
 

@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.compaction import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.registry import exporter
 from robust_edge_exporters.target import Target
@@ -56,6 +57,7 @@ class ExportRequest:
         batch: fixed number of images of one call; None takes any.
         calibration: (N, C, H, W) float32 in [0, 1], training images; int8 needs them.
         csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        compact: take channels that do nothing out of the network first.
     """
 
     model: nn.Module
@@ -70,6 +72,7 @@ class ExportRequest:
     batch: int | None = None
     calibration: np.ndarray | None = None
     csr_threshold: float | None = None
+    compact: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +99,16 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
     """
     refuse_to_replace(path, overwrite=overwrite)
     settings = _settings(request)
+    compacted = _compacted(request)
     with new_directory(path, overwrite=overwrite) as folder:
-        artifact = exporter(request.target.format)(request.model, request.shape, request.target, str(folder), settings)
-        _check_sparsity(request.sparsity, artifact.sparsity)
+        artifact = exporter(request.target.format)(
+            compacted.model, request.shape, request.target, str(folder), settings
+        )
+        artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes))
+        _check_sparsity(compacted.sparsity, artifact.sparsity)
         write_golden(folder / GOLDEN, request.golden)
         write_scripts(folder, request.target, request.classes)
-        manifest = seal(folder, _manifest(request, artifact, folder))
+        manifest = seal(folder, _manifest(request, compacted, artifact, folder))
         parity, checked_with = _checked_parity(folder, request, artifact.precision)
         golden = dataclasses.replace(request.golden, tolerance=parity.tolerance)
         write_golden(folder / GOLDEN, golden)
@@ -148,6 +155,13 @@ def _settings(request: ExportRequest) -> ExportSettings:
     )
 
 
+def _compacted(request: ExportRequest) -> Compacted:
+    if not request.compact:
+        return Compacted(request.model, request.sparsity)
+    sparse_tensor_cores = request.target.format == "tensorrt"
+    return compact(request.model, request.shape, request.sparsity, sparse_tensor_cores=sparse_tensor_cores)
+
+
 def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
     if checkpoint.weights != artifact.weights or artifact.nonzero > checkpoint.nonzero:
         raise ExportError(
@@ -156,7 +170,7 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
         )
 
 
-def _manifest(request: ExportRequest, artifact: ExportedArtifact, folder: Path) -> Manifest:
+def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedArtifact, folder: Path) -> Manifest:
     """All that is known before the files are sealed."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -180,18 +194,19 @@ def _manifest(request: ExportRequest, artifact: ExportedArtifact, folder: Path) 
         expected=request.expected,
         files={},
         layers=artifact.layers,
-        size=_size(folder, artifact),
+        size=_size(folder, artifact, request.sparsity.weights),
         notes=artifact.notes,
+        compaction=compacted.record,
     )
 
 
-def _size(folder: Path, artifact: ExportedArtifact) -> Size:
+def _size(folder: Path, artifact: ExportedArtifact, dense: int) -> Size:
     raw = packed = 0
     for name in (artifact.file, *artifact.companions):
         raw += (folder / name).stat().st_size
         packed += _packed(folder / name)
     weights = None if artifact.weights_file is None else (folder / artifact.weights_file).stat().st_size
-    return Size(raw, packed, 4 * artifact.sparsity.weights, weights)
+    return Size(raw, packed, 4 * dense, weights)
 
 
 def _packed(path: Path) -> int:

@@ -7,7 +7,7 @@ Pruning"), as plain indices into parameters.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,11 +41,11 @@ class ChannelGroup:
     """Channels of which each can be removed on its own, with all that belongs to it.
 
     Attributes:
-        layer: the layer that torch-pruning removes them from, pulling the others along.
+        layer: one that writes them.
         channels: how many.
         slices: what belongs to them, prunable weights and everything else.
         removable: false where a channel is a class (no layer reads it), or where something other than
-            convolutions, linear layers and batch-norms has parameters for it.
+            convolutions, linear layers and batch-norms with weights of their own holds numbers for it.
     """
 
     layer: str
@@ -53,30 +54,15 @@ class ChannelGroup:
     removable: bool
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class DependencyGraph:
-    """torch-pruning's graph of one network, and what it says of the channels."""
-
-    graph: Any
-    groups: tuple[ChannelGroup, ...]
-
-    def remove(self, model: nn.Module, layer: str, channels: list[int]) -> None:
-        """Take channels out of the network that the graph was read off, in place."""
-        module = model.get_submodule(layer)
-        self.graph.get_pruning_group(module, _remover(self.graph, module), channels).prune(record_history=False)
-
-
 def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
-    """The groups of a network, in no order that means anything."""
-    return dependency_graph(model, shape).groups
-
-
-def dependency_graph(model: nn.Module, shape: tuple[int, ...]) -> DependencyGraph:
     """Follow one image through the network.
 
     Args:
         model: left as it was.
         shape: (C, H, W).
+
+    Returns:
+        The groups, in no order that means anything.
     """
     modes = {module: module.training for module in model.modules()}
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
@@ -87,13 +73,40 @@ def dependency_graph(model: nn.Module, shape: tuple[int, ...]) -> DependencyGrap
             graph = torch_pruning.DependencyGraph().build_dependency(
                 model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype), verbose=False
             )
-            groups = tuple(_groups(graph, model))
+            return tuple(_groups(graph, model))
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
         for module, mode in modes.items():
             module.training = mode
-    return DependencyGraph(graph, groups)
+
+
+@torch.no_grad()
+def take_out(model: nn.Module, gone: Mapping[ChannelGroup, Tensor]) -> None:
+    """Remove channels from the network that the groups were read off, in place; the groups hold no longer.
+
+    All at once and by our own indices: torch-pruning loses count of a concatenation that is pruned twice.
+
+    Args:
+        model: its layers get new parameters.
+        gone: bool per channel of a group; a group that is not named keeps all.
+    """
+    lost: dict[str, dict[int, set[int]]] = {}
+    for group, channels in gone.items():
+        for part in group.slices:
+            lines = lost.setdefault(part.parameter.rpartition(".")[0], {}).setdefault(part.dim, set())
+            lines |= set(part.index[channels[part.channel]].tolist())
+    for name, dims in lost.items():
+        layer = model.get_submodule(name)
+        for dim, lines in dims.items():
+            kept = torch.tensor([i for i in range(_size(layer, dim)) if i not in lines])
+            for owned in _TENSORS if dim == 0 else ("weight",):
+                tensor = getattr(layer, owned, None)
+                if tensor is not None:
+                    smaller = tensor.detach().index_select(dim, kept.to(tensor.device))
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    setattr(layer, owned, nn.Parameter(smaller, tensor.requires_grad) if is_parameter else smaller)
+            _resize(layer, dim, len(kept))
 
 
 def _groups(graph: Any, model: nn.Module) -> Iterator[ChannelGroup]:
@@ -122,6 +135,8 @@ def _slices(module: Any, name: str, writes: bool, index: Tensor, channel: Tensor
         if not module.groups == module.in_channels == module.out_channels:
             return None
         writes = True  # a depthwise filter reads and writes one channel
+    elif isinstance(module, _BatchNorm) and not module.affine:
+        return None
     elif not isinstance(module, (*CONVOLUTIONS, nn.Linear, _BatchNorm)):
         parameters = [module] if isinstance(module, nn.Parameter) else list(module.parameters())
         return None if parameters else []
@@ -130,5 +145,17 @@ def _slices(module: Any, name: str, writes: bool, index: Tensor, channel: Tensor
     return [Slice(f"{name}.{p}", dim, index, channel) for p in owned if getattr(module, p) is not None]
 
 
-def _remover(graph: Any, module: nn.Module) -> Any:
-    return graph.get_pruner_of_module(module).prune_out_channels
+def _size(layer: nn.Module, dim: int) -> int:
+    return int(layer.get_parameter("weight").shape[dim])
+
+
+def _resize(layer: Any, dim: int, size: int) -> None:
+    """Tell a layer how many channels it has now."""
+    if isinstance(layer, _BatchNorm):
+        layer.num_features = size
+    elif isinstance(layer, nn.Linear):
+        setattr(layer, "out_features" if dim == 0 else "in_features", size)
+    elif layer.groups > 1:
+        layer.groups = layer.in_channels = layer.out_channels = size
+    else:
+        setattr(layer, "out_channels" if dim == 0 else "in_channels", size)

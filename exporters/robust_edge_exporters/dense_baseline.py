@@ -27,25 +27,31 @@ from robust_edge_runtimes.manifest import Artifact, Manifest
 def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Contender], int]]:
     """Bundles to time and the index of the dense one among them.
 
-    The first dense bundle given is the baseline. Where there is none, one is made of the first that allows it, in a
-    temporary folder, and stands first: of an ONNX bundle with its zeros filled by small random values, of a native
-    bundle as ONNX from its graph with random weights.
+    The first dense bundle given is the baseline; one that is dense because channels went is none. Where there is no
+    other, one is made of the first that allows it, in a temporary folder, and stands first: of an ONNX bundle with its
+    zeros filled by small random values, of a native bundle as ONNX from its graph with random weights.
 
     Raises:
         InputError: no dense bundle, and none that one can be made from.
     """
     for index, contender in enumerate(given):
-        if contender.bundle.manifest.sparsity.nonzero == contender.bundle.manifest.sparsity.weights:
+        if _full(contender) and contender.bundle.manifest.compaction is None:
             yield list(given), index
             return
     for contender in given:
-        if contender.bundle.manifest.artifact.format in MAKERS:
+        if contender.bundle.manifest.artifact.format in MAKERS and not _full(contender):
             make, what = MAKERS[contender.bundle.manifest.artifact.format]
             with tempfile.TemporaryDirectory() as folder:
                 dense = make(contender.bundle, Path(folder))
                 yield [Contender(f"{contender.label} ({what})", dense, stand_in=True), *given], 0
             return
     raise InputError("no dense bundle to compare with; give one exported from a run with --keep 1")
+
+
+def _full(contender: Contender) -> bool:
+    """Whether no weight is zero; so it is with a dense network, and with one that lost whole channels."""
+    sparsity = contender.bundle.manifest.sparsity
+    return sparsity.nonzero == sparsity.weights
 
 
 def _filled(bundle: Bundle, folder: Path) -> Bundle:

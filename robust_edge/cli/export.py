@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 @click.option(
     "--csr-threshold", type=Keep(), help="CSR below this kept fraction.  [default: time each layer both ways]"
 )
+@click.option(
+    "--compact/--no-compact",
+    default=True,
+    show_default=True,
+    help="Take channels that do nothing out of the network first; its outputs stay the same.",
+)
 @click.option("--golden", default=512, show_default=True, type=click.IntRange(min=1), help="Test images to store.")
 @click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: the run's own]")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Steps of the stored attack.")
@@ -47,6 +53,7 @@ def export(
     opset: int | None,
     batch: int | None,
     csr_threshold: float | None,
+    compact: bool,
     golden: int,
     eps: float | None,
     steps: int,
@@ -74,7 +81,7 @@ def export(
         chosen,
         out,
         golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),
-        choices=ExportChoices(precision=precision, batch=batch, csr_threshold=csr_threshold),
+        choices=ExportChoices(precision=precision, batch=batch, csr_threshold=csr_threshold, compact=compact),
         data_dir=data_dir,
         overwrite=overwrite,
         progress=output.progress("attacking the golden images"),

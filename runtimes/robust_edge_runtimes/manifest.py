@@ -145,6 +145,29 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True)
+class Compaction:
+    """What was taken out of the network before the export, its outputs staying the same.
+
+    Attributes:
+        channels: how many that did nothing.
+        parameters: of the checkpoint.
+        parameters_left: of the network that was exported.
+        macs: multiply-accumulates of the checkpoint for one image, zeros included.
+        macs_left: of the network that was exported.
+        bytes: of the checkpoint's parameters as fp32.
+        bytes_left: of those that were exported.
+    """
+
+    channels: int
+    parameters: int
+    parameters_left: int
+    macs: int
+    macs_left: int
+    bytes: int
+    bytes_left: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportParity:
     """How far the artifact's final bytes were from the checkpoint on the golden images when it was exported.
 
@@ -209,6 +232,7 @@ class Manifest:
     Attributes:
         layers: how each layer is stored, where the exporter had a choice.
         notes: what a reader should know of this artifact, one sentence each.
+        compaction: what was taken out of the network first; None where nothing was.
     """
 
     schema_version: int
@@ -226,6 +250,7 @@ class Manifest:
     size: Optional[Size] = None
     parity: Optional[ExportParity] = None
     notes: Tuple[str, ...] = ()
+    compaction: Optional[Compaction] = None
 
     def to_json(self) -> Dict[str, Any]:
         """The manifest as plain values, ready for a JSON writer."""
