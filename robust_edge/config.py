@@ -28,6 +28,7 @@ SCOPES_OF = {"irregular": SCOPES, "filter": ("global", "layer")}  # any other sc
 AUGMENTATIONS = ("crop", "flip", "rotate", "shift")
 EPS_SCHEDULES = ("constant", "linear", "thirds")
 LOSSES = ("adversarial", "trades")
+PRECISIONS = ("fp32", "bf16")
 BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)  # PyYAML lets the last two through, as for 2001-99-99
 
 EpsSchedule = str | tuple[float, ...]
@@ -47,6 +48,9 @@ class DataConfig:
         resize: side in pixels that every image of a folder is brought to; None takes them as they are.
         augment: any of flip, rotate (up to 15 degrees), shift (up to an eighth of the side), crop (pad an eighth of
             the side, 4 pixels at 32, and cut a window: the field's name for shift).
+        resident: whether all images lie in the memory of the device that trains; `auto` where they take no more than
+            `resident_mib`. Others are read by worker processes while the network trains.
+        resident_mib: MiB of pixels, training and test images together, one byte each.
     """
 
     dataset: str = "digits"
@@ -56,6 +60,8 @@ class DataConfig:
     limit_test: int | None = None
     resize: int | None = None
     augment: tuple[str, ...] = ()
+    resident: bool | str = "auto"
+    resident_mib: int = 4096
 
     def __post_init__(self) -> None:
         for name in ("limit_train", "limit_test", "resize"):
@@ -64,6 +70,13 @@ class DataConfig:
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 raise unknown_name("augmentation", name, AUGMENTATIONS)
+        known = isinstance(self.resident, bool) or self.resident == "auto"
+        _require(known, "data.resident", self.resident, "auto, true or false")
+        _require(self.resident_mib >= 0, "data.resident_mib", self.resident_mib, "0 or above")
+
+    def stays(self, pixels: int) -> bool:
+        """Whether images of so many bytes in all are held in memory."""
+        return self.resident if isinstance(self.resident, bool) else pixels <= self.resident_mib << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,6 +233,28 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How the arithmetic is done; the thesis is silent on it.
+
+    Attributes:
+        precision: `fp32`, or `bf16` for the layers (autocast); pixels, losses and attack steps stay fp32.
+        channels_last: keep images and weights as NHWC, which convolutions prefer on CPUs and GPUs.
+        compile: run the network through torch.compile; the first batches take minutes.
+        workers: processes that read images while the network trains, where they do not lie on the device.
+    """
+
+    precision: str = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        _require(0 <= self.workers <= MAX_THREADS, "compute.workers", self.workers, f"0 to {MAX_THREADS}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressConfig:
     """A whole run.
 
@@ -245,6 +280,7 @@ class CompressConfig:
     averaging: AveragingConfig = dataclasses.field(default_factory=AveragingConfig)
     awp: AwpConfig = dataclasses.field(default_factory=AwpConfig)
     selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")

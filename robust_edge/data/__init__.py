@@ -8,11 +8,12 @@ from collections.abc import Callable
 import torch
 
 from robust_edge.config import DataConfig
-from robust_edge.data.dataset import Dataset, Split
+from robust_edge.data.dataset import Batch, Dataset, Source, Split
+from robust_edge.data.stored import StoredImages, chunks
 from robust_edge.imports import import_function
 from robust_edge_runtimes.errors import InputError, unknown_name
 
-__all__ = ["DATASETS", "Dataset", "Split", "load_dataset"]
+__all__ = ["DATASETS", "Batch", "Dataset", "Source", "Split", "StoredImages", "load_dataset"]
 
 DATASETS = {
     "digits": "robust_edge.data.digits:load_digits",
@@ -64,8 +65,9 @@ def _problem(split: Split, dataset: Dataset) -> str | None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(dataset.classes):
         return f"labels run from {low} to {high}, there are {len(dataset.classes)} classes"
-    if int(images.max()) > split.levels:
-        return f"images hold {int(images.max())}, above levels = {split.levels}, which stands for 1.0"
+    brightest = 0 if split.levels >= 255 else int(max(part.max() for part in chunks(images)))
+    if brightest > split.levels:
+        return f"images hold {brightest}, above levels = {split.levels}, which stands for 1.0"
     return None
 
 

@@ -1,12 +1,34 @@
-"""Images in memory: uint8 tensors that become floats in [0, 1] batch by batch."""
+"""Labelled images: uint8, in memory or still to be read, that become floats in [0, 1] batch by batch."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from robust_edge.data.stored import StoredImages, chunks
+
+
+class Batch(NamedTuple):
+    """Images (n, C, H, W) float32 in [0, 1] and labels (n,) int64, on the device that trains."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Source(Protocol):
+    """Where training takes its batches from."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
+        """One batch for each (n,) int64 index, in this order."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -14,12 +36,12 @@ class Split:
     """Labelled images.
 
     Attributes:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8; a tensor, or images that are read when they are indexed.
         labels: (N,) int64.
         levels: the value that stands for 1.0 (255 for ordinary pictures, 16 for digits).
     """
 
-    images: Tensor
+    images: Tensor | StoredImages
     labels: Tensor
     levels: int = 255
 
@@ -30,13 +52,29 @@ class Split:
         """(n, C, H, W) float32 in [0, 1] of the chosen images."""
         return self.images[index].float().div_(self.levels)
 
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
+        """One batch for each (n,) int64 index, in this order."""
+        for index in indices:
+            yield Batch(self.floats(index), self.labels[index])
+
     def to(self, device: torch.device) -> Split:
-        """The same images on a device."""
-        return Split(self.images.to(device), self.labels.to(device), self.levels)
+        """The same images on a device, read if they were not."""
+        images = self.images if isinstance(self.images, Tensor) else self.images[:]
+        return Split(images.to(device), self.labels.to(device), self.levels)
+
+    def take(self, index: Tensor) -> Split:
+        """The images of a (n,) int64 index in its order; those that were not read stay so."""
+        place = index.to(self.labels.device)
+        images = self.images[place] if isinstance(self.images, Tensor) else self.images.take(index.tolist())
+        return Split(images, self.labels[place], self.levels)
 
     def first(self, count: int | None) -> Split:
         """The first `count` images; all of them for None."""
-        return self if count is None else Split(self.images[:count], self.labels[:count], self.levels)
+        if count is None:
+            return self
+        if isinstance(self.images, Tensor):
+            return Split(self.images[:count], self.labels[:count], self.levels)
+        return self.take(torch.arange(len(self))[:count])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,11 +92,15 @@ class Dataset:
         _, channels, height, width = self.train.images.shape
         return channels, height, width
 
+    @property
+    def pixels(self) -> int:
+        """Bytes of all images."""
+        return (len(self.train) + len(self.test)) * math.prod(self.shape)
+
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel of the training images, to four decimals."""
-        planes = self.train.images.transpose(0, 1).flatten(1)
-        counts = torch.stack([torch.bincount(plane, minlength=256) for plane in planes]).double()  # no float copy
-        values, pixels = torch.arange(256, dtype=torch.float64) / self.train.levels, planes.shape[1]
+        counts = self._survey[1].double()
+        values, pixels = torch.arange(256, dtype=torch.float64) / self.train.levels, int(counts[0].sum())
         mean = counts @ values / pixels
         variance = (counts * (values - mean[:, None]) ** 2).sum(1) / max(pixels - 1, 1)
         std = variance.sqrt().clamp_min(1e-3)
@@ -66,12 +108,27 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, images and labels of both splits."""
+        return self._survey[0]
+
+    @functools.cached_property
+    def _survey(self) -> tuple[str, Tensor]:
+        """The fingerprint, and how often each value occurs in each channel of the training images; in one pass."""
         digest = hashlib.sha256(repr((self.name, self.classes)).encode())
-        for split in (self.train, self.test):
+        counts = torch.zeros(self.shape[0], 256, dtype=torch.int64)
+        for number, split in enumerate((self.train, self.test)):
             digest.update(repr((tuple(split.images.shape), split.levels)).encode())
-            digest.update(split.images.contiguous().numpy().tobytes())
-            digest.update(split.labels.numpy().tobytes())
-        return digest.hexdigest()
+            for part in chunks(split.images):
+                host = part.cpu()
+                digest.update(host.contiguous().numpy().tobytes())
+                counts += _histograms(host) if number == 0 else 0
+            digest.update(split.labels.cpu().numpy().tobytes())
+        return digest.hexdigest(), counts
+
+
+def _histograms(images: Tensor) -> Tensor:
+    """(C, 256) how often each value occurs in each channel; without a float copy of the images."""
+    planes = images.transpose(0, 1).flatten(1)
+    return torch.stack([torch.bincount(plane, minlength=256) for plane in planes])
 
 
 def evenly(labels: Tensor, limit: int | None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from robust_edge.config import DataConfig
 from robust_edge.data.dataset import Dataset, Split, evenly
+from robust_edge.data.stored import StoredImages
 from robust_edge_runtimes.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -19,7 +22,7 @@ BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueEr
 
 
 def load_folder(config: DataConfig) -> Dataset:
-    """Read a tree of images; grey if the first one is, colour otherwise.
+    """A tree of images; grey if the first one is, colour otherwise. Read now, or on demand where they are too many.
 
     Raises:
         InputError: no such folder, no `train` or `test` in it, fewer than two classes, classes that differ
@@ -39,7 +42,8 @@ def load_folder(config: DataConfig) -> Dataset:
         _files(root / "test", classes, config.limit_test),
     )
     reader = _Reader(train[0][0], config.resize)
-    return Dataset("folder", classes, _split(reader, train), _split(reader, test))
+    stays = config.stays((len(train) + len(test)) * reader.pixels)
+    return Dataset("folder", classes, _split(reader, train, stays=stays), _split(reader, test, stays=stays))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -72,6 +76,17 @@ class _Reader:
             self.mode = "L" if picture.mode in GREY_MODES else "RGB"
             self.size = (resize, resize) if resize else picture.size
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        width, height = self.size
+        return (1 if self.mode == "L" else 3), height, width
+
+    @property
+    def pixels(self) -> int:
+        """Bytes of one image."""
+        return math.prod(self.shape)
+
     def __call__(self, path: Path) -> np.ndarray:
         with _open(path) as picture:
             if picture.mode.startswith(DEEP_MODES):
@@ -98,10 +113,30 @@ def _open(path: Path) -> Image.Image:
         raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
 
 
-def _split(reader: _Reader, files: list[tuple[Path, int]]) -> Split:
-    pixels = np.stack([reader(path) for path, _ in files])
-    planes = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    return Split(
-        torch.from_numpy(np.ascontiguousarray(planes)),
-        torch.tensor([label for _, label in files], dtype=torch.int64),
-    )
+class FolderImages(StoredImages):
+    """Files that are decoded when they are asked for."""
+
+    def __init__(self, reader: _Reader, paths: Sequence[Path]) -> None:
+        self.reader = reader
+        self.paths = paths
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return len(self.paths), *self.reader.shape
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """(n, C, H, W) uint8."""
+        pixels = np.stack([self.reader(self.paths[index]) for index in indices])
+        planes = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(planes))
+
+    def take(self, indices: Sequence[int]) -> FolderImages:
+        """The chosen files."""
+        return FolderImages(self.reader, [self.paths[index] for index in indices])
+
+
+def _split(reader: _Reader, files: list[tuple[Path, int]], *, stays: bool) -> Split:
+    images = FolderImages(reader, [path for path, _ in files])
+    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+    return Split(images[:] if stays else images, labels)

@@ -27,9 +27,4 @@ def hold_out(split: Split, count: int) -> tuple[Split, Split]:
     chosen = shuffled[evenly(split.labels.cpu()[shuffled], count)]
     trains = torch.ones(len(split), dtype=torch.bool)
     trains[chosen] = False
-    return _part(split, trains.nonzero().squeeze(1)), _part(split, chosen)
-
-
-def _part(split: Split, index: torch.Tensor) -> Split:
-    index = index.to(split.images.device)
-    return Split(split.images[index], split.labels[index], split.levels)
+    return split.take(trains.nonzero().squeeze(1)), split.take(chosen)

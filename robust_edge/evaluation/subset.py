@@ -25,5 +25,4 @@ def choose(split: Split, limit: int | None) -> tuple[Split, tuple[int, ...]]:
         return split, tuple(range(len(split)))
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SUBSET_SEED))
     rows = order[:limit].sort().values
-    place = rows.to(split.images.device)
-    return Split(split.images[place], split.labels[place], split.levels), tuple(rows.tolist())
+    return split.take(rows), tuple(rows.tolist())

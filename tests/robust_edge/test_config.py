@@ -13,6 +13,7 @@ from robust_edge.config import (
     AdmmConfig,
     AttackConfig,
     CompressConfig,
+    ComputeConfig,
     DataConfig,
     PruningConfig,
     TrainingConfig,
@@ -155,6 +156,10 @@ RANGES = [
     (DataConfig, "limit_test", [0], [None, 1]),
     (DataConfig, "resize", [0], [None, 32]),
     (DataConfig, "augment", [("mirror",)], [(), ("flip", "rotate", "shift", "crop")]),
+    (DataConfig, "resident", ["yes", ""], ["auto", True, False]),
+    (DataConfig, "resident_mib", [-1], [0, 10**6]),
+    (ComputeConfig, "precision", ["fp16", ""], ["fp32", "bf16"]),
+    (ComputeConfig, "workers", [-1, 10**6], [0, 8]),
     (CompressConfig, "seed", [-1, 2**63], [0, 2**63 - 1]),
     (CompressConfig, "threads", [0], [None, 1]),
 ]
@@ -172,7 +177,7 @@ def test_ranges(cls, field, bad, good):
 
 def test_every_setting_that_is_no_plain_text_has_a_range():
     free = {"data.dataset", "data.dir", "data.download", "arch", "init", "device", "training.lr_step"}
-    free |= {"tensorboard"}
+    free |= {"tensorboard", "compute.channels_last", "compute.compile"}
     checked = {field for _, field, _, _ in RANGES}
     for line in yaml.safe_load(to_yaml(resolve())).items():
         group, value = line
