@@ -83,10 +83,15 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory that exists."""
+    """A run directory that exists.
+
+    Attributes:
+        writes: whether this process keeps its files; of several that train together only one does.
+    """
 
     path: Path
     config: CompressConfig
+    writes: bool = True
 
     @property
     def name(self) -> str:
@@ -107,6 +112,8 @@ class Run:
 
     def log(self, text: str) -> None:
         """Append a line to run.log."""
+        if not self.writes:
+            return
         with (self.path / LOG).open("a") as file:
             file.write(text + "\n")
 
@@ -121,11 +128,15 @@ class Run:
 
     def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Replace metrics.jsonl."""
+        if not self.writes:
+            return
         lines = (json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n" for row in rows)
         write_atomic(self.path / METRICS, "".join(lines))
 
     def write_resume(self, state: dict[str, Any]) -> None:
         """Save everything that the next epoch needs."""
+        if not self.writes:
+            return
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomic(self.path / RESUME, buffer.getvalue())
@@ -143,6 +154,10 @@ class Run:
         if not isinstance(state, dict):
             raise InputError(f"{path} is damaged; start again with --overwrite")
         return state
+
+    def write_environment(self, *, peak_memory_bytes: int) -> None:
+        """Replace environment.json by that of the process that finishes the run, with the most memory it used."""
+        write_json(self.path / ENVIRONMENT, {**environment(), "peak_memory_bytes": peak_memory_bytes})
 
     def tidy(self) -> None:
         """Remove what a process that was killed while writing left behind; write what it could not."""

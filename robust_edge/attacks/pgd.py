@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_edge.attacks.ball import LINF, check_norm, project, start_points, steepest
+from robust_edge.rows import Rows, all_rows
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, K) and labels (N,) to the sum over the images of what the adversary wants large."""
@@ -83,6 +84,7 @@ def craft(
     attack: Pgd,
     generator: torch.Generator,
     loss: Loss = cross_entropy,
+    rows: Rows | None = None,
 ) -> Tensor:
     """Attack images for training: the last iterate.
 
@@ -91,13 +93,14 @@ def craft(
         images: (N, C, H, W) float in [0, 1].
         labels: (N,) int64.
         attack: the settings; ℓ∞.
-        generator: of the CPU; the random start.
+        generator: the random start; of any device.
         loss: what the adversary raises.
+        rows: which part of a shared batch the images are; None for all of it.
 
     Returns:
         (N, C, H, W) in [0, 1], within ε of `images`, detached.
     """
-    return last_iterate(model, images, labels, attack, _start(images, attack, generator), loss)
+    return last_iterate(model, images, labels, attack, random_start(images, attack, generator, rows), loss)
 
 
 def last_iterate(
@@ -136,7 +139,7 @@ def attack_images(
 
     Args and shapes as in `craft`. The model is used in evaluation mode.
     """
-    return attack_from(model, images, labels, attack, _start(images, attack, generator))
+    return attack_from(model, images, labels, attack, random_start(images, attack, generator))
 
 
 def attack_from(
@@ -197,10 +200,14 @@ def attack_with_restarts(
     return candidates
 
 
-def _start(images: Tensor, attack: Pgd, generator: torch.Generator) -> Tensor:
+def random_start(images: Tensor, attack: Pgd, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
+    """Where the first gradient is taken: anywhere in the ball, or at the image itself.
+
+    Args and shapes as in `craft`.
+    """
     if not attack.random_start:
         return images.clone()
-    noise = torch.rand(images.shape, generator=generator).to(images.device) * 2 - 1
+    noise = (rows or all_rows(images)).uniform(images.shape[1:], generator).to(images.device) * 2 - 1
     return project(images + attack.eps * noise, images, attack.eps, attack.norm)
 
 

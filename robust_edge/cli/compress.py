@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ FLAGS = {
     "threads": "threads",
     "loss": "training.loss",
     "tensorboard": "tensorboard",
+    "precision": "compute.precision",
+    "compile": "compute.compile",
 }
 
 
@@ -63,6 +66,8 @@ FLAGS = {
 @click.option("--device", help="cpu, cuda, cuda:1 or auto.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--tensorboard", is_flag=True, default=None, help="Write RUN/tensorboard, too, for TensorBoard.")
+@click.option("--precision", help="fp32, or bf16 for the layers (attack and loss stay fp32); meant for GPUs.")
+@click.option("--compile", is_flag=True, default=None, help="Run the network through torch.compile.")
 @click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o; it is deleted when the training begins.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
@@ -75,6 +80,7 @@ FLAGS = {
     "robust-edge compress --scheme irregular --scope macs --keep 0.1 --eps 0.1 -o runs/digits-fast",
     "robust-edge compress --scheme filter --keep 0.25 --eps 0.1 -o runs/digits-small",
     "robust-edge compress --resume -o runs/r34",
+    "torchrun --nproc-per-node 8 -m robust_edge compress --preset thesis --dataset cifar10 --data-dir data -o runs/r34",
 )
 def compress(
     preset: str | None,
@@ -86,8 +92,12 @@ def compress(
     output: Output,
     **flags: Any,
 ) -> None:
-    """Train a sparse and adversarially robust network in one run (ADMM + PGD)."""
-    from robust_edge import config as configuration
+    """Train a sparse and adversarially robust network in one run (ADMM + PGD).
+
+    Under torchrun, all processes train one network, each on its part of every batch; the first one writes.
+    """
+    from robust_edge.config import to_yaml
+    from robust_edge.evaluation.ranks import torchrun_ranks
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run import CONFIG, open_run
@@ -99,34 +109,59 @@ def compress(
     given = {FLAGS[name]: value for name, value in flags.items() if value is not None}
     if "data.dir" in given:
         given["data.dir"] = str(Path(given["data.dir"]).absolute())  # later commands run from other folders
-    settings_given = bool(preset or config_file or assignments or given)
-    resuming = resume and (out / CONFIG).is_file()
-    config = configuration.resolve(
-        preset=preset or (None if config_file or resuming else "quick"),
-        file=config_file,
-        flags=given,
-        assignments=assignments,
-        base=open_run(out).config if resuming else None,
-    )
-    begun = len(open_run(out).metrics()) / config.training.epochs if resuming else 0.0
-    progress = output.progress("training", begun=begun)
-    output.detail(configuration.to_yaml(config))
-    if resuming:
-        if settings_given:
-            _check_same(config, out)
-        checkpoint = training.resume(out, progress=progress)
-    elif resume and not settings_given:
-        raise InputError(
-            f"{out} is not a run, so there is nothing to resume; name the run, or give settings for a new one"
+    settings = _Settings(preset, config_file, assignments, given)
+    with torchrun_ranks() as ranks:
+        resuming = ranks.told(lambda: resume and (out / CONFIG).is_file())
+        config = ranks.told(lambda: settings.resolved(out if resuming else None))
+        spoken = output if ranks.writes else Output(json=False, verbosity=-1)
+        begun = len(open_run(out).metrics()) / config.training.epochs if resuming and ranks.writes else 0.0
+        progress = spoken.progress("training", begun=begun)
+        spoken.detail(to_yaml(config))
+        if resuming:
+            checkpoint = training.resume(out, progress=progress, ranks=ranks)
+        elif resume and not settings.any:
+            raise InputError(
+                f"{out} is not a run, so there is nothing to resume; name the run, or give settings for a new one"
+            )
+        else:
+            checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress, ranks=ranks)
+        if ranks.writes:
+            write_plots(collect_runs([open_run(out)])[0])
+            for layer in checkpoint.sparsity.layers:
+                output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+            if config.sparse:
+                output.note(_spread(checkpoint))
+            output.result(_summary(checkpoint, out), checkpoint)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What the command line says of a run, in the order in which the layers override each other."""
+
+    preset: str | None
+    file: Path | None
+    assignments: tuple[str, ...]
+    flags: dict[str, Any]
+
+    @property
+    def any(self) -> bool:
+        return bool(self.preset or self.file or self.assignments or self.flags)
+
+    def resolved(self, resumed: Path | None) -> CompressConfig:
+        """The whole config; for a run that is resumed, checked to be the one it was started with."""
+        from robust_edge.config import resolve
+        from robust_edge.run import open_run
+
+        config = resolve(
+            preset=self.preset or (None if self.file or resumed else "quick"),
+            file=self.file,
+            flags=self.flags,
+            assignments=self.assignments,
+            base=open_run(resumed).config if resumed else None,
         )
-    else:
-        checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress)
-    write_plots(collect_runs([open_run(out)])[0])
-    for layer in checkpoint.sparsity.layers:
-        output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
-    if config.sparse:
-        output.note(_spread(checkpoint))
-    output.result(_summary(checkpoint, out), checkpoint)
+        if resumed and self.any:
+            _check_same(config, resumed)
+        return config
 
 
 def _check_same(config: CompressConfig, out: Path) -> None:

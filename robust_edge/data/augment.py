@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robust_edge.rows import Rows, all_rows
+
 MAX_ROTATION = math.radians(15)
 
 
-def augment(images: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, names: Sequence[str], generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Apply each named augmentation, with its own random choice per image.
 
     Args:
@@ -20,35 +22,37 @@ def augment(images: Tensor, names: Sequence[str], generator: torch.Generator) ->
         names: any of `flip` (left-right, half the images), `rotate` (up to 15 degrees, bilinear), `shift` (up to an
             eighth of the side, zeros move in), `crop` (the same, by the name of pad-and-cut).
         generator: of the CPU; the source of all randomness.
+        rows: which part of a shared batch the images are; None for all of it.
 
     Returns:
         New images of the same shape, still in [0, 1].
     """
+    own = rows or all_rows(images)
     for name in names:
-        images = {"flip": _flip, "rotate": _rotate, "shift": _shift, "crop": _shift}[name](images, generator)
+        images = {"flip": _flip, "rotate": _rotate, "shift": _shift, "crop": _shift}[name](images, own, generator)
     return images
 
 
-def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
+def _flip(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
+    chosen = rows.uniform((1, 1, 1), generator).to(images.device) < 0.5
     return torch.where(chosen, images.flip(3), images)
 
 
-def _rotate(images: Tensor, generator: torch.Generator) -> Tensor:
+def _rotate(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
     _, _, height, width = images.shape
     aspect = height / width  # the grid's coordinates run from -1 to 1 on both sides, whatever their lengths
-    angle = (torch.rand(len(images), generator=generator) * 2 - 1) * MAX_ROTATION
+    angle = (rows.uniform((), generator) * 2 - 1) * MAX_ROTATION
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrices = torch.stack([torch.stack([cos, -sin * aspect, zero], 1), torch.stack([sin / aspect, cos, zero], 1)], 1)
     return _resampled(images, matrices)
 
 
-def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
+def _shift(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
     _, _, height, width = images.shape
     matrices = torch.eye(2, 3).repeat(len(images), 1, 1)
     for axis, side in enumerate((width, height)):
         reach = max(1, side // 8)
-        pixels = torch.randint(-reach, reach + 1, (len(images),), generator=generator)
+        pixels = rows.integers(-reach, reach + 1, generator)
         matrices[:, axis, 2] = pixels * 2 / side
     return _resampled(images, matrices, mode="nearest")
 

@@ -1,4 +1,4 @@
-"""The processes that share an evaluation: one alone, or those that torchrun started."""
+"""The processes that share a training or an evaluation: one alone, or those that torchrun started."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
+T = TypeVar("T")
+FAILED = "robust_edge/failed"  # counts the processes that could not go on
 PATIENCE = datetime.timedelta(days=7)  # a batch may take hours; torchrun itself ends what has failed
 
 
@@ -40,19 +43,45 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values
 
+    def told(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, at every rank; all ranks must call it."""
+        if self.world == 1:
+            return make()
+        values: list[Any] = [make() if self.writes else None]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]  # type: ignore[no-any-return]
+
 
 @contextlib.contextmanager
 def torchrun_ranks() -> Iterator[Ranks]:
-    """Join the processes of torchrun, if it started this one; results travel by gloo on any device."""
+    """Join the processes of torchrun, if it started this one.
+
+    Objects travel by gloo, tensors on a GPU by NCCL. An error of one rank reaches the others as a broken connection;
+    only the first rank that fails speaks, the others leave without a word.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "RANK" not in os.environ:
         yield Ranks()
         return
-    distributed.init_process_group("gloo", timeout=PATIENCE)
+    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
-        yield Ranks(distributed.get_rank(), world)
+        yield Ranks(rank, world)
+    except BaseException as error:
+        if not _first_to_fail(store):
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
     finally:
         distributed.destroy_process_group()
+
+
+def _first_to_fail(store: Any) -> bool:
+    """Whether no other rank has failed before; if even the store is gone, another one has."""
+    try:
+        return bool(store.add(FAILED, 1) == 1)
+    except RuntimeError:
+        return False
 
 
 def device_of_rank(device: torch.device) -> torch.device:

@@ -41,12 +41,18 @@ class Missing:
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """environment.json."""
+    """environment.json.
+
+    Attributes:
+        peak_memory_bytes: the most that the training used, on its GPU if it had one; of each run its own, so that
+            runs of one machine still compare equal.
+    """
 
     versions: dict[str, str]
     machine: Machine
     cuda_devices: tuple[str, ...]
     torch_threads: int
+    peak_memory_bytes: int | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robust_edge.training.batchnorm import frozen_statistics
 from robust_edge.training.losses import BatchLoss
+from robust_edge.training.synchrony import ALONE, Share
 
 
 def perturbation(
@@ -54,6 +55,7 @@ def backward(
     gamma: float,
     abort: float,
     masks: Mapping[str, Tensor] | None,
+    share: Share = ALONE,
 ) -> tuple[BatchLoss, bool]:
     """Leave in every `.grad` the gradient at the perturbed weights; the weights stay.
 
@@ -64,6 +66,7 @@ def backward(
         gamma: relative length of the perturbation.
         abort: largest ratio of the perturbed loss to the unperturbed, or to 1 if that is more.
         masks: of the masked phase.
+        share: this rank's part of the batch; the perturbation and the abort are those of the whole batch.
 
     Returns:
         The unperturbed loss, and whether the perturbation held. If not (a loss that is no number, or beyond
@@ -71,13 +74,14 @@ def backward(
     """
     plain = loss_of()
     plain.total.backward()
+    share.average(model)
     gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
     kept = {parameter: parameter.grad for parameter in model.parameters()}
     model.zero_grad(set_to_none=True)
     steps = perturbation({name: weights[name] for name in gradients}, gradients, gamma, masks)
     with perturbed({name: weights[name] for name in gradients}, steps), frozen_statistics(model):
         worse = loss_of()
-        value, reference = float(worse.total.detach()), float(plain.total.detach())
+        value, reference = (share.mean(float(loss.total.detach())) for loss in (worse, plain))
         held = math.isfinite(value) and value <= abort * max(reference, 1.0)
         if held:
             worse.total.backward()

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
-from robust_edge.data import Dataset, Split, load_dataset
+from robust_edge.data import Dataset, Source, Split, load_dataset
 from robust_edge.data.augment import augment
 from robust_edge.data.holdout import hold_out
+from robust_edge.data.stream import source_of
 from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import evaluate_pgd
+from robust_edge.evaluation.memory import peak_bytes
+from robust_edge.evaluation.ranks import Ranks, device_of_rank
 from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.pruning import admm
@@ -31,14 +34,17 @@ from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.run import RESUME, Arithmetic, Checkpoint, Run, create_run, open_run
+from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.device import pick_device
 from robust_edge.training.divergence import divergence
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
+from robust_edge.training.forward import check_compute, place
 from robust_edge.training.initial import load_initial
 from robust_edge.training.losses import attack_batch
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
+from robust_edge.training.synchrony import check_batch, check_same, check_same_images, spread
 from robust_edge.training.tensorboard import Board, check_installed
 from robust_edge_runtimes.errors import InputError, TrainingDiverged
 
@@ -48,7 +54,12 @@ CLOSING_LIMIT = 1000
 
 
 def compress(
-    config: CompressConfig, path: Path, *, overwrite: bool = False, progress: Progress | None = None
+    config: CompressConfig,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> Checkpoint:
     """Train one network into a new run directory.
 
@@ -57,6 +68,7 @@ def compress(
         path: the run directory; nothing is written before data, model and constraint have been checked.
         overwrite: replace an older run.
         progress: called after every batch with (batches done, batches in all, what goes on).
+        ranks: the processes that train together; only the first writes.
 
     Returns:
         What was written to checkpoint.json.
@@ -65,31 +77,42 @@ def compress(
         InputError: data, model, device or constraint cannot be used, or `path` is taken.
         TrainingDiverged: the run keeps the last good network, marked.
     """
-    dataset, learner, plan = _prepare(config)
-    run = create_run(path, config, overwrite=overwrite)
+    ranks = ranks or Ranks()
+    dataset, learner, plan = _prepare(config, ranks)
+    run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
     return _train(run, dataset, learner, plan, _Done(0, None), progress)
 
 
-def resume(path: Path, *, progress: Progress | None = None) -> Checkpoint:
+def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None = None) -> Checkpoint:
     """Go on with an interrupted run; a finished one is returned as it is.
 
     The random state of an epoch follows from the seed and the epoch's number alone, so the weights end as
     those of an unbroken run.
     """
+    ranks = ranks or Ranks()
+    run, finished = ranks.told(lambda: _opened(path))
+    if finished is not None:
+        return finished
+    run = dataclasses.replace(run, writes=ranks.writes)
+    dataset, learner, plan = _prepare(run.config, ranks)
+    done = _restore(run, dataset, learner)
+    if done.masked_from is not None and done.masked_from != plan.masked_from:
+        plan = pruned_at(plan, run.config, done.masked_from)
+    run.write_metrics(ranks.told(run.metrics)[: done.epochs])  # the epoch that was cut short may have left its row
+    run.log(f"resumed at epoch {done.epochs + 1}")
+    return _train(run, dataset, learner, plan, done, progress)
+
+
+def _opened(path: Path) -> tuple[Run, Checkpoint | None]:
+    """The run, and its checkpoint if it is finished; otherwise what a kill left behind is removed."""
     run = open_run(path)
     if run.finished:
         checkpoint = run.checkpoint()
         if checkpoint.diverged is not None:
             _give_up(run, checkpoint.diverged, checkpoint.epoch)
-        return checkpoint
+        return run, checkpoint
     run.tidy()
-    dataset, learner, plan = _prepare(run.config)
-    done = _restore(run, dataset, learner)
-    if done.masked_from is not None and done.masked_from != plan.masked_from:
-        plan = pruned_at(plan, run.config, done.masked_from)
-    run.write_metrics(run.metrics()[: done.epochs])  # the epoch that was cut short may have left its row
-    run.log(f"resumed at epoch {done.epochs + 1}")
-    return _train(run, dataset, learner, plan, done, progress)
+    return run, None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +132,7 @@ class _Done:
 
 def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
     """Take over what the last finished epoch saved."""
-    state = run.read_resume()
+    state = learner.ranks.told(run.read_resume)
     if state is None:
         return _Done(0, None)
     try:
@@ -122,7 +145,7 @@ def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
         raise InputError(
             f"{run.path}/{RESUME} does not fit this run ({reason}); start again with --overwrite"
         ) from cause
-    if fingerprint != dataset_fingerprint(dataset):
+    if fingerprint != learner.ranks.told(dataset.fingerprint):
         raise InputError(
             f"the {dataset.name} images found now are not those that {run.path} began with; bring them back, or start "
             "again with --overwrite"
@@ -130,21 +153,28 @@ def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
     return done
 
 
-def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
+def _prepare(config: CompressConfig, ranks: Ranks) -> tuple[Dataset, Learner, Schedules]:
     """Check and build everything, so that mistakes show before anything is written."""
-    device = pick_device(config.device)
+    device = device_of_rank(pick_device(config.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
+    check_compute(config.compute, device)
+    check_batch(config.training.batch_size, ranks)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     plan = schedules(config)
     dataset = load_dataset(config.data)
-    mean, std = dataset.channel_statistics()
+    check_same_images(dataset, ranks)
+    mean, std = ranks.told(dataset.channel_statistics)
     spec = ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
     torch.manual_seed(config.seed)
     model = build_model(spec)
     if config.init is not None:
         load_initial(model, Path(config.init))
-    model = model.to(device)
+    model = place(model, device, config.compute)
     scheme = scheme_of(config.pruning, model, dataset.shape)
     if config.sparse:
         for keep in sorted(set(plan.keep)):
@@ -153,32 +183,28 @@ def _prepare(config: CompressConfig) -> tuple[Dataset, Learner, Schedules]:
         hold_out(dataset.train, config.selection.held_out)
     if config.tensorboard:
         check_installed()
-    learner = Learner(model, config, plan, scheme)
-    return (
-        Dataset(dataset.name, dataset.classes, dataset.train.to(device), dataset.test.to(device)),
-        learner,
-        plan,
-    )
+    learner = Learner(spread(model, device, ranks), config, plan, scheme, ranks)
+    return dataset, learner, plan
 
 
 def _train(
     run: Run, dataset: Dataset, learner: Learner, plan: Schedules, done: _Done, progress: Progress | None
 ) -> Checkpoint:
-    config, rows = run.config, run.metrics()
-    epochs, fingerprint, classes = config.training.epochs, dataset_fingerprint(dataset), len(dataset.classes)
-    train, held_out = hold_out(dataset.train, config.selection.held_out)
+    config, ranks, rows = run.config, learner.ranks, learner.ranks.told(run.metrics)
+    epochs, fingerprint, classes = config.training.epochs, ranks.told(dataset.fingerprint), len(dataset.classes)
+    remaining, held_out = hold_out(dataset.train, config.selection.held_out)
+    stays, workers = config.data.stays(dataset.pixels), config.compute.workers
+    train, held_out = source_of(remaining, learner.device, stays=stays, workers=workers), held_out.to(learner.device)
     kept = done.kept
-    with Board(run.path, done.epochs) if config.tensorboard else contextlib.nullcontext() as board:
+    with Board(run.path, done.epochs) if config.tensorboard and run.writes else contextlib.nullcontext() as board:
         for epoch in range(done.epochs, epochs):
             start = time.monotonic()
             plan = _pruned_early(plan, learner, epoch)
             report = _batch_progress(progress, epoch, epochs, len(train))
             result = train_epoch(learner, train, plan, epoch, report)
+            check_same(learner.state(), ranks)
             seconds = time.monotonic() - start
-            found = None
-            if due(config, epoch):
-                final = epoch >= plan.masked_from or not config.sparse
-                found = judge(learner.candidate(), held_out, config, epoch=epoch + 1, final=final)
+            found = _judged(learner, held_out, plan, epoch)
             row = _row(epoch, plan, result, found, learner, len(train), seconds)
             problem = divergence([*rows, row], config, classes)
             if problem is not None:
@@ -199,7 +225,7 @@ def _train(
     else:
         chosen, epoch = learner.candidate(), epochs
     _reestimate(chosen, train, config)
-    return _finish(run, dataset, learner, chosen, epoch)
+    return ranks.told(lambda: _finish(run, dataset, learner, chosen, epoch))
 
 
 def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
@@ -213,7 +239,22 @@ def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
     return pruned_at(plan, config, epoch)
 
 
+def _judged(learner: Learner, held_out: Split, plan: Schedules, epoch: int) -> Kept | None:
+    """How the network stands after an epoch, where that is due; rank 0 judges for all."""
+    config = learner.config
+    if not due(config, epoch):
+        return None
+    final = epoch >= plan.masked_from or not config.sparse
+    return learner.ranks.told(lambda: judge(learner.candidate(), held_out, config, epoch=epoch + 1, final=final))
+
+
 def _stop(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
+    """Rank 0 writes what can be kept and says so; the others wait for its end."""
+    learner.ranks.told(lambda: _keep_last_good(run, dataset, learner, kept, problem))
+    raise AssertionError("a run that has diverged goes on")
+
+
+def _keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
     """Write the last good network, marked, and say what happened."""
     run.log(f"diverged: {problem}")
     if kept is not None:
@@ -237,7 +278,7 @@ def _give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
     )
 
 
-def _reestimate(network: Normalized, train: Split, config: CompressConfig) -> None:
+def _reestimate(network: Normalized, train: Source, config: CompressConfig) -> None:
     """Batch-norm statistics of the final network over images as it was trained on, attacked and clean."""
     count = min(config.averaging.reestimate, len(train))
     if count < 2:
@@ -247,9 +288,10 @@ def _reestimate(network: Normalized, train: Split, config: CompressConfig) -> No
     source = copy.deepcopy(network)
 
     def batches() -> Iterator[Tensor]:
-        for index in torch.randperm(len(train), generator=generator)[:count].split(config.training.batch_size):
-            images = augment(train.floats(index), config.data.augment, generator)
-            attacked = attack_batch(source, images, train.labels[index], attack, generator, config.training)
+        order = torch.randperm(len(train), generator=generator)[:count]
+        for pixels, labels in train.batches(order.split(config.training.batch_size)):
+            images = augment(pixels, config.data.augment, generator)
+            attacked = attack_batch(source, images, labels, attack, generator, config.training)
             yield images if attacked is None else torch.cat([attacked, images])
 
     reestimate(network, batches())
@@ -260,7 +302,8 @@ def _finish(
 ) -> Checkpoint:
     config = run.config
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
-    judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT), attack, seed=config.seed)
+    device = model.mean.device
+    judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT).to(device), attack, seed=config.seed)
     last = run.metrics()[epoch - 1]
     layout = layout_of(model, dataset.shape)
 
@@ -273,7 +316,7 @@ def _finish(
             model=_spec(dataset, config, model.mean, model.std),
             sparsity=sparsity,
             dataset=dataset.name,
-            dataset_fingerprint=dataset_fingerprint(dataset),
+            dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,
             metrics={
                 "clean_accuracy": judged.clean.value,
@@ -292,25 +335,24 @@ def _finish(
             ),
         )
 
+    peak = peak_bytes(device)
+    run.write_environment(peak_memory_bytes=peak)
     checkpoint = run.write_checkpoint(model, describe)
     for layer in checkpoint.sparsity.layers:
         run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     if config.sparse and learner.scheme.dense_layers:
         run.log(f"left whole by scheme {config.pruning.scheme}: {', '.join(learner.scheme.dense_layers)}")
     ended = "finished" if diverged is None else "kept"
-    run.log(f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}")
+    run.log(
+        f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}, "
+        f"peak memory {peak >> 20} MiB"
+    )
     return checkpoint
 
 
 def _spec(dataset: Dataset, config: CompressConfig, mean: Tensor, std: Tensor) -> ModelSpec:
     flat = [tuple(round(value, 4) for value in part.flatten().tolist()) for part in (mean, std)]
     return ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=flat[0], std=flat[1])
-
-
-def dataset_fingerprint(dataset: Dataset) -> str:
-    """The fingerprint of a data set wherever its tensors lie."""
-    cpu = torch.device("cpu")
-    return Dataset(dataset.name, dataset.classes, dataset.train.to(cpu), dataset.test.to(cpu)).fingerprint()
 
 
 def _row(

@@ -11,16 +11,20 @@ from torch import Tensor, nn
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
-from robust_edge.data import Split
+from robust_edge.data import Source
 from robust_edge.data.augment import augment
+from robust_edge.evaluation.ranks import Ranks
 from robust_edge.models import Normalized
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import Scheme, scheme_of
+from robust_edge.rows import Rows, share_rows
 from robust_edge.training import averaging, awp
+from robust_edge.training.forward import Forward
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.schedules import Schedules
+from robust_edge.training.synchrony import LEAST_IMAGES, Share, total
 
 BATCHNORM_MOMENTUM = 0.1
 BatchProgress = Callable[[int, int, str], None]
@@ -63,13 +67,22 @@ class Learner:
     Attributes:
         average: the running mean of the weights; None where none is kept.
         awp: whether weights are still perturbed; False once that has diverged.
+        forward: how training calls the network.
+        ranks: the processes that train the same network, each on its part of every batch.
     """
 
     def __init__(
-        self, model: Normalized, config: CompressConfig, plan: Schedules, scheme: Scheme | None = None
+        self,
+        model: Normalized,
+        config: CompressConfig,
+        plan: Schedules,
+        scheme: Scheme | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = model
         self.config = config
+        self.ranks = ranks or Ranks()
+        self.forward = Forward(model, config.compute)
         self.weights = prunable_parameters(model)
         self.scheme = scheme_of(config.pruning) if scheme is None else scheme
         training = config.training
@@ -82,6 +95,11 @@ class Learner:
             self.admm = admm.init(self.weights, self.scheme.project, plan.keep[0], config.admm.rho)
         self.average = averaging.init(model) if config.averaging.decay > 0 else None
         self.awp = config.awp.gamma > 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.model.parameters()).device
 
     def candidate(self) -> Normalized:
         """The network to judge and to write: the mean of the weights if one is kept, else the weights themselves."""
@@ -100,10 +118,9 @@ class Learner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over what `state` saved."""
-        device = next(self.model.parameters()).device
 
         def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(device) for name, tensor in tensors.items()}
+            return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -165,47 +182,59 @@ class Learner:
 
 
 def train_epoch(
-    learner: Learner, split: Split, plan: Schedules, epoch: int, progress: BatchProgress | None = None
+    learner: Learner, source: Source, plan: Schedules, epoch: int, progress: BatchProgress | None = None
 ) -> EpochResult:
     """One pass over the training images; Algorithm 1, lines 2 to 8.
 
-    All randomness follows from the seed and the epoch.
+    All randomness follows from the seed and the epoch; several ranks draw the same and use their part of it.
 
     Args:
         learner: changed in place.
-        split: on the learner's device.
+        source: gives batches on the learner's device.
         plan: the schedules.
         epoch: from 0.
         progress: called with (batches done, batches in all, text).
     """
     config = learner.config
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + epoch) % 2**63)
-    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    ranks = learner.ranks
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + ranks.rank)  # of dropout and the like
+    noise = _noise_source(generator, learner.device)
     for group in learner.optimizer.param_groups:
         group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
     attack = Pgd(eps=plan.eps[epoch], steps=plan.steps[epoch], step_size=config.attack.step_size)
-    batches = _batches(torch.randperm(len(split), generator=generator), config.training.batch_size)
+    order = torch.randperm(len(source), generator=generator)
+    batches = _batches(order, config.training.batch_size, LEAST_IMAGES * ranks.world)
+    shares = [share_rows(len(batch), ranks.rank, ranks.world) for batch in batches]
+    own = [batch[rows.first : rows.last] for batch, rows in zip(batches, shares, strict=True)]
     sums = torch.zeros(5, dtype=torch.float64)
     phase_start = plan.masked_from if learner.masks is not None else 0
     seen = 0
     learner.model.train()
-    for count, batch in enumerate(batches, 1):
-        images = augment(split.floats(batch), config.data.augment, generator)  # line 2
+    for count, (rows, (pixels, labels)) in enumerate(zip(shares, source.batches(own), strict=True), 1):
+        images = augment(pixels, config.data.augment, generator, rows)  # line 2
         _adapt_batchnorm(learner.model, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, split.labels[batch], attack, generator, epoch)
+        sums += _train_batch(learner, images, labels, attack, noise, rows, epoch)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
-        seen += len(batch)
+        seen += len(labels)
         if progress is not None:
             progress(count, len(batches), f"loss {float(sums[0]) / seen:.3f}")
-    return _result(learner, sums / len(split))
+    return _result(learner, total(sums, ranks) / len(source))
 
 
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """Slices of `order`; a last one of a single image joins its neighbour, for batch-norm cannot train on it."""
+def _noise_source(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Where the attack's noise comes from: a GPU draws its own, seeded by the CPU's, instead of waiting for it."""
+    if device.type != "cuda":
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
+    """Slices of `order`; a last one of fewer than `least` joins its neighbour, for batch-norm cannot train on one."""
     batches = list(order.split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if len(batches) > 1 and len(batches[-1]) < least:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 
@@ -222,11 +251,11 @@ def _adapt_batchnorm(model: nn.Module, seen: int) -> None:
 
 
 def _train_batch(
-    learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, generator: torch.Generator, epoch: int
+    learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, noise: torch.Generator, rows: Rows, epoch: int
 ) -> Tensor:
     """Gradient of one batch; returns sums of loss, clean and adversarial loss, clean and adversarial hits."""
-    model, config = learner.model, learner.config
-    attacked = attack_batch(model, images, labels, attack, generator, config.training)  # lines 3-5
+    model, config, share = learner.forward, learner.config, Share(len(rows) / rows.total, learner.ranks)
+    attacked = attack_batch(model, images, labels, attack, noise, config.training, rows)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)
 
     def loss_of() -> BatchLoss:
@@ -235,11 +264,18 @@ def _train_batch(
     if learner.awp and epoch >= config.awp.warmup:
         settings = config.awp
         loss, learner.awp = awp.backward(
-            model, learner.weights, loss_of, gamma=settings.gamma, abort=settings.abort, masks=learner.masks
+            model,
+            learner.weights,
+            loss_of,
+            gamma=settings.gamma,
+            abort=settings.abort,
+            masks=learner.masks,
+            share=share,
         )
     else:
         loss = loss_of()
         loss.total.backward()
+    share.average(model)
     return loss.figures.double().cpu() * len(labels)
 
 

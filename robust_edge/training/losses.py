@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd, craft, evaluation_mode
 from robust_edge.config import TrainingConfig
+from robust_edge.rows import Rows
 
 TRADES = "trades"
 
@@ -40,15 +41,16 @@ def attack_batch(
     attack: Pgd,
     generator: torch.Generator,
     settings: TrainingConfig,
+    rows: Rows | None = None,
 ) -> Tensor | None:
     """Attacked images in evaluation mode; None where there is no adversary. Args as of `craft`."""
     if attack.eps == 0:
         return None
     if settings.loss != TRADES:
-        return craft(model, images, labels, attack, generator)
+        return craft(model, images, labels, attack, generator, rows=rows)
     with torch.no_grad(), evaluation_mode(model):
         reference = functional.log_softmax(model(images), 1)
-    return craft(model, images, labels, attack, generator, lambda logits, _: _divergence(reference, logits))
+    return craft(model, images, labels, attack, generator, lambda logits, _: _divergence(reference, logits), rows)
 
 
 def batch_loss(

@@ -1,0 +1,54 @@
+"""How a training run calls its network: in which precision, memory layout, and compiled or not."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robust_edge.config import ComputeConfig
+from robust_edge_runtimes.errors import InputError
+
+M = TypeVar("M", bound=nn.Module)
+LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}
+
+
+class Forward(nn.Module):
+    """Raw pixels to float32 logits, whatever precision the layers between them compute in.
+
+    Pixels, the normalisation, the loss and the gradient by which an attack moves stay float32; with bf16 the
+    convolutions and products between them run under autocast, on float32 weights.
+
+    Attributes:
+        network: the trained network itself, or its compiled form; its parameters and mode are shared.
+    """
+
+    def __init__(self, network: nn.Module, config: ComputeConfig) -> None:
+        super().__init__()
+        self.network: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
+        self.bf16 = config.precision == "bf16"
+        self.layout = LAYOUTS[config.channels_last]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
+        images = images.contiguous(memory_format=self.layout)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+
+def check_compute(config: ComputeConfig, device: torch.device) -> None:
+    """Whether the device can compute as asked.
+
+    Raises:
+        InputError: a GPU without bfloat16.
+    """
+    if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        name = torch.cuda.get_device_name(device)
+        raise InputError(f"--precision bf16 needs a GPU that computes in bfloat16, {name} does not; pass fp32")
+
+
+def place(network: M, device: torch.device, config: ComputeConfig) -> M:
+    """The network on its device, weights in the memory layout that its convolutions will see."""
+    return network.to(device).to(memory_format=LAYOUTS[config.channels_last])  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,251 @@
+"""Two processes train one network: against one process on the same batches, and against each other."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from robust_edge.config import resolve
+from robust_edge.data import Split
+from robust_edge.evaluation.ranks import Ranks, torchrun_ranks
+from robust_edge.models import Normalized
+from robust_edge.run import open_run
+from robust_edge.training.compress import compress
+from robust_edge.training.epoch import Learner, train_epoch
+from robust_edge.training.schedules import schedules
+from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, spread, total
+from robust_edge_runtimes.errors import InputError, RobustEdgeError
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+WORLD = 2
+EPOCHS = 3
+
+
+def network(*, batchnorm, seed=0):
+    torch.manual_seed(seed)
+    norm = [nn.BatchNorm2d(6)] if batchnorm else []
+    layers = [nn.Conv2d(1, 6, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)]
+    return Normalized(nn.Sequential(*layers), [0.5], [0.25])
+
+
+def split_of(count=28):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (count, 1, 4, 4), generator=generator).to(torch.uint8)
+    return Split(images, torch.randint(0, 3, (count,), generator=generator))
+
+
+RECIPE = {"training.loss": "trades", "awp.gamma": 0.05, "awp.warmup": 0, "averaging.decay": 0.9}
+
+
+def train(*, batchnorm, ranks, flags=None):
+    """Three epochs over batches of 9, 9 and 10: ADMM and masked phase, every augmentation; rank 1 begins elsewhere."""
+    config = resolve(
+        flags={
+            "training.epochs": EPOCHS,
+            "training.batch_size": 9,
+            "attack.steps": 3,
+            "pruning.keep": 0.4,
+            "admm.rho": 0.05,
+            "data.augment": ["flip", "rotate", "shift"],
+            **(flags or {}),
+        }
+    )
+    plan, model = schedules(config), network(batchnorm=batchnorm, seed=ranks.rank)
+    learner = Learner(spread(model, torch.device("cpu"), ranks), config, plan, ranks)
+    results = []
+    for epoch in range(EPOCHS):
+        results.append(train_epoch(learner, split_of(), plan, epoch))
+        check_same(learner.state(), ranks)
+    return learner.model.state_dict(), results
+
+
+def differing(ranks):
+    """What `check_same` says when one bit of one rank differs."""
+    state = {"model": {"a": torch.zeros(3), "b": torch.ones(2, 2)}, "masks": None, "admm": {"rho": 0.1}}
+    check_same(state, ranks)
+    if ranks.rank == 1:
+        state["model"]["b"][0, 0] += 1e-7
+    try:
+        check_same(state, ranks)
+    except RobustEdgeError as error:
+        return str(error)
+    return None
+
+
+def averaged(ranks):
+    """Gradients and running statistics of rank r are r + 1; rank 0 holds 3/4 of the batch."""
+    layer = nn.BatchNorm1d(2)
+    layer.weight.grad, layer.running_mean = torch.full((2,), ranks.rank + 1.0), torch.full((2,), ranks.rank + 1.0)
+    share = Share((0.75, 0.25)[ranks.rank], ranks)
+    share.average(layer)
+    return layer.weight.grad.tolist(), layer.running_mean.tolist(), share.mean(ranks.rank + 1.0)
+
+
+def whole_run():
+    """Digits and small_cnn, which has batch-norm; one epoch before the hard projection and one after."""
+    flags = {"data.limit_train": 100, "data.limit_test": 20, "training.epochs": 2, "attack.steps": 1, "threads": 1}
+    return resolve(preset="quick", flags=flags | {"device": "cpu"})
+
+
+def _worker(rank, port, file):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with torchrun_ranks() as ranks:
+        found = {
+            "plain": train(batchnorm=False, ranks=ranks),
+            "batchnorm": train(batchnorm=True, ranks=ranks),
+            "recipe": train(batchnorm=False, ranks=ranks, flags=RECIPE),
+            "differing": differing(ranks),
+            "averaged": averaged(ranks),
+            "told": ranks.told(lambda: f"from {ranks.rank}"),
+        }
+        compress(whole_run(), file.with_name("run"), ranks=ranks)
+        torch.save(found, file)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What two processes found, by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("ranks")
+    files = [folder / f"{rank}.pt" for rank in range(WORLD)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_worker, args=(rank, port, files[rank])) for rank in range(WORLD)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * WORLD
+    return [{**torch.load(file, weights_only=False), "run": open_run(folder / "run")} for file in files]
+
+
+@pytest.mark.parametrize(("kind", "flags"), [("plain", {}), ("recipe", RECIPE)])
+def test_two_ranks_are_one_rank_on_the_same_batches(both, kind, flags):
+    weights, results = train(batchnorm=False, ranks=Ranks(), flags=flags)
+    for name, tensor in both[0][kind][0].items():
+        assert torch.allclose(tensor, weights[name], atol=1e-5), name
+    for two, one in zip(both[0][kind][1], results, strict=True):
+        assert two.loss == pytest.approx(one.loss, rel=1e-4)
+        assert two.robust_accuracy == pytest.approx(one.robust_accuracy)
+        assert two.nonzero == one.nonzero
+        assert (two.primal_residual, two.rho) == (pytest.approx(one.primal_residual, rel=1e-3), one.rho)
+
+
+def test_the_ranks_hold_one_network(both):
+    for kind in ("plain", "batchnorm", "recipe"):
+        for name, tensor in both[0][kind][0].items():
+            assert torch.equal(tensor, both[1][kind][0][name]), name
+
+
+def test_batch_norm_on_cpu_ranks_sees_each_part_alone(both):
+    """SyncBatchNorm needs a GPU: on CPUs the weights depend on how many ranks share a batch, by less than training."""
+    weights, _ = train(batchnorm=True, ranks=Ranks())
+    before = network(batchnorm=True).state_dict()
+    apart = (both[0]["batchnorm"][0]["network.0.weight"] - weights["network.0.weight"]).abs().max()
+    moved = (weights["network.0.weight"] - before["network.0.weight"]).abs().max()
+    assert 1e-5 < apart < moved
+
+
+def test_one_bit_that_differs_is_noticed_on_every_rank_and_named(both):
+    for found in both:
+        assert found["differing"].startswith("rank 1 holds another model than rank 0;")
+
+
+def test_gradients_and_statistics_are_weighted_by_the_rank_s_part(both):
+    for found in both:
+        assert found["averaged"] == ([1.25, 1.25], [1.25, 1.25], 1.25)
+
+
+def test_one_rank_writes_a_whole_run(both):
+    run = both[0]["run"]
+    assert run.checkpoint().sparsity.nonzero == 9373
+    assert len((run.path / "run.log").read_text().splitlines()) == 3
+    assert [row.epoch for row in run.metrics()] == [1, 2]
+    assert not list(run.path.glob(".*"))
+
+
+def test_all_ranks_are_told_what_the_first_made(both):
+    assert [found["told"] for found in both] == ["from 0", "from 0"]
+
+
+def test_one_process_alone_takes_no_detour():
+    model = network(batchnorm=True)
+    assert spread(model, torch.device("cpu"), Ranks()) is model
+    ALONE.average(model)
+    assert ALONE.mean(0.3) == 0.3
+    check_same({"model": model.state_dict()}, Ranks())
+    assert total(torch.tensor(3.0), Ranks()) == 3
+
+
+def test_a_batch_that_is_too_small_for_the_ranks():
+    check_batch(16, Ranks(0, 8))
+    with pytest.raises(InputError, match=r"it is 15, 8 ranks need at least 16"):
+        check_batch(15, Ranks(0, 8))
+
+
+def launch(*arguments, cwd):
+    """`torchrun -m robust_edge` with two processes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [*TORCHRUN, "-m", "robust_edge", *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+
+
+MODEL = """
+from torch import nn
+
+def build(num_classes, in_channels):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, num_classes)
+    )
+"""
+
+
+@pytest.fixture
+def own_model(tmp_path, monkeypatch):
+    """A network without batch-norm, for this process and for those it starts."""
+    (tmp_path / "own_ranks_model.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "own_ranks_model:build"
+
+
+def test_torchrun_resumes_as_one_process_would(tiny, own_model, tmp_path):
+    """The same weights within float tolerance; files and result come from rank 0 alone."""
+    run, alone, config = tmp_path / "run", tmp_path / "alone", tiny({"arch": own_model})
+    compress(config, alone)
+
+    def stop(done, total, text):
+        if done == 6:  # of four batches per epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(config, run, progress=stop)
+    done = launch("compress", "--resume", "--json", "-o", run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((run / "checkpoint.json").read_text())
+    assert [row.epoch for row in open_run(run).metrics()] == [1, 2, 3]
+    written, expected = (safetensors.torch.load_file(path / "checkpoint.safetensors") for path in (run, alone))
+    for name, tensor in expected.items():
+        assert torch.allclose(written[name], tensor, atol=1e-4), name
+
+
+def test_an_error_of_one_rank_ends_all_with_one_message(tiny_flags, tmp_path):
+    """Rank 0 waits for rank 1, which cannot build its network."""
+    failing = MODEL.replace("    return", "    assert os.environ['RANK'] == '0', 'no'\n    return")
+    (tmp_path / "own_ranks_failing.py").write_text("import os\n" + failing)
+    done = launch("compress", *tiny_flags, "--arch", "own_ranks_failing:build", "-o", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode != 0
+    ours = done.stderr.partition("Traceback")[0]  # from there on torchrun's own report
+    said = [line for line in ours.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1, done.stderr
+    assert "model 'own_ranks_failing:build' failed (AssertionError: no)" in said[0]
