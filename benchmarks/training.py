@@ -1,0 +1,340 @@
+"""Training throughput: our step against the straightforward loop, on the same model, data and attack.
+
+    python benchmarks/training.py                       # three networks, one thread, CPU
+    python benchmarks/training.py --device cuda --precision bf16 --batch 512
+
+The straightforward loop is what one writes first: torchvision's transforms image by image in a DataLoader,
+`loss.backward()` in every step of the attack (so parameter gradients, too), torch's default memory layout and
+allocator. Ours is `robust_edge.training.epoch.train_epoch`. Both train a dense network by PGD with a weight of 0.9 on
+attacked images, in processes of their own that take turns, so that a noisy minute hits both.
+
+Arithmetic: an attack step is a forward pass and one of equal size for the pixels' gradient; attacked and clean
+images then go forward, and back for pixels and weights. That is 2s + 6 forward passes per image for PGD with s steps
+(2s + 3 without the clean images), counted by torch's FlopCounterMode on the layers' shapes. The limit is the best rate
+of multiply-adds that this machine shows: from registers (machine_limits.c, CPU) or in a matrix product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from robust_edge.config import CompressConfig, resolve
+from robust_edge.data import Split
+from robust_edge.evaluation.memory import peak_bytes
+from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.torchvision_compat import torchvision_module
+from robust_edge.training.allocation import keep_freed_memory
+from robust_edge.training.epoch import Learner, train_epoch
+from robust_edge.training.forward import place
+from robust_edge.training.schedules import schedules
+from robust_edge_runtimes.environment import machine
+
+NETWORKS = ("small_cnn", "resnet18", "mobilenet_v2")
+BATCHES = {"small_cnn": 128, "resnet18": 32, "mobilenet_v2": 64}
+SHAPE, CLASSES = (3, 32, 32), tuple("0123456789")
+STRAIGHTFORWARD, OURS = "straightforward", "ours"
+EPS = 8 / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What one worker trains."""
+
+    network: str
+    batch: int
+    steps: int
+    batches: int
+    threads: int
+    device: str
+    precision: str
+    compile: bool
+
+    def config(self) -> CompressConfig:
+        """Dense, so that both loops do the same."""
+        return resolve(
+            flags={
+                "arch": self.network,
+                "pruning.keep": 1.0,
+                "attack.eps": EPS,
+                "attack.steps": self.steps,
+                "training.batch_size": self.batch,
+                "training.epochs": 1,
+                "training.lr": 1e-3,
+                "data.augment": ["flip", "rotate", "shift"],
+                "compute.precision": self.precision,
+                "compute.compile": self.compile,
+            }
+        )
+
+    def data(self) -> Split:
+        """Noise: the time does not depend on what the images show."""
+        generator = torch.Generator().manual_seed(0)
+        count = self.batch * self.batches
+        images = torch.randint(0, 256, (count, *SHAPE), generator=generator, dtype=torch.uint8)
+        return Split(images, torch.randint(0, len(CLASSES), (count,), generator=generator))
+
+    def model(self) -> Normalized:
+        """The network, the same in both loops."""
+        torch.manual_seed(0)
+        return build_model(ModelSpec(arch=self.network, shape=SHAPE, classes=CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3))
+
+
+# --- the straightforward loop ------------------------------------------------------------------------------------
+
+
+class Pictures(Dataset[Any]):
+    """PIL images and torchvision's transforms, one image at a time."""
+
+    def __init__(self, split: Split) -> None:
+        transforms = torchvision_module("transforms")
+        self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in split.images]
+        self.labels = split.labels
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomRotation(15, transforms.InterpolationMode.BILINEAR),
+                transforms.RandomAffine(0, translate=(1 / 8, 1 / 8)),
+                transforms.ToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def straightforward(task: Task) -> Callable[[], None]:
+    """One call is one pass over the data."""
+    device, config = torch.device(task.device), task.config()
+    model = task.model().to(device)
+    loader = DataLoader(Pictures(task.data()), batch_size=task.batch, shuffle=True)
+    settings = config.training
+    optimizer = torch.optim.SGD(model.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay)
+    alpha, weight = 2.5 * EPS / task.steps, settings.adversarial_weight
+
+    def epoch() -> None:
+        for images, labels in loader:
+            x, y = images.to(device), labels.to(device)
+            model.eval()
+            attacked = (x + EPS * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+            for _ in range(task.steps):
+                attacked = attacked.detach().requires_grad_(True)
+                functional.cross_entropy(model(attacked), y).backward()
+                assert attacked.grad is not None
+                moved = attacked.detach() + alpha * attacked.grad.sign()
+                attacked = torch.minimum(torch.maximum(moved, x - EPS), x + EPS).clamp(0, 1)
+            model.train()
+            optimizer.zero_grad()
+            adversarial, clean = model(torch.cat([attacked, x])).chunk(2)
+            loss = weight * functional.cross_entropy(adversarial, y) + (1 - weight) * functional.cross_entropy(clean, y)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    return epoch
+
+
+def ours(task: Task) -> Callable[[], None]:
+    """One call is one pass over the data."""
+    device, config = torch.device(task.device), task.config()
+    if device.type == "cpu":
+        keep_freed_memory()
+    plan, model = schedules(config), place(task.model(), device, config.compute)
+    learner, split = Learner(model, config, plan), task.data().to(device)
+    return lambda: train_epoch(learner, split, plan, 0) and None
+
+
+# --- taking turns ------------------------------------------------------------------------------------------------
+
+
+def worker(task: Task, kind: str, pipe: Connection) -> None:
+    """Train when told to; answer with seconds, and at the end with the most memory that was used."""
+    torch.set_num_threads(task.threads)
+    run = {STRAIGHTFORWARD: straightforward, OURS: ours}[kind](task)
+    run()
+    pipe.send("ready")
+    while pipe.recv() == "go":
+        start = time.perf_counter()
+        run()
+        if task.device != "cpu":
+            torch.cuda.synchronize()
+        pipe.send(time.perf_counter() - start)
+    pipe.send(peak_bytes(torch.device(task.device)))
+
+
+def measure(task: Task, rounds: int) -> dict[str, dict[str, Any]]:
+    """Both loops, in turn."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    for kind in (STRAIGHTFORWARD, OURS):
+        pipes[kind], end = context.Pipe()
+        processes.append(context.Process(target=worker, args=(task, kind, end)))
+        processes[-1].start()
+        end.close()
+        if pipes[kind].recv() != "ready":
+            raise RuntimeError(f"the {kind} worker failed")
+    times: dict[str, list[float]] = {kind: [] for kind in pipes}
+    for _ in range(rounds):
+        for kind, pipe in pipes.items():
+            pipe.send("go")
+            times[kind].append(pipe.recv())
+    peaks = {}
+    for kind, pipe in pipes.items():
+        pipe.send("stop")
+        peaks[kind] = pipe.recv()
+    for process in processes:
+        process.join()
+    images = task.batch * task.batches
+    return {
+        kind: {
+            "images_per_second": round(images / statistics.median(spent), 2),
+            "seconds": [round(value, 4) for value in spent],
+            "peak_bytes": peaks[kind],
+        }
+        for kind, spent in times.items()
+    }
+
+
+# --- limits ------------------------------------------------------------------------------------------------------
+
+
+def forward_flops(model: nn.Module) -> int:
+    """Of one image, a multiply-add counting as two; convolutions and matrix products."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.eval()(torch.rand(1, *SHAPE))
+    return int(counter.get_total_flops())
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a matrix product; the best of many."""
+    side = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(20):
+        start = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best
+
+
+def register_rate() -> float | None:
+    """FLOP/s of one core on registers; None without a C compiler."""
+    source = Path(__file__).with_name("machine_limits.c")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "limits"
+        flags = ["-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-funroll-loops"]
+        try:
+            subprocess.run(["cc", *flags, str(source), "-o", str(program)], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        text = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
+    return 2e9 * float(text.split()[0])
+
+
+def limit(choice: argparse.Namespace) -> dict[str, float | str]:
+    """The best rate seen, and by what."""
+    device = torch.device(choice.device)
+    rates = {"matrix product": product_rate(device, torch.bfloat16 if choice.precision == "bf16" else torch.float32)}
+    registers = register_rate() if device.type == "cpu" else None
+    if registers is not None:
+        rates["registers"] = registers * choice.threads
+    best = max(rates, key=lambda name: rates[name])
+    return {"flops": rates[best], "by": best}
+
+
+# --- report ------------------------------------------------------------------------------------------------------
+
+
+def cell(name: str, choice: argparse.Namespace, best: float) -> dict[str, Any]:
+    task = Task(
+        network=name, batch=choice.batch or BATCHES[name], steps=choice.steps, batches=choice.batches,
+        threads=choice.threads, device=choice.device, precision=choice.precision, compile=choice.compile,
+    )  # fmt: skip
+    found = measure(task, choice.rounds)
+    ratios = [a / b for a, b in zip(*(found[kind]["seconds"] for kind in (STRAIGHTFORWARD, OURS)), strict=True)]
+    flops = forward_flops(task.model()) * (2 * task.steps + 6)
+    for kind in found:
+        found[kind]["share_of_limit"] = round(found[kind]["images_per_second"] * flops / best, 4)
+    return {
+        "network": name, "batch": task.batch, "steps": task.steps, "n": choice.rounds,
+        "images_per_round": task.batch * task.batches, "flops_per_image": flops, "loops": found,
+        "ratio": round(statistics.median(ratios), 3), "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }  # fmt: skip
+
+
+def table(report: dict[str, Any]) -> str:
+    lines = [f"limit: {report['limit']['flops'] / 1e9:.0f} GFLOP/s ({report['limit']['by']})"]
+    lines.append(f"{'network':<14}{'loop':<17}{'images/s':>10}{'of limit':>10}{'peak MiB':>10}{'ratio':>8}")
+    for row in report["networks"]:
+        for kind, found in row["loops"].items():
+            ratio = f"{row['ratio']:.2f}" if kind == OURS else ""
+            lines.append(
+                f"{row['network']:<14}{kind:<17}{found['images_per_second']:>10.1f}{found['share_of_limit']:>10.1%}"
+                f"{found['peak_bytes'] >> 20:>10}{ratio:>8}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--batch", type=int, help=f"images per step; by default {BATCHES}")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batches", type=int, default=2, help="per round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of ours")
+    parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    parser.add_argument("-o", "--out", type=Path)
+    choice = parser.parse_args()
+    torch.set_num_threads(choice.threads)
+    best = limit(choice)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    report = {
+        "command": " ".join(["python", "benchmarks/training.py", *sys.argv[1:]]),
+        "commit": git.stdout.strip(),
+        "machine": dataclasses.asdict(machine()),
+        "device": torch.cuda.get_device_name(choice.device) if choice.device != "cpu" else "cpu",
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "threads": choice.threads,
+        "precision": choice.precision,
+        "limit": best,
+        "networks": [],
+    }
+    for name in choice.networks:
+        report["networks"].append(cell(name, choice, float(best["flops"])))
+        if choice.out:
+            choice.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()
