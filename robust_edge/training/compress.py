@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +159,7 @@ def _prepare(config: CompressConfig, ranks: Ranks) -> tuple[Dataset, Learner, Sc
     device = device_of_rank(pick_device(config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch needs to repeat products to the bit
     else:
         keep_freed_memory()
     check_compute(config.compute, device)
