@@ -14,7 +14,9 @@ import contextlib
 import copy
 import ctypes
 import io
+import itertools
 import json
+import math
 import os
 import platform
 import statistics
@@ -332,6 +334,37 @@ def tables(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def break_even(report: dict[str, Any]) -> str:
+    """At which fraction kept the engine draws level with the dense engines, as Markdown.
+
+    Between two measured fractions the speed-up is taken as a straight line in the logarithms of both.
+    """
+    lines = ["| network | threads | images | as fast as ONNX Runtime fp32 | as fast as int8 |", "|---" * 5 + "|"]
+    for name in dict.fromkeys(c["network"] for c in report["cells"]):
+        cells = sorted(
+            (c for c in report["cells"] if (c["network"], c["scope"]) == (name, "layer")), key=lambda c: -c["keep"]
+        )
+        for at, first in enumerate(cells[0]["results"]):
+            keeps = [c["keep"] for c in cells]
+            rows = [c["results"][at]["ms"] for c in cells]
+            crossings = [
+                crossing(keeps, [row[engine] / row[OURS] for row in rows]) for engine in (BASELINE, "onnxruntime int8")
+            ]
+            lines.append(f"| {name} | {first['threads']} | {first['images']} | " + " | ".join(crossings) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def crossing(keeps: list[float], speedups: list[float]) -> str:
+    """Fraction kept at which a falling line of speed-ups over `keeps`, from dense to sparse, first reaches 1."""
+    if speedups[0] >= 1:
+        return "always"
+    for (dense, slow), (sparse, fast) in itertools.pairwise(zip(keeps, speedups, strict=True)):
+        if fast >= 1:
+            part = math.log(1 / slow) / math.log(fast / slow)
+            return f"{dense * (sparse / dense) ** part:.0%} kept"
+    return f"not at {keeps[-1]:.0%}"
+
+
 def layer_table(report: dict[str, Any], network_name: str, keep: float) -> str:
     """One network's layers: measured, and what arithmetic, loads and weights alone would take, in microseconds."""
     cell_ = next(c for c in report["cells"] if (c["network"], c["keep"], c["scope"]) == (network_name, keep, "layer"))
@@ -351,11 +384,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each interleaved measurement")
     parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--tables", type=Path, metavar="JSON", help="only print the tables of a file made before")
     return parser.parse_args()
 
 
 def main() -> None:
     choice = arguments()
+    if choice.tables:
+        show(json.loads(choice.tables.read_text(encoding="utf-8")))
+        return
     warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
     limits = machine_limits()
     report = {"environment": environment(), "limits": limits, "cells": []}
@@ -366,9 +403,15 @@ def main() -> None:
             choice.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if choice.plot:
         plot(report, choice.plot)
-    print(tables(report))
-    for name in choice.networks:
-        print(name, layer_table(report, name, min(choice.keep, key=lambda k: abs(k - 0.1))), sep="\n\n")
+    show(report)
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints the report's tables."""
+    print(tables(report), break_even(report), sep="\n")
+    for name in dict.fromkeys(c["network"] for c in report["cells"]):
+        keep = min((c["keep"] for c in report["cells"] if c["network"] == name), key=lambda k: abs(k - 0.1))
+        print(name, layer_table(report, name, keep), sep="\n\n")
 
 
 if __name__ == "__main__":
