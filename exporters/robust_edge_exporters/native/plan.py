@@ -15,6 +15,7 @@ from robust_edge_exporters.native.tiling import (
     tile_columns,
     tile_convolution,
     tile_depthwise,
+    tile_rows,
     tile_taps,
     whole_units,
 )
@@ -111,7 +112,9 @@ def layout(shape: ir.Shape) -> Tensor:
     """A tensor of `shape`, not yet placed. Planes of whole cache-set periods are skewed by a line."""
     if shape.flat:
         return Tensor(0, 1, 1, shape.channels, whole_units(shape.channels))
-    pitch = whole_units(shape.pixels)
+    tile = tile_rows(shape) * shape.width
+    last = (shape.pixels - 1) // tile * tile
+    pitch = whole_units(last + whole_units(shape.pixels - last))  # the last tile writes whole units, wherever it begins
     return Tensor(0, shape.channels, shape.height, shape.width, pitch + UNIT * (pitch % 256 == 0))
 
 
