@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Options, export_native
-from tests.exporters.native.networks import Net, need, reference, relative_error
+from robust_edge_runtimes.adapters.native_engine import Network
+from tests.exporters.native.networks import Net, build, need, reference, relative_error
 
 ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="an x86 instruction set")
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -117,3 +119,58 @@ def test_a_cut_image_is_an_error(exported, tmp_path):
     done = subprocess.run(command, input=images.tobytes()[:-4], capture_output=True, check=False)
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 4)
     assert b"cut short" in done.stderr
+
+
+COUNTER = """
+#include "model.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "program.h"
+static int calls;
+void *__real_malloc(size_t);
+void *__real_calloc(size_t, size_t);
+int __real_posix_memalign(void **, size_t, size_t);
+void *__wrap_malloc(size_t n) { return calls++, __real_malloc(n); }
+void *__wrap_calloc(size_t m, size_t n) { return calls++, __real_calloc(m, n); }
+int __wrap_posix_memalign(void **p, size_t a, size_t n) { return calls++, __real_posix_memalign(p, a, n); }
+static float in[9 * RE_INPUT_CHANNELS * RE_INPUT_HEIGHT * RE_INPUT_WIDTH], out[9 * RE_OUTPUTS];
+int main(int argc, char **argv) {
+    void *weights;
+    re_context *context = create_or_explain(argv[argc - 1], &weights, 2);
+    int before = calls;
+    if (context == NULL)
+        return 1;
+    re_infer(context, in, out, 1);
+    re_infer(context, in, out, 9);
+    printf("%d %d", before, calls - before);
+    re_destroy(context);
+    free(weights);
+    return 0;
+}
+"""
+
+
+def test_inference_allocates_nothing(exported, tmp_path):
+    need("gcc")
+    folder, _, _ = exported
+    (tmp_path / "counter.c").write_text("#define _POSIX_C_SOURCE 200809L\n" + COUNTER, encoding="utf-8")
+    wraps = ("malloc", "calloc", "posix_memalign")
+    sources = [str(tmp_path / "counter.c"), str(folder / "model.c"), f"-I{folder}"]
+    command = ["gcc", *STRICT, "-O1", *sources, *(f"-Wl,--wrap={name}" for name in wraps)]
+    subprocess.run([*command, "-o", str(tmp_path / "counter"), "-lm"], check=True)
+    command = [str(tmp_path / "counter"), str(folder / "weights.bin")]
+    before, during = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert before >= 3  # the file, the context, its memory: the count works
+    assert during == 0
+
+
+def test_contexts_of_several_threads_do_not_touch_each_other(exported):
+    folder, images, _ = exported
+    library = build(folder)
+    networks = [Network(library, folder / "weights.bin", threads=1 + k % 2) for k in range(4)]
+    alone = [networks[0].infer(image[None]) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda network: [network.infer(image[None]) for image in images], networks * 20)
+        assert all(np.array_equal(answer, alone) for answer in answers)
+    for network in networks:
+        network.close()
