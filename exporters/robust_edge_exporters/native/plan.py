@@ -44,6 +44,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.images < 1 or self.l1_bytes < 4096:
             raise ValueError(f"images {self.images} must be at least 1, l1_bytes {self.l1_bytes} at least 4096")
+        if self.kernel not in (None, Kernel.SPARSE, Kernel.DENSE):
+            raise ValueError(f"kernel {self.kernel.value}: geometry decides that; force sparse, dense or nothing")
 
 
 @dataclass(frozen=True)

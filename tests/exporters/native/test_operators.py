@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from robust_edge_exporters.native import ir
+from robust_edge_exporters.native import Kernel, Options, ir
 from robust_edge_exporters.native.export import export_native
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
@@ -161,6 +161,12 @@ def test_a_network_of_vectors_is_refused(tmp_path):
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=r"the engine needs \(N, C, H, W\)"):
         export_native(tmp_path / "model.onnx", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kernel", [Kernel.COLUMNS, Kernel.TAPS, Kernel.DEPTHWISE])
+def test_a_kernel_that_only_some_layers_have_cannot_be_forced(kernel):
+    with pytest.raises(ValueError, match=f"kernel {kernel.value}: .* force sparse, dense or nothing"):
+        Options(kernel=kernel)
 
 
 def test_shapes_count_elements():

@@ -1,4 +1,4 @@
-/* out = the larger of out and every `step`-th pixel, a NaN wins. */
+/* out = the larger of out and every `step`-th pixel. */
 INLINE void larger(float *out, const float *in, int count, const int step) {
     for (int x = 0; x < count; x++)
         out[x] = in[x * step] <= out[x] ? out[x] : in[x * step];
