@@ -219,9 +219,9 @@ def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds
     ]
 
 
-def first_inference(folder: Path) -> float:
-    """Milliseconds from reading the weights to the first logits, the library compiled before."""
-    image, library = np.zeros((1, *SHAPE), np.float32), compile_library(folder)
+def first_inference(folder: Path, library: Path) -> float:
+    """Milliseconds from reading the weights to the first logits."""
+    image = np.zeros((1, *SHAPE), np.float32)
     start = time.perf_counter_ns()
     made = Network(library, folder / "weights.bin")
     made.infer(image)
@@ -262,7 +262,7 @@ def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits:
             "bytes_per_nonzero": export.weights_bytes / export.nonzeros,
             "code_bytes": library.stat().st_size,
             "memory_bytes": export.memory_bytes,
-            "first_inference_ms": first_inference(folder),
+            "first_inference_ms": first_inference(folder, library),
             "layers": profile(folder, export, limits),
             "results": results,
         }
@@ -331,6 +331,21 @@ def tables(report: dict[str, Any]) -> str:
             kept = f"{c['keep']:.0%}" + (" in all" if c["scope"] == "global" else "")
             head = f"| {c['network']} | {kept} | {c['macs_left']:.1%} | {r['threads']} | {r['images']} "
             lines.append(f"{head}| {speeds} | {r['ms'][OURS]:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def size_table(report: dict[str, Any]) -> str:
+    """Bytes of each network's weights file by non-zero, of its library and its memory, and the first inference."""
+    lines = [
+        "| network | kept | bytes per non-zero | library, kB | memory beyond weights, MB | first inference, ms |",
+        "|---" * 6 + "|",
+    ]
+    for c in report["cells"]:
+        kept = f"{c['keep']:.0%}" + (" in all" if c["scope"] == "global" else "")
+        lines.append(
+            f"| {c['network']} | {kept} | {c['bytes_per_nonzero']:.2f} | {c['code_bytes'] / 1e3:.0f} "
+            f"| {c['memory_bytes'] / 1e6:.2f} | {c['first_inference_ms']:.1f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -408,7 +423,7 @@ def main() -> None:
 
 def show(report: dict[str, Any]) -> None:
     """Prints the report's tables."""
-    print(tables(report), break_even(report), sep="\n")
+    print(tables(report), break_even(report), size_table(report), sep="\n")
     for name in dict.fromkeys(c["network"] for c in report["cells"]):
         keep = min((c["keep"] for c in report["cells"] if c["network"] == name), key=lambda k: abs(k - 0.1))
         print(name, layer_table(report, name, keep), sep="\n\n")
