@@ -260,6 +260,7 @@ class _Task:
     checkpoint: Checkpoint
     device: torch.device
     members: tuple[nn.Module, ...]
+    weights: tuple[str, ...]
     model: nn.Module
     split: Split
     positions: tuple[int, ...]
@@ -276,9 +277,7 @@ class _Task:
     def identity(self, what: object) -> str:
         software = {name: version for name, version in versions().items() if name in ("robust-edge", "torch")}
         batch = self.memory.batch_size
-        return model_identity(
-            what, self.checkpoint.weights_sha256, self.checkpoint.dataset_fingerprint, self.positions, batch, software
-        )
+        return model_identity(what, self.weights, self.checkpoint.dataset_fingerprint, self.positions, batch, software)
 
     def state(self, name: str) -> Path:
         path = self.out.with_name(f".{self.out.stem}.{name}.state")
@@ -317,6 +316,7 @@ def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run 
         checkpoint=checkpoint,
         device=device,
         members=members,
+        weights=tuple(item.checkpoint().weights_sha256 for item in runs),
         model=model,
         split=split,
         positions=positions,

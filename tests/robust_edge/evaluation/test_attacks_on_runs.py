@@ -194,6 +194,35 @@ def test_a_combination_shows_oblivious_and_adaptive(run, other):
     assert "adaptive" in text
 
 
+def test_a_state_of_a_member_that_was_trained_anew_is_not_taken_up(run, other, monkeypatch):
+    settings, inner, turns = EvaluateSettings(**QUICK, batch=8), module.run_campaign, []
+
+    def dying(*arguments, **keywords):
+        if len(turns) == 3:  # the second member's turn has begun
+            raise KeyboardInterrupt
+        turns.append(keywords["state"])
+        return inner(*arguments, **keywords)
+
+    monkeypatch.setattr(module, "run_campaign", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, settings, other=other)
+    before, turns[:] = list(turns), []
+    models = {item.path: item.load_model() for item in (run, other)}
+    monkeypatch.setattr(type(other), "load_model", lambda self: models[self.path])
+    real = type(other).checkpoint
+    monkeypatch.setattr(
+        type(other),
+        "checkpoint",
+        lambda self: (
+            dataclasses.replace(real(self), weights_sha256="0" * 64) if self.path == other.path else real(self)
+        ),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, settings, other=other)
+    assert len(before) == len(turns) == 3
+    assert not set(before) & set(turns)
+
+
 # --- memory ------------------------------------------------------------------------------------------------------
 
 
