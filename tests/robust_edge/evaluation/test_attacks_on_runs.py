@@ -142,6 +142,7 @@ def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
     "change",
     [
         lambda model: nn.Sequential(model, nn.Softmax(1)),
+        lambda model: type("Huge", (nn.Module,), {"forward": lambda self, x: 1e4 * model(x)})(),
         lambda model: type("Rounded", (nn.Module,), {"forward": lambda self, x: model(x).round()})(),
         lambda model: type("Noisy", (nn.Module,), {"forward": lambda s, x: model(x + 0.1 * torch.randn_like(x))})(),
     ],
