@@ -1,0 +1,133 @@
+"""Is our PGD the one of the field? Robust accuracy under it and under foolbox's, at equal ε, steps and step size.
+
+    python benchmarks/pgd_agreement.py [--cifar data/cifar10] [-o benchmarks/pgd_agreement.json]
+
+Small networks are trained first: benign and robust on digits, and with --cifar (a folder of train/CLASS/* and
+test/CLASS/*) on a subset of that. Both attacks set out from the same points, the image itself or a random one near it:
+starts of their own would move a figure by a point or two by chance alone. `ours_every_iterate` is what
+`evaluate --attack pgd` counts: an image falls if any iterate fools the network. Exit 1 if the last iterates' figures
+are more than a point apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import eagerpy
+import foolbox
+import torch
+
+from robust_edge.attacks.ball import start_points
+from robust_edge.attacks.pgd import Pgd, attack_from, last_iterate
+from robust_edge.config import resolve
+from robust_edge.deployment import evaluation_images
+from robust_edge.run import open_run
+from robust_edge.training.compress import compress
+from robust_edge_runtimes.environment import machine
+
+STEPS = 20
+ATTACKS = {"linf": "LinfPGD", "l2": "L2PGD"}
+DIGITS = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 0.1, "pruning.keep": 1.0}}
+CIFAR = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 4 / 255, "pruning.keep": 1.0}}
+
+
+def right(model, images, labels):
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in images.split(128)]) == labels
+
+
+def theirs(model, images, labels, eps, norm, start):
+    """(N,) bool, right on foolbox's last image."""
+    attack = getattr(foolbox.attacks, ATTACKS[norm])(abs_stepsize=2.5 * eps / STEPS, steps=STEPS, random_start=True)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+    fooled = []
+    for x, y, begin in zip(images.split(128), labels.split(128), start.split(128), strict=True):
+        attack.get_random_start = lambda x0, epsilon, begin=begin: eagerpy.astensor(begin)
+        fooled.append(attack(wrapped, x, y, epsilons=eps)[2])
+    return ~torch.cat(fooled)
+
+
+def ours(model, images, labels, eps, norm, start):
+    """(N,) bool each: right on our last image, and on every iterate."""
+    settings = Pgd(eps=eps, steps=STEPS, step_size=2.5 * eps / STEPS, norm=norm)
+    last = last_iterate(model, images, labels, settings, start)
+    worst = attack_from(model, images, labels, settings, start)
+    return right(model, last, labels), worst.robust
+
+
+def compared(name, run, limit, radii):
+    """Rows of one network."""
+    model, split = run.load_model(), evaluation_images(run, limit=limit)
+    images, labels = split.floats(slice(None)), split.labels
+    clean = right(model, images, labels)
+    rows = []
+    for norm, eps in radii.items():
+        for random_start in (False, True):
+            start = start_points(images, eps, norm, 0, range(len(images)), 0) if random_start else images
+            held = theirs(model, images, labels, eps, norm, start)
+            last, every = ours(model, images, labels, eps, norm, start)
+            figures = [round(100 * float((clean & item).float().mean()), 2) for item in (held, last, every)]
+            rows.append(
+                {
+                    "network": name,
+                    "norm": norm,
+                    "eps": round(eps, 5),
+                    "random_start": random_start,
+                    "images": len(labels),
+                    "clean": round(100 * float(clean.float().mean()), 2),
+                    "foolbox": figures[0],
+                    "ours_last": figures[1],
+                    "ours_every_iterate": figures[2],
+                    "points_apart": round(figures[1] - figures[0], 2),
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def trained(folder, name, flags):
+    compress(resolve(preset="quick", flags={"threads": 1, **flags}), folder / name)
+    return open_run(folder / name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", type=Path, help="a folder data set; without it digits alone are compared")
+    parser.add_argument("--limit", type=int, default=300, help="test images of each network")
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for network, flags in DIGITS.items():
+            run = trained(folder, f"digits-{network}", {**flags, "training.epochs": 12})
+            rows += compared(f"digits {network}", run, given.limit, {"linf": 0.1, "l2": 0.6})
+        for network, flags in CIFAR.items() if given.cifar is not None else ():
+            data = {"data.dataset": "folder", "data.dir": str(given.cifar), "data.limit_train": 1000}
+            data["data.limit_test"] = given.limit
+            run = trained(folder, f"cifar-{network}", {**flags, **data, "training.epochs": 3})
+            rows += compared(f"CIFAR-10 subset {network}", run, given.limit, {"linf": 4 / 255, "l2": 0.25})
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "command": "python benchmarks/pgd_agreement.py" + (" --cifar DIR" if given.cifar is not None else ""),
+        "commit": git.stdout.strip(),
+        "machine": dataclasses.asdict(machine()),
+        "versions": {"torch": torch.__version__, "foolbox": foolbox.__version__},
+        "steps": STEPS,
+        "step_size": "2.5 eps / steps",
+        "rows": rows,
+        "largest_gap": max(abs(row["points_apart"]) for row in rows),
+    }
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if result["largest_gap"] <= 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
