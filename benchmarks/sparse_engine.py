@@ -304,13 +304,10 @@ def plot(report: dict[str, Any], path: Path) -> None:
             (c for c in report["cells"] if c["network"] == name and c["scope"] == "layer"), key=lambda c: c["keep"]
         )
         for engine in ENGINES:
-            speed = [
-                next(r for r in c["results"] if r["images"] == 1 and r["threads"] == 1)["speedup"][engine]
-                for c in cells
-            ]
-            axis.plot(
-                [100 * c["keep"] for c in cells], speed, marker="o", label=engine, lw=2.5 if engine == OURS else 1.2
-            )
+            found = [(c["keep"], next(r for r in c["results"] if (r["images"], r["threads"]) == (1, 1))) for c in cells]
+            points = [(100 * keep, r["speedup"][engine]) for keep, r in found if engine in r["speedup"]]
+            width = 2.5 if engine == OURS else 1.2
+            axis.plot(*zip(*points, strict=True), marker="o", label=engine, lw=width)
         axis.set(title=name, xlabel="weights kept, %", xscale="log", yscale="log")
         axis.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
         axis.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["¼", "½", "1", "2", "4", "8", "16"])
@@ -399,14 +396,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each interleaved measurement")
     parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--tables", type=Path, metavar="JSON", help="only print the tables of a file made before")
+    parser.add_argument(
+        "--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     choice = arguments()
     if choice.tables:
-        show(json.loads(choice.tables.read_text(encoding="utf-8")))
+        report = json.loads(choice.tables.read_text(encoding="utf-8"))
+        show(report)
+        if choice.plot:
+            plot(report, choice.plot)
         return
     warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
     limits = machine_limits()
