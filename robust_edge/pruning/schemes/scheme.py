@@ -93,7 +93,7 @@ def highest(scores: Tensor, count: int) -> Tensor:
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     lowest = scores.flatten().topk(count, sorted=False).values.min()
-    kept = scores > lowest
+    kept = (scores > lowest).contiguous()  # whatever order the scores lie in, as in channels_last
     ties = (scores == lowest).flatten().nonzero().flatten()
     kept.view(-1)[ties[: count - int(kept.sum())]] = True
     return kept

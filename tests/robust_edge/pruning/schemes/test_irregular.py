@@ -190,3 +190,14 @@ def test_layer_scope_shares_the_budget_in_proportion(weights, keep):
     lifted = sum(max(0.0, 1 - share) for share in shares.values())  # what layers below one weight take from the others
     for name, share in shares.items():
         assert abs(int(support[name].sum()) - share) < 1 + lifted + 1e-9
+
+
+def test_weights_in_channels_last_are_projected_alike():
+    generator = torch.Generator().manual_seed(0)
+    plain = {
+        "a.weight": torch.randn(8, 4, 3, 3, generator=generator),
+        "b.weight": torch.randn(6, 8, generator=generator),
+    }
+    moved = {**plain, "a.weight": plain["a.weight"].to(memory_format=torch.channels_last)}
+    for name, wanted in project_irregular(plain, 0.2).items():
+        assert torch.equal(project_irregular(moved, 0.2)[name], wanted)
