@@ -1,21 +1,18 @@
-"""Channels that can only go together: one of a layer's outputs, its batch-norm, whatever is added to it, its readers.
-
-Read off the network by torch-pruning's dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural
-Pruning"), as plain indices into parameters.
-"""
+"""Channels that can only go together: a layer's output, its batch-norm, whatever is added to it, its readers."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (*CONVOLUTIONS, nn.Linear)
 _TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -35,6 +32,11 @@ class Slice:
     index: Tensor
     channel: Tensor
 
+    @property
+    def layer(self) -> str:
+        """The module that the parameter belongs to."""
+        return self.parameter.rpartition(".")[0]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroup:
@@ -45,7 +47,8 @@ class ChannelGroup:
         channels: how many.
         slices: what belongs to them, prunable weights and everything else.
         removable: false where a channel is a class (no layer reads it), or where something other than
-            convolutions, linear layers and batch-norms with weights of their own holds numbers for it.
+            convolutions, linear layers and batch-norms with weights of their own holds numbers for it,
+            and where the network contradicts what the graph says of them.
     """
 
     layer: str
@@ -54,29 +57,24 @@ class ChannelGroup:
     removable: bool
 
 
-def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
-    """Follow one image through the network.
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution that filters each channel on its own."""
+    return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
-    Args:
-        model: left as it was.
-        shape: (C, H, W).
 
-    Returns:
-        The groups, in no order that means anything.
-    """
+def channel_axis(layer: nn.Module) -> int:
+    """Where the channels of a layer's input and output stand."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode; afterwards every module is in its own mode again."""
     modes = {module: module.training for module in model.modules()}
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    first = next(model.parameters())
+    model.eval()
     try:
-        model.requires_grad_(True)  # it follows autograd's graph
-        with torch.enable_grad():
-            graph = torch_pruning.DependencyGraph().build_dependency(
-                model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype), verbose=False
-            )
-            return tuple(_groups(graph, model))
+        yield
     finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
         for module, mode in modes.items():
             module.training = mode
 
@@ -94,7 +92,7 @@ def take_out(model: nn.Module, gone: Mapping[ChannelGroup, Tensor]) -> None:
     lost: dict[str, dict[int, set[int]]] = {}
     for group, channels in gone.items():
         for part in group.slices:
-            lines = lost.setdefault(part.parameter.rpartition(".")[0], {}).setdefault(part.dim, set())
+            lines = lost.setdefault(part.layer, {}).setdefault(part.dim, set())
             lines |= set(part.index[channels[part.channel]].tolist())
     for name, dims in lost.items():
         layer = model.get_submodule(name)
@@ -107,42 +105,6 @@ def take_out(model: nn.Module, gone: Mapping[ChannelGroup, Tensor]) -> None:
                     is_parameter = isinstance(tensor, nn.Parameter)
                     setattr(layer, owned, nn.Parameter(smaller, tensor.requires_grad) if is_parameter else smaller)
             _resize(layer, dim, len(kept))
-
-
-def _groups(graph: Any, model: nn.Module) -> Iterator[ChannelGroup]:
-    names = {module: name for name, module in model.named_modules()}
-    for group in graph.get_all_groups(root_module_types=[*CONVOLUTIONS, nn.Linear]):
-        slices: list[Slice] = []
-        removable = True
-        for item in group:
-            module = item.dep.target.module
-            writes = graph.is_out_channel_pruning_fn(item.dep.handler)
-            found = _slices(
-                module, names.get(module, ""), writes, torch.tensor(item.idxs), torch.tensor(item.root_idxs)
-            )
-            removable &= found is not None
-            slices += found or ()
-        root = group[0].dep.target.module
-        removable &= any(part.dim == 1 for part in slices)
-        yield ChannelGroup(names[root], len(group[0].idxs), tuple(slices), removable)
-
-
-def _slices(module: Any, name: str, writes: bool, index: Tensor, channel: Tensor) -> list[Slice] | None:
-    """What a module owns of a group's channels; None where they cannot be taken out of it."""
-    if isinstance(module, torch_pruning.ops._OutputOp):
-        return None
-    if isinstance(module, CONVOLUTIONS) and module.groups > 1:
-        if not module.groups == module.in_channels == module.out_channels:
-            return None
-        writes = True  # a depthwise filter reads and writes one channel
-    elif isinstance(module, _BatchNorm) and not module.affine:
-        return None
-    elif not isinstance(module, (*CONVOLUTIONS, nn.Linear, _BatchNorm)):
-        parameters = [module] if isinstance(module, nn.Parameter) else list(module.parameters())
-        return None if parameters else []
-    dim = 0 if writes or isinstance(module, _BatchNorm) else 1
-    owned = ["weight", "bias"] if dim == 0 else ["weight"]
-    return [Slice(f"{name}.{p}", dim, index, channel) for p in owned if getattr(module, p) is not None]
 
 
 def _size(layer: nn.Module, dim: int) -> int:

@@ -15,18 +15,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robust_edge_exporters.channels import CONVOLUTIONS, ChannelGroup, Slice, channel_groups, take_out
+from robust_edge_exporters.channels import (
+    CONVOLUTIONS,
+    LAYERS,
+    ChannelGroup,
+    Slice,
+    channel_axis,
+    evaluating,
+    take_out,
+)
+from robust_edge_exporters.dependencies import channel_groups
 from robust_edge_runtimes.manifest import Compaction, LayerCount, Sparsity
 
 PROBES = 4
 TOLERANCE = 1e-5  # of the largest logit; float sums of other lengths round otherwise
-LAYERS = (*CONVOLUTIONS, nn.Linear)
 TWO_FOUR = 0.5  # share of the weights from which on a network counts as one for sparse tensor cores
 
 
@@ -155,7 +162,7 @@ def _all_zero(group: ChannelGroup, model: nn.Module, *, dim: int) -> Tensor:
 def _weights(group: ChannelGroup, model: nn.Module) -> Iterator[Slice]:
     """Weights of convolutions and linear layers that write or read the group, no depthwise ones."""
     for part in group.slices:
-        layer = model.get_submodule(part.parameter.rpartition(".")[0])
+        layer = model.get_submodule(part.layer)
         named = part.parameter.endswith(".weight") and isinstance(layer, LAYERS)
         if named and getattr(layer, "groups", 1) == 1:
             yield part
@@ -170,7 +177,7 @@ def _foldable(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[
     for part in _weights(group, model):
         if part.dim != 1:
             continue
-        name = part.parameter.rpartition(".")[0]
+        name = part.layer
         seen = _seen(part, channel, inputs[name])
         if not (seen == seen[:, :1]).all():
             return False
@@ -184,7 +191,7 @@ def _fold(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str,
     for part in _weights(group, model):
         if part.dim != 1:
             continue
-        name = part.parameter.rpartition(".")[0]
+        name = part.layer
         constants = _seen(part, channel, inputs[name])[:, 0]
         if constants.any():
             layer = model.get_submodule(name)
@@ -222,8 +229,8 @@ def _inputs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
         return remember
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LAYERS)]
-    hooks = [m.register_forward_pre_hook(watched(name, -1 if isinstance(m, nn.Linear) else 1)) for name, m in layers]
-    with _evaluating(model):
+    hooks = [m.register_forward_pre_hook(watched(name, channel_axis(m))) for name, m in layers]
+    with evaluating(model):
         model(_probes(shape))
     for hook in hooks:
         hook.remove()
@@ -238,22 +245,11 @@ def _probes(shape: tuple[int, ...]) -> Tensor:
 def _difference(model: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> str | None:
     """How the smaller network differs, in words; None where it computes the same."""
     images = _probes(shape)
-    with _evaluating(model), _evaluating(small):
+    with evaluating(model), evaluating(small):
         expected = model(images)
         found = small(images)
     error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     return None if error <= TOLERANCE else f"computes something else without them (logits off by {error:.2g})"
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _parameters(model: nn.Module) -> int:
@@ -262,7 +258,7 @@ def _parameters(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _macs(model: nn.Module, shape: tuple[int, ...]) -> int:
-    with _evaluating(model), FlopCounterMode(display=False) as counter:
+    with evaluating(model), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape))
     return int(counter.get_total_flops()) // 2
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
-from robust_edge_exporters.channels import channel_groups, take_out
+from robust_edge_exporters.channels import take_out
+from robust_edge_exporters.dependencies import channel_groups
 
 SHAPE = (3, 8, 8)
 

@@ -31,7 +31,7 @@ def scheme_of(config: PruningConfig, model: nn.Module | None = None, shape: tupl
     if model is None:
         raise ValueError(f"scheme {config.scheme} (scope {config.scope}) has to see the network")
     if config.scheme == "filter":
-        from robust_edge_exporters.channels import channel_groups  # brings a package that nothing else here needs
+        from robust_edge_exporters.dependencies import channel_groups  # brings a package that nothing else here needs
 
         return Filter(groups=channel_groups(model, shape), scope=config.scope, floor=floor)
     layout = layout_of(model, shape)

@@ -11,7 +11,7 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.filter import Filter, channel_energy
-from robust_edge_exporters.channels import channel_groups
+from robust_edge_exporters.dependencies import channel_groups
 from robust_edge_runtimes.errors import InputError
 
 SHAPE = (3, 8, 8)
