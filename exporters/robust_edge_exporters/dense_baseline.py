@@ -45,7 +45,10 @@ def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Conte
                 dense = make(contender.bundle, Path(folder))
                 yield [Contender(f"{contender.label} ({what})", dense, stand_in=True), *given], 0
             return
-    raise InputError("no dense bundle to compare with; give one exported from a run with --keep 1")
+    raise InputError(
+        "no dense bundle to compare with (one that lost channels does not count); give one exported from a run with "
+        "--keep 1"
+    )
 
 
 def _full(contender: Contender) -> bool:
