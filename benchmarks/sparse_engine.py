@@ -396,9 +396,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each interleaved measurement")
     parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
     parser.add_argument("--plot", type=Path)
-    parser.add_argument(
-        "--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file"
-    )
+    parser.add_argument("--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file")
     return parser.parse_args()
 
 

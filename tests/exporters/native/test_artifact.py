@@ -60,7 +60,7 @@ def test_the_bundle_opens_and_passes_its_own_verdict(written, precision, request
     opened, budget = open_bundle(written[precision]), Budget()
     with load(opened) as runtime:
         golden = opened.golden()
-        verdict = judge(opened, runtime, [replay(runtime, golden, opened.manifest.expected.attack, budget)], budget)
+        verdict = judge(opened, runtime, [replay(runtime, golden, opened.manifest.expected.attack)], budget)
         images = golden.clean[:9]
         assert np.array_equal(runtime.infer(images[:1]), runtime.infer(images)[:1])
     assert verdict.passed, verdict.reasons
