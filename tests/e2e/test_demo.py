@@ -69,7 +69,7 @@ def test_verify_passes_the_bundle(demo: Path) -> None:
     bundle, source = demo / "bundles/robust-sparse", demo / "runs/robust-sparse"
     verdict = json.loads(run("robust-edge", "verify", bundle, "--against", source, "--json").stdout)
     assert verdict["passed"]
-    assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "surrogate"]
+    assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "surrogate", "whitebox"]
     assert all(mode["images"] > 300 for mode in verdict["modes"])
 
 
