@@ -34,6 +34,9 @@ from robust_edge_runtimes.verify import (
 )
 
 LIMIT = 500
+# Share of images on which 8 bits may stray further than the bundle's tolerance: those that leave the calibrated ranges
+# do, at most 4% in benchmarks/rounded_parity.json; another network does on nearly all. Other precisions: none.
+STRAYS = {"int8": 0.1}
 Progress = Callable[[int, int], None]
 ProgressOf = Callable[[str], Progress]
 """A mode's name to what is called with (steps done, steps in all)."""
@@ -110,9 +113,14 @@ class _Bench:
             return replay(self._model, self._golden, self._bundle.manifest.expected.attack, self._settings.limit)
         if mode == SURROGATE:
             assert self._checkpoint is not None
-            attack, tolerance = self._gradient_attack(0), self._golden.tolerance
             return surrogate(
-                self._model, self._checkpoint, self._fresh(), attack, tolerance=tolerance, progress=progress
+                self._model,
+                self._checkpoint,
+                self._fresh(),
+                self._gradient_attack(0),
+                tolerance=self._golden.tolerance,
+                strays=STRAYS.get(self._bundle.manifest.artifact.precision, 0.0),
+                progress=progress,
             )
         if mode == WHITEBOX:
             return self._whitebox(progress)

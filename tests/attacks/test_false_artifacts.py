@@ -336,3 +336,17 @@ def test_other_faithful_artifacts_pass(target, robust, tmp_path):
     assert [mode.mode for mode in verdict.modes] == ["replay", "surrogate", "whitebox"]
     assert verdict.worst.robust_drop.points <= 1
     assert "own" in verdict.modes[2].twin.made_from
+
+
+def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, trained, tmp_path):
+    """int8 may stray on some images; a network of another seed strays on nearly all."""
+    export_run(robust, target_named("x86-cpu-int8"), tmp_path / "bundle", golden=GoldenSettings(images=200, steps=10))
+    other = trained("other", seed=1)
+    export_run(other, target_named("x86-cpu-int8"), tmp_path / "other", golden=GoldenSettings(images=200, steps=10))
+    manifest = bundles.open_bundle(tmp_path / "bundle").manifest
+    shutil.copy(tmp_path / "other/model.onnx", tmp_path / "bundle/model.onnx")
+    bundles.seal(tmp_path / "bundle", manifest)
+    settings = dataclasses.replace(DEFAULT, modes=("surrogate",), steps=2, limit=100)
+    verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(), settings)
+    assert not verdict.passed
+    assert "not_the_checkpoint" in {flag.name for mode in verdict.modes for flag in mode.flags}

@@ -378,3 +378,16 @@ def test_a_forged_bundle_cannot_vouch_for_another_network(fake, golden, linear):
     same = surrogate(fake(), linear, fresh(golden), ATTACK, tolerance=1e-3)
     assert [flag.name for flag in compared.flags] == ["not_the_checkpoint"]
     assert plain.flags == same.flags == ()
+
+
+@pytest.mark.parametrize(("strays", "flagged"), [(0.0, True), (0.1, True), (0.25, False)])
+def test_only_a_share_of_the_images_may_stray(fake, golden, linear, strays, flagged):
+    """One image in five is far off."""
+
+    def off_on_some(images):
+        logits = linear.logits(images).copy()
+        logits[::5] += 1
+        return logits
+
+    found = surrogate(fake(off_on_some), linear, fresh(golden), ATTACK, tolerance=1e-3, strays=strays)
+    assert ("not_the_checkpoint" in {flag.name for flag in found.flags}) == flagged

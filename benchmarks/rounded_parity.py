@@ -1,0 +1,101 @@
+"""How far a rounded artifact strays on images that its export has not seen, against what the export saw.
+
+    python benchmarks/rounded_parity.py [-o benchmarks/rounded_parity.json]
+
+An export of rounded numbers (int8, fp16 weights) records the largest logit error on its golden images, clean and
+attacked, and allows HEADROOM times that error (exporters/robust_edge_exporters/bundle.py). `verify` compares the
+artifact with the checkpoint on other images, of which a share of STRAYS may be further off
+(robust_edge/verification/verify.py). Small CNNs on digits, a seed each, in several strengths of pruning; the images are
+all test images that the bundle does not hold. A row has the error on them over the one on the golden images, and the
+share of images beyond the tolerance. Exit 1 if a good artifact strays more than is allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robust_edge.config import resolve
+from robust_edge.deployment import ExportChoices, GoldenSettings, evaluation_images, export_run
+from robust_edge.run import Run, open_run
+from robust_edge.training.compress import compress
+from robust_edge.verification.verify import STRAYS
+from robust_edge_exporters.bundle import HEADROOM
+from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.latency import relative_error
+from robust_edge_runtimes.load import load
+
+KINDS = {"int8": ("x86-cpu-int8", None), "fp16 weights": ("x86-cpu-sparse", "fp16")}
+KEEPS = (1.0, 0.5, 0.1)
+GOLDEN = (100, 200)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=4, help="networks for each fraction kept")
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for keep in KEEPS:
+            for seed in range(given.seeds):
+                rows += network_rows(Path(folder) / f"{keep}-{seed}", keep, seed)
+    for kind in KINDS:
+        ratios = sorted(row["ratio"] for row in rows if row["kind"] == kind)
+        strays = max(row["strays"] for row in rows if row["kind"] == kind)
+        print(f"{kind}: {len(ratios)} artifacts, error {np.median(ratios):.2f} times the golden one (median), at most")
+        print(f"    {ratios[-1]:.2f} times; beyond tolerance at most {strays:.1%} of an artifact's images")
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    report = {"commit": git.stdout.strip(), "machine": dataclasses.asdict(machine()), "rows": rows}
+    given.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return int(any(row["strays"] > STRAYS.get(row["precision"], 0.0) for row in rows))
+
+
+def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, object]]:
+    """One network's rows."""
+    flags = {"pruning.keep": keep, "seed": seed, "training.epochs": 8, "attack.steps": 3, "threads": 1}
+    compress(resolve(preset="quick", flags=flags), folder / "run")
+    run, rows = open_run(folder / "run"), []
+    for kind, (target, precision) in KINDS.items():
+        for images in GOLDEN:
+            rows.append(stray(run, folder / f"{kind}-{images}", kind, target, precision, images))
+            rows[-1] |= {"keep": keep, "seed": seed}
+            print(rows[-1], flush=True)
+    return rows
+
+
+def stray(run: Run, path: Path, kind: str, target: str, precision: str | None, golden: int) -> dict[str, object]:
+    """One artifact: its error on the golden images and on the others."""
+    settings, choices = GoldenSettings(images=golden), ExportChoices(precision=precision)
+    export_run(run, target_named(target), path, golden=settings, choices=choices)
+    bundle = open_bundle(path)
+    others = evaluation_images(run).floats(slice(golden, None))
+    with torch.no_grad(), load(bundle) as model:
+        logits, expected = model.infer_all(others.numpy()), run.load_model()(others).numpy()
+    error, seen = relative_error(logits, expected), bundle.manifest.parity.max_logit_error
+    by_image = np.abs(logits - expected).max(1) / np.abs(expected).max()
+    return {
+        "kind": kind,
+        "precision": bundle.manifest.artifact.precision,
+        "golden": golden,
+        "others": len(others),
+        "golden_error": seen,
+        "error": error,
+        "ratio": error / seen,
+        "strays": float((by_image > max(HEADROOM * seen, bundle.golden().tolerance)).mean()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
