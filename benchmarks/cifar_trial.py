@@ -3,7 +3,8 @@
     python benchmarks/cifar_trial.py --data-dir data/cifar10 --out cifar-trial [-o benchmarks/cifar_trial]
 
 Small CNN at 32×32 and MobileNetV2 at 16×16 pixels; benign and robust (ε = 8/255); dense, 50% and 10% kept; MobileNetV2
-at 10% with one global threshold and with the same fraction in every layer. Settings: benchmarks/cifar_trial.yaml. Every
+at 10% with one threshold for all layers and with the same fraction in each, both with depthwise layers left dense (the
+default), and without that and with a floor of a hundredth. Settings: benchmarks/cifar_trial.yaml. Every
 network is judged by PGD-20 on test images. Writes a JSON and a Markdown file. Killed, it goes on where it was when
 started again. Small networks after few epochs: the figures say something about the gap between sparse and dense,
 nothing about CIFAR-10.
@@ -19,6 +20,7 @@ import torch
 from trial_grid import attacked, markdown, share, trained, training_seconds, write_results
 
 from robust_edge.config import resolve
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.run import Run
 
 CONFIG = Path(__file__).with_suffix(".yaml")
@@ -27,7 +29,7 @@ IMAGES = {"small_cnn": 3000, "mobilenet_v2": 2000}
 EPOCHS = {"small_cnn": 12, "mobilenet_v2": 8}
 SIDE = {"small_cnn": 32, "mobilenet_v2": 16}  # pixels; MobileNetV2's depthwise layers are slow on a CPU
 TEST_IMAGES, HELD_OUT = 500, 250
-STARVED = 0.02  # of its own weights; pruning.floor leaves every layer 0.01
+STARVED = 0.02  # of its own weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +40,27 @@ class Network:
     robust: bool
     keep: float
     scope: str = "global"
+    bare: bool = False  # depthwise layers are pruned, too, and a layer may lose all but a hundredth of its weights
 
     @property
     def name(self) -> str:
         """Of the run's folder."""
         kind = "robust" if self.robust else "benign"
-        return f"{self.arch}-{kind}-{100 * self.keep:g}" + ("-per-layer" if self.scope == "layer" else "")
+        return f"{self.arch}-{kind}-{100 * self.keep:g}" + "-per-layer" * (self.scope == "layer") + "-bare" * self.bare
+
+    @property
+    def threshold(self) -> str:
+        """What decides how many weights a layer keeps, in words."""
+        rule = "same fraction everywhere" if self.scope == "layer" else "one threshold"
+        return rule + (", depthwise layers too" if self.bare else "")
 
 
 GRID = (
     *(Network("small_cnn", robust, keep) for robust in (False, True) for keep in (1.0, 0.5, 0.1)),
     *(Network("mobilenet_v2", robust, keep) for robust in (False, True) for keep in (1.0, 0.5, 0.1)),
     Network("mobilenet_v2", True, 0.1, "layer"),
+    Network("mobilenet_v2", True, 0.1, bare=True),
+    Network("mobilenet_v2", True, 0.1, "layer", bare=True),
 )
 
 
@@ -87,6 +98,8 @@ def one(network: Network, arguments: argparse.Namespace) -> Run:
         "attack.eps": EPS if network.robust else 0.0,
         "pruning.keep": network.keep,
         "pruning.scope": network.scope,
+        "pruning.prune_depthwise": network.bare,
+        "pruning.floor": 0.01 if network.bare else None,
         "threads": arguments.threads,
         "device": "cpu",
     }
@@ -107,10 +120,22 @@ def row(network: Network, run: Run) -> dict:
         "pgd": dataclasses.asdict(result.robust),
         "training_seconds": training_seconds(run),
         "images_per_second": round(sum(r.images for r in run.metrics()) / max(training_seconds(run), 0.1), 1),
-        "layers": [
-            {"name": item.name, "weights": item.weights, "keep": item.keep} for item in checkpoint.sparsity.layers
-        ],
+        "layers": layers(run),
     }
+
+
+def layers(run: Run) -> list[dict]:
+    """Of each layer: its weights, the fraction kept, its filters, and how many of them have lost every weight."""
+    return [
+        {
+            "name": name,
+            "weights": weight.numel(),
+            "keep": round(int(weight.count_nonzero()) / weight.numel(), 4),
+            "filters": len(weight),
+            "empty_filters": int((weight.flatten(1).count_nonzero(1) == 0).sum()),
+        }
+        for name, weight in prunable_parameters(run.load_model()).items()
+    ]
 
 
 def accuracy_table(rows: list[dict]) -> str:
@@ -145,24 +170,36 @@ def share_of(stored: dict) -> str:
 
 
 def density_table(rows: list[dict]) -> str:
-    """MobileNetV2 at 10%, layer by layer: one global threshold against the same fraction everywhere."""
+    """The robust MobileNetV2s at 10%, layer by layer: one threshold over all against the same fraction everywhere."""
     chosen = [row for row in rows if row["arch"] == "mobilenet_v2" and row["keep"] == 0.1 and row["robust"]]
     if not chosen:
         return ""
-    header = ["layer", "weights", *(f"kept, {row['scope']}" for row in chosen)]
+    names = [
+        Network(**{field.name: row[field.name] for field in dataclasses.fields(Network)}).threshold for row in chosen
+    ]
+    header = ["layer", "weights", *(f"kept, {name}" for name in names)]
     lines = [
-        [layer["name"], str(layer["weights"]), *(f"{100 * row['layers'][turn]['keep']:.1f}%" for row in chosen)]
+        [layer["name"], str(layer["weights"]), *(kept_of(row["layers"][turn]) for row in chosen)]
         for turn, layer in enumerate(chosen[0]["layers"])
     ]
-    notes = []
-    for row in chosen:
-        least = min(row["layers"], key=lambda layer: layer["keep"])
-        starved = sum(layer["keep"] < STARVED for layer in row["layers"])
-        notes.append(
-            f"Scope {row['scope']}: the sparsest layer is {least['name']} with {100 * least['keep']:.1f}%; {starved} "
-            f"of {len(row['layers'])} layers keep less than {100 * STARVED:g}%.\n"
-        )
-    return markdown(header, lines) + "\n" + "\n".join(notes)
+    return markdown(header, lines) + "\n" + "\n".join(map(summary, names, chosen))
+
+
+def kept_of(layer: dict) -> str:
+    """A fraction; and how many filters have no weight left, if any."""
+    empty = f", {layer['empty_filters']} of {layer['filters']} filters empty" if layer["empty_filters"] else ""
+    return f"{100 * layer['keep']:.1f}%{empty}"
+
+
+def summary(name: str, row: dict) -> str:
+    least = min(row["layers"], key=lambda layer: layer["keep"])
+    starved = sum(layer["keep"] < STARVED for layer in row["layers"])
+    empty, filters = (sum(layer[kind] for layer in row["layers"]) for kind in ("empty_filters", "filters"))
+    return (
+        f"{name[0].upper()}{name[1:]}: the sparsest layer is {least['name']} with {100 * least['keep']:.1f}%; "
+        f"{starved} of {len(row['layers'])} layers keep less than {100 * STARVED:g}%; "
+        f"{empty} of {filters} filters are empty.\n"
+    )
 
 
 if __name__ == "__main__":

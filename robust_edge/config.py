@@ -118,7 +118,10 @@ class PruningConfig:
             filters alike), `nm` (n of m neighbours), `filter` (whole channels).
         scope: of `irregular` and `filter`: `global` (one threshold for all layers) or `layer` (the same fraction in
             every layer); of `irregular` also `macs` (one threshold that minds what a weight costs to run).
-        floor: fraction of each layer's weights (or filters) that a threshold may never take.
+        floor: fraction of each layer's weights (or filters) that a threshold may never take; None takes a quarter of
+            keep, so that no layer starves.
+        prune_depthwise: whether `irregular`, with one threshold or the same fraction everywhere, may prune depthwise
+            convolutions. Their filters have some nine weights and are the only way of a channel: at 10% most are empty.
         macs: scope `macs`: largest fraction of the dense network's multiply-accumulates; None takes keep.
         n: scheme `nm`: how many of m neighbours along the input channels may stay.
         m: the other number of `nm`.
@@ -128,7 +131,8 @@ class PruningConfig:
     keep_schedule: EpsSchedule = "constant"
     scheme: str = "irregular"
     scope: str = "global"
-    floor: float = 0.01
+    floor: float | None = None
+    prune_depthwise: bool = False
     macs: float | None = None
     n: int = 2
     m: int = 4
@@ -147,8 +151,13 @@ class PruningConfig:
         _require(self.macs is None or 0 < self.macs <= 1, "pruning.macs", self.macs, "a fraction above 0, or null")
         _require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
         _require(1 <= self.n < self.m, "pruning.n", self.n, f"at least 1 and below pruning.m ({self.m}), as in 2:4")
-        _require(0 <= self.floor <= 1, "pruning.floor", self.floor, "a fraction, 0 to 1")
+        _require(self.floor is None or 0 <= self.floor <= 1, "pruning.floor", self.floor, "a fraction, 0 to 1, or null")
         _require_schedule("pruning.keep_schedule", self.keep_schedule, ("constant", "halve"), lambda v: 0 < v <= 1)
+
+    @property
+    def layer_floor(self) -> float:
+        """The floor in force, in [0, 1]."""
+        return self.keep / 4 if self.floor is None else self.floor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

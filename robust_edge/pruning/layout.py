@@ -63,6 +63,15 @@ class Layout:
         return sum(costs[name] * int(torch.count_nonzero(kept)) for name, kept in support.items())
 
 
+def depthwise_layers(model: nn.Module) -> frozenset[str]:
+    """Weight names of the convolutions whose filters read one channel of several."""
+    return frozenset(
+        f"{name}.weight"
+        for name, layer in model.named_modules()
+        if isinstance(layer, PRUNABLE) and not isinstance(layer, nn.Linear) and 1 < layer.groups == layer.in_channels
+    )
+
+
 @torch.no_grad()
 def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:
     """Watch one image pass.

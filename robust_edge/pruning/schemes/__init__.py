@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from robust_edge.config import PruningConfig
-from robust_edge.pruning.layout import layout_of
+from robust_edge.pruning.layout import depthwise_layers, layout_of
 from robust_edge.pruning.schemes.filter import Filter
 from robust_edge.pruning.schemes.funnel import Funnel
 from robust_edge.pruning.schemes.irregular import Irregular
@@ -22,12 +22,14 @@ def scheme_of(config: PruningConfig, model: nn.Module | None = None, shape: tupl
 
     Args:
         config: names the scheme and its settings.
-        model: the network to prune, left as it was; plain irregular pruning looks at weights alone and needs none.
+        model: the network to prune, left as it was; irregular pruning without one
+            takes no layer for a depthwise one.
         shape: (C, H, W) of one image.
     """
-    floor = config.floor
+    floor = config.layer_floor
     if config.scheme == "irregular" and config.scope != "macs":
-        return Irregular(scope=config.scope, floor=floor)
+        dense = depthwise_layers(model) if model is not None and not config.prune_depthwise else frozenset[str]()
+        return Irregular(scope=config.scope, floor=floor, dense=dense)
     if model is None:
         raise ValueError(f"scheme {config.scheme} (scope {config.scope}) has to see the network")
     if config.scheme == "filter":

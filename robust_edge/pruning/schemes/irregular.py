@@ -6,7 +6,7 @@ Source: Marshall 2020, Eq. (6), S = {θ : ‖θ‖₀ ≤ k}. Projection keeps t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -20,34 +20,49 @@ from robust_edge_runtimes.errors import InputError
 class Irregular(Scheme):
     """Exactly k = round(keep × all) weights stay, under one threshold or the same fraction everywhere.
 
-    Deviation from the text: a global threshold can empty a layer and so cut the network in two; `floor`
-    keeps the largest weights of every layer, at least one, before the threshold is set.
+    Deviations from the text: a global threshold can empty a layer and so cut the network in two; `floor` keeps the
+    largest weights of every layer, at least one, before the threshold is set. Layers in `dense` keep all of theirs.
 
     Ties are broken by position, so the count is exact.
 
     Attributes:
         scope: `global`, one threshold; `layer`, the same fraction everywhere.
         floor: fraction of every layer that stays in any case, under a global threshold.
+        dense: names of layers that are not pruned; the budget counts them.
     """
 
     scope: str = "global"
     floor: float = 0.0
+    dense: frozenset[str] = frozenset()
+
+    @property
+    def dense_layers(self) -> tuple[str, ...]:
+        """`dense`, in order."""
+        return tuple(sorted(self.dense))
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """The k largest, or each layer's share of them."""
         budget = budget_of(weights, keep)
-        counts = even_counts(weights, budget) if self.scope == "layer" else global_counts(weights, budget, self.floor)
+        granted = granted_floors(weights, budget, self._floor, self.dense)
+        if self.scope == "layer":
+            free = {name: weight.numel() for name, weight in weights.items() if name not in self.dense}
+            counts = granted | even_counts(free, budget - sum(granted[name] for name in self.dense))
+        else:
+            counts = counts_above(weights, budget, granted)
         return {name: largest(weight, counts[name]) for name, weight in weights.items()}
+
+    @property
+    def _floor(self) -> float:
+        return self.floor if self.scope == "global" else 0.0
 
     def violation(self, support: Support, keep: float) -> str | None:
         """The count, and the layers' floors."""
-        floors = floor_counts(support, self.floor if self.scope == "global" else 0.0)
+        floors = floor_counts(support, self._floor, self.dense)
         return super().violation(support, keep) or floor_violation(support, floors)
 
 
-def even_counts(weights: Weights, budget: int) -> dict[str, int]:
+def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     """Shares of the budget in proportion to size, each at least 1, by largest remainder."""
-    sizes = {name: weight.numel() for name, weight in weights.items()}
     if budget < len(sizes):
         raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
     total = sum(sizes.values())
@@ -66,9 +81,13 @@ def even_counts(weights: Weights, budget: int) -> dict[str, int]:
 
 def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
     """How many each layer keeps under one threshold, its floor already granted."""
-    floors = granted_floors(weights, budget, floor)
-    free = {name: beyond(weight, floors[name]) for name, weight in weights.items()}
-    return counts_of_largest(free, budget, floors)
+    return counts_above(weights, budget, granted_floors(weights, budget, floor))
+
+
+def counts_above(weights: Weights, budget: int, granted: Mapping[str, int]) -> dict[str, int]:
+    """How many each layer keeps under one threshold for what is left of the budget."""
+    free = {name: beyond(weight, granted[name]) for name, weight in weights.items()}
+    return counts_of_largest(free, budget, granted)
 
 
 def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
@@ -86,23 +105,28 @@ def beyond(weight: Tensor, count: int) -> Tensor:
     return magnitudes[~highest(magnitudes, count)]
 
 
-def floor_counts(weights: Weights, floor: float) -> dict[str, int]:
-    """What no threshold may take from a layer: a fraction of it, at least one weight."""
-    return {name: max(1, int(floor * weight.numel())) for name, weight in weights.items()}
+def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
+    """What no threshold may take from a layer: a fraction of it, at least one weight; all of a layer in `dense`."""
+    return {
+        name: weight.numel() if name in dense else max(1, int(floor * weight.numel()))
+        for name, weight in weights.items()
+    }
 
 
-def granted_floors(weights: Weights, budget: int, floor: float) -> dict[str, int]:
+def granted_floors(weights: Weights, budget: int, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
     """The floors, if the budget has room for them.
 
     Raises:
         InputError: it has not.
     """
-    floors = floor_counts(weights, floor)
+    floors = floor_counts(weights, floor, dense)
     granted = sum(floors.values())
     if budget < granted:
+        whole = f" ({len(dense)} depthwise layers whole)" if dense else ""
+        way = ", or set pruning.prune_depthwise=true" if dense else ""
         raise InputError(
-            f"keep leaves {budget} weights, but the floor of {len(floors)} layers takes {granted}; raise --keep "
-            "or lower pruning.floor"
+            f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} takes {granted}; raise --keep "
+            f"or lower pruning.floor{way}"
         )
     return floors
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import strategies as st
 
 from robust_edge.config import PruningConfig
-from robust_edge.pruning.prunable import budget_of, sparsity_of
+from robust_edge.models import ModelSpec, build_model
+from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge_runtimes.errors import InputError
@@ -150,6 +151,7 @@ def test_config_chooses_scope_and_floor():
 
     assert counts(scope="global", floor=0.0) == [19, 1]
     assert counts(scope="global", floor=0.03) == [17, 3]
+    assert counts(scope="global", keep=0.16) == [16, 4]  # a quarter of keep
     assert counts(scope="layer") == [10, 10]
 
 
@@ -190,6 +192,45 @@ def test_layer_scope_shares_the_budget_in_proportion(weights, keep):
     lifted = sum(max(0.0, 1 - share) for share in shares.values())  # what layers below one weight take from the others
     for name, share in shares.items():
         assert abs(int(support[name].sum()) - share) < 1 + lifted + 1e-9
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("k", [5, 6, 8])
+def test_dense_layers_keep_all_and_the_rest_shares_what_is_left(scope, k):
+    weights = draw(3)
+    projected = project_irregular(weights, k / 9, scope=scope, dense=frozenset({"b"}))
+    assert torch.equal(projected["b"], weights["b"])
+    assert int(flat(projected).count_nonzero()) == k
+    if scope == "global":
+        rest = flat({name: weights[name] for name in ("a", "c")}).square().sort().values
+        least = rest[: len(rest) - (k - 3)].sum()  # of all choices of the others, the one that loses least
+        pools = [pool for pool in itertools.combinations(range(6), k - 3) if min(pool) < 4 <= max(pool)]
+        squares = flat({name: weights[name] for name in ("a", "c")}).square()
+        best = min(float(squares.sum() - squares[list(pool)].sum()) for pool in pools)  # each layer keeps one
+        assert distance(projected, weights) ** 2 == pytest.approx(best)
+        assert best >= float(least) - 1e-12
+    else:
+        assert abs(int(projected["a"].count_nonzero()) - (k - 3) * 4 / 6) < 1
+
+
+def test_no_room_for_dense_layers_names_the_way_out():
+    with pytest.raises(InputError, match=r"prune_depthwise=true"):
+        project_irregular(draw(0), 4 / 9, dense=frozenset({"b", "c"}))
+
+
+def test_depthwise_layers_stay_dense_unless_told():
+    model = build_model(
+        ModelSpec(arch="mobilenet_v2", shape=(3, 32, 32), classes=("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
+    depthwise = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d) and m.groups > 1]
+    weights = prunable_parameters(model)
+    for scope in ("global", "layer"):
+        support = scheme_of(PruningConfig(scope=scope), model, (3, 32, 32)).support(weights, 0.1)
+        assert all(bool(support[name].all()) for name in depthwise)
+        kept = {name: float(mask.float().mean()) for name, mask in support.items()}
+        assert min(kept.values()) >= 0.1 / 4 - 1e-3
+        pruned = scheme_of(PruningConfig(scope=scope, prune_depthwise=True), model, (3, 32, 32)).support(weights, 0.1)
+        assert not any(bool(pruned[name].all()) for name in depthwise)
 
 
 def test_weights_in_channels_last_are_projected_alike():
