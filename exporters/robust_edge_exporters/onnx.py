@@ -69,6 +69,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
             f"{_reason(cause, model, example)}"
         ) from cause
     _lift_constants(program)
+    _forget_sources(program)
     program.ir_version = target.ir_version
     return program
 
@@ -191,6 +192,14 @@ def _lift_constants(program: Any) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _forget_sources(program: Any) -> None:
+    """Drop in whose source each node stood: paths of this machine, for which IR versions before 10 have no field."""
+    graph = program.graph
+    for item in (program, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
 
 
 def _reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:

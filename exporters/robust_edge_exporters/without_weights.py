@@ -21,9 +21,6 @@ def without_weights(program: Any) -> Any:
     emptied = onnx.ModelProto()
     emptied.CopyFrom(program)
     del emptied.metadata_props[:], emptied.graph.value_info[:]
-    for node in emptied.graph.node:
-        node.ClearField("doc_string")
-        del node.metadata_props[:]  # where each node stood in the source
     for item in emptied.graph.initializer:
         if item.name in weighted:
             item.CopyFrom(onnx.TensorProto(name=item.name, data_type=item.data_type, dims=item.dims))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -142,6 +144,15 @@ def test_the_file_says_where_it_comes_from(program, x86):
     assert properties["checkpoint_sha256"] == "c" * 64
     assert properties["classes"].splitlines()[2] == "süd"
     assert properties["target"] == x86.name
+
+
+@pytest.mark.parametrize("version", ["4.6", "6.2"])
+def test_the_file_says_nothing_of_the_machine_that_wrote_it(version, model, tmp_path):
+    """torch notes the line of source that each node comes from."""
+    export_onnx(model, (1, 6, 6), target_named("jetson-gpu", version), str(tmp_path))
+    blob = (tmp_path / "model.onnx").read_bytes()
+    for trace in (b".py", b"stack_trace", str(Path(__file__).parent).encode(), sys.prefix.encode()):
+        assert trace not in blob
 
 
 @pytest.mark.parametrize("version", ["4.6", "6.2"])
