@@ -26,7 +26,10 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # What may stand between an initializer and the layer whose weight it is.
 TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 DEFAULTS = ExportSettings()
-_OPERATOR = re.compile(r"\b(?:aten|prims|torchvision)(?:\.|::)\w+")
+# PyTorch's own operators wherever they stand, and anybody's where the exporters speak of one.
+_OPERATOR = re.compile(
+    r"\b(?:aten|prims|torchvision)(?:\.|::)\w+|(?<=OpOverload\(op=')\w+\.\w+|(?<=unrecognized namespace )\w+::\w+"
+)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

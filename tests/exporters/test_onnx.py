@@ -155,6 +155,28 @@ def test_the_file_says_nothing_of_the_machine_that_wrote_it(version, model, tmp_
         assert trace not in blob
 
 
+@torch.library.custom_op("strangers::odd", mutates_args=())
+def odd(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
+
+
+@odd.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize("version", ["4.6", "6.2"])
+def test_an_operator_of_the_users_own_is_named(version, tmp_path):
+    class Own(torch.nn.Module):
+        def forward(self, y):
+            return odd(y).flatten(1)
+
+    target = target_named("jetson-gpu", version)
+    what = r"operator strangers(\.|::)odd of node 'odd' in module '1' \(Own\): \w+"
+    with pytest.raises(ExportError, match=rf"{target.name} \(opset {target.opset}\): {what}"):
+        export_onnx(torch.nn.Sequential(torch.nn.Identity(), Own()).eval(), (1, 6, 6), target, str(tmp_path))
+
+
 @pytest.mark.parametrize("version", ["4.6", "6.2"])
 def test_an_operator_that_cannot_be_written_is_named(version, tmp_path):
     class Odd(torch.nn.Module):
