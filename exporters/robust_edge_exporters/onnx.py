@@ -93,18 +93,18 @@ def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
 def write_program(
     program: Any, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
 ) -> ExportedArtifact:
-    """Save a program, read the file back and describe what it holds.
+    """Save a program once its bytes, read again, are what the target asks for, and describe what they hold.
 
     Raises:
         ExportError: not valid ONNX, or not what the target asks for.
     """
     program.ir_version = target.ir_version
     onnx.helper.set_model_props(program, dict(settings.metadata))
-    _check_program(program, target)
-    path = Path(folder) / FILE
-    onnx.save(program, str(path))
-    written = onnx.load(str(path))
+    blob = program.SerializeToString()
+    written = onnx.load_from_string(blob)
+    _check_program(written, target)
     _check_written(written, target)
+    (Path(folder) / FILE).write_bytes(blob)
     classes = written.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return ExportedArtifact(
         file=FILE,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.onnx import count_nonzeros, export_onnx
+from robust_edge_exporters.onnx import converted, count_nonzeros, export_onnx, write_program
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.errors import ExportError
 
@@ -175,6 +175,22 @@ def test_an_operator_of_the_users_own_is_named(version, tmp_path):
     what = r"operator strangers(\.|::)odd of node 'odd' in module '1' \(Own\): \w+"
     with pytest.raises(ExportError, match=rf"{target.name} \(opset {target.opset}\): {what}"):
         export_onnx(torch.nn.Sequential(torch.nn.Identity(), Own()).eval(), (1, 6, 6), target, str(tmp_path))
+
+
+def test_it_is_the_bytes_of_the_file_that_are_judged(model, x86, tmp_path, monkeypatch):
+    """What is lost on the way to the file is found, and no file is left."""
+    real = onnx.load_from_string
+
+    def damaged(blob):
+        program = real(blob)
+        del program.graph.node[-1]
+        return program
+
+    program = converted(model, (1, 6, 6), x86)
+    monkeypatch.setattr(onnx, "load_from_string", damaged)
+    with pytest.raises(ExportError, match="not valid ONNX"):
+        write_program(program, (1, 6, 6), x86, str(tmp_path), ExportSettings())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("version", ["4.6", "6.2"])
