@@ -35,8 +35,8 @@ from robust_edge_runtimes.manifest import (
 from robust_edge_runtimes.registry import runtime_class
 from robust_edge_runtimes.verify import Parity, parity_of
 
-# Largest logit error (relative) and least share of equal classes of a faithful conversion. 8 bits round every
-# activation, so there the figures are reported, and only another network altogether is refused.
+# Largest logit error (relative) and least share of equal classes of a faithful conversion, by what the file holds. 8
+# bits round every activation, so there the figures are reported, and only another network altogether is refused.
 MAX_LOGIT_ERROR = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
 MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.5}
 # What `verify` still takes for the same network on another machine.
@@ -223,7 +223,8 @@ def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tup
     with runtime(bundle.artifact_path, bundle.manifest) as model:
         parity = parity_of(model, request.golden)
         checked_with = f"{model.info.backend} {model.info.version} on {model.info.device}"
-    allowed, least = MAX_LOGIT_ERROR[precision], MIN_AGREEMENT[precision]
+    stored = request.target.in_file(precision)
+    allowed, least = MAX_LOGIT_ERROR[stored], MIN_AGREEMENT[stored]
     if not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
         raise ExportError(
             f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
@@ -239,7 +240,7 @@ def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
     Where the file itself was rounded and the device rounds no further, it is allowed what it showed here and half of
     it more; where the device rounds, nobody has seen it yet.
     """
-    in_file = request.target.int8 is not None and request.target.int8.style == "qdq"
-    if (precision == "int8" and in_file) or (precision == "fp16" and request.target.format == "native"):
+    rounded_here = precision == "int8" or request.target.format == "native"
+    if rounded_here and request.target.in_file(precision) == precision != "fp32":
         return min(1.0, max(request.golden.tolerance, HEADROOM * parity.max_logit_error))
     return max(request.golden.tolerance, TOLERANCE.get(precision, 0.0))

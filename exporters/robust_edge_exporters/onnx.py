@@ -79,13 +79,15 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
 
 def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
     """The program with the numbers that the file is to hold."""
-    if settings.precision == "fp16" and target.fp16 == "file":
+    stored = target.in_file(settings.precision)
+    if stored == "fp16":
         from robust_edge_exporters.onnx_fp16 import halved
 
         return halved(program)
-    if settings.precision == "int8" and target.int8 is not None and target.int8.style == "qdq":
+    if stored == "int8":
         from robust_edge_exporters.onnx_int8 import quantised
 
+        assert target.int8 is not None
         return quantised(program, target.int8, settings.calibration)
     return program
 

@@ -163,6 +163,12 @@ class Target:
             f"--precision {nearest}"
         )
 
+    def in_file(self, precision: str) -> str:
+        """What the artifact itself holds: fp32 where only the engine that is built from it rounds further."""
+        in_flags = precision == "fp16" and self.fp16 == "flag"
+        in_cache = precision == "int8" and self.int8 is not None and self.int8.style == "cache"
+        return "fp32" if in_flags or in_cache else precision
+
 
 def targets() -> dict[str, Target]:
     """Every target by name: files in alphabetical order, JetPacks in the order of their file."""

@@ -110,7 +110,7 @@ def _check_operators(program: Any, target: Target) -> None:
 
 def _write_ranges(program: Any, target: Target, folder: str, settings: ExportSettings) -> bool:
     """Write TensorRT's calibration cache: per tensor the step of its 8 bits, as the hex digits of a float."""
-    if settings.precision != "int8" or target.int8 is None or target.int8.style != "cache":
+    if settings.precision != "int8" or target.in_file("int8") == "int8":
         return False
     from robust_edge_exporters.onnx_int8 import ranges
 
@@ -133,7 +133,7 @@ def _recipe(target: Target, settings: ExportSettings, *, sparse: bool, calibrate
     return {
         "tensorrt": target.tensorrt,
         "flags": flags,
-        "typed": settings.precision != "fp32" and not {"FP16", "INT8"} & set(flags),
+        "typed": target.in_file(settings.precision) != "fp32",
         "calibration": CALIBRATION if calibrated else None,
         "max_batch": settings.batch or MAX_BATCH,
         "workspace_mib": WORKSPACE_MIB.get(target.tensorrt or "", DEFAULT_WORKSPACE_MIB),
@@ -169,10 +169,9 @@ def _notes(share: float, keep: float, target: Target, settings: ExportSettings) 
             f"TensorRT will not run this network faster for its zeros: {100 * keep:.1f}% of the weights are kept, but "
             "not in the 2:4 pattern, which is the only one that it uses."
         )
-    if settings.precision == "fp16" and target.fp16 == "flag":
-        notes.append("The file holds fp32; the engine computes in fp16, which only verify on the device can judge.")
-    if settings.precision == "int8" and target.int8 is not None and target.int8.style == "cache":
-        notes.append("The file holds fp32; the engine computes in 8 bits, which only verify on the device can judge.")
+    if target.in_file(settings.precision) != settings.precision:
+        less = {"fp16": "fp16", "int8": "8 bits"}[settings.precision]
+        notes.append(f"The file holds fp32; the engine computes in {less}, which only verify on the device can judge.")
     return tuple(notes)
 
 

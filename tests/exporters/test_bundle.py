@@ -47,7 +47,7 @@ def quick(exported, monkeypatch):
 
     def write(model, shape, target, folder, settings):
         shutil.copy(exported / "model.onnx", folder)
-        return written
+        return dataclasses.replace(written, precision=settings.precision)
 
     monkeypatch.setattr(module, "exporter", lambda name: write)
 
@@ -117,6 +117,14 @@ def test_logits_that_are_not_the_checkpoints_leave_nothing_behind(quick, request
     logits[7, 2] += error * np.abs(logits).max()
     golden = dataclasses.replace(request.golden, **{field: logits})
     refused(dataclasses.replace(request, golden=golden), tmp_path / "b", "differs from the checkpoint")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_file_that_only_an_engine_rounds_is_held_to_fp32(quick, request_for, model, tmp_path, precision):
+    request = request_for(model, target=target_named("jetson-gpu", "6.2"), precision=precision)
+    logits = request.golden.clean_logits * np.float32(1.001)
+    golden = dataclasses.replace(request.golden, clean_logits=logits)
+    refused(dataclasses.replace(request, golden=golden), tmp_path / "b", r"at most 0\.0001\)")
 
 
 def test_logits_within_the_limit_are_fine(quick, request_for, model, tmp_path):

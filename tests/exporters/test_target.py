@@ -147,6 +147,21 @@ def test_an_opset_can_be_asked_for_within_the_limits():
     assert [x86.with_opset(opset).ir_version for opset in (13, 18, 19, 21)] == [8, 8, 9, 10]
 
 
+@pytest.mark.parametrize(
+    ("target", "jetpack", "stored"),
+    [
+        ("jetson-gpu", "4.6", {"fp32": "fp32", "fp16": "fp32"}),
+        ("jetson-gpu", "6.2", {"fp32": "fp32", "fp16": "fp32", "int8": "fp32"}),
+        ("jetson-gpu", "7.2", {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}),
+        ("arm-cpu-int8", None, {"int8": "int8"}),
+        ("x86-cpu-sparse", None, {"fp32": "fp32", "fp16": "fp16"}),
+    ],
+)
+def test_what_the_file_holds(target, jetpack, stored):
+    row = target_named(target, jetpack)
+    assert {precision: row.in_file(precision) for precision in row.precisions} == stored
+
+
 def test_the_ir_version_is_one_that_can_hold_the_opset():
     onnx = pytest.importorskip("onnx", reason="its table of IR versions")
     for row in targets().values():
