@@ -17,6 +17,7 @@ else:
 
 DYNAMO_OPSET = 18  # torch's newer exporter writes no lower opset, whatever it is asked for
 MIN_OPSET = 9  # torch writes no older one
+INT8_OPSET = 13  # the first whose QuantizeLinear has an axis
 IR_OF_OPSET = (
     (25, 13),
     (24, 12),
@@ -150,11 +151,16 @@ class Target:
         """The precision to write: the wanted one, or the target's own for None.
 
         Raises:
-            InputError: the target does not run it; the message holds the reason and the nearest possible request.
+            InputError: the target does not run it, or the opset cannot say it; the message holds the reason and the
+                nearest possible request.
         """
-        if wanted is None:
-            return self.precisions[0]
+        wanted = self.precisions[0] if wanted is None else wanted
         if wanted in self.precisions:
+            if self.in_file(wanted) == "int8" and (self.opset or 0) < INT8_OPSET:
+                raise InputError(
+                    f"opset {self.opset} has no 8-bit weights with a scale for each channel; nearest: "
+                    f"--opset {INT8_OPSET}"
+                )
             return wanted
         reason = self.refuses.get(wanted, f"it runs {', '.join(self.precisions)} only")
         nearest = next((name for name in INSTEAD.get(wanted, ()) if name in self.precisions), self.precisions[0])

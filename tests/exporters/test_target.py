@@ -147,6 +147,14 @@ def test_an_opset_can_be_asked_for_within_the_limits():
     assert [x86.with_opset(opset).ir_version for opset in (13, 18, 19, 21)] == [8, 8, 9, 10]
 
 
+def test_8_bits_need_an_opset_with_scales_by_channel():
+    with pytest.raises(InputError, match=r"opset 12 has no 8-bit weights with a scale for each channel; .* --opset 13"):
+        target_named("x86-cpu-int8").with_opset(12).precision(None)
+    assert target_named("x86-cpu-int8").with_opset(13).precision("int8") == "int8"
+    assert target_named("jetson-gpu", "5.1").with_opset(12).precision("int8") == "int8"  # a cache, beside an fp32 file
+    assert target_named("jetson-gpu", "7.2").with_opset(12).precision("fp16") == "fp16"
+
+
 @pytest.mark.parametrize(
     ("target", "jetpack", "stored"),
     [
