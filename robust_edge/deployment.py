@@ -15,7 +15,7 @@ from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.models import Normalized
 from robust_edge.run import Checkpoint, Run
-from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_to_replace
+from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.bundle import Golden
 from robust_edge_runtimes.errors import InputError
@@ -104,6 +104,7 @@ def export_run(
     """
     settings, chosen = golden or GoldenSettings(), choices or ExportChoices()
     refuse_to_replace(path, overwrite=overwrite)  # like the precision, before anything is attacked
+    refuse_choices(target, batch=chosen.batch, csr_threshold=chosen.csr_threshold)
     precision = target.precision(chosen.precision)
     checkpoint, model = run.checkpoint(), run.load_model()
     dataset = _dataset_of(run, data_dir)

@@ -94,10 +94,11 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
 
     Raises:
         ExportError: the target cannot express the network, or the written artifact computes something else.
-        InputError: `path` is taken, or the target does not run the precision.
+        InputError: `path` is taken, the target does not run the precision, or does not leave a choice.
         BackendUnavailable: the runtime that checks the artifact is not installed here.
     """
     refuse_to_replace(path, overwrite=overwrite)
+    refuse_choices(request.target, batch=request.batch, csr_threshold=request.csr_threshold)
     settings = _settings(request)
     compacted = _compacted(request)
     with new_directory(path, overwrite=overwrite) as folder:
@@ -136,6 +137,14 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     )
     if others:
         raise InputError(f"{path} holds {others[0]}, which no export writes; --overwrite would delete it, move it away")
+
+
+def refuse_choices(target: Target, *, batch: int | None, csr_threshold: float | None) -> None:
+    """Raise InputError for a choice that the target does not leave."""
+    if csr_threshold is not None and target.format != "csr":
+        raise InputError(f"target {target.name} stores no layer as CSR; leave --csr-threshold out")
+    if batch is not None and target.format == "csr":
+        raise InputError(f"target {target.name} takes any number of images in one call; leave --batch out")
 
 
 def _settings(request: ExportRequest) -> ExportSettings:

@@ -86,14 +86,14 @@ def test_int8_ranges_come_from_training_images_and_no_test_image(sparse_run, tmp
     requests = []
     monkeypatch.setattr(deployment, "export_bundle", lambda request, path, overwrite: requests.append(request))
     settings = GoldenSettings(images=25, steps=1)
-    choices = ExportChoices(precision="int8", batch=5, csr_threshold=0.5, calibration=40)
+    choices = ExportChoices(precision="int8", batch=5, calibration=40)
     export_run(sparse_run, target_named("x86-cpu-int8"), tmp_path / "b", golden=settings, choices=choices)
     (request,) = requests
     dataset = load_dataset(sparse_run.config.data)
     assert np.array_equal(request.calibration, dataset.train.floats(slice(0, 40)).numpy())
     tested = {image.tobytes() for image in dataset.test.floats(slice(None)).numpy()}
     assert not tested & {image.tobytes() for image in request.calibration}
-    assert (request.precision, request.batch, request.csr_threshold) == ("int8", 5, 0.5)
+    assert (request.precision, request.batch) == ("int8", 5)
 
 
 def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):
