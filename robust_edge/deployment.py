@@ -11,6 +11,7 @@ import torch
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Dataset, Split, load_dataset
+from robust_edge.data.holdout import drawn
 from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.models import Normalized
@@ -53,7 +54,7 @@ class ExportChoices:
         batch: fixed number of images of one call; None takes any.
         csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
         compact: take channels that do nothing out of the network first.
-        calibration: how many training images int8 ranges are read from.
+        calibration: how many training images int8 ranges are read from; what the run held out comes first.
     """
 
     precision: str | None = None
@@ -123,11 +124,16 @@ def export_run(
         target=target,
         precision=precision,
         batch=chosen.batch,
-        calibration=dataset.train.first(chosen.calibration).floats(slice(None)).numpy(),
+        calibration=calibration_images(dataset.train, chosen.calibration),
         csr_threshold=chosen.csr_threshold,
         compact=chosen.compact,
     )
     return export_bundle(request, path, overwrite=overwrite)
+
+
+def calibration_images(train: Split, count: int) -> np.ndarray:
+    """(n, C, H, W) float32 in [0, 1]: the training images that a run sets aside first, if it sets any aside."""
+    return train.take(drawn(train, count)).floats(slice(None)).numpy()
 
 
 def make_golden(

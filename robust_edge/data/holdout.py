@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from robust_edge.data.dataset import Split, evenly
 from robust_edge_runtimes.errors import InputError
@@ -23,8 +24,13 @@ def hold_out(split: Split, count: int) -> tuple[Split, Split]:
         raise InputError(
             f"selection.held_out is {count}, of {len(split)} training images; leave most of them to train on"
         )
-    shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))
-    chosen = shuffled[evenly(split.labels.cpu()[shuffled], count)]
+    chosen = drawn(split, count)
     trains = torch.ones(len(split), dtype=torch.bool)
     trains[chosen] = False
     return split.take(trains.nonzero().squeeze(1)), split.take(chosen)
+
+
+def drawn(split: Split, count: int) -> Tensor:
+    """Indices of `count` random images, as many of every class as possible; a smaller count draws the first of them."""
+    shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))
+    return shuffled[evenly(split.labels.cpu()[shuffled], count)]

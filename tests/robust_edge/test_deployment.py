@@ -1,5 +1,7 @@
 """What goes from a run to an exporter: golden images and what they are expected to give."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,16 @@ import torch
 from robust_edge import deployment
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import load_dataset
-from robust_edge.deployment import BENIGN_EPS, ExportChoices, GoldenSettings, evaluation_images, export_run, make_golden
+from robust_edge.data.holdout import hold_out
+from robust_edge.deployment import (
+    BENIGN_EPS,
+    ExportChoices,
+    GoldenSettings,
+    calibration_images,
+    evaluation_images,
+    export_run,
+    make_golden,
+)
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.run import open_run
 from robust_edge_exporters.target import target_named
@@ -90,10 +101,27 @@ def test_int8_ranges_come_from_training_images_and_no_test_image(sparse_run, tmp
     export_run(sparse_run, target_named("x86-cpu-int8"), tmp_path / "b", golden=settings, choices=choices)
     (request,) = requests
     dataset = load_dataset(sparse_run.config.data)
-    assert np.array_equal(request.calibration, dataset.train.floats(slice(0, 40)).numpy())
+    assert request.calibration.shape == (40, *dataset.shape)
+    known = {image.tobytes() for image in dataset.train.floats(slice(None)).numpy()}
+    assert {image.tobytes() for image in request.calibration} <= known
     tested = {image.tobytes() for image in dataset.test.floats(slice(None)).numpy()}
     assert not tested & {image.tobytes() for image in request.calibration}
     assert (request.precision, request.batch) == ("int8", 5)
+
+
+def test_int8_ranges_come_from_what_a_run_held_out_and_from_every_class(sparse_run):
+    train = load_dataset(sparse_run.config.data).train
+    labelled = {
+        image.tobytes(): int(label)
+        for image, label in zip(train.floats(slice(None)).numpy(), train.labels, strict=True)
+    }
+    trained_on = {image.tobytes() for image in hold_out(train, 60)[0].floats(slice(None)).numpy()}
+    for count in (40, 60):
+        drawn = [image.tobytes() for image in calibration_images(train, count)]
+        assert len(drawn) == count
+        assert not trained_on & set(drawn)
+        assert set(Counter(labelled[image] for image in drawn).values()) == {count // 10}
+    assert len(calibration_images(train.first(12), 256)) == 12
 
 
 def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):
