@@ -18,6 +18,7 @@ from torch import nn
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.onnx import converted, in_precision, write_program
 from robust_edge_exporters.target import Target
+from robust_edge_runtimes.adapters.tensorrt_engine import version_number
 from robust_edge_runtimes.errors import ExportError
 
 if sys.version_info >= (3, 11):
@@ -114,7 +115,7 @@ def _write_ranges(program: Any, target: Target, folder: str, settings: ExportSet
         return False
     from robust_edge_exporters.onnx_int8 import ranges
 
-    lines = [f"TRT-{(target.tensorrt or '').replace('.', '')}-EntropyCalibration2"]
+    lines = [f"TRT-{version_number(str(target.tensorrt))}-EntropyCalibration2"]
     for name, largest in ranges(program, settings.calibration).items():
         lines.append(f"{name}: {struct.pack('>f', max(largest, 1e-8) / 127).hex()}")
     (Path(folder) / CALIBRATION).write_text("\n".join(lines) + "\n", encoding="utf-8")

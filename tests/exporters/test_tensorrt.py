@@ -57,7 +57,7 @@ def test_precision_stands_in_flags_or_in_the_file(jetpack, precision, flags, typ
 def test_the_cache_holds_a_127th_of_each_tensors_largest_value(model, images, tmp_path):
     exported(model, "5.1", tmp_path, precision="int8", calibration=images)
     head, *lines = (tmp_path / "calibration.cache").read_text().splitlines()
-    assert head == "TRT-85-EntropyCalibration2"
+    assert head == "TRT-8500-EntropyCalibration2"
     steps = {
         name: struct.unpack(">f", bytes.fromhex(value))[0] for name, value in (line.rsplit(": ", 1) for line in lines)
     }
@@ -288,7 +288,7 @@ def bundle(model, request_for, tmp_path_factory):
 
 @pytest.mark.parametrize("version", ["8.2.1.9", "10.3.0"])
 def test_three_commands_on_the_device(version, bundle, device, tmp_path):
-    environment = {**os.environ, **device, "STANDIN_VERSION": version}
+    environment = {**os.environ, **device, "STANDIN_VERSION": version, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def python(*words):
         command = [sys.executable, *words]
@@ -301,7 +301,27 @@ def test_three_commands_on_the_device(version, bundle, device, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "PASS on 60 images"
     assert "building" not in done.stderr
-    assert not list(bundle.rglob("__pycache__")) or shutil.rmtree(bundle / "__pycache__") is None
+    done = python("build_engine.py", "--workspace", "64", "--max-batch", "16")
+    assert done.returncode == 0, done.stderr
+    assert "building" in done.stdout
+    done = python("run.py", "replay")  # on what the device could build
+    assert (done.returncode, "building" in done.stderr) == (0, False), done.stderr
+    done = python("build_engine.py", "--workspace", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--workspace" in done.stderr
+
+
+def test_build_engine_names_what_is_missing(bundle, tmp_path):
+    """Neither numpy nor a file of the bundle is a traceback."""
+    (tmp_path / "numpy.py").write_text("raise ImportError('no numpy')\n")
+    script = shutil.copy(bundle / "build_engine.py", tmp_path)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "error: numpy is missing: python3 -m pip install -r requirements.txt\n"
+    (tmp_path / "numpy.py").unlink()
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1)
+    assert "no TensorRT recipe" in done.stderr
 
 
 def test_without_tensorrt_run_exits_3(bundle, device):

@@ -123,11 +123,50 @@ def test_an_engine_is_built_once_and_kept_under_all_that_it_depends_on(settings,
 
     assert opened()
     assert not opened()
-    for change in ({"flags": ["FP16"]}, {"max_batch": 4}, {"workspace": 65}, {"typed": True}, {"version": "10.16.0"}):
+    for change in ({"flags": ["FP16"]}, {"typed": True}, {"version": "10.16.0"}):
         assert opened(**change), change
         assert not opened(**change), change
     cudart.cudaDeviceGetAttribute = lambda pointer, attribute, device: setattr(pointer._obj, "value", 9) or 0
     assert opened()
+
+
+def test_what_somebody_asked_for_stays(settings, cuda):
+    """A board that builds with a smaller workspace only is not asked to build with the recipe's afterwards."""
+    calls, lines = [], []
+    trt = standins.module("10.3.0", calls=calls)
+
+    def opened(**changes):
+        lines.clear()
+        given = settings(**changes)
+        engine.open_engine(given, log=lines.append, cuda=cuda, trt=trt).close()
+        return bool(lines), given.max_batch, given.workspace
+
+    assert opened() == (True, 8, 64)
+    assert opened(max_batch=4, workspace=32) == (False, 8, 64)  # of the recipe, which nobody asked for
+    assert opened(max_batch=4, workspace=32, asked=["max_batch", "workspace"]) == (True, 4, 32)
+    assert opened() == (False, 4, 32)
+    assert opened(workspace=32, asked=["workspace"]) == (False, 4, 32)
+    assert opened(workspace=16, asked=["workspace"]) == (True, 8, 16)
+    assert [value >> 20 for name, value in calls if name == "workspace WORKSPACE"] == [64, 32, 16]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_before_minutes_pass(settings, cuda, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(engine.EngineError, match="set ROBUST_EDGE_CACHE to a folder that can be written"):
+        engine.open_engine(settings(cache=str(tmp_path / "file" / "cache")), log=print, cuda=cuda, trt=unbuildable())
+
+
+def unbuildable():
+    trt = standins.module("10.3.0")
+    trt.Builder = lambda logger: pytest.fail("built")
+    return trt
+
+
+def test_a_missing_file_of_the_bundle_is_one_line(settings, cuda, tmp_path):
+    given = settings()
+    given.onnx = str(tmp_path / "gone.onnx")
+    with pytest.raises(engine.EngineError, match=r"the bundle is damaged: .*gone\.onnx"):
+        engine.open_engine(given, log=print, cuda=cuda, trt=standins.module("10.3.0"))
 
 
 @pytest.mark.parametrize("damage", ["engine", "note", "swapped"])
@@ -141,7 +180,7 @@ def test_a_damaged_engine_is_built_again(damage, settings, cuda, tmp_path):
     elif damage == "note":
         Path(f"{path}.json").write_text("{}")
     else:
-        engine.open_engine(settings(max_batch=3), log=print, cuda=cuda, trt=trt).close()
+        engine.open_engine(settings(flags=["FP16"]), log=print, cuda=cuda, trt=trt).close()
         (other,) = set((tmp_path / "cache").glob("*.engine")) - {path}
         shutil.copy(other, path)
         shutil.copy(f"{other}.json", f"{path}.json")
@@ -236,6 +275,8 @@ def test_without_tensorrt_it_is_not_available(bundle_for, monkeypatch):
         [],
         {**RECIPE, "flags": None},
         {**RECIPE, "max_batch": "many"},
+        {**RECIPE, "max_batch": -1},
+        {**RECIPE, "workspace_mib": 0},
         {k: v for k, v in RECIPE.items() if k != "typed"},
     ],
 )

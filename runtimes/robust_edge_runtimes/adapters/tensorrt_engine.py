@@ -18,7 +18,13 @@ import sys
 import tempfile
 import threading
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    print("error: numpy is missing: python3 -m pip install -r requirements.txt", file=sys.stderr)
+    sys.exit(3)
 
 WORKSPACE_MIB = 1024
 TO_DEVICE, TO_HOST = 1, 2
@@ -31,7 +37,7 @@ class EngineError(Exception):
 
 
 class Settings:
-    """What an engine is made from; every attribute is part of its key.
+    """What an engine is made from.
 
     Attributes:
         onnx: path of the ONNX file.
@@ -42,10 +48,12 @@ class Settings:
         typed: the file holds its precision, so the network is built strongly typed where TensorRT can.
         max_batch: largest number of images of one call where the file takes any.
         workspace: MiB that the builder may use.
+        asked: which of the last two somebody asked for. The others are those of the engine that is kept, if one is:
+            what the device could build once is what it runs from then on.
     """
 
     def __init__(self, onnx, shape, names, flags=(), calibration=None, batch=None, typed=False, max_batch=100,
-                 workspace=WORKSPACE_MIB, cache=None):  # fmt: skip
+                 workspace=WORKSPACE_MIB, asked=(), cache=None):  # fmt: skip
         self.onnx = onnx
         self.shape = tuple(shape)
         self.input, self.output = names
@@ -55,11 +63,14 @@ class Settings:
         self.typed = typed
         self.max_batch = max_batch
         self.workspace = workspace
+        self.asked = tuple(asked)
         self.cache = cache or cache_folder()
 
     @classmethod
     def of_bundle(cls, folder, workspace=None, max_batch=None):
-        """The settings that the bundle's manifest.json and engine.json describe."""
+        """The settings that the bundle's manifest.json and engine.json describe, or those that are asked for."""
+        wanted = {"workspace": workspace, "max_batch": max_batch}
+        asked = [name for name in sorted(wanted) if wanted[name] is not None]
         try:
             with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
                 manifest = json.load(file)
@@ -67,6 +78,7 @@ class Settings:
                 recipe = json.load(file)
             calibration = recipe["calibration"] and os.path.join(folder, os.path.basename(recipe["calibration"]))
             batch, shape = manifest["input"]["shape"][0], manifest["input"]["shape"][1:]
+            max_batch, workspace = max_batch or recipe["max_batch"], workspace or recipe["workspace_mib"]
             return cls(
                 os.path.join(folder, os.path.basename(manifest["artifact"]["file"])),
                 [int(size) for size in shape],
@@ -75,8 +87,9 @@ class Settings:
                 calibration=calibration,
                 batch=None if batch is None else int(batch),
                 typed=bool(recipe["typed"]),
-                max_batch=int(max_batch or recipe["max_batch"]),
-                workspace=int(workspace or recipe["workspace_mib"]),
+                max_batch=_positive(max_batch),
+                workspace=_positive(workspace),
+                asked=asked,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
             raise EngineError("{} holds no TensorRT recipe: {!r}; export it again".format(folder, cause))
@@ -88,7 +101,7 @@ class Settings:
         return (1,) if self.max_batch == 1 else (1, self.max_batch)
 
     def facts(self, version, gpu):
-        """All that the engine depends on, as plain values."""
+        """All that decides whether an engine fits and what it computes, as plain values."""
         return {
             "onnx": sha256_of(self.onnx),
             "calibration": self.calibration and sha256_of(self.calibration),
@@ -96,9 +109,11 @@ class Settings:
             "gpu": gpu,
             "flags": sorted(self.flags),
             "typed": self.typed,
-            "batches": list(self.batches()),
-            "workspace_mib": self.workspace,
         }
+
+    def choices(self):
+        """How the engine was built, which does not change what it computes."""
+        return {"max_batch": self.max_batch, "workspace": self.workspace}
 
 
 def cache_folder():
@@ -275,7 +290,7 @@ def _calibrator(trt, path):
     """Serves the ranges that were read from training images when the bundle was exported."""
     with open(path, "rb") as file:
         ranges = file.read().split(b"\n", 1)[1]
-    cache = "TRT-{}-EntropyCalibration2\n".format(_version_number(trt.__version__)).encode() + ranges
+    cache = "TRT-{}-EntropyCalibration2\n".format(version_number(trt.__version__)).encode() + ranges
 
     class Calibrator(trt.IInt8EntropyCalibrator2):
         def __init__(self):
@@ -296,7 +311,7 @@ def _calibrator(trt, path):
     return Calibrator()
 
 
-def _version_number(version):
+def version_number(version):
     """8.5.2 is 8502, 10.3.0 is 100300: TensorRT widened the fields with 10."""
     major, minor, patch = (int(part) for part in (version.split(".") + ["0", "0"])[:3])
     return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
@@ -421,37 +436,62 @@ def open_engine(settings, log=print, force=False, cuda=None, trt=None):
         trt: the tensorrt module; None imports it.
 
     Raises:
-        EngineError: TensorRT or CUDA is missing, or the build failed.
+        EngineError: TensorRT or CUDA is missing, the build failed, or there is nowhere to keep the engine.
     """
     trt = trt or import_tensorrt()
     cuda = cuda or Cuda()
-    facts = settings.facts(trt.__version__, cuda.gpu())
+    try:
+        facts = settings.facts(trt.__version__, cuda.gpu())
+    except OSError as cause:
+        raise EngineError("the bundle is damaged: {}; copy it again".format(cause))
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path = os.path.join(settings.cache, key + ".engine")
-    data = None if force else _kept(path, facts, log)
+    data = None if force else _kept(path, facts, settings, log)
     if data is None:
         log("building the engine for {} on TensorRT {}: this takes minutes, once".format(facts["gpu"], trt.__version__))
-        os.makedirs(settings.cache, exist_ok=True)
-        timings = os.path.join(settings.cache, "{}-{}.timings".format(trt.__version__, facts["gpu"]))
-        data = build(trt, settings, timings)
-        write_atomic(path, data)
-        facts["engine"] = hashlib.sha256(data).hexdigest()
-        write_atomic(path + ".json", json.dumps(facts, indent=2, sort_keys=True).encode())
+        data = _built(path, facts, settings, trt)
     return Engine(trt, cuda, settings, data)
 
 
-def _kept(path, facts, log):
-    """The bytes of a kept engine, if they are those that were written for exactly these facts."""
+def _built(path, facts, settings, trt):
+    """Build an engine and keep it beside a note of what it is; the folder is tried before minutes pass."""
+    try:
+        os.makedirs(settings.cache, exist_ok=True)
+        tempfile.TemporaryFile(dir=settings.cache).close()
+        timings = os.path.join(settings.cache, "{}-{}.timings".format(trt.__version__, facts["gpu"]))
+        data = build(trt, settings, timings)
+        write_atomic(path, data)
+        note = dict(facts, engine=hashlib.sha256(data).hexdigest(), **settings.choices())
+        write_atomic(path + ".json", json.dumps(note, indent=2, sort_keys=True).encode())
+    except OSError as cause:
+        raise EngineError(
+            "no engine can be kept in {} ({}); set ROBUST_EDGE_CACHE to a folder that can be written".format(
+                settings.cache, cause
+            )
+        )
+    return data
+
+
+def _kept(path, facts, settings, log):
+    """The bytes of a kept engine, if they are those that were written for these facts and nobody asks for others.
+
+    What was not asked for becomes what the engine was built with.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
         with open(path + ".json", encoding="utf-8") as file:
-            written = json.load(file)
+            note = json.load(file)
     except (OSError, ValueError):
         return None
-    if written != dict(facts, engine=hashlib.sha256(data).hexdigest()):
+    choices = {name: note.get(name) for name in settings.choices()} if isinstance(note, dict) else {}
+    whole = all(isinstance(value, int) and value > 0 for value in choices.values())
+    if not whole or note != dict(facts, engine=hashlib.sha256(data).hexdigest(), **choices):
         log("{} is damaged or of another device; it is built again".format(path))
         return None
+    if any(choices[name] != getattr(settings, name) for name in settings.asked):
+        return None
+    settings.max_batch, settings.workspace = choices["max_batch"], choices["workspace"]
     return data
 
 
@@ -467,11 +507,18 @@ def write_atomic(path, data):
         raise
 
 
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def main(arguments=None):
     """Build the engine of the folder that this file lies in."""
     parser = argparse.ArgumentParser(description="Build this bundle's TensorRT engine for this device and keep it.")
-    parser.add_argument("--workspace", type=int, help="MiB that the builder may use; less where memory is short")
-    parser.add_argument("--max-batch", type=int, help="largest number of images of one call")
+    parser.add_argument("--workspace", type=_positive, help="MiB that the builder may use; less where memory is short")
+    parser.add_argument("--max-batch", type=_positive, help="largest number of images of one call")
     parser.add_argument("--force", action="store_true", help="build even if an engine is kept")
     args = parser.parse_args(arguments)
     try:
