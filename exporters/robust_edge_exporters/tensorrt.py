@@ -151,12 +151,15 @@ def _write_scripts(folder: Path, recipe: dict[str, Any], shape: tuple[int, ...],
         "sparse": int("SPARSE_WEIGHTS" in recipe["flags"]),
         "typed": int(recipe["typed"]),
         "workspace": recipe["workspace_mib"],
+        "calibrated_for": version_number(recipe["tensorrt"]),
         "shape": "x".join(map(str, shape)),
         "batches": str(batch or f"1 {recipe['max_batch']}"),
         "dynamic": int(batch is None),
     }
     text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
-    (folder / "build_engine.sh").write_text(text, encoding="utf-8")
+    script = folder / "build_engine.sh"
+    script.write_text(text, encoding="utf-8")
+    script.chmod(0o755)
 
 
 def _notes(share: float, keep: float, target: Target, settings: ExportSettings) -> tuple[str, ...]:

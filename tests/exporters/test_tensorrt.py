@@ -160,6 +160,7 @@ def test_computed_convolution_weights_are_refused_for_8_2(tmp_path):
 
 # build_engine.sh against trtexecs that know the flags of their version and stop at any other.
 
+BANNERS = {"8.2": "v8201", "8.5": "v8502", "8.6": "v8601", "10.3": "v100300", "11.1": "v11.1.0.106"}
 KNOWN = {
     "8.2": "--fp16 --int8 --calib --workspace --buildOnly",
     "8.5": "--fp16 --int8 --calib --workspace --memPoolSize --buildOnly",
@@ -180,6 +181,7 @@ def trtexec(tmp_path):
             f"""#!{sys.executable}
 import sys
 known = "{KNOWN[version]} {EVERYWHERE}".split()
+print("&&&& RUNNING TensorRT.trtexec [TensorRT {BANNERS[version]}] [b17] # trtexec", *sys.argv[1:])
 if sys.argv[1:] == ["--help"]:
     print("\\n".join("  " + flag + "=spec   text about --other" for flag in known), file=sys.stderr)
     sys.exit(0)
@@ -197,7 +199,7 @@ open({str(tmp_path / "calls")!r}, "a").write(" ".join(sys.argv[1:]) + "\\n")
 
 def run_script(folder, trtexec, *words):
     environment = {**os.environ, "TRTEXEC": str(trtexec)}
-    command = ["sh", str(folder / "build_engine.sh"), *words]
+    command = [str(folder / "build_engine.sh"), *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -219,7 +221,12 @@ def test_the_shell_script_speaks_each_trtexec(version, jetpack, precision, model
     assert "--maxShapes=images:100x1x6x6" in many
     assert ("--memPoolSize=workspace:300" in one) == (version != "8.2")
     assert ("--fp16" in one.split()) == (jetpack != "7.2")
-    assert ("--calib=calibration.cache" in one) == (precision == "int8" and jetpack != "7.2")
+    calibrated = precision == "int8" and jetpack != "7.2"
+    assert ("--calib=trtexec.calibration" in one) == ("--int8" in one.split()) == calibrated
+    if calibrated:
+        signed, *ranges = (tmp_path / "trtexec.calibration").read_text().splitlines()
+        assert signed == {"8.5": "TRT-8502-EntropyCalibration2", "10.3": "TRT-100300-EntropyCalibration2"}[version]
+        assert ranges == (tmp_path / "calibration.cache").read_text().splitlines()[1:]
     assert ("--stronglyTyped" in one) == (jetpack == "7.2")
     assert ("--skipInference" in one) == (version not in ("8.2", "8.5"))
 

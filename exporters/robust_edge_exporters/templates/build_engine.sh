@@ -31,7 +31,10 @@ if [ "$$fp16" = 1 ]; then
 fi
 if [ "$$int8" = 1 ]; then
     knows int8 || fail "this TensorRT has no --int8: from 11 on the precision stands in the ONNX file; export for a target of this version"
-    set -- "$$@" --int8 --calib=calibration.cache
+    # TensorRT passes over ranges that another version signed, and would take random ones instead.
+    number=$$(printf '%s\n' "$$help" | sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' | head -n 1)
+    sed "1s/^TRT-[0-9]*/TRT-$${number:-$calibrated_for}/" calibration.cache >trtexec.calibration
+    set -- "$$@" --int8 --calib=trtexec.calibration
 fi
 if [ "$$typed" = 1 ] && knows stronglyTyped; then set -- "$$@" --stronglyTyped; fi
 if [ "$$sparse" = 1 ]; then set -- "$$@" --sparsity=enable; fi
