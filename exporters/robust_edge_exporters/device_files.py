@@ -20,7 +20,7 @@ NEEDS = {
     "csr": "numpy and torch",
     "tensorrt": "numpy and TensorRT",
 }
-FIRST_COMMAND = {"tensorrt": "python3 build_engine.py    # minutes, once per device; run.py would do it at first use"}
+BUILD = "python3 build_engine.py    # minutes, once per device; run.py would do it at first use"
 INSTALL = "python3 -m pip install -r requirements.txt"
 
 
@@ -44,7 +44,7 @@ def write_readme(
 ) -> None:
     """Write README.md: what this is, how good it is, what to type."""
     commands = [
-        FIRST_COMMAND.get(target.format, INSTALL),
+        BUILD if _brings_its_runtime(target) else INSTALL,
         "python3 run.py replay      # the stored attack images, scored here: exit 0 if it held",
         "python3 run.py bench       # latency of one image and of 100",
     ]
@@ -66,6 +66,11 @@ def write_readme(
         "limits": "\n".join(f"- {limit}" for limit in (*target.limits, *artifact.notes)),
     }
     _write(folder / "README.md", string.Template(_template("README.md")).substitute(values))
+
+
+def _brings_its_runtime(target: Target) -> bool:
+    """Whether the device's system has TensorRT, as a Jetson's does; elsewhere pip installs it."""
+    return target.format == "tensorrt" and not any(line.startswith("tensorrt") for line in target.requirements)
 
 
 def _template(name: str) -> str:
