@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ pytest.importorskip("scipy", reason="CSR matrices are made by scipy")
 
 from robust_edge_exporters import csr  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 # What the tests themselves load and run; the exporter and the runtime are quiet, which a test below holds.
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning", "ignore:`torch.jit:DeprecationWarning")
 
@@ -108,6 +111,17 @@ def test_eight_bytes_for_each_non_zero(target, tmp_path):
     size = (tmp_path / found.file).stat().st_size
     assert 8 * found.sparsity.nonzero < size < 8.3 * found.sparsity.nonzero
     assert size < 0.3 * 4 * found.sparsity.weights
+
+
+def test_the_page_says_what_the_benchmark_measured():
+    measured = json.loads((ROOT / "benchmarks" / "csr_resnet34.json").read_text())
+    page = " ".join((ROOT / "docs" / "sparse-engine.md").read_text(encoding="utf-8").split())
+    one, many = (measured["images"][count] for count in ("1", "100"))
+    assert f"{measured['csr_layers']} of {measured['layers']} layers as CSR" in page
+    assert f"{100 * measured['file_over_dense']:.1f}% of the dense bytes" in page
+    assert f"{one['dense_over_csr']:.3g} times as fast on one image" in page
+    assert f"{many['dense_over_csr']:.3g} times, a little slower, on a hundred" in page
+    assert f"(medians of {one['n']} and of {many['n']} calls" in page
 
 
 def test_grouped_and_padded_otherwise_convolutions_stay_dense(target, tmp_path):
