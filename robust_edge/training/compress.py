@@ -7,51 +7,39 @@ cleared, then training under the fixed mask), so that the result lies in S exact
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import torch
-from torch import Tensor
 
-from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
-from robust_edge.data import Dataset, Source, Split, load_dataset
-from robust_edge.data.augment import augment
+from robust_edge.data import Dataset, Split, load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.data.stream import source_of
-from robust_edge.environment import versions
-from robust_edge.evaluation.accuracy import evaluate_pgd
-from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.evaluation.ranks import Ranks, device_of_rank
 from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
-from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning import admm
-from robust_edge.pruning.layout import layout_of
-from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import scheme_of
-from robust_edge.run import RESUME, Arithmetic, Checkpoint, Run, create_run, open_run
+from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
-from robust_edge.training.batchnorm import reestimate
+from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
 from robust_edge.training.device import pick_device
 from robust_edge.training.divergence import divergence
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
 from robust_edge.training.forward import check_compute, place
 from robust_edge.training.initial import load_initial
-from robust_edge.training.losses import attack_batch
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
 from robust_edge.training.synchrony import check_batch, check_same, check_same_images, spread
 from robust_edge.training.tensorboard import Board, check_installed
-from robust_edge_runtimes.errors import InputError, TrainingDiverged
+from robust_edge_runtimes.errors import InputError
 
 Progress = Callable[[int, int, str], None]
-CLOSING_STEPS = 20
-CLOSING_LIMIT = 1000
 
 
 def compress(
@@ -110,7 +98,7 @@ def _opened(path: Path) -> tuple[Run, Checkpoint | None]:
     if run.finished:
         checkpoint = run.checkpoint()
         if checkpoint.diverged is not None:
-            _give_up(run, checkpoint.diverged, checkpoint.epoch)
+            give_up(run, checkpoint.diverged, checkpoint.epoch)
         return run, checkpoint
     run.tidy()
     return run, None
@@ -210,7 +198,7 @@ def _train(
             row = _row(epoch, plan, result, found, learner, len(train), seconds)
             problem = divergence([*rows, row], config, classes)
             if problem is not None:
-                _stop(run, dataset, learner, kept, problem)
+                keep_last_good(run, dataset, learner, kept, problem)
             if found is not None:
                 kept = better(kept, found, guessing_limit(classes, len(held_out)))
             rows.append(row)
@@ -226,8 +214,8 @@ def _train(
         chosen, epoch = kept.network(learner.model), kept.epoch
     else:
         chosen, epoch = learner.candidate(), epochs
-    _reestimate(chosen, train, config)
-    return ranks.told(lambda: _finish(run, dataset, learner, chosen, epoch))
+    reestimate_statistics(chosen, train, config)
+    return ranks.told(lambda: finish(run, dataset, learner, chosen, epoch))
 
 
 def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
@@ -248,113 +236,6 @@ def _judged(learner: Learner, held_out: Split, plan: Schedules, epoch: int) -> K
         return None
     final = epoch >= plan.masked_from or not config.sparse
     return learner.ranks.told(lambda: judge(learner.candidate(), held_out, config, epoch=epoch + 1, final=final))
-
-
-def _stop(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
-    """Rank 0 writes what can be kept and says so; the others wait for its end."""
-    learner.ranks.told(lambda: _keep_last_good(run, dataset, learner, kept, problem))
-    raise AssertionError("a run that has diverged goes on")
-
-
-def _keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
-    """Write the last good network, marked, and say what happened."""
-    run.log(f"diverged: {problem}")
-    if kept is not None:
-        _finish(run, dataset, learner, kept.network(learner.model), kept.epoch, diverged=problem)
-        _give_up(run, problem, kept.epoch)
-    state = run.read_resume()
-    if state is None:
-        _give_up(run, problem, None)
-    learner.load_state(state)
-    _finish(run, dataset, learner, learner.candidate(), int(state["epoch"]), diverged=problem)
-    _give_up(run, problem, int(state["epoch"]))
-
-
-def _give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
-    keeps = (
-        "nothing was worth keeping" if epoch is None else f"{run.path} keeps the network after epoch {epoch}, marked"
-    )
-    raise TrainingDiverged(
-        f"training diverged: {problem}; {keeps}; lower training.lr (it is {run.config.training.lr}) and start again "
-        "with --overwrite"
-    )
-
-
-def _reestimate(network: Normalized, train: Source, config: CompressConfig) -> None:
-    """Batch-norm statistics of the final network over images as it was trained on, attacked and clean."""
-    count = min(config.averaging.reestimate, len(train))
-    if count < 2:
-        return
-    generator = torch.Generator().manual_seed(config.seed)
-    attack = Pgd(eps=config.attack.eps, steps=config.attack.steps, step_size=config.attack.step_size)
-    source = copy.deepcopy(network)
-
-    def batches() -> Iterator[Tensor]:
-        order = torch.randperm(len(train), generator=generator)[:count]
-        for pixels, labels in train.batches(order.split(config.training.batch_size)):
-            images = augment(pixels, config.data.augment, generator)
-            attacked = attack_batch(source, images, labels, attack, generator, config.training)
-            yield images if attacked is None else torch.cat([attacked, images])
-
-    reestimate(network, batches())
-
-
-def _finish(
-    run: Run, dataset: Dataset, learner: Learner, model: Normalized, epoch: int, *, diverged: str | None = None
-) -> Checkpoint:
-    config = run.config
-    attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
-    device = model.mean.device
-    judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT).to(device), attack, seed=config.seed)
-    last = run.metrics()[epoch - 1]
-    layout = layout_of(model, dataset.shape)
-
-    def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
-        written = {name: tensors[name] for name in prunable_parameters(model)}
-        sparsity = sparsity_of(written)
-        problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
-        assert problem is None, problem
-        return Checkpoint(
-            model=_spec(dataset, config, model.mean, model.std),
-            sparsity=sparsity,
-            dataset=dataset.name,
-            dataset_fingerprint=dataset.fingerprint(),
-            seed=config.seed,
-            metrics={
-                "clean_accuracy": judged.clean.value,
-                "robust_accuracy": judged.robust.value,
-                "images": float(judged.clean.images),
-                "attack_eps": attack.eps,
-                "attack_steps": float(attack.steps),
-                "train_loss": last.loss,
-            },
-            weights_sha256=sha256,
-            versions=versions(),
-            epoch=epoch,
-            diverged=diverged,
-            arithmetic=Arithmetic(
-                layout.macs({n: torch.ones_like(w) for n, w in written.items()}), layout.macs(written)
-            ),
-        )
-
-    peak = peak_bytes(device)
-    run.write_environment(peak_memory_bytes=peak)
-    checkpoint = run.write_checkpoint(model, describe)
-    for layer in checkpoint.sparsity.layers:
-        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
-    if config.sparse and learner.scheme.dense_layers:
-        run.log(f"left whole by scheme {config.pruning.scheme}: {', '.join(learner.scheme.dense_layers)}")
-    ended = "finished" if diverged is None else "kept"
-    run.log(
-        f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}, "
-        f"peak memory {peak >> 20} MiB"
-    )
-    return checkpoint
-
-
-def _spec(dataset: Dataset, config: CompressConfig, mean: Tensor, std: Tensor) -> ModelSpec:
-    flat = [tuple(round(value, 4) for value in part.flatten().tolist()) for part in (mean, std)]
-    return ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=flat[0], std=flat[1])
 
 
 def _row(

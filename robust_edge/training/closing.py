@@ -1,0 +1,155 @@
+"""The end of a run: the last look at its network, the written checkpoint, or what is kept of a run that diverged."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from robust_edge.attacks.pgd import Pgd
+from robust_edge.config import CompressConfig
+from robust_edge.data import Dataset, Source
+from robust_edge.data.augment import augment
+from robust_edge.environment import versions
+from robust_edge.evaluation.accuracy import evaluate_pgd
+from robust_edge.evaluation.memory import peak_bytes
+from robust_edge.models import ModelSpec, Normalized
+from robust_edge.pruning.layout import layout_of
+from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.run import Arithmetic, Checkpoint, Run
+from robust_edge.training.batchnorm import reestimate
+from robust_edge.training.epoch import Learner
+from robust_edge.training.losses import attack_batch
+from robust_edge.training.selection import Kept
+from robust_edge_runtimes.errors import TrainingDiverged
+
+CLOSING_STEPS = 20
+CLOSING_LIMIT = 1000
+
+
+def keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
+    """Write the last good network, marked, and raise what happened; the other ranks wait for the end of rank 0.
+
+    Args:
+        run: that diverged.
+        dataset: of the run.
+        learner: loses its state.
+        kept: the best network by the held-out images; None takes that of the last finished epoch.
+        problem: what went wrong.
+    """
+    learner.ranks.told(lambda: _write_last_good(run, dataset, learner, kept, problem))
+    raise AssertionError("a run that has diverged goes on")
+
+
+def _write_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
+    run.log(f"diverged: {problem}")
+    if kept is not None:
+        finish(run, dataset, learner, kept.network(learner.model), kept.epoch, diverged=problem)
+        give_up(run, problem, kept.epoch)
+    state = run.read_resume()
+    if state is None:
+        give_up(run, problem, None)
+    learner.load_state(state)
+    finish(run, dataset, learner, learner.candidate(), int(state["epoch"]), diverged=problem)
+    give_up(run, problem, int(state["epoch"]))
+
+
+def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
+    """Raise what a run that diverged ends with; `epoch` is that of the network it keeps."""
+    keeps = (
+        "nothing was worth keeping" if epoch is None else f"{run.path} keeps the network after epoch {epoch}, marked"
+    )
+    raise TrainingDiverged(
+        f"training diverged: {problem}; {keeps}; lower training.lr (it is {run.config.training.lr}) and start again "
+        "with --overwrite"
+    )
+
+
+def reestimate_statistics(network: Normalized, train: Source, config: CompressConfig) -> None:
+    """Batch-norm statistics of the final network over images as it was trained on, attacked and clean."""
+    count = min(config.averaging.reestimate, len(train))
+    if count < 2:
+        return
+    generator = torch.Generator().manual_seed(config.seed)
+    attack = Pgd(eps=config.attack.eps, steps=config.attack.steps, step_size=config.attack.step_size)
+    source = copy.deepcopy(network)
+
+    def batches() -> Iterator[Tensor]:
+        order = torch.randperm(len(train), generator=generator)[:count]
+        for pixels, labels in train.batches(order.split(config.training.batch_size)):
+            images = augment(pixels, config.data.augment, generator)
+            attacked = attack_batch(source, images, labels, attack, generator, config.training)
+            yield images if attacked is None else torch.cat([attacked, images])
+
+    reestimate(network, batches())
+
+
+def finish(
+    run: Run, dataset: Dataset, learner: Learner, model: Normalized, epoch: int, *, diverged: str | None = None
+) -> Checkpoint:
+    """Judge the network on test images and write it, its constraint checked on the final file.
+
+    Args:
+        run: gets the checkpoint.
+        dataset: of the run.
+        learner: knows the masks.
+        model: the network to write.
+        epoch: after which it was taken, counted from 1.
+        diverged: what went wrong later; such a network need not be sparse yet.
+    """
+    config = run.config
+    attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
+    device = model.mean.device
+    judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT).to(device), attack, seed=config.seed)
+    last = run.metrics()[epoch - 1]
+    layout = layout_of(model, dataset.shape)
+
+    def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
+        written = {name: tensors[name] for name in prunable_parameters(model)}
+        sparsity = sparsity_of(written)
+        problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
+        assert problem is None, problem
+        return Checkpoint(
+            model=_spec(dataset, config, model.mean, model.std),
+            sparsity=sparsity,
+            dataset=dataset.name,
+            dataset_fingerprint=dataset.fingerprint(),
+            seed=config.seed,
+            metrics={
+                "clean_accuracy": judged.clean.value,
+                "robust_accuracy": judged.robust.value,
+                "images": float(judged.clean.images),
+                "attack_eps": attack.eps,
+                "attack_steps": float(attack.steps),
+                "train_loss": last.loss,
+            },
+            weights_sha256=sha256,
+            versions=versions(),
+            epoch=epoch,
+            diverged=diverged,
+            arithmetic=Arithmetic(
+                layout.macs({n: torch.ones_like(w) for n, w in written.items()}), layout.macs(written)
+            ),
+        )
+
+    peak = peak_bytes(device)
+    run.write_environment(peak_memory_bytes=peak)
+    checkpoint = run.write_checkpoint(model, describe)
+    for layer in checkpoint.sparsity.layers:
+        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+    if config.sparse and learner.scheme.dense_layers:
+        run.log(f"left whole by scheme {config.pruning.scheme}: {', '.join(learner.scheme.dense_layers)}")
+    ended = "finished" if diverged is None else "kept"
+    run.log(
+        f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}, "
+        f"peak memory {peak >> 20} MiB"
+    )
+    return checkpoint
+
+
+def _spec(dataset: Dataset, config: CompressConfig, mean: Tensor, std: Tensor) -> ModelSpec:
+    flat = [tuple(round(value, 4) for value in part.flatten().tolist()) for part in (mean, std)]
+    return ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=flat[0], std=flat[1])
