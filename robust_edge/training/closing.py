@@ -11,8 +11,9 @@ from torch import Tensor
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
-from robust_edge.data import Dataset, Source
+from robust_edge.data import Dataset, Source, Split
 from robust_edge.data.augment import augment
+from robust_edge.data.dataset import evenly
 from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.evaluation.memory import peak_bytes
@@ -79,7 +80,8 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
 
     def batches() -> Iterator[Tensor]:
         order = torch.randperm(len(train), generator=generator)[:count]
-        for pixels, labels in train.batches(order.split(config.training.batch_size)):
+        even = order.tensor_split(max(1, count // config.training.batch_size))  # all weigh the same, none is of one
+        for pixels, labels in train.batches(even):
             images = augment(pixels, config.data.augment, generator)
             attacked = attack_batch(source, images, labels, attack, generator, config.training)
             yield images if attacked is None else torch.cat([attacked, images])
@@ -103,7 +105,7 @@ def finish(
     config = run.config
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
     device = model.mean.device
-    judged = evaluate_pgd(model, dataset.test.first(CLOSING_LIMIT).to(device), attack, seed=config.seed)
+    judged = evaluate_pgd(model, _closing_images(dataset.test).to(device), attack, seed=config.seed)
     last = run.metrics()[epoch - 1]
     layout = layout_of(model, dataset.shape)
 
@@ -148,6 +150,11 @@ def finish(
         f"peak memory {peak >> 20} MiB"
     )
     return checkpoint
+
+
+def _closing_images(test: Split) -> Split:
+    """All of them, or a part with as many of every class as possible, whatever order they come in."""
+    return test if len(test) <= CLOSING_LIMIT else test.take(evenly(test.labels, CLOSING_LIMIT))
 
 
 def _spec(dataset: Dataset, config: CompressConfig, mean: Tensor, std: Tensor) -> ModelSpec:
