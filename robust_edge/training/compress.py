@@ -29,7 +29,7 @@ from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
 from robust_edge.training.device import pick_device
-from robust_edge.training.divergence import divergence
+from robust_edge.training.divergence import divergence, not_finite
 from robust_edge.training.epoch import EpochResult, Learner, train_epoch
 from robust_edge.training.forward import check_compute, place
 from robust_edge.training.initial import load_initial
@@ -196,7 +196,7 @@ def _train(
             seconds = time.monotonic() - start
             found = _judged(learner, held_out, plan, epoch)
             row = _row(epoch, plan, result, found, learner, len(train), seconds)
-            problem = divergence([*rows, row], config, classes)
+            problem = divergence([*rows, row], config, classes) or not_finite(learner.model, epoch + 1)
             if problem is not None:
                 keep_last_good(run, dataset, learner, kept, problem)
             if found is not None:

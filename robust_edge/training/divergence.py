@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+
+from torch import nn
 
 from robust_edge.config import CompressConfig
 from robust_edge.metrics import EpochRow
@@ -32,7 +35,18 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -
     limit = EXPLOSION * math.log(classes) * _scale(config)
     if last.loss > limit:
         return f"the loss of epoch {last.epoch} is {last.loss:.4g}, beyond {limit:.4g}, {EXPLOSION:g} times guessing"
+    for name, value in dataclasses.asdict(last).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"the {name} of epoch {last.epoch} is {value}"
     return _collapse(rows, classes, config.selection.held_out)
+
+
+def not_finite(model: nn.Module, epoch: int) -> str | None:
+    """The first tensor that holds NaN or infinity after an epoch, in words: the last step comes after its last loss."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            return f"{name} holds NaN or infinity after epoch {epoch}"
+    return None
 
 
 def _scale(config: CompressConfig) -> float:

@@ -260,6 +260,12 @@ def test_a_loss_that_is_no_number_any_more_is_reported(tiny, tmp_path, eps):
     assert not open_run(tmp_path / "run").finished
 
 
+def test_weights_that_explode_in_the_last_step_of_an_epoch_are_reported(tiny, tmp_path):
+    """One batch an epoch: its loss is that before the step."""
+    with pytest.raises(TrainingDiverged, match=r"the \w+ of epoch 1 is (nan|inf); nothing was worth keeping"):
+        compress(tiny({"training.lr": 1e22, "training.batch_size": 200}), tmp_path / "run")
+
+
 def test_a_start_from_given_weights(tiny, sparse_run, tmp_path):
     """With no step to speak of, the run ends with the weights it was given, projected."""
     given = sparse_run.path / "checkpoint.safetensors"

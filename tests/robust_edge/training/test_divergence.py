@@ -1,12 +1,15 @@
 """When a run is lost, and when it only looks so."""
 
+import dataclasses
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from robust_edge.config import resolve
 from robust_edge.metrics import EpochRow
-from robust_edge.training.divergence import divergence
+from robust_edge.training.divergence import divergence, not_finite
 
 CONFIG = resolve(flags={"selection.held_out": 900})  # guessing: up to 12% of ten classes
 
@@ -26,6 +29,21 @@ def judged(*robust):
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_no_number(loss):
     assert divergence([row(1), row(2, loss)], CONFIG, 10) == f"the loss of epoch 2 is {loss}"
+
+
+@pytest.mark.parametrize("name", ["adversarial_loss", "primal_residual", "dual_residual"])
+def test_no_number_in_any_figure(name):
+    found = divergence([row(1), dataclasses.replace(row(2), **{name: math.nan})], CONFIG, 10)
+    assert found == f"the {name} of epoch 2 is nan"
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+def test_no_number_in_the_network(name):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert not_finite(model, 3) is None
+    with torch.no_grad():
+        model.state_dict()[name].view(-1)[1] = math.inf
+    assert not_finite(model, 3) == f"{name} holds NaN or infinity after epoch 3"
 
 
 def test_explosion_is_twenty_times_the_loss_of_guessing():
