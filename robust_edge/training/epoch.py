@@ -157,13 +157,21 @@ class Learner:
                 return f"{name} has weights off its mask"
         return self.scheme.violation(support, keep)
 
+    def _moving(self) -> dict[str, nn.Parameter]:
+        """The weights that training may move; one that no image reaches has no gradient of the loss, which is zero."""
+        moving = {name: weight for name, weight in self.weights.items() if weight.requires_grad}
+        for weight in moving.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        return moving
+
     def _named(self, names: Iterable[str]) -> dict[str, nn.Parameter]:
         return {name: self.model.get_parameter(name) for name in names}
 
     def update(self, keep: float, count: int) -> None:
         """One optimiser step with what the sparsity constraint adds to it."""
         if self.admm is not None:
-            admm.add_penalty_gradient(self.admm, self.weights)
+            admm.add_penalty_gradient(self.admm, self._moving())
         self.optimizer.step()
         if self.masks is not None:
             apply_mask(self._named(self.masks), self.masks)

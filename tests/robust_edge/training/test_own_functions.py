@@ -1,7 +1,9 @@
 """A network and images of the user's own, of unusual shapes and class counts, through the command line."""
 
 import pytest
+import torch
 
+from robust_edge.models import build_model
 from robust_edge.run import open_run
 
 CODE = """
@@ -30,6 +32,26 @@ def no_network(num_classes, in_channels):
 
 def other_classes(num_classes, in_channels):
     return network(num_classes + 1, in_channels)
+
+class Training(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.spare = inner, nn.Linear(3, 5)
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return (logits, logits) if self.training and self.pair else logits
+
+def pair_in_training(num_classes, in_channels):
+    built = Training(network(num_classes, in_channels))
+    built.pair = True
+    return built
+
+def spare_and_frozen(num_classes, in_channels):
+    built = Training(network(num_classes, in_channels))
+    built.pair = False
+    built.inner[0].weight.requires_grad_(False)
+    return built
 """
 
 
@@ -59,6 +81,21 @@ def test_any_shape_and_class_count(cli, own, tmp_path):
     again = cli("compress", *flags, "--init", weights, "--set", "training.lr=1e-9", "-o", tmp_path / "again")
     assert again.exit_code == 0, again.output
     assert cli("evaluate", tmp_path / "run", "--eps", 0.05, "--steps", 2, "-q").exit_code == 0
+
+
+def test_layers_that_no_image_reaches_and_frozen_ones(cli, own, tmp_path):
+    """They count as weights and are pruned; what is frozen keeps the values that stay."""
+    flags = ("--dataset", f"{own}:images", *OPTIONS, "--set", "awp.gamma=0.01", "--set", "awp.warmup=0")
+    result = cli("compress", "--arch", f"{own}:spare_and_frozen", *flags, "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    run = open_run(tmp_path / "run")
+    layers = {layer.name: layer for layer in run.checkpoint().sparsity.layers}
+    assert layers["network.spare.weight"].weights == 15
+    assert run.checkpoint().sparsity.nonzero == round(run.checkpoint().sparsity.weights * 0.5)
+    torch.manual_seed(run.config.seed)
+    first = build_model(run.checkpoint().model).network.inner[0].weight
+    last = run.load_model().network.inner[0].weight
+    assert torch.equal(last[last != 0], first[last != 0])
 
 
 def test_a_strong_run_of_ones_own(cli, own, tmp_path):
