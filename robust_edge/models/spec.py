@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_edge.imports import import_function
 from robust_edge.models.normalized import Normalized
@@ -57,6 +58,19 @@ def build_model(spec: ModelSpec) -> Normalized:
     return model
 
 
+def check_training(model: Normalized, spec: ModelSpec) -> None:
+    """Whether the network gives logits in training mode, too; some return a tuple there.
+
+    Args:
+        model: left as it was.
+        spec: what it was built from.
+
+    Raises:
+        InputError: it does not.
+    """
+    _check_logits(copy.deepcopy(model).train(), spec, " in training mode")
+
+
 def _network(spec: ModelSpec) -> nn.Module:
     factory = _factory(spec.arch)
     if ":" not in spec.arch:
@@ -83,17 +97,23 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
     if not prunable_parameters(model):
         raise InputError(f"model {spec.arch!r} has no convolution and no linear layer, so nothing to prune")
     training = model.training
-    model.eval()
+    try:
+        _check_logits(model.eval(), spec)
+    finally:
+        model.train(training)
+    tensors = list(model.state_dict().values())
+    if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
+        raise InputError(f"model {spec.arch!r} uses one tensor in two places, which a checkpoint cannot hold; clone it")
+
+
+def _check_logits(model: Normalized, spec: ModelSpec, when: str = "") -> None:
     try:
         with torch.no_grad():
             logits = model(torch.zeros(2, *spec.shape))
     except (RuntimeError, ValueError, TypeError, IndexError) as cause:
-        raise InputError(f"model {spec.arch!r} cannot take images of shape {spec.shape}: {cause}") from cause
-    finally:
-        model.train(training)
-    if tuple(getattr(logits, "shape", ())) != (2, len(spec.classes)):
-        shown = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise InputError(f"model {spec.arch!r} gives {shown} for 2 images, expected (2, {len(spec.classes)}) logits")
-    tensors = list(model.state_dict().values())
-    if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
-        raise InputError(f"model {spec.arch!r} uses one tensor in two places, which a checkpoint cannot hold; clone it")
+        raise InputError(f"model {spec.arch!r} cannot take images of shape {spec.shape}{when}: {cause}") from cause
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, len(spec.classes)):
+        shown = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"model {spec.arch!r} gives {shown} for 2 images{when}, expected (2, {len(spec.classes)}) logits"
+        )

@@ -22,6 +22,7 @@ from robust_edge.data.stream import source_of
 from robust_edge.evaluation.ranks import Ranks, device_of_rank
 from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.models import ModelSpec, build_model
+from robust_edge.models.spec import check_training
 from robust_edge.pruning import admm
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import scheme_of
@@ -162,6 +163,7 @@ def _prepare(config: CompressConfig, ranks: Ranks) -> tuple[Dataset, Learner, Sc
     spec = ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
     torch.manual_seed(config.seed)
     model = build_model(spec)
+    check_training(model, spec)
     if config.init is not None:
         load_initial(model, Path(config.init))
     model = place(model, device, config.compute)

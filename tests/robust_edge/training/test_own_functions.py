@@ -110,6 +110,7 @@ def test_a_strong_run_of_ones_own(cli, own, tmp_path):
     [
         ("no_network", "images", "returned str, not a torch.nn.Module"),
         ("other_classes", "images", r"gives (2, 6) for 2 images, expected (2, 5) logits"),
+        ("pair_in_training", "images", "gives tuple for 2 images in training mode, expected (2, 5) logits"),
         ("missing", "images", "cannot be imported"),
         ("network", "network", "failed (TypeError"),
     ],
