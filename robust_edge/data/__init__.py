@@ -32,9 +32,14 @@ def load_dataset(config: DataConfig) -> Dataset:
     dataset = _read(config)
     if not isinstance(dataset, Dataset):
         raise InputError(f"data set {config.dataset!r} returned {type(dataset).__name__}, not a robust_edge Dataset")
+    if not all(isinstance(name, str) for name in dataset.classes) or len(set(dataset.classes)) < len(dataset.classes):
+        shown = ", ".join(map(repr, dataset.classes[:5]))
+        raise InputError(f"data set {config.dataset!r} must name its classes by different texts; they are {shown}")
     if len(dataset.classes) < 2:
         raise InputError(f"data set {config.dataset!r} has {len(dataset.classes)} class; at least 2 are needed")
     for name, split, least in (("training", dataset.train, 2), ("test", dataset.test, 1)):
+        if not isinstance(split, Split):
+            raise InputError(f"data set {config.dataset!r}: {name} images are {type(split).__name__}, not a Split")
         if len(split) < least:
             raise InputError(f"data set {config.dataset!r} has {len(split)} {name} image(s), at least {least} needed")
         problem = _problem(split, dataset)

@@ -99,5 +99,15 @@ def test_splits_that_cannot_be_trained_on(own, train, test, match):
     refused(own(lambda config: Dataset("mine", ("a", "b"), train, test)), match)
 
 
+@pytest.mark.parametrize("names", [(0, 1), ("a", "a")])
+def test_classes_are_different_texts(own, names):
+    refused(own(lambda config: Dataset("mine", names, split_of(), split_of())), "classes by different texts; they are")
+
+
+def test_a_split_of_something_else(own):
+    images = (torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6) % 2)
+    refused(own(lambda config: Dataset("mine", ("a", "b"), split_of(), images)), "test images are tuple, not a Split")
+
+
 def test_one_class(own):
     refused(own(lambda config: Dataset("mine", ("a",), split_of(classes=1), split_of(classes=1))), "has 1 class")
