@@ -269,7 +269,7 @@ class CompressConfig:
 
     Attributes:
         arch: a name of the zoo, or `package.module:function`.
-        init: a `.safetensors` state dict to start from; None starts from random weights.
+        init: a `.safetensors` or `.pth` state dict to start from; None starts from random weights.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         threads: CPU threads; None leaves torch's choice.
         tensorboard: write every epoch's row for TensorBoard, too, into RUN/tensorboard.

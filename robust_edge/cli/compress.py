@@ -107,8 +107,8 @@ def compress(
     if resume and overwrite:
         raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
     given = {FLAGS[name]: value for name, value in flags.items() if value is not None}
-    if "data.dir" in given:
-        given["data.dir"] = str(Path(given["data.dir"]).absolute())  # later commands run from other folders
+    for key in {"data.dir", "init"} & given.keys():
+        given[key] = str(Path(given[key]).absolute())  # later commands run from other folders
     settings = _Settings(preset, config_file, assignments, given)
     with torchrun_ranks() as ranks:
         resuming = ranks.told(lambda: resume and (out / CONFIG).is_file())

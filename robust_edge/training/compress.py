@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,8 +85,9 @@ def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None 
     if finished is not None:
         return finished
     run = dataclasses.replace(run, writes=ranks.writes)
-    dataset, learner, plan = _prepare(run.config, ranks)
-    done = _restore(run, dataset, learner)
+    state = ranks.told(run.read_resume)
+    dataset, learner, plan = _prepare(run.config, ranks, fresh=state is None)
+    done = _Done(0, None) if state is None else _restore(run, dataset, learner, state)
     if done.masked_from is not None and done.masked_from != plan.masked_from:
         plan = pruned_at(plan, run.config, done.masked_from)
     run.write_metrics(ranks.told(run.metrics)[: done.epochs])  # the epoch that was cut short may have left its row
@@ -120,11 +122,8 @@ class _Done:
     masked_from: int | None = None
 
 
-def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
+def _restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any]) -> _Done:
     """Take over what the last finished epoch saved."""
-    state = learner.ranks.told(run.read_resume)
-    if state is None:
-        return _Done(0, None)
     try:
         kept = None if state["kept"] is None else Kept(**state["kept"])
         done = _Done(int(state["epoch"]), kept, state["masked_from"])
@@ -143,8 +142,14 @@ def _restore(run: Run, dataset: Dataset, learner: Learner) -> _Done:
     return done
 
 
-def _prepare(config: CompressConfig, ranks: Ranks) -> tuple[Dataset, Learner, Schedules]:
-    """Check and build everything, so that mistakes show before anything is written."""
+def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tuple[Dataset, Learner, Schedules]:
+    """Check and build everything, so that mistakes show before anything is written.
+
+    Args:
+        config: of the run.
+        ranks: that train together.
+        fresh: begin with `config.init`; a run that is taken up again has weights of its own.
+    """
     device = device_of_rank(pick_device(config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -164,7 +169,7 @@ def _prepare(config: CompressConfig, ranks: Ranks) -> tuple[Dataset, Learner, Sc
     torch.manual_seed(config.seed)
     model = build_model(spec)
     check_training(model, spec)
-    if config.init is not None:
+    if config.init is not None and fresh:
         load_initial(model, Path(config.init))
     model = place(model, device, config.compute)
     scheme = scheme_of(config.pruning, model, dataset.shape)

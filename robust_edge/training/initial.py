@@ -13,8 +13,10 @@ from robust_edge.models import Normalized
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_runtimes.errors import InputError
 
-WRAPPERS = ("state_dict", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which training scripts store the state dict beside other things."""
+PREFIXES = ("module.", "_orig_mod.", "network.")
+"""What data-parallel training, torch.compile and our normalisation put before every name."""
 
 
 def load_initial(model: Normalized, path: Path) -> None:
@@ -22,15 +24,14 @@ def load_initial(model: Normalized, path: Path) -> None:
 
     Args:
         model: takes the values in place; its own mean and std stay.
-        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, bare or under `state_dict` or `model`;
-            names may carry the `module.` of data-parallel training and our `network.`.
+        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, bare or under one of WRAPPERS; names may
+            carry PREFIXES.
 
     Raises:
         InputError: no such file, not tensors, names, shapes or classes that do not fit, values that are no numbers.
     """
-    tensors = {name.removeprefix("module.").removeprefix("network."): tensor for name, tensor in _read(path).items()}
     own = model.network.state_dict()
-    given = {name: tensor for name, tensor in tensors.items() if name not in ("mean", "std")}
+    given = _unwrapped(_read(path), own)
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or extra:
         raise InputError(f"--init {path} does not fit the model: missing {missing[:3]}, unexpected {extra[:3]}")
@@ -43,6 +44,15 @@ def load_initial(model: Normalized, path: Path) -> None:
         if not given[name].isfinite().all():
             raise InputError(f"--init {path}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
     model.network.load_state_dict(given)
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that fit best; those of the network itself may begin with such a prefix, too."""
+    found = [tensors]
+    for prefix in (*PREFIXES[:2], *PREFIXES):
+        found.append({name.removeprefix(prefix): tensor for name, tensor in found[-1].items()})
+    best = max(found, key=lambda names: len(own.keys() & names.keys()))
+    return {name: tensor for name, tensor in best.items() if name in own or name not in ("mean", "std")}
 
 
 def _other_task(name: str, own: dict[str, Tensor], model: Normalized, given: Tensor) -> str:

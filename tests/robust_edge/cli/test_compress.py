@@ -177,6 +177,13 @@ def test_resume_refuses_other_settings_and_takes_the_same(cli, refused, tiny_fla
         assert open_run(broken_off).finished
 
 
+def test_a_start_from_weights_is_remembered_wherever_one_stands(cli, tiny_flags, sparse_run, out, monkeypatch):
+    monkeypatch.chdir(sparse_run.path)
+    arguments = (*tiny_flags, "--epochs", 1, "--init", "checkpoint.safetensors")
+    assert cli("compress", *arguments, "-q", "-o", out).exit_code == 0
+    assert open_run(out).config.init == str(sparse_run.path / "checkpoint.safetensors")
+
+
 def test_resume_starts_a_run_that_is_not_there(cli, tiny_flags, out):
     assert cli("compress", *tiny_flags, "--set", "training.epochs=1", "--resume", "-q", "-o", out).exit_code == 0
     assert open_run(out).finished

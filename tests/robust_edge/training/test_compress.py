@@ -266,6 +266,17 @@ def test_weights_that_explode_in_the_last_step_of_an_epoch_are_reported(tiny, tm
         compress(tiny({"training.lr": 1e22, "training.batch_size": 200}), tmp_path / "run")
 
 
+def test_a_run_goes_on_without_the_file_it_started_from(tiny, sparse_run, tmp_path):
+    given = tmp_path / "given.safetensors"
+    given.write_bytes((sparse_run.path / "checkpoint.safetensors").read_bytes())
+    compress(tiny({"init": str(given)}), tmp_path / "whole")
+    with pytest.raises(Killed):
+        compress(tiny({"init": str(given)}), tmp_path / "run", progress=interrupt_after(5))
+    given.unlink()
+    resume(tmp_path / "run")
+    assert results(tmp_path / "run")[0] == results(tmp_path / "whole")[0]
+
+
 def test_a_start_from_given_weights(tiny, sparse_run, tmp_path):
     """With no step to speak of, the run ends with the weights it was given, projected."""
     given = sparse_run.path / "checkpoint.safetensors"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
-from robust_edge.models import ModelSpec, build_model
+from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.training.initial import load_initial
 from robust_edge_runtimes.errors import InputError
 
@@ -51,12 +52,24 @@ def test_weights_are_taken_over_and_normalisation_stays(tmp_path, donor, model, 
     assert not torch.equal(model.mean, donor.mean)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["module.", "module.network.", ""])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["module.", "module.network.", "_orig_mod.", "module._orig_mod.network.", ""])
 def test_weights_as_training_scripts_store_them(tmp_path, donor, model, wrapper, prefix):
     state = {f"{prefix}{name}": tensor for name, tensor in donor.network.state_dict().items()}
     torch.save({"epoch": 7, wrapper: state, "lr": 0.1}, tmp_path / "weights.pth")
     load_initial(model, tmp_path / "weights.pth")
+    assert all(torch.equal(t, donor.network.state_dict()[name]) for name, t in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "network.", "module.network."])
+def test_a_network_whose_own_names_begin_like_a_wrapper(tmp_path, prefix):
+    def wrapping():
+        inner = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        return Normalized(nn.ModuleDict({"network": inner, "module": nn.Linear(2, 2)}), [0.1], [0.5])
+
+    donor, model = wrapping(), wrapping()
+    own = {f"{prefix}{name}": tensor for name, tensor in donor.network.state_dict().items()}
+    load_initial(model, save(own, tmp_path / "weights.pth"))
     assert all(torch.equal(t, donor.network.state_dict()[name]) for name, t in model.network.state_dict().items())
 
 
