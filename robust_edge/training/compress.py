@@ -26,7 +26,7 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.models.spec import check_training
 from robust_edge.pruning import admm
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge.pruning.schemes import scheme_of
+from robust_edge.pruning.schemes import Scheme, Weights, scheme_of
 from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
@@ -174,14 +174,23 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
     model = place(model, device, config.compute)
     scheme = scheme_of(config.pruning, model, dataset.shape)
     if config.sparse:
-        for keep in sorted(set(plan.keep)):
-            scheme.support(prunable_parameters(model), keep)
+        _check_constraint(scheme, prunable_parameters(model), config.pruning.keep, plan)
     if config.selection.held_out:
         hold_out(dataset.train, config.selection.held_out)
     if config.tensorboard:
         check_installed()
     learner = Learner(spread(model, device, ranks), config, plan, scheme, ranks)
     return dataset, learner, plan
+
+
+def _check_constraint(scheme: Scheme, weights: Weights, keep: float, plan: Schedules) -> None:
+    """Whether the network can lie in S, at the end and on the way there."""
+    scheme.support(weights, keep)
+    for step in sorted(set(plan.keep) - {keep}):
+        try:
+            scheme.support(weights, step)
+        except InputError as cause:
+            raise InputError(f"pruning.keep_schedule passes through {step:g} before {keep:g}: {cause}") from cause
 
 
 def _train(
