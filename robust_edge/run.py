@@ -1,7 +1,7 @@
 """The run directory: everything that a compression leaves behind, whole or absent.
 
 config.yaml  metrics.jsonl  run.log  environment.json
-checkpoint.safetensors  checkpoint.json  resume.pt  plots/  evaluations/  tensorboard/
+checkpoint.safetensors  checkpoint.json  resume.pt  unfinished.pt  plots/  evaluations/  tensorboard/
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ WEIGHTS = "checkpoint.safetensors"
 CHECKPOINT = "checkpoint.json"
 METRICS = "metrics.jsonl"
 RESUME = "resume.pt"
+UNFINISHED = "unfinished.pt"
 ENVIRONMENT = "environment.json"
 LOG = "run.log"
-OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, ENVIRONMENT, LOG, "plots", "evaluations", "tensorboard"}
+FOLDERS = {"plots", "evaluations", "tensorboard"}
+OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, UNFINISHED, ENVIRONMENT, LOG, *FOLDERS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,24 +137,40 @@ class Run:
 
     def write_resume(self, state: dict[str, Any]) -> None:
         """Save everything that the next epoch needs."""
+        self._write_state(RESUME, state)
+        if self.writes:
+            (self.path / UNFINISHED).unlink(missing_ok=True)
+
+    def write_unfinished(self, state: dict[str, Any]) -> None:
+        """Save an epoch that is left in its middle, beside what the last finished one saved."""
+        self._write_state(UNFINISHED, state)
+
+    def read_resume(self) -> dict[str, Any] | None:
+        """The state after the last finished epoch, or None before the first one has ended."""
+        return self._read_state(RESUME, "start again with --overwrite")
+
+    def read_unfinished(self) -> dict[str, Any] | None:
+        """The state in the middle of an epoch, or None if none was left there."""
+        return self._read_state(UNFINISHED, "delete it to go on after the last finished epoch")
+
+    def _write_state(self, name: str, state: dict[str, Any]) -> None:
         if not self.writes:
             return
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.path / RESUME, buffer.getvalue())
+        write_atomic(self.path / name, buffer.getvalue())
 
-    def read_resume(self) -> dict[str, Any] | None:
-        """The saved state, or None before the first epoch has ended."""
-        path = self.path / RESUME
+    def _read_state(self, name: str, remedy: str) -> dict[str, Any] | None:
+        path = self.path / name
         if not path.is_file():
             return None
         try:
             intact = _checksums_hold(path)
             state = torch.load(path, map_location="cpu", weights_only=True) if intact else None
         except Exception as cause:  # torch raises whatever the damaged bytes provoke
-            raise InputError(f"{path} is damaged ({type(cause).__name__}); start again with --overwrite") from cause
+            raise InputError(f"{path} is damaged ({type(cause).__name__}); {remedy}") from cause
         if not isinstance(state, dict):
-            raise InputError(f"{path} is damaged; start again with --overwrite")
+            raise InputError(f"{path} is damaged; {remedy}")
         return state
 
     def write_environment(self, *, peak_memory_bytes: int) -> None:
@@ -178,7 +196,8 @@ class Run:
         write_atomic(path, safetensors.torch.save(tensors))
         checkpoint: Checkpoint = describe(sha256_of(path), safetensors.torch.load_file(path))
         write_json(self.path / CHECKPOINT, dataclasses.asdict(checkpoint))
-        (self.path / RESUME).unlink(missing_ok=True)
+        for name in (RESUME, UNFINISHED):
+            (self.path / name).unlink(missing_ok=True)
         return checkpoint
 
     def checkpoint(self) -> Checkpoint:

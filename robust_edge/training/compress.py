@@ -32,13 +32,14 @@ from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
 from robust_edge.training.device import pick_device
 from robust_edge.training.divergence import divergence, not_finite
-from robust_edge.training.epoch import EpochResult, Learner, train_epoch
+from robust_edge.training.epoch import EpochPart, EpochResult, Learner, train_epoch
 from robust_edge.training.forward import check_compute, place
 from robust_edge.training.initial import load_initial
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
 from robust_edge.training.synchrony import check_batch, check_same, check_same_images, spread
 from robust_edge.training.tensorboard import Board, check_installed
+from robust_edge.training.termination import CODE, deferred_termination
 from robust_edge_runtimes.errors import InputError
 
 Progress = Callable[[int, int, str], None]
@@ -77,15 +78,15 @@ def compress(
 def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None = None) -> Checkpoint:
     """Go on with an interrupted run; a finished one is returned as it is.
 
-    The random state of an epoch follows from the seed and the epoch's number alone, so the weights end as
-    those of an unbroken run.
+    The random state of an epoch follows from the seed and the epoch's number alone, and is saved where SIGTERM left it
+    in the middle, so the weights end as those of an unbroken run.
     """
     ranks = ranks or Ranks()
     run, finished = ranks.told(lambda: _opened(path))
     if finished is not None:
         return finished
     run = dataclasses.replace(run, writes=ranks.writes)
-    state = ranks.told(run.read_resume)
+    state = ranks.told(lambda: _saved(run))
     dataset, learner, plan = _prepare(run.config, ranks, fresh=state is None)
     done = _Done(0, None) if state is None else _restore(run, dataset, learner, state)
     if done.masked_from is not None and done.masked_from != plan.masked_from:
@@ -115,18 +116,31 @@ class _Done:
         epochs: how many are finished.
         kept: the best network so far, if any was judged.
         masked_from: first epoch of the masked phase if that has begun; None leaves it to the plan.
+        part: of the next epoch, if SIGTERM came in its middle.
+        seconds: that this part took.
     """
 
     epochs: int
     kept: Kept | None
     masked_from: int | None = None
+    part: EpochPart | None = None
+    seconds: float = 0.0
+
+
+def _saved(run: Run) -> dict[str, Any] | None:
+    """What the last finished epoch saved, or the part of the next one that SIGTERM cut short."""
+    state, unfinished = run.read_resume(), run.read_unfinished()
+    if unfinished is None or unfinished.get("epoch") != (0 if state is None else state.get("epoch")):
+        return state  # what is older than the last finished epoch was taken up before
+    return unfinished
 
 
 def _restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any]) -> _Done:
-    """Take over what the last finished epoch saved."""
+    """Take over what was saved."""
     try:
         kept = None if state["kept"] is None else Kept(**state["kept"])
-        done = _Done(int(state["epoch"]), kept, state["masked_from"])
+        part = None if state.get("part") is None else EpochPart(**state["part"])
+        done = _Done(int(state["epoch"]), kept, state["masked_from"], part, state.get("seconds", 0.0))
         fingerprint = state["dataset_fingerprint"]
         learner.load_state(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
@@ -201,15 +215,30 @@ def _train(
     remaining, held_out = hold_out(dataset.train, config.selection.held_out)
     stays, workers = config.data.stays(dataset.pixels), config.compute.workers
     train, held_out = source_of(remaining, learner.device, stays=stays, workers=workers), held_out.to(learner.device)
-    kept = done.kept
-    with Board(run.path, done.epochs) if config.tensorboard and run.writes else contextlib.nullcontext() as board:
+    kept, part, spent, broken_off = done.kept, done.part, done.seconds, False
+
+    def state(epochs_done: int) -> dict[str, Any]:
+        """Everything that `_restore` takes over."""
+        saved = None if kept is None else {**vars(kept)}
+        begun = None if learner.masks is None else plan.masked_from
+        told = {"epoch": epochs_done, "masked_from": begun, "dataset_fingerprint": fingerprint}
+        return {**told, "kept": saved, **learner.state()}
+
+    with _board(run, done) as board, deferred_termination(ranks) as asked_to_end:
         for epoch in range(done.epochs, epochs):
             start = time.monotonic()
-            plan = _pruned_early(plan, learner, epoch)
+            if part is None:
+                plan = _pruned_early(plan, learner, epoch)
             report = _batch_progress(progress, epoch, epochs, len(train))
-            result = train_epoch(learner, train, plan, epoch, report)
+            result = train_epoch(learner, train, plan, epoch, report, part=part, stop=asked_to_end)
             check_same(learner.state(), ranks)
-            seconds = time.monotonic() - start
+            seconds, part, spent = spent + time.monotonic() - start, None, 0.0
+            if isinstance(result, EpochPart):
+                run.write_unfinished({**state(epoch), "part": {**vars(result)}, "seconds": seconds})
+                run.log(f"epoch {epoch + 1} left after {result.batches} batches, as SIGTERM asked")
+                ranks.gather(None)  # no rank ends the others before the file is whole
+                broken_off = True
+                break
             found = _judged(learner, held_out, plan, epoch)
             row = _row(epoch, plan, result, found, learner, len(train), seconds)
             problem = divergence([*rows, row], config, classes) or not_finite(learner.model, epoch + 1)
@@ -222,16 +251,21 @@ def _train(
             run.log(_line(row, epochs))
             if board is not None:
                 board.write(row)
-            saved = None if kept is None else {**vars(kept)}
-            begun = None if learner.masks is None else plan.masked_from
-            ended = {"epoch": epoch + 1, "masked_from": begun, "dataset_fingerprint": fingerprint}
-            run.write_resume({**ended, "kept": saved, **learner.state()})
+            run.write_resume(state(epoch + 1))
+    if broken_off:
+        raise SystemExit(CODE)  # a rank that was not asked itself
     if kept is not None and kept.final:
         chosen, epoch = kept.network(learner.model), kept.epoch
     else:
         chosen, epoch = learner.candidate(), epochs
     reestimate_statistics(chosen, train, config)
     return ranks.told(lambda: finish(run, dataset, learner, chosen, epoch))
+
+
+def _board(run: Run, done: _Done) -> contextlib.AbstractContextManager[Board | None]:
+    if run.config.tensorboard and run.writes:
+        return Board(run.path, done.epochs)
+    return contextlib.nullcontext()
 
 
 def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import CompressConfig
@@ -21,12 +22,13 @@ from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import Scheme, scheme_of
 from robust_edge.rows import Rows, share_rows
 from robust_edge.training import averaging, awp
+from robust_edge.training.batchnorm import batchnorms
 from robust_edge.training.forward import Forward
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
+from robust_edge.training.randomness import Randomness
 from robust_edge.training.schedules import Schedules
 from robust_edge.training.synchrony import LEAST_IMAGES, Share, total
 
-BATCHNORM_MOMENTUM = 0.1
 BatchProgress = Callable[[int, int, str], None]
 
 
@@ -55,6 +57,21 @@ class EpochResult:
     dual_residual: float
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class EpochPart:
+    """An epoch that was left between two batches.
+
+    Attributes:
+        batches: how many are done.
+        sums: of their figures, over all ranks.
+        random: for each rank, where its generators stand.
+    """
+
+    batches: int
+    sums: Tensor
+    random: list[dict[str, Tensor]]
+
+
 class Learner:
     """The network and everything that changes with it: optimiser, ADMM state, masks, running mean.
 
@@ -68,6 +85,7 @@ class Learner:
         average: the running mean of the weights; None where none is kept.
         awp: whether weights are still perturbed; False once that has diverged.
         forward: how training calls the network.
+        momenta: of the batch-norm layers, as the network came with them.
         ranks: the processes that train the same network, each on its part of every batch.
     """
 
@@ -95,6 +113,7 @@ class Learner:
             self.admm = admm.init(self.weights, self.scheme.project, plan.keep[0], config.admm.rho)
         self.average = averaging.init(model) if config.averaging.decay > 0 else None
         self.awp = config.awp.gamma > 0
+        self.momenta = {layer: layer.momentum for layer in batchnorms(model) if layer.momentum is not None}
 
     @property
     def device(self) -> torch.device:
@@ -189,9 +208,21 @@ class Learner:
             )
 
 
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 def train_epoch(
-    learner: Learner, source: Source, plan: Schedules, epoch: int, progress: BatchProgress | None = None
-) -> EpochResult:
+    learner: Learner,
+    source: Source,
+    plan: Schedules,
+    epoch: int,
+    progress: BatchProgress | None = None,
+    *,
+    part: EpochPart | None = None,
+    stop: Callable[[], bool] = never,
+) -> EpochResult | EpochPart:
     """One pass over the training images; Algorithm 1, lines 2 to 8.
 
     All randomness follows from the seed and the epoch; several ranks draw the same and use their part of it.
@@ -202,41 +233,43 @@ def train_epoch(
         plan: the schedules.
         epoch: from 0.
         progress: called with (batches done, batches in all, text).
+        part: go on after it, with a learner as it was then; None begins the epoch.
+        stop: asked between two batches; the epoch is left where it says yes.
+
+    Returns:
+        The epoch's result, or the part that was done.
     """
-    config = learner.config
-    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + epoch) % 2**63)
-    ranks = learner.ranks
-    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + ranks.rank)  # of dropout and the like
-    noise = _noise_source(generator, learner.device)
+    config, ranks = learner.config, learner.ranks
+    random = Randomness(config.seed, epoch, learner.device, ranks.rank)
     for group in learner.optimizer.param_groups:
         group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
     attack = Pgd(eps=plan.eps[epoch], steps=plan.steps[epoch], step_size=config.attack.step_size)
-    order = torch.randperm(len(source), generator=generator)
+    order = torch.randperm(len(source), generator=random.generator)
     batches = _batches(order, config.training.batch_size, LEAST_IMAGES * ranks.world)
     shares = [share_rows(len(batch), ranks.rank, ranks.world) for batch in batches]
     own = [batch[rows.first : rows.last] for batch, rows in zip(batches, shares, strict=True)]
-    sums = torch.zeros(5, dtype=torch.float64)
+    done, sums, seen = 0, torch.zeros(5, dtype=torch.float64), 0
+    if part is not None:
+        done = part.batches
+        random.load_state(part.random[min(ranks.rank, len(part.random) - 1)])
+        if ranks.writes:
+            sums, seen = part.sums.clone(), sum(map(len, batches[:done]))
     phase_start = plan.masked_from if learner.masks is not None else 0
-    seen = 0
     learner.model.train()
-    for count, (rows, (pixels, labels)) in enumerate(zip(shares, source.batches(own), strict=True), 1):
-        images = augment(pixels, config.data.augment, generator, rows)  # line 2
-        _adapt_batchnorm(learner.model, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, labels, attack, noise, rows, epoch)
+    turns = zip(shares[done:], source.batches(own[done:]), strict=True)
+    for count, (rows, (pixels, labels)) in enumerate(turns, done + 1):
+        images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
+        _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
+        sums += _train_batch(learner, images, labels, attack, random.noise, rows, epoch)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
         seen += len(labels)
         if progress is not None:
             progress(count, len(batches), f"loss {float(sums[0]) / seen:.3f}")
+        if count < len(batches) and stop():
+            return EpochPart(count, total(sums, ranks), ranks.gather(random.state()))
     return _result(learner, total(sums, ranks) / len(source))
-
-
-def _noise_source(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """Where the attack's noise comes from: a GPU draws its own, seeded by the CPU's, instead of waiting for it."""
-    if device.type != "cuda":
-        return generator
-    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
@@ -247,15 +280,14 @@ def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
     return batches
 
 
-def _adapt_batchnorm(model: nn.Module, seen: int) -> None:
+def _adapt_batchnorm(momenta: Mapping[_BatchNorm, float], seen: int) -> None:
     """Let running statistics average the first batches of a phase instead of remembering what was before.
 
     Their start at 0 and 1, and the statistics before the hard projection, belong to another network; the attack
-    uses them from the first batch on.
+    uses them from the first batch on. Afterwards every layer's own momentum holds.
     """
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = max(BATCHNORM_MOMENTUM, 1 / seen)
+    for layer, own in momenta.items():
+        layer.momentum = max(own, 1 / seen)
 
 
 def _train_batch(

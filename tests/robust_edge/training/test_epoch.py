@@ -13,7 +13,7 @@ from robust_edge.data import Split
 from robust_edge.data.augment import augment
 from robust_edge.models import Normalized
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
-from robust_edge.training.epoch import Learner, train_epoch
+from robust_edge.training.epoch import EpochPart, Learner, train_epoch
 from robust_edge.training.schedules import schedules
 
 
@@ -257,6 +257,51 @@ def test_the_first_batches_of_a_phase_are_averaged():
     train(model, split, config)
     assert torch.allclose(model.network[1].running_mean, mean, atol=1e-5)
     assert len(order) == 8
+
+
+def test_every_layer_keeps_its_own_momentum_after_the_first_batches():
+    model, config = with_batchnorm(), config_of(training__batch_size=2, attack__eps=0.0)
+    layer, seen = model.network[1], []
+    layer.momentum = 0.3
+    layer.register_forward_hook(lambda module, *_: seen.append(module.momentum))
+    train(model, split_of(10), config)
+    assert seen == pytest.approx([1, 1 / 2, 1 / 3, 0.3, 0.3])
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_epoch_in_two_parts_is_the_epoch(tmp_path, epoch, batches):
+    """Order, augmentation, attack and dropout go on where they were; the part goes through a file."""
+    split, config = split_of(24), config_of(data__augment=["flip", "shift"], training__momentum=0.9)
+    plan, calls = schedules(config), []
+
+    def stop():
+        calls.append(1)
+        return len(calls) == batches
+
+    whole, broken = (Learner(with_batchnorm(dropout=0.5), config, plan) for _ in range(2))
+    for learner in (whole, broken):
+        for earlier in range(epoch):
+            train_epoch(learner, split, plan, earlier)
+    expected = train_epoch(whole, split, plan, epoch)
+    part = train_epoch(broken, split, plan, epoch, stop=stop)
+    assert isinstance(part, EpochPart)
+    torch.save({"part": vars(part), "learner": broken.state()}, tmp_path / "part.pt")
+    saved = torch.load(tmp_path / "part.pt", weights_only=True)
+    torch.manual_seed(99)
+    other = Learner(with_batchnorm(seed=5, dropout=0.5), config, plan)
+    other.load_state(saved["learner"])
+    assert train_epoch(other, split, plan, epoch, part=EpochPart(**saved["part"])) == expected
+    pairs = zip(whole.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    assert all(torch.equal(left, right) for left, right in pairs)
+
+
+def test_an_epoch_that_is_asked_at_its_last_batch_is_finished():
+    config, calls = config_of(), []
+    plan = schedules(config)
+    result = train_epoch(Learner(linear(), config, plan), split_of(24), plan, 0, stop=lambda: calls.append(1))
+    assert not isinstance(result, EpochPart)
+    assert len(calls) == 2
 
 
 def test_state_goes_through_a_file_and_back(tmp_path):

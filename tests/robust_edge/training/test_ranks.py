@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from robust_edge.data import Split
 from robust_edge.evaluation.ranks import Ranks, torchrun_ranks
 from robust_edge.models import Normalized
 from robust_edge.run import open_run
-from robust_edge.training.compress import compress
+from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import Learner, train_epoch
 from robust_edge.training.schedules import schedules
 from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, spread, total
@@ -94,6 +95,31 @@ def whole_run():
     return resolve(preset="quick", flags=flags | {"device": "cpu"})
 
 
+class Ended(BaseException):
+    """What a process does when it is asked to end."""
+
+
+def left_and_resumed(path, ranks):
+    """Rank 1 alone is asked to end after the first batch of two; all of them do, and go on later."""
+
+    def end(number, frame):
+        raise Ended
+
+    def ask(done, total, text):
+        if ranks.rank == 1 and done == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        compress(whole_run(), path, progress=ask, ranks=ranks)
+    except (Ended, SystemExit) as error:
+        ended = type(error).__name__
+    signal.signal(signal.SIGTERM, before)
+    batches = open_run(path).read_unfinished()["part"]["batches"]
+    resume(path, ranks=ranks)
+    return ended, batches
+
+
 def _worker(rank, port, file):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -107,6 +133,7 @@ def _worker(rank, port, file):
             "told": ranks.told(lambda: f"from {ranks.rank}"),
         }
         compress(whole_run(), file.with_name("run"), ranks=ranks)
+        found["left"] = left_and_resumed(file.with_name("left"), ranks)
         torch.save(found, file)
 
 
@@ -172,6 +199,12 @@ def test_one_rank_writes_a_whole_run(both):
     assert [line.split()[1] for line in log if line.startswith("epoch ")] == ["1/2", "2/2"]
     assert [row.epoch for row in run.metrics()] == [1, 2]
     assert not list(run.path.glob(".*"))
+
+
+def test_ranks_end_together_and_go_on_to_the_same_bytes(both):
+    assert [found["left"] for found in both] == [("SystemExit", 1), ("Ended", 1)]
+    path, name = both[0]["run"].path, "checkpoint.safetensors"
+    assert (path.with_name("left") / name).read_bytes() == (path / name).read_bytes()
 
 
 def test_all_ranks_are_told_what_the_first_made(both):

@@ -131,8 +131,8 @@ def diverging(at, monkeypatch):
     """The loss of epoch `at`, counted from 1, is no number."""
     usual = module.train_epoch
 
-    def train_epoch(learner, split, plan, epoch, progress=None):
-        result = usual(learner, split, plan, epoch, progress)
+    def train_epoch(learner, split, plan, epoch, progress=None, **named):
+        result = usual(learner, split, plan, epoch, progress, **named)
         if epoch + 1 < at:
             return result
         with torch.no_grad():
