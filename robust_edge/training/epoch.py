@@ -261,7 +261,7 @@ def train_epoch(
     turns = zip(shares[done:], source.batches(own[done:]), strict=True)
     for count, (rows, (pixels, labels)) in enumerate(turns, done + 1):
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
-        _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
+        learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
         sums += _train_batch(learner, images, labels, attack, random.noise, rows, epoch)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
         seen += len(labels)
@@ -280,14 +280,18 @@ def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
     return batches
 
 
-def _adapt_batchnorm(momenta: Mapping[_BatchNorm, float], seen: int) -> None:
+def _adapt_batchnorm(momenta: Mapping[_BatchNorm, float], seen: int) -> bool:
     """Let running statistics average the first batches of a phase instead of remembering what was before.
 
     Their start at 0 and 1, and the statistics before the hard projection, belong to another network; the attack
-    uses them from the first batch on. Afterwards every layer's own momentum holds.
+    uses them from the first batch on.
+
+    Returns:
+        Whether every layer has its own momentum again.
     """
     for layer, own in momenta.items():
         layer.momentum = max(own, 1 / seen)
+    return all(1 / seen <= own for own in momenta.values())
 
 
 def _train_batch(

@@ -22,19 +22,24 @@ class Forward(nn.Module):
 
     Attributes:
         network: the trained network itself, or its compiled form; its parameters and mode are shared.
+        settled: false while settings of its layers change from call to call, each of which would be compiled anew,
+            until torch gives up; the network itself computes then.
     """
 
     def __init__(self, network: nn.Module, config: ComputeConfig) -> None:
         super().__init__()
+        self.plain = network
         self.network: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
+        self.settled = True
         self.bf16 = config.precision == "bf16"
         self.layout = LAYOUTS[config.channels_last]
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
         images = images.contiguous(memory_format=self.layout)
+        network = self.network if self.settled else self.plain
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            logits: Tensor = self.network(images)
+            logits: Tensor = network(images)
         return logits.float()
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd, craft
 from robust_edge.config import ComputeConfig, resolve
+from robust_edge.data import Split
 from robust_edge.models import Normalized
 from robust_edge.training.epoch import Learner, train_epoch
 from robust_edge.training.forward import Forward, place
@@ -81,8 +82,6 @@ def test_a_bf16_attack_moves_in_float32_without_parameter_gradients():
 
 @pytest.mark.parametrize("flags", [{"compute.precision": "bf16"}, {"compute.channels_last": False}])
 def test_an_epoch_ends_near_that_of_the_defaults(flags):
-    from robust_edge.data import Split
-
     generator = torch.Generator().manual_seed(1)
     split = Split(torch.randint(0, 256, (24, 3, 8, 8), generator=generator).to(torch.uint8), torch.arange(24) % 3)
     losses = []
@@ -105,6 +104,25 @@ def test_a_compiled_network_is_the_network():
     forward.eval()
     assert not plain.training
     assert set(map(id, forward.parameters())) == set(map(id, plain.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, of its compiler's look at inputs
+def test_a_compiled_network_is_not_compiled_anew_for_every_batch():
+    """The attack's pass and the training's, each once; batch-norm's momentum differs in each of the first batches."""
+    from torch._dynamo.testing import CompileCounter
+
+    config = resolve(flags={"training.batch_size": 8, "training.epochs": 2, "attack.steps": 2, "compute.compile": True})
+    split = Split(torch.randint(0, 256, (120, 3, 8, 8)).to(torch.uint8), torch.arange(120) % 3)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3)]
+    plan, counter = schedules(config), CompileCounter()
+    model = Normalized(nn.Sequential(*layers), [0.5] * 3, [0.25] * 3)
+    learner = Learner(model, config, plan)
+    learner.forward.network = torch.compile(model, backend=counter)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for epoch in range(2):
+            train_epoch(learner, split, plan, epoch)
+    assert counter.frame_count == 2
 
 
 def test_the_most_memory_that_was_used_is_recorded(sparse_run):
