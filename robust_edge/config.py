@@ -200,7 +200,8 @@ class TrainingConfig:
         epochs: T, the masked part included.
         batch_size: images per optimiser step.
         lr: first learning rate, η.
-        lr_schedule: `cosine` (down to 0 once before and once after the hard projection) or `step`.
+        lr_schedule: `cosine` (down to 0 once before and once after the hard projection), `step`, or one value per
+            epoch.
         lr_step: epochs between two decays of `step`.
         lr_decay: factor of one decay of `step`.
         adversarial_weight: weight of the loss on attacked images; the rest goes to the clean loss.
@@ -213,7 +214,7 @@ class TrainingConfig:
     epochs: int = 30
     batch_size: int = 128
     lr: float = 0.05
-    lr_schedule: str = "cosine"
+    lr_schedule: EpsSchedule = "cosine"
     lr_step: int = 10
     lr_decay: float = 0.5
     momentum: float = 0.9
@@ -232,8 +233,7 @@ class TrainingConfig:
         for name in ("momentum", "adversarial_weight"):
             _require(0 <= getattr(self, name) <= 1, f"training.{name}", getattr(self, name), "0 to 1")
         _require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or above")
-        if self.lr_schedule not in ("cosine", "step"):
-            raise unknown_name("training.lr_schedule", self.lr_schedule, ("cosine", "step"))
+        _require_schedule("training.lr_schedule", self.lr_schedule, ("cosine", "step"), lambda v: v > 0)
         if self.loss not in LOSSES:
             raise unknown_name("training.loss", self.loss, LOSSES)
         _require(self.beta > 0, "training.beta", self.beta, "above 0")

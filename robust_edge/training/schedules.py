@@ -105,6 +105,8 @@ def _lr(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
     training = config.training
     if training.lr_schedule == "step":
         return tuple(training.lr * training.lr_decay ** (epoch // training.lr_step) for epoch in range(training.epochs))
+    if training.lr_schedule != "cosine":
+        return _given("training.lr_schedule", training.lr_schedule, training.epochs)
     parts = (masked_from, training.epochs - masked_from)
     return tuple(
         training.lr * (1 + math.cos(math.pi * epoch / length)) / 2 for length in parts for epoch in range(length)

@@ -136,7 +136,7 @@ RANGES = [
     (TrainingConfig, "epochs", [0], [1]),
     (TrainingConfig, "batch_size", [0, 1], [2]),
     (TrainingConfig, "lr", [0.0, -0.1, NAN], [1e-9]),
-    (TrainingConfig, "lr_schedule", ["cos"], ["cosine", "step"]),
+    (TrainingConfig, "lr_schedule", ["cos", (), (0.0,), (NAN,)], ["cosine", "step", (0.1, 0.01)]),
     (TrainingConfig, "lr_decay", [0.0, 1.1, NAN], [1.0]),
     (TrainingConfig, "momentum", [-0.1, 1.1, NAN], [0.0, 0.9]),
     (TrainingConfig, "weight_decay", [-0.1, NAN], [0.0]),

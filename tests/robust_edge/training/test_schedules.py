@@ -107,10 +107,12 @@ def test_lists_are_taken_as_they_are():
         attack__steps_schedule=[1, 5, 2],
         pruning__keep_schedule=[0.9, 0.4],
         pruning__keep=0.2,
+        training__lr_schedule=[0.2, 0.1, 0.3],
     )
     assert found.eps == (0.0, 0.05, 0.1)
     assert found.steps == (1, 5, 2)
     assert found.keep == (0.9, 0.4, 0.2)
+    assert found.lr == (0.2, 0.1, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,7 @@ def test_lists_are_taken_as_they_are():
         ("attack.eps_schedule", [0.1, 0.1], 3),
         ("attack.steps_schedule", [1, 2, 3, 4], 3),
         ("pruning.keep_schedule", [0.5, 0.4, 0.3], 2),
+        ("training.lr_schedule", [0.1], 3),
     ],
 )
 def test_a_list_of_the_wrong_length_names_key_and_lengths(key, values, needed):
