@@ -1,0 +1,177 @@
+"""The thesis' grid on CIFAR-10 and its Table 4.2: ResNet34 and MobileNetV2, 100, 50 and 10% kept, three adversaries.
+
+    python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/reproduce]
+
+Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce/ for each network, on top of preset
+`thesis`; each can be trained alone: robust-edge compress --preset thesis --config benchmarks/reproduce/NAME.yaml ...
+
+Made for short loans of a GPU: after --minutes the script saves the epoch that it is in, however far that is, and exits
+with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most. The
+table is written after every slice, from what is there.
+
+The thesis' ε of 0.1 and 0.03 are taken as units of the normalised image, a quarter of a pixel unit on CIFAR-10: no
+network keeps 77 or 91% benign accuracy against 0.1 or 0.03 in pixel units, the thesis' do. It attacks with 8/255.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
+
+from robust_edge.config import CompressConfig, resolve
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.adversaries import THESIS_AUTOATTACK
+from robust_edge.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate_run, stored_evaluation
+from robust_edge.run import CONFIG, Run, open_run
+
+CONFIGS = Path(__file__).with_suffix("")
+ADVERSARIES = ("eps0.1", "eps0.03", "benign")
+EPS = 8 / 255
+SLICE_OVER = 75  # EX_TEMPFAIL of sysexits.h
+THESIS = {
+    "resnet34-eps0.1-100": (77.25, 53.9, 44.2, 43.9, 43.9),
+    "resnet34-eps0.1-50": (77.2, 53.4, 43.3, 42.4, 42.4),
+    "resnet34-eps0.1-10": (66.7, 42.9, 38.8, 38.0, 38.0),
+    "resnet34-eps0.03-100": (90.9, 36.9, 35.4, 35.5, 35.5),
+    "resnet34-eps0.03-50": (90.0, 36.6, 35.5, 35.5, 35.5),
+    "resnet34-eps0.03-10": (86.0, 29.9, 29.3, 29.2, 29.2),
+    "mobilenet_v2-eps0.1-100": (79.9, 47.2, 41.2, 40.8, 40.8),
+    "mobilenet_v2-eps0.1-50": (79.7, 40.8, 38.8, 37.7, 37.7),
+    "mobilenet_v2-eps0.1-10": (40.4, 28.8, 24.5, 24.0, 24.0),
+    "mobilenet_v2-eps0.03-100": (89.8, 36.9, 35.8, 35.6, 32.6),
+    "mobilenet_v2-eps0.03-50": (87.4, 36.5, 35.5, 35.5, 35.5),
+    "mobilenet_v2-eps0.03-10": (36.8, 8.0, 3.0, 2.5, 2.5),
+}
+"""Table 4.2: benign, then under APGD-CE, APGD-DLR, FAB and Square, each after the ones before."""
+
+
+class SliceOver(BaseException):
+    """The time of this slice is up, or someone sent SIGTERM."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="holds CIFAR-10")
+    parser.add_argument("--dataset", help="folder, where --data-dir holds train/CLASS/* and test/CLASS/*")
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
+    parser.add_argument("-o", "--result", type=Path, default=Path("reproduce"), help="result, without suffix")
+    parser.add_argument("--minutes", type=float, help="end this slice after so long")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks only")
+    parser.add_argument("--limit", type=int, help="attack so many test images, not all")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
+    choice = parser.parse_args(arguments)
+    configs = grid(choice)
+
+    def work() -> None:
+        for name, config in configs.items():
+            attacked(trained(config, choice.out / name), choice)
+
+    done = done_within(choice.minutes, work)
+    write_table(configs, choice)
+    if not done:
+        OUTPUT.note("the slice is over; the same command goes on")
+    return 0 if done else SLICE_OVER
+
+
+def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
+    """The chosen configs by name, the thesis' order: the larger network and the stronger adversary first."""
+    names = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=_order)
+    unknown = set(choice.only or ()) - set(names)
+    if unknown:
+        raise SystemExit(f"--only {' '.join(sorted(unknown))}: no such network; there are {', '.join(names)}")
+    flags = {"data.dir": str(choice.data_dir.absolute()), "data.dataset": choice.dataset, "device": choice.device}
+    return {
+        name: resolve(preset="thesis", file=CONFIGS / f"{name}.yaml", flags=flags, assignments=choice.assignments)
+        for name in names
+        if not choice.only or name in choice.only
+    }
+
+
+def _order(name: str) -> tuple[bool, int, int]:
+    arch, adversary, kept = name.split("-")
+    return arch != "resnet34", ADVERSARIES.index(adversary), -int(kept)
+
+
+def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
+    """Whether the work was done in so much time; it ends as a loan does, with SIGTERM, which training puts off."""
+
+    def end(*_: object) -> None:
+        raise SliceOver
+
+    before = signal.signal(signal.SIGTERM, end)
+    timer = threading.Timer((minutes or 0) * 60, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    try:
+        if minutes is not None:
+            timer.start()
+        work()
+    except SliceOver:
+        return False
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
+    return True
+
+
+def attacked(run: Run, choice: argparse.Namespace) -> Evaluation:
+    """The AutoAttack of 2020, from the run's folder if it is there; a killed one goes on."""
+    record = stored_evaluation(run, THESIS_AUTOATTACK)
+    if record is not None and record.limit == choice.limit:
+        return record
+    settings = EvaluateSettings(attack=THESIS_AUTOATTACK, eps=EPS, limit=choice.limit, device=choice.device)
+    return evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
+
+
+def write_table(configs: dict[str, CompressConfig], choice: argparse.Namespace) -> None:
+    rows = [row(name, choice.out / name, choice.limit) for name in configs]
+    command = "python benchmarks/reproduce.py"
+    write_results(choice.result, command, {"eps": EPS, "limit": choice.limit, "runs": rows}, table(rows))
+
+
+def row(name: str, path: Path, limit: int | None) -> dict[str, Any]:
+    """What there is of one network."""
+    if not (path / CONFIG).is_file():
+        return {"name": name, "epochs": 0}
+    run = open_run(path)
+    found: dict[str, Any] = {"name": name, "epochs": len(run.metrics()), "training_seconds": training_seconds(run)}
+    if not run.finished:
+        return found
+    found["keep"] = run.checkpoint().sparsity.keep
+    record = stored_evaluation(run, THESIS_AUTOATTACK)
+    if record is None or record.result is None or record.limit != limit:
+        return found
+    stages = {stage.name: dataclasses.asdict(stage.cumulative) for stage in record.result.stages}
+    flags = [] if record.audit is None else list(record.audit.flags)
+    return {**found, "accuracies": {"benign": dataclasses.asdict(record.result.clean), **stages}, "flags": flags}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Table 4.2: accuracy in percent with its 95% interval, and the thesis' figure beside it."""
+    columns = next((list(item["accuracies"]) for item in rows if "accuracies" in item), ["benign"])
+    header = ["network", "weights kept", *columns, "validity flags"]
+    lines = []
+    for item in rows:
+        kept = f"{100 * item['keep']:.1f}%" if "keep" in item else f"trained for {item['epochs']} epochs"
+        flags = (", ".join(item["flags"]) or "none") if "flags" in item else "–"
+        lines.append([item["name"], kept, *(figure(item, turn, name) for turn, name in enumerate(columns)), flags])
+    return markdown(header, lines)
+
+
+def figure(item: dict[str, Any], turn: int, column: str) -> str:
+    """One cell: ours if it is there, the thesis' if it has one."""
+    own = share(Accuracy(**item["accuracies"][column])) if "accuracies" in item else "–"
+    return own + (f"; thesis {THESIS[item['name']][turn]:g}" if item["name"] in THESIS else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The thesis' grid: every network has its config, and slices of any length end with the table of an unbroken run."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from robust_edge.run import open_run
+from robust_edge.training.schedules import schedules
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = ("training.epochs=2", "training.batch_size=20", "attack.steps=1", "threads=1")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import reproduce
+
+    yield reproduce
+    for name in ("reproduce", "trial_grid"):
+        sys.modules.pop(name, None)
+
+
+def options(tmp_path, *more):
+    return ["--data-dir", str(tmp_path), "-o", str(tmp_path / "table"), "--out", str(tmp_path / "runs"), *more]
+
+
+def test_the_grid_is_the_thesis(script, monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr(script, "trained", lambda config, path: taken.append((path.name, config)))
+    monkeypatch.setattr(script, "attacked", lambda run, choice: None)
+    assert script.main(options(tmp_path)) == 0
+    found = {(config.arch, config.attack.eps, config.pruning.keep) for _, config in taken}
+    assert len(taken) == 18
+    assert found == set(itertools.product(("resnet34", "mobilenet_v2"), (0.0, 0.0075, 0.025), (1.0, 0.5, 0.1)))
+    assert taken[0][0] == "resnet34-eps0.1-100"
+    for name, config in taken:
+        plan = schedules(config)
+        assert (len(plan.eps), plan.lr[0], plan.lr[10] < 0.05) == (200, 0.05, True)
+        assert (config.data.dataset, config.data.augment) == ("cifar10", ("flip", "rotate"))
+        assert config.training.adversarial_weight == 0.9
+        assert name.endswith(f"-{100 * config.pruning.keep:g}")
+        assert (name in script.THESIS) == config.robust
+        assert not config.robust or config.attack.eps == pytest.approx(0.25 * float(name.split("-")[1][3:]))
+
+
+@pytest.fixture
+def small(script, monkeypatch, tmp_path):
+    """Two networks of the grid that train in a second, and their table."""
+    (tmp_path / "grid").mkdir()
+    for name, keep in (("resnet34-eps0.1-100", 1.0), ("resnet34-eps0.1-10", 0.1)):
+        data = "{dataset: digits, limit_train: 100, limit_test: 10}"
+        text = f"arch: small_cnn\ndata: {data}\npruning: {{keep: {keep}}}\n"
+        (tmp_path / "grid" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(script, "CONFIGS", tmp_path / "grid")
+    return [part for assignment in SMALL for part in ("--set", assignment)] + ["--device", "cpu"]
+
+
+def weights(folder):
+    return {path.name: (path / "checkpoint.safetensors").read_bytes() for path in folder.iterdir()}
+
+
+def test_slices_end_with_the_table_of_an_unbroken_run(script, small, tmp_path, monkeypatch):
+    """The first slice is over before anything is trained; each batch that a later one does stays done."""
+    monkeypatch.setattr(script, "THESIS_AUTOATTACK", "pgd")  # AutoAttack takes a minute for ten images
+    whole, sliced = tmp_path / "whole", tmp_path / "sliced"
+    assert script.main(options(tmp_path, *small, "--out", str(whole))) == 0
+    expected = json.loads((tmp_path / "table.json").read_text())["runs"]
+    codes = []
+    while not codes or codes[-1] != 0:
+        minutes = 0.05 * 1.5 ** len(codes) / 60  # longer and longer, so that it ends on any machine
+        codes.append(script.main(options(tmp_path, *small, "--out", str(sliced), "--minutes", str(minutes))))
+    assert codes[0] == script.SLICE_OVER == 75
+    assert weights(sliced) == weights(whole)
+    found = json.loads((tmp_path / "table.json").read_text())["runs"]
+    for left, right in zip(found, expected, strict=True):
+        assert left.pop("training_seconds") >= 0 <= right.pop("training_seconds")
+        assert left == right
+    text = (tmp_path / "table.md").read_text()
+    assert list(found[0]["accuracies"]) == ["benign", "pgd"]
+    assert "; thesis 77.25 |" in text
+    assert open_run(sliced / "resnet34-eps0.1-10").checkpoint().sparsity.nonzero == 9373
+
+
+def test_what_is_not_there_yet_is_a_dash(script, small, tmp_path):
+    assert script.main(options(tmp_path, *small, "--minutes", "0")) == 75
+    assert "| resnet34-eps0.1-10 | trained for 0 epochs | –; thesis 66.7 | – |" in (tmp_path / "table.md").read_text()
+
+
+def test_an_unknown_network_is_named(script, tmp_path):
+    with pytest.raises(SystemExit, match=r"--only resnet50: no such network; there are resnet34-eps0\.1-100"):
+        script.main(options(tmp_path, "--only", "resnet50"))
