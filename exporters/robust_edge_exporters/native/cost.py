@@ -57,11 +57,12 @@ def suits_taps(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
 
 
 def suits_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
-    """Three columns of taps at stride 1, rows of one or two units, or planes of whole units in rows of half a unit."""
-    window = op.window
-    moves_by_one = window.kernel[1] == 3 and window.dilations[1] == 1 and window.pads[1] == window.pads[3] == 1
+    """Three columns of taps, rows of one or two units, or planes of whole units in rows of half a unit."""
+    window, stride = op.window, op.window.strides[0]
+    moves_by_one = window.kernel[1] == 3 and window.dilations[1] == 1 and window.pads[1] == 1
     rows = output.width in (UNIT, 2 * UNIT) or (output.width == UNIT // 2 and output.pixels in COLUMNS_OF_8)
-    return window.strides == (1, 1) and moves_by_one and rows and source.width == output.width
+    exact = window.strides in ((1, 1), (2, 2)) and source.width == stride * output.width
+    return moves_by_one and rows and exact and op.groups == 1
 
 
 def suits_depthwise(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:

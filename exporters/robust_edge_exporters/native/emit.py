@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.plan import Layer, Plan, Tensor
-from robust_edge_exporters.native.tiling import whole_units
+from robust_edge_exporters.native.plan import Kernel, Layer, Plan, Tensor
+from robust_edge_exporters.native.tiling import column_lists
 from robust_edge_exporters.native.weights import FORMAT_VERSION, Sections
 
 THREADS_MAX = 64
 TENSORLESS = "NO_TENSOR"
 KERNEL_FILES = """
-    activate_one partial phases pack conv conv_sparse conv_columns conv_dense conv_taps conv_depthwise
+    activate_one partial phases pack conv conv_list conv_sparse conv_columns conv_dense conv_taps conv_depthwise
     linear_sparse linear_dense pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean
 """
 
@@ -32,11 +32,10 @@ class Tables:
     calls: list[str] = field(default_factory=list)
     prepare: list[str] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)
-    widened: list[str] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
+    instances: set[str] = field(default_factory=set)
     starts: int = 0
     offsets: int = 0
-    values: int = 0
     masks: dict[tuple[object, ...], int] = field(default_factory=dict)
     arena: int = 0
 
@@ -79,7 +78,7 @@ def emit_model(
     tables = Tables(arena=plan.arena_floats)
     emit_input(tables, plan)
     for index, layer in enumerate(plan.layers):
-        emit_layer(tables, index, layer, sections.get(index), value_bytes == 2)
+        emit_layer(tables, index, layer, sections.get(index))
     view = tensor(plan.output)
     tables.call("write_output", "map", "output", {"in": view, "out": view, "second": view})
     sizes = {
@@ -91,13 +90,12 @@ def emit_model(
         "WEIGHTS_BYTES": f"((size_t){size})",
         "ARENA_FLOATS": f"((size_t){tables.arena})",
         "SCRATCH_FLOATS": f"((size_t){plan.scratch_floats})",
-        "VALUES_FLOATS": f"((size_t){tables.values})",
         "STARTS": f"((size_t){tables.starts + 1})",
         "OFFSETS": f"((size_t){tables.offsets + 1})",
         "LISTS": f"((size_t){len(tables.lists) + 1})",  # and a harmless one: no empty array, no loop of length zero
         "OPERATORS": len(tables.calls),
     }
-    floats = tables.arena + plan.scratch_floats + tables.values
+    floats = tables.arena + plan.scratch_floats
     return "\n".join(assemble(tables, sizes, title)), 4 * (floats + tables.starts + 1) + 2 * (tables.offsets + 1)
 
 
@@ -109,14 +107,23 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     yield from (f"#include <{h}.h>" for h in ("float", "math", "pthread", "stdint", "stdlib", "string"))
     yield ""
     yield from (f"#define {name} {value}" for name, value in sizes.items())
-    names = ["vector", "types", "threads", "context", "activate", *kernel_files(tables.files), "ends", "weights"]
-    if tables.widened:
-        names.append("widen")
+    names = [
+        "vector",
+        "values",
+        "types",
+        "threads",
+        "context",
+        "activate",
+        *kernel_files(tables.files),
+        "ends",
+        "weights",
+    ]
     if tables.masks:
         names.append("masks")
     for name in names:
         yield "\n" + source(f"{name}.h").rstrip()
     yield ""
+    yield from sorted(tables.instances)
     yield from tables.lines
     yield "\nstatic const struct lists all_lists[LISTS] = {"
     yield from tables.lists
@@ -124,11 +131,6 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     yield "/* What create computes from the weights file. */\nstatic void prepare(re_context *c) {"
     yield "    for (size_t i = 0; i < LISTS; i++)"
     yield "        read_lists(c->weights, &all_lists[i], c->starts, c->offsets);"
-    if tables.widened:
-        yield "    static const struct widened widened[] = {"
-        yield from tables.widened
-        yield "    };\n    for (size_t i = 0; i < sizeof widened / sizeof *widened; i++)"
-        yield "        widen_values(c->weights, &widened[i], c->values);"
     yield from tables.prepare
     yield "}\n\nstatic void network(const struct job *j) {\n    struct crew *crew = &j->context->crew;"
     yield from tables.calls
@@ -145,6 +147,7 @@ def kernel_files(used: set[str]) -> list[str]:
         "phases": {"conv_taps", "conv_depthwise"},
         "partial": {"conv_sparse", "conv_columns", "conv_dense", "conv_taps"},
         "pack": {"conv_sparse", "conv_columns", "conv_dense"},
+        "conv_list": {"conv_sparse", "conv_columns", "conv_taps"},
         "conv": {"conv_sparse", "conv_columns", "conv_dense"},
         "pool": {"pool_max", "pool_average"},
     }
@@ -173,13 +176,13 @@ def scales(tables: Tables, name: str, op: ir.Affine | None) -> dict[str, object]
     return {"scale": f"{name}_scale", "shift": f"{name}_shift", "act": activation(op.act)}
 
 
-def emit_layer(tables: Tables, index: int, layer: Layer, sections: Sections | None, half: bool) -> None:
+def emit_layer(tables: Tables, index: int, layer: Layer, sections: Sections | None) -> None:
     """Tables and calls of one operator."""
     op, name = layer.op, f"layer{index}"
     if isinstance(op, ir.Conv | ir.Linear):
         assert sections is not None
         assert layer.kernel is not None
-        emit_weighted(tables, name, layer, sections, half)
+        emit_weighted(tables, name, layer, sections)
     elif isinstance(op, ir.MaxPool | ir.AveragePool):
         emit_pool(tables, name, layer, op)
     elif isinstance(op, ir.Concat):
@@ -260,15 +263,14 @@ def emit_pool(tables: Tables, name: str, layer: Layer, op: ir.MaxPool | ir.Avera
     )
 
 
-def weight_fields(tables: Tables, name: str, sections: Sections, half: bool) -> dict[str, object]:
-    """Fields that locate a layer's weights; grows the context's starts, offsets and widened values."""
+def weight_fields(tables: Tables, name: str, sections: Sections) -> dict[str, object]:
+    """Fields that locate a layer's weights; grows the context's starts and offsets."""
     fields: dict[str, object] = {
         "values": sections.values,
         "bias": sections.bias,
         "nonzeros": sections.values_count,
         "starts": tables.starts,
         "offsets": tables.offsets,
-        "expanded": tables.values,
     }
     if sections.lists is not None:
         lists = sections.lists
@@ -282,21 +284,23 @@ def weight_fields(tables: Tables, name: str, sections: Sections, half: bool) -> 
         tables.lists.append(f"    {{{', '.join(map(str, row))}}},")
         tables.starts += lists.lists + 1
         tables.offsets += lists.entries
-    if half:
-        tables.widened.append(f"    {{{sections.values}, {sections.values_count}, {tables.values}}},")
-        tables.values += whole_units(sections.values_count)
     return fields
 
 
-def emit_weighted(tables: Tables, name: str, layer: Layer, sections: Sections, half: bool) -> None:
+def emit_weighted(tables: Tables, name: str, layer: Layer, sections: Sections) -> None:
     """A convolution or a matrix."""
     op, out = layer.op, layer.output
     assert layer.kernel is not None
-    weights = weight_fields(tables, name, sections, half)
+    weights = weight_fields(tables, name, sections)
     weights["act"] = activation(op.act)
     kind = "conv" if isinstance(op, ir.Conv) else "linear"
     function = f"{kind}_{layer.kernel.value}"
     tables.files.add(function)
+    if layer.kernel is Kernel.COLUMNS:
+        assert isinstance(op, ir.Conv)
+        lists = column_lists(op.window)
+        tables.instances.add(f"COLUMNS_KERNEL({out.width}, {lists})")
+        function += f"_{out.width}_{lists}"
     if isinstance(op, ir.Linear):
         view = layer.inputs[0]
         ends: dict[str, object] = {"in": view.at, "out": out.at, "in_image": view.image, "out_image": out.image}

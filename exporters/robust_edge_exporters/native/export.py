@@ -77,7 +77,7 @@ def export_native(
     Args:
         onnx_path: a classifier with one input (N, C, H, W) and one output (N, K).
         out_dir: created if missing; files of the same names are replaced.
-        weights: how values are stored; fp16 is widened when the file is opened.
+        weights: how values are stored; fp16 is widened where it is used.
         options: images in a pass, cache size, a kernel forced on every layer.
 
     Raises:

@@ -96,29 +96,44 @@ def tile_convolution(
 def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
     """Tiling of the kernel that sums by kernel column.
 
-    One copy for each part of a unit that a tap's rows are moved by; blocks of nearly equal size.
+    One copy for each kernel row's phase and part of a unit that it is moved by, at stride 2 for even and odd pixels
+    each; blocks of nearly equal size.
     """
-    rows, width, inputs = tile_rows(output), output.width, op.weight.shape[1]
-    moves = [y * op.window.dilations[0] for y in range(op.window.kernel[0])]
-    parts = sorted({move % max(1, UNIT // width) for move in moves})
-    floats = whole_units((rows + max(moves)) * width)
-    channel = len(parts) * floats
+    rows, width, inputs, stride = tile_rows(output), output.width, op.weight.shape[1], op.window.strides[0]
+    moves = [divmod(y * op.window.dilations[0], stride) for y in range(op.window.kernel[0])]
+    parts = [down % max(1, UNIT // width) for down, _ in moves]
+    tops = [part * stride + phase - op.window.pads[0] for part, (_, phase) in zip(parts, moves, strict=True)]
+    copies = sorted({(top, x) for top in tops for x in range(stride)})
+    extra = max(down for down, _ in moves)
+    floats = whole_units((rows + extra) * width)
+    channel = len(copies) * floats
     blocks = math.ceil(inputs / max(1, min(inputs, l1_floats // channel, OFFSETS // channel)))
     block = math.ceil(inputs / blocks)
-    offsets = ((parts.index(part) * floats, move - part) for move in moves for part in [move % max(1, UNIT // width)])
+    offsets = (
+        copies.index((top, x)) * floats + (down - part) * width
+        for top, part, (down, _) in zip(tops, parts, moves, strict=True)
+        for x in range(stride)
+    )
     return Tiling(
-        rows, max(moves), 1, block, tuple((part - op.window.pads[0], 0) for part in parts), floats,
-        whole=False, masked=True, tap_offsets=tuple(at + down * width for at, down in offsets),
+        rows, extra, 1, block, tuple(copies), floats,
+        whole=False, masked=stride == 1, tap_offsets=tuple(offsets),
         channel_floats=channel, scratch_floats=block * channel,
     )  # fmt: skip
+
+
+def column_lists(window: ir.Window) -> int:
+    """Lists of an output channel in the kernel that sums by kernel column: at stride 2 unmoved columns share one."""
+    return 3 if window.strides == (1, 1) else 2
 
 
 def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tiling:
     """Tiling of the kernel that sums by tap in place: masks by tap, lists over all channels of a block."""
     shifts = tap_shifts(op.window)
-    many = min(images, TAP_UNITS) if output.pixels == UNIT else 1
     floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
     channel = 4 * floats if split else pitch
+    many = min(images, TAP_UNITS) if output.pixels == UNIT else 1
+    if split:  # all channels of fewer images: short lists cost more
+        many = max(1, min(many, SPLIT_FLOATS // (channel * op.weight.shape[1])))
     block = min(op.weight.shape[1], SPLIT_FLOATS // (many * channel) if split else OFFSETS // channel)
     return Tiling(
         output.height, 0, many, block, shifts, floats,

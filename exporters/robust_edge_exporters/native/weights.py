@@ -12,10 +12,10 @@ import numpy as np
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.cost import DENSE_CHANNELS
 from robust_edge_exporters.native.plan import Kernel, Layer, Plan
-from robust_edge_exporters.native.tiling import OFFSETS, UNIT, Tiling, whole_units
+from robust_edge_exporters.native.tiling import OFFSETS, UNIT, Tiling, column_lists, whole_units
 
 MAGIC = b"RE-SPARS"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER_BYTES = 64
 ALIGN = 64
 WORTH_ALIGNING = 4096  # bytes from which a section begins at a cache line
@@ -84,8 +84,8 @@ class Packer:
         return self.append(array.astype(self.value_type))
 
     def finish(self, model: int) -> bytes:
-        """The file, its header filled in; `model` ties it to the code."""
-        self.data.extend(b"\0" * (-len(self.data) % ALIGN or ALIGN))
+        """The file, its header filled in; `model` ties it to the code. Vectors may be read beyond the last value."""
+        self.data.extend(b"\0" * (-len(self.data) % ALIGN + ALIGN))
         words = np.frombuffer(self.data, "<u4", offset=HEADER_BYTES).astype(np.uint64)
         places = np.arange(1, words.size + 1, dtype=np.uint64)
         sums = int(words.sum(dtype=np.uint64)), int((words * places).sum(dtype=np.uint64))
@@ -182,11 +182,19 @@ def pack_sparse(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
 
 
 def pack_columns(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
-    """Lists in the order group, block, output channel, kernel column; within a list by channel, then row."""
+    """Lists in the order group, block, output channel, kernel column; within a list by channel, then row.
+
+    At stride 2 two lists for an output channel, the first column's and the others': by channel, row, then pixel, even
+    or odd.
+    """
     parts, blocks = blocks_of(op, tiling)
-    width = op.weight.shape[3]
+    by_column = [part.transpose(0, 3, 1, 2) for part in parts]
+    if column_lists(op.window) == 2:
+        moved = [np.stack([np.zeros_like(part[:, 0]), part[:, 0]], axis=-1) for part in by_column]
+        kept = [np.stack([part[:, 1], part[:, 2]], axis=-1) for part in by_column]
+        by_column = [np.stack(pair, axis=1) for pair in zip(moved, kept, strict=True)]
     return pack_lists(
-        packer, op.bias, [part.transpose(0, 3, 1, 2).reshape(len(part) * width, -1) for part in parts],
+        packer, op.bias, [part.reshape(part.shape[0] * part.shape[1], -1) for part in by_column],
         blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from tests.exporters.native.networks import Net, answers
 
 PLANES = [(1, 1), (3, 5), (4, 4), (6, 8), (7, 7), (8, 8), (9, 13), (11, 16), (16, 16), (17, 32), (17, 33), (24, 56)]
 PLANES += [(4, 67)]  # long odd rows: tiles of one row that begin between units
+PLANES += [(5, 64)]  # rows of 32 pixels at stride 2
 KERNELS = [(1, 1), (3, 3), (5, 2), (1, 7)]
 DENSITIES = [0.0, 0.1, 0.5, 1.0]
 

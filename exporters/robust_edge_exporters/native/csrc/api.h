@@ -41,7 +41,7 @@ static void start_crew(re_context *c, int threads) {
 }
 
 static size_t arena_bytes(int threads) {
-    return (ARENA_FLOATS + VALUES_FLOATS + (size_t)threads * SCRATCH_FLOATS) * sizeof(float) +
+    return (ARENA_FLOATS + (size_t)threads * SCRATCH_FLOATS) * sizeof(float) +
            STARTS * sizeof(uint32_t) + OFFSETS * sizeof(uint16_t);
 }
 
@@ -71,8 +71,7 @@ re_context *re_create(const void *weights, size_t bytes, int threads) {
     c->arena = c->memory;
     c->scratch = c->arena + ARENA_FLOATS;
     c->starts = (uint32_t *)(void *)(c->scratch + (size_t)threads * SCRATCH_FLOATS);
-    c->offsets = (uint16_t *)(void *)((float *)(void *)(c->starts + STARTS) + VALUES_FLOATS);
-    c->values = VALUES_FLOATS ? (float *)(void *)(c->starts + STARTS) : NULL;
+    c->offsets = (uint16_t *)(void *)(c->starts + STARTS);
     prepare(c);
     start_crew(c, threads);
     return c;

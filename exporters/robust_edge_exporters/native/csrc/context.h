@@ -7,11 +7,10 @@ struct seat {
 struct re_context {
     const unsigned char *weights;
     float *arena;
-    float *values;          /* widened values of an fp16 file, else NULL */
     uint32_t *starts;       /* of each list among its layer's entries */
     uint16_t *offsets;      /* of all entries */
     float *scratch;         /* SCRATCH_FLOATS for each thread */
-    void *memory;           /* what arena, values and scratch lie in */
+    void *memory;           /* what arena and scratch lie in */
     struct crew crew;
     struct seat seats[THREADS_MAX];
     const float *in;
@@ -23,7 +22,6 @@ static inline const float *float_section(const re_context *c, size_t at) {
     return (const float *)(const void *)(c->weights + at);
 }
 
-/* Values of a layer: in the file, or widened at creation. */
-static inline const float *layer_values(const re_context *c, size_t at, size_t expanded) {
-    return c->values ? c->values + expanded : float_section(c, at);
+static inline const value *value_section(const re_context *c, size_t at) {
+    return (const value *)(const void *)(c->weights + at);
 }

@@ -4,7 +4,7 @@
 /* A register tile: up to UNITS_MAX units of pixels for a range of output channels. */
 struct strip {
     const float *packed;    /* packed rows, at the first unit of the strip */
-    const float *values;    /* of the block */
+    const value *values;    /* of the block */
     const uint16_t *offsets;
     const uint32_t *starts; /* sparse: where each output channel's list begins */
     const float *bias;      /* first block: initial sums, else NULL */
@@ -12,7 +12,7 @@ struct strip {
     const float *residual;  /* last block: added before the activation, or NULL */
     size_t pitch;
     struct range channels;
-    int scale;              /* images of the tile: an offset counts one image's floats */
+    size_t scale;           /* images of the tile: an offset counts one image's floats */
     int units, taps;        /* taps: packed rows of the block, dense only */
     size_t at[UNITS_MAX];   /* where each unit lies in an output plane */
     const struct activation *act; /* last block, else NULL */
@@ -72,7 +72,7 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
     int blocks = (in_group + c->block - 1) / c->block, step = lists > 1 && c->out.width > UNIT ? c->out.width / UNIT : 1;
     size_t origin = (size_t)y0 * (size_t)c->out.width;
     const float *image = ctx->arena + c->in.at + (size_t)first_image * c->in.image;
-    const float *values = layer_values(ctx, c->values, c->expanded);
+    const value *values = value_section(ctx, c->values);
     float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
     for (int g = part->groups.begin; g < part->groups.end; g++)
         for (int b = 0; b < blocks; b++) {
@@ -86,7 +86,7 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
                 pack_block(c, ctx->arena, image, images, channel, count, y0, rows, packed);
             else
                 s.packed = image + (size_t)channel * (size_t)c->in.pitch + origin;
-            s.scale = images;
+            s.scale = (size_t)images;
             s.values = values;
             s.offsets = ctx->offsets + c->offsets;
             s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;

@@ -1,8 +1,8 @@
 /* Sparse kernel of three kernel columns, for rows of half a unit, one or two: the input is packed unmoved (or, for
    half units, moved by whole rows), so that a block holds more channels than with a copy for each column. An output
    channel has a list for each kernel column; the sums of the outer columns are moved by one pixel in registers, with a
-   zero at the ends of the rows. */
-#define COLUMNS 3
+   zero at the ends of the rows. At stride 2 even and odd pixels are packed apart: only the first column is moved then,
+   and the other two share a list. */
 
 /* The pixels before or after those of `v`, by one: the last of `before` and all but the last of `v`, or all but the
    first of `v` and the first of `after`. */
@@ -27,21 +27,6 @@ INLINE vec one_before(vec before, vec v) { return __builtin_shuffle(before, v, (
 INLINE vec one_after(vec v, vec after) { return __builtin_shuffle(v, after, (bits){ONE_AFTER}); }
 #endif
 
-struct lists_at {
-    const float *value;
-    const uint16_t *offset;
-};
-
-INLINE struct lists_at add_list(vec *sum, const int vectors, const float *packed, struct lists_at at, uint32_t count) {
-    for (const float *end = at.value + count; at.value < end; at.value++, at.offset++) {
-        vec w = splat(*at.value);
-        const float *in = packed + *at.offset;
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] += w * load(in + v * LANES);
-    }
-    return at;
-}
-
 /* Lanes of one vector that are not the first or the last of a row of `width` pixels. */
 INLINE void row_masks(int width, uint32_t *inner, uint32_t *outer) {
     for (int i = 0; i < LANES; i++) {
@@ -50,117 +35,119 @@ INLINE void row_masks(int width, uint32_t *inner, uint32_t *outer) {
     }
 }
 
-/* `width` is a constant where this is called. */
-INLINE void columns_strip(const struct strip *strip, const int units, const int width) {
-    const struct strip s = *strip;
+#define PLACE(v) (s->at[(v) / UNIT_VECTORS] + (size_t)((v) % UNIT_VECTORS * LANES))
+
+/* Adds what is there, bias or the sums of earlier blocks. */
+INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, int o, const float *out) {
+    if (s->bias) {
+        vec bias = splat(s->bias[o]);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] += bias;
+    } else {
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] += load(out + PLACE(v));
+    }
+}
+
+/* Residual and activation of finished sums. */
+INLINE void store_sums(const struct strip *s, vec *sum, const int vectors, int o, float *out) {
+    if (s->residual) {
+        const float *residual = s->residual + (size_t)o * s->pitch;
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] += load(residual + PLACE(v));
+    }
+    if (s->act->kind == CLAMP) {
+        vec lo = splat(s->act->lo), hi = splat(s->act->hi);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] = clamp(sum[v], lo, hi);
+    }
+    UNROLL for (int v = 0; v < vectors; v++)
+        store(out + PLACE(v), sum[v]);
+}
+
+/* `width` and `lists` are constants where this is called. */
+INLINE void columns_strip(const struct strip *strip, const int units, const int width, const int lists) {
+    const struct strip copy = *strip, *s = &copy;
     const int vectors = units * UNIT_VECTORS, row = width > LANES ? width / LANES : 1;
-    const int clamped = s.act->kind == CLAMP, special = s.act->kind > CLAMP;
-    const vec lo = splat(s.act->lo), hi = splat(s.act->hi), none = {0};
+    const vec none = {0};
     uint32_t not_first[LANES], not_last[LANES];
     row_masks(width, not_first, not_last);
-    for (int o = s.channels.begin; o < s.channels.end; o++) {
-        const uint32_t *start = s.starts + (size_t)o * COLUMNS;
-        struct lists_at at = {s.values + *start, s.offsets + *start};
-        float *out = s.out + (size_t)o * s.pitch;
+    for (int o = s->channels.begin; o < s->channels.end; o++) {
+        const uint32_t *start = s->starts + (size_t)o * (size_t)lists;
+        struct list list = {s->values + *start, s->offsets + *start};
+        float *out = s->out + (size_t)o * s->pitch;
         vec sum[UNITS_MAX * UNIT_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] = splat(0);
-        at = add_list(sum, vectors, s.packed, at, start[1] - start[0]);
+            sum[v] = none;
+        list = add_list(sum, units, s->packed, UNIT, 1, list, start[1] - start[0]);
         UNROLL for (int v = vectors - 1; v >= 0; v--) {
             sum[v] = one_before(v % row ? sum[v - 1] : none, sum[v]);
             if (width < LANES)
                 sum[v] = masked(sum[v], not_first);
         }
-        at = add_list(sum, vectors, s.packed, at, start[2] - start[1]);
-        if (s.bias) {
-            vec bias = splat(s.bias[o]);
-            UNROLL for (int v = 0; v < vectors; v++)
-                store(out + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES, sum[v] + bias);
-        } else {
+        list = add_list(sum, units, s->packed, UNIT, 1, list, start[2] - start[1]);
+        add_earlier(s, sum, vectors, o, out);
+        if (lists > 2) {
             UNROLL for (int v = 0; v < vectors; v++) {
-                float *to = out + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES;
-                store(to, sum[v] + load(to));
+                store(out + PLACE(v), sum[v]);
+                sum[v] = none;
+            }
+            add_list(sum, units, s->packed, UNIT, 1, list, start[3] - start[2]);
+            UNROLL for (int v = 0; v < vectors; v++) {
+                sum[v] = one_after(sum[v], (v + 1) % row ? sum[v + 1] : none);
+                if (width < LANES)
+                    sum[v] = masked(sum[v], not_last);
+                sum[v] += load(out + PLACE(v));
             }
         }
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] = splat(0);
-        add_list(sum, vectors, s.packed, at, start[3] - start[2]);
-        UNROLL for (int v = 0; v < vectors; v++) {
-            float *to = out + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES;
-            vec moved = one_after(sum[v], (v + 1) % row ? sum[v + 1] : none);
-            vec y = (width < LANES ? masked(moved, not_last) : moved) + load(to);
-            if (s.residual)
-                y += load(s.residual + (size_t)o * s.pitch + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
-            store(to, clamped ? clamp(y, lo, hi) : y);
-        }
-        if (special)
+        store_sums(s, sum, vectors, o, out);
+        if (s->act->kind > CLAMP)
             for (int u = 0; u < units; u++)
-                activate(out + s.at[u], UNIT, s.act);
+                activate(out + s->at[u], UNIT, s->act);
     }
 }
 
-#define ROWS(n, width) \
+#define ROWS(n, width, lists) \
     case n: \
-        columns_strip(s, n, width); \
+        columns_strip(s, n, width, lists); \
         break;
-
-static void columns_of_8(const struct strip *s) {
-    switch (s->units) {
-        ROWS(1, 8)
-        ROWS(2, 8)
+#define NO_ROWS(width, lists)
 #if UNITS_MAX >= 3
-        ROWS(3, 8)
+#define ROWS_3(width, lists) ROWS(3, width, lists)
+#else
+#define ROWS_3 NO_ROWS
 #endif
 #if UNITS_MAX >= 6
-        ROWS(4, 8)
-#endif
-    }
-}
-
-static void columns_of_16(const struct strip *s) {
-    switch (s->units) {
-        ROWS(1, 16)
-        ROWS(2, 16)
-#if UNITS_MAX >= 3
-        ROWS(3, 16)
-#endif
-#if UNITS_MAX >= 6
-        ROWS(4, 16)
-        ROWS(5, 16)
-        ROWS(6, 16)
+#define ROWS_4(width, lists) ROWS(4, width, lists)
+#define ROWS_5(width, lists) ROWS(5, width, lists)
+#define ROWS_6(width, lists) ROWS(6, width, lists)
+#else
+#define ROWS_4 NO_ROWS
+#define ROWS_5 NO_ROWS
+#define ROWS_6 NO_ROWS
 #endif
 #if UNITS_MAX >= 16
-        ROWS(7, 16)
-        ROWS(8, 16)
-        ROWS(9, 16)
-        ROWS(10, 16)
-        ROWS(11, 16)
-        ROWS(12, 16)
-        ROWS(13, 16)
-        ROWS(14, 16)
-        ROWS(15, 16)
-        ROWS(16, 16)
+#define ROWS_ODD(width, lists) \
+    ROWS(7, width, lists) ROWS(9, width, lists) ROWS(11, width, lists) ROWS(13, width, lists) ROWS(15, width, lists)
+#define ROWS_EVEN(width, lists) \
+    ROWS(8, width, lists) ROWS(10, width, lists) ROWS(12, width, lists) ROWS(14, width, lists) ROWS(16, width, lists)
+#else
+#define ROWS_ODD NO_ROWS
+#define ROWS_EVEN NO_ROWS
 #endif
-    }
-}
 
-static void columns_of_32(const struct strip *s) {
-    switch (s->units) {
-        ROWS(2, 32)
-#if UNITS_MAX >= 6
-        ROWS(4, 32)
-        ROWS(6, 32)
-#endif
-#if UNITS_MAX >= 16
-        ROWS(8, 32)
-        ROWS(10, 32)
-        ROWS(12, 32)
-        ROWS(14, 32)
-        ROWS(16, 32)
-#endif
-    }
-}
+/* Units of a strip: planes of 64 pixels at most, any number of rows of 16 pixels, whole rows of 32. */
+#define ROWS_OF_8(lists) ROWS(1, 8, lists) ROWS(2, 8, lists) ROWS_3(8, lists) ROWS_4(8, lists)
+#define ROWS_OF_16(lists) \
+    ROWS(1, 16, lists) ROWS(2, 16, lists) ROWS_3(16, lists) ROWS_4(16, lists) ROWS_5(16, lists) ROWS_6(16, lists) \
+    ROWS_ODD(16, lists) ROWS_EVEN(16, lists)
+#define ROWS_OF_32(lists) ROWS(2, 32, lists) ROWS_4(32, lists) ROWS_6(32, lists) ROWS_EVEN(32, lists)
 
-static void conv_columns(const struct job *j, const struct conv *c) {
-    run_conv(c, j, c->out.width == 8 ? columns_of_8 : c->out.width == 16 ? columns_of_16 : columns_of_32, COLUMNS);
-}
+/* The kernel of one width and number of lists; those that the network needs follow this file. */
+#define COLUMNS_KERNEL(width, lists) \
+    static void columns_##width##_##lists(const struct strip *s) { \
+        switch (s->units) { ROWS_OF_##width(lists) } \
+    } \
+    static void conv_columns_##width##_##lists(const struct job *j, const struct conv *c) { \
+        run_conv(c, j, columns_##width##_##lists, lists); \
+    }

@@ -14,18 +14,19 @@ INLINE void finish_dense(const struct strip *s, int o, int vector, const int vec
 }
 
 INLINE void dense_tile(const struct strip *s, int o, int vector, const int vectors) {
-    const float *value = s->values + (size_t)o * (size_t)s->taps, *packed = s->packed + vector * LANES;
+    const value *values = s->values + (size_t)o * (size_t)s->taps;
+    const float *packed = s->packed + vector * LANES;
     int channels = s->channels.end - o < DENSE_CHANNELS ? s->channels.end - o : DENSE_CHANNELS;
     vec sum[DENSE_CHANNELS * DENSE_VECTORS];
     UNROLL for (int v = 0; v < DENSE_CHANNELS * vectors; v++)
         sum[v] = splat(0);
-    for (int k = 0; k < s->taps; k++, value += DENSE_CHANNELS) {
+    for (int k = 0; k < s->taps; k++, values += DENSE_CHANNELS) {
         const float *in = packed + s->offsets[k] * s->scale;
         vec x[DENSE_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++)
             x[v] = load(in + v * LANES);
         UNROLL for (int i = 0; i < DENSE_CHANNELS; i++) {
-            vec w = splat(value[i]);
+            vec w = splat(number(values[i]));
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[i * vectors + v] += w * x[v];
         }

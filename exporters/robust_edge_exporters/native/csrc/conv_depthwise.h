@@ -1,6 +1,6 @@
 /* Depthwise convolution in place: each tap reads the plane (at stride s: one of its s * s phases, split out first)
    moved by a constant, masked where it leaves the plane. Lists name taps, so pruned taps cost nothing. */
-INLINE void depthwise_units(const struct conv *c, const float *const *taps, const uint16_t *tap, const float *value,
+INLINE void depthwise_units(const struct conv *c, const float *const *taps, const uint16_t *tap, const value *values,
                             uint32_t count, const uint32_t *masks, int unit, const int units, float bias,
                             const float *residual, float *out) {
     vec sum[4 * UNIT_VECTORS];
@@ -9,7 +9,7 @@ INLINE void depthwise_units(const struct conv *c, const float *const *taps, cons
     for (uint32_t k = 0; k < count; k++) {
         const float *in = taps[tap[k]] + unit * UNIT;
         const uint32_t *mask = masks + (size_t)tap[k] * (size_t)c->copy_floats + unit * UNIT;
-        vec w = splat(value[k]);
+        vec w = splat(number(values[k]));
         UNROLL for (int v = 0; v < units * UNIT_VECTORS; v++)
             sum[v] += w * masked(load(in + v * LANES), mask + v * LANES);
     }
@@ -36,7 +36,7 @@ static void depthwise_plane(const struct job *j, const struct conv *c, int g, in
     const re_context *ctx = j->context;
     const uint32_t *masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
     const uint32_t *start = ctx->starts + c->starts + channel;
-    const float *value = layer_values(ctx, c->values, c->expanded) + start[0];
+    const value *values = value_section(ctx, c->values) + start[0];
     const uint16_t *tap = ctx->offsets + c->offsets + start[0];
     const float *in = ctx->arena + c->in.at + (size_t)g * c->in.image + (size_t)channel * (size_t)c->in.pitch;
     size_t at = (size_t)g * c->out.image + (size_t)channel * (size_t)c->out.pitch;
@@ -53,9 +53,9 @@ static void depthwise_plane(const struct job *j, const struct conv *c, int g, in
     }
     tap_places(c, in, taps);
     for (; unit + 4 <= units; unit += 4)
-        depthwise_units(c, taps, tap, value, count, masks, unit, 4, bias, residual, out);
+        depthwise_units(c, taps, tap, values, count, masks, unit, 4, bias, residual, out);
     for (; unit < units; unit++)
-        depthwise_units(c, taps, tap, value, count, masks, unit, 1, bias, residual, out);
+        depthwise_units(c, taps, tap, values, count, masks, unit, 1, bias, residual, out);
     if (c->act.kind > CLAMP)
         activate(out, units * UNIT, &c->act);
 }

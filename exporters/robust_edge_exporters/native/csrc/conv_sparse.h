@@ -1,14 +1,12 @@
 /* Sparse kernel: one output channel by `units` units of pixels in registers; for each non-zero, its value is
-   broadcast and multiplied with units read at its offset. Short strips keep several chains of sums, since one
-   multiply-add waits four cycles for the sum before it. */
+   broadcast and multiplied with units read at its offset. */
 INLINE void sparse_strip(const struct strip *strip, const int units) {
     const struct strip s = *strip;
-    const int vectors = units * UNIT_VECTORS, chains = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1;
+    const int vectors = units * UNIT_VECTORS;
     const int clamped = s.act->kind == CLAMP, special = s.act->kind > CLAMP;
     const vec lo = splat(s.act->lo), hi = splat(s.act->hi);
     for (int o = s.channels.begin; o < s.channels.end; o++) {
-        const float *value = s.values + s.starts[o], *end = s.values + s.starts[o + 1];
-        const uint16_t *offset = s.offsets + s.starts[o];
+        struct list list = {s.values + s.starts[o], s.offsets + s.starts[o]};
         float *out = s.out + (size_t)o * s.pitch;
         vec sum[UNITS_MAX * UNIT_VECTORS];
         if (s.bias) {
@@ -19,28 +17,7 @@ INLINE void sparse_strip(const struct strip *strip, const int units) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = load(out + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
         }
-        if (chains > 1) {
-            UNROLL for (int v = vectors; v < chains * vectors; v++)
-                sum[v] = splat(0);
-            for (; end - value >= chains; value += chains, offset += chains) {
-                PREFETCH(value + 512);
-                PREFETCH(offset + 512);
-                UNROLL for (int k = 0; k < chains; k++) {
-                    vec w = splat(value[k]);
-                    const float *in = s.packed + offset[k] * s.scale;
-                    UNROLL for (int v = 0; v < vectors; v++)
-                        sum[k * vectors + v] += w * load(in + v * LANES);
-                }
-            }
-            UNROLL for (int v = vectors; v < chains * vectors; v++)
-                sum[v % vectors] += sum[v];
-        }
-        for (; value < end; value++, offset++) {
-            vec w = splat(*value);
-            const float *in = s.packed + *offset * s.scale;
-            UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] += w * load(in + v * LANES);
-        }
+        add_list(sum, units, s.packed, UNIT, s.scale, list, s.starts[o + 1] - s.starts[o]);
         if (s.residual) {
             const float *residual = s.residual + (size_t)o * s.pitch;
             UNROLL for (int v = 0; v < vectors; v++)

@@ -5,7 +5,7 @@
 
 struct tap_tile {
     const float *in;        /* first channel of the block, first image */
-    const float *values;
+    const value *values;
     const uint16_t *offsets;
     const uint32_t *starts; /* of the block: channels * taps lists */
     const float *bias, *residual;
@@ -18,41 +18,22 @@ struct tap_tile {
 
 INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const int units) {
     const struct tap_tile t = *tile;
-    const int vectors = units * UNIT_VECTORS, chains = vectors <= 2 ? 4 : 1, taps = c->taps;
+    const int vectors = units * UNIT_VECTORS, taps = c->taps;
     const vec lo = splat(t.act->lo), hi = splat(t.act->hi);
-    const float *in[TAP_UNITS];
     const uint32_t *start = t.starts + (size_t)t.channels.begin * (size_t)taps;
-    UNROLL for (int u = 0; u < units; u++)
-        in[u] = t.in + (size_t)u * t.in_step;
     for (int o = t.channels.begin; o < t.channels.end; o++, start += taps) {
-        const float *value = t.values + start[0];
-        const uint16_t *offset = t.offsets + start[0];
+        struct list list = {t.values + start[0], t.offsets + start[0]};
         float *out = t.out + (size_t)o * (size_t)c->out.pitch;
-        vec sum[TAP_UNITS * UNIT_VECTORS * 2];
+        vec sum[TAP_UNITS * UNIT_VECTORS];
         for (int k = 0; k < taps; k++) {
-            const float *end = t.values + start[k + 1];
-            UNROLL for (int v = 0; v < chains * vectors; v++)
+            UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat(0);
-            PREFETCH(value + 512);
-            PREFETCH(value + 528);
-            PREFETCH(value + 544);
-            PREFETCH(offset + 512);
-            PREFETCH(offset + 544);
-            for (; end - value >= chains; value += chains, offset += chains) {
-                UNROLL for (int i = 0; i < chains; i++) {
-                    vec w = splat(value[i]);
-                    UNROLL for (int v = 0; v < vectors; v++)
-                        sum[i * vectors + v] +=
-                            w * load(in[v / UNIT_VECTORS] + offset[i] + v % UNIT_VECTORS * LANES);
-                }
-            }
-            for (; value < end; value++, offset++) {
-                vec w = splat(*value);
-                UNROLL for (int v = 0; v < vectors; v++)
-                    sum[v] += w * load(in[v / UNIT_VECTORS] + *offset + v % UNIT_VECTORS * LANES);
-            }
-            UNROLL for (int v = vectors; v < chains * vectors; v++)
-                sum[v % vectors] += sum[v];
+            PREFETCH(list.values + 512);
+            PREFETCH(list.values + 528);
+            PREFETCH(list.values + 544);
+            PREFETCH(list.offsets + 512);
+            PREFETCH(list.offsets + 544);
+            list = add_list(sum, units, t.in, t.in_step, 1, list, start[k + 1] - start[k]);
             UNROLL for (int v = 0; v < vectors; v++)
                 store(t.sums + (k * vectors + v) * LANES, sum[v]);
         }
@@ -109,7 +90,7 @@ static void conv_taps(const struct job *j, const struct conv *c) {
     re_context *ctx = j->context;
     int several = c->images > 1, blocks = (c->in.channels + c->block - 1) / c->block;
     struct tap_tile t;
-    t.values = layer_values(ctx, c->values, c->expanded);
+    t.values = value_section(ctx, c->values);
     t.offsets = ctx->offsets + c->offsets;
     t.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
     t.sums = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + TAP_UNITS * UNIT;

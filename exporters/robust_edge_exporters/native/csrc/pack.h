@@ -28,29 +28,41 @@ static void pack_shifted(const struct conv *c, const float *plane, struct shift 
     zero(dst + last * width, (rows - last) * width);
 }
 
-/* Any stride and size, row by row. */
+/* Rows [0, rows) of a copy at stride 2 whose columns all lie inside the input; may write up to UNIT - 1 floats more. */
+static void pack_halved(const float *row, ptrdiff_t step, int width, int rows, float *dst) {
+    for (int j = 0; j < rows; j++, row += step, dst += width)
+        for (int x = 0; x < width; x += LANES)
+            store(dst + x, every_second(row + 2 * x));
+}
+
+static void pack_row(const float *row, int stride, int first, int last, int width, float *dst) {
+    zero(dst, first);
+    for (int x = first; x < last; x++)
+        dst[x] = row[x * stride];
+    zero(dst + last, width - last);
+}
+
+/* Output pixels from `shift` on, `stride` apart, that lie in [0, size); at most `count`. */
+static struct range inside(int shift, int stride, int size, int count) {
+    struct range r = {shift < 0 ? (-shift + stride - 1) / stride : 0, shift < size ? (size - 1 - shift) / stride + 1 : 0};
+    r.begin = r.begin > count ? count : r.begin;
+    r.end = r.end > count ? count : r.end < r.begin ? r.begin : r.end;
+    return r;
+}
+
+/* Any stride and size. */
 static void pack_strided(const struct conv *c, const float *plane, struct shift s, int y0, int rows, float *dst) {
-    int width = c->out.width, step = c->stride_x;
-    int first = s.dx < 0 ? (-s.dx + step - 1) / step : 0;
-    int last = s.dx < c->in.width ? (c->in.width - 1 - s.dx) / step + 1 : 0;
-    first = first > width ? width : first;
-    last = last > width ? width : last < first ? first : last;
-    for (int j = 0; j < rows; j++, dst += width) {
-        int y = (y0 + j) * c->stride_y + s.dy;
-        if (y < 0 || y >= c->in.height) {
-            zero(dst, width);
-            continue;
-        }
-        const float *row = plane + (ptrdiff_t)y * c->in.width + s.dx;
-        zero(dst, first);
-        if (step == 2)
-            for (int x = first; x < last; x++)
-                dst[x] = row[2 * x];
-        else
-            for (int x = first; x < last; x++)
-                dst[x] = row[x * step];
-        zero(dst + last, width - last);
-    }
+    int width = c->out.width, top = y0 * c->stride_y + s.dy;
+    struct range columns = inside(s.dx, c->stride_x, c->in.width, width), r = inside(top, c->stride_y, c->in.height, rows);
+    ptrdiff_t step = (ptrdiff_t)c->stride_y * c->in.width;
+    const float *row = plane + (ptrdiff_t)top * c->in.width + r.begin * step + s.dx;
+    zero(dst, r.begin * width);
+    if (c->stride_x == 2 && columns.begin == 0 && columns.end == width)
+        pack_halved(row, step, width, r.end - r.begin, dst + r.begin * width);
+    else
+        for (int j = r.begin; j < r.end; j++, row += step)
+            pack_row(row, c->stride_x, columns.begin, columns.end, width, dst + j * width);
+    zero(dst + r.end * width, (rows - r.end) * width);
 }
 
 /* Channels [channel, channel + count) of `images` images for output rows [y0, y0 + rows). */

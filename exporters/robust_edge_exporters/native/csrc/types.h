@@ -38,7 +38,6 @@ struct conv {
     size_t values, bias;    /* byte offsets in the weights file */
     size_t nonzeros;        /* values (dense: with padding) */
     size_t starts, offsets; /* indices of the first of its list starts and of its offsets in the context */
-    size_t expanded;        /* index of its values among the widened ones (fp16 files) */
     struct activation act;
 };
 
@@ -46,7 +45,7 @@ struct linear {
     size_t in, out; /* contiguous vectors in the arena */
     size_t in_image, out_image;
     int inputs, outputs;
-    size_t values, bias, nonzeros, starts, offsets, expanded;
+    size_t values, bias, nonzeros, starts, offsets;
     struct activation act;
 };
 

@@ -7,6 +7,7 @@
 #define LANES 16
 #define UNITS_MAX 16 /* accumulators of a sparse register tile, in units */
 #define DENSE_VECTORS 4
+#define RUN 8 /* values read at a time, where a lane costs less than a load */
 #elif defined(__AVX__)
 #define LANES 8
 #define UNITS_MAX 6
@@ -15,6 +16,7 @@
 #define LANES 4
 #define UNITS_MAX 6
 #define DENSE_VECTORS 4
+#define RUN 4
 #else
 #define LANES 4
 #define UNITS_MAX 3
@@ -40,6 +42,10 @@ typedef uint32_t bits;
 #define UNROLL
 #endif
 
+#ifndef RUN
+#define RUN 1
+#endif
+
 #define UNIT_VECTORS (UNIT / LANES)
 
 INLINE vec load(const float *p) {
@@ -55,6 +61,36 @@ INLINE vec splat(float x) {
     const vec zeros = {0};
     return x - zeros;
 }
+
+/* Lane `k` of v in all lanes; a constant, once the loop around it is unrolled. */
+#if LANES == 1
+INLINE vec lane(vec v, const int k) { return (void)k, v; }
+#elif defined(__clang__)
+INLINE vec lane(vec v, const int k) { return splat(v[k]); }
+#else
+INLINE vec lane(vec v, const int k) {
+    const bits zeros = {0};
+    return __builtin_shuffle(v, zeros + (uint32_t)k);
+}
+#endif
+
+/* Every second of the 2 * LANES floats at p. */
+#if LANES == 1
+INLINE vec every_second(const float *p) { return *p; }
+#else
+#if LANES == 16
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#elif LANES == 8
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#else
+#define EVEN 0, 2, 4, 6
+#endif
+#if defined(__clang__)
+INLINE vec every_second(const float *p) { return __builtin_shufflevector(load(p), load(p + LANES), EVEN); }
+#else
+INLINE vec every_second(const float *p) { return __builtin_shuffle(load(p), load(p + LANES), (bits){EVEN}); }
+#endif
+#endif
 
 INLINE vec masked(vec v, const uint32_t *mask) {
     bits m, b;

@@ -23,10 +23,6 @@ struct lists {
     int by_tap;
 };
 
-struct widened {
-    size_t values, count, expanded;
-};
-
 static enum re_status check_header(const void *weights, size_t bytes) {
     struct header h;
     if (weights == NULL || bytes < HEADER_BYTES)

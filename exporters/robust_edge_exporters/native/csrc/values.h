@@ -1,0 +1,45 @@
+/* Values as the weights file stores them: float, or IEEE half, widened where it is used. */
+#if VALUE_BYTES == 4
+typedef float value;
+
+INLINE float number(value x) { return x; }
+#else
+typedef uint16_t value;
+
+#if defined(__F16C__)
+#include <immintrin.h>
+INLINE float number(value half) { return _cvtsh_ss(half); }
+#elif defined(__aarch64__)
+INLINE float number(value half) {
+    __fp16 x;
+    memcpy(&x, &half, sizeof x);
+    return (float)x;
+}
+#else
+INLINE float number(value half) {
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, fraction = half & 1023u, word;
+    float x;
+    if (exponent == 0) {
+        x = (float)fraction * (1.0f / 16777216.0f);
+        return sign ? -x : x;
+    }
+    word = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    memcpy(&x, &word, sizeof x);
+    return x;
+}
+#endif
+#endif
+
+/* A vector of values; memory that follows the last of a layer's is read, not used. */
+#if VALUE_BYTES == 4
+INLINE vec load_values(const value *p) { return load(p); }
+#elif defined(__F16C__) && LANES == 16
+INLINE vec load_values(const value *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+#else
+INLINE vec load_values(const value *p) {
+    float x[LANES];
+    UNROLL for (int i = 0; i < LANES; i++)
+        x[i] = number(p[i]);
+    return load(x);
+}
+#endif
