@@ -12,13 +12,21 @@ from robust_edge_runtimes.errors import InputError
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
 CPU = torch.device("cpu")
-COUNT, FEW, BATCH, EPS = 12, 4, 5, 0.12
+COUNT, FULL, BATCH, EPS = 12, 16, 5, 0.12
 
 
 @pytest.fixture
 def images(judged):
     model, split = judged
     return model, split.first(COUNT)
+
+
+@pytest.fixture
+def at_full_length(judged, monkeypatch):
+    """The reference as it is, and images for it: all in one batch, which costs little more than a few."""
+    monkeypatch.undo()
+    model, split = judged
+    return model, split.first(FULL)
 
 
 @pytest.fixture(autouse=True)
@@ -36,16 +44,16 @@ def _short(monkeypatch):
     monkeypatch.setattr(pyautoattack.AutoAttack, "__init__", shorter)
 
 
-def ours(model, split, attack, norm, eps):
+def ours(model, split, attack, norm, eps, batch=BATCH):
     adversary = Adversary(attack=attack, eps=eps, norm=norm, seed=3)
-    spec, stages = stages_of(model, adversary, classes=10, batch_size=BATCH, device=CPU)
+    spec, stages = stages_of(model, adversary, classes=10, batch_size=batch, device=CPU)
     campaign = Campaign(
         judges=(model,),
         split=split,
         positions=tuple(range(len(split))),
         stages=stages,
         cumulative=True,
-        batch_size=BATCH,
+        batch_size=batch,
         identity="test",
     )
     return spec, run_campaign(campaign)
@@ -67,9 +75,8 @@ def test_the_standard_set_is_the_references_own_evaluation(images, norm, name, e
     assert sum(tally.outside) == 0
 
 
-def test_the_thesis_set_is_its_attacks_called_one_by_one(images):
-    model, split = images
-    spec, tally = ours(model, split, THESIS_AUTOATTACK, "linf", EPS)
+def one_by_one(model, split, stages, batch=BATCH):
+    """Which images hold after each stage of the thesis' set, its attacks called by hand."""
     suite = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, attacks=["apgd-ce"], version="custom", seed=3)
     calls = {
         "apgd-ce": (suite.apgd, {"loss": "ce"}),
@@ -80,18 +87,28 @@ def test_the_thesis_set_is_its_attacks_called_one_by_one(images):
     clean, labels = split.floats(slice(None)), split.labels
     with torch.no_grad():
         alive = model(clean).argmax(1) == labels
-    for number, stage in enumerate(spec.stages):
-        attack, settings = calls[stage.name]
+    held = []
+    for name in stages:
+        attack, settings = calls[name]
         for key, value in settings.items():
             setattr(attack, key, value)
         after = alive.clone()
-        for rows in alive.nonzero().squeeze(1).split(BATCH):
+        for rows in alive.nonzero().squeeze(1).split(batch):
             attack.seed = 3
             candidates = attack.perturb(clean[rows].clone(), labels[rows].clone())
             with torch.no_grad():
                 after[rows] = model(candidates).argmax(1) == labels[rows]
-        assert torch.equal(tally.held[number, 0], after), stage.name
+        held.append(after)
         alive = after
+    return held
+
+
+def test_the_thesis_set_is_its_attacks_called_one_by_one(images):
+    model, split = images
+    spec, tally = ours(model, split, THESIS_AUTOATTACK, "linf", EPS)
+    names = [stage.name for stage in spec.stages]
+    for name, held, expected in zip(names, tally.held[:, 0], one_by_one(model, split, names), strict=True):
+        assert torch.equal(held, expected), name
     assert [stage.restarts for stage in spec.stages] == [5, 5, 5, 1]
 
 
@@ -143,18 +160,30 @@ def test_the_full_sets_are_those_of_the_papers(images, monkeypatch):
     }
 
 
-def test_at_full_length_too_every_image_is_as_the_reference_says(images, monkeypatch):
-    """All iterations, restarts, targets and queries of the paper, on a few images of a small network."""
-    monkeypatch.undo()
-    model, split = images
-    split = split.first(FEW)
-    spec, tally = ours(model, split, AUTOATTACK, "linf", EPS)
+@pytest.mark.slow
+def test_at_full_length_too_the_standard_set_is_the_references_own_evaluation(at_full_length):
+    """All iterations, targets and queries of the paper; benchmarks/autoattack_agreement.py has more images."""
+    model, split = at_full_length
+    spec, tally = ours(model, split, AUTOATTACK, "linf", EPS, batch=FULL)
     assert [stage.iterations for stage in spec.stages] == [100, 100, 100, 5000]
     suite = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, version="standard", seed=3)
     suite.verbose = False
     clean = split.floats(slice(None))
-    adversarial, _ = suite.run_standard_evaluation(clean, split.labels, batch_size=BATCH)
+    adversarial, _ = suite.run_standard_evaluation(clean, split.labels, batch_size=FULL)
     with torch.no_grad():
         expected = (model(adversarial).argmax(1) == split.labels) & (model(clean).argmax(1) == split.labels)
     assert torch.equal(tally.held[-1, 0], expected)
     assert 0 < int(expected.sum()) < int(tally.clean.sum())
+
+
+@pytest.mark.slow
+def test_at_full_length_too_the_thesis_set_is_its_attacks_called_one_by_one(at_full_length):
+    """All restarts, iterations and queries of the thesis."""
+    model, split = at_full_length
+    spec, tally = ours(model, split, THESIS_AUTOATTACK, "linf", EPS, batch=FULL)
+    assert [(stage.iterations, stage.restarts) for stage in spec.stages] == [(100, 5), (100, 5), (100, 5), (5000, 1)]
+    names = [stage.name for stage in spec.stages]
+    expected = one_by_one(model, split, names, batch=FULL)
+    for name, held, theirs in zip(names, tally.held[:, 0], expected, strict=True):
+        assert torch.equal(held, theirs), name
+    assert 0 < int(tally.held[-1, 0].sum()) < int(tally.clean.sum())

@@ -1,0 +1,139 @@
+"""Is our AutoAttack the reference's? Both sets at full length, image by image, on common checkpoints.
+
+    python benchmarks/autoattack_agreement.py [--limit 32] [-o benchmarks/autoattack_agreement.json]
+
+Two small digits networks are trained first, benign and robust. On each, `evaluate --attack autoattack` (ℓ∞ and ℓ2) and
+`--attack thesis-autoattack` (ℓ∞) stand against pyautoattack with the same seed and batch size: its attacks called one
+by one, each on the images that the ones before have left, and for the standard set its own `run_standard_evaluation`
+as well. Compared is every image's fate: wrong when clean, robust, or broken by which attack. Exit 1 if any differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from pyautoattack import AutoAttack
+
+from robust_edge.config import resolve
+from robust_edge.deployment import evaluation_images
+from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.outcome import HELD, WRONG
+from robust_edge.run import open_run
+from robust_edge.training.compress import compress
+from robust_edge_runtimes.environment import machine
+
+NETWORKS = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 0.1, "pruning.keep": 1.0}}
+NORMS = {"linf": "Linf", "l2": "L2"}
+COMPARED = ((AUTOATTACK, "linf", 0.1), (AUTOATTACK, "l2", 0.6), (THESIS_AUTOATTACK, "linf", 0.1))
+STAGES = {
+    AUTOATTACK: ("apgd-ce", "apgd-t", "fab-t", "square"),
+    THESIS_AUTOATTACK: ("apgd-ce", "apgd-dlr", "fab", "square"),
+}
+SEED, BATCH = 3, 16
+
+
+def right(model, images, labels):
+    with torch.no_grad():
+        return model(images).argmax(1) == labels
+
+
+def suite_of(model, attack, norm, eps):
+    version, names = ("standard", None) if attack == AUTOATTACK else ("custom", list(STAGES[attack]))
+    suite = AutoAttack(model, attacks=names, norm=NORMS[norm], eps=eps, seed=SEED, version=version)
+    suite.verbose = False
+    return suite
+
+
+def one_by_one(model, images, labels, attack, norm, eps):
+    """The fate of every image under the reference's attacks, called by hand."""
+    suite = suite_of(model, attack, norm, eps)
+    attacks = {"apgd-t": suite.apgd_targeted, "fab": suite.fab, "fab-t": suite.fab, "square": suite.square}
+    alive = right(model, images, labels)
+    fates = [HELD if item else WRONG for item in alive.tolist()]
+    for name in STAGES[attack]:
+        by = attacks.get(name, suite.apgd)
+        if by is suite.apgd:
+            by.loss = name.removeprefix("apgd-")
+        if by is suite.fab:
+            by.targeted = name == "fab-t"
+        for rows in alive.nonzero().squeeze(1).split(BATCH):
+            by.seed = SEED
+            broken = ~right(model, by.perturb(images[rows].clone(), labels[rows].clone()), labels[rows])
+            for row in rows[broken].tolist():
+                fates[row] = name
+                alive[row] = False
+    return fates
+
+
+def compared(name, run, limit, attack, norm, eps):
+    """One row: our record against the reference."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = EvaluateSettings(attack=attack, norm=norm, eps=eps, limit=limit, seed=SEED, batch=BATCH)
+        result = evaluate_run(run, settings, Path(folder) / "record.json").result
+    model, split = run.load_model(), evaluation_images(run)
+    rows = torch.tensor(result.positions)
+    images, labels = split.floats(rows), split.labels[rows]
+    fates = one_by_one(model, images, labels, attack, norm, eps)
+    row = {
+        "network": name,
+        "attack": attack,
+        "norm": norm,
+        "eps": eps,
+        "images": len(fates),
+        "clean": result.clean.correct,
+        "robust": result.robust.correct,
+        "robust_one_by_one": fates.count(HELD),
+        "broken_by": {stage.name: stage.broken for stage in result.stages},
+        "fates_that_differ": sum(a != b for a, b in zip(result.fates, fates, strict=True)),
+    }
+    if attack == AUTOATTACK:
+        found, _ = suite_of(model, attack, norm, eps).run_standard_evaluation(images, labels, batch_size=BATCH)
+        held = (right(model, found, labels) & right(model, images, labels)).tolist()
+        row["images_that_differ_from_run_standard_evaluation"] = sum(
+            (fate == HELD) != item for fate, item in zip(result.fates, held, strict=True)
+        )
+    row["seconds"] = round(time.monotonic() - start, 1)
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, default=32, help="test images of each network")
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, flags in NETWORKS.items():
+            path = Path(folder) / name
+            compress(resolve(preset="quick", flags={"threads": 1, "training.epochs": 12, **flags}), path)
+            rows += [compared(f"digits {name}", open_run(path), given.limit, *item) for item in COMPARED]
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    differing = [value for row in rows for key, value in row.items() if "differ" in key]
+    result = {
+        "command": f"python benchmarks/autoattack_agreement.py --limit {given.limit}",
+        "commit": git.stdout.strip(),
+        "machine": dataclasses.asdict(machine()),
+        "torch": torch.__version__,
+        "seed": SEED,
+        "batch": BATCH,
+        "rows": rows,
+        "differing": sum(differing),
+    }
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if differing and not any(differing) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
