@@ -63,13 +63,17 @@ def only_input_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Batch-norm uses its running statistics, and does not update them, while the attack looks."""
-    training = model.training
+    """Batch-norm uses its running statistics, and does not update them, while the attack looks.
+
+    Afterwards every module is in its own mode again, which need not be that of the whole.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from robust_edge.attacks.pgd import evaluation_mode
 from robust_edge_runtimes.environment import peak_rss_bytes
 from robust_edge_runtimes.errors import InputError
 
@@ -97,6 +98,6 @@ def _kept_for_gradient(model: nn.Module, image: Tensor) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with evaluation_mode(model), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(image.detach().requires_grad_(True))
     return sum(kept.values())

@@ -206,7 +206,9 @@ def test_an_exception_restores_mode_and_gradients(model, images, labels, attacke
 def test_contexts_restore_what_was_there():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval()
     model[0].weight.requires_grad_(False)
+    model[1].train()
     with only_input_gradients(model), evaluation_mode(model):
         assert not any(parameter.requires_grad for parameter in model.parameters())
+        assert not any(module.training for module in model.modules())
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, True, True, True]
-    assert not model.training
+    assert [module.training for module in model.modules()] == [False, False, True]
