@@ -12,7 +12,8 @@ import torch
 
 from robust_edge.config import CompressConfig, differences
 from robust_edge.evaluation.accuracy import Accuracy, PgdResult
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run, stored_evaluation
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.run import CONFIG, Run, open_run
 from robust_edge.training.compress import compress, resume
 from robust_edge_runtimes.console import Output

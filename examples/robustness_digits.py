@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from robust_edge.config import resolve
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run, stored_evaluation
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.saliency import evaluate_saliency
 from robust_edge.evaluation.tables import evaluation_table, transfer_table
 from robust_edge.evaluation.transfer import TransferSettings, run_transfer

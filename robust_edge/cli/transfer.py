@@ -21,6 +21,7 @@ from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_o
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 @click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images at a time.")
 @click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="MiB that batches may use.")
+@click.option("--fresh", is_flag=True, help="Begin anew instead of going on with a killed transfer.")
 @click.option(
     "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
 )
@@ -40,6 +41,7 @@ def transfer(
     device: str,
     batch: int,
     memory: int,
+    fresh: bool,
     out: Path,
     output: Output,
 ) -> None:
@@ -62,6 +64,7 @@ def transfer(
         device=device,
         batch=batch,
         memory_mib=memory,
+        fresh=fresh,
     )
     with torchrun_ranks() as ranks:
         spoken = output if ranks.writes else Output(json=False, verbosity=-1)
@@ -72,6 +75,7 @@ def transfer(
             out,
             ranks=ranks,
             progress=spoken.progress("transfer"),
+            note=spoken.detail,
         )
         if ranks.writes:
             output.result(transfer_table(result), result)

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from robust_edge.attacks.ball import L2, LINF, TOLERANCE
 from robust_edge.attacks.carlini_wagner import margins
-from robust_edge.attacks.pgd import Pgd, attack_with_restarts, cross_entropy, evaluation_mode, only_input_gradients
+from robust_edge.attacks.pgd import (
+    Loss,
+    Pgd,
+    attack_with_restarts,
+    cross_entropy,
+    evaluation_mode,
+    only_input_gradients,
+)
 from robust_edge.attacks.square import Square, square_attack
 from robust_edge.data import Split
 from robust_edge.evaluation.campaign import predictions
-from robust_edge.evaluation.outcome import AttackResult
+from robust_edge.evaluation.memory import Memory
+from robust_edge.evaluation.outcome import HELD, AttackResult
 from robust_edge_runtimes.errors import InputError
 
 PROBE_IMAGES = 64
@@ -35,6 +43,7 @@ QUERIES = 100
 BLACK_BOX_GAIN = 0.002  # of all images, as AutoAttack warns
 LARGE = {LINF: (0.5, 1.0)}
 FEW_STEPS = 10
+STEPPED = ("pgd", "cw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +83,9 @@ class Audit:
         return Audit(self.images, self.checks + more)
 
 
-def audit_model(model: nn.Module, split: Split, *, eps: float, norm: str, seed: int = 0) -> Audit:
+def audit_model(
+    model: nn.Module, split: Split, *, eps: float, norm: str, seed: int = 0, batch_size: int = PROBE_IMAGES
+) -> Audit:
     """Probe a network.
 
     Args:
@@ -83,6 +94,7 @@ def audit_model(model: nn.Module, split: Split, *, eps: float, norm: str, seed: 
         eps: radius of the figure.
         norm: `linf` or `l2`.
         seed: of the probing attacks.
+        batch_size: images at a time.
 
     Raises:
         InputError: no images.
@@ -92,14 +104,14 @@ def audit_model(model: nn.Module, split: Split, *, eps: float, norm: str, seed: 
     checks = [_training_mode(model)]
     images, labels = split.floats(slice(0, PROBE_IMAGES)), split.labels[:PROBE_IMAGES]
     with evaluation_mode(model):
-        checks += [*_outputs(model, images), _rounded(model, images), _batch_dependent(model, images)]
-        right = predictions(model, images) == labels
+        checks += [*_outputs(model, images.split(batch_size)), _batch_dependent(model, images)]
+        right = torch.cat([predictions(model, part) for part in images.split(batch_size)]) == labels
         images, labels = images[right], labels[right]
         if not len(images):
             checks.append(Check("nothing_right", raised=True, detail="no probed image is right without an attack"))
             return Audit(0, tuple(checks))
-        checks += _gradients(model, images, labels)
-        probe = _Probe(model, images, labels, norm, seed)
+        probe = _Probe(model, images, labels, norm, seed, batch_size)
+        checks += _gradients(probe)
         checks += [_more_steps(probe, eps), _large_radius(probe), _black_box(probe, eps)]
     return Audit(len(images), tuple(checks))
 
@@ -112,15 +124,38 @@ def audit_result(result: AttackResult) -> tuple[Check, ...]:
         gain = stages["square"].broken / result.clean.images
         detail = f"Square broke {stages['square'].broken} image(s) that every white box had left"
         checks.append(Check("black_box_beats_white_box", raised=gain > BLACK_BOX_GAIN, detail=detail))
+    if result.spec.attack in STEPPED:
+        checks.append(audit_steps(result.spec.stages[0].iterations))
     return tuple(checks)
 
 
-def audit_steps(result: AttackResult) -> Check | None:
+def audit_steps(steps: int) -> Check:
     """A gradient attack of so few steps shows little."""
-    if result.spec.attack not in ("pgd", "cw"):
-        return None
-    steps = result.spec.stages[0].iterations
     return Check("few_steps", raised=steps < FEW_STEPS, detail=f"{steps} gradient steps, {FEW_STEPS} are the least")
+
+
+def audit_oblivious(adaptive: AttackResult, oblivious: Sequence[AttackResult]) -> Check:
+    """Whoever knows the gradients should leave nothing to those who do not."""
+    fates = zip(adaptive.fates, *(result.fates for result in oblivious), strict=True)
+    gained = sum(own == HELD and any(other != HELD for other in others) for own, *others in fates)
+    detail = f"images made on other networks break {gained} image(s) that its own gradients leave"
+    return audit_transfer(gained, adaptive.clean.images, detail)
+
+
+def audit_transfer(gained: int, images: int, detail: str) -> Check:
+    """Images made on other networks are a black box too.
+
+    Args:
+        gained: how many of the network's images they break more than its own gradients.
+        images: out of how many.
+        detail: what was compared.
+    """
+    return Check("transfer_beats_white_box", raised=gained > max(1, BLACK_BOX_GAIN * images), detail=detail)
+
+
+def audit_memory(memory: Memory) -> Check:
+    """A bound that was promised and not kept."""
+    return Check("memory_exceeded", raised=memory.held is False, detail=memory.line())
 
 
 def _training_mode(model: nn.Module) -> Check:
@@ -129,9 +164,9 @@ def _training_mode(model: nn.Module) -> Check:
     return Check("training_mode", raised=bool(left), detail=detail)
 
 
-def _outputs(model: nn.Module, images: Tensor) -> Iterator[Check]:
+def _outputs(model: nn.Module, parts: Sequence[Tensor]) -> Iterator[Check]:
     with torch.no_grad():
-        outputs = [model(images) for _ in range(REPEATS)]
+        outputs = [torch.cat([model(part) for part in parts]) for _ in range(REPEATS)]
     first = outputs[0]
     finite = bool(torch.stack(outputs).isfinite().all())
     yield Check("non_finite", raised=not finite, detail="logits are numbers" if finite else "logits that are NaN or ∞")
@@ -144,12 +179,11 @@ def _outputs(model: nn.Module, images: Tensor) -> Iterator[Check]:
     softmax = inside and sums < 10 * PROBABILITY_TOLERANCE
     detail = "outputs are probabilities, attacks need logits" if softmax else "outputs are not probabilities"
     yield Check("softmax_output", raised=softmax, detail=detail)
+    yield _rounded(first)
 
 
-def _rounded(model: nn.Module, images: Tensor) -> Check:
+def _rounded(logits: Tensor) -> Check:
     """Networks of floats give about as many values as logits; a coarse grid hides what an attack could climb."""
-    with torch.no_grad():
-        logits = model(images)
     share = len(logits.unique()) / logits.numel()
     detail = f"{100 * share:.0f}% of the probed logits differ from all others"
     return Check("rounded_logits", raised=share < DISTINCT, detail=detail)
@@ -169,16 +203,8 @@ def _batch_dependent(model: nn.Module, images: Tensor) -> Check:
     return Check("batch_dependent", raised=error > BATCH_TOLERANCE or bool(changed), detail=detail)
 
 
-def _gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[Check]:
-    sizes = []
-    with only_input_gradients(model):
-        for loss in (lambda z, y: margins(z, y).sum(), cross_entropy):
-            points = images.detach().clone().requires_grad_(True)
-            value = loss(model(points), labels)
-            gradient = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
-            gradient = torch.zeros_like(images) if gradient is None else gradient
-            sizes.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
-    margin, entropy = sizes
+def _gradients(probe: _Probe) -> Iterator[Check]:
+    margin, entropy = probe.slopes(lambda z, y: margins(z, y).sum()), probe.slopes(cross_entropy)
     zero = float((margin == 0).float().mean())
     detail = f"the margin's gradient is zero on {100 * zero:.0f}% of the probed images"
     yield Check("zero_gradient", raised=zero > SHARE, detail=detail)
@@ -196,14 +222,43 @@ class _Probe:
     labels: Tensor
     norm: str
     seed: int
+    batch_size: int
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels, as many at a time as memory allows."""
+        return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+
+    def slopes(self, loss: Loss) -> Tensor:
+        """(N,) length of a loss's gradient at each image; 0 where there is none, or none that is a number."""
+        sizes = []
+        with only_input_gradients(self.model):
+            for images, labels in self.batches():
+                points = images.detach().clone().requires_grad_(True)
+                value = loss(self.model(points), labels)
+                gradient = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
+                gradient = torch.zeros_like(images) if gradient is None else gradient
+                sizes.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
+        return torch.cat(sizes)
 
     def held(self, eps: float, steps: int) -> Tensor:
         """(N,) bool: right under every iterate."""
         attack = Pgd(eps=eps, steps=steps, norm=self.norm, random_start=steps > 1, step_size=None if steps > 1 else eps)
-        candidates = attack_with_restarts(
-            self.model, self.images, self.labels, attack, seed=self.seed, positions=range(len(self.images))
-        )
-        return predictions(self.model, candidates) == self.labels
+        right, done = [], 0
+        for images, labels in self.batches():
+            places = range(done, done + len(images))
+            found = attack_with_restarts(self.model, images, labels, attack, seed=self.seed, positions=places)
+            right.append(predictions(self.model, found) == labels)
+            done += len(images)
+        return torch.cat(right)
+
+    def held_under_square(self, eps: float) -> Tensor:
+        """(N,) bool: right under a black box of a few queries."""
+        generator, attack = torch.Generator().manual_seed(self.seed), Square(eps=eps, queries=QUERIES)
+        right = []
+        for images, labels in self.batches():
+            found = square_attack(self.model, images, labels, attack, generator)
+            right.append(predictions(self.model, found) == labels)
+        return torch.cat(right)
 
 
 def _more_steps(probe: _Probe, eps: float) -> Check:
@@ -229,12 +284,7 @@ def _black_box(probe: _Probe, eps: float) -> Check:
     name = "black_box_beats_gradients"
     if probe.norm == L2:
         return Check(name, raised=None, detail="not asked: the probing black box moves in ℓ∞ only")
-    generator = torch.Generator().manual_seed(probe.seed)
-    attack = Square(eps=eps, queries=QUERIES)
-    candidates = square_attack(probe.model, probe.images, probe.labels, attack, generator)
-    black = predictions(probe.model, candidates) == probe.labels
-    white = probe.held(eps, STEPS[-1])
-    gained = int((white & ~black).sum())
+    gained = int((probe.held(eps, STEPS[-1]) & ~probe.held_under_square(eps)).sum())
     detail = f"{QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
     return Check(name, raised=gained > max(1, SHARE * len(probe.images)), detail=detail)
 

@@ -18,6 +18,8 @@ class Averaged(nn.Module):
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        if not any(member.training for member in members):  # one that was left in training mode stays visible
+            self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) raw pixels to (N, K)."""

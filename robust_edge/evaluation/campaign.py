@@ -25,6 +25,8 @@ from robust_edge_runtimes.files import write_json
 
 Perturb = Callable[[Tensor, Tensor, list[int]], Tensor]
 """(images, labels, positions in the test split) to one candidate per image."""
+Progress = Callable[[int, int], None]
+"""(done, the most that there can be)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def run_campaign(
     state: Path | None = None,
     ranks: Ranks | None = None,
     stop: Callable[[Tensor], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tally:
     """Run every stage.
 
@@ -165,6 +167,13 @@ def _run_batch(campaign: Campaign, stage: Stage, rows: Tensor) -> dict[str, Any]
     return {"held": ["".join("01"[bit] for bit in row.int().tolist()) for row in right], "outside": int(outside.sum())}
 
 
+def part_of(progress: Progress | None, turn: int, turns: int) -> Progress | None:
+    """The progress of one campaign among several that take about as long as each other."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(turn * total + done, turns * total)
+
+
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
     """(N,) classes; −1 where the logits are not numbers, so that such an image is right for nobody."""
     with torch.no_grad(), evaluation_mode(model):
@@ -184,7 +193,7 @@ def _bits(rows: Sequence[str]) -> Tensor:
     return torch.tensor([[bit == "1" for bit in row] for row in rows])
 
 
-def _teller(progress: Callable[[int, int], None] | None, stage: int, campaign: Campaign) -> Callable[[int], None]:
+def _teller(progress: Progress | None, stage: int, campaign: Campaign) -> Callable[[int], None]:
     total = len(campaign.split)
 
     def tell(done: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.outcome import AttackResult
 
 
@@ -19,10 +20,12 @@ class Combination:
     Attributes:
         other: the second run.
         other_sha256: of its checkpoint.
+        other_path: where it lies, seen from the first run; empty in older records.
         members: each network on its own, attacked through its own gradients.
         oblivious: the average under images made on the one, and on the other member.
         adaptive: the average under images made with its own gradients.
         every: the average right when clean and under all three; the figure to quote.
+        audits: of each member by itself, whose faults the average may hide; empty in older records.
     """
 
     other: str
@@ -31,3 +34,5 @@ class Combination:
     oblivious: tuple[AttackResult, ...]
     adaptive: AttackResult
     every: Accuracy
+    other_path: str = ""
+    audits: tuple[Audit, ...] = ()

@@ -6,7 +6,7 @@ Source: Marshall 2020, Algorithm 2: a fixed number of steps, rising ε, stop bel
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from robust_edge.attacks.ball import LINF
 from robust_edge.attacks.pgd import Pgd, attack_with_restarts
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
-from robust_edge.evaluation.campaign import Campaign, Stage, predictions, run_campaign
+from robust_edge.evaluation.campaign import Campaign, Progress, Stage, predictions, run_campaign
 from robust_edge.evaluation.ranks import Ranks
 
 EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -55,6 +55,7 @@ class CurveResult:
     """Algorithm 2's scores, in order of ε; the last one may lie below chance.
 
     Attributes:
+        positions: of the images in the test split; empty in older records.
         resumed: batches that an earlier, killed process had done.
     """
 
@@ -64,6 +65,8 @@ class CurveResult:
     points: tuple[CurvePoint, ...]
     panel: Panel
     resumed: int = 0
+    positions: tuple[int, ...] = ()
+    norm: str = LINF
 
 
 def evaluate_curve(
@@ -80,7 +83,7 @@ def evaluate_curve(
     state: Path | None = None,
     identity: str = "",
     ranks: Ranks | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CurveResult:
     """Run Algorithm 2: every image is attacked at every ε.
 
@@ -121,17 +124,17 @@ def evaluate_curve(
     for eps, held in zip(epsilons, tally.held[:, 0], strict=False):
         bits = "".join("01"[bit] for bit in held.int().tolist())
         points.append(CurvePoint(eps, accuracy(int(held.sum()), len(held)), bits))
-    panel = _panel(model, split.first(panel_images), places, stages[: len(points)])
-    return CurveResult(steps, seed, 1 / classes, tuple(points), panel, tally.resumed)
+    panel = _panel(model, split.first(panel_images), places, stages[: len(points)], batch_size)
+    return CurveResult(steps, seed, 1 / classes, tuple(points), panel, tally.resumed, places)
 
 
-def _panel(model: nn.Module, shown: Split, positions: Sequence[int], stages: Sequence[Stage]) -> Panel:
-    clean = shown.floats(slice(None))
+def _panel(model: nn.Module, shown: Split, positions: Sequence[int], stages: Sequence[Stage], batch: int) -> Panel:
+    rows = [slice(start, start + batch) for start in range(0, len(shown), batch)]
     pictures, predicted = [], []
     for stage in stages:
-        seen = stage.perturb(clean, shown.labels, list(positions[: len(shown)]))
-        predicted.append(tuple(predictions(model, seen).tolist()))
-        pictures.append(tuple(image.tolist() for image in seen.cpu()))
+        seen = [stage.perturb(shown.floats(row), shown.labels[row], list(positions[: len(shown)][row])) for row in rows]
+        predicted.append(tuple(label for part in seen for label in predictions(model, part).tolist()))
+        pictures.append(tuple(image.tolist() for part in seen for image in part.cpu()))
     return Panel(tuple(pictures), tuple(shown.labels.tolist()), tuple(predicted))
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import re
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from robust_edge.attacks.ball import LINF, check_norm
-from robust_edge.data import Split
-from robust_edge.deployment import BENIGN_EPS, evaluation_images
+from robust_edge.deployment import BENIGN_EPS
 from robust_edge.environment import versions
 from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import PgdResult, accuracy
@@ -30,25 +26,31 @@ from robust_edge.evaluation.adversaries import (
     Adversary,
     stages_of,
 )
-from robust_edge.evaluation.audit import Audit, audit_model, audit_result, audit_steps
+from robust_edge.evaluation.audit import (
+    Audit,
+    Check,
+    audit_memory,
+    audit_model,
+    audit_oblivious,
+    audit_result,
+    audit_steps,
+)
 from robust_edge.evaluation.averaged import Averaged
-from robust_edge.evaluation.campaign import Campaign, run_campaign
+from robust_edge.evaluation.campaign import Campaign, Progress, part_of, run_campaign
 from robust_edge.evaluation.combination import Combination
 from robust_edge.evaluation.curve import EPSILONS, CurveResult, evaluate_curve
-from robust_edge.evaluation.memory import Memory, plan_memory
+from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import HELD, AttackResult, attack_result
-from robust_edge.evaluation.ranks import Ranks, device_of_rank
-from robust_edge.evaluation.subset import SUBSET_SEED, choose
-from robust_edge.run import Checkpoint, Run
-from robust_edge.training.device import pick_device
-from robust_edge_runtimes.decode import decode, read_json
-from robust_edge_runtimes.environment import Machine, machine
+from robust_edge.evaluation.ranks import Ranks
+from robust_edge.evaluation.record import Evaluation
+from robust_edge.evaluation.task import Task, prepare_task, state_file
+from robust_edge.run import Run
+from robust_edge_runtimes.environment import machine
 from robust_edge_runtimes.errors import InputError, unknown_name
 from robust_edge_runtimes.files import write_json
 from robust_edge_runtimes.manifest import AttackSpec
 
-Progress = Callable[[int, int], None]
-OWN_NAME = re.compile(f"({'|'.join(ATTACKS)})(-l2)?(-with-.+)?")
+L2_EPS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,51 +104,6 @@ class EvaluateSettings:
                 raise InputError("--attack curve is defined in linf only; take --attack pgd --norm l2 with a radius")
 
 
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """Which images: all of the test split, or a fixed random part.
-
-    Attributes:
-        seed: of the choice; None where all were taken.
-    """
-
-    images: int
-    of: int
-    seed: int | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One attack on one checkpoint.
-
-    Attributes:
-        limit: how many test images were asked for; None is all.
-        pgd: the result of attack `pgd` in ℓ∞, in short.
-        curve: the result of attack `curve`.
-        result: every other attack, image by image; of a combination, the average under the adaptive attack.
-        combination: of an average of two networks.
-        audit: None in records from before there was one.
-        resumed: batches that an earlier, killed process had done.
-    """
-
-    run: str
-    attack: str
-    checkpoint_sha256: str
-    dataset_fingerprint: str
-    limit: int | None
-    versions: dict[str, str]
-    pgd: PgdResult | None = None
-    curve: CurveResult | None = None
-    result: AttackResult | None = None
-    combination: Combination | None = None
-    audit: Audit | None = None
-    subset: Subset | None = None
-    memory: Memory | None = None
-    machine: Machine | None = None
-    seconds: float = 0.0
-    resumed: int = 0
-
-
 def evaluate_run(
     run: Run,
     settings: EvaluateSettings,
@@ -176,208 +133,191 @@ def evaluate_run(
     if other is not None and settings.attack == CURVE:
         raise InputError("--with takes one radius: pgd, cw, fgsm, autoattack or thesis-autoattack, not curve")
     start = time.monotonic()
-    task = _prepare(run, settings, out, other, ranks or Ranks())
+    job = _prepare(run, settings, out, other, ranks or Ranks())
     if note is not None:
-        note(task.memory.line())
-    audit = audit_model(task.model, task.split, eps=task.eps, norm=settings.norm, seed=settings.seed)
-    parts = _curve(task, progress) if settings.attack == CURVE else _attack(task, other, progress)
-    results = [item for item in (parts.result, *_results_of(parts.combination)) if item is not None]
-    for result in results[:1]:
-        steps = audit_steps(result)
-        audit = audit.with_checks(audit_result(result) + ((steps,) if steps else ()))
+        note(job.memory.line())
+    members = () if other is None else tuple(_audit(job, member) for member in job.task.models)
+    audit = _audit(job, job.model)
+    parts = _attack(job, members, progress)
+    memory = job.memory.finished(job.task.device)
     record = Evaluation(
         run=run.name,
         attack=settings.attack,
-        checkpoint_sha256=task.checkpoint.weights_sha256,
-        dataset_fingerprint=task.checkpoint.dataset_fingerprint,
+        checkpoint_sha256=job.task.weights[0],
+        dataset_fingerprint=job.task.dataset_fingerprint,
         limit=settings.limit,
         versions=versions(),
         pgd=_short(parts.result) if other is None else None,
         curve=parts.curve,
         result=parts.result,
         combination=parts.combination,
-        audit=audit,
-        subset=task.subset,
-        memory=task.memory.finished(task.device),
+        audit=audit.with_checks((*parts.checks, audit_memory(memory))),
+        subset=job.task.subset,
+        memory=memory,
         machine=machine(),
         seconds=round(time.monotonic() - start, 3),
         resumed=parts.resumed,
     )
-    if task.ranks.writes:
-        write_json(task.out, dataclasses.asdict(record))
+    if job.ranks.writes:
+        write_json(job.out, dataclasses.asdict(record))
     return record
 
 
-def stored_evaluation(run: Run, attack: str) -> Evaluation | None:
-    """The record that `evaluate` left in the run, unless it belongs to an older checkpoint."""
-    path = run.path / "evaluations" / f"{attack}.json"
-    if not path.is_file():
-        return None
-    record = decode(Evaluation, read_json(path), where=str(path))
-    return record if record.checkpoint_sha256 == run.checkpoint().weights_sha256 else None
-
-
-def stored_evaluations(run: Run) -> list[Evaluation]:
-    """Every record in the run that belongs to its checkpoint, in order of file name."""
-    folder = run.path / "evaluations"
-    paths = folder.glob("*.json") if folder.is_dir() else ()
-    names = sorted(path.stem for path in paths if OWN_NAME.fullmatch(path.stem))
-    found = [stored_evaluation(run, name) for name in names]
-    return [record for record in found if record is not None]
-
-
-def same_task(runs: Iterable[Run]) -> None:
-    """Raise InputError unless all runs are of the same classes, image shape and images."""
-    first: tuple[Run, Checkpoint] | None = None
-    for run in runs:
-        checkpoint = run.checkpoint()
-        if first is None:
-            first = run, checkpoint
-            continue
-        for what, mine, theirs in (
-            ("classes", checkpoint.model.classes, first[1].model.classes),
-            ("image shape", checkpoint.model.shape, first[1].model.shape),
-            ("test images", checkpoint.dataset_fingerprint[:12], first[1].dataset_fingerprint[:12]),
-        ):
-            if mine != theirs:
-                raise InputError(
-                    f"{run.path} and {first[0].path} differ in their {what} ({_short_text(mine)}, "
-                    f"{_short_text(theirs)}), so one's attack images say nothing of the other"
-                )
-
-
-def model_identity(*values: object) -> str:
-    """A short hash of everything that figures depend on."""
-    return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:16]
-
-
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class _Task:
-    """Everything that an attack needs."""
+class _Job:
+    """A task and what is to be done.
 
-    run: Run
+    Attributes:
+        adversary: None for the curve, whose radius rises.
+        model: what is judged, the run's network or the average.
+    """
+
+    task: Task
     settings: EvaluateSettings
-    checkpoint: Checkpoint
-    device: torch.device
-    members: tuple[nn.Module, ...]
-    weights: tuple[str, ...]
+    adversary: Adversary | None
     model: nn.Module
-    split: Split
-    positions: tuple[int, ...]
-    subset: Subset
-    eps: float
     memory: Memory
     out: Path
     ranks: Ranks
 
-    @property
-    def classes(self) -> int:
-        return len(self.checkpoint.model.classes)
+    def identity(self, *what: object) -> str:
+        return self.task.identity(*what, self.memory.batch_size)
 
-    def identity(self, what: object) -> str:
-        software = {name: version for name, version in versions().items() if name in ("robust-edge", "torch")}
-        batch = self.memory.batch_size
-        return model_identity(what, self.weights, self.checkpoint.dataset_fingerprint, self.positions, batch, software)
-
-    def state(self, name: str) -> Path:
-        path = self.out.with_name(f".{self.out.stem}.{name}.state")
-        if self.settings.fresh and self.ranks.writes:
-            path.unlink(missing_ok=True)
-        return path
+    def state(self, identity: str) -> Path:
+        return state_file(self.out, identity, self.ranks, fresh=self.settings.fresh)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _Parts:
+    """What an attack adds to the record."""
+
     curve: CurveResult | None = None
     result: AttackResult | None = None
     combination: Combination | None = None
+    checks: tuple[Check, ...] = ()
     resumed: int = 0
 
 
-def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run | None, ranks: Ranks) -> _Task:
-    checkpoint, device = run.checkpoint(), device_of_rank(pick_device(settings.device))
+def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run | None, ranks: Ranks) -> _Job:
+    adversary = _adversary(run, settings)
     runs = (run,) if other is None else (run, other)
-    same_task(runs)
-    eps = _radius(run, settings)
-    members = tuple(item.load_model().to(device) for item in runs)
-    model = members[0] if other is None else Averaged(members).eval()
-    whole = evaluation_images(run, data_dir=settings.data_dir)
-    split, positions = choose(whole.to(device), settings.limit)
-    subset = Subset(len(split), len(whole), SUBSET_SEED if len(split) < len(whole) else None)
-    classes = len(checkpoint.model.classes)
-    plan = plan_memory(model, split.floats(slice(0, 1)), classes, budget_mib=settings.memory_mib, most=settings.batch)
+    task = prepare_task(runs, limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
+    model = task.models[0] if other is None else Averaged(task.models)
     suffix = ("" if settings.norm == LINF else f"-{settings.norm}") + ("" if other is None else f"-with-{other.name}")
     target = out or run.evaluations / f"{settings.attack}{suffix}.json"
     if target.is_dir():
         raise InputError(f"-o {target} is a folder; name the JSON file to write")
-    return _Task(
-        run=run,
+    return _Job(
+        task=task,
         settings=settings,
-        checkpoint=checkpoint,
-        device=device,
-        members=members,
-        weights=tuple(item.checkpoint().weights_sha256 for item in runs),
+        adversary=adversary,
         model=model,
-        split=split,
-        positions=positions,
-        subset=subset,
-        eps=eps,
-        memory=plan,
+        memory=task.plan([model], budget_mib=settings.memory_mib, most=settings.batch),
         out=target,
         ranks=ranks,
     )
 
 
-def _radius(run: Run, settings: EvaluateSettings) -> float:
-    if settings.eps is not None:
-        return Adversary(attack=settings.attack, eps=settings.eps, norm=settings.norm).eps
-    return 0.5 if settings.norm != LINF else run.config.attack.eps or BENIGN_EPS
+def _adversary(run: Run, settings: EvaluateSettings) -> Adversary | None:
+    """The attack with its defaults."""
+    attack = settings.attack
+    if attack == CURVE:
+        return None
+    return Adversary(
+        attack=attack,
+        eps=_usual_radius(run, settings.norm) if settings.eps is None else settings.eps,
+        norm=settings.norm,
+        steps=settings.steps or DEFAULT_STEPS.get(attack, 1),
+        restarts=settings.restarts or DEFAULT_RESTARTS.get(attack, 1),
+        seed=settings.seed,
+    )
 
 
-def _attack(task: _Task, other: Run | None, progress: Progress | None) -> _Parts:
-    if other is None:
-        result, resumed = _one_attack(task, task.model, task.model, (task.run.name, task.run.name), progress)
-        return _Parts(result=result, resumed=resumed)
-    names = (task.run.name, other.name if other.name != task.run.name else str(other.path))
-    average, resumed = " + ".join(names), 0
-    members, oblivious = [], []
-    turns = 2 * len(names) + 1
-    for turn, (name, member) in enumerate(zip(names, task.members, strict=True)):
-        alone, more = _one_attack(task, member, member, (name, name), _part(progress, 2 * turn, turns))
-        shown, again = _one_attack(task, member, task.model, (name, average), _part(progress, 2 * turn + 1, turns))
-        members.append(alone)
-        oblivious.append(shown)
+def _usual_radius(run: Run, norm: str) -> float:
+    return run.config.attack.eps or BENIGN_EPS if norm == LINF else L2_EPS
+
+
+def _audit(job: _Job, model: nn.Module) -> Audit:
+    norm = job.settings.norm
+    eps = _usual_radius(job.task.runs[0], norm) if job.adversary is None else job.adversary.eps
+    batch = job.memory.batch_size
+    return audit_model(model, job.task.split, eps=eps, norm=norm, seed=job.settings.seed, batch_size=batch)
+
+
+def _attack(job: _Job, members: tuple[Audit, ...], progress: Progress | None) -> _Parts:
+    if job.adversary is None:
+        return _curve(job, progress)
+    if members:
+        return _average(job, job.adversary, members, progress)
+    name = job.task.runs[0].name
+    result, resumed = _one_attack(job, job.adversary, (job.model, job.model), (name, name), progress)
+    return _Parts(result=result, checks=audit_result(result), resumed=resumed)
+
+
+def _curve(job: _Job, progress: Progress | None) -> _Parts:
+    settings = job.settings
+    steps = settings.steps or DEFAULT_STEPS[CURVE]
+    identity = job.identity(CURVE, steps, EPSILONS, settings.seed)
+    result = evaluate_curve(
+        job.model,
+        job.task.split,
+        job.task.classes,
+        steps=steps,
+        seed=settings.seed,
+        positions=job.task.positions,
+        batch_size=job.memory.batch_size,
+        state=job.state(identity),
+        identity=identity,
+        ranks=job.ranks,
+        progress=progress,
+    )
+    return _Parts(curve=result, checks=(audit_steps(steps),), resumed=result.resumed)
+
+
+def _average(job: _Job, adversary: Adversary, members: tuple[Audit, ...], progress: Progress | None) -> _Parts:
+    """Every row of Table C.1: five campaigns, one after another."""
+    run, other = job.task.runs
+    names = (run.name, other.name if other.name != run.name else str(other.path))
+    average, turns = " + ".join(names), 2 * len(names) + 1
+    alone, oblivious, resumed = [], [], 0
+    shown = dataclasses.replace(adversary, last=True)
+    for turn, (name, member) in enumerate(zip(names, job.task.models, strict=True)):
+        part = part_of(progress, 2 * turn, turns)
+        own, more = _one_attack(job, adversary, (member, member), (name, name), part)
+        part = part_of(progress, 2 * turn + 1, turns)
+        blind, again = _one_attack(job, shown, (member, job.model), (name, average), part)
+        alone.append(own)
+        oblivious.append(blind)
         resumed += more + again
-    adaptive, more = _one_attack(task, task.model, task.model, (average, average), _part(progress, turns - 1, turns))
+    part = part_of(progress, turns - 1, turns)
+    adaptive, more = _one_attack(job, adversary, (job.model, job.model), (average, average), part)
     fates = zip(adaptive.fates, *(item.fates for item in oblivious), strict=True)
-    right = sum(all(fate == HELD for fate in row) for row in fates)
     combination = Combination(
         other=names[1],
-        other_sha256=other.checkpoint().weights_sha256,
-        members=tuple(members),
+        other_sha256=job.task.weights[1],
+        other_path=os.path.relpath(other.path.resolve(), run.path.resolve()),
+        members=tuple(alone),
         oblivious=tuple(oblivious),
         adaptive=adaptive,
-        every=accuracy(right, len(task.split)),
+        every=accuracy(sum(all(fate == HELD for fate in row) for row in fates), len(job.task.split)),
+        audits=tuple(audit.with_checks(audit_result(own)) for audit, own in zip(members, alone, strict=True)),
     )
-    return _Parts(result=adaptive, combination=combination, resumed=resumed + more)
+    checks = (*audit_result(adaptive), audit_oblivious(adaptive, oblivious))
+    return _Parts(result=adaptive, combination=combination, checks=checks, resumed=resumed + more)
 
 
 def _one_attack(
-    task: _Task, attacked: nn.Module, judged: nn.Module, names: tuple[str, str], progress: Progress | None
+    job: _Job,
+    adversary: Adversary,
+    networks: tuple[nn.Module, nn.Module],
+    names: tuple[str, str],
+    progress: Progress | None,
 ) -> tuple[AttackResult, int]:
-    settings = task.settings
-    adversary = Adversary(
-        attack=settings.attack,
-        eps=task.eps,
-        norm=settings.norm,
-        steps=settings.steps or DEFAULT_STEPS.get(settings.attack, 1),
-        restarts=settings.restarts or DEFAULT_RESTARTS.get(settings.attack, 1),
-        seed=settings.seed,
-        last=attacked is not judged,
-    )
-    batch = task.memory.batch_size
+    """The outcome, and how many batches a killed process had done; `networks` are the attacked and the judged one."""
+    task, batch = job.task, job.memory.batch_size
+    attacked, judged = networks
     spec, stages = stages_of(attacked, adversary, classes=task.classes, batch_size=batch, device=task.device)
-    identity = task.identity((dataclasses.asdict(spec), adversary.last, names))
+    identity = job.identity(dataclasses.asdict(spec), adversary.last, names)
     campaign = Campaign(
         judges=(judged,),
         split=task.split,
@@ -387,41 +327,11 @@ def _one_attack(
         batch_size=batch,
         identity=identity,
     )
-    tally = run_campaign(campaign, state=task.state(identity), ranks=task.ranks, progress=progress)
+    tally = run_campaign(campaign, state=job.state(identity), ranks=job.ranks, progress=progress)
     result = attack_result(
         spec, tally.clean[0], tally.held[:, 0], tally.outside, task.positions, attacked=names[0], judged=names[1]
     )
     return result, tally.resumed
-
-
-def _curve(task: _Task, progress: Progress | None) -> _Parts:
-    settings = task.settings
-    steps = settings.steps or DEFAULT_STEPS[CURVE]
-    identity = task.identity((CURVE, steps, EPSILONS, settings.seed))
-    result = evaluate_curve(
-        task.model,
-        task.split,
-        task.classes,
-        steps=steps,
-        seed=settings.seed,
-        positions=task.positions,
-        batch_size=task.memory.batch_size,
-        state=task.state(identity),
-        identity=identity,
-        ranks=task.ranks,
-        progress=progress,
-    )
-    return _Parts(curve=result, resumed=result.resumed)
-
-
-def _part(progress: Progress | None, turn: int, turns: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(turn * total + done, turns * total)
-
-
-def _results_of(combination: Combination | None) -> tuple[AttackResult, ...]:
-    return () if combination is None else (*combination.members, *combination.oblivious)
 
 
 def _short(result: AttackResult | None) -> PgdResult | None:
@@ -431,8 +341,3 @@ def _short(result: AttackResult | None) -> PgdResult | None:
     assert stage.step_size is not None
     spec = AttackSpec(PGD, result.spec.eps, stage.iterations, stage.step_size, result.spec.seed)
     return PgdResult(spec, result.clean, result.robust)
-
-
-def _short_text(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from robust_edge.data import Split
 from robust_edge_runtimes.errors import InputError
 
 SUBSET_SEED = 20200831  # of every --limit, so that the same N gives the same images whatever --seed is
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Which images: all of the test split, or a fixed random part.
+
+    Attributes:
+        seed: of the choice; None where all were taken.
+    """
+
+    images: int
+    of: int
+    seed: int | None
+
+
+def subset_of(chosen: Split, whole: Split) -> Subset:
+    """What `choose` has chosen, for the record."""
+    return Subset(len(chosen), len(whole), SUBSET_SEED if len(chosen) < len(whole) else None)
 
 
 def choose(split: Split, limit: int | None) -> tuple[Split, tuple[int, ...]]:

@@ -6,8 +6,9 @@ from robust_edge.attacks.ball import LINF
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.combination import Combination
-from robust_edge.evaluation.evaluate import Evaluation
 from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
+from robust_edge.evaluation.record import Evaluation
+from robust_edge.evaluation.subset import Subset
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge_runtimes.tables import percent, table
 
@@ -24,13 +25,13 @@ def evaluation_table(record: Evaluation) -> str:
     lines = [table([record.run, "accuracy", "95% interval", "images"], rows)]
     if record.result is not None:
         lines.append(threat(record.result.spec))
+    if record.combination is not None:
+        lines.append(f"oblivious: {threat(record.combination.oblivious[0].spec)}; the last image of each")
     if record.subset is not None and record.subset.seed is not None:
-        lines.append(
-            f"{record.subset.images} of {record.subset.of} test images, a fixed subset (seed {record.subset.seed})"
-        )
+        lines.append(_subset_line(record.subset))
     if record.memory is not None:
         lines.append(record.memory.line() + f", {record.seconds:.1f} s")
-    return "\n".join([*lines, *audit_lines(record.audit)])
+    return "\n".join([*lines, *_flag_lines(record)])
 
 
 def threat(spec: ThreatSpec) -> str:
@@ -54,6 +55,17 @@ def audit_lines(audit: Audit | None) -> list[str]:
         asked = [check for check in audit.checks if check.raised is not None]
         return [f"validity: none of {len(asked)} checks raised"]
     return [f"FLAG {check.name}: {check.detail}" for check in audit.checks if check.raised]
+
+
+def _flag_lines(record: Evaluation) -> list[str]:
+    if record.combination is None:
+        return audit_lines(record.audit)
+    names = ["average", *(member.judged for member in record.combination.members)]
+    return [f"{name}: {line}" for name, audit in zip(names, record.audits, strict=True) for line in audit_lines(audit)]
+
+
+def _subset_line(part: Subset) -> str:
+    return f"{part.images} of {part.of} test images, a fixed subset (seed {part.seed})"
 
 
 def _result_rows(result: AttackResult) -> list[list[str]]:
@@ -93,5 +105,8 @@ def transfer_table(result: Transfer) -> str:
         header = [f"images made on {source}", "clean", *(f"{point.eps:g}" for point in curves[0].points)]
         blocks.append(table(header, rows))
     flags = [f"{network.name}: {line}" for network in result.networks for line in audit_lines(network.audit)]
-    images = f"{result.subset.images} of {result.subset.of} test images, pgd {result.steps} steps, seed {result.seed}"
-    return "\n".join(["\n\n".join(blocks), f"{images}; 95% intervals in the JSON", *flags])
+    lines = [f"pgd {result.steps} steps, last iterate, seed {result.seed}; 95% intervals in the JSON"]
+    if result.subset.seed is not None:
+        lines.append(_subset_line(result.subset))
+    lines.append(result.memory.line() + f", {result.seconds:.1f} s")
+    return "\n".join(["\n\n".join(blocks), *lines, *flags])

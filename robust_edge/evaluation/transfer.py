@@ -14,19 +14,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robust_edge.deployment import evaluation_images
+from robust_edge.attacks.ball import LINF
 from robust_edge.environment import versions
 from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import Accuracy, accuracy
 from robust_edge.evaluation.adversaries import PGD, Adversary, check_radius, stages_of
-from robust_edge.evaluation.audit import Audit, audit_model
-from robust_edge.evaluation.campaign import Campaign, Stage, run_campaign
-from robust_edge.evaluation.evaluate import Subset, model_identity, same_task
-from robust_edge.evaluation.memory import Memory, plan_memory
-from robust_edge.evaluation.ranks import Ranks, device_of_rank
-from robust_edge.evaluation.subset import SUBSET_SEED, choose
+from robust_edge.evaluation.audit import Audit, Check, audit_memory, audit_model, audit_steps, audit_transfer
+from robust_edge.evaluation.campaign import Campaign, Progress, Stage, part_of, run_campaign
+from robust_edge.evaluation.memory import Memory
+from robust_edge.evaluation.ranks import Ranks
+from robust_edge.evaluation.subset import Subset
+from robust_edge.evaluation.task import Task, prepare_task, state_file
 from robust_edge.run import Run
-from robust_edge.training.device import pick_device
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.files import write_json
@@ -45,6 +44,7 @@ class TransferSettings:
         limit: use a fixed random subset of so many test images.
         batch: most images at a time.
         memory_mib: what batches may use.
+        fresh: throw away what a killed transfer left, instead of going on with it.
     """
 
     epsilons: tuple[float, ...] = EPSILONS
@@ -55,12 +55,17 @@ class TransferSettings:
     device: str = "auto"
     batch: int = memories.MOST_IMAGES
     memory_mib: int = memories.DEFAULT_BUDGET_MIB
+    fresh: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("limit", "batch", "memory_mib", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.partition('_')[0]} must be at least 1, it is {value}")
         if not self.epsilons:
             raise InputError("--eps: at least one radius is needed")
         for eps in self.epsilons:
-            check_radius(eps, "linf")
+            check_radius(eps, LINF)
         if list(self.epsilons) != sorted(set(self.epsilons)):
             raise InputError(f"--eps: radii must rise; they are {', '.join(f'{eps:g}' for eps in self.epsilons)}")
 
@@ -115,6 +120,7 @@ class Transfer:
     versions: dict[str, str]
     machine: Machine
     seconds: float
+    norm: str = LINF
 
 
 def run_transfer(
@@ -124,7 +130,8 @@ def run_transfer(
     out: Path,
     *,
     ranks: Ranks | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Transfer:
     """Run Algorithm 3 for every source and write the matrix.
 
@@ -135,76 +142,112 @@ def run_transfer(
         out: the JSON file; a state file stands beside it until the end.
         ranks: the processes that share the work.
         progress: called with (done, total).
+        note: called with a line for a person.
 
     Raises:
         InputError: no source or target, the same name twice, or runs of other classes, sizes or images.
     """
-    start, ranks = time.monotonic(), ranks or Ranks()
+    start = time.monotonic()
     runs = _named([*sources, *targets])
     if not sources or not targets:
         raise InputError("transfer needs at least one --source and one --target")
     if out.is_dir():
         raise InputError(f"-o {out} is a folder; name the JSON file to write")
-    same_task(runs.values())
-    device = device_of_rank(pick_device(settings.device))
-    models = {name: run.load_model().to(device) for name, run in runs.items()}
-    first = next(iter(runs.values()))
-    whole = evaluation_images(first, data_dir=settings.data_dir)
-    split, positions = choose(whole.to(device), settings.limit)
-    classes = len(first.checkpoint().model.classes)
-    plans = [
-        plan_memory(model, split.floats(slice(0, 1)), classes, budget_mib=settings.memory_mib, most=settings.batch)
-        for model in models.values()
-    ]
-    plan = min(plans, key=lambda item: item.batch_size)
-    hashes = {name: run.checkpoint().weights_sha256 for name, run in runs.items()}
-    shown = list(dict.fromkeys(run.name for run in targets))
+    task = prepare_task([*runs.values()], limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
+    plan = task.plan(task.models, budget_mib=settings.memory_mib, most=settings.batch)
+    job = _Job(task=task, settings=settings, plan=plan, out=out, ranks=ranks or Ranks())
+    if job.ranks.writes:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if note is not None:
+        note(plan.line())
+    from_names = list(dict.fromkeys(run.name for run in sources))
+    shown_names = list(dict.fromkeys(run.name for run in targets))
+    audits = {name: _audit(job, model) for name, model in zip(runs, task.models, strict=True)}
     curves: list[TransferCurve] = []
-    names = list(dict.fromkeys(run.name for run in sources))
-    for turn, source in enumerate(names):
-        stages = _stages(models[source], settings, classes, plan.batch_size)
-        judged = [source, *(name for name in shown if name != source)]
-        identity = model_identity(hashes[source], [hashes[name] for name in judged], positions, plan.batch_size)
-        campaign = Campaign(
-            judges=tuple(models[name] for name in judged),
-            split=split,
-            positions=positions,
-            stages=stages,
-            cumulative=False,
-            batch_size=plan.batch_size,
-            identity=f"{identity} {settings.steps} {settings.seed} {settings.epsilons}",
-        )
-        state = out.with_name(f".{out.stem}.{identity}.state")
-        tally = run_campaign(campaign, state=state, ranks=ranks, progress=_part(progress, turn, len(names)))
-        for place, name in enumerate(judged):
-            curves.append(_curve(source, name, settings, tally.clean[place], tally.held[:, place]))
+    for turn, source in enumerate(from_names):
+        judged = [source, *(name for name in shown_names if name != source)]
+        curves += _shown(job, source, judged, part_of(progress, turn, len(from_names)))
+    memory = plan.finished(task.device)
     result = Transfer(
-        dataset_fingerprint=first.checkpoint().dataset_fingerprint,
+        dataset_fingerprint=task.dataset_fingerprint,
         steps=settings.steps,
         seed=settings.seed,
-        positions=positions,
-        sources=tuple(names),
-        targets=tuple(shown),
+        positions=task.positions,
+        sources=tuple(from_names),
+        targets=tuple(shown_names),
         networks=tuple(
             Network(
                 name,
-                run.checkpoint().model.arch,
-                hashes[name],
-                audit_model(models[name], split, eps=settings.epsilons[-1], norm="linf", seed=settings.seed),
+                checkpoint.model.arch,
+                checkpoint.weights_sha256,
+                audits[name].with_checks((*_outcome(name, curves), audit_steps(settings.steps), audit_memory(memory))),
             )
-            for name, run in runs.items()
+            for name, checkpoint in zip(runs, task.checkpoints, strict=True)
         ),
         curves=tuple(curves),
-        subset=Subset(len(split), len(whole), SUBSET_SEED if len(split) < len(whole) else None),
-        memory=plan.finished(device),
+        subset=task.subset,
+        memory=memory,
         versions=versions(),
         machine=machine(),
         seconds=round(time.monotonic() - start, 3),
     )
-    if ranks.writes:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    if job.ranks.writes:
         write_json(out, dataclasses.asdict(result))
     return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Job:
+    """A task and what is to be done."""
+
+    task: Task
+    settings: TransferSettings
+    plan: Memory
+    out: Path
+    ranks: Ranks
+
+
+def _audit(job: _Job, model: nn.Module) -> Audit:
+    radii = job.settings.epsilons
+    middle = radii[len(radii) // 2]  # at the largest radius little is left to tell apart
+    batch = job.plan.batch_size
+    return audit_model(model, job.task.split, eps=middle, norm=LINF, seed=job.settings.seed, batch_size=batch)
+
+
+def _outcome(name: str, curves: Sequence[TransferCurve]) -> list[Check]:
+    """What a network's accuracy under others' images says of that under its own, where both were measured."""
+    own = next((curve for curve in curves if curve.source == curve.target == name), None)
+    others = [curve for curve in curves if curve.target == name != curve.source]
+    if own is None or not others:
+        return []
+    gained = max(
+        mine.accuracy.correct - theirs.accuracy.correct
+        for other in others
+        for mine, theirs in zip(own.points, other.points, strict=True)
+    )
+    detail = f"images made on another network break at most {max(gained, 0)} image(s) more than its own at any ε"
+    return [audit_transfer(gained, own.clean.images, detail)]
+
+
+def _shown(job: _Job, source: str, judged: Sequence[str], progress: Progress | None) -> list[TransferCurve]:
+    """One source's images before itself and every target."""
+    task, settings, batch = job.task, job.settings, job.plan.batch_size
+    models = {run.name: model for run, model in zip(task.runs, task.models, strict=True)}
+    identity = task.identity(source, judged, settings.epsilons, settings.steps, settings.seed, batch)
+    campaign = Campaign(
+        judges=tuple(models[name] for name in judged),
+        split=task.split,
+        positions=task.positions,
+        stages=_stages(models[source], settings, task.classes, batch),
+        cumulative=False,
+        batch_size=batch,
+        identity=identity,
+    )
+    state = state_file(job.out, identity, job.ranks, fresh=settings.fresh)
+    tally = run_campaign(campaign, state=state, ranks=job.ranks, progress=progress)
+    return [
+        _curve(source, name, settings, tally.clean[place], tally.held[:, place]) for place, name in enumerate(judged)
+    ]
 
 
 def _stages(model: nn.Module, settings: TransferSettings, classes: int, batch: int) -> tuple[Stage, ...]:
@@ -234,9 +277,3 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
         if known.path.resolve() != run.path.resolve():
             raise InputError(f"{known.path} and {run.path} have the same name; rename one of them")
     return found
-
-
-def _part(progress: Callable[[int, int], None] | None, turn: int, turns: int) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(turn * total + done, turns * total)

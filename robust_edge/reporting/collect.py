@@ -14,7 +14,7 @@ import safetensors
 from robust_edge.config import CompressConfig
 from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.curve import CurveResult
-from robust_edge.evaluation.evaluate import Evaluation, stored_evaluation, stored_evaluations
+from robust_edge.evaluation.record import Evaluation, stored_evaluations
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.metrics import EpochRow
@@ -78,9 +78,9 @@ class RunData:
         name: unique on the page.
         index: position on the page; decides colour and marker.
         limits: attack to the number of test images that was asked for, where not all were.
-        records: every stored evaluation of this checkpoint.
+        records: every stored evaluation of these weights.
         saliency: which pixels the network looks at.
-        stale: attacks whose stored result belongs to an older checkpoint.
+        stale: names of stored evaluations that belong to other weights, its own or those it was averaged with.
     """
 
     name: str
@@ -269,8 +269,8 @@ def _run_data(run: Run, name: str, index: int) -> RunData:
     file = run.path / WEIGHTS
     if not file.is_file() or sha256_of(file) != checkpoint.weights_sha256:
         raise InputError(f"{file} is missing or not the file that checkpoint.json describes; train again")
-    records = {attack: stored_evaluation(run, attack) for attack in ("pgd", "curve")}
-    pgd, curve = records["pgd"], records["curve"]
+    stored = stored_evaluations(run)
+    pgd, curve = stored.get("pgd"), stored.get("curve")
     if curve is not None and curve.curve is not None:
         _check_panel(curve.curve, checkpoint, run.path)
     return dataclasses.replace(
@@ -278,15 +278,11 @@ def _run_data(run: Run, name: str, index: int) -> RunData:
         checkpoint=checkpoint,
         pgd=None if pgd is None else pgd.pgd,
         curve=None if curve is None else curve.curve,
-        records=tuple(stored_evaluations(run)),
+        records=tuple(record for record in stored.values() if record is not None),
         saliency=stored_saliency(run),
-        limits={key: record.limit for key, record in records.items() if record is not None and record.limit},
-        stale=tuple(key for key, record in records.items() if record is None and _stored(run, key)),
+        limits={record.attack: record.limit for record in (pgd, curve) if record is not None and record.limit},
+        stale=tuple(name for name, record in stored.items() if record is None),
     )
-
-
-def _stored(run: Run, attack: str) -> bool:
-    return (run.path / "evaluations" / f"{attack}.json").is_file()
 
 
 def _environment(run: Run) -> Environment | None:

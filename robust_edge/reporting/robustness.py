@@ -14,8 +14,8 @@ from robust_edge.attacks.ball import LINF
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.adversaries import AUTOATTACK, FGSM, THESIS_AUTOATTACK
 from robust_edge.evaluation.audit import Audit
-from robust_edge.evaluation.evaluate import Evaluation
 from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
+from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.formats import percent, radius, whole
@@ -23,6 +23,7 @@ from robust_edge.run import WEIGHTS
 
 Cell = Accuracy | str | None
 NOT_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "mean", "std")
+OBLIVIOUS = "oblivious: images made on"
 NAMES = {"pgd": "PGD", "cw": "CW", "fgsm": "FGSM", "autoattack": "AutoAttack", "thesis-autoattack": "AutoAttack (2020)"}
 
 
@@ -55,7 +56,7 @@ def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) ->
     tables += _combined(finished)
     tables += _curve(finished)
     for number, transfer in enumerate(transfers):
-        tables += [_transfer(transfer, source, number) for source in transfer.sources]
+        tables += [_transfer(transfer, source, number, finished) for source in transfer.sources]
     return tables
 
 
@@ -79,6 +80,11 @@ def flags_of(audits: Iterable[Audit | None]) -> str:
             raised += audit.flags
     words = list(dict.fromkeys(raised)) + (["NOT AUDITED"] if unseen else [])
     return ", ".join(words) or "none"
+
+
+def flags_under(run: RunData, attack: str) -> str:
+    """The flags of `run.pgd` or `run.curve`, by that name."""
+    return flags_of(record.audit for record in run.records if getattr(record, attack) is not None)
 
 
 def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accuracy]]:
@@ -112,10 +118,12 @@ def _models(runs: Sequence[RunData]) -> Table:
                 whole(_parameters(run)),
                 percent(counts.keep),
                 clean_of(run),
+                flags_of(_audits(run)) if clean_of(run) else None,
             )
         )
-    header = ("run", "network", "data", "parameters", "weights kept", "benign accuracy")
-    return Table("models", "Networks and their accuracy on benign images (Table 4.1)", header, tuple(rows))
+    header = ("run", "network", "data", "parameters", "weights kept", "benign accuracy", "validity flags")
+    title = "Networks and their accuracy on benign images (Table 4.1)"
+    return Table("models", title, header, tuple(rows), _stale_notes(runs))
 
 
 def _all_attacks(runs: Sequence[RunData]) -> list[Table]:
@@ -153,6 +161,7 @@ def _cumulative(runs: Sequence[RunData], attack: str, title: str) -> list[Table]
         rows: tuple[tuple[Cell, ...], ...] = tuple(
             (
                 run.name,
+                percent(run.checkpoint.sparsity.keep) if run.checkpoint else None,
                 result.clean,
                 *(stage.cumulative for stage in result.stages),
                 str(sum(fate == names[-1] for fate in result.fates)),
@@ -160,7 +169,7 @@ def _cumulative(runs: Sequence[RunData], attack: str, title: str) -> list[Table]
             )
             for run, record, result in found
         )
-        header = ("run", "benign", *names, f"broken by {names[-1]} alone", "validity flags")
+        header = ("run", "weights kept", "benign", *names, f"broken by {names[-1]} alone", "validity flags")
         ball = f"{'ℓ∞' if norm == LINF else 'ℓ2'}, ε = {radius(eps)}"
         key = attack if number == 0 else f"{attack}-{number + 1}"
         tables.append(
@@ -176,17 +185,18 @@ def _combined(runs: Sequence[RunData]) -> list[Table]:
             pair = record.combination
             if pair is None:
                 continue
-            name, flags = adversary(pair.adaptive.spec), flags_of([record.audit])
-            rows += [(item.judged, name, "its own gradients", item.clean, item.robust, flags) for item in pair.members]
-            judged = pair.adaptive.judged
+            average, spec = flags_of(record.audits), pair.adaptive.spec
             rows += [
-                (judged, name, f"oblivious: images made on {item.attacked}", item.clean, item.robust, flags)
+                (item.judged, adversary(item.spec), "its own gradients", item.clean, item.robust, flags_of([audit]))
+                for item, audit in zip(pair.members, record.audits[1:], strict=True)
+            ]
+            rows += [
+                (item.judged, adversary(item.spec), f"{OBLIVIOUS} {item.attacked}", item.clean, item.robust, average)
                 for item in pair.oblivious
             ]
-            rows.append(
-                (judged, name, "adaptive: gradients of the average", pair.adaptive.clean, pair.adaptive.robust, flags)
-            )
-            rows.append((judged, name, "all of these", pair.adaptive.clean, pair.every, flags))
+            judged, own = (pair.adaptive.judged, adversary(spec)), (pair.adaptive.clean, pair.adaptive.robust)
+            rows.append((*judged, "adaptive: gradients of the average", *own, average))
+            rows.append((*judged, "all of these", pair.adaptive.clean, pair.every, average))
     if not rows:
         return []
     note = "oblivious is the thesis' protocol; an adversary who knows of the average is adaptive: quote the last row"
@@ -201,14 +211,13 @@ def _curve(runs: Sequence[RunData]) -> list[Table]:
     points = {run.name: {p.eps: p.accuracy for p in run.curve.points} for run in drawn if run.curve}
     radii = sorted({eps for row in points.values() for eps in row})
     rows = [(radius(eps), *(points[run.name].get(eps) for run in drawn)) for eps in radii]
-    flags = tuple(flags_of([record.audit for record in run.records if record.curve is not None]) for run in drawn)
-    rows.append(("validity flags", *flags))
+    rows.append(("validity flags", *(flags_under(run, "curve") for run in drawn)))
     used = [(run, record) for run in drawn for record in run.records if record.curve is not None]
     title = "Accuracy against rising ε (Algorithm 2, figures 4.5 and C.1)"
     return [Table("curve", title, ("ε", *(run.name for run in drawn)), tuple(rows), _subset_notes(used))]
 
 
-def _transfer(transfer: Transfer, source: str, number: int) -> Table:
+def _transfer(transfer: Transfer, source: str, number: int, runs: Sequence[RunData]) -> Table:
     curves = [curve for curve in transfer.curves if curve.source == source]
     audits = {network.name: network.audit for network in transfer.networks}
     rows: tuple[tuple[Cell, ...], ...] = tuple(
@@ -222,10 +231,21 @@ def _transfer(transfer: Transfer, source: str, number: int) -> Table:
     )
     header = ("target", "benign", *(f"ε = {radius(point.eps)}" for point in curves[0].points), "validity flags")
     title = f"Attack images made on {source} (Algorithm 3, figures 4.6 and C.2)"
-    note = f"PGD-{transfer.steps}, last iterate, seed {transfer.seed}"
+    notes = [f"PGD-{transfer.steps}, last iterate, seed {transfer.seed}"]
     part = transfer.subset
-    notes = (note,) if part.seed is None else (note, f"{part.images} of {part.of} test images, subset {part.seed}")
-    return Table(f"transfer-{number + 1}-{source}", title, header, rows, notes)
+    if part.seed is not None:
+        notes.append(f"{part.images} of {part.of} test images, subset {part.seed}")
+    older = _retrained(transfer, runs)
+    if older:
+        notes.append(f"OTHER WEIGHTS than the runs on this page have: {', '.join(older)}; make the matrix anew")
+    return Table(f"transfer-{number + 1}-{source}", title, header, rows, tuple(notes))
+
+
+def _retrained(transfer: Transfer, runs: Sequence[RunData]) -> list[str]:
+    """Networks of the matrix that bear the name of a run on the page, and are none."""
+    shown = {run.checkpoint.weights_sha256 for run in runs if run.checkpoint is not None}
+    names = {run.run.name for run in runs}
+    return [item.name for item in transfer.networks if item.name in names and item.checkpoint_sha256 not in shown]
 
 
 def _record(run: RunData, attack: str) -> Evaluation | None:
@@ -234,6 +254,14 @@ def _record(run: RunData, attack: str) -> Evaluation | None:
 
 def _audits(run: RunData) -> list[Audit | None]:
     return [record.audit for record in run.records if record.result is not None and record.combination is None]
+
+
+def _stale_notes(runs: Sequence[RunData]) -> tuple[str, ...]:
+    return tuple(
+        f"{run.name}: {', '.join(run.stale)} left out: of other weights than the networks have now; evaluate anew"
+        for run in runs
+        if run.stale
+    )
 
 
 def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from robust_edge.attacks.autoattack import AutoAttackSettings, reference_attacks
 from robust_edge.attacks.pgd import Pgd, attack_with_restarts
 from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation import evaluate as module
+from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.averaged import Averaged
 from robust_edge.evaluation.campaign import predictions
-from robust_edge.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate_run, stored_evaluations
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.memory import plan_memory
+from robust_edge.evaluation.record import Evaluation, stored_evaluation, stored_evaluations
 from robust_edge.evaluation.subset import choose
 from robust_edge.evaluation.tables import audit_lines, evaluation_table
 from robust_edge.run import open_run
@@ -88,6 +90,8 @@ def test_the_curve_is_algorithm_2(run):
     assert [point.held.count("1") for point in points] == [point.accuracy.correct for point in points]
     assert all(point.accuracy.value >= 0.1 for point in points[:-1])
     assert points[-1].accuracy.value < 0.1, "it ends at the first ε below chance"
+    assert record.audit.flags == ("few_steps",)
+    assert record.curve.positions == choose(evaluation_images(run), 40)[1]
     pixels = torch.tensor(record.curve.panel.pixels)
     for step, point in enumerate(points):
         assert (pixels[step] - pixels[0]).abs().max() <= point.eps + 1e-6
@@ -126,7 +130,7 @@ def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(run, settings)
     assert [path.suffix for path in run.evaluations.iterdir()] == [".state"]
-    assert stored_evaluations(run) == []
+    assert stored_evaluations(run) == {}
     record = evaluate_run(run, settings)
     assert (record.resumed, record.result) == (2, whole.result)
     assert len(calls) == 3 + 2
@@ -145,11 +149,12 @@ def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
         lambda model: type("Huge", (nn.Module,), {"forward": lambda self, x: 1e4 * model(x)})(),
         lambda model: type("Rounded", (nn.Module,), {"forward": lambda self, x: model(x).round()})(),
         lambda model: type("Noisy", (nn.Module,), {"forward": lambda s, x: model(x + 0.1 * torch.randn_like(x))})(),
+        lambda model: model.train(),
     ],
 )
 def test_no_broken_network_gets_a_clean_table(run, monkeypatch, change):
-    broken = change(run.load_model())
-    monkeypatch.setattr(type(run), "load_model", lambda self: broken.eval())
+    broken = change(run.load_model().eval())
+    monkeypatch.setattr(type(run), "load_model", lambda self: broken)
     record = evaluate_run(run, EvaluateSettings(**QUICK))
     assert record.audit.flags
     table = evaluation_table(record)
@@ -190,9 +195,45 @@ def test_a_combination_shows_oblivious_and_adaptive(run, other):
     assert pair.adaptive.robust.correct < max(item.robust.correct for item in pair.oblivious)
     assert (run.path / "evaluations/pgd-with-sibling.json").is_file()
     assert decode(Evaluation, read_json(run.path / "evaluations/pgd-with-sibling.json")) == record
+    assert [audit.clean for audit in pair.audits] == [True, True]
+    assert {"few_steps", "nothing_attacked"} <= {check.name for check in pair.audits[1].checks}
     text = evaluation_table(record)
     assert "oblivious: attack on judged" in text
+    assert "sibling: validity: none of" in text
     assert "adaptive" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        (lambda model: nn.Sequential(model, nn.Softmax(1)).eval(), "softmax_output"),
+        (lambda model: model.train(), "training_mode"),
+    ],
+)
+def test_a_broken_member_does_not_hide_behind_the_average(run, other, monkeypatch, change, flag):
+    models = {run.path: run.load_model(), other.path: change(other.load_model())}
+    monkeypatch.setattr(type(other), "load_model", lambda self: models[self.path])
+    record = evaluate_run(run, EvaluateSettings(**QUICK), other=other)
+    sound, broken = record.combination.audits
+    assert flag in broken.flags
+    assert flag not in sound.flags
+    table = evaluation_table(record)
+    assert f"sibling: FLAG {flag}" in table
+    assert "judged: validity: none of" in table
+
+
+def test_a_record_of_an_average_ends_with_the_weights_of_either_network(run, other):
+    evaluate_run(run, EvaluateSettings(**{**QUICK, "steps": 1, "limit": 5}), other=other)
+    name = "pgd-with-sibling"
+    assert stored_evaluation(run, name) is not None
+    path = other.path / "checkpoint.json"
+    trained, again = path.read_text(), other.checkpoint().weights_sha256
+    path.write_text(trained.replace(again, "0" * 64))
+    assert stored_evaluations(run) == {name: None}
+    path.write_text(trained)
+    assert stored_evaluation(run, name) is not None
+    path.unlink()
+    assert stored_evaluation(run, name) is None, "nobody can say whether it is still true"
 
 
 def test_a_state_of_a_member_that_was_trained_anew_is_not_taken_up(run, other, monkeypatch):
@@ -204,6 +245,7 @@ def test_a_state_of_a_member_that_was_trained_anew_is_not_taken_up(run, other, m
         turns.append(keywords["state"])
         return inner(*arguments, **keywords)
 
+    monkeypatch.setattr(module, "audit_model", lambda *_, **__: Audit(0, ()))
     monkeypatch.setattr(module, "run_campaign", dying)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(run, settings, other=other)

@@ -1,12 +1,23 @@
 """Networks that are broken in a known way raise their flag, and sound ones raise none."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
-from robust_edge.evaluation.audit import Audit, Check, audit_model, audit_result, audit_steps
+from robust_edge.evaluation.audit import (
+    Audit,
+    Check,
+    audit_memory,
+    audit_model,
+    audit_oblivious,
+    audit_result,
+    audit_steps,
+)
+from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import AttackResult, StageResult, StageSpec, ThreatSpec
 from robust_edge_runtimes.errors import InputError
 
@@ -120,6 +131,15 @@ def test_an_audit_leaves_the_network_as_it_was(judged, images):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_an_audit_probes_in_batches_and_answers_the_same(judged, images):
+    seen, model = [], judged[0]
+    watching = Behind(model, lambda z: (seen.append(len(z)), z)[1]).eval()
+    small = audit_model(watching, images, eps=0.1, norm="l2", batch_size=16)
+    assert max(seen) == 16
+    assert audit_model(watching, images, eps=0.1, norm="l2") == small
+    assert max(seen) == 60
+
+
 def test_no_images_are_no_clean_audit(judged, images):
     empty = Split(images.images[:0], images.labels[:0], images.levels)
     with pytest.raises(InputError, match="no images"):
@@ -169,9 +189,27 @@ def test_an_attack_on_nothing_and_one_that_leaves_its_ball_are_flagged():
 
 
 def test_few_steps_are_flagged():
-    assert audit_steps(result_of(stage("pgd", 900, 1), steps=5, attack="pgd")).raised
-    assert not audit_steps(result_of(stage("pgd", 900, 1), steps=10, attack="pgd")).raised
-    assert audit_steps(result_of(stage("fgsm", 900, 1), steps=1, attack="fgsm")) is None
+    assert flags(result_of(stage("pgd", 900, 1), steps=5, attack="pgd")) == {"few_steps"}
+    assert flags(result_of(stage("pgd", 900, 1), steps=10, attack="pgd")) == set()
+    assert flags(result_of(stage("fgsm", 900, 1), steps=1, attack="fgsm")) == set()
+    assert audit_steps(9).raised
+    assert not audit_steps(10).raised
+
+
+def test_images_of_others_that_beat_its_own_gradients_are_flagged():
+    own = result_of(stage("pgd", 900, 1), attack="pgd")
+    adaptive = dataclasses.replace(own, clean=accuracy(5, 5), fates=("robust", "robust", "robust", "pgd", "clean"))
+    weaker = dataclasses.replace(adaptive, fates=("pgd", "robust", "robust", "robust", "clean"))
+    other = dataclasses.replace(adaptive, fates=("robust", "robust", "pgd", "robust", "clean"))
+    one, two = audit_oblivious(adaptive, [weaker]), audit_oblivious(adaptive, [weaker, other])
+    assert (one.raised, two.raised) == (False, True), "one image may be chance"
+    assert "break 2 image(s)" in two.detail
+
+
+def test_more_memory_than_was_promised_is_flagged():
+    within = Memory(batch_size=1, image_bytes=1, before_bytes=10, bound_bytes=20, peak_bytes=20)
+    beyond = dataclasses.replace(within, peak_bytes=21)
+    assert (audit_memory(within).raised, audit_memory(beyond).raised) == (False, True)
 
 
 def test_an_unasked_question_raises_nothing_and_passes_nothing():

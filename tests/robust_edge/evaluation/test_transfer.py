@@ -53,8 +53,63 @@ def test_the_file_reads_back_and_every_network_is_audited(matrix):
     out, result = matrix
     assert decode(Transfer, read_json(out)) == result
     assert {network.name for network in result.networks} == {"judged", "sibling"}
-    assert all(network.audit.checks for network in result.networks)
+    assert all(network.audit.flags == ("few_steps",) for network in result.networks)
     assert [path.name for path in out.parent.iterdir()] == ["transfer.json"]
+
+
+def test_a_target_that_others_images_hit_harder_than_its_own_is_flagged(matrix, judged_run, sibling_run, tmp_path):
+    """A network that hides its slope holds under its own gradients, and falls under its sibling's."""
+    models = {run.path: run.load_model() for run in (judged_run, sibling_run)}
+
+    class Hiding(torch.nn.Module):
+        def forward(self, x):
+            return models[judged_run.path]((x * 16).round() / 16)
+
+    with pytest.MonkeyPatch.context() as patch:
+        masked = Hiding().eval()
+        patch.setattr(
+            type(judged_run), "load_model", lambda self: masked if self.path == judged_run.path else models[self.path]
+        )
+        runs = [judged_run, sibling_run]
+        result = run_transfer(runs, runs, dataclasses.replace(SETTINGS, steps=10), tmp_path / "t.json")
+    flags = {network.name: network.audit.flags for network in result.networks}
+    assert "transfer_beats_white_box" in flags["judged"]
+    assert "transfer_beats_white_box" not in flags["sibling"]
+
+
+def test_a_killed_transfer_goes_on_or_begins_anew(matrix, judged_run, sibling_run, tmp_path, monkeypatch):
+    from robust_edge.evaluation import transfer as module
+
+    inner, resumed = module.run_campaign, []
+
+    def dying(campaign, **keywords):
+        calls = iter(range(2))
+
+        def perturb(*batch):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return campaign.stages[0].perturb(*batch)
+
+        mortal = dataclasses.replace(campaign.stages[0], perturb=perturb)
+        return inner(dataclasses.replace(campaign, stages=(mortal, *campaign.stages[1:])), **keywords)
+
+    def counting(campaign, **keywords):
+        resumed.append(inner(campaign, **keywords))
+        return resumed[-1]
+
+    def start(settings):
+        return run_transfer([judged_run], [sibling_run], settings, tmp_path / "t.json")
+
+    for fresh, expected in ((False, 2), (True, 0)):
+        monkeypatch.setattr(module, "run_campaign", dying)
+        with pytest.raises(KeyboardInterrupt):
+            start(SETTINGS)
+        monkeypatch.setattr(module, "run_campaign", counting)
+        result = start(dataclasses.replace(SETTINGS, fresh=fresh))
+        assert resumed[-1].resumed == expected
+        assert result.curves == matrix[1].curves[:2]
+        assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+        (tmp_path / "t.json").unlink()
 
 
 def test_images_are_made_once_per_source(judged_run, sibling_run, tmp_path, monkeypatch):
@@ -99,5 +154,7 @@ def test_the_command_prints_the_matrix_and_refuses_radius_0(judged_run, sibling_
     assert done.exit_code == 0
     assert "judged (white box)" in done.stdout
     assert "images made on judged" in done.stdout
+    assert "peak memory at most" in done.stdout
+    assert "judged: FLAG few_steps" in done.stdout
     assert "above 0" in refused("transfer", *words, "--eps", "0", "-o", tmp_path / "u.json")
     assert "Missing option" in refused("transfer", "--source", judged_run.path)

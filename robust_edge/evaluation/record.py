@@ -1,0 +1,93 @@
+"""What an evaluation leaves in its run, and whether it is still true of the networks there."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from robust_edge.evaluation.accuracy import PgdResult
+from robust_edge.evaluation.adversaries import ATTACKS
+from robust_edge.evaluation.audit import Audit
+from robust_edge.evaluation.combination import Combination
+from robust_edge.evaluation.curve import CurveResult
+from robust_edge.evaluation.memory import Memory
+from robust_edge.evaluation.outcome import AttackResult
+from robust_edge.evaluation.subset import Subset
+from robust_edge.run import Run, open_run
+from robust_edge_runtimes.decode import decode, read_json
+from robust_edge_runtimes.environment import Machine
+from robust_edge_runtimes.errors import InputError
+
+OWN_NAME = re.compile(f"({'|'.join(ATTACKS)})(-l2)?(-with-.+)?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One attack on one checkpoint, or on the average of two.
+
+    Attributes:
+        limit: how many test images were asked for; None is all.
+        pgd: the result of attack `pgd` in ℓ∞, in short.
+        curve: the result of attack `curve`.
+        result: every other attack, image by image; of a combination, the average under the adaptive attack.
+        combination: of an average of two networks.
+        audit: of the attacked network; None in records from before there was one.
+        resumed: batches that an earlier, killed process had done.
+    """
+
+    run: str
+    attack: str
+    checkpoint_sha256: str
+    dataset_fingerprint: str
+    limit: int | None
+    versions: dict[str, str]
+    pgd: PgdResult | None = None
+    curve: CurveResult | None = None
+    result: AttackResult | None = None
+    combination: Combination | None = None
+    audit: Audit | None = None
+    subset: Subset | None = None
+    memory: Memory | None = None
+    machine: Machine | None = None
+    seconds: float = 0.0
+    resumed: int = 0
+
+    @property
+    def audits(self) -> tuple[Audit | None, ...]:
+        """Of the attacked network, and of the members of an average; None where nobody looked."""
+        if self.combination is None:
+            return (self.audit,)
+        return (self.audit, *(self.combination.audits or (None,) * len(self.combination.members)))
+
+
+def stored_evaluation(run: Run, name: str) -> Evaluation | None:
+    """The record `evaluations/NAME.json` of a run, unless it belongs to other weights than the networks have now."""
+    path = run.path / "evaluations" / f"{name}.json"
+    if not path.is_file():
+        return None
+    record = decode(Evaluation, read_json(path), where=str(path))
+    return record if _current(run, record) else None
+
+
+def stored_evaluations(run: Run) -> dict[str, Evaluation | None]:
+    """Every record in the run by its name, in order; None for one that belongs to other weights."""
+    folder = run.path / "evaluations"
+    paths = folder.glob("*.json") if folder.is_dir() else ()
+    names = sorted(path.stem for path in paths if OWN_NAME.fullmatch(path.stem))
+    return {name: stored_evaluation(run, name) for name in names}
+
+
+def _current(run: Run, record: Evaluation) -> bool:
+    if record.checkpoint_sha256 != run.checkpoint().weights_sha256:
+        return False
+    pair = record.combination
+    return pair is None or _weights_at(run.path.resolve() / pair.other_path) == pair.other_sha256
+
+
+def _weights_at(path: Path) -> str | None:
+    """The hash of a run's weights; None where no finished run stands any more."""
+    try:
+        return open_run(path).checkpoint().weights_sha256
+    except InputError:
+        return None
