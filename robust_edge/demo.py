@@ -35,13 +35,14 @@ MARK = "DEMO"
 
 @dataclasses.dataclass(frozen=True)
 class DemoRow:
-    """One network; accuracies in [0, 1]."""
+    """One network; accuracies in [0, 1], and the validity flags raised against them."""
 
     network: str
     weights: int
     nonzero: int
     clean_accuracy: float
     robust_accuracy: float
+    flags: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ def summary_table(summary: DemoSummary) -> str:
     header = ["network", "weights kept", "kept", "clean", f"PGD-{summary.steps} eps={summary.eps:g}"]
     lines = [
         table(header, rows),
+        *(f"FLAG {row.network}: {flag}" for row in summary.rows for flag in row.flags),
         "",
         f"exported artifact under attack: {summary.verdict}",
         f"speed-up of the sparse network on ONNX Runtime, which runs dense kernels: {summary.speedup:.2f}x",
@@ -136,8 +138,9 @@ def _judge(name: str, run: Run, output: Output) -> DemoRow:
     evaluate_run(run, EvaluateSettings(attack="curve"), progress=output.progress(f"rising eps on {name}"))
     counts = run.checkpoint().sparsity
     assert attacked.pgd is not None
+    assert attacked.audit is not None
     clean, robust = attacked.pgd.clean.value, attacked.pgd.robust.value
-    return DemoRow(name, counts.weights, counts.nonzero, clean, robust)
+    return DemoRow(name, counts.weights, counts.nonzero, clean, robust, attacked.audit.flags)
 
 
 def _verify(bundle: Path, run: Run, out: Path, output: Output) -> Verdict:

@@ -62,6 +62,48 @@ def test_a_flag_stands_in_every_table_made_of_the_figure(run):
     assert flags_of(both) == "a, NOT AUDITED"
 
 
+def test_the_summary_and_the_curve_of_the_page_carry_flags_too(run, tmp_path):
+    evaluate_run(run, EvaluateSettings(steps=2, **SMALL))
+    evaluate_run(run, EvaluateSettings(attack="curve", steps=2, limit=20))
+    page = write_report([run], (), (), tmp_path / "report.html")[0].read_text("utf-8")
+    summary, curve = page.split('id="summary"')[1].split('id="compressed"')[0], page.split('id="curve"')[1]
+    assert '<small class="bad">few_steps</small>' in summary
+    assert '<small class="bad">few_steps</small>' in curve.split('id="weights"')[0]
+    assert cells(table_of(run, "models"), 0)["validity flags"] == "few_steps"
+
+
+def test_of_an_average_every_row_bears_its_own_attack_and_flags(run, sibling_run, tmp_path):
+    other = open_run(shutil.copytree(sibling_run.path, tmp_path / "other"))
+    record = evaluate_run(run, EvaluateSettings(steps=10, **SMALL), other=other)
+    path, pair = run.evaluations / "pgd-with-other.json", dataclasses.asdict(record.combination)
+    pair["audits"] = [pair["audits"][0], {"images": 1, "checks": [{"name": "x", "raised": True, "detail": ""}]}]
+    write_json(path, {**dataclasses.asdict(record), "combination": pair})
+    rows = [cells(table_of(run, "combined"), row) for row in range(6)]
+    assert [row["validity flags"] for row in rows] == ["none", *["x"] * 5]
+    assert [row["attack"] for row in rows] == [f"PGD-10{starts} ℓ∞ 0.1" for starts in ("×3", "×3", "", "", "×3", "×3")]
+    write_json(path, {**dataclasses.asdict(record), "combination": {**pair, "audits": []}})
+    assert cells(table_of(run, "combined"), 0)["validity flags"] == "NOT AUDITED"
+
+
+def test_what_belongs_to_other_weights_is_left_out_and_named(run, sibling_run, tmp_path):
+    other = open_run(shutil.copytree(sibling_run.path, tmp_path / "other"))
+    evaluate_run(run, EvaluateSettings(attack="fgsm", **SMALL), other=other)
+    matrix = tmp_path / "transfer.json"
+    result = run_transfer([other], [run], TransferSettings(epsilons=(0.1,), steps=10, limit=5), matrix)
+    tables = robustness_tables(collect_runs([run, other]), [result])
+    assert "combined" in {table.key for table in tables}
+    assert not any("weights" in note for table in tables for note in table.notes)
+    (other.path / "checkpoint.json").unlink()
+    shutil.copy(run.path / "checkpoint.json", other.path)
+    shutil.copy(run.path / "checkpoint.safetensors", other.path)
+    tables = {table.key: table for table in robustness_tables(collect_runs([run, other]), [result])}
+    assert "combined" not in tables
+    (note,) = tables["models"].notes
+    assert note.startswith("net: fgsm-with-other left out")
+    assert "OTHER WEIGHTS" in tables["transfer-1-other"].notes[-1]
+    assert "other" in tables["transfer-1-other"].notes[-1]
+
+
 def test_a_subset_is_named_under_its_table(run):
     evaluate_run(run, EvaluateSettings(attack="fgsm", **SMALL))
     (note,) = table_of(run, "attacks").notes
