@@ -18,9 +18,9 @@ from robust_edge.models import Normalized
 from robust_edge.run import Checkpoint, Run
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.bundle import Golden
+from robust_edge_runtimes.bundle import Golden, expected_of
 from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.manifest import AttackSpec, Expected, Source
+from robust_edge_runtimes.manifest import AttackSpec, Source
 
 BENIGN_EPS = 8 / 255
 GOLDEN_TOLERANCE = 1e-3
@@ -119,7 +119,7 @@ def export_run(
         classes=checkpoint.model.classes,
         sparsity=checkpoint.sparsity,
         source=_source(run, checkpoint),
-        expected=_expected(images, AttackSpec("pgd", eps, attack.steps, attack.alpha, settings.seed)),
+        expected=expected_of(images, AttackSpec("pgd", eps, attack.steps, attack.alpha, settings.seed)),
         golden=images,
         target=target,
         precision=precision,
@@ -156,12 +156,6 @@ def _logits(model: Normalized, images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         parts = [model(torch.from_numpy(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
     return torch.cat(parts).numpy()
-
-
-def _expected(golden: Golden, attack: AttackSpec) -> Expected:
-    clean = golden.clean_logits.argmax(1) == golden.labels
-    robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
-    return Expected(len(golden.labels), float(clean.mean()), float(robust.mean()), attack)
 
 
 def _source(run: Run, checkpoint: Checkpoint) -> Source:

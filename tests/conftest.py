@@ -17,7 +17,6 @@ from robust_edge_runtimes.manifest import (
     SCHEMA_VERSION,
     Artifact,
     AttackSpec,
-    Expected,
     LayerCount,
     Manifest,
     Source,
@@ -107,8 +106,6 @@ def golden_of(model, count=IMAGES, *, seed=0):
 
 def manifest_of(model, golden, *, batch=None):
     """What an exporter would say of `model`, before it is sealed."""
-    right = golden.clean_logits.argmax(1) == golden.labels
-    held = right & (golden.attacked_logits.argmax(1) == golden.labels)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         target="x86-cpu",
@@ -119,7 +116,7 @@ def manifest_of(model, golden, *, batch=None):
         classes=CLASSES,
         sparsity=model.sparsity,
         source=Source("quarters", "c" * 64, "linear", "quarters", "f" * 64, {"numpy": np.__version__}),
-        expected=Expected(len(golden.labels), float(right.mean()), float(held.mean()), ATTACK),
+        expected=bundles.expected_of(golden, ATTACK),
         files={},
     )
 

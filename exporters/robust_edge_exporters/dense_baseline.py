@@ -16,7 +16,16 @@ from onnx import numpy_helper
 from robust_edge_exporters.onnx import FILE, count_nonzeros, weights_of
 from robust_edge_exporters.target import target_named
 from robust_edge_exporters.without_weights import GRAPH, with_random_weights
-from robust_edge_runtimes.bundle import GOLDEN, Bundle, Golden, open_bundle, seal, write_golden
+from robust_edge_runtimes.bundle import (
+    GOLDEN,
+    MAX_TOLERANCE,
+    Bundle,
+    Golden,
+    expected_of,
+    open_bundle,
+    seal,
+    write_golden,
+)
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.latency import Contender
 from robust_edge_runtimes.load import load
@@ -88,10 +97,13 @@ def _rebuilt(bundle: Bundle, folder: Path) -> Bundle:
 def _sealed(program: Any, bundle: Bundle, manifest: Manifest, folder: Path) -> Bundle:
     """The dense network as a bundle of its own, with the images of the given one."""
     onnx.save(program, str(folder / manifest.artifact.file))
-    write_golden(folder / GOLDEN, bundle.golden())
+    golden = bundle.golden()
+    tolerance = min(golden.tolerance, MAX_TOLERANCE[manifest.artifact.precision])
+    write_golden(folder / GOLDEN, dataclasses.replace(golden, tolerance=tolerance))
     manifest = seal(folder, dataclasses.replace(manifest, sparsity=count_nonzeros(program)))
-    write_golden(folder / GOLDEN, _own_answers(Bundle(folder, manifest)))
-    seal(folder, manifest)
+    golden = _own_answers(Bundle(folder, manifest))
+    write_golden(folder / GOLDEN, golden)
+    seal(folder, dataclasses.replace(manifest, expected=expected_of(golden, manifest.expected.attack)))
     return open_bundle(folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from robust_edge_runtimes.decode import decode
 from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.manifest import PRECISIONS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +27,6 @@ IR_OF_OPSET = (
     (19, 9),
     (15, 8),
 )  # the IR version that an opset needs, where a target's own is older
-PRECISIONS = ("fp32", "fp16", "int8")
 # What to try in place of a precision that a target does not run, the best first.
 INSTEAD = {"fp8": ("int8", "fp16", "fp32"), "int8": ("fp16", "fp32"), "bf16": ("fp16", "fp32"), "fp16": ("fp32",)}
 

@@ -18,13 +18,15 @@ import numpy as np
 from robust_edge_runtimes.decode import SHOWN, read_json
 from robust_edge_runtimes.errors import BundleError
 from robust_edge_runtimes.files import sha256_of, write_atomic, write_json
-from robust_edge_runtimes.manifest import Companion, FileEntry, Manifest
+from robust_edge_runtimes.manifest import AttackSpec, Companion, Expected, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 SUMS = "SHA256SUMS"
 MAX_GOLDEN_BYTES = 1 << 30
 MAX_NAME = 200
+MAX_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 1.0}
+"""Precision to the widest tolerance that an export writes; one that is wider takes any network for the checkpoint."""
 _MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
@@ -62,8 +64,17 @@ class Bundle:
         return self.path / self.manifest.artifact.file
 
     def golden(self) -> Golden:
-        """The stored images, labels and logits, checked against the manifest's shapes."""
-        return read_golden(self.path / GOLDEN, self.manifest)
+        """The stored images, labels and logits, checked against the manifest's shapes and figures."""
+        golden = read_golden(self.path / GOLDEN, self.manifest)
+        _check_promise(self.path / GOLDEN, golden, self.manifest.expected)
+        return golden
+
+
+def expected_of(golden: Golden, attack: AttackSpec) -> Expected:
+    """The accuracies that stored answers have: on clean images, and on their attacked ones too."""
+    clean = golden.clean_logits.argmax(1) == golden.labels
+    robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
+    return Expected(len(golden.labels), float(clean.mean()), float(robust.mean()), attack)
 
 
 def open_bundle(path: Union[str, Path]) -> Bundle:
@@ -147,11 +158,23 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
     _check_array(path, arrays, "labels", (images[0],), np.int64, (0, len(manifest.classes) - 1))
     _check_array(path, arrays, "clean_logits", logits, np.float32)
     _check_array(path, arrays, "attacked_logits", logits, np.float32)
-    _check_array(path, arrays, "tolerance", (), np.float64, (0.0, 1.0))
+    _check_array(path, arrays, "tolerance", (), np.float64, (0.0, MAX_TOLERANCE[manifest.artifact.precision]))
     if len(arrays["labels"]) < 1:
         raise BundleError(f"{path} holds no images; export the bundle again")
     tolerance = float(arrays.pop("tolerance"))
     return Golden(tolerance=tolerance, **arrays)
+
+
+def _check_promise(path: Path, golden: Golden, promised: Expected) -> None:
+    """The accuracies that the manifest shows people are those that the stored answers have."""
+    found = expected_of(golden, promised.attack)
+    figures = [(item.images, item.clean_accuracy, item.robust_accuracy) for item in (found, promised)]
+    if not np.allclose(*figures, rtol=0, atol=1e-6):
+        raise BundleError(
+            f"{path} holds answers right on {found.clean_accuracy:.4f} of {found.images} images, attacked "
+            f"{found.robust_accuracy:.4f}; {MANIFEST} promises {promised.clean_accuracy:.4f} of {promised.images}, "
+            f"attacked {promised.robust_accuracy:.4f}; export the bundle again"
+        )
 
 
 def _check_file(root: Path, name: str, sha256: str, size: int) -> None:

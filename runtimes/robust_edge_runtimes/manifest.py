@@ -13,6 +13,7 @@ from robust_edge_runtimes.errors import BundleError
 
 SCHEMA_VERSION = 1
 MAX_PIXELS = 1 << 28
+PRECISIONS = ("fp32", "fp16", "int8")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, terminal escapes: names are shown to people
 
 
@@ -305,6 +306,9 @@ def _check_artifact(manifest: Manifest, where: str) -> None:
     entry = manifest.files.get(artifact.file)
     if entry is None or (entry.sha256, entry.bytes) != (artifact.sha256, artifact.bytes):
         raise BundleError(f"{where}: artifact.file {SHOWN.repr(artifact.file)} does not agree with files")
+    if artifact.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise BundleError(f"{where}: artifact.precision {SHOWN.repr(artifact.precision)} is none of {known}")
     for item in artifact.companions:
         entry = manifest.files.get(item.file)
         if entry is None or (entry.sha256, entry.bytes) != (item.sha256, item.bytes):

@@ -124,7 +124,8 @@ def false_bundle(honest, tmp_path):
                     golden, clean_logits=model.infer(golden.clean), attacked_logits=model.infer(golden.attacked)
                 )
             bundles.write_golden(path / bundles.GOLDEN, own)
-            bundles.seal(path, manifest)
+            expected = bundles.expected_of(own, manifest.expected.attack)
+            bundles.seal(path, dataclasses.replace(manifest, expected=expected))
         return bundles.open_bundle(path)
 
     return write

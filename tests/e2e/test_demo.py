@@ -20,7 +20,7 @@ from robust_edge.deployment import export_run
 from robust_edge.run import open_run
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes import load, open_bundle
-from robust_edge_runtimes.bundle import seal, write_golden
+from robust_edge_runtimes.bundle import expected_of, seal, write_golden
 from tests.commands import run
 
 WEIGHTS = 32 * 9 + 64 * 32 * 9 + 128 * 64 * 9 + 10 * 128
@@ -84,8 +84,11 @@ def exchanged(demo: Path, tmp_path: Path) -> Path:
     golden = sparse.golden()
     with load(benign) as model:
         answers = {f"{name}_logits": model.infer(getattr(golden, name)) for name in ("clean", "attacked")}
-    write_golden(bundle / "golden.npz", dataclasses.replace(golden, **answers))
-    seal(bundle, dataclasses.replace(sparse.manifest, sparsity=open_bundle(benign).manifest.sparsity))
+    golden = dataclasses.replace(golden, **answers)
+    write_golden(bundle / "golden.npz", golden)
+    expected = expected_of(golden, sparse.manifest.expected.attack)
+    sparsity = open_bundle(benign).manifest.sparsity
+    seal(bundle, dataclasses.replace(sparse.manifest, sparsity=sparsity, expected=expected))
     return bundle
 
 

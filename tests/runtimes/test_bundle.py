@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes import bundle as module
-from robust_edge_runtimes.bundle import open_bundle, read_golden, seal, sums_text, write_golden
+from robust_edge_runtimes.bundle import MAX_TOLERANCE, open_bundle, read_golden, seal, sums_text, write_golden
 from robust_edge_runtimes.errors import BundleError
 
 
@@ -122,7 +122,7 @@ BROKEN = {
     "fewer attacked images": lambda g: changed(g, attacked=g.attacked[:-1]),
     "other image size": lambda g: changed(g, clean=g.clean[:, :, :3]),
     "other class count": lambda g: changed(g, attacked_logits=g.attacked_logits[:, :3]),
-    "tolerance above 1": lambda g: changed(g, tolerance=1.5),
+    "a tolerance that lets any network pass for fp32": lambda g: changed(g, tolerance=2e-3),
     "negative tolerance": lambda g: changed(g, tolerance=-1e-4),
     "tolerance not a number": lambda g: changed(g, tolerance=float("nan")),
     "float32 tolerance": lambda g: changed(g, tolerance=np.float32(1e-4)),
@@ -136,6 +136,24 @@ def test_golden_arrays_that_do_not_fit_are_refused(case, golden, opened, tmp_pat
     write_golden(tmp_path / "golden.npz", BROKEN[case](golden))
     with pytest.raises(BundleError, match=r"golden\.npz"):
         read_golden(tmp_path / "golden.npz", opened.manifest)
+
+
+@pytest.mark.parametrize(("precision", "widest"), MAX_TOLERANCE.items())
+def test_the_widest_tolerance_is_that_of_the_precision(precision, widest, golden, opened, tmp_path):
+    artifact = dataclasses.replace(opened.manifest.artifact, precision=precision)
+    manifest = dataclasses.replace(opened.manifest, artifact=artifact)
+    write_golden(tmp_path / "golden.npz", changed(golden, tolerance=widest))
+    assert read_golden(tmp_path / "golden.npz", manifest).tolerance == widest
+    write_golden(tmp_path / "golden.npz", changed(golden, tolerance=widest * 1.01))
+    with pytest.raises(BundleError, match="tolerance leaves its range"):
+        read_golden(tmp_path / "golden.npz", manifest)
+
+
+@pytest.mark.parametrize(("figure", "change"), [("images", 1), ("clean_accuracy", -0.1), ("robust_accuracy", 0.1)])
+def test_a_manifest_that_promises_more_than_the_stored_answers_show_is_refused(figure, change, bundle, forge):
+    forge(bundle, lambda value: value["expected"].update({figure: value["expected"][figure] + change}))
+    with pytest.raises(BundleError, match=r"manifest\.json promises"):
+        open_bundle(bundle).golden()
 
 
 @pytest.mark.parametrize("change", ["drop", "add"])

@@ -102,6 +102,7 @@ def test_every_field_is_required_and_no_other_is_taken(value):
         ("artifact.file", "absent.onnx", "does not agree"),
         ("artifact.sha256", "0" * 64, "does not agree"),
         ("artifact.bytes", 1, "does not agree"),
+        ("artifact.precision", "fp33", "'fp33' is none of fp32, fp16, int8"),
         (
             "artifact.companions",
             [{"file": "labels.txt", "sha256": "0" * 64, "bytes": 1}],
