@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from robust_edge.deployment import evaluation_images
+import numpy as np
+
+from robust_edge.deployment import GOLDEN_TOLERANCE, evaluation_images
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.run import Run
 from robust_edge.verification.draw import draw
 from robust_edge.verification.twin import CHECKPOINT, Differentiable, TwinError, has_twin, twin_of
 from robust_edge.verification.whitebox import Parts, whitebox
 from robust_edge_runtimes.bundle import Bundle
-from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.decode import SHOWN
+from robust_edge_runtimes.errors import BundleError, InputError, unknown_name
 from robust_edge_runtimes.fresh import Fresh, from_golden
+from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.manifest import AttackSpec
 from robust_edge_runtimes.runtime import BaseRuntime
@@ -81,6 +85,7 @@ def verify_bundle(
 
     Raises:
         InputError: surrogate without a run, or a run that the bundle was not exported from.
+        BundleError: the bundle contradicts itself, or the run, in what is no matter of degree.
         BackendUnavailable: the artifact's runtime is not installed here.
     """
     modes = settings.modes or ((REPLAY,) if run is None else (REPLAY, SURROGATE, WHITEBOX))
@@ -104,13 +109,16 @@ class _Bench:
         self._settings = settings
         self._golden = bundle.golden()
         self._eps = bundle.manifest.expected.attack.eps
+        if run is not None:  # a bundle may have been attacked in a smaller ball than the checkpoint was trained for
+            self._eps = max(self._eps, run.config.attack.eps)
         self._checkpoint = None if run is None else TorchOracle(run.load_model())
         self._drawn: Fresh | None = None
 
     def tried(self, mode: str, progress: Progress | None) -> Trial:
         """Run one mode."""
         if mode == REPLAY:
-            return replay(self._model, self._golden, self._bundle.manifest.expected.attack, self._settings.limit)
+            trial = replay(self._model, self._golden, self._bundle.manifest.expected.attack, self._settings.limit)
+            return dataclasses.replace(trial, flags=(*trial.flags, *self._forged()))
         if mode == SURROGATE:
             assert self._checkpoint is not None
             return surrogate(
@@ -128,6 +136,19 @@ class _Bench:
         attack = AttackSpec("square", self._eps, self._settings.queries, 0.0, self._settings.seed)
         reference = self._golden if self._checkpoint is None else self._checkpoint.logits
         return blackbox(self._model, self._fresh(), attack, reference, progress=progress)
+
+    def _forged(self) -> tuple[Flag, ...]:
+        """A flag where the answers that the bundle stores are not those of its checkpoint."""
+        if self._checkpoint is None:
+            return ()
+        golden = self._golden
+        stored = np.concatenate([golden.clean_logits, golden.attacked_logits])
+        own = np.concatenate([self._checkpoint.logits(images) for images in (golden.clean, golden.attacked)])
+        error = relative_error(stored, own)
+        if error <= GOLDEN_TOLERANCE:
+            return ()
+        detail = f"the logits in golden.npz are not the checkpoint's, by {error:.2g} (relative): replay proves nothing"
+        return (Flag("forged_answers", detail),)
 
     def _whitebox(self, progress: Progress | None) -> Trial:
         twin, flags = self._twin()
@@ -155,7 +176,8 @@ class _Bench:
 
     def _fresh(self) -> Fresh:
         if self._drawn is None:
-            limit, seed = self._settings.limit or LIMIT, self._settings.seed
+            limit = LIMIT if self._settings.limit is None else self._settings.limit
+            seed = self._settings.seed
             if self._run is None:
                 self._drawn = from_golden(self._golden, limit, seed)
             else:
@@ -165,9 +187,16 @@ class _Bench:
 
 
 def _check_origin(bundle: Bundle, run: Run) -> None:
-    expected, found = bundle.manifest.source.checkpoint_sha256, run.checkpoint().weights_sha256
+    checkpoint, source = run.checkpoint(), bundle.manifest.source
+    expected, found = source.checkpoint_sha256, checkpoint.weights_sha256
     if expected != found:
         raise InputError(
-            f"{bundle.path} was exported from run {bundle.manifest.source.run!r} (checkpoint {expected[:12]}), not "
+            f"{bundle.path} was exported from run {source.run!r} (checkpoint {expected[:12]}), not "
             f"from {run.path} (checkpoint {found[:12]}); name the right run with --against"
+        )
+    named, meant = bundle.manifest.classes, checkpoint.model.classes
+    if named != meant:
+        raise BundleError(
+            f"{bundle.path} names the classes {SHOWN.repr(named)}, its checkpoint {SHOWN.repr(meant)}: right answers "
+            "would get wrong names; export it again"
         )

@@ -15,6 +15,7 @@ from robust_edge_runtimes.bundle import Golden
 from robust_edge_runtimes.fresh import Fresh
 from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.outputs import repeat_flags
 from robust_edge_runtimes.runtime import BaseRuntime
 from robust_edge_runtimes.verdict import WHITEBOX, Flag, Trial, Twin
 from robust_edge_runtimes.verify import BLIND, score_of, stored_answers
@@ -58,7 +59,8 @@ def whitebox(parts: Parts, fresh: Fresh, attack: AttackSpec, *, progress: Progre
     """
     start, score, labels = time.monotonic(), score_of(parts.model), fresh.labels
     twin = compare(parts, fresh)
-    clean = is_right(score(fresh.probes), labels)
+    logits = score(fresh.probes)
+    clean, unsteady = is_right(logits, labels), repeat_flags(score, fresh.probes, logits)
     temperature, blind = _temperature(parts, fresh, score, attack)
     oracle = TorchOracle(parts.twin.network, temperature=temperature)
     outcome = surrogate_pgd(score, oracle, fresh.images, labels, attack, reference=parts.reference, progress=progress)
@@ -76,7 +78,7 @@ def whitebox(parts: Parts, fresh: Fresh, attack: AttackSpec, *, progress: Progre
         clean,
         reference_robust,
         clean & outcome.artifact_right,
-        tuple(_flags(parts, twin, outcome.zero_gradients, blind)),
+        (*unsteady, *_flags(parts, twin, outcome.zero_gradients, blind)),
         paired=parts.reference is not None,
         twin=twin,
         seconds=time.monotonic() - start,

@@ -27,12 +27,14 @@ class PairedOutcome:
     Attributes:
         artifact_right: (N,) bool, the artifact was right on the clean image and on every candidate.
         reference_right: (N,) bool, the same for the reference.
-        zero_gradients: fraction of gradients, over all steps, that were zero everywhere.
+        zero_gradients: fraction of gradients, over all steps, that were zero, or no numbers, everywhere.
+        last: (N, C, H, W) float32 in [0, 1], where the attack on each image came to rest.
     """
 
     artifact_right: np.ndarray
     reference_right: np.ndarray
     zero_gradients: float
+    last: np.ndarray
 
 
 def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -83,10 +85,11 @@ def surrogate_pgd(
         logits, gradient = oracle.logits_and_gradient(points, truth)
         artifact_right[open_rows] &= is_right(score(points), truth)
         reference_right[open_rows] &= is_right(logits if reference is None else reference(points), truth)
-        zero += int((gradient == 0).all(axis=(1, 2, 3)).sum())
+        direction = np.sign(np.nan_to_num(gradient))  # logits that overflow have no gradient, and no step to take
+        zero += int((direction == 0).all(axis=(1, 2, 3)).sum())
         seen += len(open_rows)
-        stepped = points + np.float32(attack.step_size) * np.sign(gradient)  # Eq. (3)
+        stepped = points + np.float32(attack.step_size) * direction  # Eq. (3)
         candidate[open_rows] = np.clip(stepped, low[open_rows], high[open_rows])
     if progress is not None:
         progress(attack.steps, attack.steps)
-    return PairedOutcome(artifact_right, reference_right, zero / max(seen, 1))
+    return PairedOutcome(artifact_right, reference_right, zero / max(seen, 1), candidate)

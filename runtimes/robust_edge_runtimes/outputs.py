@@ -1,4 +1,4 @@
-"""What an artifact's answers on the golden images give away about it."""
+"""What an artifact's answers give away about it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from robust_edge_runtimes.verdict import Flag, Parity
 
 Score = Callable[[np.ndarray], np.ndarray]
 REPEAT_TOLERANCE = 1e-4
+ALONE = 32  # images that are asked again, one by one
+ALONE_TOLERANCE = 2e-2  # other batch sizes run other kernels, which round to fp16 or TF32 in another order
+ALONE_STRAYS = 0.1  # share of the images further off than that: 8 bits may round to the neighbour
 PROBABILITY_TOLERANCE = 1e-4
 LEVELS = 200  # fewer steps between zero and the largest logit are coarser than any number format that we write
 INT8_LEVELS = 100  # 127 in an artifact whose last layer has 8 bits
@@ -27,19 +30,44 @@ def output_flags(score: Score, golden: Golden, parity: Parity, precision: str) -
         parity: of the artifact on these images.
         precision: of the artifact, as in its manifest.
     """
-    flags = []
-    first, second = score(golden.clean), score(golden.clean)
-    if not np.isfinite(first).all():
+    logits = score(golden.clean)
+    flags = repeat_flags(score, golden.clean, logits)
+    if not np.isfinite(logits).all():
         flags.append(Flag("non_finite", "the artifact's logits hold NaN or infinity"))
-    elif not relative_error(second, first) <= REPEAT_TOLERANCE:  # written so that NaN is flagged too
-        flags.append(Flag("randomised", "the same images gave other logits the second time"))
-    else:
-        flags += _shape_of(first, golden.clean_logits, parity.tolerance, precision)
+    elif not flags:
+        flags += _shape_of(logits, golden.clean_logits, parity.tolerance, precision)
     if not parity.max_logit_error <= parity.tolerance:
         flags.append(
             not_the_checkpoint("golden images", parity.max_logit_error, parity.tolerance, parity.argmax_agreement)
         )
     return flags
+
+
+def repeat_flags(score: Score, images: np.ndarray, first: np.ndarray) -> List[Flag]:
+    """Signs of an artifact whose answer hangs on more than the image: on chance, or on what else is in the batch.
+
+    Args:
+        score: the artifact.
+        images: (N, C, H, W) float32 in [0, 1]; all are asked again, and the first ALONE by themselves, as an
+            application does.
+        first: (N, K), what the artifact said to them.
+    """
+    if not np.isfinite(first).all():
+        return []
+    if not relative_error(score(images), first) <= REPEAT_TOLERANCE:  # written so that NaN is flagged too
+        return [Flag("randomised", "the same images gave other logits the second time")]
+    alone = np.concatenate([score(image[None]) for image in images[:ALONE]])
+    strays = share_beyond(ALONE_TOLERANCE, alone, first[:ALONE])
+    if not strays > ALONE_STRAYS:
+        return []
+    return [Flag("batch_dependent", f"{100 * strays:.0f}% of the images gave other logits alone than in a batch")]
+
+
+def share_beyond(tolerance: float, logits: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the images on which `relative_error`, over all images, exceeds the tolerance; NaN does."""
+    with np.errstate(all="ignore"):
+        errors = np.abs(logits - expected).max(axis=1) / max(float(np.abs(expected).max()), 1e-12)
+    return float((~(errors <= tolerance)).mean())
 
 
 def not_the_checkpoint(images: str, error: float, tolerance: float, agreement: float) -> Flag:

@@ -16,7 +16,9 @@ from robust_edge_runtimes.runtime import RuntimeInfo
 VERDICT_VERSION = 1
 REPLAY, SURROGATE, WHITEBOX, BLACKBOX = "replay", "surrogate", "whitebox", "blackbox"
 FLAGS = (
+    "batch_dependent",
     "black_box_beats_white_box",
+    "forged_answers",
     "more_robust_than_parent",
     "no_twin",
     "non_finite",

@@ -20,7 +20,7 @@ from robust_edge_runtimes.errors import BundleError, InputError
 from robust_edge_runtimes.fresh import Fresh
 from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.outputs import not_the_checkpoint, output_flags
+from robust_edge_runtimes.outputs import not_the_checkpoint, output_flags, repeat_flags, share_beyond
 from robust_edge_runtimes.runtime import BaseRuntime
 from robust_edge_runtimes.square import Square, square_attack
 from robust_edge_runtimes.verdict import (
@@ -131,24 +131,23 @@ def surrogate(
         oracle: the checkpoint.
         fresh: the images.
         attack: ε, steps, step size and seed.
-        tolerance: largest logit error, relative, of a faithful artifact on the images; None does not compare. Unlike
-            the golden logits, these come from the checkpoint itself, which a forged bundle cannot rewrite.
+        tolerance: largest logit error, relative, of a faithful artifact on the images, clean and attacked; None does
+            not compare. Unlike the golden logits, these come from the checkpoint itself, which a forged bundle cannot
+            rewrite.
         strays: share of the images that may be further off than that.
         progress: called with (steps done, steps in all).
     """
     _refuse_none(fresh)
     start, score, labels = time.monotonic(), score_of(model), fresh.labels
     outcome = surrogate_pgd(score, oracle, fresh.images, labels, attack, progress=progress)
-    logits, expected = score(fresh.probes), oracle.logits_and_gradient(fresh.probes, labels)[0]
-    clean, reference_clean = is_right(logits, labels), is_right(expected, labels)
-    flags: Tuple[Flag, ...] = ()
-    if tolerance is not None and not _share_beyond(tolerance, logits, expected) <= strays:
-        error = relative_error(logits, expected)
-        agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
-        flags = (not_the_checkpoint("test images", error, tolerance, agreement),)
+    logits = score(fresh.probes)
+    clean, flags = is_right(logits, labels), repeat_flags(score, fresh.probes, logits)
+    reference_clean = is_right(oracle.logits_and_gradient(fresh.probes, labels)[0], labels)
+    if tolerance is not None:
+        flags += _unlike(score, oracle, fresh, outcome.last, tolerance, strays)
     if outcome.zero_gradients > BLIND:
         share = f"{100 * outcome.zero_gradients:.0f}% of the gradients were zero"
-        flags = (*flags, Flag("zero_gradient", f"{share}: the attack was blind there"))
+        flags.append(Flag("zero_gradient", f"{share}: the attack was blind there"))
     return Trial(
         SURROGATE,
         attack,
@@ -157,16 +156,22 @@ def surrogate(
         clean,
         reference_clean & outcome.reference_right,
         clean & outcome.artifact_right,
-        flags,
+        tuple(flags),
         seconds=time.monotonic() - start,
     )
 
 
-def _share_beyond(tolerance: float, logits: np.ndarray, expected: np.ndarray) -> float:
-    """Share of the images on which `relative_error`, over all images, exceeds the tolerance; NaN does."""
-    with np.errstate(all="ignore"):
-        errors = np.abs(logits - expected).max(axis=1) / max(float(np.abs(expected).max()), 1e-12)
-    return float((~(errors <= tolerance)).mean())
+def _unlike(
+    score: Score, oracle: GradientOracle, fresh: Fresh, attacked: np.ndarray, tolerance: float, strays: float
+) -> List[Flag]:
+    """A flag for the clean and one for the attacked images, where the artifact's logits are not the checkpoint's."""
+    flags = []
+    for name, images in (("test images", fresh.probes), ("attacked test images", attacked)):
+        logits, expected = score(images), oracle.logits_and_gradient(images, fresh.labels)[0]
+        if not share_beyond(tolerance, logits, expected) <= strays:
+            agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+            flags.append(not_the_checkpoint(name, relative_error(logits, expected), tolerance, agreement))
+    return flags
 
 
 def blackbox(
@@ -191,7 +196,8 @@ def blackbox(
     start, score, labels = time.monotonic(), score_of(model), fresh.labels
     square, random = Square(attack.eps, attack.steps), np.random.default_rng(attack.seed)
     found = [square_attack(score, fresh.images, labels, square, random, progress=progress)]
-    clean = is_right(score(fresh.probes), labels)
+    logits = score(fresh.probes)
+    clean, flags = is_right(logits, labels), repeat_flags(score, fresh.probes, logits)
     if isinstance(reference, Golden):
         reference_clean, reference_robust = stored_answers(reference, fresh.ids)
     else:
@@ -207,6 +213,7 @@ def blackbox(
         clean,
         reference_robust,
         clean & _right_on(score, found, labels),
+        tuple(flags),
         paired=not isinstance(reference, Golden),
         seconds=time.monotonic() - start,
     )
@@ -248,7 +255,7 @@ def judge(bundle: Bundle, model: BaseRuntime, trials: Sequence[Trial], budget: B
             machine=machine(),
             parity=parity,
             modes=modes,
-            flags=flags,
+            flags=tuple(dict.fromkeys(flags)),  # what several modes saw is one reason
             worst=worst_case(trials, budget),
         ),
         budget,

@@ -123,6 +123,29 @@ def test_the_share_of_zero_gradients_is_counted_over_all_steps():
     assert outcome.artifact_right.all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_gradient_that_is_no_number_moves_nothing_and_counts_as_none(linear, golden):
+    """Logits that overflow have such gradients; their candidates would leave the pixel range."""
+
+    class Overflown:
+        def logits_and_gradient(self, images, labels):
+            return linear.logits(images), np.full_like(images, np.nan)
+
+    outcome = surrogate_pgd(linear.logits, Overflown(), golden.clean, golden.labels, SPEC)
+    assert outcome.zero_gradients == 1
+    assert np.abs(outcome.last - golden.clean).max() <= SPEC.eps + 1e-6
+
+
+def test_the_attack_comes_to_rest_where_the_loss_is_large(linear, golden):
+    outcome = surrogate_pgd(linear.logits, linear, golden.clean, golden.labels, dataclasses.replace(SPEC, steps=20))
+    worst = np.clip(golden.clean + SPEC.eps * np.sign(linear.gradient(golden.clean, golden.labels)), 0, 1)
+    held = outcome.reference_right  # the others were left where they fell
+    assert 0 < held.sum() < len(held)
+    np.testing.assert_allclose(outcome.last[held], worst[held], atol=1e-6)
+    assert outcome.last.dtype == np.float32
+    assert (linear.logits(outcome.last).argmax(1) == golden.labels)[~held].sum() == 0
+
+
 def test_the_random_start_is_the_seeds(linear, artifact, golden):
     def first_points(seed):
         points = []

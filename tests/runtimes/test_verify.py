@@ -11,11 +11,13 @@ import pytest
 from robust_edge_runtimes.errors import BundleError, InputError
 from robust_edge_runtimes.fresh import Fresh
 from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.outputs import repeat_flags
 from robust_edge_runtimes.verify import (
     FLAGS,
     MIN_IMAGES,
     Budget,
     Drop,
+    blackbox,
     judge,
     paired_drop,
     parity_of,
@@ -252,6 +254,10 @@ def scaled(linear):
     return lambda images: linear.logits(images) * np.float32(1.01), linear
 
 
+def other_when_alone(linear):
+    return lambda images: linear.logits(images) * np.float32(-1 if len(images) == 1 else 1), linear
+
+
 def blind(linear):
     class Oracle:
         def logits_and_gradient(self, images, labels):
@@ -261,6 +267,7 @@ def blind(linear):
 
 
 RAISING = {
+    "batch_dependent": other_when_alone,
     "non_finite": not_a_number,
     "randomised": noisy,
     "not_the_checkpoint": scaled,
@@ -376,8 +383,48 @@ def test_a_forged_bundle_cannot_vouch_for_another_network(fake, golden, linear):
     plain = surrogate(other, linear, fresh(golden), ATTACK)
     compared = surrogate(other, linear, fresh(golden), ATTACK, tolerance=1e-3)
     same = surrogate(fake(), linear, fresh(golden), ATTACK, tolerance=1e-3)
-    assert [flag.name for flag in compared.flags] == ["not_the_checkpoint"]
+    assert [flag.name for flag in compared.flags] == ["not_the_checkpoint"] * 2
     assert plain.flags == same.flags == ()
+
+
+def test_an_artifact_that_knows_an_attack_when_it_sees_one_is_not_the_checkpoint(fake, golden, linear):
+    """Faithful to every clean image, it answers others as it does the nearest: nothing but their logits tells."""
+    known = {image.tobytes() for image in golden.clean}
+
+    def wary(images):
+        logits = linear.logits(images)
+        for row, image in zip(logits, images, strict=True):
+            if image.tobytes() not in known:
+                row[:] = golden.clean_logits[np.abs(golden.clean - image).max(axis=(1, 2, 3)).argmin()]
+        return logits
+
+    trial = surrogate(fake(wary), linear, fresh(golden), ATTACK, tolerance=1e-3)
+    assert [flag.name for flag in trial.flags] == ["not_the_checkpoint"]
+    assert "on the attacked test images" in trial.flags[0].detail
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_rounding_neighbour_in_another_batch_is_no_flag(linear, golden, share):
+    """Kernels for one image add up in another order, and 8 bits may then round the other way on a few images."""
+    neighbours = {image.tobytes() for image in golden.clean[: int(20 * share)]}
+
+    def score(images):
+        logits = linear.logits(images)
+        if len(images) == 1 and images[0].tobytes() in neighbours:
+            logits = logits + np.float32(0.1 * np.abs(golden.clean_logits).max())
+        return logits
+
+    images = golden.clean[:20]
+    names = [flag.name for flag in repeat_flags(score, images, score(images))]
+    assert names == (["batch_dependent"] if share > 0.1 else [])
+
+
+def test_what_several_modes_saw_is_one_reason(fake, golden, linear, opened):
+    model = fake(other_when_alone(linear)[0])
+    trials = [surrogate(model, linear, fresh(golden), ATTACK), blackbox(model, fresh(golden), ATTACK, linear.logits)]
+    assert [flag.name for trial in trials for flag in trial.flags] == ["batch_dependent"] * 2
+    names = [reason.split(":")[0] for reason in judge(opened, model, trials, Budget(100, 100)).reasons]
+    assert names == ["batch_dependent"]
 
 
 @pytest.mark.parametrize(("strays", "flagged"), [(0.0, True), (0.1, True), (0.25, False)])

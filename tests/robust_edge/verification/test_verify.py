@@ -46,6 +46,21 @@ def test_by_default_all_that_needs_no_long_search(exported, sparse_run):
     assert twin.argmax_agreement == 1
 
 
+def test_a_smaller_ball_of_the_bundle_is_not_the_one_attacked(sparse_run, tmp_path):
+    """The export may store weaker images; what the checkpoint was trained for is what it is asked for."""
+    settings = GoldenSettings(images=50, steps=2, eps=0.01)
+    export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
+    verdict = verify_bundle(open_bundle(tmp_path / "b"), sparse_run, Budget(), VerifySettings(steps=1))
+    assert [mode.attack.eps for mode in verdict.modes] == [0.01, *[sparse_run.config.attack.eps] * 2]
+
+
+def test_a_larger_ball_of_the_bundle_is(sparse_run, tmp_path):
+    settings = GoldenSettings(images=50, steps=2, eps=0.3)
+    export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
+    verdict = verify_bundle(open_bundle(tmp_path / "b"), sparse_run, Budget(), VerifySettings(steps=1))
+    assert [mode.attack.eps for mode in verdict.modes] == [0.3] * 3
+
+
 def test_without_a_run_only_replay_runs(exported):
     verdict = verify_bundle(exported, None, Budget(), VerifySettings(limit=10))
     assert [(mode.mode, mode.images) for mode in verdict.modes] == [("replay", 10)]
