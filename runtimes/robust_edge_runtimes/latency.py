@@ -23,7 +23,15 @@ from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.harness import Harness, harness_of
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE, n_images_call, one_image_call, repeat, samples_of
+from robust_edge_runtimes.protocols import (
+    MOST_READY,
+    N_IMAGES,
+    ONE_IMAGE,
+    n_images_call,
+    one_image_call,
+    repeat,
+    samples_of,
+)
 from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
 
 ROUNDS = 10
@@ -191,14 +199,14 @@ def bench(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         models = [stack.enter_context(load(contender.bundle, threads=threads)) for contender in contenders]
-        errors = [_logit_error(model, contender) for model, contender in zip(models, contenders)]
+        errors = [_logit_error(model, contender, images) for model, contender in zip(models, contenders)]
         pictures = [contender.bundle.golden().clean for contender in contenders]
         single = [one_image_call(model, clean) for model, clean in zip(models, pictures)]
         several = [n_images_call(m, x, images, folder / str(i)) for i, (m, x) in enumerate(zip(models, pictures))]
         steps = _Steps(2 * ROUNDS * len(contenders), progress)
         ones = _interleaved(ONE_IMAGE, 1, single, seconds, min_samples, steps)
         many = _interleaved(N_IMAGES, images, several, seconds, max(min_samples // 3, 5), steps)
-        after = [_logit_error(model, contender) for model, contender in zip(models, contenders)]
+        after = [_logit_error(model, contender, images) for model, contender in zip(models, contenders)]
         infos = [model.info for model in models]
         metered = [
             [_with_energy(item, call, info.device, meter, seconds) for item, call in ((one, a), (more, b))]
@@ -289,9 +297,14 @@ def _over_budget(contenders: Sequence[Contender], entries: Sequence[Entry], max_
     ]
 
 
-def _logit_error(model: BaseRuntime, contender: Contender) -> float:
+def _logit_error(model: BaseRuntime, contender: Contender, images: int) -> float:
+    """Of the answers to all images at once, to single ones and to n, as they are timed."""
     golden = contender.bundle.golden()
-    error = relative_error(model.infer_all(golden.clean), golden.clean_logits)
+    ready, several = np.arange(min(len(golden.labels), MOST_READY)), np.arange(images) % len(golden.labels)
+    alone = [model.infer_all(golden.clean[i : i + 1]) for i in ready]
+    logits = np.concatenate([model.infer_all(golden.clean), *alone, model.infer_all(golden.clean[several])])
+    expected = np.concatenate([golden.clean_logits, golden.clean_logits[ready], golden.clean_logits[several]])
+    error = relative_error(logits, expected)
     if not error <= golden.tolerance:
         raise BundleError(
             f"{contender.label}: the logits differ from the golden ones by {error:.2g} (relative), tolerance "

@@ -167,6 +167,16 @@ def test_logits_other_than_the_golden_ones_are_not_timed(write_bundle, make_gold
         bench([Contender("other", open_bundle(folder))], seconds=0.01)
 
 
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_batch_that_is_timed_and_answers_otherwise_is_not_timed(contenders, batch, monkeypatch):
+    """All golden images at once come out right; a single one, or n, would be fast and wrong."""
+    real = OnnxRuntime.infer_impl
+    other = lambda self, images: real(self, images) * np.float32(len(images) != batch)  # noqa: E731
+    monkeypatch.setattr(OnnxRuntime, "infer_impl", other)
+    with pytest.raises(BundleError, match="what would be timed is not what was exported"):
+        bench(contenders[:1], images=7, seconds=0.01)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
