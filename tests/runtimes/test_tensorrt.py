@@ -7,6 +7,8 @@ import importlib
 import json
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from robust_edge_runtimes import load
 from robust_edge_runtimes.adapters import tensorrt_engine as engine
 from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.errors import BackendUnavailable, BundleError, InputError
 
 pytest.importorskip("onnxruntime", reason="the stand-ins run the engines' ONNX on it")
 standins = importlib.import_module("tests.runtimes.tensorrt_standins")
@@ -260,6 +262,46 @@ def test_the_runtime_runs_a_bundle(version, bundle_for, cuda, golden, monkeypatc
     with load(bundle_for()) as model:
         assert (model.info.backend, model.info.version, model.info.device) == ("tensorrt", version, "sm87-16")
         np.testing.assert_array_equal(model.infer(golden.clean), golden.clean_logits)
+
+
+@pytest.mark.parametrize("version", ["8.2.1.9", "10.3.0"])
+def test_eight_threads_of_a_thousand_calls_get_the_logits_of_one(version, bundle_for, cuda, golden, monkeypatch):
+    """Buffers and context are shared: without the lock threads read each other's answers."""
+    monkeypatch.setitem(sys.modules, "tensorrt", standins.module(version))
+    with load(bundle_for()) as model:
+
+        def wrong(worker):
+            turns = (np.arange(1000) * (2 * worker + 1)) % len(golden.clean)
+            return sum(not np.array_equal(model.infer(golden.clean[[i]])[0], golden.clean_logits[i]) for i in turns)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(wrong, range(8))) == [0] * 8
+
+
+def test_closed_in_the_middle_it_says_so_and_frees_nothing_in_use(bundle_for, cuda, cudart, golden, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", standins.module("10.3.0"))
+    model, waiting, go_on = load(bundle_for()), threading.Event(), threading.Event()
+    slot, real = model._engine._slots[0], model._engine._slots[0].infer
+
+    def slow(images):
+        waiting.set()
+        assert go_on.wait(10)
+        return real(images)
+
+    monkeypatch.setattr(slot, "infer", slow)
+    with ThreadPoolExecutor(3) as pool:
+        running = pool.submit(model.infer, golden.clean[:1])
+        assert waiting.wait(10)
+        closing = pool.submit(model.close)
+        late = pool.submit(model._engine.infer, golden.clean[:1])
+        assert cudart.memory
+        go_on.set()
+        np.testing.assert_array_equal(running.result(10), golden.clean_logits[:1])
+        closing.result(10)
+        assert not cudart.memory
+        assert late.exception(10) is None or "closed meanwhile" in str(late.exception())
+    with pytest.raises(InputError, match="not open"):
+        model.infer(golden.clean[:1])
 
 
 def test_without_tensorrt_it_is_not_available(bundle_for, monkeypatch):

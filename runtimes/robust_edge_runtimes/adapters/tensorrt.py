@@ -39,9 +39,13 @@ class TensorRtRuntime(BaseRuntime):
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the engine, in parts where the batch is larger than its largest profile."""
+        engine = self._engine
+        if engine is None:
+            self.info  # noqa: B018 - another thread has closed it meanwhile; says so
         try:
-            logits: np.ndarray = self._engine.infer(images)
+            logits: np.ndarray = engine.infer(images)
         except tensorrt_engine.EngineError as cause:
+            self.info  # noqa: B018 - as above
             raise BackendUnavailable(str(cause)) from cause
         return logits
 

@@ -350,6 +350,8 @@ class Engine:
     def infer(self, images):
         """(N, C, H, W) float32 to (N, K) float32; N above the largest profile runs in parts."""
         with self._lock:
+            if not self._slots:
+                raise EngineError("the engine was closed meanwhile")
             most = self._slots[-1].batch
             parts = [self._part(images[i : i + most]) for i in range(0, len(images), most)]
         return np.concatenate(parts)
@@ -359,12 +361,13 @@ class Engine:
         return fitting[0].infer(np.ascontiguousarray(images, dtype=np.float32))
 
     def close(self):
-        """Free memory and streams; contexts go before the engine, the engine before the runtime."""
-        for slot in self._slots:
-            slot.close()
-        self._slots = []
-        self._engine = None
-        self._runtime = None
+        """Free all, once no call runs; contexts go before the engine, the engine before the runtime."""
+        with self._lock:
+            for slot in self._slots:
+                slot.close()
+            self._slots = []
+            self._engine = None
+            self._runtime = None
 
 
 class _Slot:
