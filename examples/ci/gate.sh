@@ -5,7 +5,7 @@
 #
 # Environment: MAX_P90_MS (latency budget of one image, default 50), MAX_CLEAN_DROP and MAX_ROBUST_DROP (points,
 # default 1), THREADS (default 1), BENCH_SECONDS (least time of each measurement, default 1), OUT (folder of
-# verify.json and bench.json, default gate-out).
+# verify.json, verify.xml (JUnit) and bench.json, default gate-out).
 #
 # Both steps run even if the first fails. The exit code is the first that is not 0: 1 the artifact lost accuracy or is
 # too slow, 2 wrong usage, 3 a backend is missing on this machine, 4 the bundle is damaged.
@@ -17,13 +17,14 @@ fi
 bundle=$1
 out=${OUT:-gate-out}
 threads=${THREADS:-1}
-drops=(--max-clean-drop "${MAX_CLEAN_DROP:-1}" --max-robust-drop "${MAX_ROBUST_DROP:-1}")
+attacked=(--max-clean-drop "${MAX_CLEAN_DROP:-1}" --max-robust-drop "${MAX_ROBUST_DROP:-1}" --threads "$threads")
+attacked+=(-o "$out/verify.json" --junit "$out/verify.xml")
 mkdir -p "$out" || exit 2
 
 if [ $# -eq 2 ]; then
-  robust-edge verify "$bundle" --against "$2" "${drops[@]}" -o "$out/verify.json"
+  robust-edge verify "$bundle" --against "$2" "${attacked[@]}"
 else
-  robust-edge-device verify "$bundle" "${drops[@]}" --threads "$threads" -o "$out/verify.json"
+  robust-edge-device verify "$bundle" "${attacked[@]}"
 fi
 verified=$?
 robust-edge-device bench "$bundle" --threads "$threads" --seconds "${BENCH_SECONDS:-1}" \

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from safetensors.numpy import load_file
 
 from robust_edge.deployment import export_run
 from robust_edge.run import open_run
+from robust_edge_exporters.native import export_native
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes import load, open_bundle
+from robust_edge_runtimes.adapters.native_engine import find_compiler
 from robust_edge_runtimes.bundle import expected_of, seal, write_golden
 from tests.commands import run
 
@@ -146,6 +149,61 @@ def test_the_device_commands(demo: Path, tmp_path: Path) -> None:
     assert "onnxruntime" in run("robust-edge-device", "doctor").stdout
 
 
+EMBEDDING = Path(__file__).parents[2] / "examples/embedding"
+
+
+@pytest.fixture(scope="module")
+def pictures(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty test images as files, and how the bundle's own runtime calls them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    with load(demo / "bundles/robust-sparse") as model:
+        clean = open_bundle(demo / "bundles/robust-sparse").golden().clean[:20]
+        for i, image in enumerate(clean):
+            np.save(folder / f"{i:02}.npy", image)
+        (folder / "labels.json").write_text(json.dumps([model.classify(image)[0] for image in clean]))
+    return folder
+
+
+def test_the_embedding_examples_run_on_the_demos_bundle(demo: Path, pictures: Path) -> None:
+    """What they do beside that: tests/examples."""
+    bundle, labels = demo / "bundles/robust-sparse", json.loads((pictures / "labels.json").read_text())
+    words = [sys.executable, EMBEDDING / "classify_folder.py", bundle, pictures]
+    rows = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == labels
+    words = [sys.executable, EMBEDDING / "camera_loop.py", bundle, "--fps", "50", "--seconds", "0.2"]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout.startswith("10 frames: ")
+    words = [sys.executable, EMBEDDING / "serve.py", bundle, "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            address = "http://" + service.stdout.readline().rsplit("/", 1)[1].strip()
+            images = [np.load(pictures / f"{i:02}.npy").tolist() for i in range(20)]
+            body = json.dumps({"images": images}).encode()
+            with urllib.request.urlopen(f"{address}/predict", body, timeout=30) as reply:
+                assert [item["label"] for item in json.load(reply)["predictions"]] == labels
+        finally:
+            service.terminate()
+
+
+def test_the_c_example_runs_on_the_demos_network(demo: Path, tmp_path: Path) -> None:
+    found = find_compiler()
+    if found is None:
+        pytest.skip("there is no C compiler")
+    export_native(demo / "bundles/robust-sparse/model.onnx", tmp_path / "native")
+    program, native = tmp_path / "classify", tmp_path / "native"
+    words = ["-O3", "-I", native, EMBEDDING / "classify.c", native / "model.c", "-o", program, "-lm", "-pthread"]
+    subprocess.run([*found[0], "-std=c99", *words], check=True)
+    random, pictures = np.random.default_rng(0), []
+    for i in range(20):
+        pictures.append(random.integers(0, 256, (1, 8, 8), dtype=np.uint8))
+        (tmp_path / f"{i:02}.pgm").write_bytes(b"P5 8 8 255\n" + pictures[-1].tobytes())
+    paths = sorted(tmp_path.glob("*.pgm"))
+    words = [program, native / "weights.bin", demo / "bundles/robust-sparse/labels.txt", *paths]
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    with load(demo / "bundles/robust-sparse") as model:
+        answers = [model.classify(picture.astype(np.float32) / np.float32(255)) for picture in pictures]
+    assert [line.split("  ")[1] for line in lines] == [label for label, _ in answers]
+
+
 def test_the_gate_of_a_pipeline(demo: Path, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "examples/ci/gate.sh"
     command = [str(script), str(demo / "bundles/robust-sparse"), str(demo / "runs/robust-sparse")]
@@ -155,6 +213,7 @@ def test_the_gate_of_a_pipeline(demo: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads((tmp_path / "gate/verify.json").read_text())
     assert "surrogate" in [mode["mode"] for mode in verdict["modes"]]
+    assert 'failures="0"' in (tmp_path / "gate/verify.xml").read_text()
     assert json.loads((tmp_path / "gate/bench.json").read_text())["max_p90_ms"] == 1000
 
 

@@ -75,16 +75,49 @@ def test_predict_without_a_runtime(unknown, image):
     assert "tflite" in complaint("robust-edge-device", "predict", unknown, image, expect=3)
 
 
-def test_verify_passes(sealed):
-    found = answer("robust-edge-device", "verify", sealed)
+BOTH = pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+
+
+@BOTH
+def test_verify_passes(command, sealed, tmp_path):
+    out, junit = tmp_path / "verify.json", tmp_path / "verify.xml"
+    words = ["--mode", "replay", "--mode", "blackbox", "--queries", "20", "-o", out, "--junit", junit]
+    found = answer(command, "verify", sealed, *words)
     assert (found["passed"], found["reasons"]) == (True, [])
+    assert [mode["mode"] for mode in found["modes"]] == ["replay", "blackbox"]
+    assert found == json.loads(out.read_text())
+    assert 'failures="0"' in junit.read_text()
 
 
-def test_verify_fails(rolled):
-    assert not answer("robust-edge-device", "verify", rolled, expect=1)["passed"]
+@BOTH
+def test_verify_fails(command, rolled):
+    found = answer(command, "verify", rolled, expect=1)
+    assert not found["passed"]
+    assert {reason.split(":")[0] for reason in found["reasons"]} >= {"clean_drop", "not_the_checkpoint"}
 
 
-@pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+@BOTH
+def test_verify_of_what_was_misspelt(command, sealed):
+    assert "--max-robust-drop" in complaint(command, "verify", sealed, "--max-robust-drop", "nan", expect=2)
+    assert "did you mean 'randomised'" in complaint(command, "verify", sealed, "--allow", "randomized", expect=2)
+
+
+def test_verify_against_what_is_no_run(sealed, tmp_path):
+    assert "is not a run" in complaint("robust-edge", "verify", sealed, "--against", tmp_path, expect=2)
+    assert "--against RUN" in complaint("robust-edge", "verify", sealed, "--mode", "surrogate", expect=2)
+
+
+@BOTH
+def test_verify_without_a_runtime(command, unknown):
+    assert "tflite" in complaint(command, "verify", unknown, expect=3)
+
+
+@BOTH
+def test_verify_of_a_damaged_bundle(command, damaged):
+    assert "model.onnx" in complaint(command, "verify", damaged, expect=4)
+
+
+@BOTH
 def test_bench(command, sealed, tmp_path):
     found = answer(command, "bench", sealed, *FAST, "--max-p90-ms", "10000", "-o", tmp_path / "bench.json")
     assert found == json.loads((tmp_path / "bench.json").read_text())
@@ -99,7 +132,7 @@ def test_bench(command, sealed, tmp_path):
             assert (part["joules_per_image"] is None) == (entry["energy"]["counter"] is None)
 
 
-@pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+@BOTH
 def test_bench_over_its_budget(command, sealed):
     found = answer(command, "bench", sealed, *FAST, "--max-p90-ms", "0.000001", expect=1)
     assert [line.split(":")[0] for line in found["over_budget"]] == ["bundle"]  # not the network made for comparison
@@ -120,7 +153,7 @@ def test_bench_without_a_runtime(unknown):
     assert "tflite" in complaint("robust-edge-device", "bench", unknown, *FAST, "-q", expect=3)
 
 
-@pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
+@BOTH
 def test_doctor(command):
     found = answer(command, "doctor")
     assert {item["format"] for item in found["backends"]} >= {"onnx", "onnx-cuda", "csr", "native", "tensorrt"}
