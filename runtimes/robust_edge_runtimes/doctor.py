@@ -13,7 +13,7 @@ from robust_edge_runtimes.energy import find_meter
 from robust_edge_runtimes.environment import Machine, machine
 from robust_edge_runtimes.tables import table
 
-TRAINING = "compress, evaluate, export, verify --mode surrogate"
+TRAINING = "compress, evaluate, export, verify --mode surrogate and whitebox"
 TRAINING_MODULES = (
     "torch",
     "torchvision",
