@@ -168,8 +168,8 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
 def _check_promise(path: Path, golden: Golden, promised: Expected) -> None:
     """The accuracies that the manifest shows people are those that the stored answers have."""
     found = expected_of(golden, promised.attack)
-    figures = [(item.images, item.clean_accuracy, item.robust_accuracy) for item in (found, promised)]
-    if not np.allclose(*figures, rtol=0, atol=1e-6):
+    ours, theirs = ((item.images, item.clean_accuracy, item.robust_accuracy) for item in (found, promised))
+    if not np.allclose(ours, theirs, rtol=0, atol=1e-6):
         raise BundleError(
             f"{path} holds answers right on {found.clean_accuracy:.4f} of {found.images} images, attacked "
             f"{found.robust_accuracy:.4f}; {MANIFEST} promises {promised.clean_accuracy:.4f} of {promised.images}, "
