@@ -24,7 +24,7 @@
 #endif
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE static inline __attribute__((always_inline, unused))
 #define PREFETCH(p) __builtin_prefetch(p)
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
@@ -37,7 +37,11 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 #define DENSE_VECTORS 2
 typedef float vec;
 typedef uint32_t bits;
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((unused)) /* clang minds what one network does not use */
+#else
 #define INLINE static inline
+#endif
 #define PREFETCH(p) (void)(p)
 #define UNROLL
 #endif
