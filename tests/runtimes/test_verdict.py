@@ -63,6 +63,13 @@ def test_there_is_no_worst_case_of_one_mode_or_of_stored_answers():
     assert worst_case([trial("surrogate", [0], [1]), trial("whitebox", [1], [1])], Budget()) is None
 
 
+@pytest.mark.parametrize(("mode", "flagged"), [("replay", False), ("surrogate", True), ("whitebox", True)])
+def test_holding_images_that_were_chosen_against_another_is_no_hidden_gradient(mode, flagged):
+    """Seen on an honest int8 artifact: PGD was run against its checkpoint, and rounding dodges what just reached."""
+    gained = trial(mode, range(400), [True] * 380 + [False] * 20, [True] * 360 + [False] * 40)
+    assert ("more_robust_than_parent" in {flag.name for flag in gained.result(Budget()).flags}) is flagged
+
+
 def test_fresh_copies_are_new_near_and_the_seeds(golden):
     fresh = from_golden(golden, None, 1)
     assert sorted(fresh.ids) == list(range(len(golden.labels)))
