@@ -30,7 +30,8 @@ from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write
 from robust_edge.config import CompressConfig, resolve
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.adversaries import THESIS_AUTOATTACK
-from robust_edge.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate_run, stored_evaluation
+from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.record import Evaluation, stored_evaluation
 from robust_edge.run import CONFIG, Run, open_run
 
 CONFIGS = Path(__file__).with_suffix("")

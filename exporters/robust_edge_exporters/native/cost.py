@@ -62,7 +62,7 @@ def suits_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
     moves_by_one = window.kernel[1] == 3 and window.dilations[1] == 1 and window.pads[1] == 1
     rows = output.width in (UNIT, 2 * UNIT) or (output.width == UNIT // 2 and output.pixels in COLUMNS_OF_8)
     exact = window.strides in ((1, 1), (2, 2)) and source.width == stride * output.width
-    return moves_by_one and rows and exact and op.groups == 1
+    return moves_by_one and rows and exact
 
 
 def suits_depthwise(op: ir.Conv, source: ir.Shape, output: ir.Shape) -> bool:
