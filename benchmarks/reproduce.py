@@ -106,8 +106,11 @@ def _order(name: str) -> tuple[bool, int, int]:
 def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
     """Whether the work was done in so much time; it ends as a loan does, with SIGTERM, which training puts off."""
 
+    done = False
+
     def end(*_: object) -> None:
-        raise SliceOver
+        if not done:
+            raise SliceOver
 
     before = signal.signal(signal.SIGTERM, end)
     timer = threading.Timer((minutes or 0) * 60, os.kill, (os.getpid(), signal.SIGTERM))
@@ -116,12 +119,16 @@ def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
         if minutes is not None:
             timer.start()
         work()
+        done = True
+        return True
     except SliceOver:
+        done = True
         return False
     finally:
         timer.cancel()
+        if timer.ident is not None:
+            timer.join()  # its signal must not meet the handler from before
         signal.signal(signal.SIGTERM, before)
-    return True
 
 
 def attacked(run: Run, choice: argparse.Namespace) -> Evaluation:
