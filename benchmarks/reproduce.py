@@ -105,11 +105,10 @@ def _order(name: str) -> tuple[bool, int, int]:
 
 def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
     """Whether the work was done in so much time; it ends as a loan does, with SIGTERM, which training puts off."""
-
-    done = False
+    working = True
 
     def end(*_: object) -> None:
-        if not done:
+        if working:
             raise SliceOver
 
     before = signal.signal(signal.SIGTERM, end)
@@ -119,16 +118,15 @@ def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
         if minutes is not None:
             timer.start()
         work()
-        done = True
-        return True
+        working = False
     except SliceOver:
-        done = True
         return False
     finally:
         timer.cancel()
         if timer.ident is not None:
             timer.join()  # its signal must not meet the handler from before
         signal.signal(signal.SIGTERM, before)
+    return True
 
 
 def attacked(run: Run, choice: argparse.Namespace) -> Evaluation:
