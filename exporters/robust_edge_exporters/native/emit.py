@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.plan import Kernel, Layer, Plan, Tensor
-from robust_edge_exporters.native.tiling import column_lists
+from robust_edge_exporters.native.tiling import STRIP_UNITS, UNIT, column_lists, strip_units
 from robust_edge_exporters.native.weights import FORMAT_VERSION, Sections
 
 THREADS_MAX = 64
@@ -34,6 +34,7 @@ class Tables:
     lists: list[str] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
     instances: set[str] = field(default_factory=set)
+    units: dict[str, dict[int, set[int]]] = field(default_factory=dict)  # by kernel and STRIP_UNITS
     starts: int = 0
     offsets: int = 0
     masks: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -107,21 +108,9 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     yield from (f"#include <{h}.h>" for h in ("float", "math", "pthread", "stdint", "stdlib", "string"))
     yield ""
     yield from (f"#define {name} {value}" for name, value in sizes.items())
-    names = [
-        "vector",
-        "values",
-        "types",
-        "threads",
-        "context",
-        "activate",
-        *kernel_files(tables.files),
-        "ends",
-        "weights",
-    ]
-    if tables.masks:
-        names.append("masks")
-    for name in names:
-        yield "\n" + source(f"{name}.h").rstrip()
+    yield from sources("vector", "values", "types", "threads", "context", "activate")
+    yield from strip_sizes(tables.units)
+    yield from sources(*kernel_files(tables.files), "ends", "weights", *["masks"] * bool(tables.masks))
     yield ""
     yield from sorted(tables.instances)
     yield from tables.lines
@@ -137,6 +126,24 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     yield "}\n"
     yield source("api.h").rstrip()
     yield ""
+
+
+def sources(*names: str) -> Iterator[str]:
+    """The C sources of these names."""
+    for name in names:
+        yield "\n" + source(f"{name}.h").rstrip()
+
+
+def strip_sizes(units: dict[str, dict[int, set[int]]]) -> Iterator[str]:
+    """Sizes of strips that occur, for each size of the register file: each is compiled for itself."""
+    if units:
+        yield ""
+        for turn, most in enumerate(STRIP_UNITS):
+            yield f"#{'elif' if turn else 'if'} UNITS_MAX == {most}"
+            for kernel, sizes in sorted(units.items()):
+                cases = " ".join(f"EACH({size})" for size in sorted(sizes[most]))
+                yield f"#define {kernel}_UNITS(EACH) {cases}"
+        yield "#endif"
 
 
 def kernel_files(used: set[str]) -> list[str]:
@@ -301,6 +308,9 @@ def emit_weighted(tables: Tables, name: str, layer: Layer, sections: Sections) -
         lists = column_lists(op.window)
         tables.instances.add(f"COLUMNS_KERNEL({out.width}, {lists})")
         function += f"_{out.width}_{lists}"
+        add_units(tables, f"COLUMNS_{out.width}_{lists}", layer, max(1, out.width // UNIT))
+    elif function == "conv_sparse":
+        add_units(tables, "SPARSE", layer, 1)
     if isinstance(op, ir.Linear):
         view = layer.inputs[0]
         ends: dict[str, object] = {"in": view.at, "out": out.at, "in_image": view.image, "out_image": out.image}
@@ -310,6 +320,14 @@ def emit_weighted(tables: Tables, name: str, layer: Layer, sections: Sections) -
     assert isinstance(op, ir.Conv)
     assert layer.tiling is not None
     tables.call(function, kind, name, conv_fields(tables, name, layer, op) | weights)
+
+
+def add_units(tables: Tables, kernel: str, layer: Layer, step: int) -> None:
+    """Notes the sizes of the layer's strips."""
+    assert layer.tiling is not None
+    sizes = tables.units.setdefault(kernel, {most: set() for most in STRIP_UNITS})
+    for most, found in sizes.items():
+        found |= strip_units(layer.tiling, layer.output.height, layer.output.width, most=most, step=step)
 
 
 def conv_fields(tables: Tables, name: str, layer: Layer, op: ir.Conv) -> dict[str, object]:

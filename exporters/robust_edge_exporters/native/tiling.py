@@ -7,6 +7,7 @@ per kernel column and stride phase, in which a kernel row is a shift by whole ou
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
 OFFSETS = 65536  # what 16 bits address
+STRIP_UNITS = (16, 6, 3, 2)  # the C side's UNITS_MAX of each instruction set
 SPLIT_FLOATS = 32768  # phases of a block that the kernel that sums by tap splits at a time
 
 
@@ -124,6 +126,25 @@ def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
 def column_lists(window: ir.Window) -> int:
     """Lists of an output channel in the kernel that sums by kernel column: at stride 2 unmoved columns share one."""
     return 3 if window.strides == (1, 1) else 2
+
+
+def strip_units(tiling: Tiling, height: int, width: int, *, most: int, step: int) -> set[int]:
+    """Sizes of the strips, in units, that tiles of any number of images and the last rows are cut into.
+
+    Args:
+        tiling: of a kernel that keeps a strip's sums in registers.
+        height: output rows.
+        width: output columns.
+        most: units of a strip, one of `STRIP_UNITS`.
+        step: units that are not cut.
+    """
+    heights = {tiling.rows, height % tiling.rows or tiling.rows}
+    units = set()
+    for rows, images in itertools.product(heights, range(1, tiling.images + 1)):
+        steps = whole_units(images * rows * width) // UNIT // step
+        strips = math.ceil(steps / (most // step))
+        units |= {step * (steps // strips), step * math.ceil(steps / strips)}
+    return units
 
 
 def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tiling:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import export_native
-from robust_edge_runtimes.adapters.native_engine import Network
+from robust_edge_runtimes.adapters.native_engine import Network, compile_library
 from tests.exporters.native.networks import answers, reference, relative_error
 
 torch = pytest.importorskip("torch", reason="the networks are exported from PyTorch")
@@ -68,7 +68,7 @@ def test_networks_match_onnx_runtime(name, size, tmp_path):
         halved = export_native(path, tmp_path / "half", weights="fp16")
         assert halved.weights_bytes <= 4.2 * halved.nonzeros
     if name == "resnet34":
-        assert (tmp_path / "libtest.so").stat().st_size < 300_000
+        assert compile_library(tmp_path).stat().st_size < 300_000  # as it ships, at -O3
         assert export.memory_bytes < 8_000_000
         compiled = Network(tmp_path / "libtest.so", tmp_path / "weights.bin")
         assert 0 <= compiled.memory - export.memory_bytes < 10_000  # the context's own fields

@@ -107,46 +107,16 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
     }
 }
 
-#define ROWS(n, width, lists) \
+#define ROWS(n) \
     case n: \
-        columns_strip(s, n, width, lists); \
+        columns_strip(s, n, ROW_WIDTH, ROW_LISTS); \
         break;
-#define NO_ROWS(width, lists)
-#if UNITS_MAX >= 3
-#define ROWS_3(width, lists) ROWS(3, width, lists)
-#else
-#define ROWS_3 NO_ROWS
-#endif
-#if UNITS_MAX >= 6
-#define ROWS_4(width, lists) ROWS(4, width, lists)
-#define ROWS_5(width, lists) ROWS(5, width, lists)
-#define ROWS_6(width, lists) ROWS(6, width, lists)
-#else
-#define ROWS_4 NO_ROWS
-#define ROWS_5 NO_ROWS
-#define ROWS_6 NO_ROWS
-#endif
-#if UNITS_MAX >= 16
-#define ROWS_ODD(width, lists) \
-    ROWS(7, width, lists) ROWS(9, width, lists) ROWS(11, width, lists) ROWS(13, width, lists) ROWS(15, width, lists)
-#define ROWS_EVEN(width, lists) \
-    ROWS(8, width, lists) ROWS(10, width, lists) ROWS(12, width, lists) ROWS(14, width, lists) ROWS(16, width, lists)
-#else
-#define ROWS_ODD NO_ROWS
-#define ROWS_EVEN NO_ROWS
-#endif
-
-/* Units of a strip: planes of 64 pixels at most, any number of rows of 16 pixels, whole rows of 32. */
-#define ROWS_OF_8(lists) ROWS(1, 8, lists) ROWS(2, 8, lists) ROWS_3(8, lists) ROWS_4(8, lists)
-#define ROWS_OF_16(lists) \
-    ROWS(1, 16, lists) ROWS(2, 16, lists) ROWS_3(16, lists) ROWS_4(16, lists) ROWS_5(16, lists) ROWS_6(16, lists) \
-    ROWS_ODD(16, lists) ROWS_EVEN(16, lists)
-#define ROWS_OF_32(lists) ROWS(2, 32, lists) ROWS_4(32, lists) ROWS_6(32, lists) ROWS_EVEN(32, lists)
 
 /* The kernel of one width and number of lists; those that the network needs follow this file. */
 #define COLUMNS_KERNEL(width, lists) \
     static void columns_##width##_##lists(const struct strip *s) { \
-        switch (s->units) { ROWS_OF_##width(lists) } \
+        enum { ROW_WIDTH = width, ROW_LISTS = lists }; \
+        switch (s->units) { COLUMNS_##width##_##lists##_UNITS(ROWS) } \
     } \
     static void conv_columns_##width##_##lists(const struct job *j, const struct conv *c) { \
         run_conv(c, j, columns_##width##_##lists, lists); \

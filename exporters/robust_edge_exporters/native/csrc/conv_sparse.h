@@ -41,30 +41,7 @@ INLINE void sparse_strip(const struct strip *strip, const int units) {
         break;
 
 static void sparse_kernel(const struct strip *s) {
-    switch (s->units) {
-        STRIP(1)
-        STRIP(2)
-#if UNITS_MAX >= 3
-        STRIP(3)
-#endif
-#if UNITS_MAX >= 6
-        STRIP(4)
-        STRIP(5)
-        STRIP(6)
-#endif
-#if UNITS_MAX >= 16
-        STRIP(7)
-        STRIP(8)
-        STRIP(9)
-        STRIP(10)
-        STRIP(11)
-        STRIP(12)
-        STRIP(13)
-        STRIP(14)
-        STRIP(15)
-        STRIP(16)
-#endif
-    }
+    switch (s->units) { SPARSE_UNITS(STRIP) }
 }
 
 static void conv_sparse(const struct job *j, const struct conv *c) { run_conv(c, j, sparse_kernel, 1); }
