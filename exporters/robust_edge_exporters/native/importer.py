@@ -207,6 +207,8 @@ def per_channel(node: Any, value: np.ndarray[Any, Any], shape: ir.Shape) -> np.n
 def batch_norm(at: Importer, node: Any) -> None:
     """BatchNormalization in inference, as scale and shift."""
     source = at.tensor(node, 0)
+    if attributes(node).get("training_mode", 0):
+        raise unsupported(node, "in training mode; export the network in evaluation mode")
     gain, bias, mean, variance = (np.asarray(at.constant(node, index), np.float64) for index in range(1, 5))
     scale = gain / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
     op = ir.Affine(
@@ -309,6 +311,8 @@ def matrix(at: Importer, node: Any) -> None:
 
 def identity(at: Importer, node: Any) -> None:
     """Identity, and Dropout in inference."""
+    if node.op_type == "Dropout" and np.any(at.constant(node, 2)):
+        raise unsupported(node, "in training mode; export the network in evaluation mode")
     if node.input[0] in at.constants:
         at.constants[node.output[0]] = at.constants[node.input[0]]
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -179,6 +180,7 @@ class Graph:
         """The same ends over other operators."""
         return replace(self, ops=tuple(ops))
 
+    @cached_property
     def readers(self) -> dict[str, list[int]]:
         """Tensor name to indices of the operators that read it; the graph's output has reader -1."""
         found: dict[str, list[int]] = {self.output: [-1]}

@@ -12,15 +12,17 @@ from robust_edge_runtimes.errors import ExportError
 
 
 def optimise(graph: ir.Graph) -> ir.Graph:
-    """All passes, in the order in which they feed each other."""
-    for one in (drop_dead, merge_affines, fold_affines, fuse_activations, fuse_residuals, fuse_activations, drop_dead):
-        graph = one(graph)
-    return graph
+    """All passes, each as often as it finds something, in the order in which they feed each other."""
+    for step in (merge_affines, fold_affines, fuse_activations, fuse_residuals, fuse_activations):
+        graph = drop_dead(graph)
+        while (changed := step(graph)) is not graph:
+            graph = changed
+    return drop_dead(graph)
 
 
 def only_reader(graph: ir.Graph, name: str) -> ir.Op | None:
     """The operator that alone reads tensor `name`."""
-    readers = graph.readers().get(name, [])
+    readers = graph.readers.get(name, [])
     return graph.ops[readers[0]] if len(readers) == 1 and readers[0] >= 0 else None
 
 
@@ -41,19 +43,19 @@ def drop_dead(graph: ir.Graph) -> ir.Graph:
 
 
 def merge_affines(graph: ir.Graph) -> ir.Graph:
-    """Affine after affine is one affine: (x - mean) / std."""
+    """One affine after another is one: (x - mean) / std."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
         if isinstance(op, ir.Affine) and isinstance(after, ir.Affine):
             merged = replace(
                 after, inputs=op.inputs, scale=op.scale * after.scale, shift=op.shift * after.scale + after.shift
             )
-            return merge_affines(substitute(graph, {op.output: None, after.output: merged}))
+            return substitute(graph, {op.output: None, after.output: merged})
     return graph
 
 
 def fold_affines(graph: ir.Graph) -> ir.Graph:
-    """Batch normalisation behind a convolution or a matrix goes into its weights."""
+    """One batch normalisation behind a convolution or a matrix goes into its weights."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
         if isinstance(op, ir.Conv | ir.Linear) and isinstance(after, ir.Affine):
@@ -64,18 +66,18 @@ def fold_affines(graph: ir.Graph) -> ir.Graph:
                 weight=np.ascontiguousarray(op.weight * scale),
                 bias=op.bias * after.scale + after.shift,
             )
-            return fold_affines(substitute(graph, {op.output: folded, after.output: None}))
+            return substitute(graph, {op.output: folded, after.output: None})
     return graph
 
 
 def fuse_activations(graph: ir.Graph) -> ir.Graph:
-    """An activation behind an operator that has none becomes part of it."""
+    """One activation behind an operator that has none becomes part of it."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
         fusable = not isinstance(op, ir.Concat | ir.Flatten) and op.act == ir.NONE
         if fusable and isinstance(after, ir.Activate):
             fused = replace(op, output=after.output, act=after.act)
-            return fuse_activations(substitute(graph, {op.output: fused, after.output: None}))
+            return substitute(graph, {op.output: fused, after.output: None})
     return graph
 
 
@@ -92,7 +94,7 @@ def fuse_residuals(graph: ir.Graph) -> ir.Graph:
         if fits and late != early and only_reader(graph, late) is op:
             assert isinstance(conv, ir.Conv)
             fused = replace(conv, output=op.output, residual=early, act=op.act)
-            return fuse_residuals(substitute(graph, {late: fused, op.output: None}))
+            return substitute(graph, {late: fused, op.output: None})
     return graph
 
 

@@ -93,7 +93,7 @@ class Plan:
 def make_plan(graph: ir.Graph, options: Options) -> Plan:
     """Places tensors and chooses kernels; see `Options`."""
     first = graph.ops[0] if graph.ops else None
-    normalise = first if isinstance(first, ir.Affine) and len(graph.readers()[graph.input]) == 1 else None
+    normalise = first if isinstance(first, ir.Affine) and len(graph.readers[graph.input]) == 1 else None
     if normalise is not None:
         graph = replace(graph, input=normalise.output, ops=graph.ops[1:])
     tensors, arena = place(graph, options.images)

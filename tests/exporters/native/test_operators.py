@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -145,6 +147,26 @@ def test_what_the_engine_does_not_run_is_named(kind, attributes, message, tmp_pa
     with pytest.raises(ExportError, match=message):
         export_native(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_operators_of_training_are_refused(tmp_path):
+    net = Net(3, 4, 4)
+    ratio, training = net.constant(np.float32(0.5)), net.constant(np.True_)
+    path = net.save(tmp_path / "model.onnx", net.add("Dropout", "input", ratio, training))
+    with pytest.raises(ExportError, match="Dropout at node 'node_dropout3': in training mode"):
+        export_native(path, tmp_path / "out")
+    net = Net(3, 4, 4)
+    statistics = [net.constant(np.abs(net.vector(3))) for _ in range(4)]
+    path = net.save(tmp_path / "model.onnx", net.add("BatchNormalization", "input", *statistics, training_mode=1))
+    with pytest.raises(ExportError, match=r"BatchNormalization at node .*: in training mode"):
+        export_native(path, tmp_path / "out")
+
+
+def test_a_network_deeper_than_the_call_stack_is_fused(tmp_path):
+    net, last = Net(1, 4, 4), "input"
+    for _ in range(sys.getrecursionlimit() + 1):
+        last = net.add("Mul", last, net.constant(np.float32(1)))
+    assert kinds(net, tmp_path / "model.onnx", last) == ["Affine", "Flatten"]
 
 
 def test_a_weight_computed_at_run_time_is_refused(tmp_path):

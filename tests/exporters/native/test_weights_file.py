@@ -24,12 +24,12 @@ def exported(tmp_path_factory):
     return folder, build(folder)
 
 
-def status(library, data):
-    """What re_check says of `data`."""
+def status(library, data, beside=0):
+    """What re_check says of `data`, `beside` bytes after a multiple of 64."""
     functions = ctypes.CDLL(str(library))
     functions.re_status_text.restype = ctypes.c_char_p
-    memory = np.zeros(len(data) + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    memory = np.zeros(len(data) + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + beside
     memory[start : start + len(data)] = np.frombuffer(data, np.uint8)
     found = functions.re_check(ctypes.c_void_p(memory.ctypes.data + start), ctypes.c_size_t(len(data)))
     return functions.re_status_text(found).decode()
@@ -57,6 +57,8 @@ def test_each_damage_has_its_own_status(exported):
     for text, data in cases.items():
         assert text in status(library, data)
     assert "cut short" in status(library, b"")
+    assert status(library, good, beside=4) == "ok"
+    assert "multiple of 4 bytes" in status(library, good, beside=2)
     assert "other byte order" in status(library, patched(good, 8, 2, ">I"))
 
 

@@ -46,7 +46,7 @@ static size_t arena_bytes(int threads) {
 }
 
 enum re_status re_check(const void *weights, size_t bytes) {
-    enum re_status status = check_header(weights, bytes);
+    enum re_status status = (uintptr_t)weights % 4 ? RE_UNALIGNED : check_header(weights, bytes);
     if (status == RE_OK)
         status = check_sums(weights);
     for (size_t i = 0; status == RE_OK && i < LISTS; i++)
@@ -57,7 +57,7 @@ enum re_status re_check(const void *weights, size_t bytes) {
 re_context *re_create(const void *weights, size_t bytes, int threads) {
     re_context *c;
     threads = threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : threads;
-    if ((uintptr_t)weights % 4 || re_check(weights, bytes) != RE_OK)
+    if (re_check(weights, bytes) != RE_OK)
         return NULL;
     c = calloc(1, sizeof *c);
     if (c == NULL)
@@ -127,6 +127,8 @@ const char *re_status_text(enum re_status status) {
         return "the weights file has the wrong size";
     case RE_BAD_CHECKSUM:
         return "the weights file is damaged (checksum)";
+    case RE_UNALIGNED:
+        return "the weights do not lie at a multiple of 4 bytes";
     case RE_BAD_CONTENT:
         return "the weights file holds an offset or a count outside its layer";
     }

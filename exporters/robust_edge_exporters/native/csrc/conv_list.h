@@ -19,7 +19,7 @@ INLINE struct list add_list(vec *sum, const int units, const float *in, size_t s
 #if RUN > 1
     if (vectors <= 4)
         for (; end - at.values >= RUN; at.values += RUN, at.offsets += RUN) {
-            const vec w = load_values(at.values);
+            const vec w = load_run(at.values);
             uint64_t offsets[RUN / 4];
             memcpy(offsets, at.offsets, sizeof offsets);
             UNROLL for (int i = 0; i < RUN; i++) {

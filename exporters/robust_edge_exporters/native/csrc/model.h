@@ -19,6 +19,7 @@ enum re_status {
     RE_BAD_SIZE,       /* size differs from what this code expects */
     RE_BAD_CHECKSUM,   /* damaged */
     RE_BAD_CONTENT,    /* an offset or a count outside its layer */
+    RE_UNALIGNED,      /* not at a multiple of 4 bytes in memory */
 };
 
 /* Elements of one image and of its logits: (RE_INPUT_CHANNELS, RE_INPUT_HEIGHT, RE_INPUT_WIDTH) -> RE_OUTPUTS. */
@@ -34,7 +35,7 @@ void re_shape(int shape[4]);
 enum re_status re_check(const void *weights, size_t bytes);
 
 /* A context with `threads` threads (1 = only the caller's), or NULL when re_check fails or memory is short.
-   `weights` is read in place: it must stay unchanged, and aligned to 64 bytes, until re_destroy. */
+   `weights` is read in place: it must stay there unchanged until re_destroy, at a multiple of 4 bytes (of 64 is fastest). */
 re_context *re_create(const void *weights, size_t bytes, int threads);
 
 /* Runs n images. in: (n, C, H, W) float32; out: (n, RE_OUTPUTS) float32. Allocates nothing.

@@ -30,11 +30,8 @@ INLINE float number(value half) {
 #endif
 #endif
 
-/* RUN values in the first lanes of a vector; memory that follows the last of a layer's may be read, not used. */
-#if VALUE_BYTES == 4 && LANES == 16
-#include <immintrin.h>
-INLINE vec load_values(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
-#elif VALUE_BYTES == 4
+/* A vector of values. */
+#if VALUE_BYTES == 4
 INLINE vec load_values(const value *p) { return load(p); }
 #elif defined(__F16C__) && LANES == 16
 INLINE vec load_values(const value *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
@@ -45,4 +42,12 @@ INLINE vec load_values(const value *p) {
         x[i] = number(p[i]);
     return load(x);
 }
+#endif
+
+/* RUN values in the first lanes of a vector; what else a whole vector holds costs time and is not used. */
+#if LANES == 16 && VALUE_BYTES == 4
+#include <immintrin.h>
+INLINE vec load_run(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
+#else
+INLINE vec load_run(const value *p) { return load_values(p); }
 #endif
