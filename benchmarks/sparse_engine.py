@@ -369,7 +369,7 @@ def break_even(report: dict[str, Any]) -> str:
 def crossing(keeps: list[float], speedups: list[float]) -> str:
     """Fraction kept at which a falling line of speed-ups over `keeps`, from dense to sparse, first reaches 1."""
     if speedups[0] >= 1:
-        return "always"
+        return "always" if keeps[0] == 1 else f"above {keeps[0]:.0%} kept"
     for (dense, slow), (sparse, fast) in itertools.pairwise(zip(keeps, speedups, strict=True)):
         if fast >= 1:
             part = math.log(1 / slow) / math.log(fast / slow)
