@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import torch
@@ -90,7 +90,14 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
 
 
 def finish(
-    run: Run, dataset: Dataset, learner: Learner, model: Normalized, epoch: int, *, diverged: str | None = None
+    run: Run,
+    dataset: Dataset,
+    learner: Learner,
+    model: Normalized,
+    epoch: int,
+    *,
+    diverged: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
     """Judge the network on test images and write it, its constraint checked on the final file.
 
@@ -101,11 +108,13 @@ def finish(
         model: the network to write.
         epoch: after which it was taken, counted from 1.
         diverged: what went wrong later; such a network need not be sparse yet.
+        progress: called with (test images judged, test images in all).
     """
     config = run.config
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
     device = model.mean.device
-    judged = evaluate_pgd(model, _closing_images(dataset.test).to(device), attack, seed=config.seed)
+    images = _closing_images(dataset.test).to(device)
+    judged = evaluate_pgd(model, images, attack, seed=config.seed, progress=progress)
     last = run.metrics()[epoch - 1]
     layout = layout_of(model, dataset.shape)
 

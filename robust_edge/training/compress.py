@@ -259,7 +259,8 @@ def _train(
     else:
         chosen, epoch = learner.candidate(), epochs
     reestimate_statistics(chosen, train, config)
-    return ranks.told(lambda: finish(run, dataset, learner, chosen, epoch))
+    judging = _closing_progress(progress, epochs)
+    return ranks.told(lambda: finish(run, dataset, learner, chosen, epoch, progress=judging))
 
 
 def _board(run: Run, done: _Done) -> contextlib.AbstractContextManager[Board | None]:
@@ -328,3 +329,10 @@ def _batch_progress(
         progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail} {speed:.0f} images/s")
 
     return report
+
+
+def _closing_progress(progress: Progress | None, epochs: int) -> Callable[[int, int], None] | None:
+    """The training is over, its last look at the network is not."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(epochs, epochs, f"judged on {done} of {total} test images")
