@@ -11,15 +11,14 @@ as well. Compared is every image's fate: wrong when clean, robust, or broken by 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from provenance import provenance
 from pyautoattack import AutoAttack
 
 from robust_edge.config import resolve
@@ -29,7 +28,6 @@ from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.outcome import HELD, WRONG
 from robust_edge.run import open_run
 from robust_edge.training.compress import compress
-from robust_edge_runtimes.environment import machine
 
 NETWORKS = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 0.1, "pruning.keep": 1.0}}
 NORMS = {"linf": "Linf", "l2": "L2"}
@@ -119,13 +117,9 @@ def main():
             path = Path(folder) / name
             compress(resolve(preset="quick", flags={"threads": 1, "training.epochs": 12, **flags}), path)
             rows += [compared(f"digits {name}", open_run(path), given.limit, *item) for item in COMPARED]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     differing = [value for row in rows for key, value in row.items() if "differ" in key]
     result = {
-        "command": f"python benchmarks/autoattack_agreement.py --limit {given.limit}",
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
-        "torch": torch.__version__,
+        **provenance(f"python benchmarks/autoattack_agreement.py --limit {given.limit}", "torch", "pyautoattack"),
         "seed": SEED,
         "batch": BATCH,
         "rows": rows,

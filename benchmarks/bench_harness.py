@@ -9,19 +9,17 @@ are exported first. `harness_share` is what `bench` itself says of its cost, by 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import onnxruntime
+from provenance import provenance
 from zoo import random_bundle
 
 from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.environment import machine
 from robust_edge_runtimes.latency import bench, contenders
 
 ARCHITECTURES = ("small_cnn", "mobilenet_v2", "resnet18")
@@ -81,12 +79,8 @@ def main():
             for path in paths:
                 random_bundle(path.name, "x86-cpu", path)
         rows = [compare(path, given.seconds) for path in paths]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     result = {
-        "command": "python benchmarks/bench_harness.py",
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
-        "onnxruntime": onnxruntime.__version__,
+        **provenance("python benchmarks/bench_harness.py", "onnxruntime"),
         "threads": 1,
         "seconds": given.seconds,
         "rows": rows,

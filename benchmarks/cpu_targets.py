@@ -10,7 +10,6 @@ its idle channels. Exit 1 if an fp32 target is further off than 1e-4 or has anot
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -20,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import provenance
 from zoo import random_bundle, request_of
 
 from robust_edge_exporters.compaction import compact
 from robust_edge_exporters.target import targets
 from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.environment import machine
 
 ARCHITECTURES = ("small_cnn", "resnet34", "mobilenet_v2")
 MAX_ERROR = 1e-4
@@ -82,12 +81,8 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(check(arch, target, Path(folder)))
             print(json.dumps(rows[-1]), flush=True)
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     result = {
-        "command": "python benchmarks/cpu_targets.py",
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
-        "torch": torch.__version__,
+        **provenance("python benchmarks/cpu_targets.py", "torch"),
         "rows": rows,
     }
     given.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -9,23 +9,21 @@ found faster; both networks are timed in turn, so that the ratio holds on a mach
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.csr import export_csr
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.environment import machine
 
 SHAPE, KEEP = (3, 32, 32), 0.1
 REPEATS = {1: 30, 100: 5}
@@ -78,12 +76,8 @@ def main():
                 "n": REPEATS[count],
                 "max_logit_error": error,
             }
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     result = {
-        "command": "python benchmarks/csr_resnet34.py",
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
-        "torch": torch.__version__,
+        **provenance("python benchmarks/csr_resnet34.py", "torch"),
         "threads": 1,
         "keep": exported.sparsity.keep,
         "file_bytes": size,

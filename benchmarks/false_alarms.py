@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import collections
-import dataclasses
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 from robust_edge.run import open_run
 from robust_edge.verification import VerifySettings, verify_bundle
 from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.environment import machine
 from robust_edge_runtimes.files import write_json
 from robust_edge_runtimes.verify import Budget
 
@@ -42,8 +41,15 @@ def main() -> None:
         found.append(repeated(path, run, options))
         print(found[-1], flush=True)
     if options.out:
-        settings = {name: value for name, value in vars(options).items() if name not in ("bundles", "run", "out")}
-        write_json(options.out, {"machine": dataclasses.asdict(machine()), **settings, "bundles": found})
+        choices = {name: value for name, value in vars(options).items() if name not in ("bundles", "run", "out")}
+        write_json(
+            options.out,
+            {
+                **provenance("python benchmarks/false_alarms.py --run RUN BUNDLE...", "torch"),
+                **choices,
+                "bundles": found,
+            },
+        )
 
 
 def repeated(path, run, options):

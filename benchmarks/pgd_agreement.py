@@ -12,9 +12,7 @@ are more than a point apart.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import eagerpy
 import foolbox
 import torch
+from provenance import provenance
 
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, attack_from, last_iterate
@@ -29,7 +28,6 @@ from robust_edge.config import resolve
 from robust_edge.deployment import evaluation_images
 from robust_edge.run import open_run
 from robust_edge.training.compress import compress
-from robust_edge_runtimes.environment import machine
 
 STEPS = 20
 ATTACKS = {"linf": "LinfPGD", "l2": "L2PGD"}
@@ -114,12 +112,8 @@ def main():
             data["data.limit_test"] = given.limit
             run = trained(folder, f"cifar-{network}", {**flags, **data, "training.epochs": 3})
             rows += compared(f"CIFAR-10 subset {network}", run, given.limit, {"linf": 4 / 255, "l2": 0.25})
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     result = {
-        "command": "python benchmarks/pgd_agreement.py" + (" --cifar DIR" if given.cifar is not None else ""),
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
-        "versions": {"torch": torch.__version__, "foolbox": foolbox.__version__},
+        **provenance(f"python benchmarks/pgd_agreement.py{' --cifar DIR' if given.cifar else ''}", "torch", "foolbox"),
         "steps": STEPS,
         "step_size": "2.5 eps / steps",
         "rows": rows,

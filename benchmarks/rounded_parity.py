@@ -14,15 +14,14 @@ good artifact strays more than is allowed.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import provenance
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config import resolve
@@ -33,7 +32,6 @@ from robust_edge.training.compress import compress
 from robust_edge.verification.verify import STRAYS
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.environment import machine
 from robust_edge_runtimes.latency import relative_error
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.outputs import share_beyond
@@ -59,8 +57,7 @@ def main() -> int:
         strays = max(share for row in rows if row["kind"] == kind for share in (row["strays"], row["attacked_strays"]))
         print(f"{kind}: {len(ratios)} artifacts, error {np.median(ratios):.2f} times the golden one (median), at most")
         print(f"    {ratios[-1]:.2f} times; beyond tolerance at most {strays:.1%} of an artifact's images")
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    report = {"commit": git.stdout.strip(), "machine": dataclasses.asdict(machine()), "rows": rows}
+    report = {**provenance("python benchmarks/rounded_parity.py", "torch", "onnxruntime"), "rows": rows}
     given.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return int(any(max(row["strays"], row["attacked_strays"]) > STRAYS.get(row["precision"], 0.0) for row in rows))
 

@@ -30,9 +30,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
+from provenance import provenance
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -47,7 +47,6 @@ from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.epoch import Learner, train_epoch
 from robust_edge.training.forward import place
 from robust_edge.training.schedules import schedules
-from robust_edge_runtimes.environment import machine
 
 NETWORKS = ("small_cnn", "resnet18", "mobilenet_v2")
 BATCHES = {"small_cnn": 128, "resnet18": 32, "mobilenet_v2": 64}
@@ -316,14 +315,9 @@ def main() -> None:
     choice = parser.parse_args()
     torch.set_num_threads(choice.threads)
     best = limit(choice)
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     report = {
-        "command": " ".join(["python", "benchmarks/training.py", *sys.argv[1:]]),
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
+        **provenance(" ".join(["python", "benchmarks/training.py", *sys.argv[1:]]), "torch", "numpy"),
         "device": torch.cuda.get_device_name(choice.device) if choice.device != "cpu" else "cpu",
-        "torch": torch.__version__,
-        "numpy": np.__version__,
         "threads": choice.threads,
         "precision": choice.precision,
         "limit": best,

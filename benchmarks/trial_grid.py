@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 
 from robust_edge.config import CompressConfig, differences
 from robust_edge.evaluation.accuracy import Accuracy, PgdResult
@@ -17,7 +16,6 @@ from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.run import CONFIG, Run, open_run
 from robust_edge.training.compress import compress, resume
 from robust_edge_runtimes.console import Output
-from robust_edge_runtimes.environment import machine
 from robust_edge_runtimes.errors import InputError
 from robust_edge_runtimes.files import write_atomic, write_json
 
@@ -66,14 +64,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def write_results(out: Path, command: str, results: dict[str, Any], tables: str) -> None:
     """OUT.json with commit and machine, and OUT.md."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    head = {
-        "command": command,
-        "commit": git.stdout.strip(),
-        "machine": dataclasses.asdict(machine()),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
+    head = {**provenance(command, "torch"), "threads": torch.get_num_threads()}
     write_json(out.with_suffix(".json"), json.loads(json.dumps({**head, **results})))
     write_atomic(out.with_suffix(".md"), tables)
     print(tables)

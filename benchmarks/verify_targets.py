@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 from robust_edge.deployment import GoldenSettings, export_run
 from robust_edge.run import open_run
@@ -56,7 +57,9 @@ def main() -> None:
         verdicts[name] = dataclasses.asdict(verdict)
         print(f"{name}\n{verdict_table(verdict)}\n", flush=True)
     if options.out:
-        write_json(options.out, verdicts)
+        write_json(
+            options.out, {**provenance("python benchmarks/verify_targets.py RUN", "torch"), "verdicts": verdicts}
+        )
 
 
 if __name__ == "__main__":
