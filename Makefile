@@ -11,7 +11,7 @@ demo: $(READY)  ## compress, attack, export, verify, time and report on real dat
 	$(BIN)/robust-edge demo --out demo-out --overwrite
 
 test: $(READY)  ## every test, warnings as errors; two workers of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
 check: $(READY)  ## lint, types, import direction, the device side's Python version
 	$(BIN)/ruff check .
