@@ -115,6 +115,8 @@ def test_verify_against_another_run_is_a_usage_error(cli, refused, run, benign_r
     assert "was exported from run 'run'" in refused("verify", bundle, "--against", benign_run.path)
     line = refused("export", run.path, "--target", "x86-cpu", "-o", bundle)
     assert "pass --overwrite" in line
+    both = refused("verify", bundle, "-o", tmp_path / "verdict", "--junit", tmp_path / "verdict")
+    assert "choose another for one of them" in both
     passed = cli("verify", bundle, "--against", run.path, "--steps", 2, "-q", "-o", tmp_path / "verdict.json")
     assert passed.exit_code == 0, passed.output
     assert json.loads((tmp_path / "verdict.json").read_text())["passed"] is True
