@@ -264,3 +264,10 @@ def test_two_results_want_two_files(sealed, tmp_path):
     assert result.exit_code == 2
     assert "choose another for one of them" in one_line(result)
     assert not (tmp_path / "verdict").exists()
+
+
+def test_an_archive_is_told_how_to_become_a_bundle(tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(b"")
+    result = device("verify", tmp_path / "bundle.tar")
+    assert result.exit_code == 4
+    assert "tar -xf" in one_line(result)
