@@ -69,7 +69,7 @@ def test_predict_refuses_images_before_it_answers(sealed, tmp_path):
         result = device("predict", sealed, tmp_path / "good.npy", tmp_path / bad)
         assert result.exit_code == 2
         assert result.stdout == ""
-        assert one_line(result)
+        assert bad in one_line(result)
 
 
 def test_predict_on_an_artifact_without_numbers_exits_4(write_bundle, linear, forge, tmp_path):
