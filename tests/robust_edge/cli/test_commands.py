@@ -130,6 +130,13 @@ def test_targets_are_listed(cli):
     assert all(name in cli("targets").stdout for name in listed)
 
 
+def test_targets_say_what_a_call_without_a_jetpack_means(cli):
+    text = cli("targets").stdout
+    assert "jetson-gpu-jp6.2 (--target jetson-gpu --jetpack 6.2, --target jetson-gpu):" in text
+    assert "jetson-gpu-jp5.1 (--target jetson-gpu --jetpack 5.1):" in text
+    assert "arm-cpu-jp4.6 (--target arm-cpu --jetpack 4.6, --target jetson-cpu --jetpack 4.6):" in text
+
+
 @pytest.mark.parametrize("command", [["no-such"], ["evaluate"], ["export"], ["--no-such-option"]], ids=" ".join)
 def test_usage_errors_are_one_line(refused, command):
     refused(*command)
