@@ -37,7 +37,7 @@ def targets(output: Output) -> None:
         ]
         for target in known.values()
     ]
-    text = table(header, rows) + "\n\n" + "\n\n".join(_limits(target) for target in known.values())
+    text = table(header, rows, words=len(header)) + "\n\n" + "\n\n".join(_limits(target) for target in known.values())
     output.result(
         text,
         {name: {**dataclasses.asdict(target), "exporter": target.exporter} for name, target in known.items()},

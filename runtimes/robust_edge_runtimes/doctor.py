@@ -87,7 +87,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
             "",
             *(line for item in diagnosis.backends for line in _backend_lines(item)),
             "",
-            table(["what", "version", "for", "to get it"], rows),
+            table(["what", "version", "for", "to get it"], rows, words=4),
         ]
     )
 
