@@ -62,7 +62,7 @@ def watch(model, frames, *, fps: float, seconds: float, budget_s: float, clock=t
 
 def pictures(folder: Path, shape):
     """The pictures of a folder, for ever."""
-    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    paths = sorted(path for path in folder.glob("*") if path.is_file())
     if not paths:
         raise SystemExit(f"{folder} holds no pictures")
     return itertools.cycle([read_image(path, shape) for path in paths])
@@ -75,13 +75,21 @@ def noise(shape):
         yield random.random(shape, dtype=np.float32)
 
 
+def positive(text: str) -> float:
+    """A number above 0, for argparse to refuse any other."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--frames", type=Path, help="a folder of pictures; noise without it")
-    parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--budget-ms", type=float, help="one frame's time by default")
+    parser.add_argument("--fps", type=positive, default=30.0)
+    parser.add_argument("--seconds", type=positive, default=5.0)
+    parser.add_argument("--budget-ms", type=positive, help="one frame's time by default")
     given = parser.parse_args()
     budget_s = 1 / given.fps if given.budget_ms is None else given.budget_ms / 1e3
     with load(given.bundle) as model:

@@ -23,8 +23,8 @@ def classify(bundle: Path, folder: Path, out) -> int:
         raise SystemExit(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     failures = 0
     rows = csv.writer(out)
-    rows.writerow(["image", "label", "probability"])
     with load(bundle) as model:
+        rows.writerow(["image", "label", "probability"])
         shape = model.manifest.input.shape[1:]
         for path in pictures:
             try:

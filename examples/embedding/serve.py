@@ -153,6 +153,14 @@ def parsed(body: bytes) -> np.ndarray:
         raise Refusal(400, f'send {{"images": [...]}}, numbers as (N, C, H, W); {shown}') from error
 
 
+def listening(host: str, port: int, model) -> Service:
+    """The service, bound to its address."""
+    try:
+        return Service((host, port), model)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}:{port} ({error}); choose another --host or --port") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
@@ -160,7 +168,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 takes any that is free")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of one inference")
     given = parser.parse_args()
-    with load(given.bundle, threads=given.threads) as model, Service((given.host, given.port), model) as service:
+    with load(given.bundle, threads=given.threads) as model, listening(given.host, given.port, model) as service:
         for number in (signal.SIGTERM, signal.SIGINT):  # shutdown() waits for the loop, which this thread runs
             signal.signal(number, lambda *_: threading.Thread(target=service.shutdown).start())
         host, port = service.server_address[:2]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ DEFAULTS = ExportSettings()
 _OPERATOR = re.compile(
     r"\b(?:aten|prims|torchvision)(?:\.|::)\w+|(?<=OpOverload\(op=')\w+\.\w+|(?<=unrecognized namespace )\w+::\w+"
 )
+# Where PyTorch says which line of the network it could not follow.
+_LINE = re.compile(r'The following call raised this error:\s+File "([^"]+)", line (\d+)')
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -63,8 +67,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     convert = _by_dynamo if target.exporter == "dynamo" else _by_torchscript
     example = torch.rand(batch or 2, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
+        with _unheard():
             program = convert(model, example, target.opset, batch is None)
     except Exception as cause:  # torch.onnx raises a different class for every stage
         raise ExportError(
@@ -208,10 +211,15 @@ def _forget_sources(program: Any) -> None:
 
 
 def _reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:
-    """One line of the chain of causes: the last link that names an operator, that first, or else the outermost."""
+    """One line of the chain of causes.
+
+    The last link that names an operator, that first; or one that names a line of the network; or else the outermost.
+    """
     link: BaseException | None = cause
     found = _one_line(cause)
     while link is not None:
+        if line := _LINE.search(str(link)):
+            found = f"line {line.group(2)} of {line.group(1)}: {_one_line(link)}"
         if named := _OPERATOR.search(str(link)):
             found = f"operator {named.group()}{_place(model, example, named.group())}: {_one_line(link)}"
         link = link.__cause__ or link.__context__
@@ -222,8 +230,7 @@ def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:
     """The node and the module that an operator stands in, where torch can follow the network."""
     name = re.split(r"\W+", operator)[1]
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with _unheard():
             nodes = list(torch.export.export(model, (example,)).graph.nodes)
     except Exception:  # the operator is the reason; its place is a kindness
         return ""
@@ -234,6 +241,23 @@ def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:
             kind = getattr(kind, "__qualname__", str(kind)).rsplit(".", 1)[-1]
             return f" of node {node.name!r} in {f'module {module!r}' if module else 'the network itself'} ({kind})"
     return ""
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Without what torch warns, prints and logs of its own internals; what fails is said by our error alone."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _one_line(cause: BaseException) -> str:

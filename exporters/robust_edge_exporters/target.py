@@ -27,6 +27,8 @@ IR_OF_OPSET = (
     (19, 9),
     (15, 8),
 )  # the IR version that an opset needs, where a target's own is older
+OLDEST_RUNTIME = "1.14"  # the ONNX Runtime of rows that pin none; it reads opset 18
+RUNTIME_OF_OPSET = ((21, "1.18"), (20, "1.17"), (19, "1.15"))  # the first that reads a later one
 # What to try in place of a precision that a target does not run, the best first.
 INSTEAD = {"fp8": ("int8", "fp16", "fp32"), "int8": ("fp16", "fp32"), "bf16": ("fp16", "fp32"), "fp16": ("fp32",)}
 
@@ -145,7 +147,14 @@ class Target:
         if opset < MIN_OPSET:
             raise InputError(f"opset {opset} is older than what torch writes; nearest: --opset {MIN_OPSET}")
         needed = next((ir for since, ir in IR_OF_OPSET if opset >= since), 0)
-        return dataclasses.replace(self, opset=opset, ir_version=max(self.ir_version, needed))
+        first = next((version for since, version in RUNTIME_OF_OPSET if opset >= since), OLDEST_RUNTIME)
+        return dataclasses.replace(
+            self,
+            opset=opset,
+            ir_version=max(self.ir_version, needed),
+            runtime=self.runtime.replace(f"ONNX Runtime {OLDEST_RUNTIME} or", f"ONNX Runtime {first} or"),
+            requirements=tuple(line.replace(f">={OLDEST_RUNTIME}", f">={first}") for line in self.requirements),
+        )
 
     def precision(self, wanted: str | None) -> str:
         """The precision to write: the wanted one, or the target's own for None.

@@ -71,6 +71,7 @@ def export(
     from robust_edge.run import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named
+    from robust_edge_runtimes.verdict import MIN_IMAGES
 
     chosen = target_named(target, jetpack)
     if opset is not None:
@@ -94,6 +95,9 @@ def export(
         write_archive(out, tar)
     for limit in (*chosen.limits, *exported.manifest.notes):
         output.note(f"note: {limit}")
+    if exported.manifest.expected.images < MIN_IMAGES:
+        few = exported.manifest.expected.images
+        output.note(f"note: replay will fail with {few} stored images, verify asks for {MIN_IMAGES}; raise --golden")
     archived = {} if tar is None else {"archive": str(tar)}
     text = _summary(exported) + (f"\n{tar}: the same as one file" if tar else "")
     output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json(), **archived})

@@ -37,7 +37,7 @@ def targets(output: Output) -> None:
         ]
         for target in known.values()
     ]
-    text = table(header, rows) + "\n\n" + "\n\n".join(_limits(target) for target in known.values())
+    text = table(header, rows, words=len(header)) + "\n\n" + "\n\n".join(_limits(target) for target in known.values())
     output.result(
         text,
         {name: {**dataclasses.asdict(target), "exporter": target.exporter} for name, target in known.items()},
@@ -46,9 +46,11 @@ def targets(output: Output) -> None:
 
 def _limits(target: Target) -> str:
     """A target's names, what it cannot do and what it refuses, a line each."""
-    call = target.family if target.jetpack is None else f"{target.family} --jetpack {target.jetpack}"
-    names = [f"--target {call}", *(f"--target {alias}" for alias in target.aliases if target.jetpack is None)]
-    lines = [f"{target.name} ({', '.join(names)}): {target.description}"]
+    names = [f"--target {name}" for name in (target.family, *target.aliases)]
+    calls = names if target.jetpack is None else [f"{name} --jetpack {target.jetpack}" for name in names]
+    if target.jetpack is not None and target.default:
+        calls += names
+    lines = [f"{target.name} ({', '.join(calls)}): {target.description}"]
     lines += [f"  - {limit}" for limit in target.limits]
     lines += [f"  - no {request}: {reason}" for request, reason in target.refuses.items()]
     return "\n".join(lines)

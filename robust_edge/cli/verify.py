@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED
-from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options, refuse_one_for_both
 
 
 @click.command()
@@ -95,6 +95,7 @@ def verify(
     from robust_edge_runtimes.tables import verdict_table
     from robust_edge_runtimes.verify import Budget
 
+    refuse_one_for_both(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)
     settings = VerifySettings(modes=modes, limit=limit, steps=steps, queries=queries, seed=seed, data_dir=data_dir)
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}

@@ -1,7 +1,6 @@
 """Normalisation inside the model, so that every artifact takes raw pixels and ε means the same everywhere."""
 
-from __future__ import annotations
-
+# No annotations of the future here: TorchScript reads those of a class itself, and takes no strings.
 from collections.abc import Sequence
 
 import torch

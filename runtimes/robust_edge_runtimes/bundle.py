@@ -85,6 +85,8 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
             that contradicts itself.
     """
     root = Path(path)
+    if root.suffix == ".tar" and root.is_file():
+        raise BundleError(f"{root} is an archive: tar -xf {root}, and name the folder that it holds")
     if not root.is_dir():
         raise BundleError(f"{root} is not a folder; a bundle is what `robust-edge export` writes")
     if (root / MANIFEST).is_symlink():

@@ -8,7 +8,14 @@ from typing import Optional, Tuple
 import click
 
 from robust_edge_runtimes import __version__
-from robust_edge_runtimes.console import OUTPUT_FILE, CommandLine, Output, examples, output_options
+from robust_edge_runtimes.console import (
+    OUTPUT_FILE,
+    CommandLine,
+    Output,
+    examples,
+    output_options,
+    refuse_one_for_both,
+)
 
 BUNDLE = click.Path(path_type=Path)
 
@@ -101,6 +108,7 @@ def verify(
     from robust_edge_runtimes.manifest import AttackSpec
     from robust_edge_runtimes.tables import verdict_table
 
+    refuse_one_for_both(out, junit)
     budget = verification.Budget(max_clean_drop, max_robust_drop, allow)
     opened = open_bundle(bundle)
     with load(opened, threads=threads) as model:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import inspect
 import json
 import signal
 import sys
@@ -142,12 +143,20 @@ class OutputFile(click.Path):
         path = Path(str(super().convert(value, param, ctx)))
         if (path.parent / "SHA256SUMS").exists() or (path.exists() and (path.parent / "config.yaml").exists()):
             self.fail(f"{str(path)!r} lies in a bundle or is a run's own file; choose another", param, ctx)
+        if path.exists() and not path.is_file():
+            self.fail(f"{str(path)!r} is no ordinary file, and would become one; --json prints to stdout", param, ctx)
         if not path.absolute().parent.is_dir():
             self.fail(f"the folder {str(path.parent)!r} does not exist; make it first, or choose another", param, ctx)
         return path
 
 
 OUTPUT_FILE = OutputFile()
+
+
+def refuse_one_for_both(out: Optional[Path], junit: Optional[Path]) -> None:
+    """Raise UsageError where `-o` and `--junit` name the same file, of which only one would be left."""
+    if out is not None and junit is not None and out.absolute() == junit.absolute():
+        raise click.UsageError(f"-o and --junit both name {str(out)!r}; choose another for one of them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +242,7 @@ def examples(*lines: str) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         shown: Sequence[str] = ["\b", "Examples:", *(f"  {line}" for line in lines)]
-        command.__doc__ = (command.__doc__ or "").rstrip() + "\n\n" + "\n".join(shown)
+        command.__doc__ = inspect.cleandoc(command.__doc__ or "") + "\n\n" + "\n".join(shown)
         return command
 
     return decorate

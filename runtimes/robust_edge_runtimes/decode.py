@@ -28,7 +28,7 @@ def read_json(path: Path, error: Type[RobustEdgeError] = InputError) -> Any:
     except FileNotFoundError:
         raise error(f"{path} is missing") from None
     except (ValueError, RecursionError) as cause:
-        raise error(f"{path} is not valid JSON: {cause}") from cause
+        raise error(f"{path} is not valid JSON ({cause}): it was cut short or edited; copy it again") from cause
 
 
 def parse_json(blob: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.metadata
 import shutil
 from typing import List, Optional, Tuple
 
@@ -86,7 +87,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
             "",
             *(line for item in diagnosis.backends for line in _backend_lines(item)),
             "",
-            table(["what", "version", "for", "to get it"], rows),
+            table(["what", "version", "for", "to get it"], rows, words=4),
         ]
     )
 
@@ -100,5 +101,7 @@ def _backend_lines(item: Backend) -> List[str]:
 def _version(module: str) -> Optional[str]:
     try:
         return str(getattr(importlib.import_module(module), "__version__", "installed"))
+    except RuntimeError as cause:  # torchvision beside a CPU-only torch, which the training side works around
+        return importlib.metadata.version(module) if "torchvision::nms" in str(cause) else None
     except Exception:  # installed and broken (a missing shared library, say) is not there either
         return None

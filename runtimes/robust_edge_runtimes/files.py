@@ -76,11 +76,16 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError where writing `path` would lose something the user did not give up."""
+    """Raise InputError where `path` cannot be made, or writing it would lose something the user did not give up."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, a folder is to be written there; choose another -o")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise InputError(f"{path} exists; choose another -o, or pass --overwrite to replace it")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{path} would lie in {nearest}, which is a file; choose another -o")
+    if not os.access(str(nearest), os.W_OK | os.X_OK):
+        raise InputError(f"{path} would lie in {nearest}, which cannot be written to; choose another -o")
 
 
 def _swap(fresh: Path, path: Path) -> None:

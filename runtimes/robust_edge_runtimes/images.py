@@ -21,7 +21,7 @@ def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
         (C, H, W) float32 in [0, 1].
 
     Raises:
-        InputError: missing, broken, or of another size.
+        InputError: missing, broken, of another size, or with pixels outside [0, 1].
         BackendUnavailable: a picture, and Pillow is not installed.
     """
     if not path.is_file():
@@ -30,6 +30,10 @@ def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
     if array.shape != shape:
         raise InputError(
             f"{path} is {array.shape} (channels, height, width), this model takes {shape}; resize it first"
+        )
+    if not (array.min() >= 0 and array.max() <= 1):  # written so that NaN fails too
+        raise InputError(
+            f"{path} has pixels in [{array.min():g}, {array.max():g}]; save float32 in [0, 1], or uint8 in [0, 255]"
         )
     return array
 

@@ -85,8 +85,12 @@ class BaseRuntime(abc.ABC):
             InputError: the runtime is not open.
         """
         if self._info is None:
-            raise InputError(f"the runtime of {self.path.name} is not open; use it in a with block")
+            raise self.not_open()
         return self._info
+
+    def not_open(self) -> InputError:
+        """What to raise where it is used before open or after close; close may come from another thread meanwhile."""
+        return InputError(f"the runtime of {self.path.name} is not open; use it in a with block")
 
     def open(self: Self) -> Self:
         """Load the artifact; a second call does nothing.

@@ -10,12 +10,14 @@ from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.verdict import Drop, ModeResult, Twin, Verdict, WorstCase
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a header; the first column to the left, the others to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """Rows under a header; the first columns, which hold `words`, to the left, the others, numbers, to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
     for row in (header, *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        placed = list(zip(row, widths))
+        cells = [cell.ljust(width) for cell, width in placed[:words]]
+        cells += [cell.rjust(width) for cell, width in placed[words:]]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)

@@ -160,9 +160,8 @@ def test_doctor(command):
     onnx = next(item for item in found["backends"] if item["format"] == "onnx")
     assert onnx["runs_on"].startswith("onnxruntime ")
     assert all(item["version"] or item["remedy"] for item in found["capabilities"])
-    if command == "robust-edge":
-        versions = {item["name"]: item["version"] for item in found["capabilities"]}
-        assert versions["torchvision"]  # it is here, and was called missing beside a CPU-only torch
+    versions = {item["name"]: item["version"] for item in found["capabilities"]}
+    assert versions["torchvision"]  # it is here, and was called missing beside a CPU-only torch
 
 
 def test_targets():

@@ -88,7 +88,30 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_classified(sealed
 @pytest.mark.parametrize("name", ["classify_folder.py", "serve.py", "camera_loop.py"])
 def test_what_is_no_bundle_is_one_line_and_exit_4(name, pictures, tmp_path):
     words = [tmp_path / "absent", *([pictures] if name == "classify_folder.py" else [])]
-    assert program(name, *words, code=4).stderr.startswith("error: ")
+    done = program(name, *words, code=4)
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code"),
+    [
+        ("serve.py", ["--port", 99999], 2),
+        ("serve.py", ["--host", "nowhere.invalid", "--port", 0], 2),
+        ("camera_loop.py", ["--fps", 0], 2),
+        ("camera_loop.py", ["--seconds", "nan"], 2),
+        ("camera_loop.py", ["--budget-ms", -1], 2),
+        ("camera_loop.py", ["--frames", "nowhere"], 1),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_said_without_a_traceback(sealed, name, words, code):
+    assert program(name, sealed, *words, code=code).stdout == ""
+
+
+def test_a_port_that_is_taken_is_one_line(sealed, address):
+    done = program("serve.py", sealed, "--port", address.rsplit(":", 1)[1], code=2)
+    assert done.stderr.startswith("error: cannot listen on 127.0.0.1:")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")

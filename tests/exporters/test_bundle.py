@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -243,6 +244,7 @@ def test_run_replay_passes_and_names_both_accuracies(exported, tmp_path, request
     lines = done.stdout.splitlines()
     assert lines[-1] == "PASS on 60 images"
     robust = 100 * request_for(model).expected.robust_accuracy
+    assert lines[2].startswith("logits  within ")
     assert lines[1].split() == ["robust", "checkpoint", f"{robust:.1f}%", "here", f"{robust:.1f}%"]
 
 
@@ -379,7 +381,52 @@ def test_run_fails_another_network_with_1(bundle, tmp_path):
     assert done.stdout.splitlines()[-1] == "FAIL on 60 images"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["predict"], ["replay", "more"], ["replay", "--threads", "x"]])
+def test_run_fails_a_network_that_answers_as_well_with_other_logits(bundle, tmp_path):
+    """Twice the logits: every class and both accuracies stay."""
+    program = onnx.load(str(bundle / "model.onnx"))
+    head = next(node for node in program.graph.node if node.op_type == "Gemm")
+    for item in program.graph.initializer:
+        if item.name in head.input[1:]:
+            item.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(item), item.name))
+    onnx.save(program, str(bundle / "model.onnx"))
+    resum(bundle)
+    done = started(bundle, "replay", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    clean, robust, logits, verdict = done.stdout.splitlines()
+    assert clean.split()[2] == clean.split()[4]
+    assert robust.split()[2] == robust.split()[4]
+    assert logits.startswith("logits  within 1 of")
+    assert verdict == "FAIL on 60 images"
+
+
+def test_run_whose_reader_has_left_says_nothing(exported, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(exported / "run.py"), "replay"]
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_run_on_a_full_disk_says_so_with_2(exported, tmp_path):
+    command = [sys.executable, str(exported / "run.py"), "replay"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["predict"],
+        ["replay", "more"],
+        *(["replay", "--threads", count] for count in ("x", "0", "-1", "1025")),
+    ],
+)
 def test_run_usage_errors_exit_2(exported, tmp_path, arguments):
     done = started(exported, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -177,6 +177,17 @@ def test_an_operator_of_the_users_own_is_named(version, tmp_path):
         export_onnx(torch.nn.Sequential(torch.nn.Identity(), Own()).eval(), (1, 6, 6), target, str(tmp_path))
 
 
+def test_a_branch_on_values_is_named_by_its_line_and_nothing_else_is_said(x86, tmp_path, capfd):
+    class Branching(torch.nn.Module):
+        def forward(self, y):
+            return y.flatten(1) if y.sum() > 0 else -y.flatten(1)
+
+    line = Branching.forward.__code__.co_firstlineno + 1
+    with pytest.raises(ExportError, match=rf"line {line} of .*test_onnx\.py: Could not guard on data-dependent"):
+        export_onnx(Branching().eval(), (1, 6, 6), x86, str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_it_is_the_bytes_of_the_file_that_are_judged(model, x86, tmp_path, monkeypatch):
     """What is lost on the way to the file is found, and no file is left."""
     real = onnx.load_from_string

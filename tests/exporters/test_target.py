@@ -147,6 +147,16 @@ def test_an_opset_can_be_asked_for_within_the_limits():
     assert [x86.with_opset(opset).ir_version for opset in (13, 18, 19, 21)] == [8, 8, 9, 10]
 
 
+def test_a_later_opset_asks_for_the_runtime_that_reads_it():
+    x86, pinned = target_named("x86-cpu-int8"), target_named("arm-cpu", "5.1")
+    for opset, first in ((13, "1.14"), (18, "1.14"), (19, "1.15"), (20, "1.17"), (21, "1.18")):
+        row = x86.with_opset(opset)
+        assert row.requirements == ("numpy>=1.19", f"onnxruntime>={first}")
+        assert row.runtime == f"ONNX Runtime {first} or newer, CPU"
+    assert pinned.with_opset(21).requirements == pinned.requirements
+    assert pinned.with_opset(21).runtime == pinned.runtime
+
+
 def test_8_bits_need_an_opset_with_scales_by_channel():
     with pytest.raises(InputError, match=r"opset 12 has no 8-bit weights with a scale for each channel; .* --opset 13"):
         target_named("x86-cpu-int8").with_opset(12).precision(None)

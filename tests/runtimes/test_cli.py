@@ -69,7 +69,7 @@ def test_predict_refuses_images_before_it_answers(sealed, tmp_path):
         result = device("predict", sealed, tmp_path / "good.npy", tmp_path / bad)
         assert result.exit_code == 2
         assert result.stdout == ""
-        assert one_line(result)
+        assert bad in one_line(result)
 
 
 def test_predict_on_an_artifact_without_numbers_exits_4(write_bundle, linear, forge, tmp_path):
@@ -247,3 +247,27 @@ def test_a_result_without_a_folder_is_refused_before_the_work(command, sealed, t
     result = device(command, sealed, "-o", tmp_path / "nowhere/result.json")
     assert result.exit_code == 2
     assert "does not exist" in one_line(result)
+
+
+@pytest.mark.parametrize("option", ["-o", "--junit"])
+def test_a_result_takes_the_place_of_no_pipe_and_no_device(option, sealed, tmp_path):
+    """Renaming a file to /dev/null would leave the machine without it."""
+    os.mkfifo(tmp_path / "pipe")
+    result = device("verify", sealed, option, tmp_path / "pipe")
+    assert result.exit_code == 2
+    assert "no ordinary file" in one_line(result)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_two_results_want_two_files(sealed, tmp_path):
+    result = device("verify", sealed, "-o", tmp_path / "verdict", "--junit", tmp_path / "verdict")
+    assert result.exit_code == 2
+    assert "choose another for one of them" in one_line(result)
+    assert not (tmp_path / "verdict").exists()
+
+
+def test_an_archive_is_told_how_to_become_a_bundle(tmp_path):
+    (tmp_path / "bundle.tar").write_bytes(b"")
+    result = device("verify", tmp_path / "bundle.tar")
+    assert result.exit_code == 4
+    assert "tar -xf" in one_line(result)

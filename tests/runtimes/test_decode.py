@@ -123,7 +123,7 @@ def test_loose_json_is_refused(blob, tmp_path):
         parse_json(blob)
     path = tmp_path / "f.json"
     path.write_bytes(blob)
-    with pytest.raises(BundleError, match=r"f\.json is not valid JSON"):
+    with pytest.raises(BundleError, match=r"f\.json is not valid JSON .* copy it again"):
         read_json(path, BundleError)
 
 

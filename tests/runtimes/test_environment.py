@@ -82,17 +82,21 @@ def test_the_doctor_lists_what_is_here_and_how_to_get_the_rest(monkeypatch):
             raise OSError("libsomething.so: cannot open shared object file")
         if name == "PIL":
             raise ModuleNotFoundError(name)
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
         return type("Module", (), {"__version__": "9.9"})
 
     monkeypatch.setattr(doctor, "backends", tuple)
     monkeypatch.setattr(doctor.importlib, "import_module", imported)
+    monkeypatch.setattr(doctor.importlib.metadata, "version", {"torchvision": "0.9"}.get)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/clang" if name == "clang" else None)
     found = diagnose()
     versions = {item.name: item.version for item in found.capabilities}
-    assert {name: versions[name] for name in ("onnxruntime", "PIL", "torch", "C compiler")} == {
+    assert {name: versions[name] for name in ("onnxruntime", "PIL", "torch", "torchvision", "C compiler")} == {
         "onnxruntime": "9.9",
         "PIL": None,
         "torch": None,
+        "torchvision": "0.9",  # installed, and of use to the training side, beside a CPU-only torch
         "C compiler": "/usr/bin/clang",
     }
     assert versions["energy counter"] is None or versions["energy counter"].startswith(("RAPL", "INA3221"))

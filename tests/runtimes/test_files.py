@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import new_directory, sha256_of, write_atomic, write_json
+from robust_edge_runtimes.files import new_directory, refuse_existing, sha256_of, write_atomic, write_json
 
 
 def listing(folder):
@@ -122,6 +122,17 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path, overwrite):
     with pytest.raises(InputError, match="is a file"), new_directory(tmp_path / "out", overwrite=overwrite):
         pytest.fail("entered")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("below", ["out", "deep/er/out"])
+def test_a_place_where_no_folder_can_be_made_is_refused_before_the_work(tmp_path, monkeypatch, below):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file, which is a file; choose another -o"):
+        refuse_existing(tmp_path / "file" / below, overwrite=False)
+    refuse_existing(tmp_path / below, overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))  # root may write anywhere
+    with pytest.raises(InputError, match="cannot be written to; choose another -o"):
+        refuse_existing(tmp_path / below, overwrite=False)
 
 
 def old_folder(tmp_path):

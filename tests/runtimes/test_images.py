@@ -42,6 +42,13 @@ def test_other_types_are_refused(tmp_path, kind):
         read_image(tmp_path / "x.npy", (1, 4, 4))
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_pixels_out_of_range_are_refused_by_the_name_of_their_file(tmp_path, value):
+    np.save(tmp_path / "x.npy", np.full((1, 4, 4), value, np.float32))
+    with pytest.raises(InputError, match=r"x\.npy has pixels in"):
+        read_image(tmp_path / "x.npy", (1, 4, 4))
+
+
 def header(text):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,18 @@ def test_logits_are_those_of_the_matrix_product(artifact, manifest, linear):
             assert np.allclose(model.infer(images), linear.logits(images), rtol=1e-5, atol=1e-5)
             assert np.array_equal(model.infer(images[:1]), model.infer(images)[:1])
             assert (model.info.backend, model.info.device, model.info.threads) == ("native", "cpu", threads)
+
+
+@needs_compiler
+def test_it_opens_from_inside_the_folder_too(artifact, manifest, linear, monkeypatch):
+    """A shipped library is then a bare name, which the system would look for elsewhere."""
+    shipped = native_engine.compile_library(artifact)
+    monkeypatch.chdir(artifact)
+    listed = listing(manifest, "model.h", "weights.bin", shipped.name)
+    images = golden_of(linear).clean
+    with NativeRuntime(Path("model.c"), listed) as model:
+        assert model.info.version == shipped.stem
+        assert np.allclose(model.infer(images), linear.logits(images), rtol=1e-5, atol=1e-5)
 
 
 @needs_compiler

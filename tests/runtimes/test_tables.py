@@ -20,6 +20,11 @@ def test_columns_line_up():
     assert lines == ["name     n", "------  --", "a        1", "longer  22"]
 
 
+def test_columns_of_words_stand_to_the_left():
+    lines = table(["name", "for", "n"], [["a", "predict", "1"], ["longer", "x", "22"]], words=2).splitlines()
+    assert lines[2:] == ["a       predict   1", "longer  x        22"]
+
+
 def test_a_table_without_rows_is_its_header():
     assert table(["a", "b"], []).splitlines() == ["a  b", "-  -"]
 

@@ -44,12 +44,41 @@ def csr_bundle(linear, make_golden, make_manifest, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["onnx", "csr"])
+@pytest.fixture(scope="module")
+def native_bundle(linear, make_golden, make_manifest, tmp_path_factory):
+    """The linear classifier as C, with its library."""
+    onnx = pytest.importorskip("onnx", reason="the C is written from an ONNX file")
+    import dataclasses
+
+    from robust_edge_exporters.native import export_native
+    from robust_edge_runtimes.adapters import native_engine
+    from robust_edge_runtimes.manifest import Companion
+
+    if native_engine.find_compiler() is None:
+        pytest.skip("there is no C compiler")
+    folder = tmp_path_factory.mktemp("native") / "bundle"
+    folder.mkdir()
+    program = folder.parent / "model.onnx"
+    onnx.save(linear.program(), program)
+    export_native(program, folder)
+    library = native_engine.compile_library(folder)
+    golden = make_golden(linear)
+    write_golden(folder / "golden.npz", golden)
+    manifest = make_manifest(linear, golden)
+    companions = tuple(Companion(name, "", 0) for name in sorted(["model.h", "weights.bin", library.name]))
+    artifact = dataclasses.replace(
+        manifest.artifact, file="model.c", format="native", opset=None, ir_version=None, companions=companions
+    )
+    seal(folder, dataclasses.replace(manifest, target="x86-cpu-sparse", artifact=artifact))
+    return folder
+
+
+@pytest.fixture(params=["onnx", "csr", "native"])
 def folder(request, sealed):
     if request.param == "onnx":
         pytest.importorskip("onnxruntime", reason="ONNX bundles run on onnxruntime")
         return sealed
-    return request.getfixturevalue("csr_bundle")
+    return request.getfixturevalue(f"{request.param}_bundle")
 
 
 def at_once(work):

@@ -3,9 +3,10 @@
 
     python3 run.py predict image.png [...]   pictures need pillow, .npy arrays do not
     python3 run.py bench [--threads N]       latency of one image and of 100
-    python3 run.py replay                    score the stored attack images; exit 1 if the drop is over a point
+    python3 run.py replay                    score the stored attack images; exit 1 if the drop is over a point,
+                                             or the logits are not the checkpoint's
 
-Exit codes: 0 pass, 1 failed, 2 usage, 3 backend missing, 4 bundle damaged.
+Exit codes: 0 pass, 1 failed, 2 usage, 3 backend missing, 4 bundle damaged, 130 interrupted.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 import warnings
 
+MAX_THREADS = 1024
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -129,12 +131,20 @@ def bench(args):
     return 0
 
 
+def relative_error(logits, data):
+    """Largest difference from the stored logits, divided by the largest of those."""
+    stored = np.concatenate([data["clean_logits"], data["attacked_logits"]])
+    with np.errstate(all="ignore"):
+        return float(np.abs(logits - stored).max() / max(float(np.abs(stored).max()), 1e-12))
+
+
 def replay(args):
     model = Model(args.threads)
     data = golden()
     labels = data["labels"]
-    clean = model.logits(data["clean"]).argmax(1) == labels
-    robust = clean & (model.logits(data["attacked"]).argmax(1) == labels)
+    logits = np.concatenate([model.logits(data["clean"]), model.logits(data["attacked"])])
+    clean, attacked = logits.argmax(1).reshape(2, -1) == labels
+    robust = clean & attacked
     expected = data["clean_logits"].argmax(1) == labels
     expected_robust = expected & (data["attacked_logits"].argmax(1) == labels)
     failed = not len(labels)
@@ -142,8 +152,19 @@ def replay(args):
         drop = 100.0 * (theirs.mean() - mine.mean())
         failed = failed or not drop <= 1.0
         print("{:6s}  checkpoint {:.1f}%  here {:.1f}%".format(name, 100 * theirs.mean(), 100 * mine.mean()))
+    error, tolerance = relative_error(logits, data), float(data["tolerance"])
+    failed = failed or not error <= tolerance  # written so that NaN fails too
+    print("logits  within {:.2g} of the checkpoint's (relative), tolerance {:.2g}".format(error, tolerance))
     print("FAIL" if failed else "PASS", "on", len(labels), "images")
     return 1 if failed else 0
+
+
+def thread_count(text):
+    """CPU threads of one inference."""
+    count = int(text)
+    if not 1 <= count <= MAX_THREADS:
+        raise argparse.ArgumentTypeError("threads must be 1 to {}, not {}".format(MAX_THREADS, count))
+    return count
 
 
 def main():
@@ -152,14 +173,24 @@ def main():
     for name, function in (("predict", predict), ("bench", bench), ("replay", replay)):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
-        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--threads", type=thread_count, default=1)
         if name == "predict":
             command.add_argument("images", nargs="+")
     args = parser.parse_args()
     if args.command is None:
         parser.error("name a command: predict, bench or replay")
-    return args.function(args)
+    code = args.function(args)
+    sys.stdout.flush()
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as cause:
+        fail(2, "{}".format(cause))

@@ -49,7 +49,7 @@ class CsrRuntime(BaseRuntime):
         """Run the network; not in inference mode, in which some versions refuse to build CSR tensors."""
         torch, network = self._torch, self._network
         if network is None:
-            self.info  # noqa: B018 - another thread has closed it meanwhile; says so
+            raise self.not_open()
         if not images.flags.writeable:
             images = images.copy()  # torch would warn that it might be written to
         try:

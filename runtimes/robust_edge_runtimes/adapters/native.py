@@ -44,9 +44,13 @@ class NativeRuntime(BaseRuntime):
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the network on a batch."""
-        assert self._network is not None
-        with _as_our_errors():
-            return self._network.infer(images)
+        network = self._network
+        if network is None:
+            raise self.not_open()
+        try:
+            return network.infer(images)
+        except EngineError as cause:  # a network refuses only after its close
+            raise self.not_open() from cause
 
     def close_impl(self) -> None:
         """Stop the threads and free the context."""

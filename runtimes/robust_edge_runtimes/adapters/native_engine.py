@@ -225,7 +225,7 @@ class Network:
 
 def _load(path: Path) -> Any:
     try:
-        functions = ctypes.CDLL(str(path))
+        functions = ctypes.CDLL(str(path.absolute()))  # a bare name would be looked for among the system's libraries
         functions.re_create.restype = ctypes.c_void_p
         functions.re_create.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         functions.re_check.argtypes = (ctypes.c_void_p, ctypes.c_size_t)

@@ -73,7 +73,7 @@ class OnnxRuntime(BaseRuntime):
         """Run the one input through to the one output."""
         session = self._session
         if session is None:
-            self.info  # noqa: B018 - another thread has closed it meanwhile; says so
+            raise self.not_open()
         try:
             logits: np.ndarray = session.run(None, {self.manifest.input.name: images})[0]
         except Exception as cause:  # as above

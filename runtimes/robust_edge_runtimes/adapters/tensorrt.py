@@ -41,11 +41,12 @@ class TensorRtRuntime(BaseRuntime):
         """Run the engine, in parts where the batch is larger than its largest profile."""
         engine = self._engine
         if engine is None:
-            self.info  # noqa: B018 - another thread has closed it meanwhile; says so
+            raise self.not_open()
         try:
             logits: np.ndarray = engine.infer(images)
         except tensorrt_engine.EngineError as cause:
-            self.info  # noqa: B018 - as above
+            if self._engine is not engine:
+                raise self.not_open() from cause
             raise BackendUnavailable(str(cause)) from cause
         return logits
 

@@ -97,9 +97,10 @@ def test_export_refuses_what_the_target_cannot_do(refused, run, tmp_path, argume
 
 def test_export_writes_an_archive_and_keeps_an_older_one(cli, refused, run, tmp_path):
     pytest.importorskip("onnxruntime", reason="export runs the artifact on onnxruntime")
-    options = ["--target", "jetson-cpu", "--jetpack", "4.6", "--golden", 20, "--steps", 1, "--archive", "-q"]
+    options = ["--target", "jetson-cpu", "--jetpack", "4.6", "--golden", 20, "--steps", 1, "--archive"]
     made = cli("export", run.path, *options, "--json", "-o", tmp_path / "bundle")
     assert made.exit_code == 0, made.output
+    assert "replay will fail with 20 stored images, verify asks for 50; raise --golden" in made.stderr
     value = json.loads(made.stdout)
     assert (value["manifest"]["target"], value["manifest"]["artifact"]["opset"]) == ("arm-cpu-jp4.6", 13)
     assert value["archive"] == str(tmp_path / "bundle.tar")
@@ -115,6 +116,8 @@ def test_verify_against_another_run_is_a_usage_error(cli, refused, run, benign_r
     assert "was exported from run 'run'" in refused("verify", bundle, "--against", benign_run.path)
     line = refused("export", run.path, "--target", "x86-cpu", "-o", bundle)
     assert "pass --overwrite" in line
+    both = refused("verify", bundle, "-o", tmp_path / "verdict", "--junit", tmp_path / "verdict")
+    assert "choose another for one of them" in both
     passed = cli("verify", bundle, "--against", run.path, "--steps", 2, "-q", "-o", tmp_path / "verdict.json")
     assert passed.exit_code == 0, passed.output
     assert json.loads((tmp_path / "verdict.json").read_text())["passed"] is True
@@ -126,6 +129,13 @@ def test_targets_are_listed(cli):
     assert listed["jetson-gpu-jp4.6"]["exporter"] == "torchscript"
     assert listed["jetson-gpu-jp4.6"]["refuses"]["int8"] in cli("targets").stdout
     assert all(name in cli("targets").stdout for name in listed)
+
+
+def test_targets_say_what_a_call_without_a_jetpack_means(cli):
+    text = cli("targets").stdout
+    assert "jetson-gpu-jp6.2 (--target jetson-gpu --jetpack 6.2, --target jetson-gpu):" in text
+    assert "jetson-gpu-jp5.1 (--target jetson-gpu --jetpack 5.1):" in text
+    assert "arm-cpu-jp4.6 (--target arm-cpu --jetpack 4.6, --target jetson-cpu --jetpack 4.6):" in text
 
 
 @pytest.mark.parametrize("command", [["no-such"], ["evaluate"], ["export"], ["--no-such-option"]], ids=" ".join)

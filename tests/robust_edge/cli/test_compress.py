@@ -165,7 +165,7 @@ def test_what_exists_is_kept_unless_told_otherwise(refused, tiny_flags, sparse_r
     (tmp_path / "mine.txt").write_text("mine")
     assert "is not a run" in refused("compress", *tiny_flags, "--overwrite", "-o", tmp_path)
     assert "is a file" in refused("compress", *tiny_flags, "--overwrite", "-o", tmp_path / "mine.txt")
-    assert "Not a directory" in refused("compress", *tiny_flags, "-o", tmp_path / "mine.txt" / "run")
+    assert "which is a file" in refused("compress", *tiny_flags, "-o", tmp_path / "mine.txt" / "run")
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
