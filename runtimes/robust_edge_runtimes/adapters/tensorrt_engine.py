@@ -91,7 +91,7 @@ class Settings:
                 workspace=_positive(workspace),
                 asked=asked,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, argparse.ArgumentTypeError) as cause:
             raise EngineError("{} holds no TensorRT recipe: {!r}; export it again".format(folder, cause))
 
     def batches(self):
@@ -511,9 +511,12 @@ def write_atomic(path, data):
 
 
 def _positive(text):
-    number = int(text)
+    try:
+        number = int(text)
+    except (TypeError, ValueError):
+        number = 0
     if number < 1:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError("{!r} is not a whole number of at least 1".format(text))
     return number
 
 

@@ -111,6 +111,17 @@ def test_make_builds_everything(exported, tmp_path):
     assert relative_error(predict(tmp_path / "predict", tmp_path, images), expected) < 1e-5
 
 
+def test_what_is_no_number_of_threads_is_an_error(exported, tmp_path):
+    folder, program = exported[0], str(tmp_path / "bench")
+    sources = [str(folder / "bench.c"), str(folder / "model.c")]
+    subprocess.run(["cc", "-std=c99", "-pthread", *sources, "-o", program, "-lm"], check=True)
+    for given in ("0", "-1", "x", "2x", "", "9" * 30):
+        command = [program, str(folder / "weights.bin"), given]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"argument 2 is '{given}'; give a whole number" in done.stderr
+
+
 def test_a_cut_image_is_an_error(exported, tmp_path):
     folder, images, _ = exported
     sources = [str(folder / "predict.c"), str(folder / "model.c")]

@@ -21,11 +21,6 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static int number(int argc, char **argv, int index, int otherwise) {
-    int value = argc > index ? atoi(argv[index]) : otherwise;
-    return value < 1 ? otherwise : value;
-}
-
 int main(int argc, char **argv) {
     const char *path = argc > 1 ? argv[1] : "weights.bin";
     int threads = number(argc, argv, 2, 1), images = number(argc, argv, 3, 1), repeats = number(argc, argv, 4, 100);

@@ -11,7 +11,8 @@ static float image[RE_INPUT_CHANNELS * RE_INPUT_HEIGHT * RE_INPUT_WIDTH], logits
 
 int main(int argc, char **argv) {
     void *weights;
-    re_context *context = create_or_explain(argc > 1 ? argv[1] : "weights.bin", &weights, argc > 2 ? atoi(argv[2]) : 1);
+    const char *path = argc > 1 ? argv[1] : "weights.bin";
+    re_context *context = create_or_explain(path, &weights, number(argc, argv, 2, 1));
     size_t got;
     if (context == NULL)
         return 1;

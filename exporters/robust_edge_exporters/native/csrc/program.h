@@ -1,4 +1,19 @@
-/* What bench and predict share: files. */
+/* What bench and predict share: arguments and files. */
+
+/* Argument `index`, a whole number of at least 1, or `otherwise` where it is not given; anything else ends the program. */
+static inline int number(int argc, char **argv, int index, int otherwise) {
+    char *end;
+    long value;
+    if (argc <= index)
+        return otherwise;
+    value = strtol(argv[index], &end, 10);
+    if (end == argv[index] || *end != '\0' || value < 1 || value > 1000000) {
+        fprintf(stderr, "%s: argument %d is '%s'; give a whole number from 1 to 1000000\n", argv[0], index, argv[index]);
+        exit(2);
+    }
+    return (int)value;
+}
+
 static void *read_file(const char *path, size_t *bytes) {
     FILE *file = fopen(path, "rb");
     void *data = NULL;
