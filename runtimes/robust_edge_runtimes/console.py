@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import inspect
 import json
 import signal
 import sys
@@ -233,7 +234,7 @@ def examples(*lines: str) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         shown: Sequence[str] = ["\b", "Examples:", *(f"  {line}" for line in lines)]
-        command.__doc__ = (command.__doc__ or "").rstrip() + "\n\n" + "\n".join(shown)
+        command.__doc__ = inspect.cleandoc(command.__doc__ or "") + "\n\n" + "\n".join(shown)
         return command
 
     return decorate

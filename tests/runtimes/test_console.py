@@ -318,3 +318,18 @@ def test_examples_stand_in_the_help_as_written():
 
     text = CliRunner().invoke(go, ["--help"]).stdout
     assert "Examples:\n    tool go --count 3\n    tool go\n" in text
+
+
+def test_the_text_before_the_examples_loses_the_indentation_of_the_source():
+    @click.command()
+    @examples("tool go")
+    def go():
+        """Do it.
+
+        At once, as a paragraph whose lines are wrapped anew where the terminal is narrower than
+        the source.
+        """
+
+    text = CliRunner().invoke(go, ["--help"]).stdout
+    assert "\n  At once" in text
+    assert "than the source." in " ".join(text.split("\n  "))
