@@ -346,6 +346,7 @@ def resolve(
         if not equals or not key:
             raise InputError(f"--set takes key=value, for example --set training.lr=0.1; got {assignment!r}")
         _put(merged, key, _parse_value(text, assignment))
+    _refuse_bare(merged)
     return decode(CompressConfig, merged)
 
 
@@ -414,6 +415,15 @@ def _put(into: dict[str, Any], dotted: str, value: Any) -> None:
     into[last] = value
 
 
+def _refuse_bare(settings: Mapping[str, Any]) -> None:
+    """Name in full what was given without its group, as `lr` for `training.lr`."""
+    known = _plain(dataclasses.asdict(CompressConfig()))
+    for key in settings.keys() - known.keys():
+        full = [f"{group}.{key}" for group, inside in known.items() if isinstance(inside, dict) and key in inside]
+        if full:
+            raise InputError(f"unknown key {key!r}; did you mean {' or '.join(full)}?")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -423,7 +433,7 @@ def _plain(value: Any) -> Any:
 def _require_schedule(name: str, value: Any, names: tuple[str, ...], valid: Any) -> None:
     if isinstance(value, str):
         if value not in names:
-            raise unknown_name(name, value, (*names, "or a list with one value per epoch"))
+            raise unknown_name(name, value, (*names, "a list with one value per epoch"))
     elif not value or not all(valid(item) and math.isfinite(item) for item in value):
         raise InputError(f"{name} must be one of {', '.join(names)} or valid values per epoch; it is {list(value)}")
 

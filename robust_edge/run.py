@@ -238,17 +238,23 @@ def open_run(path: Path) -> Run:
     return Run(path, from_yaml(read_text(file), str(file)))
 
 
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError where `create_run` would; cheap, so that it can be asked before the data is read."""
+    for unborn in path.glob(f".{CONFIG}.*.tmp"):  # killed before it had its first file
+        unborn.unlink()
+    refuse_existing(path, overwrite=overwrite)
+    if path.is_dir() and any(path.iterdir()):
+        _refuse_foreign(path)
+
+
 def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
     """Make an empty run directory that knows its config.
 
     Raises:
         InputError: something else stands there.
     """
-    for unborn in path.glob(f".{CONFIG}.*.tmp"):  # killed before it had its first file
-        unborn.unlink()
-    refuse_existing(path, overwrite=overwrite)
-    if path.is_dir() and any(path.iterdir()):
-        _refuse_foreign(path)
+    check_free(path, overwrite=overwrite)
+    if path.is_dir():
         shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
     write_atomic(path / CONFIG, to_yaml(config))

@@ -67,7 +67,8 @@ def evaluate(
     cw                 Carlini-Wagner's margin loss inside the l-inf ball
     fgsm               one step
 
-    A killed evaluation goes on where it was when the same command is given again. The two AutoAttack sets need the
+    A run keeps one record of each attack, norm and --with; a new one takes its place. A killed evaluation goes on
+    where it was when the same command is given again. The two AutoAttack sets need the
     extra: pip install 'robust-edge[attack]'.
     """
     from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
@@ -104,6 +105,7 @@ def evaluate(
             ranks=ranks,
             progress=spoken.progress(attack),
             note=spoken.detail,
+            warn=spoken.note,
         )
         if ranks.writes:
             write_plots(collect_runs([open_run(run)])[0])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from robust_edge.data.dataset import Batch, Source, Split
+from robust_edge_runtimes.environment import available_cores
 from robust_edge_runtimes.errors import RobustEdgeError
 
 AHEAD = 4  # batches that every worker has ready
@@ -27,6 +28,7 @@ class Streamed:
         self.split = split
         self.device = device
         self.order = _Order()
+        workers = min(workers, available_cores())  # more of them only wait for each other, and torch warns
         self.loader: DataLoader[Any] = DataLoader(
             _Rows(split),
             batch_sampler=self.order,

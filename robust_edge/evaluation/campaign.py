@@ -134,7 +134,7 @@ def run_campaign(
         if stop is not None and stop(stage_held):
             break
     if progress is not None:
-        progress(1, 1)
+        progress(_most(campaign), _most(campaign))
     log.remove()
     return Tally(clean, torch.stack(held), torch.stack(attacked), tuple(outside), resumed)
 
@@ -194,13 +194,18 @@ def _bits(rows: Sequence[str]) -> Tensor:
 
 
 def _teller(progress: Progress | None, stage: int, campaign: Campaign) -> Callable[[int], None]:
-    total = len(campaign.split)
+    most = _most(campaign)
 
     def tell(done: int) -> None:
         if progress is not None:
-            progress(min(stage * total + done, len(campaign.stages) * total - 1), len(campaign.stages) * total)
+            progress(min(stage * len(campaign.split) + done, most - 1), most)
 
     return tell
+
+
+def _most(campaign: Campaign) -> int:
+    """Images over all stages, if none is ever broken."""
+    return len(campaign.stages) * len(campaign.split)
 
 
 class _Log:

@@ -42,7 +42,7 @@ from robust_edge.evaluation.curve import EPSILONS, CurveResult, evaluate_curve
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import HELD, AttackResult, attack_result
 from robust_edge.evaluation.ranks import Ranks
-from robust_edge.evaluation.record import Evaluation
+from robust_edge.evaluation.record import Evaluation, stored_evaluation
 from robust_edge.evaluation.task import Task, prepare_task, state_file
 from robust_edge.run import Run
 from robust_edge_runtimes.environment import machine
@@ -113,6 +113,7 @@ def evaluate_run(
     ranks: Ranks | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Attack a finished run's test images and write the record.
 
@@ -126,6 +127,7 @@ def evaluate_run(
         ranks: the processes that share the work; only the first writes.
         progress: called with (done, total).
         note: called with a line for a person.
+        warn: the same, with what is about to be lost.
 
     Raises:
         InputError: settings that contradict each other, or runs that do not fit together.
@@ -136,6 +138,9 @@ def evaluate_run(
     job = _prepare(run, settings, out, other, ranks or Ranks())
     if note is not None:
         note(job.memory.line())
+    replaced = _replaced(job) if out is None else None
+    if warn is not None and replaced is not None:
+        warn(f"{job.out} ({replaced}) will be replaced at the end; -o FILE keeps both")
     members = () if other is None else tuple(_audit(job, member) for member in job.task.models)
     audit = _audit(job, job.model)
     parts = _attack(job, members, progress)
@@ -203,8 +208,7 @@ def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run 
     runs = (run,) if other is None else (run, other)
     task = prepare_task(runs, limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
     model = task.models[0] if other is None else Averaged(task.models)
-    suffix = ("" if settings.norm == LINF else f"-{settings.norm}") + ("" if other is None else f"-with-{other.name}")
-    target = out or run.evaluations / f"{settings.attack}{suffix}.json"
+    target = out or record_path(run, settings, other)
     if target.is_dir():
         raise InputError(f"-o {target} is a folder; name the JSON file to write")
     return _Job(
@@ -216,6 +220,28 @@ def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run 
         out=target,
         ranks=ranks,
     )
+
+
+def record_path(run: Run, settings: EvaluateSettings, other: Run | None = None) -> Path:
+    """Where a record goes that nobody named: one for each attack, norm and partner, which `report` shows."""
+    suffix = ("" if settings.norm == LINF else f"-{settings.norm}") + ("" if other is None else f"-with-{other.name}")
+    return run.evaluations / f"{settings.attack}{suffix}.json"
+
+
+def _replaced(job: _Job) -> str | None:
+    """What the record says that stands in the way; None if there is none, or one of the same radius and images."""
+    try:
+        record = stored_evaluation(job.task.runs[0], job.out.stem)
+    except InputError:  # damaged, so nothing is lost
+        return None
+    if record is None:
+        return None
+    eps = None if record.result is None else record.result.spec.eps
+    images = None if record.subset is None else record.subset.images
+    if (eps, images) == (job.adversary and job.adversary.eps, len(job.task.split)):
+        return None
+    radius = "" if eps is None else f"eps {eps:.4g}, "
+    return f"{radius}{images if images is not None else record.limit or 'all'} images"
 
 
 def _adversary(run: Run, settings: EvaluateSettings) -> Adversary | None:

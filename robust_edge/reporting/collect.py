@@ -173,6 +173,7 @@ class ReportData:
     verdicts: tuple[VerdictData, ...]
     benches: tuple[BenchData, ...]
     transfers: tuple[Transfer, ...] = ()
+    transfer_paths: tuple[str, ...] = ()
 
 
 def collect(
@@ -186,7 +187,7 @@ def collect(
     """
     if not runs:
         raise InputError("a report needs at least one run; name what `robust-edge compress -o` wrote")
-    data = collect_runs(runs)
+    data = collect_runs(list({run.path.resolve(): run for run in runs}.values()))  # runs/* names some twice
     judged = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
     timed = [(path, read_result(Bench, path, "bench")) for path in benches]
     shown = tuple(read_result(Transfer, path, "transfer") for path in transfers)
@@ -214,7 +215,8 @@ def collect(
         for path, bench in timed
     ]
     ordered = sorted(verdict_data, key=lambda item: item.verdict.passed)
-    return ReportData(data, tuple(ordered), tuple(bench_data), shown)
+    places = tuple(clean_text(str(path)) for path in transfers)
+    return ReportData(data, tuple(ordered), tuple(bench_data), shown, places)
 
 
 def collect_runs(runs: Sequence[Run]) -> tuple[RunData, ...]:

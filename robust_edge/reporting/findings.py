@@ -139,9 +139,9 @@ def unstable(bench: Bench) -> list[tuple[str, Latency]]:
     return [(entry.label, item) for entry in bench.entries for item in entry.latencies if item.unstable]
 
 
-def no_verdict(runs: Sequence[RunData]) -> Missing:
+def no_verdict(data: ReportData, out: Path) -> Missing:
     """How to attack an exported file: of the sparsest robust run that is finished."""
-    finished = [run for run in runs if run.checkpoint is not None]
+    finished = [run for run in data.runs if run.checkpoint is not None]
     ready = sorted(finished, key=lambda run: (not run.config.robust, run.config.pruning.keep))
     why = "no verdict was given to this page, so nothing is known about an exported file under attack"
     if not ready:
@@ -153,14 +153,14 @@ def no_verdict(runs: Sequence[RunData]) -> Missing:
         (
             f"robust-edge export {chosen.shell_path} --target x86-cpu -o {bundle}",
             f"robust-edge verify {bundle} --against {chosen.shell_path} -o verify.json",
-            f"robust-edge report {_paths(runs)} --verify verify.json -o report.html",
+            report_command(data, out, "--verify verify.json"),
         ),
     )
 
 
-def no_bench(runs: Sequence[RunData]) -> Missing:
+def no_bench(data: ReportData, out: Path) -> Missing:
     """How to time every finished run, dense ones first so that one of them is the baseline."""
-    finished = sorted((run for run in runs if run.checkpoint is not None), key=lambda run: run.sparse)
+    finished = sorted((run for run in data.runs if run.checkpoint is not None), key=lambda run: run.sparse)
     why = "no bench result was given to this page, so nothing is known about speed"
     if not finished:
         return Missing(f"{why}; first finish a run", ())
@@ -171,18 +171,19 @@ def no_bench(runs: Sequence[RunData]) -> Missing:
         (
             *exports,
             f"robust-edge bench {' '.join(bundles.values())} -o bench.json",
-            f"robust-edge report {_paths(runs)} --bench bench.json -o report.html",
+            report_command(data, out, "--bench bench.json"),
         ),
     )
 
 
-def report_command(data: ReportData, out: Path) -> str:
-    """The command that writes this page."""
+def report_command(data: ReportData, out: Path, *more: str) -> str:
+    """The command that writes this page, with `more` to show."""
+    runs = " ".join(run.shell_path for run in data.runs)
     verdicts = [f"--verify {shlex.quote(item.path)}" for item in data.verdicts]
     benches = [f"--bench {shlex.quote(item.path)}" for item in data.benches]
-    return " ".join(
-        ["robust-edge report", _paths(data.runs), *verdicts, *benches, "-o", shlex.quote(clean_text(str(out)))]
-    )
+    transfers = [f"--transfer {shlex.quote(path)}" for path in data.transfer_paths]
+    page = shlex.quote(clean_text(str(out)))
+    return " ".join(["robust-edge report", runs, *verdicts, *benches, *transfers, *more, "-o", page])
 
 
 def reproduce_commands(run: RunData) -> list[str]:
@@ -227,7 +228,3 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flatten(item, f"{prefix}{key}.")
         else:
             yield prefix + key, "none" if item is None else str(list(item)) if isinstance(item, tuple) else str(item)
-
-
-def _paths(runs: Sequence[RunData]) -> str:
-    return " ".join(run.shell_path for run in runs)

@@ -76,6 +76,7 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
     template = _environment().from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
         data=data,
+        out=out,
         runs=data.runs,
         figures=_figures(data),
         tables=robustness_tables(data.runs, data.transfers),

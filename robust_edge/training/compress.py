@@ -27,7 +27,7 @@ from robust_edge.models.spec import check_training
 from robust_edge.pruning import admm
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import Scheme, Weights, scheme_of
-from robust_edge.run import RESUME, Checkpoint, Run, create_run, open_run
+from robust_edge.run import RESUME, Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
 from robust_edge.training.device import pick_device
@@ -70,6 +70,7 @@ def compress(
         TrainingDiverged: the run keeps the last good network, marked.
     """
     ranks = ranks or Ranks()
+    ranks.told(lambda: check_free(path, overwrite=overwrite))
     dataset, learner, plan = _prepare(config, ranks)
     run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
     return _train(run, dataset, learner, plan, _Done(0, None), progress)

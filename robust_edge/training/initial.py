@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robust_edge.models import Normalized
 from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.run import WEIGHTS
 from robust_edge_runtimes.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -67,6 +68,8 @@ def _other_task(name: str, own: dict[str, Tensor], model: Normalized, given: Ten
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    if path.is_dir():
+        raise InputError(f"--init {path} is a folder; name the file in it, of a run {path / WEIGHTS}")
     if not path.is_file():
         raise InputError(f"--init {path} is not a file")
     try:

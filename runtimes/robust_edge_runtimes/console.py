@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
 TERMINATED = 143
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+GO_ON = "files under their final names are whole; give the same command again, compress with --resume"
 EXTRAS: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
     "pyautoattack": "attack",
@@ -306,12 +307,12 @@ _ENDINGS: Sequence[Tuple[Any, Optional[int], Callable[[Any], Optional[str]]]] = 
     (
         (click.Abort, KeyboardInterrupt),
         INTERRUPTED,
-        lambda _: "interrupted; files under their final names are whole, compress goes on with --resume",
+        lambda _: f"interrupted; {GO_ON}",
     ),
     (
         Terminated,
         TERMINATED,
-        lambda _: "terminated; files under their final names are whole, compress goes on with --resume",
+        lambda _: f"terminated; {GO_ON}",
     ),
     (ModuleNotFoundError, BackendUnavailable.exit_code, _module),
     ((MemoryError, RuntimeError), RobustEdgeError.exit_code, _memory),

@@ -29,3 +29,13 @@ def test_files_that_the_readme_names_exist() -> None:
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / name).exists(), name
+
+
+def test_the_own_network_and_data_of_the_training_page_run(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    ((kind, code),) = BLOCK.findall(text)
+    (command,) = re.findall(r"^    (robust-edge compress --arch my_package:.*)$", text, re.MULTILINE)
+    assert kind == "python"
+    (tmp_path / "my_package.py").write_text(code)
+    run(*command.split(), "--epochs", "2", cwd=tmp_path)
+    assert (tmp_path / "runs" / "shades" / "checkpoint.json").is_file()

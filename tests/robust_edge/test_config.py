@@ -195,6 +195,20 @@ def test_other_types_name_the_key(assignment):
     refused(assignment.partition("=")[0].replace(".", r"\."), assignments=[assignment])
 
 
+@pytest.mark.parametrize(
+    ("bare", "full"), [("lr", "training.lr"), ("eps", "attack.eps"), ("steps", "attack.steps or selection.steps")]
+)
+def test_a_setting_without_its_group_is_named_in_full(tmp_path, bare, full):
+    refused(f"did you mean {full}\\?", assignments=[f"{bare}=1"])
+    (tmp_path / "c.yaml").write_text(f"{bare}: 1\n")
+    refused(f"did you mean {full}\\?", file=tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["attack.eps_schedule", "training.lr_schedule"])
+def test_an_unknown_schedule_tells_names_from_the_list(name):
+    assert "(known: a list with one value per epoch, co" in refused(name, assignments=[f"{name}=cubic"])
+
+
 def test_values_out_of_range_are_shown():
     assert "1.5" in refused("keep must be a fraction above 0", assignments=["pruning.keep=1.5"])
 

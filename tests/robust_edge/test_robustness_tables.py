@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from robust_edge.evaluation.audit import Audit, Check
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.saliency import evaluate_saliency
 from robust_edge.evaluation.transfer import TransferSettings, run_transfer
-from robust_edge.reporting.collect import collect_runs
+from robust_edge.reporting.collect import collect, collect_runs
 from robust_edge.reporting.documents import comma_separated, markdown, write_documents
 from robust_edge.reporting.page import write_report
 from robust_edge.reporting.robustness import Table, benign_points, flags_of, robustness_tables
@@ -145,6 +146,22 @@ def test_transfer_saliency_and_blind_spots_are_drawn(run, tmp_path):
     for text in ("Input gradients of every network", "Transfer (Algorithm 3)", "the noise of the smallest tested"):
         assert text in page
     assert {path.name for path in written[1:]} >= {"report.md", "report-curve.csv", "report-transfer-1-net.csv"}
+
+
+def test_every_command_on_the_page_shows_what_the_page_shows(run, tmp_path):
+    matrix = tmp_path / "transfer.json"
+    run_transfer([run], [run], TransferSettings(epsilons=(0.1,), steps=1, limit=5), matrix)
+    out = tmp_path / "mine.html"
+    page = write_report([run], (), (), out, transfers=(matrix,))[0].read_text("utf-8")
+    ends = (f"-o {out}", f"--verify verify.json -o {out}", f"--bench bench.json -o {out}")
+    for end in ends:
+        assert f"robust-edge report {run.path} --transfer {matrix} {end}" in page
+
+
+def test_a_run_that_is_named_twice_is_shown_once(run, monkeypatch):
+    monkeypatch.chdir(run.path.parent)
+    (data,) = collect([run, open_run(Path(run.path.name))], [], []).runs
+    assert data.name == run.name
 
 
 def test_a_gradient_is_captums_and_the_finite_difference(run):

@@ -196,7 +196,8 @@ def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_inter
 
     result = run(swallowing)
     assert result.exit_code == 130
-    assert one_line(result).startswith("error: interrupted")
+    assert one_line(result).startswith("error: interrupted; ")
+    assert "give the same command again" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: 9 GB"])

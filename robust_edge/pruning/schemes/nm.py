@@ -83,8 +83,8 @@ class NOfM(Scheme):
         total = sum(weight.numel() for weight in weights.values())
         if budget > most:
             raise InputError(
-                f"{self.n}:{self.m} keeps at most {most / total:.2%} of the weights ({len(self.dense)} layers that it "
-                f"does not apply to stay dense), keep is {keep:g}; lower --keep, or change pruning.n and pruning.m"
+                f"{self.n}:{self.m} keeps at most {most / total:.2%} of the weights ({len(self.dense)} layer(s) that "
+                f"it does not apply to stay dense), keep is {keep:g}; lower --keep, or change pruning.n and pruning.m"
             )
         floors = floor_counts(weights, self.floor)
         granted = {name: size if name in self.dense else min(size, floors[name]) for name, size in sizes.items()}

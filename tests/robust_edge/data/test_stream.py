@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from robust_edge.config import DataConfig
-from robust_edge.data import Split, StoredImages, load_dataset
+from robust_edge.data import Split, StoredImages, load_dataset, stream
 from robust_edge.data.stream import Streamed, source_of
 from robust_edge.training.compress import compress
 from robust_edge_runtimes.errors import InputError
@@ -81,6 +81,12 @@ def test_batches_come_in_the_order_asked_for_epoch_after_epoch(tree, workers):
         for batch, expected in zip(found, split.batches(order), strict=True):
             assert torch.equal(batch.images, expected.images)
             assert torch.equal(batch.labels, expected.labels)
+
+
+def test_there_are_no_more_workers_than_cores(tree, monkeypatch):
+    monkeypatch.setattr(stream, "available_cores", lambda: 1)
+    split = load(tree, resident=False).train
+    assert [Streamed(split, CPU, workers).loader.num_workers for workers in (0, 1, 5)] == [0, 1, 1]
 
 
 def test_a_worker_says_which_image_is_broken(tree, tmp_path):

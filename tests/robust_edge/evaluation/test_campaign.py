@@ -95,6 +95,15 @@ def test_a_campaign_may_end_early():
     assert len(tally.held) == len(seen) == 1
 
 
+@pytest.mark.parametrize("stop", [None, lambda held: True])
+def test_progress_counts_to_one_end(stop):
+    seen = []
+    run_campaign(campaign_of(), stop=stop, progress=lambda *row: seen.append(row))
+    assert {total for _, total in seen} == {2 * N}
+    assert seen == sorted(seen)
+    assert [done for done, _ in seen].index(2 * N) == len(seen) - 1
+
+
 def test_nothing_to_check_is_no_pass():
     campaign = campaign_of()
     with pytest.raises(InputError, match="no images"):

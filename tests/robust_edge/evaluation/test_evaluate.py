@@ -46,6 +46,29 @@ def test_a_record_of_an_older_checkpoint_does_not_count(run):
     assert stored_evaluation(run, "pgd") is not None
 
 
+def test_a_record_of_another_radius_or_of_other_images_is_not_replaced_in_silence(run, tmp_path):
+    said = []
+
+    def attack(eps, limit, out=None):
+        said.clear()
+        evaluate_run(run, EvaluateSettings(eps=eps, steps=1, limit=limit), out, warn=said.append)
+
+    path = run.path / "evaluations" / "pgd.json"
+    attack(0.05, 10)
+    assert said == []
+    attack(0.05, 10)
+    assert said == []
+    attack(0.05, 8, tmp_path / "elsewhere.json")
+    assert said == []
+    attack(0.05, 8)
+    assert said == [f"{path} (eps 0.05, 10 images) will be replaced at the end; -o FILE keeps both"]
+    attack(0.1, 8)
+    assert "(eps 0.05, 8 images)" in said[0]
+    path.write_text("{")
+    attack(0.1, 8)
+    assert said == []
+
+
 def test_nothing_stored_is_nothing(run):
     assert stored_evaluation(run, "curve") is None
 

@@ -238,6 +238,15 @@ def test_an_existing_run_is_kept_unless_overwritten(tiny, sparse_run, tmp_path):
     assert len(open_run(path).metrics()) == 3
 
 
+def test_a_folder_that_is_taken_is_refused_before_the_data_is_read(tiny, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(module, "load_dataset", lambda config: pytest.fail("the data was read"))
+    for overwrite, reason in ((False, "exists; choose another -o"), (True, "--overwrite replaces runs only")):
+        with pytest.raises(InputError, match=reason):
+            compress(tiny(), tmp_path / "run", overwrite=overwrite)
+
+
 def test_an_empty_folder_may_be_filled(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     compress(tiny({"training.epochs": 1}), tmp_path / "run")

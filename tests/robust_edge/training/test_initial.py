@@ -163,3 +163,8 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, donor, model):
 def test_a_file_that_is_not_there(tmp_path, model):
     with pytest.raises(InputError, match="is not a file"):
         load_initial(model, tmp_path / "nowhere.pth")
+
+
+def test_a_run_in_the_place_of_its_file(tmp_path, model):
+    with pytest.raises(InputError, match=r"is a folder; name the file in it, of a run .*checkpoint\.safetensors$"):
+        load_initial(model, tmp_path)

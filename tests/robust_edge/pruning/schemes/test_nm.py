@@ -85,7 +85,7 @@ def test_more_than_the_pattern_holds_is_an_input_error():
     scheme = NOfM(dense=frozenset({"stem"}))
     assert int(scheme.support(weights, 28 / 44)["b"].sum()) == 16
     with pytest.raises(
-        InputError, match=r"2:4 keeps at most 63\.64% of the weights \(1 layers .* keep is 0\.7; lower --keep"
+        InputError, match=r"2:4 keeps at most 63\.64% of the weights \(1 layer\(s\) .* keep is 0\.7; lower --keep"
     ):
         scheme.support(weights, 0.7)
 
