@@ -183,11 +183,12 @@ def test_a_closed_network_says_so(artifact):
 
 
 def test_the_compiler_of_the_environment_comes_first(tmp_path, monkeypatch):
+    """Its arguments are part of what libraries are kept under: they decide what is compiled."""
     script = tmp_path / "mycc"
     script.write_text("#!/bin/sh\necho my compiler 1.0\n", encoding="utf-8")
     script.chmod(0o755)
     monkeypatch.setenv("CC", f"{script} -x")
-    assert native_engine.find_compiler() == ([str(script), "-x"], "my compiler 1.0\n")
+    assert native_engine.find_compiler() == ([str(script), "-x"], "-x my compiler 1.0\n")
 
 
 def test_the_adapter_imports_little():

@@ -150,7 +150,7 @@ def kernel_files(used: set[str]) -> list[str]:
     """Source names in an order that defines before use."""
     order = KERNEL_FILES.split()
     shared = {
-        "activate_one": {"linear_sparse", "linear_dense", "map_mean"},
+        "activate_one": {"linear_sparse", "linear_dense", "map_affine", "map_mean"},
         "phases": {"conv_taps", "conv_depthwise"},
         "partial": {"conv_sparse", "conv_columns", "conv_dense", "conv_taps"},
         "pack": {"conv_sparse", "conv_columns", "conv_dense"},
@@ -206,9 +206,17 @@ def emit_layer(tables: Tables, index: int, layer: Layer, sections: Sections | No
         out = layer.output
         view = Tensor(out.at, layer.inputs[0].channels, 1, 1, 1 if layer.flat else out.pitch)
         emit_map(tables, "map_mean", name, layer.inputs[0], (view, out.image), op)
+    elif isinstance(op, ir.Affine) and layer.flat:
+        view, out = features(layer.inputs[0]), features(layer.output)
+        emit_map(tables, "map_affine", name, view, (out, layer.output.image), op)
     else:
         function = {ir.Add: "map_add", ir.Mul: "map_mul"}.get(type(op), "map_affine")
         emit_map(tables, function, name, layer.inputs[0], (layer.output, layer.output.image), op, layer.inputs[-1])
+
+
+def features(vector: Tensor) -> Tensor:
+    """A vector as channels of one value each."""
+    return Tensor(vector.at, vector.width, 1, 1, 1)
 
 
 def moved(output: Tensor, view: Tensor, at: int) -> tuple[Tensor, int]:
@@ -275,7 +283,6 @@ def weight_fields(tables: Tables, name: str, sections: Sections) -> dict[str, ob
     fields: dict[str, object] = {
         "values": sections.values,
         "bias": sections.bias,
-        "nonzeros": sections.values_count,
         "starts": tables.starts,
         "offsets": tables.offsets,
     }

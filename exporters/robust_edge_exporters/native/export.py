@@ -12,7 +12,7 @@ import numpy as np
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.emit import emit_model, source
 from robust_edge_exporters.native.importer import import_onnx
-from robust_edge_exporters.native.passes import optimise, rounded
+from robust_edge_exporters.native.passes import checked, optimise, rounded
 from robust_edge_exporters.native.plan import Layer, Options, Plan, Tensor, make_plan
 from robust_edge_exporters.native.weights import pack
 
@@ -87,7 +87,7 @@ def export_native(
     if weights not in VALUE_TYPES:
         raise ValueError(f"weights {weights!r}: choose fp32 or fp16")
     value_type = VALUE_TYPES[weights]
-    plan = make_plan(rounded(optimise(import_onnx(onnx_path)), value_type), options or Options())
+    plan = make_plan(rounded(checked(optimise(import_onnx(onnx_path))), value_type), options or Options())
     model = model_number(onnx_path, weights, plan.options)
     data, sections = pack(plan, value_type, model)
     code, memory = emit_model(

@@ -144,9 +144,9 @@ def clip(at: Importer, node: Any) -> ir.Activation:
     """Clip; a missing bound is the largest float."""
     old = attributes(node)
     lo, hi = at.constant(node, 1), at.constant(node, 2)
-    low = float(lo) if lo is not None else old.get("min", -FLOAT_MAX)
-    high = float(hi) if hi is not None else old.get("max", FLOAT_MAX)
-    return ir.Activation(ir.Kind.CLAMP, low, high)
+    low = lo.item() if lo is not None else old.get("min", -FLOAT_MAX)
+    high = hi.item() if hi is not None else old.get("max", FLOAT_MAX)
+    return ir.Activation(ir.Kind.CLAMP, *(min(max(bound, -FLOAT_MAX), FLOAT_MAX) for bound in (low, high)))
 
 
 def leaky(at: Importer, node: Any) -> ir.Activation:
@@ -299,6 +299,8 @@ def matrix(at: Importer, node: Any) -> None:
     if rows.shape[1] != at.shapes[source].channels:
         raise unsupported(node, f"weight {rows.shape} does not fit {at.shapes[source].channels} features")
     offset = np.zeros(1) if bias is None else bias.reshape(-1) * values.get("beta", 1.0)
+    if offset.size not in (1, rows.shape[0]):
+        raise unsupported(node, f"bias {offset.shape} of {rows.shape[0]} features: only one value, or one per feature")
     op = ir.Linear(
         node.input[1],
         (source,),

@@ -98,6 +98,21 @@ def fuse_residuals(graph: ir.Graph) -> ir.Graph:
     return graph
 
 
+def checked(graph: ir.Graph) -> ir.Graph:
+    """The same graph.
+
+    Raises:
+        ExportError: a bias, a scale or a shift is infinite or no number.
+    """
+    for op in graph.ops:
+        constants: list[ir.Array] = [op.bias] if isinstance(op, ir.Conv | ir.Linear) else []
+        if isinstance(op, ir.Affine):
+            constants = [op.scale, op.shift]
+        if not all(np.isfinite(constant).all() for constant in constants):
+            raise ExportError(f"'{op.name}' has a bias, a scale or a shift that is not finite; train it anew")
+    return graph
+
+
 def rounded(graph: ir.Graph, value_type: type[np.floating[Any]]) -> ir.Graph:
     """Weights as a file of `value_type` holds them, so that whoever counts or plans sees what will be read back.
 

@@ -6,10 +6,10 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from robust_edge_exporters.native import cost, ir
 from robust_edge_exporters.native.tiling import (
+    GUARD,
+    OFFSETS,
     UNIT,
     Tiling,
     tile_columns,
@@ -19,8 +19,6 @@ from robust_edge_exporters.native.tiling import (
     tile_taps,
     whole_units,
 )
-
-GUARD = 2048  # floats before and after the tensors: shifted copies read across a plane's ends, then mask
 
 
 class Kernel(enum.Enum):
@@ -152,8 +150,9 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
     inputs = tuple(tensors[name] for name in op.inputs)
     output = tensors[op.output]
     if isinstance(op, ir.Linear):
-        kernel = Kernel.SPARSE if cost.linear_is_sparse(op) else Kernel.DENSE
-        return Layer(op, inputs, output, options.kernel or kernel, flat=True)
+        kernel = options.kernel or (Kernel.SPARSE if cost.linear_is_sparse(op) else Kernel.DENSE)
+        kernel = kernel if op.weight.shape[1] <= OFFSETS else Kernel.DENSE
+        return Layer(op, inputs, output, kernel, flat=True)
     if not isinstance(op, ir.Conv):
         return Layer(op, inputs, output, flat=graph.shapes[op.output].flat)
     residual = tensors[op.residual] if op.residual else None
@@ -163,7 +162,8 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
         return Layer(op, inputs, output, Kernel.DEPTHWISE, tile_depthwise(op, target, inputs[0].pitch), residual)
     if kernel is not Kernel.DENSE and cost.suits_columns(op, source, target):
         tiling = tile_columns(op, target, l1_floats=options.l1_bytes // 4)
-        return Layer(op, inputs, output, Kernel.COLUMNS, tiling, residual)
+        if tiling.channel_floats <= OFFSETS:
+            return Layer(op, inputs, output, Kernel.COLUMNS, tiling, residual)
     if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
         tiling = tile_taps(op, target, inputs[0].pitch, images=options.images)
         return Layer(op, inputs, output, Kernel.TAPS, tiling, residual)
@@ -177,8 +177,3 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
         in_place=cost.reads_in_place(op, target),
     )
     return Layer(op, inputs, output, Kernel.DENSE if kernel is Kernel.DENSE else Kernel.SPARSE, tiling, residual)
-
-
-def nonzeros(op: ir.Conv | ir.Linear) -> int:
-    """Weights that are not zero."""
-    return int(np.count_nonzero(op.weight))

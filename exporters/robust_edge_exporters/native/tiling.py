@@ -19,6 +19,7 @@ TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
 SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
+GUARD = 2048  # floats before and after the tensors: moved copies read across a plane's ends, then mask
 OFFSETS = 65536  # what 16 bits address
 STRIP_UNITS = (16, 6, 3, 2)  # the C side's UNITS_MAX of each instruction set
 SPLIT_FLOATS = 32768  # phases of a block that the kernel that sums by tap splits at a time
@@ -76,9 +77,9 @@ def tile_convolution(
         return Tiling(rows, 0, 1, block, (), 0, False, False, (0,), pitch, 0)
     same = op.window.strides == (1, 1) and output.width == source.width
     each_tap = whole and (many > 1 or output.pixels <= SMALL_PLANE)
-    near = reaches_only_inside(op.window, source)
     many = many if each_tap else 1
     shifts, moved = copies(op.window, each_tap=each_tap)
+    near = reaches_only_inside(op.window, source) and all(abs(dx) <= GUARD - UNIT for _, dx in shifts)
     extra = max(row for _, row in moved)
     floats = whole_units((rows + extra) * output.width)
     offsets = tuple(copy * floats + row * output.width for copy, row in moved)

@@ -56,11 +56,10 @@ class Lists:
 
 @dataclass(frozen=True)
 class Sections:
-    """Byte offsets of one layer's sections; `values_count` counts stored values, dense padding included."""
+    """Byte offsets of one layer's sections."""
 
     values: int
     bias: int
-    values_count: int
     lists: Lists | None
 
 
@@ -157,7 +156,6 @@ def pack_lists(
     return Sections(
         packer.values(values),
         packer.append(bias),
-        values.size,
         Lists(
             packer.append(stream), stream.size, values.size, lists, len(parts[0]), blocks,
             parts[0].shape[1], parts[-1].shape[1], channel_floats, tap_offsets, by_tap,
@@ -225,7 +223,6 @@ def pack_dense(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     return Sections(
         packer.values(np.concatenate(parts)),
         packer.append(op.bias),
-        sum(part.size for part in parts),
         Lists(
             packer.append(stream), stream.size, places, 1, 1, 1, places, places,
             tiling.channel_floats, tiling.tap_offsets,
@@ -246,7 +243,7 @@ def pack_linear(packer: Packer, layer: Layer) -> Sections:
     if layer.kernel is Kernel.DENSE:
         weight = np.zeros((outputs, whole_units(inputs)), np.float32)
         weight[:, :inputs] = op.weight
-        return Sections(packer.values(weight), packer.append(op.bias), weight.size, None)
+        return Sections(packer.values(weight), packer.append(op.bias), None)
     return pack_lists(packer, op.bias, [op.weight], blocks=1, channel_floats=1, tap_offsets=(0,))
 
 

@@ -96,7 +96,7 @@ def cpu() -> str:
 
 
 def find_compiler() -> Optional[Tuple[List[str], str]]:
-    """The command of the C compiler ($CC, cc, gcc or clang) and what it says of its version; None without one."""
+    """The command of the C compiler ($CC, cc, gcc or clang), and its arguments and version; None without one."""
     for text in (os.environ.get("CC"), "cc", "gcc", "clang"):
         command = shlex.split(text or "")
         if command and shutil.which(command[0]):
@@ -104,7 +104,7 @@ def find_compiler() -> Optional[Tuple[List[str], str]]:
                 [*command, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
             )
             if said.returncode == 0:
-                return command, said.stdout.decode(errors="replace")
+                return command, " ".join([*command[1:], said.stdout.decode(errors="replace")])
     return None
 
 
@@ -157,6 +157,11 @@ def _compile(folder: Path, target: Path, command: List[str]) -> Path:
             raise DamagedError(f"{called} cannot compile {folder / SOURCE}: {said[0] if said else '?'}")
         Path(name).chmod(0o755)
         Path(name).replace(target)
+    except subprocess.TimeoutExpired as cause:
+        raise EngineError(
+            f"{command[0]} was not done with {folder / SOURCE} after {TIMEOUT_S} seconds; copy the library of "
+            "another such device"
+        ) from cause
     finally:
         if Path(name).exists():
             Path(name).unlink()

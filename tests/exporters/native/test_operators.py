@@ -13,8 +13,9 @@ from robust_edge_exporters.native import Kernel, Options, ir
 from robust_edge_exporters.native.export import export_native
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
+from robust_edge_runtimes.adapters.native_engine import Network
 from robust_edge_runtimes.errors import ExportError
-from tests.exporters.native.networks import Net, answers, reference, relative_error
+from tests.exporters.native.networks import Net, answers, build, reference, relative_error
 
 POOLS = [
     {"kernel_shape": (2, 2), "strides": (2, 2)},
@@ -147,6 +148,94 @@ def test_what_the_engine_does_not_run_is_named(kind, attributes, message, tmp_pa
     with pytest.raises(ExportError, match=message):
         export_native(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def vectors(net, plane):
+    """Scales and shifts by feature that no matrix before them takes in."""
+    flat = net.add("Flatten", "input")
+    statistics = [net.constant(np.abs(net.vector(7)) + 0.5) for _ in range(4)]
+    matrix = net.add("Gemm", flat, net.constant(net.weights(3 * plane * plane, 7)), net.constant(net.vector(7)))
+    mean = net.add("ReduceMean", "input", net.constant(np.array([2, 3])), keepdims=0)
+    return (
+        net.add("BatchNormalization", net.add("Relu", matrix), *statistics),
+        net.add("Sigmoid", net.add("Mul", mean, net.constant(net.vector(3)))),
+        net.add("Relu", net.add("Sub", flat, net.constant(net.vector(3 * plane * plane)))),
+    )
+
+
+@pytest.mark.parametrize("plane", [4, 5])
+def test_scales_by_feature_match_onnx_runtime(plane, tmp_path):
+    net = Net(3, plane, plane)
+    path, images = net.save(tmp_path / "model.onnx", *vectors(net, plane)), net.images(6)
+    export_native(path, tmp_path)
+    for threads in (1, 3):
+        assert relative_error(answers(tmp_path, images, threads=threads), reference(path, images)) < 1e-5
+
+
+@pytest.mark.parametrize("high", [np.float32(np.inf), np.array([0.5], np.float32)])
+def test_bounds_may_be_infinite_or_of_one_element(high, tmp_path):
+    net = Net(3, 4, 4)
+    clipped, images = net.add("Clip", "input", net.constant(np.float32(0.2)), net.constant(high)), net.images(2)
+    path = net.save(tmp_path / "model.onnx", clipped)
+    export_native(path, tmp_path)
+    assert np.array_equal(answers(tmp_path, images), reference(path, images))
+
+
+def test_constants_that_are_no_numbers_or_do_not_fit_are_refused(tmp_path):
+    net = Net(3, 4, 4)
+    ones, none = net.constant(np.ones(3, np.float32)), net.constant(np.zeros(3, np.float32))
+    path = net.save(
+        tmp_path / "model.onnx", net.add("BatchNormalization", "input", ones, ones, ones, none, epsilon=0.0)
+    )
+    with np.errstate(divide="ignore"), pytest.raises(ExportError, match="a shift that is not finite"):
+        export_native(path, tmp_path / "out")
+    net = Net(3, 4, 4)
+    matrix, bias = net.constant(net.weights(48, 7)), net.constant(net.weights(5, 7))
+    path = net.save(tmp_path / "model.onnx", net.add("Gemm", net.add("Flatten", "input"), matrix, bias))
+    with pytest.raises(ExportError, match="only one value, or one per feature"):
+        export_native(path, tmp_path / "out")
+
+
+def test_an_image_that_is_no_number_spoils_no_other(tmp_path):
+    """Neither those of its batch nor those of a later call."""
+    net = Net(4, 10, 9)
+    deep = net.add("Relu", net.conv("input", net.weights(19, 4, 3, 3), pads=(1, 1, 1, 1)))
+    flat = net.add("Flatten", net.add("GlobalAveragePool", deep))
+    hidden = net.add("Relu", net.add("Gemm", flat, net.constant(net.weights(19, 10)), net.constant(net.vector(10))))
+    path = net.save(tmp_path / "model.onnx", net.add("Gemm", hidden, net.constant(net.weights(10, 5))))
+    export_native(path, tmp_path)
+    images = net.images(7)
+    network = Network(build(tmp_path), tmp_path / "weights.bin", threads=2)
+    expected = network.infer(images)
+    for bad in (np.nan, np.inf):
+        mixed = images.copy()
+        mixed[[0, 2, 5]] = bad
+        assert np.array_equal(network.infer(mixed)[[1, 3, 4, 6]], expected[[1, 3, 4, 6]])
+        network.infer(np.full_like(images, bad))
+        assert np.array_equal(network.infer(images[:1]), expected[:1])
+    network.close()
+
+
+def test_taps_that_lie_thousands_of_pixels_apart(tmp_path):
+    """In a row they are packed pixel by pixel; in a column they are beyond what an offset reaches."""
+    net = Net(1, 2, 5000)
+    far = net.conv("input", net.weights(2, 1, 1, 3), pads=(0, 3000, 0, 3000), dilations=(1, 3000))
+    path, images = net.save(tmp_path / "model.onnx", far), net.images(2)
+    export_native(path, tmp_path)
+    assert " .masks = NO_TENSOR" in (tmp_path / "model.c").read_text()
+    assert relative_error(answers(tmp_path, images), reference(path, images)) < 1e-5
+    net = Net(2, 3000, 32)
+    far = net.conv("input", net.weights(2, 2, 3, 3), pads=(2000, 1, 2000, 1), dilations=(2000, 1))
+    with pytest.raises(ExportError, match="too wide for the sparse engine"):
+        export_native(net.save(tmp_path / "far.onnx", far), tmp_path / "out")
+
+
+def test_a_long_matrix_is_dense_even_where_sparse_is_forced(tmp_path):
+    net = Net(2, 190, 190)
+    matrix = net.constant(net.weights(2 * 190 * 190, 3, density=0.1))
+    path = net.save(tmp_path / "model.onnx", net.add("MatMul", net.add("Flatten", "input"), matrix))
+    export = export_native(path, tmp_path, options=Options(kernel=Kernel.SPARSE))
+    assert [layer.kernel for layer in export.layers] == ["dense"]
 
 
 def test_operators_of_training_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-/* Rows of the weight matrix are padded with zeros to whole units, and so are the vectors. */
+/* Rows of the weight matrix are padded to whole units; what lies behind a vector is not read, it may be a NaN of before. */
 static void linear_dense(const struct job *j, const struct linear *l) {
     const re_context *ctx = j->context;
     const value *values = value_section(ctx, l->values);
@@ -11,14 +11,17 @@ static void linear_dense(const struct job *j, const struct linear *l) {
             const value *w = values + (size_t)o * (size_t)padded;
             vec sum[UNIT_VECTORS];
             float lanes[UNIT], y = bias[o];
+            int k = 0;
             for (int v = 0; v < UNIT_VECTORS; v++)
                 sum[v] = splat(0);
-            for (int k = 0; k < padded; k += UNIT)
+            for (; k + UNIT <= l->inputs; k += UNIT)
                 for (int v = 0; v < UNIT_VECTORS; v++)
                     sum[v] += load_values(w + k + v * LANES) * load(in + k + v * LANES);
             memcpy(lanes, sum, sizeof lanes);
             for (int i = 0; i < UNIT; i++)
                 y += lanes[i];
+            for (; k < l->inputs; k++)
+                y += number(w[k]) * in[k];
             activate_one(&y, &l->act);
             ctx->arena[l->out + (size_t)g * l->out_image + (size_t)o] = y;
         }

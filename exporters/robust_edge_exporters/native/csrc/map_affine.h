@@ -1,4 +1,4 @@
-/* out = act(scale * in + shift), one scale and shift for each channel; NULL: 1 and 0 */
+/* out = act(scale * in + shift), one scale and shift for each channel, or feature of a vector; NULL: 1 and 0 */
 static void map_affine(const struct job *j, const struct map *m) {
     struct range channels = share(m->out.channels, j->thread, j->threads);
     for (int g = 0; g < j->images; g++)
@@ -7,6 +7,9 @@ static void map_affine(const struct job *j, const struct map *m) {
             float scale = m->scale ? m->scale[c] : 1, shift = m->shift ? m->shift[c] : 0;
             for (int i = 0; i < m->out.pitch; i++)
                 p.out[i] = scale * p.in[i] + shift;
-            activate(p.out, m->out.pitch, &m->act);
+            if (m->out.pitch == 1)
+                activate_one(p.out, &m->act);
+            else
+                activate(p.out, m->out.pitch, &m->act);
         }
 }

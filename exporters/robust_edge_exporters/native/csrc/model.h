@@ -19,7 +19,7 @@ enum re_status {
     RE_BAD_SIZE,       /* size differs from what this code expects */
     RE_BAD_CHECKSUM,   /* damaged */
     RE_BAD_CONTENT,    /* an offset or a count outside its layer */
-    RE_UNALIGNED,      /* not at a multiple of 4 bytes in memory */
+    RE_UNALIGNED       /* not at a multiple of 4 bytes in memory */
 };
 
 /* Elements of one image and of its logits: (RE_INPUT_CHANNELS, RE_INPUT_HEIGHT, RE_INPUT_WIDTH) -> RE_OUTPUTS. */
@@ -39,7 +39,8 @@ enum re_status re_check(const void *weights, size_t bytes);
 re_context *re_create(const void *weights, size_t bytes, int threads);
 
 /* Runs n images. in: (n, C, H, W) float32; out: (n, RE_OUTPUTS) float32. Allocates nothing.
-   One call at a time for a context; different contexts are independent. */
+   One call at a time for a context; different contexts are independent. A child of fork() needs a context of its own:
+   it has not the threads of its parent's. */
 void re_infer(re_context *context, const float *in, float *out, int n);
 
 /* Bytes that a context holds beyond the weights file. */

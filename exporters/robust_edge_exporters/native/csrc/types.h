@@ -36,7 +36,6 @@ struct conv {
     const struct shift *shifts;
     size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: strided packing */
     size_t values, bias;    /* byte offsets in the weights file */
-    size_t nonzeros;        /* values (dense: with padding) */
     size_t starts, offsets; /* indices of the first of its list starts and of its offsets in the context */
     struct activation act;
 };
@@ -45,7 +44,7 @@ struct linear {
     size_t in, out; /* contiguous vectors in the arena */
     size_t in_image, out_image;
     int inputs, outputs;
-    size_t values, bias, nonzeros, starts, offsets;
+    size_t values, bias, starts, offsets;
     struct activation act;
 };
 
