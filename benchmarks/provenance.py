@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from robust_edge_runtimes.environment import machine
@@ -12,6 +13,7 @@ from robust_edge_runtimes.environment import machine
 
 def provenance(command: str, *packages: str) -> dict[str, Any]:
     """The command that writes the file, the commit and the machine that it ran on, and the versions of `packages`."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     versions = {name: version(name) for name in packages}
     return {"command": command, "commit": git.stdout.strip(), "machine": dataclasses.asdict(machine()), **versions}
