@@ -13,11 +13,11 @@ from robust_edge_runtimes.errors import ExportError
 
 def optimise(graph: ir.Graph) -> ir.Graph:
     """All passes, each as often as it finds something, in the order in which they feed each other."""
+    graph = drop_dead(graph)
     for step in (merge_affines, fold_affines, fuse_activations, fuse_residuals, fuse_activations):
-        graph = drop_dead(graph)
         while (changed := step(graph)) is not graph:
             graph = changed
-    return drop_dead(graph)
+    return graph
 
 
 def only_reader(graph: ir.Graph, name: str) -> ir.Op | None:
