@@ -18,7 +18,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from provenance import provenance
 from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
@@ -44,7 +44,7 @@ ENGINES = ("onnxruntime fp32", "onnxruntime int8", "torch eager", "torch csr", "
 BASELINE, OURS = ENGINES[0], ENGINES[-1]
 CSR_KEEP = 0.2  # above it, and for batches, CSR products take seconds
 
-WARM_MS = 50  # threads that slept through the others' turns are spread over the cores only then
+WARM_MS = 50  # after the others' turns, threads need about so long to reach their speed
 
 Infer = Callable[[np.ndarray], np.ndarray]
 
@@ -272,25 +272,15 @@ def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits:
         }
 
 
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def environment() -> dict[str, Any]:
     """Where and of what the numbers were made."""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     return {
-        "commit": git.stdout.strip(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
+        **provenance("python benchmarks/sparse_engine.py", "torch", "onnxruntime"),
         "instructions": [f for f in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd") if f in flags],
         "load_average": os.getloadavg()[0],
         "compiler": compiler,
-        "torch": torch.__version__,
-        "onnxruntime": ort.__version__,
     }
 
 
@@ -317,8 +307,8 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axis.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["¼", "½", "1", "2", "4", "8", "16"])
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("times as fast as ONNX Runtime fp32")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(ENGINES), fontsize=8)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(path, dpi=150)
 
 
