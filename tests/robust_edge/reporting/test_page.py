@@ -1,4 +1,4 @@
-"""The report: figures show the data, the page stands alone, and what is missing is said in its place."""
+"""The report: the page stands alone, and what is missing is said in its place."""
 
 import dataclasses
 import html
@@ -8,31 +8,21 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
-from robust_edge.reporting import figures, findings, formats
+from robust_edge.reporting import figures, formats
 from robust_edge.reporting import page as page_module
 from robust_edge.reporting.collect import collect
-from robust_edge.reporting.drawing import look, svg_uri
+from robust_edge.reporting.drawing import svg_uri
 from robust_edge.reporting.page import write_report
 from robust_edge.run import open_run
 from robust_edge_runtimes.energy import EnergySource
-from robust_edge_runtimes.environment import Machine
 from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import write_json
 from robust_edge_runtimes.harness import Harness
-from robust_edge_runtimes.latency import Bench, ColdStart, Entry, summarise
-from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
-from robust_edge_runtimes.runtime import RuntimeInfo
-from robust_edge_runtimes.verify import Drop, Flag, ModeResult, Parity, Verdict
+from robust_edge_runtimes.verify import Drop, Flag
+from tests.robust_edge.reporting.samples import ARTIFACT, MACHINE, bench_of, verdict_of, written
 
 HOSTILE = """_<script>alert('1')</script> $x^$ & "q" """.strip().replace("/", "⁄")
-ARTIFACT = "a" * 64
-MACHINE = Machine("Test CPU", "x86_64", 2, "Linux", "3.11", "2.0", None, None, "2026-01-01T00:00:00+00:00")
-RUNTIME = RuntimeInfo("onnxruntime", "1.2.3", "cpu", "CPUExecutionProvider", 1)
 
 
 class Elements(HTMLParser):
@@ -54,54 +44,6 @@ def text_of(page):
     return " ".join(" ".join(Elements(page).text).split())
 
 
-@pytest.fixture(scope="module")
-def evaluated(sparse_run, benign_run, tmp_path_factory):
-    """Copies of a sparse and a benign run with both evaluations."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    for source in (sparse_run, benign_run):
-        run = open_run(Path(shutil.copytree(source.path, folder / source.name)))
-        evaluate_run(run, EvaluateSettings(attack="pgd", eps=0.1, steps=2))
-        evaluate_run(run, EvaluateSettings(attack="curve", steps=1, limit=30))
-    return folder
-
-
-@pytest.fixture
-def runs(evaluated, tmp_path):
-    """The same, to be broken: sparse first."""
-    folder = Path(shutil.copytree(evaluated, tmp_path / "runs"))
-    return [open_run(folder / name) for name in ("sparse", "benign")]
-
-
-@pytest.fixture
-def data(runs):
-    return collect(runs, [], [])
-
-
-def verdict_of(run, **changes):
-    drop = Drop(0.0, -0.5, 0.5, 1.0)
-    mode = ModeResult("replay", AttackSpec("pgd", 0.1, 20, 0.0125, 0), 357, 0.99, 0.98, 0.91, 0.905, drop, drop)
-    sha = run.checkpoint().weights_sha256
-    parity = Parity(1e-7, 1e-3, 1.0)
-    verdict = Verdict(True, (), (), "x86-cpu", ARTIFACT, sha, RUNTIME, MACHINE, parity, (mode,), ())
-    return dataclasses.replace(verdict, **changes)
-
-
-def bench_of(*, wobble=1.0):
-    def entry(label, sha, scale, speedup):
-        calls = [summarise(ONE_IMAGE, 1, [[20_000 * scale, 22_000 * scale], [int(20_000 * scale * wobble)] * 2])]
-        calls.append(summarise(N_IMAGES, 100, [[1_000_000 * scale] * 2, [1_100_000 * scale] * 2]))
-        both = {ONE_IMAGE: speedup, N_IMAGES: speedup}
-        cold = ColdStart(10**8, 10**6, 2**26)
-        return Entry(label, "x86-cpu", sha, 400_000, 0.1, RUNTIME, cold, 1e-7, tuple(calls), both)
-
-    return Bench(MACHINE, 1, "dense", (entry("dense", "d" * 64, 2, 1.0), entry("tenth", ARTIFACT, 1, 2.0)))
-
-
-def written(value, path):
-    write_json(path, dataclasses.asdict(value))
-    return path
-
-
 def page_of(runs, tmp_path, *, verdict=None, bench=None):
     verdicts = [] if verdict is None else [written(verdict, tmp_path / "verify.json")]
     benches = [] if bench is None else [written(bench, tmp_path / "bench.json")]
@@ -115,9 +57,6 @@ def undrawn(monkeypatch):
     for name in ("svg_uri", "png_uri"):
         monkeypatch.setattr(page_module, name, lambda figure: "data:image/png;base64,")
     monkeypatch.setattr(page_module, "write_plots", lambda run: None)
-
-
-# --- the page -------------------------------------------------------------------------------------------------
 
 
 def test_a_full_page_stands_alone(runs, tmp_path):
@@ -226,9 +165,6 @@ def test_the_page_repeats_itself(runs, data):
     assert svg_uri(figures.accuracy_curves(curves)) == svg_uri(figures.accuracy_curves(curves))
 
 
-# --- what is missing ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_missing_results_are_named_with_their_commands(runs, tmp_path):
     sparse, benign = runs
@@ -273,9 +209,6 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
     assert names == [str(runs[0].path), str(twin)]
 
 
-# --- plots in the run ---------------------------------------------------------------------------------------------
-
-
 def test_each_run_gets_its_plots_and_loses_stale_ones(runs, tmp_path):
     page_of(runs[:1], tmp_path)
     plots = runs[0].path / "plots"
@@ -285,9 +218,6 @@ def test_each_run_gets_its_plots_and_loses_stale_ones(runs, tmp_path):
     (runs[0].path / "evaluations" / "curve.json").unlink()
     page_of(runs[:1], tmp_path)
     assert {path.name for path in plots.iterdir()} == names - {"attacked.png", "curve.png"}
-
-
-# --- refused inputs ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["--verify", "--bench"])
@@ -337,120 +267,6 @@ def test_a_folder_or_no_run_is_refused(runs, tmp_path):
         write_report(runs, [], [], tmp_path)
     with pytest.raises(InputError, match="at least one run"):
         write_report([], [], [], tmp_path / "report.html")
-
-
-# --- figures show the data -------------------------------------------------------------------------------------
-
-
-def test_the_curve_figure_holds_every_point_and_the_chance_line(data):
-    figure = figures.accuracy_curves([(run, run.curve) for run in data.runs])
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    for run in data.runs:
-        points = [(point.eps, point.accuracy.value) for point in run.curve.points]
-        np.testing.assert_array_equal(lines[run.name].get_xydata(), points)
-    assert lines["chance (10.0%)"].get_ydata()[0] == 0.1
-
-
-def test_the_weight_figure_counts_the_written_tensors(data):
-    for run in data.runs:
-        assert run.weights.counts.sum() == run.weights.nonzero == run.checkpoint.sparsity.nonzero
-        assert run.weights.nonzero + run.weights.zeros == run.checkpoint.sparsity.weights
-    figure = figures.weight_histograms(data.runs)
-    assert figure.axes[0].get_yscale() == "log"
-    drawn = {patch.get_label(): patch.get_data().values for patch in figure.axes[0].patches}
-    for run in data.runs:
-        (values,) = [drawn[label] for label in drawn if label.startswith(f"{run.name}: ")]
-        np.testing.assert_array_equal(values, run.weights.counts)
-
-
-def test_the_loss_figure_holds_every_epoch_and_marks_the_masked_phase(data):
-    figure = figures.adversarial_loss(data.runs)
-    for axes, run in zip(figure.axes, data.runs, strict=True):
-        rows = run.run.metrics()
-        np.testing.assert_array_equal(axes.lines[0].get_xydata(), [(row.epoch, row.adversarial_loss) for row in rows])
-        notes = [text.get_text() for text in axes.texts]
-        assert notes == (["ADMM", "masked"] if run.sparse else ["dense: nothing is pruned"])
-    first_masked = next(row.epoch for row in data.runs[0].run.metrics() if row.phase == "masked")
-    assert figure.axes[0].patches[0].get_x() == first_masked - 0.5
-    assert not figure.axes[1].patches
-
-
-def test_the_layer_figure_shows_each_layers_share(data):
-    run = data.runs[0]
-    figure = figures.kept_weights([(run, run.checkpoint.sparsity)])
-    widths = [patch.get_width() for patch in figure.axes[0].patches]
-    assert widths == [layer.nonzero / layer.weights for layer in run.checkpoint.sparsity.layers]
-
-
-def test_the_panel_marks_right_and_wrong(data):
-    run = data.runs[0]
-    points, truth = run.curve.points, run.curve.panel.truth
-    predicted = tuple(tuple((t + (step > 0)) % 10 for t in truth) for step in range(len(points)))
-    curve = dataclasses.replace(run.curve, panel=dataclasses.replace(run.curve.panel, predicted=predicted))
-    figure = figures.attacked_images(run, curve, images=1)
-    axes = figure.axes[0]
-    labels = [text.get_text() for text in axes.texts if text.get_text()[0] in "✓✗"]
-    classes = run.checkpoint.model.classes
-    assert labels == [f"✓ {classes[truth[0]]}"] + [f"✗ {classes[(truth[0] + 1) % 10]}"] * (len(axes.images) - 1)
-    np.testing.assert_array_equal(axes.images[0].get_array(), np.float32(curve.panel.pixels[0][0][0]))
-    assert [patch.get_linewidth() for patch in axes.patches[:2]] == [1.2, 3]
-
-
-def test_the_latency_figure_shows_medians(tmp_path):
-    bench = bench_of(wobble=1.5)
-    figure = figures.latency_bars(bench)
-    for axes, protocol, length in zip(figure.axes, (0, 1), (1e3, 1e6), strict=True):
-        medians = [entry.latencies[protocol].p50_ns / length for entry in bench.entries]
-        np.testing.assert_allclose([patch.get_width() for patch in axes.patches], medians)
-    assert any("unstable" in text.get_text() for text in figure.axes[0].texts)
-    assert not any("unstable" in text.get_text() for text in figure.axes[1].texts)
-
-
-# --- what follows from the data -------------------------------------------------------------------------------
-
-
-def test_roles_come_from_the_config(data):
-    assert [run.roles for run in data.runs] == [("robust", "sparse"), ("benign", "dense")]
-
-
-def test_the_suggested_attack_is_that_of_the_robust_run(data):
-    assert not findings.attacks_differ(data.runs)
-    benign = data.runs[1]
-    weaker = dataclasses.replace(benign.pgd, attack=dataclasses.replace(benign.pgd.attack, eps=8 / 255))
-    runs = [dataclasses.replace(benign, pgd=weaker), data.runs[0]]
-    assert findings.attacks_differ(runs)
-    assert findings.reference_attack(runs).eps == 0.1
-
-
-def test_differing_settings_are_found(data):
-    found = dict(findings.differing_settings(data.runs))
-    assert found == {"attack.eps": ["0.1", "0.0"], "pruning.keep": ["0.1", "1.0"]}
-
-
-def test_a_speed_up_within_the_spread_is_noise(runs, tmp_path):
-    bench = bench_of()
-    entry = dataclasses.replace(bench.entries[1], speedup={ONE_IMAGE: 1.02, N_IMAGES: 2.0})
-    path = written(dataclasses.replace(bench, entries=(bench.entries[0], entry)), tmp_path / "bench.json")
-    (item,) = collect(runs, [], [path]).benches
-    assert [(row.speedup, row.noise) for row in findings.timings(item, ONE_IMAGE)] == [(None, False), (1.02, True)]
-    assert [(row.speedup, row.noise) for row in findings.timings(item, N_IMAGES)] == [(None, False), (2.0, False)]
-
-
-def test_looks_differ():
-    looks = [look(index) for index in range(28)]
-    assert len(set(looks)) == 28
-
-
-@pytest.mark.parametrize(
-    ("eps", "text"), [(0.0, "0"), (8 / 255, "8/255"), (0.1, "0.1"), (1 / 15, "0.06667"), (1.0, "1")]
-)
-def test_radius(eps, text):
-    assert formats.radius(eps) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (0.06, "+0.1"), (-7.3, "−7.3")])
-def test_points(value, text):
-    assert formats.points(value) == text
 
 
 @pytest.mark.usefixtures("undrawn")
