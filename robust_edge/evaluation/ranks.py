@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -63,6 +64,7 @@ def torchrun_ranks() -> Iterator[Ranks]:
     if world == 1 or "RANK" not in os.environ:
         yield Ranks()
         return
+    _import_before_the_group()
     store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
@@ -74,6 +76,15 @@ def torchrun_ranks() -> Iterator[Ranks]:
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def _import_before_the_group() -> None:
+    """Import the module that keeps the group of its import in its functions' defaults (`group=group.WORLD`).
+
+    DDP imports it. Were there a group by then, it would outlive `destroy_process_group` with gloo's threads, and one
+    that lets go of a tensor while the interpreter ends aborts the process.
+    """
+    importlib.import_module("torch.distributed.nn.functional")
 
 
 def _first_to_fail(store: Any) -> bool:

@@ -228,9 +228,14 @@ def test_a_batch_that_is_too_small_for_the_ranks():
 
 def launch(*arguments, cwd):
     """`torchrun -m robust_edge` with two processes."""
+    return run_ranks("-m", "robust_edge", *arguments, cwd=cwd)
+
+
+def run_ranks(*arguments, cwd):
+    """`torchrun` with two processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
-        [*TORCHRUN, "-m", "robust_edge", *map(str, arguments)],
+        [*TORCHRUN, *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env=environment, timeout=60, check=False,
     )  # fmt: skip
 
@@ -283,3 +288,31 @@ def test_an_error_of_one_rank_ends_all_with_one_message(tiny_flags, tmp_path):
     said = [line for line in ours.splitlines() if line.startswith("error: ")]
     assert len(said) == 1, done.stderr
     assert "model 'own_ranks_failing:build' failed (AssertionError: no)" in said[0]
+
+
+LEAVING = """
+import pathlib
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from robust_edge.evaluation.ranks import torchrun_ranks
+
+def gloo():
+    return [task for task in pathlib.Path("/proc/self/task").iterdir() if "gloo" in (task / "comm").read_text()]
+
+with torchrun_ranks() as ranks:
+    network = DistributedDataParallel(torch.nn.Linear(3, 1))
+    network(torch.ones(2, 3)).sum().backward()
+    del network
+    inside = len(gloo())
+print("threads", inside > 0, len(gloo()), flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the threads' names from /proc")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """A worker of gloo that drops its last tensor while the interpreter ends would abort the process."""
+    script = tmp_path / "leaving.py"
+    script.write_text(LEAVING)
+    done = run_ranks(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == ["threads True 0"] * WORLD
