@@ -13,8 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from robust_edge.notation import BAD_YAML, read_yaml, write_yaml
 from robust_edge.ranges import require as _require
 from robust_edge.recipe import AveragingConfig, AwpConfig, SelectionConfig
 from robust_edge_runtimes.decode import decode
@@ -29,7 +28,6 @@ AUGMENTATIONS = ("crop", "flip", "rotate", "shift")
 EPS_SCHEDULES = ("constant", "linear", "thirds")
 LOSSES = ("adversarial", "trades")
 PRECISIONS = ("fp32", "bf16")
-BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)  # PyYAML lets the last two through, as for 2001-99-99
 
 EpsSchedule = str | tuple[float, ...]
 StepsSchedule = str | tuple[int, ...]
@@ -99,7 +97,7 @@ class AttackConfig:
     step_size: float | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.eps <= 1, "attack.eps", self.eps, "a radius in pixel units, 0 to 1 (8/255 is 0.0314)")
+        _require(0 <= self.eps <= 1, "attack.eps", self.eps, "a radius in pixel units, 0 to 1, as 8/255 or 0.0314")
         _require(self.steps >= 1, "attack.steps", self.steps, "at least 1")
         positive = self.step_size is None or self.step_size > 0
         _require(positive, "attack.step_size", self.step_size, "above 0, or null")
@@ -369,13 +367,12 @@ def read_text(path: Path) -> str:
 
 def to_yaml(config: CompressConfig) -> str:
     """The resolved config, every key written out."""
-    plain = _plain(dataclasses.asdict(config))
-    return str(yaml.safe_dump(plain, sort_keys=False))
+    return write_yaml(_plain(dataclasses.asdict(config)))
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except BAD_YAML as cause:
         raise InputError(f"{where} is not valid YAML: {cause}") from cause
     if value is None:
@@ -387,15 +384,9 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 def _parse_value(text: str, assignment: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return read_yaml(text)
     except BAD_YAML as cause:
         raise InputError(f"--set {assignment}: the value is not valid YAML") from cause
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3 as text
-        except ValueError:
-            return value
-    return value
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robust_edge.ranges import parse_fraction
+
 PATH = click.Path(path_type=Path)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
@@ -24,10 +26,9 @@ class Radius(FloatType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse and check the range."""
-        numerator, slash, denominator = str(value).partition("/")
         try:
-            radius = float(numerator) / float(denominator) if slash else float(numerator)
-        except (ValueError, ZeroDivisionError):
+            radius = parse_fraction(str(value))
+        except ValueError:
             self.fail(f"{value!r} is not a radius; write it as 8/255 or 0.03", param, ctx)
         problem = self.check(radius)
         if problem is not None:

@@ -56,12 +56,27 @@ def test_presets_are_configs_that_say_nothing_unknown(preset):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 0.001), ("1E2", 100.0), ("0.5", 0.5), (" 0.25", 0.25), (".5e-1", 0.05), ("1", 1.0), ("+1e-2", 0.01)],
-)
+    [("1e-3", 0.001), ("1E2", 100.0), ("0.5", 0.5), (" 0.25", 0.25), (".5e-1", 0.05), ("1", 1.0), ("+1e-2", 0.01),
+     ("1/4", 0.25), ("2.5e-1/5", 0.05)],
+)  # fmt: skip
 def test_set_reads_numbers_as_people_write_them(text, value):
     found = resolve(assignments=[f"training.lr={text}"])
     assert found.training.lr == value
     assert type(found.training.lr) is float
+
+
+def test_a_file_reads_numbers_as_people_write_them(tmp_path):
+    (tmp_path / "c.yaml").write_text("attack: {eps: 8/255, eps_schedule: [2/255, 1e-2, 8/255]}\ntraining: {lr: 1e-2}\n")
+    found = resolve(file=tmp_path / "c.yaml")
+    assert (found.attack.eps, found.training.lr) == (8 / 255, 0.01)
+    assert found.attack.eps_schedule == (2 / 255, 0.01, 8 / 255)
+
+
+@pytest.mark.parametrize("text", ["2024/11", "1e-3", "1/0", "8/255/1"])
+def test_text_like_a_number_stays_text_in_a_run(text):
+    config = resolve(flags={"data.dir": text})
+    assert from_yaml(to_yaml(config), "here") == config
+    assert config.data.dir == text
 
 
 @pytest.mark.parametrize(
@@ -189,7 +204,8 @@ def test_every_setting_that_is_no_plain_text_has_a_range():
 @pytest.mark.parametrize(
     "assignment",
     ["pruning.keep=ten", "training.epochs=2.5", "training.epochs=true", "data.augment=flip", "attack.eps=.nan",
-     "attack.eps=8/255", "data.dir=[a]", "attack.eps_schedule={a: 1}", "training.lr=.inf"],
+     "attack.eps=8/0", "attack.eps=!fraction x", "attack.eps=8/255/1", "data.dir=[a]", "attack.eps_schedule={a: 1}",
+     "training.lr=.inf"],
 )  # fmt: skip
 def test_other_types_name_the_key(assignment):
     refused(assignment.partition("=")[0].replace(".", r"\."), assignments=[assignment])
