@@ -361,6 +361,7 @@ def conv_fields(tables: Tables, name: str, layer: Layer, op: ir.Conv) -> dict[st
         "copies": len(t.shifts),
         "copy_floats": t.copy_floats,
         "whole": int(t.whole),
+        "apart": t.apart,
         "shifts": shifts,
         "masks": mask_place(tables, name, layer),
     }

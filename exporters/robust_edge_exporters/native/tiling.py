@@ -32,7 +32,11 @@ def whole_units(floats: int) -> int:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Numbers of one convolution's loops; the C struct conv holds the same."""
+    """Numbers of one convolution's loops; the C struct conv holds the same.
+
+    Attributes:
+        apart: pixels between two rows that share a packed unit; 0: units are runs of pixels.
+    """
 
     rows: int
     extra_rows: int
@@ -45,6 +49,7 @@ class Tiling:
     tap_offsets: tuple[int, ...]
     channel_floats: int
     scratch_floats: int
+    apart: int = 0
 
     def limit(self, channels: int) -> int:
         """Highest offset of a list over `channels` packed channels."""
@@ -99,28 +104,28 @@ def tile_convolution(
 def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
     """Tiling of the kernel that sums by kernel column.
 
-    One copy for each kernel row's phase and part of a unit that it is moved by, at stride 2 for even and odd pixels
-    each; blocks of nearly equal size.
+    One copy for each kernel row's phase, at stride 2 for even and odd pixels each; blocks of nearly equal size. Rows of
+    half a unit share units in pairs half a plane apart: a kernel row moves by whole units then, too.
     """
     rows, width, inputs, stride = tile_rows(output), output.width, op.weight.shape[1], op.window.strides[0]
     moves = [divmod(y * op.window.dilations[0], stride) for y in range(op.window.kernel[0])]
-    parts = [down % max(1, UNIT // width) for down, _ in moves]
-    tops = [part * stride + phase - op.window.pads[0] for part, (_, phase) in zip(parts, moves, strict=True)]
+    tops = [phase - op.window.pads[0] for _, phase in moves]
     copies = sorted({(top, x) for top in tops for x in range(stride)})
-    extra = max(down for down, _ in moves)
-    floats = whole_units((rows + extra) * width)
+    extra, paired = max(down for down, _ in moves), width < UNIT
+    row = UNIT if paired else width
+    floats = ((rows // 2 if paired else rows) + extra) * row
     channel = len(copies) * floats
     blocks = math.ceil(inputs / max(1, min(inputs, l1_floats // channel, OFFSETS // channel)))
     block = math.ceil(inputs / blocks)
     offsets = (
-        copies.index((top, x)) * floats + (down - part) * width
-        for top, part, (down, _) in zip(tops, parts, moves, strict=True)
+        copies.index((top, x)) * floats + down * row
+        for top, (down, _) in zip(tops, moves, strict=True)
         for x in range(stride)
     )
     return Tiling(
         rows, extra, 1, block, tuple(copies), floats,
-        whole=False, masked=stride == 1, tap_offsets=tuple(offsets),
-        channel_floats=channel, scratch_floats=block * channel,
+        whole=False, masked=stride == 1 and not paired, tap_offsets=tuple(offsets),
+        channel_floats=channel, scratch_floats=block * channel, apart=output.pixels // 2 if paired else 0,
     )  # fmt: skip
 
 

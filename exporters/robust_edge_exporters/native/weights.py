@@ -20,6 +20,7 @@ HEADER_BYTES = 64
 ALIGN = 64
 WORTH_ALIGNING = 4096  # bytes from which a section begins at a cache line
 ESCAPE = 255  # a byte of a number that goes on in the next
+TAP_RUN = 4  # entries that the kernel that sums by tap reads at a time; what is left of a list costs a wrong guess
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,14 @@ def coded(counts: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> np.ndar
     return stream
 
 
+def whole_runs(kept: np.ndarray[Any, Any], run: int) -> np.ndarray[Any, Any]:
+    """`kept`, (lists, places), with the first free places added that make a list whole runs; full lists stay."""
+    free, missing = ~kept, -kept.sum(axis=1) % run
+    missing[missing > free.sum(axis=1)] = 0
+    filled: np.ndarray[Any, Any] = kept | (free & (np.cumsum(free, axis=1) <= missing[:, None]))
+    return filled
+
+
 def pack_lists(
     packer: Packer,
     bias: np.ndarray[Any, Any],
@@ -139,6 +148,7 @@ def pack_lists(
     channel_floats: int,
     tap_offsets: tuple[int, ...],
     by_tap: bool = False,
+    run: int = 1,
 ) -> Sections:
     """A sparse layer.
 
@@ -148,8 +158,9 @@ def pack_lists(
         parts: for each group and block, (lists, places) weights.
         blocks: of a group.
         channel_floats, tap_offsets, by_tap: as in `Lists`.
+        run: lists are so many entries long, or a multiple of it; zeros fill them up.
     """
-    kept = [part != 0 for part in parts]
+    kept = [whole_runs(part != 0, run) for part in parts]
     values = np.concatenate([part[mask] for part, mask in zip(parts, kept, strict=True)])
     stream = coded(np.concatenate([m.sum(axis=1) for m in kept]), np.concatenate([np.nonzero(m)[1] for m in kept]))
     lists = sum(len(part) for part in parts)
@@ -198,12 +209,12 @@ def pack_columns(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
 
 
 def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
-    """Lists in the order block, output channel, tap; within a list by channel."""
+    """Lists in the order block, output channel, tap; within a list by channel, zeros filling up the last run."""
     parts, blocks = blocks_of(op, tiling)
     return pack_lists(
         packer, op.bias,
         [part.reshape(*part.shape[:2], -1).transpose(0, 2, 1).reshape(-1, part.shape[1]) for part in parts],
-        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets, by_tap=True,
+        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets, by_tap=True, run=TAP_RUN,
     )  # fmt: skip
 
 

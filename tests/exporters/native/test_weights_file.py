@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Kernel, Options, export_native
-from robust_edge_exporters.native.weights import coded
+from robust_edge_exporters.native.weights import coded, whole_runs
 from robust_edge_runtimes.adapters.native_engine import DamagedError, Network
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
@@ -92,6 +92,18 @@ def test_coded_lists_read_back(density):
     mask[6, [255, 511]] = True
     stream = coded(mask.sum(axis=1), np.nonzero(mask)[1])
     assert decoded(stream.tolist(), 7) == [np.flatnonzero(row).tolist() for row in mask]
+
+
+@pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.9, 1])
+@pytest.mark.parametrize("places", [1, 3, 4, 30])
+def test_lists_are_filled_up_to_whole_runs(density, places):
+    kept = np.random.default_rng(places).random((50, places)) < density
+    filled = whole_runs(kept, 4)
+    for before, after in zip(kept, filled, strict=True):
+        wanted = -(-before.sum() // 4) * 4
+        free = np.flatnonzero(~before)
+        added = free[: wanted - before.sum()] if wanted <= places else []
+        assert np.flatnonzero(after).tolist() == sorted([*np.flatnonzero(before), *added])
 
 
 def test_two_words_that_change_places_are_seen(exported):

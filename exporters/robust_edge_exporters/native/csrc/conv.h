@@ -14,7 +14,8 @@ struct strip {
     struct range channels;
     size_t scale;           /* images of the tile: an offset counts one image's floats */
     int units, taps;        /* taps: packed rows of the block, dense only */
-    size_t at[UNITS_MAX];   /* where each unit lies in an output plane */
+    size_t at[UNITS_MAX];   /* where each unit, or the first row of its pair, lies in an output plane */
+    size_t apart;           /* from a unit's first half to its second */
     const struct activation *act; /* last block, else NULL */
 };
 
@@ -56,7 +57,7 @@ static void run_strips(const struct conv *c, struct strip *s, int floats, int st
         s->packed = packed + (size_t)r.begin * UNIT;
         for (int u = 0; u < s->units; u++) {
             size_t unit = (size_t)(r.begin + u);
-            s->at[u] = origin + unit / image_units * c->out.image + unit % image_units * UNIT;
+            s->at[u] = origin + unit / image_units * c->out.image + unit % image_units * (c->apart ? UNIT / 2 : UNIT);
         }
         kernel(s);
     }
@@ -87,6 +88,7 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
             else
                 s.packed = image + (size_t)channel * (size_t)c->in.pitch + origin;
             s.scale = (size_t)images;
+            s.apart = c->apart ? (size_t)c->apart : UNIT / 2;
             s.values = values;
             s.offsets = ctx->offsets + c->offsets;
             s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;

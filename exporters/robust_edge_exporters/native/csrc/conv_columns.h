@@ -1,7 +1,7 @@
-/* Sparse kernel of three kernel columns, for rows of half a unit, one or two: the input is packed unmoved (or, for
-   half units, moved by whole rows), so that a block holds more channels than with a copy for each column. An output
-   channel has a list for each kernel column; the sums of the outer columns are moved by one pixel in registers, with a
-   zero at the ends of the rows. At stride 2 even and odd pixels are packed apart: only the first column is moved then,
+/* Sparse kernel of three kernel columns, for rows of half a unit, one or two: the input is packed unmoved, so that a
+   block holds more channels than with a copy for each column. An output channel has a list for each kernel column; the
+   sums of the outer columns are moved by one pixel in registers, with a zero at the ends of the rows. Rows of half a
+   unit are packed in pairs, half a plane apart, so that a kernel row moves by whole units. At stride 2 even and odd pixels are packed apart: only the first column is moved then,
    and the other two share a list. */
 
 /* The pixels before or after those of `v`, by one: the last of `before` and all but the last of `v`, or all but the
@@ -35,26 +35,62 @@ INLINE void row_masks(int width, uint32_t *inner, uint32_t *outer) {
     }
 }
 
-#define PLACE(v) (s->at[(v) / UNIT_VECTORS] + (size_t)((v) % UNIT_VECTORS * LANES))
+/* Vector `v` of a strip of the plane `p`. */
+#if LANES == UNIT
+#include <immintrin.h>
+INLINE vec load_placed(const struct strip *s, const float *p, int v, const int width) {
+    __m512d first;
+    p += s->at[v];
+    if (width >= UNIT)
+        return load(p);
+    first = _mm512_castps_pd(_mm512_castps256_ps512(_mm256_loadu_ps(p)));
+    return _mm512_castpd_ps(_mm512_insertf64x4(first, _mm256_castps_pd(_mm256_loadu_ps(p + s->apart)), 1));
+}
+
+INLINE void store_placed(const struct strip *s, float *p, int v, const int width, vec x) {
+    p += s->at[v];
+    if (width >= UNIT) {
+        store(p, x);
+        return;
+    }
+    _mm256_storeu_ps(p, _mm512_castps512_ps256(x));
+    _mm256_storeu_ps(p + s->apart, _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
+}
+#else
+INLINE size_t place(const struct strip *s, int v, const int width) {
+    size_t in_unit = (size_t)(v % UNIT_VECTORS * LANES);
+    if (width < UNIT)
+        in_unit = in_unit / (UNIT / 2) * s->apart + in_unit % (UNIT / 2);
+    return s->at[v / UNIT_VECTORS] + in_unit;
+}
+
+INLINE vec load_placed(const struct strip *s, const float *p, int v, const int width) {
+    return load(p + place(s, v, width));
+}
+
+INLINE void store_placed(const struct strip *s, float *p, int v, const int width, vec x) {
+    store(p + place(s, v, width), x);
+}
+#endif
 
 /* Adds what is there, bias or the sums of earlier blocks. */
-INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, int o, const float *out) {
+INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, const int width, int o, const float *out) {
     if (s->bias) {
         vec bias = splat(s->bias[o]);
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] += bias;
     } else {
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] += load(out + PLACE(v));
+            sum[v] += load_placed(s, out, v, width);
     }
 }
 
 /* Residual and activation of finished sums. */
-INLINE void store_sums(const struct strip *s, vec *sum, const int vectors, int o, float *out) {
+INLINE void store_sums(const struct strip *s, vec *sum, const int vectors, const int width, int o, float *out) {
     if (s->residual) {
         const float *residual = s->residual + (size_t)o * s->pitch;
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] += load(residual + PLACE(v));
+            sum[v] += load_placed(s, residual, v, width);
     }
     if (s->act->kind == CLAMP) {
         vec lo = splat(s->act->lo), hi = splat(s->act->hi);
@@ -62,7 +98,7 @@ INLINE void store_sums(const struct strip *s, vec *sum, const int vectors, int o
             sum[v] = clamp(sum[v], lo, hi);
     }
     UNROLL for (int v = 0; v < vectors; v++)
-        store(out + PLACE(v), sum[v]);
+        store_placed(s, out, v, width, sum[v]);
 }
 
 /* `width` and `lists` are constants where this is called. */
@@ -86,10 +122,10 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
                 sum[v] = masked(sum[v], not_first);
         }
         list = add_list(sum, units, s->packed, UNIT, 1, list, start[2] - start[1]);
-        add_earlier(s, sum, vectors, o, out);
+        add_earlier(s, sum, vectors, width, o, out);
         if (lists > 2) {
             UNROLL for (int v = 0; v < vectors; v++) {
-                store(out + PLACE(v), sum[v]);
+                store_placed(s, out, v, width, sum[v]);
                 sum[v] = none;
             }
             add_list(sum, units, s->packed, UNIT, 1, list, start[3] - start[2]);
@@ -97,13 +133,15 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
                 sum[v] = one_after(sum[v], (v + 1) % row ? sum[v + 1] : none);
                 if (width < LANES)
                     sum[v] = masked(sum[v], not_last);
-                sum[v] += load(out + PLACE(v));
+                sum[v] += load_placed(s, out, v, width);
             }
         }
-        store_sums(s, sum, vectors, o, out);
+        store_sums(s, sum, vectors, width, o, out);
         if (s->act->kind > CLAMP)
-            for (int u = 0; u < units; u++)
-                activate(out + s->at[u], UNIT, s->act);
+            for (int u = 0; u < units; u++) {
+                activate(out + s->at[u], UNIT / 2, s->act);
+                activate(out + s->at[u] + s->apart, UNIT / 2, s->act);
+            }
     }
 }
 

@@ -65,6 +65,22 @@ static void pack_strided(const struct conv *c, const float *plane, struct shift 
     zero(dst + r.end * width, (rows - r.end) * width);
 }
 
+/* Whole planes of rows of half a unit: unit r holds rows r and r + half of the height. */
+static void pack_paired(const struct conv *c, const float *plane, struct shift s, float *dst) {
+    int half = c->out.height / 2, width = UNIT / 2;
+    for (int r = 0; r < half + c->extra_rows; r++)
+        for (int second = 0; second < 2; second++, dst += width) {
+            int y = (r + second * half) * c->stride_y + s.dy;
+            if (y < 0 || y >= c->in.height)
+                zero(dst, width);
+            else if (c->stride_x == 1)
+                memcpy(dst, plane + y * c->in.width, (size_t)width * sizeof *dst);
+            else
+                for (int x = 0; x < width; x++)
+                    dst[x] = plane[y * c->in.width + 2 * x + s.dx];
+        }
+}
+
 /* Channels [channel, channel + count) of `images` images for output rows [y0, y0 + rows). */
 static void pack_block(const struct conv *c, const float *arena, const float *image, int images, int channel,
                        int count, int y0, int rows, float *dst) {
@@ -75,7 +91,9 @@ static void pack_block(const struct conv *c, const float *arena, const float *im
             for (int g = 0; g < images; g++) {
                 const float *plane = image + g * c->in.image + (size_t)k * c->in.pitch;
                 float *to = dst + g * plane_floats;
-                if (masks)
+                if (c->apart)
+                    pack_paired(c, plane, c->shifts[s], to);
+                else if (masks)
                     pack_shifted(c, plane, c->shifts[s], masks + (size_t)s * c->copy_floats, y0,
                                  rows + c->extra_rows, to);
                 else

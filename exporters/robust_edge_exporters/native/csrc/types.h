@@ -33,6 +33,7 @@ struct conv {
     int copies;             /* packed copies of a plane; 0: read in place */
     int copy_floats;        /* from one copy to the next */
     int whole;              /* a copy is a whole shifted plane: masks cover rows too */
+    int apart;              /* pixels between the two rows that share a packed unit; 0: units are runs of pixels */
     const struct shift *shifts;
     size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: strided packing */
     size_t values, bias;    /* byte offsets in the weights file */
