@@ -386,7 +386,8 @@ def _parse_value(text: str, assignment: str) -> Any:
     try:
         return read_yaml(text)
     except BAD_YAML as cause:
-        raise InputError(f"--set {assignment}: the value is not valid YAML") from cause
+        reason = f" ({cause})" if isinstance(cause, ValueError) else ""
+        raise InputError(f"--set {assignment}: the value is not valid YAML{reason}") from cause
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

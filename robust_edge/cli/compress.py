@@ -61,7 +61,13 @@ FLAGS = {
 @click.option("--loss", help="adversarial, or trades.")
 @click.option("--init", help="Start from this .safetensors or .pth state dict.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with any part of a config.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as training.lr=0.1.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting, as training.lr=0.1 or attack.step_size=2/255.",
+)
 @click.option("--seed", type=SEED, help="Same seed, same device kind: same weights.")
 @click.option("--device", help="cpu, cuda, cuda:1 or auto.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")

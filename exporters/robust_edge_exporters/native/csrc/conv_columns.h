@@ -1,8 +1,8 @@
 /* Sparse kernel of three kernel columns, for rows of half a unit, one or two: the input is packed unmoved, so that a
    block holds more channels than with a copy for each column. An output channel has a list for each kernel column; the
    sums of the outer columns are moved by one pixel in registers, with a zero at the ends of the rows. Rows of half a
-   unit are packed in pairs, half a plane apart, so that a kernel row moves by whole units. At stride 2 even and odd pixels are packed apart: only the first column is moved then,
-   and the other two share a list. */
+   unit are packed in pairs, half a plane apart, so that a kernel row moves by whole units. At stride 2 even and odd
+   pixels are packed apart: only the first column is moved then, and the other two share a list. */
 
 /* The pixels before or after those of `v`, by one: the last of `before` and all but the last of `v`, or all but the
    first of `v` and the first of `after`. */
