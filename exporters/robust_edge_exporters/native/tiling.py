@@ -16,6 +16,7 @@ from robust_edge_runtimes.errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
+COLUMNS_FLOATS = 128  # of the kernel that sums by kernel column: two sums of 8
 SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
@@ -107,7 +108,8 @@ def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
     One copy for each kernel row's phase, at stride 2 for even and odd pixels each; blocks of nearly equal size. Rows of
     half a unit share units in pairs half a plane apart: a kernel row moves by whole units then, too.
     """
-    rows, width, inputs, stride = tile_rows(output), output.width, op.weight.shape[1], op.window.strides[0]
+    rows, width = tile_rows(output, COLUMNS_FLOATS), output.width
+    inputs, stride = op.weight.shape[1], op.window.strides[0]
     moves = [divmod(y * op.window.dilations[0], stride) for y in range(op.window.kernel[0])]
     tops = [phase - op.window.pads[0] for _, phase in moves]
     copies = sorted({(top, x) for top in tops for x in range(stride)})
@@ -191,14 +193,14 @@ def reaches_only_inside(window: ir.Window, shape: ir.Shape) -> bool:
     return all(abs(dy) < shape.height and abs(dx) < shape.width for dy, dx in tap_shifts(window))
 
 
-def tile_rows(output: ir.Shape) -> int:
-    """Output rows of a tile: about TILE_FLOATS pixels, in whole units unless a row is too long for that."""
-    if output.pixels <= TILE_FLOATS:
+def tile_rows(output: ir.Shape, floats: int = TILE_FLOATS) -> int:
+    """Output rows of a tile: about `floats` pixels, in whole units unless a row is too long for that."""
+    if output.pixels <= floats:
         return output.height
     step = UNIT // math.gcd(UNIT, output.width)
-    if step * output.width > 4 * TILE_FLOATS:
+    if step * output.width > 4 * floats:
         return 1
-    most = max(step, TILE_FLOATS // output.width // step * step)
+    most = max(step, floats // output.width // step * step)
     tiles = math.ceil(output.height / most)
     even = math.ceil(output.height / tiles / step) * step
     return min(output.height, even)

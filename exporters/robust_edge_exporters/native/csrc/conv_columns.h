@@ -124,16 +124,13 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
         list = add_list(sum, units, s->packed, UNIT, 1, list, start[2] - start[1]);
         add_earlier(s, sum, vectors, width, o, out);
         if (lists > 2) {
+            vec last[UNITS_MAX * UNIT_VECTORS];
+            UNROLL for (int v = 0; v < vectors; v++)
+                last[v] = none;
+            add_list(last, units, s->packed, UNIT, 1, list, start[3] - start[2]);
             UNROLL for (int v = 0; v < vectors; v++) {
-                store_placed(s, out, v, width, sum[v]);
-                sum[v] = none;
-            }
-            add_list(sum, units, s->packed, UNIT, 1, list, start[3] - start[2]);
-            UNROLL for (int v = 0; v < vectors; v++) {
-                sum[v] = one_after(sum[v], (v + 1) % row ? sum[v + 1] : none);
-                if (width < LANES)
-                    sum[v] = masked(sum[v], not_last);
-                sum[v] += load_placed(s, out, v, width);
+                vec moved = one_after(last[v], (v + 1) % row ? last[v + 1] : none);
+                sum[v] += width < LANES ? masked(moved, not_last) : moved;
             }
         }
         store_sums(s, sum, vectors, width, o, out);

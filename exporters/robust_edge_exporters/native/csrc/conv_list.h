@@ -17,7 +17,7 @@ INLINE struct list add_list(vec *sum, const int units, const float *in, size_t s
     UNROLL for (int v = 0; v < (chains - 1) * vectors; v++)
         more[v] = splat(0);
 #if RUN > 1
-    if (vectors <= 4)
+    if (vectors <= RUN_VECTORS)
         for (; end - at.values >= RUN; at.values += RUN, at.offsets += RUN) {
             const vec w = load_run(at.values);
             uint64_t offsets[RUN / 4];

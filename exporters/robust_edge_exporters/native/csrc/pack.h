@@ -12,7 +12,7 @@ static void zero(float *dst, int floats) {
         memset(dst, 0, (size_t)floats * sizeof *dst);
 }
 
-/* Stride 1, output as wide as the input: a copy is one run of the plane, moved, with its wrapped edges masked. */
+/* Stride 1, output as wide as the input: a copy is one run of the plane. Moved sideways, its wrapped edges are masked. */
 static void pack_shifted(const struct conv *c, const float *plane, struct shift s, const uint32_t *mask, int y0,
                          int rows, float *dst) {
     int width = c->in.width, first = -(y0 + s.dy), last = c->in.height - (y0 + s.dy);
@@ -22,9 +22,12 @@ static void pack_shifted(const struct conv *c, const float *plane, struct shift 
     }
     first = first < 0 ? 0 : first > rows ? rows : first;
     last = last > rows ? rows : last < first ? first : last;
+    plane += (ptrdiff_t)(y0 + first + s.dy) * width + s.dx;
     zero(dst, first * width);
-    copy_masked(dst + first * width, plane + ((ptrdiff_t)(y0 + first + s.dy) * width + s.dx), mask,
-                (last - first) * width);
+    if (s.dx != 0)
+        copy_masked(dst + first * width, plane, mask, (last - first) * width);
+    else if (last > first)
+        memcpy(dst + first * width, plane, (size_t)((last - first) * width) * sizeof *dst);
     zero(dst + last * width, (rows - last) * width);
 }
 

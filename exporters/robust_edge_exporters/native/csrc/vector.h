@@ -7,7 +7,8 @@
 #define LANES 16
 #define UNITS_MAX 16 /* accumulators of a sparse register tile, in units */
 #define DENSE_VECTORS 4
-#define RUN 8 /* values read at a time, where a lane costs less than a load */
+#define RUN 8 /* values read at a time, where a lane costs less than a load, and most vectors of such a tile */
+#define RUN_VECTORS 8
 #elif defined(__AVX__)
 #define LANES 8
 #define UNITS_MAX 6
@@ -17,6 +18,7 @@
 #define UNITS_MAX 6
 #define DENSE_VECTORS 4
 #define RUN 4
+#define RUN_VECTORS 4
 #else
 #define LANES 4
 #define UNITS_MAX 3
