@@ -1,3 +1,5 @@
+#define AHEAD 512 /* entries that are asked for ahead of their use */
+
 /* A list of non-zeros: values, and for each the offset of the pixels that it is multiplied with. */
 struct list {
     const value *values;
@@ -20,6 +22,10 @@ INLINE struct list add_list(vec *sum, const int units, const float *in, size_t s
     if (vectors <= RUN_VECTORS)
         for (; end - at.values >= RUN; at.values += RUN, at.offsets += RUN) {
             const vec w = load_run(at.values);
+            if (vectors == 1) { /* so few products that memory is too slow by itself */
+                PREFETCH(at.values + AHEAD);
+                PREFETCH(at.offsets + AHEAD);
+            }
             uint64_t offsets[RUN / 4];
             memcpy(offsets, at.offsets, sizeof offsets);
             UNROLL for (int i = 0; i < RUN; i++) {

@@ -28,11 +28,6 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
         for (int k = 0; k < taps; k++) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat(0);
-            PREFETCH(list.values + 512);
-            PREFETCH(list.values + 528);
-            PREFETCH(list.values + 544);
-            PREFETCH(list.offsets + 512);
-            PREFETCH(list.offsets + 544);
             list = add_list(sum, units, t.in, t.in_step, 1, list, start[k + 1] - start[k]);
             UNROLL for (int v = 0; v < vectors; v++)
                 store(t.sums + (k * vectors + v) * LANES, sum[v]);

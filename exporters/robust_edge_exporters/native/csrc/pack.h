@@ -79,8 +79,7 @@ static void pack_paired(const struct conv *c, const float *plane, struct shift s
             else if (c->stride_x == 1)
                 memcpy(dst, plane + y * c->in.width, (size_t)width * sizeof *dst);
             else
-                for (int x = 0; x < width; x++)
-                    dst[x] = plane[y * c->in.width + 2 * x + s.dx];
+                take_every_second(dst, plane + y * c->in.width + s.dx, width);
         }
 }
 

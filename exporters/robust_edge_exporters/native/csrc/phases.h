@@ -14,9 +14,7 @@ static void split_phases(const struct conv *c, const float *plane, float *phases
     int width = c->out.width, floats = c->copy_floats;
     for (int y = 0; y < c->in.height; y++, plane += c->in.width) {
         float *even = phases + (y % 2) * 2 * floats + y / 2 * width, *odd = even + floats;
-        for (int x = 0; x < width; x++) {
-            even[x] = plane[2 * x];
-            odd[x] = plane[2 * x + 1];
-        }
+        take_every_second(even, plane, width);
+        take_every_second(odd, plane + 1, width);
     }
 }

@@ -98,6 +98,30 @@ INLINE vec every_second(const float *p) { return __builtin_shuffle(load(p), load
 #endif
 #endif
 
+/* dst[i] = src[2 * i], for rows too short for whole vectors; may read one float more. */
+#if LANES > 1
+typedef float quad __attribute__((vector_size(16)));
+#if defined(__clang__)
+#define EVEN_QUAD(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
+#else
+typedef uint32_t quad_bits __attribute__((vector_size(16)));
+#define EVEN_QUAD(a, b) __builtin_shuffle(a, b, (quad_bits){0, 2, 4, 6})
+#endif
+#endif
+INLINE void take_every_second(float *dst, const float *src, int floats) {
+    int i = 0;
+#if LANES > 1
+    for (; i + 4 <= floats; i += 4) {
+        quad pair[2];
+        memcpy(pair, src + 2 * i, sizeof pair);
+        pair[0] = EVEN_QUAD(pair[0], pair[1]);
+        memcpy(dst + i, pair, sizeof pair[0]);
+    }
+#endif
+    for (; i < floats; i++)
+        dst[i] = src[2 * i];
+}
+
 INLINE vec masked(vec v, const uint32_t *mask) {
     bits m, b;
     memcpy(&m, mask, sizeof m);
