@@ -37,7 +37,6 @@ INLINE void row_masks(int width, uint32_t *inner, uint32_t *outer) {
 
 /* Vector `v` of a strip of the plane `p`. */
 #if LANES == UNIT
-#include <immintrin.h>
 INLINE vec load_placed(const struct strip *s, const float *p, int v, const int width) {
     __m512d first;
     p += s->at[v];

@@ -1,4 +1,4 @@
-#define AHEAD 512 /* entries that are asked for ahead of their use */
+#define AHEAD 1024 /* entries that are asked for ahead of their use */
 
 /* A list of non-zeros: values, and for each the offset of the pixels that it is multiplied with. */
 struct list {

@@ -46,8 +46,11 @@ INLINE vec load_values(const value *p) {
 
 /* RUN values in the first lanes of a vector; what else a whole vector holds costs time and is not used. */
 #if LANES == 16 && VALUE_BYTES == 4
-#include <immintrin.h>
 INLINE vec load_run(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
+#elif LANES == 16 && defined(__F16C__)
+INLINE vec load_run(const value *p) {
+    return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
 #else
 INLINE vec load_run(const value *p) { return load_values(p); }
 #endif

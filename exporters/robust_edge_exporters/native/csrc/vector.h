@@ -3,6 +3,9 @@
 #define UNIT 16
 
 #if defined(__GNUC__) && !defined(RE_SCALAR)
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
 #if defined(__AVX512F__)
 #define LANES 16
 #define UNITS_MAX 16 /* accumulators of a sparse register tile, in units */
@@ -131,8 +134,14 @@ INLINE vec masked(vec v, const uint32_t *mask) {
     return v;
 }
 
-/* min(max(v, lo), hi), a NaN stays. By masks: C has no ?: for vectors. */
-#if LANES > 1
+/* min(max(v, lo), hi), a NaN stays: x86 returns the second operand then. Else by masks: C has no ?: for vectors. */
+#if LANES == 16
+INLINE vec clamp(vec v, vec lo, vec hi) { return _mm512_min_ps(hi, _mm512_max_ps(lo, v)); }
+#elif LANES == 8
+INLINE vec clamp(vec v, vec lo, vec hi) { return _mm256_min_ps(hi, _mm256_max_ps(lo, v)); }
+#elif LANES == 4 && defined(__SSE__)
+INLINE vec clamp(vec v, vec lo, vec hi) { return _mm_min_ps(hi, _mm_max_ps(lo, v)); }
+#elif LANES > 1
 INLINE vec choose(bits mask, vec yes, vec no) {
     bits y, n;
     vec v;
