@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -98,6 +99,19 @@ def test_builds_agree(cc, flags, exported, tmp_path):
     assert relative_error(predict(tmp_path / "predict", folder, images), expected) < 1e-5
     bench = [str(tmp_path / "bench"), str(folder / "weights.bin"), "2", "6", "3"]
     assert "p50" in subprocess.run(bench, capture_output=True, text=True, check=True).stdout
+
+
+@ON_X86
+def test_compilers_keep_sums_in_registers(exported, tmp_path):
+    """A loop over sums that a compiler leaves as a loop has its sums in memory, and one multiply-add for all of them."""
+    need("gcc")
+    need("clang")
+    found = {}
+    for cc in ("gcc", "clang"):
+        command = [cc, "-std=c99", "-O3", "-mavx512f", "-ffp-contract=fast", "-S", str(exported[0] / "model.c")]
+        subprocess.run([*command, "-o", str(tmp_path / "model.s")], check=True)
+        found[cc] = len(re.findall(r"^\s*vfmadd\S*ps\s", (tmp_path / "model.s").read_text(encoding="utf-8"), re.M))
+    assert found["clang"] > 0.8 * found["gcc"] > 100
 
 
 def skip_without_sanitizers(cc, folder):

@@ -32,7 +32,7 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 #define INLINE static inline __attribute__((always_inline, unused))
 #define PREFETCH(p) __builtin_prefetch(p)
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL _Pragma("clang loop unroll(full)") /* "unroll" leaves the sums in memory */
 #else
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
