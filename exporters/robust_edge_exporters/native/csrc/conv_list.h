@@ -1,10 +1,19 @@
-#define AHEAD 1024 /* entries that are asked for ahead of their use */
-
 /* A list of non-zeros: values, and for each the offset of the pixels that it is multiplied with. */
 struct list {
     const value *values;
     const uint16_t *offsets;
 };
+
+/* Tiles of one vector or four read entries faster than memory brings them, unless it is asked in time: for as many
+   entries as are read until the next call, so far ahead. A count that never changes is guessed right. */
+#define AHEAD 768
+
+INLINE void prefetch_ahead(struct list at, uint32_t count) {
+    for (uint32_t i = 0; i < count; i += 16)
+        PREFETCH(at.values + AHEAD + i);
+    for (uint32_t i = 0; i < count; i += 32)
+        PREFETCH(at.offsets + AHEAD + i);
+}
 
 /* Adds a list's products to the sums of `units` units of pixels, which lie `step` floats apart from `in` on; an offset
    counts `scale` floats. Returns what follows the list.
@@ -22,10 +31,8 @@ INLINE struct list add_list(vec *sum, const int units, const float *in, size_t s
     if (vectors <= RUN_VECTORS)
         for (; end - at.values >= RUN; at.values += RUN, at.offsets += RUN) {
             const vec w = load_run(at.values);
-            if (vectors == 1) { /* so few products that memory is too slow by itself */
-                PREFETCH(at.values + AHEAD);
-                PREFETCH(at.offsets + AHEAD);
-            }
+            if (vectors == 1)
+                prefetch_ahead(at, RUN);
             uint64_t offsets[RUN / 4];
             memcpy(offsets, at.offsets, sizeof offsets);
             UNROLL for (int i = 0; i < RUN; i++) {
