@@ -18,8 +18,10 @@ import itertools
 import json
 import math
 import os
+import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -82,14 +84,13 @@ def network(name: str, keep: float, scope: str) -> nn.Module:
     return model
 
 
-def fused(model: nn.Module, *, sparse: bool) -> nn.Module:
-    """A copy for PyTorch; `sparse` makes its ungrouped convolutions CSR products."""
+def as_csr(model: nn.Module) -> nn.Module:
+    """A copy whose ungrouped convolutions are CSR products."""
     twin = copy.deepcopy(model)
-    if sparse:
-        for parent in list(twin.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Conv2d) and child.groups == 1 and child.bias is None:
-                    setattr(parent, name, torch.jit.script(CsrConv(child)))
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and child.groups == 1 and child.bias is None:
+                setattr(parent, name, torch.jit.script(CsrConv(child)))
     return twin
 
 
@@ -146,8 +147,8 @@ def engines(folder: Path, model: nn.Module, threads: int) -> dict[str, Infer]:
     return {
         "onnxruntime fp32": session(folder / "model.onnx", threads),
         "onnxruntime int8": session(folder / "int8.onnx", threads),
-        "torch eager": torch_infer(fused(model, sparse=False), threads),
-        "torch csr": torch_infer(fused(model, sparse=True), threads),
+        "torch eager": torch_infer(model, threads),
+        "torch csr": torch_infer(as_csr(model), threads),
         "sparse engine": ours.infer,
     }
 
@@ -277,7 +278,7 @@ def environment() -> dict[str, Any]:
     compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     return {
-        **provenance("python benchmarks/sparse_engine.py", "torch", "onnxruntime"),
+        **provenance(shlex.join(["python", "benchmarks/sparse_engine.py", *sys.argv[1:]]), "torch", "onnxruntime"),
         "instructions": [f for f in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd") if f in flags],
         "load_average": os.getloadavg()[0],
         "compiler": compiler,
@@ -381,12 +382,29 @@ def layer_table(report: dict[str, Any], network_name: str, keep: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def fraction(text: str) -> float:
+    """A number above 0, 1 at most."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no fraction of the weights: above 0, 1 at most, as 0.1 for 10%")
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
-    parser.add_argument("--keep", nargs="+", type=float, default=KEEPS)
-    parser.add_argument("--images", nargs="+", type=int, default=(1, 100))
-    parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
+    parser.add_argument(
+        "--keep", nargs="+", type=fraction, default=KEEPS, help="fractions of the weights: 0.1 for 10%%"
+    )
+    parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100))
+    parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2))
     parser.add_argument("--seconds", type=float, default=4.0, help="of each interleaved measurement")
     parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
     parser.add_argument("--plot", type=Path)
@@ -404,7 +422,7 @@ def main() -> None:
         return
     warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
     limits = machine_limits()
-    report = {"environment": environment(), "limits": limits, "cells": []}
+    report: dict[str, Any] = {"environment": environment(), "limits": limits, "cells": []}
     for name in choice.networks:
         wanted = [(keep, "layer") for keep in choice.keep] + [(keep, "global") for keep in choice.keep if keep == 0.1]
         for keep, scope in wanted:
