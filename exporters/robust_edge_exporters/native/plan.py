@@ -36,7 +36,7 @@ class Options:
     """What the caller of the export decides."""
 
     images: int = 4
-    l1_bytes: int = 48 * 1024
+    l1_bytes: int = 64 * 1024
     kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
