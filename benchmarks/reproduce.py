@@ -1,9 +1,12 @@
 """The thesis' grid on CIFAR-10 and its Table 4.2: ResNet34 and MobileNetV2, 100, 50 and 10% kept, three adversaries.
+Before it, four networks of preset `strong` at ε = 8/255: what the thesis' method reaches with a present recipe.
 
     python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/reproduce]
 
 Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce/ for each network, on top of preset
-`thesis`; each can be trained alone: robust-edge compress --preset thesis --config benchmarks/reproduce/NAME.yaml ...
+`strong` or `thesis`; each can be trained alone:
+
+    robust-edge compress --preset thesis --config benchmarks/reproduce/NAME.yaml ...
 
 Made for short loans of a GPU: after --minutes the script saves the epoch that it is in, however far that is, and exits
 with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most. The
@@ -17,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -29,12 +34,13 @@ from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write
 
 from robust_edge.config import CompressConfig, resolve
 from robust_edge.evaluation.accuracy import Accuracy
-from robust_edge.evaluation.adversaries import THESIS_AUTOATTACK
+from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import Evaluation, stored_evaluation
-from robust_edge.run import CONFIG, Run, open_run
+from robust_edge.run import CONFIG, ENVIRONMENT, Run, open_run
 
 CONFIGS = Path(__file__).with_suffix("")
+STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # by worth
 ADVERSARIES = ("eps0.1", "eps0.03", "benign")
 EPS = 8 / 255
 SLICE_OVER = 75  # EX_TEMPFAIL of sysexits.h
@@ -75,7 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         for name, config in configs.items():
-            attacked(trained(config, choice.out / name), choice)
+            run = trained(config, choice.out / name)
+            for attack in attacks(name):
+                attacked(run, attack, choice)
 
     done = done_within(choice.minutes, work)
     write_table(configs, choice)
@@ -85,22 +93,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
-    """The chosen configs by name, the thesis' order: the larger network and the stronger adversary first."""
+    """The chosen configs by name: preset `strong` first, then the larger network and the stronger adversary."""
     names = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=_order)
     unknown = set(choice.only or ()) - set(names)
     if unknown:
         raise SystemExit(f"--only {' '.join(sorted(unknown))}: no such network; there are {', '.join(names)}")
     flags = {"data.dir": str(choice.data_dir.absolute()), "data.dataset": choice.dataset, "device": choice.device}
     return {
-        name: resolve(preset="thesis", file=CONFIGS / f"{name}.yaml", flags=flags, assignments=choice.assignments)
+        name: resolve(preset=preset(name), file=CONFIGS / f"{name}.yaml", flags=flags, assignments=choice.assignments)
         for name in names
         if not choice.only or name in choice.only
     }
 
 
-def _order(name: str) -> tuple[bool, int, int]:
+def preset(name: str) -> str:
+    """What the network's config stands on."""
+    return "strong" if name in STRONG else "thesis"
+
+
+def _order(name: str) -> tuple[int, bool, int, int]:
     arch, adversary, kept = name.split("-")
-    return arch != "resnet34", ADVERSARIES.index(adversary), -int(kept)
+    if name in STRONG:
+        return STRONG.index(name), False, 0, 0
+    return len(STRONG), arch != "resnet34", ADVERSARIES.index(adversary), -int(kept)
 
 
 def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
@@ -129,54 +144,88 @@ def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
     return True
 
 
-def attacked(run: Run, choice: argparse.Namespace) -> Evaluation:
-    """The AutoAttack of 2020, from the run's folder if it is there; a killed one goes on."""
-    record = stored_evaluation(run, THESIS_AUTOATTACK)
+def attacks(name: str) -> tuple[str, ...]:
+    """The AutoAttack of 2020, which the thesis used; for networks that it did not have, today's as well."""
+    return (THESIS_AUTOATTACK, AUTOATTACK) if name in STRONG else (THESIS_AUTOATTACK,)
+
+
+def attacked(run: Run, attack: str, choice: argparse.Namespace) -> Evaluation:
+    """From the run's folder if it is there; a killed one goes on."""
+    record = stored_evaluation(run, attack)
     if record is not None and record.limit == choice.limit:
         return record
-    settings = EvaluateSettings(attack=THESIS_AUTOATTACK, eps=EPS, limit=choice.limit, device=choice.device)
+    settings = EvaluateSettings(attack=attack, eps=EPS, limit=choice.limit, device=choice.device)
     return evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
 
 
 def write_table(configs: dict[str, CompressConfig], choice: argparse.Namespace) -> None:
     rows = [row(name, choice.out / name, choice.limit) for name in configs]
-    command = "python benchmarks/reproduce.py"
+    command = shlex.join(["python", "benchmarks/reproduce.py", *sys.argv[1:]])
     write_results(choice.result, command, {"eps": EPS, "limit": choice.limit, "runs": rows}, table(rows))
 
 
 def row(name: str, path: Path, limit: int | None) -> dict[str, Any]:
     """What there is of one network."""
+    found: dict[str, Any] = {"name": name, "preset": preset(name), "epochs": 0}
     if not (path / CONFIG).is_file():
-        return {"name": name, "epochs": 0}
+        return found
     run = open_run(path)
-    found: dict[str, Any] = {"name": name, "epochs": len(run.metrics()), "training_seconds": training_seconds(run)}
+    found |= {"epochs": len(run.metrics()), "training_seconds": training_seconds(run), "device": device(run)}
     if not run.finished:
         return found
     found["keep"] = run.checkpoint().sparsity.keep
-    record = stored_evaluation(run, THESIS_AUTOATTACK)
-    if record is None or record.result is None or record.limit != limit:
-        return found
-    stages = {stage.name: dataclasses.asdict(stage.cumulative) for stage in record.result.stages}
-    flags = [] if record.audit is None else list(record.audit.flags)
-    return {**found, "accuracies": {"benign": dataclasses.asdict(record.result.clean), **stages}, "flags": flags}
+    for attack in attacks(name):
+        record = stored_evaluation(run, attack)
+        if record is not None and record.result is not None and record.limit == limit:
+            stages = {stage.name: dataclasses.asdict(stage.cumulative) for stage in record.result.stages}
+            found[attack] = {
+                "accuracies": {"benign": dataclasses.asdict(record.result.clean), **stages},
+                "flags": [] if record.audit is None else list(record.audit.flags),
+                "seconds": round(record.seconds, 1),
+            }
+    return found
+
+
+def device(run: Run) -> str:
+    """The GPU, or else the CPU, that finished the run."""
+    found = json.loads((run.path / ENVIRONMENT).read_text(encoding="utf-8"))
+    return ", ".join(sorted(set(found["cuda_devices"]))) or str(found["machine"]["cpu"])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Table 4.2: accuracy in percent with its 95% interval, and the thesis' figure beside it."""
-    columns = next((list(item["accuracies"]) for item in rows if "accuracies" in item), ["benign"])
-    header = ["network", "weights kept", *columns, "validity flags"]
+    """Table 4.2: accuracy in percent with its 95% interval, and the thesis' figure beside it; then the standard set."""
+    attacked_rows = (item[THESIS_AUTOATTACK]["accuracies"] for item in rows if THESIS_AUTOATTACK in item)
+    columns = list(next(attacked_rows, ["benign"]))
+    header = ["network", "weights kept", *columns, "AutoAttack, standard set", "validity flags", "training", "on"]
     lines = []
     for item in rows:
-        kept = f"{100 * item['keep']:.1f}%" if "keep" in item else f"trained for {item['epochs']} epochs"
-        flags = (", ".join(item["flags"]) or "none") if "flags" in item else "–"
-        lines.append([item["name"], kept, *(figure(item, turn, name) for turn, name in enumerate(columns)), flags])
+        records = [item[attack] for attack in (THESIS_AUTOATTACK, AUTOATTACK) if attack in item]
+        flags = sorted({flag for record in records for flag in record["flags"]})
+        figures = [figure(item, turn, name) for turn, name in enumerate(columns)]
+        checked = (", ".join(flags) or "none") if records else "–"
+        spent = f"{item['training_seconds'] / 60:.1f} minutes" if item["epochs"] else "–"
+        lines.append([item["name"], progress(item), *figures, standard(item), checked, spent, item.get("device", "–")])
     return markdown(header, lines)
+
+
+def progress(item: dict[str, Any]) -> str:
+    """The weights that a finished network keeps, or how far its training is."""
+    if "keep" in item:
+        return f"{100 * item['keep']:.1f}%"
+    return f"trained for {item['epochs']} epochs" if item["epochs"] else "not run"
 
 
 def figure(item: dict[str, Any], turn: int, column: str) -> str:
     """One cell: ours if it is there, the thesis' if it has one."""
-    own = share(Accuracy(**item["accuracies"][column])) if "accuracies" in item else "–"
+    record = item.get(THESIS_AUTOATTACK)
+    own = share(Accuracy(**record["accuracies"][column])) if record else "–"
     return own + (f"; thesis {THESIS[item['name']][turn]:g}" if item["name"] in THESIS else "")
+
+
+def standard(item: dict[str, Any]) -> str:
+    """Robust accuracy under all of today's AutoAttack."""
+    record = item.get(AUTOATTACK)
+    return share(Accuracy(**list(record["accuracies"].values())[-1])) if record else "–"
 
 
 if __name__ == "__main__":

@@ -31,8 +31,17 @@ def options(tmp_path, *more):
 def test_the_grid_is_the_thesis(script, monkeypatch, tmp_path):
     taken = []
     monkeypatch.setattr(script, "trained", lambda config, path: taken.append((path.name, config)))
-    monkeypatch.setattr(script, "attacked", lambda run, choice: None)
+    attacked = []
+    monkeypatch.setattr(script, "attacked", lambda run, attack, choice: attacked.append(attack))
     assert script.main(options(tmp_path)) == 0
+    strong, taken = taken[:4], taken[4:]
+    assert [name for name, _ in strong] == list(script.STRONG)
+    assert [(config.arch, config.pruning.keep) for _, config in strong] == [
+        ("resnet34", 0.1), ("mobilenet_v2", 0.1), ("resnet34", 0.5), ("resnet34", 0.05),
+    ]  # fmt: skip
+    assert {(config.data.dataset, config.attack.eps) for _, config in strong} == {("cifar10", 8 / 255)}
+    assert all(config.averaging.decay > 0 for _, config in strong)
+    assert attacked == ["thesis-autoattack", "autoattack"] * 4 + ["thesis-autoattack"] * 18
     found = {(config.arch, config.attack.eps, config.pruning.keep) for _, config in taken}
     assert len(taken) == 18
     assert found == set(itertools.product(("resnet34", "mobilenet_v2"), (0.0, 0.0075, 0.025), (1.0, 0.5, 0.1)))
@@ -78,18 +87,19 @@ def test_slices_end_with_the_table_of_an_unbroken_run(script, small, tmp_path, m
     found = json.loads((tmp_path / "table.json").read_text())["runs"]
     for left, right in zip(found, expected, strict=True):
         assert left.pop("training_seconds") >= 0 <= right.pop("training_seconds")
+        assert left["pgd"].pop("seconds") >= 0 <= right["pgd"].pop("seconds")
         assert left == right
     text = (tmp_path / "table.md").read_text()
-    assert list(found[0]["accuracies"]) == ["benign", "pgd"]
+    assert list(found[0]["pgd"]["accuracies"]) == ["benign", "pgd"]
     assert "; thesis 77.25 |" in text
     assert open_run(sliced / "resnet34-eps0.1-10").checkpoint().sparsity.nonzero == 9373
 
 
 def test_what_is_not_there_yet_is_a_dash(script, small, tmp_path):
     assert script.main(options(tmp_path, *small, "--minutes", "0")) == 75
-    assert "| resnet34-eps0.1-10 | trained for 0 epochs | –; thesis 66.7 | – |" in (tmp_path / "table.md").read_text()
+    assert "| resnet34-eps0.1-10 | not run | –; thesis 66.7 | – | – | – | – |" in (tmp_path / "table.md").read_text()
 
 
 def test_an_unknown_network_is_named(script, tmp_path):
-    with pytest.raises(SystemExit, match=r"--only resnet50: no such network; there are resnet34-eps0\.1-100"):
+    with pytest.raises(SystemExit, match=r"--only resnet50: no such network; there are resnet34-strong-10"):
         script.main(options(tmp_path, "--only", "resnet50"))

@@ -103,7 +103,7 @@ def test_builds_agree(cc, flags, exported, tmp_path):
 
 @ON_X86
 def test_compilers_keep_sums_in_registers(exported, tmp_path):
-    """A loop over sums that a compiler leaves as a loop has its sums in memory, and one multiply-add for all of them."""
+    """A loop over sums that stays a loop has its sums in memory, and a single multiply-add for all of them."""
     need("gcc")
     need("clang")
     found = {}
