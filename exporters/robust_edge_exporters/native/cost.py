@@ -9,7 +9,8 @@ from robust_edge_exporters.native.tiling import TILE_FLOATS, UNIT, reaches_only_
 
 # Time of one weight over a tile of `u` units, in units of one multiply-add of a unit from the first-level cache:
 # a non-zero also loads its value and offset; a dense weight shares its loaded pixels with five others, but short
-# tiles wait for the sum before. Fitted to per-layer times of ResNet34 and MobileNetV2 on AVX-512.
+# tiles wait for the sum before. Fitted to per-layer times of ResNet34 and MobileNetV2 on AVX-512, at tiles of 16 units
+# in every kernel.
 SPARSE_FIXED, SPARSE_UNIT = 0.8, 1.0
 DENSE_FIXED, DENSE_UNIT, DENSE_LEAST = 0.2, 0.83, 2.4
 COLUMNS_OF_8 = (16, 32, 48, 64)  # pixels of a plane with rows of half a unit

@@ -36,12 +36,12 @@ class Options:
     """What the caller of the export decides."""
 
     images: int = 4
-    l1_bytes: int = 64 * 1024
+    block_bytes: int = 64 * 1024
     kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.l1_bytes < 4096:
-            raise ValueError(f"images {self.images} must be at least 1, l1_bytes {self.l1_bytes} at least 4096")
+        if self.images < 1 or self.block_bytes < 4096:
+            raise ValueError(f"images {self.images} must be at least 1, block_bytes {self.block_bytes} at least 4096")
         if self.kernel not in (None, Kernel.SPARSE, Kernel.DENSE):
             raise ValueError(f"kernel {self.kernel.value}: geometry decides that; force sparse, dense or nothing")
 
@@ -161,7 +161,7 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
     if cost.suits_depthwise(op, source, target):
         return Layer(op, inputs, output, Kernel.DEPTHWISE, tile_depthwise(op, target, inputs[0].pitch), residual)
     if kernel is not Kernel.DENSE and cost.suits_columns(op, source, target):
-        tiling = tile_columns(op, target, l1_floats=options.l1_bytes // 4)
+        tiling = tile_columns(op, target, block_floats=options.block_bytes // 4)
         if tiling.channel_floats <= OFFSETS:
             return Layer(op, inputs, output, Kernel.COLUMNS, tiling, residual)
     if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
@@ -173,7 +173,7 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
         target,
         inputs[0].pitch,
         images=options.images,
-        l1_floats=options.l1_bytes // 4,
+        block_floats=options.block_bytes // 4,
         in_place=cost.reads_in_place(op, target),
     )
     return Layer(op, inputs, output, Kernel.DENSE if kernel is Kernel.DENSE else Kernel.SPARSE, tiling, residual)

@@ -16,7 +16,7 @@ from robust_edge_runtimes.errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
-COLUMNS_FLOATS = 128  # of the kernel that sums by kernel column: two sums of 8
+COLUMNS_FLOATS = 128  # of the kernel that sums by kernel column: two sums of 8 AVX-512 accumulators
 SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
@@ -58,7 +58,7 @@ class Tiling:
 
 
 def tile_convolution(
-    op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *, images: int, l1_floats: int, in_place: bool
+    op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *, images: int, block_floats: int, in_place: bool
 ) -> Tiling:
     """Tiling of `op` for input planes `pitch` floats apart.
 
@@ -68,7 +68,7 @@ def tile_convolution(
         output: its output shape.
         pitch: floats between input planes.
         images: most images in a pass.
-        l1_floats: packed floats that stay in the first-level cache.
+        block_floats: packed floats of a block, about what the first-level cache holds.
         in_place: read a 1x1 convolution's input where it lies.
 
     Raises:
@@ -79,7 +79,7 @@ def tile_convolution(
     many = max(1, min(images, SHARED_FLOATS // output.pixels)) if whole and output.pixels % UNIT == 0 else 1
     per_group = source.channels // op.groups
     if in_place:
-        block = max(1, min(per_group, l1_floats // (rows * output.width), OFFSETS // pitch))
+        block = max(1, min(per_group, block_floats // (rows * output.width), OFFSETS // pitch))
         return Tiling(rows, 0, 1, block, (), 0, False, False, (0,), pitch, 0)
     same = op.window.strides == (1, 1) and output.width == source.width
     each_tap = whole and (many > 1 or output.pixels <= SMALL_PLANE)
@@ -94,7 +94,7 @@ def tile_convolution(
         raise ExportError(
             f"Conv with weight '{op.name}': rows of {output.width} pixels are too wide for the sparse engine"
         )
-    block = max(1, min(per_group, l1_floats // channel, OFFSETS // channel))
+    block = max(1, min(per_group, block_floats // channel, OFFSETS // channel))
     return Tiling(
         rows, extra, many, block, shifts, floats,
         whole=each_tap, masked=same and near and (not each_tap or output.height == source.height),
@@ -102,7 +102,7 @@ def tile_convolution(
     )  # fmt: skip
 
 
-def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
+def tile_columns(op: ir.Conv, output: ir.Shape, *, block_floats: int) -> Tiling:
     """Tiling of the kernel that sums by kernel column.
 
     One copy for each kernel row's phase, at stride 2 for even and odd pixels each; blocks of nearly equal size. Rows of
@@ -117,7 +117,7 @@ def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
     row = UNIT if paired else width
     floats = ((rows // 2 if paired else rows) + extra) * row
     channel = len(copies) * floats
-    blocks = math.ceil(inputs / max(1, min(inputs, l1_floats // channel, OFFSETS // channel)))
+    blocks = math.ceil(inputs / max(1, min(inputs, block_floats // channel, OFFSETS // channel)))
     block = math.ceil(inputs / blocks)
     offsets = (
         copies.index((top, x)) * floats + down * row
@@ -126,7 +126,7 @@ def tile_columns(op: ir.Conv, output: ir.Shape, *, l1_floats: int) -> Tiling:
     )
     return Tiling(
         rows, extra, 1, block, tuple(copies), floats,
-        whole=False, masked=stride == 1 and not paired, tap_offsets=tuple(offsets),
+        whole=False, masked=False, tap_offsets=tuple(offsets),
         channel_floats=channel, scratch_floats=block * channel, apart=output.pixels // 2 if paired else 0,
     )  # fmt: skip
 

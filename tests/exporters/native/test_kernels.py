@@ -68,7 +68,7 @@ def test_convolutions_match_loops_over_taps(plane, kernel, tmp_path):
         )
         expected.append(convolve(images, weight, bias, **attributes).reshape(3, -1))
     net.save(tmp_path / "model.onnx", *outputs)
-    export_native(tmp_path / "model.onnx", tmp_path, options=Options(images=2, kernel=kernel, l1_bytes=8192))
+    export_native(tmp_path / "model.onnx", tmp_path, options=Options(images=2, kernel=kernel, block_bytes=8192))
     got = np.split(answers(tmp_path, images, threads=2), np.cumsum([e.shape[1] for e in expected])[:-1], axis=1)
     for one, right, node in zip(got, expected, net.nodes, strict=False):
         assert np.abs(one - right).max() < 2e-5, node

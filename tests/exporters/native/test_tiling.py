@@ -42,7 +42,7 @@ def test_sparse_strips(width):
         shape = ir.Shape(4, height, width)
         for images in (1, 4, 8):
             tiling = tile_convolution(
-                convolution(height, width), shape, shape, 4096, images=images, l1_floats=12288, in_place=False
+                convolution(height, width), shape, shape, 4096, images=images, block_floats=12288, in_place=False
             )
             check(tiling, shape, 1)
 
@@ -51,7 +51,7 @@ def test_sparse_strips(width):
 def test_column_strips(width, heights):
     for height in heights:
         shape = ir.Shape(4, height, width)
-        check(tile_columns(convolution(height, width), shape, l1_floats=12288), shape, max(1, width // UNIT))
+        check(tile_columns(convolution(height, width), shape, block_floats=12288), shape, max(1, width // UNIT))
 
 
 def test_the_sizes_of_the_register_file_are_those_of_the_c():

@@ -1,3 +1,6 @@
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #define LARGE_PAGE ((size_t)2 << 20)
 
 static void run_rounds(re_context *c, int thread) {

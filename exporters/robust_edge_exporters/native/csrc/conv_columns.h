@@ -105,18 +105,17 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
     const struct strip copy = *strip, *s = &copy;
     const int vectors = units * UNIT_VECTORS, row = width > LANES ? width / LANES : 1;
     const vec none = {0};
-    const int channels = s->channels.end - s->channels.begin;
     const uint32_t *starts = s->starts + (size_t)s->channels.begin * (size_t)lists;
-    uint32_t not_first[LANES], not_last[LANES], mean = 0; /* mean: entries of an output channel, to prefetch */
+    const uint32_t mean = mean_length(starts, (s->channels.end - s->channels.begin) * lists);
+    uint32_t not_first[LANES], not_last[LANES];
     row_masks(width, not_first, not_last);
-    if (vectors <= 4 && s->channels.begin < s->channels.end)
-        mean = (starts[channels * lists] - starts[0]) / (uint32_t)channels;
     for (int o = s->channels.begin; o < s->channels.end; o++) {
         const uint32_t *start = s->starts + (size_t)o * (size_t)lists;
         struct list list = {s->values + *start, s->offsets + *start};
         float *out = s->out + (size_t)o * s->pitch;
         vec sum[UNITS_MAX * UNIT_VECTORS];
-        prefetch_ahead(list, mean);
+        if (vectors <= 4)
+            prefetch_ahead(list, mean * (uint32_t)lists);
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] = none;
         list = add_list(sum, units, s->packed, UNIT, 1, list, start[1] - start[0]);

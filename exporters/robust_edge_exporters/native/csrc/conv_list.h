@@ -4,15 +4,23 @@ struct list {
     const uint16_t *offsets;
 };
 
-/* Tiles of one vector or four read entries faster than memory brings them, unless it is asked in time: for as many
-   entries as are read until the next call, so far ahead. A count that never changes is guessed right. */
+/* Small tiles read entries faster than memory brings them, unless it is asked in time. Asks for `count` entries, AHEAD
+   of the list: a layer's mean, since the end of a loop whose length changes is mispredicted. Tiles of one vector read
+   fastest of all: they ask with every run, so that requests are spread. */
+#define PREFETCHES_RUNS(vectors) (RUN > 1 && (vectors) == 1)
 #define AHEAD 768
+#define LINE 64 /* bytes that memory brings at a time */
 
 INLINE void prefetch_ahead(struct list at, uint32_t count) {
-    for (uint32_t i = 0; i < count; i += 16)
+    for (uint32_t i = 0; i < count; i += LINE / sizeof *at.values)
         PREFETCH(at.values + AHEAD + i);
-    for (uint32_t i = 0; i < count; i += 32)
+    for (uint32_t i = 0; i < count; i += LINE / sizeof *at.offsets)
         PREFETCH(at.offsets + AHEAD + i);
+}
+
+/* Mean length of `lists` lists. */
+INLINE uint32_t mean_length(const uint32_t *starts, int lists) {
+    return lists > 0 ? (starts[lists] - starts[0]) / (uint32_t)lists : 0;
 }
 
 /* Adds a list's products to the sums of `units` units of pixels, which lie `step` floats apart from `in` on; an offset
@@ -31,7 +39,7 @@ INLINE struct list add_list(vec *sum, const int units, const float *in, size_t s
     if (vectors <= RUN_VECTORS)
         for (; end - at.values >= RUN; at.values += RUN, at.offsets += RUN) {
             const vec w = load_run(at.values);
-            if (vectors == 1)
+            if (PREFETCHES_RUNS(vectors))
                 prefetch_ahead(at, RUN);
             uint64_t offsets[RUN / 4];
             memcpy(offsets, at.offsets, sizeof offsets);

@@ -21,6 +21,7 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
     const int vectors = units * UNIT_VECTORS, taps = c->taps;
     const vec lo = splat(t.act->lo), hi = splat(t.act->hi);
     const uint32_t *start = t.starts + (size_t)t.channels.begin * (size_t)taps;
+    const uint32_t mean = mean_length(start, (t.channels.end - t.channels.begin) * taps);
     for (int o = t.channels.begin; o < t.channels.end; o++, start += taps) {
         struct list list = {t.values + start[0], t.offsets + start[0]};
         float *out = t.out + (size_t)o * (size_t)c->out.pitch;
@@ -28,6 +29,8 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
         for (int k = 0; k < taps; k++) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat(0);
+            if (!PREFETCHES_RUNS(vectors))
+                prefetch_ahead(list, mean);
             list = add_list(sum, units, t.in, t.in_step, 1, list, start[k + 1] - start[k]);
             UNROLL for (int v = 0; v < vectors; v++)
                 store(t.sums + (k * vectors + v) * LANES, sum[v]);

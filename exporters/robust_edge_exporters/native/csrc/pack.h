@@ -12,7 +12,7 @@ static void zero(float *dst, int floats) {
         memset(dst, 0, (size_t)floats * sizeof *dst);
 }
 
-/* Stride 1, output as wide as the input: a copy is one run of the plane. Moved sideways, its wrapped edges are masked. */
+/* Stride 1, output as wide as the input: a copy is a run of the plane. Moved sideways, its wrapped edges are masked. */
 static void pack_shifted(const struct conv *c, const float *plane, struct shift s, const uint32_t *mask, int y0,
                          int rows, float *dst) {
     int width = c->in.width, first = -(y0 + s.dy), last = c->in.height - (y0 + s.dy);
@@ -88,6 +88,7 @@ static void pack_block(const struct conv *c, const float *arena, const float *im
                        int count, int y0, int rows, float *dst) {
     const uint32_t *masks = c->masks == NO_TENSOR ? NULL : (const uint32_t *)(const void *)(arena + c->masks);
     int plane_floats = c->out.height * c->out.width;
+    int runs = c->stride_y == 1 && c->stride_x == 1 && c->in.width == c->out.width && !c->whole;
     for (int k = channel; k < channel + count; k++)
         for (int s = 0; s < c->copies; s++, dst += images * c->copy_floats)
             for (int g = 0; g < images; g++) {
@@ -95,8 +96,8 @@ static void pack_block(const struct conv *c, const float *arena, const float *im
                 float *to = dst + g * plane_floats;
                 if (c->apart)
                     pack_paired(c, plane, c->shifts[s], to);
-                else if (masks)
-                    pack_shifted(c, plane, c->shifts[s], masks + (size_t)s * c->copy_floats, y0,
+                else if (masks || (runs && c->shifts[s].dx == 0))
+                    pack_shifted(c, plane, c->shifts[s], masks ? masks + (size_t)s * c->copy_floats : NULL, y0,
                                  rows + c->extra_rows, to);
                 else
                     pack_strided(c, plane, c->shifts[s], y0, rows + c->extra_rows, to);

@@ -35,7 +35,7 @@ struct conv {
     int whole;              /* a copy is a whole shifted plane: masks cover rows too */
     int apart;              /* pixels between the two rows that share a packed unit; 0: units are runs of pixels */
     const struct shift *shifts;
-    size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: strided packing */
+    size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: nothing wraps, or strided packing */
     size_t values, bias;    /* byte offsets in the weights file */
     size_t starts, offsets; /* indices of the first of its list starts and of its offsets in the context */
     struct activation act;

@@ -1,4 +1,5 @@
-/* Vectors: one source for AVX-512, AVX2, SSE and NEON through GCC/Clang vector extensions, else scalars.
+/* Vectors: one source for AVX-512, AVX2, SSE and NEON through GCC/Clang vector extensions, else scalars; intrinsics
+   only where these have no word for an instruction.
    A unit is 16 floats; planes, tiles and packed rows are whole units, so that a layout fits every machine. */
 #define UNIT 16
 
@@ -10,8 +11,8 @@
 #define LANES 16
 #define UNITS_MAX 16 /* accumulators of a sparse register tile, in units */
 #define DENSE_VECTORS 4
-#define RUN 8 /* values read at a time, where a lane costs less than a load, and most vectors of such a tile */
-#define RUN_VECTORS 8
+#define RUN 8         /* values read at a time, where a lane costs less than a load */
+#define RUN_VECTORS 8 /* of the largest tile for which it does */
 #elif defined(__AVX__)
 #define LANES 8
 #define UNITS_MAX 6
@@ -101,7 +102,6 @@ INLINE vec every_second(const float *p) { return __builtin_shuffle(load(p), load
 #endif
 #endif
 
-/* dst[i] = src[2 * i], for rows too short for whole vectors; may read one float more. */
 #if LANES > 1
 typedef float quad __attribute__((vector_size(16)));
 #if defined(__clang__)
@@ -111,6 +111,8 @@ typedef uint32_t quad_bits __attribute__((vector_size(16)));
 #define EVEN_QUAD(a, b) __builtin_shuffle(a, b, (quad_bits){0, 2, 4, 6})
 #endif
 #endif
+
+/* dst[i] = src[2 * i], four at a time: rows may be shorter than a vector. May read one float more. */
 INLINE void take_every_second(float *dst, const float *src, int floats) {
     int i = 0;
 #if LANES > 1
