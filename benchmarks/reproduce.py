@@ -4,13 +4,13 @@ Before it, four networks of preset `strong` at ε = 8/255: what the thesis' meth
     python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/reproduce]
 
 Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce/ for each network, on top of preset
-`strong` or `thesis`; each can be trained alone:
+`strong`, where its name says so, or `thesis`; each can be trained alone:
 
-    robust-edge compress --preset thesis --config benchmarks/reproduce/NAME.yaml ...
+    robust-edge compress --preset strong --config benchmarks/reproduce/resnet34-strong-10.yaml ...
 
-Made for short loans of a GPU: after --minutes the script saves the epoch that it is in, however far that is, and exits
-with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most. The
-table is written after every slice, from what is there.
+Made for short slices of a GPU's time: after --minutes the script saves the epoch it is in, however far that is, and
+exits with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most.
+The table is written after every slice, from what is there.
 
 The thesis' ε of 0.1 and 0.03 are taken as units of the normalised image, a quarter of a pixel unit on CIFAR-10: no
 network keeps 77 or 91% benign accuracy against 0.1 or 0.03 in pixel units, the thesis' do. It attacks with 8/255.
@@ -32,6 +32,8 @@ from typing import Any
 
 from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
 
+from robust_edge.attacks.autoattack import STAGES
+from robust_edge.attacks.autoattack import THESIS as THESIS_SET
 from robust_edge.config import CompressConfig, resolve
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
@@ -40,7 +42,7 @@ from robust_edge.evaluation.record import Evaluation, stored_evaluation
 from robust_edge.run import CONFIG, ENVIRONMENT, Run, open_run
 
 CONFIGS = Path(__file__).with_suffix("")
-STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # by worth
+STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # as they run
 ADVERSARIES = ("eps0.1", "eps0.03", "benign")
 EPS = 8 / 255
 SLICE_OVER = 75  # EX_TEMPFAIL of sysexits.h
@@ -119,7 +121,7 @@ def _order(name: str) -> tuple[int, bool, int, int]:
 
 
 def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
-    """Whether the work was done in so much time; it ends as a loan does, with SIGTERM, which training puts off."""
+    """Whether the work was done in so much time; its end is a SIGTERM, which training puts off."""
     working = True
 
     def end(*_: object) -> None:
@@ -160,7 +162,10 @@ def attacked(run: Run, attack: str, choice: argparse.Namespace) -> Evaluation:
 
 def write_table(configs: dict[str, CompressConfig], choice: argparse.Namespace) -> None:
     rows = [row(name, choice.out / name, choice.limit) for name in configs]
-    command = shlex.join(["python", "benchmarks/reproduce.py", *sys.argv[1:]])
+    flags = ["--only", *choice.only] if choice.only else []
+    flags += ["--limit", str(choice.limit)] if choice.limit else []
+    flags += [part for assignment in choice.assignments for part in ("--set", assignment)]
+    command = shlex.join(["python", "benchmarks/reproduce.py", "--data-dir", "DATA", *flags])
     write_results(choice.result, command, {"eps": EPS, "limit": choice.limit, "runs": rows}, table(rows))
 
 
@@ -187,15 +192,19 @@ def row(name: str, path: Path, limit: int | None) -> dict[str, Any]:
 
 
 def device(run: Run) -> str:
-    """The GPU, or else the CPU, that finished the run."""
-    found = json.loads((run.path / ENVIRONMENT).read_text(encoding="utf-8"))
-    return ", ".join(sorted(set(found["cuda_devices"]))) or str(found["machine"]["cpu"])
+    """The GPUs, or else the CPU, of the process that finished the run, or began it."""
+    path = run.path / ENVIRONMENT
+    if not path.is_file():
+        return "–"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    gpus = [] if run.config.device == "cpu" else sorted(set(found["cuda_devices"]))
+    return ", ".join(gpus) or str(found["machine"]["cpu"])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Table 4.2: accuracy in percent with its 95% interval, and the thesis' figure beside it; then the standard set."""
     attacked_rows = (item[THESIS_AUTOATTACK]["accuracies"] for item in rows if THESIS_AUTOATTACK in item)
-    columns = list(next(attacked_rows, ["benign"]))
+    columns = list(next(attacked_rows, ["benign", *STAGES[THESIS_SET]]))
     header = ["network", "weights kept", *columns, "AutoAttack, standard set", "validity flags", "training", "on"]
     lines = []
     for item in rows:

@@ -390,6 +390,14 @@ def fraction(text: str) -> float:
     raise argparse.ArgumentTypeError(f"'{text}' is no fraction of the weights: above 0, 1 at most, as 0.1 for 10%")
 
 
+def seconds(text: str) -> float:
+    """A time that ends."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds above 0")
+
+
 def at_least_one(text: str) -> int:
     """A whole number from 1 on."""
     if text.isdecimal() and int(text) > 0:
@@ -405,7 +413,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100))
     parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2))
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each interleaved measurement")
+    parser.add_argument("--seconds", type=seconds, default=4.0, help="of each interleaved measurement")
     parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file")

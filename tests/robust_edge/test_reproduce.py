@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_edge.run import open_run
+from robust_edge.config import resolve
+from robust_edge.run import create_run, open_run
 from robust_edge.training.schedules import schedules
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -97,7 +98,37 @@ def test_slices_end_with_the_table_of_an_unbroken_run(script, small, tmp_path, m
 
 def test_what_is_not_there_yet_is_a_dash(script, small, tmp_path):
     assert script.main(options(tmp_path, *small, "--minutes", "0")) == 75
-    assert "| resnet34-eps0.1-10 | not run | –; thesis 66.7 | – | – | – | – |" in (tmp_path / "table.md").read_text()
+    assert "| resnet34-eps0.1-10 | not run | –; thesis 66.7 | –; thesis 42.9 |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_run_that_has_only_just_begun_has_a_row(script, tmp_path):
+    """Its config is the first file that is written."""
+    run = create_run(tmp_path / "resnet34-strong-10", resolve(preset="quick"), overwrite=False)
+    (run.path / "environment.json").unlink()
+    found = script.row(run.name, run.path, None)
+    assert (found["preset"], found["epochs"], found["device"]) == ("strong", 0, "–")
+    assert script.table([found]).splitlines()[-1].split(" | ")[1] == "not run"
+
+
+def test_both_sets_stand_in_a_row(script):
+    """The last stage of the standard set is all of it; the flags are those of both."""
+    accuracy = {"correct": 50, "images": 100, "value": 0.5, "low": 0.4, "high": 0.6}
+    records = {
+        "thesis-autoattack": {"accuracies": {"benign": accuracy, "square": accuracy}, "flags": ["few_steps"]},
+        "autoattack": {"accuracies": {"benign": accuracy, "square": {**accuracy, "value": 0.25}}, "flags": []},
+    }
+    row = {
+        "name": "resnet34-strong-10",
+        "epochs": 9,
+        "training_seconds": 90.0,
+        "device": "a GPU",
+        "keep": 0.1,
+        **records,
+    }
+    cells = script.table([row]).splitlines()[-1].strip("| ").split(" | ")
+    assert cells[1] == "10.0%"
+    assert [cell.split()[0] for cell in cells[2:5]] == ["50.0", "50.0", "25.0"]
+    assert cells[5:] == ["few_steps", "1.5 minutes", "a GPU"]
 
 
 def test_an_unknown_network_is_named(script, tmp_path):
