@@ -13,6 +13,7 @@ from robust_edge_exporters.native.tiling import TILE_FLOATS, UNIT, reaches_only_
 # in every kernel.
 SPARSE_FIXED, SPARSE_UNIT = 0.8, 1.0
 DENSE_FIXED, DENSE_UNIT, DENSE_LEAST = 0.2, 0.83, 2.4
+UNPRUNED = 0.95  # density of a layer that nobody pruned; a few zeros are not worth lists
 COLUMNS_OF_8 = (16, 32, 48, 64)  # pixels of a plane with rows of half a unit
 TAPS_MAX = 49  # of a depthwise kernel
 DENSE_CHANNELS = 6  # output channels of the dense register tile; the C side's too
@@ -24,11 +25,18 @@ def density(weight: ir.Array) -> float:
 
 
 def convolution_is_sparse(op: ir.Conv, output: ir.Shape) -> bool:
-    """Sparse where non-zeros cost less than all weights; always where a group can't fill half a dense tile."""
+    """Sparse where non-zeros cost less than all weights; always where a group can't fill half a dense tile.
+
+    Unpruned layers are dense: lists would cost memory, and time where tiles hold several images.
+    """
+    if op.weight.shape[0] // op.groups < DENSE_CHANNELS // 2:
+        return True
+    if density(op.weight) > UNPRUNED:
+        return False
     units = min(output.pixels, TILE_FLOATS) / UNIT
     sparse = density(op.weight) * (SPARSE_FIXED + SPARSE_UNIT * units)
     dense = max(DENSE_LEAST, DENSE_FIXED + DENSE_UNIT * units)
-    return op.weight.shape[0] // op.groups < DENSE_CHANNELS // 2 or sparse < dense
+    return sparse < dense
 
 
 def linear_is_sparse(op: ir.Linear) -> bool:

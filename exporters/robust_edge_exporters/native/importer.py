@@ -17,12 +17,23 @@ from robust_edge_runtimes.errors import ExportError
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
+def _values(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+    try:
+        values: np.ndarray[Any, Any] = numpy_helper.to_array(tensor)
+    except ValueError as cause:
+        raise ExportError(
+            f"the ONNX file does not hold the values of '{tensor.name}' ({cause}), as a bundle's graph.onnx does not; "
+            "export the network itself"
+        ) from cause
+    return values
+
+
 class Importer:
     """Turns nodes into operators in order; constants, shapes and operators grow with each node."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.constants: dict[str, np.ndarray[Any, Any]] = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+            tensor.name: _values(tensor) for tensor in model.graph.initializer
         }
         self.shapes: dict[str, ir.Shape] = {}
         self.ops: list[ir.Op] = []

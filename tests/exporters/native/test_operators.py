@@ -282,3 +282,23 @@ def test_a_kernel_that_only_some_layers_have_cannot_be_forced(kernel):
 
 def test_shapes_count_elements():
     assert (ir.Shape(3, 4, 5).pixels, ir.Shape(3, 4, 5).floats) == (20, 60)
+
+
+def test_a_graph_without_its_weights_is_no_network(tmp_path):
+    """A bundle's graph.onnx is one: values are filled in where a dense baseline is timed."""
+    net = Net(3, 4, 4)
+    path = net.save(tmp_path / "model.onnx", net.conv("input", net.weights(8, 3, 3, 3)))
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+    onnx.save(model, path)
+    with pytest.raises(ExportError, match=r"does not hold the values of 'constant\d+'.*; export the network itself"):
+        export_native(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("width", "density"), [(4, 1.0), (16, 1.0), (4, 0.3), (16, 0.3)])
+def test_nothing_pruned_is_dense(width, density, tmp_path):
+    net = Net(16, width, width)
+    path = net.save(tmp_path / "model.onnx", net.conv("input", net.weights(16, 16, 3, 3, density=density)))
+    (layer,) = export_native(path, tmp_path / "out").layers
+    assert (layer.kernel == "dense") == (density == 1)
