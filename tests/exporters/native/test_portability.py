@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,20 @@ def test_a_nan_stays(cc, flags, tmp_path):
     image[0, 0, 1, 2] = np.nan
     expected = np.tile(np.clip(2 * image.ravel(), 0, 1), 2)
     np.testing.assert_allclose(predict(tmp_path / "predict", tmp_path, image)[0], expected, atol=1e-6)
+
+
+def test_what_cannot_be_written_is_an_error(exported, tmp_path):
+    full_device = Path("/dev/full")
+    if not full_device.exists():
+        pytest.skip("no device that is full")
+    folder, images, _ = exported
+    program = tmp_path / "predict"
+    sources = [str(folder / "predict.c"), str(folder / "model.c")]
+    subprocess.run(["cc", "-std=c99", "-pthread", *sources, "-o", str(program), "-lm"], check=True)
+    with full_device.open("wb") as full:
+        command = [str(program), str(folder / "weights.bin")]
+        done = subprocess.run(command, input=images.tobytes(), stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr[:16]) == (1, b"standard output:")
 
 
 def skip_without_sanitizers(cc, folder):

@@ -51,5 +51,5 @@ int main(int argc, char **argv) {
     free(in);
     free(out);
     free(ms);
-    return 0;
+    return !written();
 }

@@ -25,5 +25,5 @@ int main(int argc, char **argv) {
         fprintf(stderr, "the last image is cut short: %zu bytes\n", got);
     re_destroy(context);
     free(weights);
-    return got != 0;
+    return !written() || got != 0;
 }

@@ -14,6 +14,14 @@ static inline int number(int argc, char **argv, int index, int otherwise) {
     return (int)value;
 }
 
+/* Whether all that was printed has reached its place, with the reason if it has not. */
+static inline int written(void) {
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 1;
+    perror("standard output");
+    return 0;
+}
+
 static void *read_file(const char *path, size_t *bytes) {
     FILE *file = fopen(path, "rb");
     void *data = NULL;
