@@ -19,8 +19,10 @@ network keeps 77 or 91% benign accuracy against 0.1 or 0.03 in pixel units, the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import shlex
 import signal
@@ -40,6 +42,7 @@ from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import Evaluation, stored_evaluation
 from robust_edge.run import CONFIG, ENVIRONMENT, Run, open_run
+from robust_edge_runtimes.errors import InputError
 
 CONFIGS = Path(__file__).with_suffix("")
 STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # as they run
@@ -73,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", help="folder, where --data-dir holds train/CLASS/* and test/CLASS/*")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
     parser.add_argument("-o", "--result", type=Path, default=Path("reproduce"), help="result, without suffix")
-    parser.add_argument("--minutes", type=float, help="end this slice after so long")
+    parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks only")
     parser.add_argument("--limit", type=int, help="attack so many test images, not all")
     parser.add_argument("--device", default="auto")
@@ -92,6 +95,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not done:
         OUTPUT.note("the slice is over; the same command goes on")
     return 0 if done else SLICE_OVER
+
+
+def minutes(text: str) -> float:
+    """A time that ends."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of minutes")
 
 
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
@@ -238,4 +249,7 @@ def standard(item: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except InputError as cause:
+        sys.exit(f"reproduce.py: {cause}")

@@ -414,10 +414,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100))
     parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2))
     parser.add_argument("--seconds", type=seconds, default=4.0, help="of each interleaved measurement")
-    parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"))
+    parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"), help="written after each cell")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file")
-    return parser.parse_args()
+    choice = parser.parse_args()
+    for path in (choice.out, choice.plot or choice.out):
+        if not path.parent.is_dir():
+            parser.error(f"{path} cannot be written: there is no folder {path.parent}")
+    if choice.tables and not choice.tables.is_file():
+        parser.error(f"--tables {choice.tables}: there is no such file")
+    return choice
 
 
 def main() -> None:

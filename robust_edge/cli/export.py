@@ -130,7 +130,7 @@ def _forms(layers: tuple[LayerForm, ...]) -> str:
     """How the layers run, summed up in a line."""
     names = [layer.form for layer in layers]
     counts = ", ".join(
-        f"{names.count(name)} {name}" for name in sorted(set(names), key=lambda name: -names.count(name))
+        f"{names.count(name)} {name}" for name in sorted(set(names), key=lambda name: (-names.count(name), name))
     )
     if any(layer.macs is None for layer in layers):
         return f"{len(layers)} layers: {counts}"

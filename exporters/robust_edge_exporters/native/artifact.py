@@ -29,7 +29,7 @@ def export_native_artifact(
         shape: (C, H, W).
         target: names the ONNX target that the network is converted for, and the machines that it serves.
         folder: where to write.
-        settings: precision; fp16 halves the stored weights, the arithmetic stays fp32.
+        settings: precision; fp16 stores values in 16 bits, the arithmetic stays fp32.
 
     Raises:
         ExportError: the network has an operator that the engine does not run, or weights beyond fp16.
