@@ -14,8 +14,9 @@ from robust_edge_exporters.native.weights import FORMAT_VERSION, Sections
 THREADS_MAX = 64
 TENSORLESS = "NO_TENSOR"
 KERNEL_FILES = """
-    activate_one partial phases pack conv conv_list conv_sparse conv_columns conv_dense conv_taps conv_depthwise
-    linear_sparse linear_dense pool pool_max pool_average map map_affine map_add map_mul map_copy map_mean
+    spare activate_one partial phases pack pack_columns conv conv_list conv_sparse conv_columns conv_dense conv_taps
+    conv_depthwise linear_sparse linear_dense pool pool_max pool_average map map_affine map_add map_mul map_copy
+    map_mean
 """
 
 
@@ -29,7 +30,7 @@ class Tables:
     """Text that grows layer by layer: tables, calls, and the totals that the context is sized by."""
 
     lines: list[str] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)  # of each operator
     prepare: list[str] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
@@ -41,10 +42,16 @@ class Tables:
     arena: int = 0
 
     def call(self, function: str, kind: str, name: str, fields: dict[str, object]) -> None:
-        """Adds a table entry and the operator that reads it."""
+        """Adds a table entry and the operator that reads it; the threads meet when it is done."""
         body = ", ".join(f".{key} = {value}" for key, value in fields.items())
         self.lines.append(f"static const struct {kind} {name} = {{{body}}};")
-        self.calls.append(f"    {function}(j, &{name});\n    end_operator(crew, j->thread, {len(self.calls)});")
+        self.calls.append([f"    {function}(j, &{name});"])
+
+    def clear_spare_rows(self, name: str, output: Tensor) -> None:
+        """Makes the last operator clear the spare rows of its output, too."""
+        self.files.add("spare")
+        self.lines.append(f"static const struct tensor {name}_planes = {tensor(output)};")
+        self.calls[-1].append(f"    clear_spare_rows(j, &{name}_planes);")
 
 
 def number(value: float) -> str:
@@ -77,9 +84,14 @@ def emit_model(
         title: what the header comment says about the source.
     """
     tables = Tables(arena=plan.arena_floats)
+    in_place = {layer.inputs[0] for layer in plan.layers if layer.tiling and layer.tiling.lead}
     emit_input(tables, plan)
+    if plan.input in in_place:
+        tables.clear_spare_rows("input", plan.input)
     for index, layer in enumerate(plan.layers):
         emit_layer(tables, index, layer, sections.get(index))
+        if layer.output in in_place:
+            tables.clear_spare_rows(f"layer{index}", layer.output)
     view = tensor(plan.output)
     tables.call("write_output", "map", "output", {"in": view, "out": view, "second": view})
     sizes = {
@@ -122,7 +134,9 @@ def assemble(tables: Tables, sizes: dict[str, object], title: str) -> Iterable[s
     yield "        read_lists(c->weights, &all_lists[i], c->starts, c->offsets);"
     yield from tables.prepare
     yield "}\n\nstatic void network(const struct job *j) {\n    struct crew *crew = &j->context->crew;"
-    yield from tables.calls
+    for operator, calls in enumerate(tables.calls):
+        yield from calls
+        yield f"    end_operator(crew, j->thread, {operator});"
     yield "}\n"
     yield source("api.h").rstrip()
     yield ""
@@ -153,7 +167,8 @@ def kernel_files(used: set[str]) -> list[str]:
         "activate_one": {"linear_sparse", "linear_dense", "map_affine", "map_mean"},
         "phases": {"conv_taps", "conv_depthwise"},
         "partial": {"conv_sparse", "conv_columns", "conv_dense", "conv_taps"},
-        "pack": {"conv_sparse", "conv_columns", "conv_dense"},
+        "pack": {"conv_sparse", "conv_dense"},
+        "pack_columns": {"conv_columns"},
         "conv_list": {"conv_sparse", "conv_columns", "conv_taps"},
         "conv": {"conv_sparse", "conv_columns", "conv_dense"},
         "pool": {"pool_max", "pool_average"},
@@ -197,6 +212,8 @@ def emit_layer(tables: Tables, index: int, layer: Layer, sections: Sections | No
         for part, view in enumerate(layer.inputs):
             emit_map(tables, "map_copy", f"{name}_{part}", view, moved(layer.output, view, at), op)
             at += view.width if layer.flat else view.channels * view.pitch
+        parts = tables.calls[-len(layer.inputs) :]
+        tables.calls[-len(parts) :] = [[call for part in parts for call in part]]
     elif isinstance(op, ir.Flatten):
         view = layer.inputs[0]
         pixels = view.height * view.width
@@ -293,7 +310,7 @@ def weight_fields(tables: Tables, name: str, sections: Sections) -> dict[str, ob
         row = (
             lists.coded, lists.coded_bytes, lists.entries, tables.starts, tables.offsets,
             lists.lists, lists.per_block, lists.blocks, lists.places, lists.last_places,
-            lists.channel_floats, len(lists.tap_offsets), f"{name}_taps", int(lists.by_tap),
+            lists.channel_offset, len(lists.tap_offsets), f"{name}_taps", int(lists.by_tap),
         )  # fmt: skip
         tables.lists.append(f"    {{{', '.join(map(str, row))}}},")
         tables.starts += lists.lists + 1
@@ -361,6 +378,7 @@ def conv_fields(tables: Tables, name: str, layer: Layer, op: ir.Conv) -> dict[st
         "copies": len(t.shifts),
         "copy_floats": t.copy_floats,
         "whole": int(t.whole),
+        "lead": t.lead,
         "apart": t.apart,
         "shifts": shifts,
         "masks": mask_place(tables, name, layer),

@@ -10,6 +10,7 @@ from robust_edge_exporters.native import cost, ir
 from robust_edge_exporters.native.tiling import (
     GUARD,
     OFFSETS,
+    SPARE_ROWS,
     UNIT,
     Tiling,
     tile_columns,
@@ -109,13 +110,23 @@ def make_plan(graph: ir.Graph, options: Options) -> Plan:
 
 
 def layout(shape: ir.Shape) -> Tensor:
-    """A tensor of `shape`, not yet placed. Planes of whole cache-set periods are skewed by a line."""
+    """A tensor of `shape`, not yet placed.
+
+    Planes whose rows are one or two units have spare rows behind them; planes of whole cache-set periods are skewed by
+    a line.
+    """
     if shape.flat:
         return Tensor(0, 1, 1, shape.channels, whole_units(shape.channels))
     tile = tile_rows(shape) * shape.width
     last = (shape.pixels - 1) // tile * tile
     pitch = whole_units(last + whole_units(shape.pixels - last))  # the last tile writes whole units, wherever it begins
+    pitch += spare_floats(shape)
     return Tensor(0, shape.channels, shape.height, shape.width, pitch + UNIT * (pitch % 256 == 0))
+
+
+def spare_floats(shape: ir.Shape) -> int:
+    """Floats of the spare rows."""
+    return SPARE_ROWS * shape.width if not shape.flat and shape.width in (UNIT, 2 * UNIT) else 0
 
 
 def lifetimes(graph: ir.Graph) -> Iterator[tuple[str, int, int]]:
@@ -130,18 +141,19 @@ def lifetimes(graph: ir.Graph) -> Iterator[tuple[str, int, int]]:
 
 
 def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
-    """First fit: each tensor at the lowest address free over its whole life."""
+    """First fit: each tensor, with the spare rows before it, at the lowest address free over its whole life."""
     placed: list[tuple[int, int, int, int]] = []  # address, end, first, last
     tensors = {}
     for name, first, last in lifetimes(graph):
         tensor = layout(graph.shapes[name])
-        size, at = tensor.image * images, GUARD
+        lead = spare_floats(graph.shapes[name])
+        size, at = lead + tensor.image * images, GUARD
         for begin, end, born, dead in sorted(placed):
             overlap = born <= last and first <= dead
             if overlap and begin < at + size and at < end:
                 at = end
         placed.append((at, at + size, first, last))
-        tensors[name] = Tensor(at, tensor.channels, tensor.height, tensor.width, tensor.pitch)
+        tensors[name] = Tensor(at + lead, tensor.channels, tensor.height, tensor.width, tensor.pitch)
     return tensors, max(end for _, end, _, _ in placed) + GUARD
 
 
@@ -161,8 +173,8 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
     if cost.suits_depthwise(op, source, target):
         return Layer(op, inputs, output, Kernel.DEPTHWISE, tile_depthwise(op, target, inputs[0].pitch), residual)
     if kernel is not Kernel.DENSE and cost.suits_columns(op, source, target):
-        tiling = tile_columns(op, target, block_floats=options.block_bytes // 4)
-        if tiling.channel_floats <= OFFSETS:
+        tiling = tile_columns(op, source, target, inputs[0].pitch, block_floats=options.block_bytes // 4)
+        if tiling.channel_offset <= OFFSETS:
             return Layer(op, inputs, output, Kernel.COLUMNS, tiling, residual)
     if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
         tiling = tile_taps(op, target, inputs[0].pitch, images=options.images)

@@ -16,6 +16,7 @@ from robust_edge_runtimes.errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators
+SPARE_ROWS = 1  # behind each plane, and before the first, where rows are one or two units
 COLUMNS_FLOATS = 128  # of the kernel that sums by kernel column: two sums of 8 AVX-512 accumulators
 SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
@@ -23,7 +24,7 @@ TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
 GUARD = 2048  # floats before and after the tensors: moved copies read across a plane's ends, then mask
 OFFSETS = 65536  # what 16 bits address
 STRIP_UNITS = (16, 6, 3, 2)  # the C side's UNITS_MAX of each instruction set
-SPLIT_FLOATS = 32768  # phases of a block that the kernel that sums by tap splits at a time
+SPLIT_FLOATS = 16384  # phases of a block that the kernel that sums by tap splits at a time
 
 
 def whole_units(floats: int) -> int:
@@ -36,6 +37,9 @@ class Tiling:
     """Numbers of one convolution's loops; the C struct conv holds the same.
 
     Attributes:
+        tap_offsets: of each tap in a list; floats, or units in the kernel that sums by kernel column.
+        channel_offset: from one channel to the next, likewise.
+        lead: in place, floats before a tile's first pixel that offsets count from; 0: packed, or nothing lies before.
         apart: pixels between two rows that share a packed unit; 0: units are runs of pixels.
     """
 
@@ -48,13 +52,10 @@ class Tiling:
     whole: bool
     masked: bool
     tap_offsets: tuple[int, ...]
-    channel_floats: int
+    channel_offset: int
     scratch_floats: int
+    lead: int = 0
     apart: int = 0
-
-    def limit(self, channels: int) -> int:
-        """Highest offset of a list over `channels` packed channels."""
-        return (channels - 1) * self.channel_floats + max(self.tap_offsets)
 
 
 def tile_convolution(
@@ -98,37 +99,49 @@ def tile_convolution(
     return Tiling(
         rows, extra, many, block, shifts, floats,
         whole=each_tap, masked=same and near and (not each_tap or output.height == source.height),
-        tap_offsets=offsets, channel_floats=channel, scratch_floats=many * block * channel,
+        tap_offsets=offsets, channel_offset=channel, scratch_floats=many * block * channel,
     )  # fmt: skip
 
 
-def tile_columns(op: ir.Conv, output: ir.Shape, *, block_floats: int) -> Tiling:
-    """Tiling of the kernel that sums by kernel column.
+def tile_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *, block_floats: int) -> Tiling:
+    """Tiling of the kernel that sums by kernel column; it counts offsets in units.
 
-    One copy for each kernel row's phase, at stride 2 for even and odd pixels each; blocks of nearly equal size. Rows of
-    half a unit share units in pairs half a plane apart: a kernel row moves by whole units then, too.
+    Rows of whole units are read in place where the kernel reaches no further than a plane's spare rows. Else one copy
+    for each kernel row's phase, at stride 2 for even and odd pixels each. Rows of half a unit share units in pairs half
+    a plane apart: a kernel row moves by whole units then, too. Blocks are of nearly equal size.
     """
-    rows, width = tile_rows(output, COLUMNS_FLOATS), output.width
-    inputs, stride = op.weight.shape[1], op.window.strides[0]
-    moves = [divmod(y * op.window.dilations[0], stride) for y in range(op.window.kernel[0])]
-    tops = [phase - op.window.pads[0] for _, phase in moves]
-    copies = sorted({(top, x) for top in tops for x in range(stride)})
+    rows, width, window = tile_rows(output, COLUMNS_FLOATS), output.width, op.window
+    stride, top = window.strides[0], window.pads[0]
+    moves = [divmod(y * window.dilations[0], stride) for y in range(window.kernel[0])]
     extra, paired = max(down for down, _ in moves), width < UNIT
     row = UNIT if paired else width
     floats = ((rows // 2 if paired else rows) + extra) * row
+    if stride == 1 and not paired and top <= SPARE_ROWS and output.height + extra - top <= source.height + SPARE_ROWS:
+        block = even_block(op.weight.shape[1], min(block_floats // 2 // floats, OFFSETS // (pitch // UNIT)))
+        return Tiling(
+            rows, extra, 1, block, (), 0,
+            whole=False, masked=False, tap_offsets=tuple(down * row // UNIT for down, _ in moves),
+            channel_offset=pitch // UNIT, scratch_floats=0, lead=top * width,
+        )  # fmt: skip
+    tops = [phase - top for _, phase in moves]
+    copies = sorted({(top, x) for top in tops for x in range(stride)})
     channel = len(copies) * floats
-    blocks = math.ceil(inputs / max(1, min(inputs, block_floats // channel, OFFSETS // channel)))
-    block = math.ceil(inputs / blocks)
+    block = even_block(op.weight.shape[1], min(block_floats, OFFSETS * UNIT) // channel)
     offsets = (
-        copies.index((top, x)) * floats + down * row
+        (copies.index((top, x)) * floats + down * row) // UNIT
         for top, (down, _) in zip(tops, moves, strict=True)
         for x in range(stride)
     )
     return Tiling(
         rows, extra, 1, block, tuple(copies), floats,
         whole=False, masked=False, tap_offsets=tuple(offsets),
-        channel_floats=channel, scratch_floats=block * channel, apart=output.pixels // 2 if paired else 0,
+        channel_offset=channel // UNIT, scratch_floats=block * channel, apart=output.pixels // 2 if paired else 0,
     )  # fmt: skip
+
+
+def even_block(channels: int, most: int) -> int:
+    """Channels of a block, so that blocks of at most `most` are of nearly equal size."""
+    return math.ceil(channels / math.ceil(channels / max(1, min(channels, most))))
 
 
 def column_lists(window: ir.Window) -> int:
@@ -167,7 +180,7 @@ def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tili
     return Tiling(
         output.height, 0, many, block, shifts, floats,
         whole=True, masked=True, tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),
-        channel_floats=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * many * block * channel,
+        channel_offset=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * many * block * channel,
     )  # fmt: skip
 
 
@@ -177,7 +190,7 @@ def tile_depthwise(op: ir.Conv, output: ir.Shape, pitch: int) -> Tiling:
     floats = whole_units(output.pixels)
     return Tiling(
         output.height, 0, 1, 1, shifts, floats,
-        whole=True, masked=True, tap_offsets=tuple(range(len(shifts))), channel_floats=pitch,
+        whole=True, masked=True, tap_offsets=tuple(range(len(shifts))), channel_offset=pitch,
         scratch_floats=6 * floats + 2 * UNIT,
     )  # fmt: skip
 

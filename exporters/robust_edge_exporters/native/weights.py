@@ -15,7 +15,7 @@ from robust_edge_exporters.native.plan import Kernel, Layer, Plan
 from robust_edge_exporters.native.tiling import OFFSETS, UNIT, Tiling, column_lists, whole_units
 
 MAGIC = b"RE-SPARS"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 HEADER_BYTES = 64
 ALIGN = 64
 WORTH_ALIGNING = 4096  # bytes from which a section begins at a cache line
@@ -28,7 +28,7 @@ class Lists:
     """What the C side needs to check a layer's lists and to make offsets of them.
 
     An entry is a place: input channel of the block times `taps` plus tap, or the input channel alone where the list
-    itself stands for a tap. Its offset is `channel * channel_floats + tap_offsets[tap]`.
+    itself stands for a tap. Its offset is `channel * channel_offset + tap_offsets[tap]`.
 
     Attributes:
         coded: byte offset of the coded lists; `coded_bytes` long.
@@ -46,13 +46,13 @@ class Lists:
     blocks: int
     places: int
     last_places: int
-    channel_floats: int
+    channel_offset: int
     tap_offsets: tuple[int, ...]
     by_tap: bool = False
 
     def __post_init__(self) -> None:
         taps = 1 if self.by_tap else len(self.tap_offsets)
-        assert ((self.places - 1) // taps) * self.channel_floats + max(self.tap_offsets) < OFFSETS
+        assert ((self.places - 1) // taps) * self.channel_offset + max(self.tap_offsets) < OFFSETS
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def pack_lists(
     parts: Sequence[np.ndarray[Any, Any]],
     *,
     blocks: int,
-    channel_floats: int,
+    channel_offset: int,
     tap_offsets: tuple[int, ...],
     by_tap: bool = False,
     run: int = 1,
@@ -157,7 +157,7 @@ def pack_lists(
         bias: of each output channel.
         parts: for each group and block, (lists, places) weights.
         blocks: of a group.
-        channel_floats, tap_offsets, by_tap: as in `Lists`.
+        channel_offset, tap_offsets, by_tap: as in `Lists`.
         run: lists are so many entries long, or a multiple of it; zeros fill them up.
     """
     kept = [whole_runs(part != 0, run) for part in parts]
@@ -169,7 +169,7 @@ def pack_lists(
         packer.append(bias),
         Lists(
             packer.append(stream), stream.size, values.size, lists, len(parts[0]), blocks,
-            parts[0].shape[1], parts[-1].shape[1], channel_floats, tap_offsets, by_tap,
+            parts[0].shape[1], parts[-1].shape[1], channel_offset, tap_offsets, by_tap,
         ),
     )  # fmt: skip
 
@@ -186,7 +186,7 @@ def pack_sparse(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     parts, blocks = blocks_of(op, tiling)
     return pack_lists(
         packer, op.bias, [part.reshape(len(part), -1) for part in parts],
-        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets,
+        blocks=blocks, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
     )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def pack_columns(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
         by_column = [np.stack(pair, axis=1) for pair in zip(moved, kept, strict=True)]
     return pack_lists(
         packer, op.bias, [part.reshape(part.shape[0] * part.shape[1], -1) for part in by_column],
-        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets,
+        blocks=blocks, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
     )  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def pack_taps(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
     return pack_lists(
         packer, op.bias,
         [part.reshape(*part.shape[:2], -1).transpose(0, 2, 1).reshape(-1, part.shape[1]) for part in parts],
-        blocks=blocks, channel_floats=tiling.channel_floats, tap_offsets=tiling.tap_offsets, by_tap=True, run=TAP_RUN,
+        blocks=blocks, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets, by_tap=True, run=TAP_RUN,
     )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def pack_dense(packer: Packer, op: ir.Conv, tiling: Tiling) -> Sections:
         packer.append(op.bias),
         Lists(
             packer.append(stream), stream.size, places, 1, 1, 1, places, places,
-            tiling.channel_floats, tiling.tap_offsets,
+            tiling.channel_offset, tiling.tap_offsets,
         ),
     )  # fmt: skip
 
@@ -255,7 +255,7 @@ def pack_linear(packer: Packer, layer: Layer) -> Sections:
         weight = np.zeros((outputs, whole_units(inputs)), np.float32)
         weight[:, :inputs] = op.weight
         return Sections(packer.values(weight), packer.append(op.bias), None)
-    return pack_lists(packer, op.bias, [op.weight], blocks=1, channel_floats=1, tap_offsets=(0,))
+    return pack_lists(packer, op.bias, [op.weight], blocks=1, channel_offset=1, tap_offsets=(0,))
 
 
 PACKERS = {

@@ -196,10 +196,15 @@ def test_constants_that_are_no_numbers_or_do_not_fit_are_refused(tmp_path):
         export_native(path, tmp_path / "out")
 
 
-def test_an_image_that_is_no_number_spoils_no_other(tmp_path):
-    """Neither those of its batch nor those of a later call."""
-    net = Net(4, 10, 9)
-    deep = net.add("Relu", net.conv("input", net.weights(19, 4, 3, 3), pads=(1, 1, 1, 1)))
+@pytest.mark.parametrize(("height", "width"), [(10, 9), (16, 16), (5, 32)])
+def test_an_image_that_is_no_number_spoils_no_other(tmp_path, height, width):
+    """Neither those of its batch nor those of a later call, whichever operator's output is convolved in place."""
+    net = Net(4, height, width)
+    wide = net.add("Relu", net.conv("input", net.weights(19, 4, 3, 3, density=0.4), pads=(1, 1, 1, 1)))
+    pooled = net.add("MaxPool", wide, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+    again = net.conv(pooled, net.weights(6, 19, 3, 3, density=0.4), pads=(1, 1, 1, 1))
+    both = net.add("Concat", again, "input", axis=1)
+    deep = net.add("Relu", net.conv(both, net.weights(19, 10, 3, 3, density=0.4), pads=(1, 1, 1, 1)))
     flat = net.add("Flatten", net.add("GlobalAveragePool", deep))
     hidden = net.add("Relu", net.add("Gemm", flat, net.constant(net.weights(19, 10)), net.constant(net.vector(10))))
     path = net.save(tmp_path / "model.onnx", net.add("Gemm", hidden, net.constant(net.weights(10, 5))))
@@ -217,17 +222,27 @@ def test_an_image_that_is_no_number_spoils_no_other(tmp_path):
 
 
 def test_taps_that_lie_thousands_of_pixels_apart(tmp_path):
-    """In a row they are packed pixel by pixel; in a column they are beyond what an offset reaches."""
+    """They are packed pixel by pixel."""
     net = Net(1, 2, 5000)
     far = net.conv("input", net.weights(2, 1, 1, 3), pads=(0, 3000, 0, 3000), dilations=(1, 3000))
     path, images = net.save(tmp_path / "model.onnx", far), net.images(2)
     export_native(path, tmp_path)
     assert " .masks = NO_TENSOR" in (tmp_path / "model.c").read_text()
     assert relative_error(answers(tmp_path, images), reference(path, images)) < 1e-5
-    net = Net(2, 3000, 32)
-    far = net.conv("input", net.weights(2, 2, 3, 3), pads=(2000, 1, 2000, 1), dilations=(2000, 1))
-    with pytest.raises(ExportError, match="too wide for the sparse engine"):
-        export_native(net.save(tmp_path / "far.onnx", far), tmp_path / "out")
+
+
+def test_taps_that_lie_thousands_of_rows_apart(tmp_path):
+    """Offsets count units where rows are whole units; else they would not reach."""
+    for width in (32, 33):
+        net = Net(2, 3000, width)
+        far = net.conv("input", net.weights(2, 2, 3, 3), pads=(2000, 1, 2000, 1), dilations=(2000, 1))
+        path, images = net.save(tmp_path / "model.onnx", far), net.images(1)
+        if width == 32:
+            export_native(path, tmp_path)
+            assert relative_error(answers(tmp_path, images), reference(path, images)) < 1e-5
+        else:
+            with pytest.raises(ExportError, match="too wide for the sparse engine"):
+                export_native(path, tmp_path / "out")
 
 
 def test_a_long_matrix_is_dense_even_where_sparse_is_forced(tmp_path):

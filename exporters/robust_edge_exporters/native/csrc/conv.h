@@ -20,6 +20,15 @@ struct strip {
 };
 
 typedef void conv_kernel(const struct strip *);
+typedef void pack_rows(const struct conv *, const float *arena, const float *image, int images, struct range channels,
+                       int y0, int rows, float *dst);
+
+/* How a kind of convolution reads its input and computes; `lists` of an output channel in a block, 0: dense values. */
+struct method {
+    pack_rows *pack;
+    conv_kernel *kernel;
+    int lists;
+};
 
 /* What a thread does of a layer: tiles (row bands, image groups), groups, output channels of a group. */
 struct part {
@@ -64,8 +73,9 @@ static void run_strips(const struct conv *c, struct strip *s, int floats, int st
 }
 
 static void run_tile(const struct conv *c, const struct job *j, const struct part *part, int tile,
-                     conv_kernel *kernel, int lists) {
+                     const struct method *method) {
     re_context *ctx = j->context;
+    const int lists = method->lists;
     int bands = (c->out.height + c->rows - 1) / c->rows, first_image = tile / bands * c->images;
     int images = j->images - first_image < c->images ? j->images - first_image : c->images;
     int y0 = tile % bands * c->rows, rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
@@ -77,16 +87,16 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
     float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
     for (int g = part->groups.begin; g < part->groups.end; g++)
         for (int b = 0; b < blocks; b++) {
-            int channel = b * c->block, count = in_group - channel < c->block ? in_group - channel : c->block;
+            int first = b * c->block, count = in_group - first < c->block ? in_group - first : c->block;
+            struct range channels = {g * in_group + first, g * in_group + first + count};
             size_t out = (size_t)first_image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch;
             int last = b == blocks - 1;
             struct strip s;
-            channel += g * in_group;
             s.packed = packed;
             if (c->copies)
-                pack_block(c, ctx->arena, image, images, channel, count, y0, rows, packed);
+                method->pack(c, ctx->arena, image, images, channels, y0, rows, packed);
             else
-                s.packed = image + (size_t)channel * (size_t)c->in.pitch + origin;
+                s.packed = image + (size_t)channels.begin * (size_t)c->in.pitch + origin - c->lead;
             s.scale = (size_t)images;
             s.apart = c->apart ? (size_t)c->apart : UNIT / 2;
             s.values = values;
@@ -101,20 +111,19 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
                 size_t padded = (size_t)((out_group + DENSE_CHANNELS - 1) / DENSE_CHANNELS * DENSE_CHANNELS);
                 s.taps = count * c->taps;
                 s.starts = NULL;
-                s.values += ((size_t)(g * in_group) + (size_t)(b * c->block)) * (size_t)c->taps * padded;
+                s.values += (size_t)channels.begin * (size_t)c->taps * padded;
             } else {
                 s.taps = 0;
                 s.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)(out_group * lists);
             }
-            run_strips(c, &s, images * rows * c->out.width, step, origin, kernel);
+            run_strips(c, &s, images * rows * c->out.width, step, origin, method->kernel);
         }
 }
 
-/* `lists` is how many lists an output channel has in a block; 0: none, the values are dense. */
-static void run_conv(const struct conv *c, const struct job *j, conv_kernel *kernel, int lists) {
+static void run_conv(const struct conv *c, const struct job *j, const struct method *method) {
     int bands = (c->out.height + c->rows - 1) / c->rows;
     int tiles = bands * ((j->images + c->images - 1) / c->images);
     struct part part = conv_part(c, j, tiles);
     for (int t = part.tiles.begin; t < part.tiles.end; t++)
-        run_tile(c, j, &part, t, kernel, lists);
+        run_tile(c, j, &part, t, method);
 }

@@ -118,19 +118,19 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
             prefetch_ahead(list, mean * (uint32_t)lists);
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] = none;
-        list = add_list(sum, units, s->packed, UNIT, 1, list, start[1] - start[0]);
+        list = add_list(sum, units, s->packed, UNIT, UNIT, list, start[1] - start[0]);
         UNROLL for (int v = vectors - 1; v >= 0; v--) {
             sum[v] = one_before(v % row ? sum[v - 1] : none, sum[v]);
             if (width < LANES)
                 sum[v] = masked(sum[v], not_first);
         }
-        list = add_list(sum, units, s->packed, UNIT, 1, list, start[2] - start[1]);
+        list = add_list(sum, units, s->packed, UNIT, UNIT, list, start[2] - start[1]);
         add_earlier(s, sum, vectors, width, o, out);
         if (lists > 2) {
             vec last[UNITS_MAX * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
                 last[v] = none;
-            add_list(last, units, s->packed, UNIT, 1, list, start[3] - start[2]);
+            add_list(last, units, s->packed, UNIT, UNIT, list, start[3] - start[2]);
             UNROLL for (int v = 0; v < vectors; v++) {
                 vec moved = one_after(last[v], (v + 1) % row ? last[v + 1] : none);
                 sum[v] += width < LANES ? masked(moved, not_last) : moved;
@@ -156,6 +156,12 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
         enum { ROW_WIDTH = width, ROW_LISTS = lists }; \
         switch (s->units) { COLUMNS_##width##_##lists##_UNITS(ROWS) } \
     } \
+    static void pack_columns_##width##_##lists(const struct conv *c, const float *arena, const float *image, int images, \
+                                               struct range channels, int y0, int rows, float *dst) { \
+        (void)arena, (void)images; /* one */ \
+        pack_columns(c, image, channels, y0, rows, dst, width, lists == 2 ? 2 : 1); \
+    } \
     static void conv_columns_##width##_##lists(const struct job *j, const struct conv *c) { \
-        run_conv(c, j, columns_##width##_##lists, lists); \
+        static const struct method columns = {pack_columns_##width##_##lists, columns_##width##_##lists, lists}; \
+        run_conv(c, j, &columns); \
     }

@@ -52,4 +52,7 @@ static void dense_kernel(const struct strip *s) {
                 activate(s->out + (size_t)o * s->pitch + s->at[u], UNIT, s->act);
 }
 
-static void conv_dense(const struct job *j, const struct conv *c) { run_conv(c, j, dense_kernel, 0); }
+static void conv_dense(const struct job *j, const struct conv *c) {
+    static const struct method dense = {pack_block, dense_kernel, 0};
+    run_conv(c, j, &dense);
+}

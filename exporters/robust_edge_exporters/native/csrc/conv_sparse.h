@@ -44,4 +44,7 @@ static void sparse_kernel(const struct strip *s) {
     switch (s->units) { SPARSE_UNITS(STRIP) }
 }
 
-static void conv_sparse(const struct job *j, const struct conv *c) { run_conv(c, j, sparse_kernel, 1); }
+static void conv_sparse(const struct job *j, const struct conv *c) {
+    static const struct method sparse = {pack_block, sparse_kernel, 1};
+    run_conv(c, j, &sparse);
+}

@@ -9,7 +9,7 @@ static void read_input(const struct job *j, const struct map *m) {
             float shift = m->shift ? m->shift[c] : 0;
             for (int i = 0; i < pixels; i++)
                 out[i] = scale * in[i] + shift;
-            activate(out, m->out.pitch, &m->act);
+            activate(out, plane_floats(&m->out), &m->act);
         }
 }
 

@@ -34,8 +34,11 @@ static void pack_shifted(const struct conv *c, const float *plane, struct shift 
 /* Rows [0, rows) of a copy at stride 2 whose columns all lie inside the input; may write up to UNIT - 1 floats more. */
 static void pack_halved(const float *row, ptrdiff_t step, int width, int rows, float *dst) {
     for (int j = 0; j < rows; j++, row += step, dst += width)
-        for (int x = 0; x < width; x += LANES)
-            store(dst + x, every_second(row + 2 * x));
+        for (int x = 0; x < width; x += LANES) {
+            vec even, odd;
+            take_apart(row + 2 * x, &even, &odd);
+            store(dst + x, even);
+        }
 }
 
 static void pack_row(const float *row, int stride, int first, int last, int width, float *dst) {
@@ -68,35 +71,18 @@ static void pack_strided(const struct conv *c, const float *plane, struct shift 
     zero(dst + r.end * width, (rows - r.end) * width);
 }
 
-/* Whole planes of rows of half a unit: unit r holds rows r and r + half of the height. */
-static void pack_paired(const struct conv *c, const float *plane, struct shift s, float *dst) {
-    int half = c->out.height / 2, width = UNIT / 2;
-    for (int r = 0; r < half + c->extra_rows; r++)
-        for (int second = 0; second < 2; second++, dst += width) {
-            int y = (r + second * half) * c->stride_y + s.dy;
-            if (y < 0 || y >= c->in.height)
-                zero(dst, width);
-            else if (c->stride_x == 1)
-                memcpy(dst, plane + y * c->in.width, (size_t)width * sizeof *dst);
-            else
-                take_every_second(dst, plane + y * c->in.width + s.dx, width);
-        }
-}
-
-/* Channels [channel, channel + count) of `images` images for output rows [y0, y0 + rows). */
-static void pack_block(const struct conv *c, const float *arena, const float *image, int images, int channel,
-                       int count, int y0, int rows, float *dst) {
+/* `channels` of `images` images for output rows [y0, y0 + rows). */
+static void pack_block(const struct conv *c, const float *arena, const float *image, int images, struct range channels,
+                       int y0, int rows, float *dst) {
     const uint32_t *masks = c->masks == NO_TENSOR ? NULL : (const uint32_t *)(const void *)(arena + c->masks);
     int plane_floats = c->out.height * c->out.width;
     int runs = c->stride_y == 1 && c->stride_x == 1 && c->in.width == c->out.width && !c->whole;
-    for (int k = channel; k < channel + count; k++)
+    for (int k = channels.begin; k < channels.end; k++)
         for (int s = 0; s < c->copies; s++, dst += images * c->copy_floats)
             for (int g = 0; g < images; g++) {
                 const float *plane = image + g * c->in.image + (size_t)k * c->in.pitch;
                 float *to = dst + g * plane_floats;
-                if (c->apart)
-                    pack_paired(c, plane, c->shifts[s], to);
-                else if (masks || (runs && c->shifts[s].dx == 0))
+                if (masks || (runs && c->shifts[s].dx == 0))
                     pack_shifted(c, plane, c->shifts[s], masks ? masks + (size_t)s * c->copy_floats : NULL, y0,
                                  rows + c->extra_rows, to);
                 else

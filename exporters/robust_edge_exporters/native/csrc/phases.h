@@ -9,12 +9,22 @@ static int tap_shift(const struct conv *c, int tap) {
     return floor_half(s.dy) * c->out.width + floor_half(s.dx);
 }
 
-/* The four phases of a plane, from (0, 0) to (1, 1), each as large as an output plane. */
+/* Whether a tap reads the phase of rows y % 2. */
+static int needs_rows(const struct conv *c, int parity) {
+    int needed = 0;
+    for (int k = 0; k < c->taps; k++)
+        needed |= (c->shifts[k].dy & 1) == parity;
+    return needed;
+}
+
+/* The phases of a plane that taps read, from (0, 0) to (1, 1), each as large as an output plane. */
 static void split_phases(const struct conv *c, const float *plane, float *phases) {
     int width = c->out.width, floats = c->copy_floats;
-    for (int y = 0; y < c->in.height; y++, plane += c->in.width) {
-        float *even = phases + (y % 2) * 2 * floats + y / 2 * width, *odd = even + floats;
-        take_every_second(even, plane, width);
-        take_every_second(odd, plane + 1, width);
+    for (int parity = 0; parity < 2; parity++) {
+        const float *row = plane + parity * c->in.width;
+        float *even = phases + parity * 2 * floats;
+        if (needs_rows(c, parity))
+            for (int y = 0; y < c->out.height; y++, row += 2 * c->in.width, even += width)
+                split_row(row, width, even, even + floats);
     }
 }

@@ -10,6 +10,6 @@ static void pool_planes(const struct job *j, const struct pool *p, pool_row *row
             float *out = arena + p->out.at + (size_t)g * p->out.image + (size_t)c * (size_t)p->out.pitch;
             for (int y = 0; y < p->out.height; y++)
                 row(p, in, y, out + y * p->out.width);
-            activate(out, p->out.pitch, &p->act);
+            activate(out, plane_floats(&p->out), &p->act);
         }
 }

@@ -33,6 +33,7 @@ struct conv {
     int copies;             /* packed copies of a plane; 0: read in place */
     int copy_floats;        /* from one copy to the next */
     int whole;              /* a copy is a whole shifted plane: masks cover rows too */
+    int lead;               /* in place: floats before a tile that offsets count from */
     int apart;              /* pixels between the two rows that share a packed unit; 0: units are runs of pixels */
     const struct shift *shifts;
     size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR: nothing wraps, or strided packing */
@@ -72,6 +73,11 @@ struct job {
     float *out;
     int images, thread, threads;
 };
+
+/* Floats of a plane, rounded up to units, which is what operators write; a vector's features are planes of one float. */
+static inline int plane_floats(const struct tensor *t) {
+    return t->pitch == 1 ? 1 : (t->height * t->width + UNIT - 1) / UNIT * UNIT;
+}
 
 struct range {
     int begin, end;

@@ -84,47 +84,61 @@ INLINE vec lane(vec v, const int k) {
 }
 #endif
 
-/* Every second of the 2 * LANES floats at p. */
+/* The 2 * LANES floats at p, taken apart: the even and the odd ones. */
 #if LANES == 1
-INLINE vec every_second(const float *p) { return *p; }
+INLINE void take_apart(const float *p, vec *even, vec *odd) { *even = p[0], *odd = p[1]; }
 #else
 #if LANES == 16
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #elif LANES == 8
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
 #else
 #define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
 #endif
+INLINE void take_apart(const float *p, vec *even, vec *odd) {
+    const vec first = load(p), second = load(p + LANES);
 #if defined(__clang__)
-INLINE vec every_second(const float *p) { return __builtin_shufflevector(load(p), load(p + LANES), EVEN); }
+    *even = __builtin_shufflevector(first, second, EVEN);
+    *odd = __builtin_shufflevector(first, second, ODD);
 #else
-INLINE vec every_second(const float *p) { return __builtin_shuffle(load(p), load(p + LANES), (bits){EVEN}); }
+    *even = __builtin_shuffle(first, second, (bits){EVEN});
+    *odd = __builtin_shuffle(first, second, (bits){ODD});
 #endif
+}
 #endif
 
 #if LANES > 1
 typedef float quad __attribute__((vector_size(16)));
 #if defined(__clang__)
 #define EVEN_QUAD(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
+#define ODD_QUAD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7)
 #else
 typedef uint32_t quad_bits __attribute__((vector_size(16)));
 #define EVEN_QUAD(a, b) __builtin_shuffle(a, b, (quad_bits){0, 2, 4, 6})
+#define ODD_QUAD(a, b) __builtin_shuffle(a, b, (quad_bits){1, 3, 5, 7})
 #endif
 #endif
 
-/* dst[i] = src[2 * i], four at a time: rows may be shorter than a vector. May read one float more. */
-INLINE void take_every_second(float *dst, const float *src, int floats) {
+/* Even and odd ones of 2 * `floats`, four at a time: rows may be shorter than a vector. */
+INLINE void split_row(const float *row, int floats, float *even, float *odd) {
     int i = 0;
 #if LANES > 1
     for (; i + 4 <= floats; i += 4) {
-        quad pair[2];
-        memcpy(pair, src + 2 * i, sizeof pair);
-        pair[0] = EVEN_QUAD(pair[0], pair[1]);
-        memcpy(dst + i, pair, sizeof pair[0]);
+        quad pair[2], halves[2];
+        memcpy(pair, row + 2 * i, sizeof pair);
+        halves[0] = EVEN_QUAD(pair[0], pair[1]);
+        halves[1] = ODD_QUAD(pair[0], pair[1]);
+        memcpy(even + i, &halves[0], sizeof halves[0]);
+        memcpy(odd + i, &halves[1], sizeof halves[1]);
     }
 #endif
-    for (; i < floats; i++)
-        dst[i] = src[2 * i];
+    for (; i < floats; i++) {
+        even[i] = row[2 * i];
+        odd[i] = row[2 * i + 1];
+    }
 }
 
 INLINE vec masked(vec v, const uint32_t *mask) {

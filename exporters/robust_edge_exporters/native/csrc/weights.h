@@ -18,7 +18,7 @@ struct lists {
     size_t starts, offsets; /* where the context keeps them */
     size_t lists, per_block, blocks;
     size_t places, last_places; /* of a block; the last block of a group may be smaller */
-    size_t channel_floats, taps;
+    size_t channel_offset, taps; /* from one channel's offsets to the next's */
     const uint16_t *tap_offsets;
     int by_tap;
 };
@@ -90,7 +90,7 @@ static enum re_status read_lists(const unsigned char *weights, const struct list
             next = place + 1;
             if (offsets) {
                 uint32_t channel = (uint32_t)place / taps, tap = (uint32_t)place - channel * taps;
-                offsets[l->offsets + entry] = (uint16_t)(channel * l->channel_floats + tap_offsets[tap]);
+                offsets[l->offsets + entry] = (uint16_t)(channel * l->channel_offset + tap_offsets[tap]);
             }
         }
     }

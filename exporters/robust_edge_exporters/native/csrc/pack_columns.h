@@ -1,0 +1,38 @@
+/* Even and odd pixels of a row of 2 * width. */
+INLINE void split_columns(const float *row, const int width, float *even, float *odd) {
+    if (width < LANES)
+        split_row(row, width, even, odd);
+    else
+        for (int x = 0; x < width; x += LANES) {
+            vec e, o;
+            take_apart(row + 2 * x, &e, &o);
+            store(even + x, e);
+            store(odd + x, o);
+        }
+}
+
+/* For the kernel that sums by column: unmoved rows, at stride 2 even and odd pixels apart. Rows of half a unit share
+   units in pairs: unit r holds rows r and r + half of the height. */
+INLINE void pack_columns(const struct conv *c, const float *image, struct range channels, int y0, int rows, float *dst,
+                         const int width, const int stride) {
+    const int halves = width < UNIT ? 2 : 1, packed = rows / halves + c->extra_rows;
+    const size_t bytes = (size_t)width * sizeof *dst, step = (size_t)(stride * stride * width);
+    for (int k = channels.begin; k < channels.end; k++)
+        for (int s = 0; s < c->copies; s += stride, dst += stride * c->copy_floats)
+            for (int h = 0; h < halves; h++) {
+                int y = (y0 + h * (rows / 2)) * stride + c->shifts[s].dy;
+                const float *row = image + (size_t)k * (size_t)c->in.pitch + (ptrdiff_t)y * (stride * width);
+                float *even = dst + h * width, *odd = even + c->copy_floats;
+                for (int r = 0; r < packed; r++, y += stride, row += step, even += halves * width, odd += halves * width)
+                    if (y >= 0 && y < c->in.height) {
+                        if (stride == 2)
+                            split_columns(row, width, even, odd);
+                        else
+                            memcpy(even, row, bytes);
+                    } else {
+                        memset(even, 0, bytes);
+                        if (stride == 2)
+                            memset(odd, 0, bytes);
+                    }
+            }
+}
