@@ -16,16 +16,33 @@ struct tap_tile {
     const struct activation *act;
 };
 
+/* Where the pixels of a plane of one unit come from in a tap's sum, if a vector holds it. */
+#if LANES == UNIT
+#define IN_REGISTERS(c) ((c)->copy_floats == UNIT)
+INLINE vec moved(vec sum, const uint32_t *from, const uint32_t *mask) {
+    return masked(_mm512_permutexvar_ps(_mm512_loadu_si512(from), sum), mask);
+}
+#else
+#define IN_REGISTERS(c) 0
+INLINE vec moved(vec sum, const uint32_t *from, const uint32_t *mask) { return (void)from, masked(sum, mask); }
+#endif
+
 INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const int units) {
     const struct tap_tile t = *tile;
-    const int vectors = units * UNIT_VECTORS, taps = c->taps;
+    const int vectors = units * UNIT_VECTORS, taps = c->taps, in_registers = IN_REGISTERS(c);
     const vec lo = splat(t.act->lo), hi = splat(t.act->hi);
     const uint32_t *start = t.starts + (size_t)t.channels.begin * (size_t)taps;
     const uint32_t mean = mean_length(start, (t.channels.end - t.channels.begin) * taps);
+    uint32_t from[TAPS_MAX][UNIT];
+    for (int k = 0; k < taps && in_registers; k++)
+        for (int i = 0; i < UNIT; i++)
+            from[k][i] = (uint32_t)(i + tap_shift(c, k)) % UNIT;
     for (int o = t.channels.begin; o < t.channels.end; o++, start += taps) {
         struct list list = {t.values + start[0], t.offsets + start[0]};
         float *out = t.out + (size_t)o * (size_t)c->out.pitch;
-        vec sum[TAP_UNITS * UNIT_VECTORS];
+        vec sum[TAP_UNITS * UNIT_VECTORS], total[TAP_UNITS * UNIT_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++)
+            total[v] = t.bias ? splat(t.bias[o]) : load(out + (size_t)(v / UNIT_VECTORS) * t.out_step + v % UNIT_VECTORS * LANES);
         for (int k = 0; k < taps; k++) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat(0);
@@ -33,26 +50,25 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
                 prefetch_ahead(list, mean);
             list = add_list(sum, units, t.in, t.in_step, 1, list, start[k + 1] - start[k]);
             UNROLL for (int v = 0; v < vectors; v++)
-                store(t.sums + (k * vectors + v) * LANES, sum[v]);
+                if (in_registers)
+                    total[v] += moved(sum[v], from[k], t.masks + (size_t)k * UNIT);
+                else
+                    store(t.sums + (k * vectors + v) * LANES, sum[v]);
         }
-        UNROLL for (int v = 0; v < vectors; v++) {
-            vec bias = t.bias ? splat(t.bias[o]) : splat(0);
-            sum[v] = t.bias ? bias : load(out + (size_t)(v / UNIT_VECTORS) * t.out_step + v % UNIT_VECTORS * LANES);
-        }
-        for (int k = 0; k < taps; k++) {
+        for (int k = 0; k < taps && !in_registers; k++) {
             int shift = tap_shift(c, k);
             const uint32_t *mask = t.masks + (size_t)k * (size_t)c->copy_floats;
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] += masked(load(t.sums + k * vectors * LANES + v * LANES + shift),
-                                 mask + (c->images > 1 ? v % UNIT_VECTORS : v) * LANES);
+                total[v] += masked(load(t.sums + k * vectors * LANES + v * LANES + shift),
+                                   mask + (c->images > 1 ? v % UNIT_VECTORS : v) * LANES);
         }
         UNROLL for (int v = 0; v < vectors; v++) {
             size_t at = (size_t)(v / UNIT_VECTORS) * t.out_step + (size_t)(v % UNIT_VECTORS * LANES);
             if (t.residual)
-                sum[v] += load(t.residual + (size_t)o * (size_t)c->out.pitch + at);
+                total[v] += load(t.residual + (size_t)o * (size_t)c->out.pitch + at);
             if (t.act->kind == CLAMP)
-                sum[v] = clamp(sum[v], lo, hi);
-            store(out + at, sum[v]);
+                total[v] = clamp(total[v], lo, hi);
+            store(out + at, total[v]);
         }
         if (t.act->kind > CLAMP)
             for (int u = 0; u < units; u++)
