@@ -38,13 +38,13 @@ INLINE struct list add_list(vec *sum, const int units, const float *in, size_t s
 #if RUN > 1
     if (vectors <= RUN_VECTORS)
         for (; end - at.values >= RUN; at.values += RUN, at.offsets += RUN) {
-            const vec w = load_run(at.values);
+            const struct run run = load_run(at.values, vectors);
             if (PREFETCHES_RUNS(vectors))
                 prefetch_ahead(at, RUN);
             uint64_t offsets[RUN / 4];
             memcpy(offsets, at.offsets, sizeof offsets);
             UNROLL for (int i = 0; i < RUN; i++) {
-                vec *to = i % chains ? more + (i % chains - 1) * vectors : sum, x = lane(w, i);
+                vec *to = i % chains ? more + (i % chains - 1) * vectors : sum, x = spread(&run, i, vectors);
                 const float *pixels = in + (offsets[i / 4] >> i % 4 * 16 & 0xffff) * scale;
                 UNROLL for (int v = 0; v < vectors; v++)
                     to[v] += x * load(pixels + (size_t)(v / UNIT_VECTORS) * step + v % UNIT_VECTORS * LANES);

@@ -11,28 +11,35 @@ INLINE void split_columns(const float *row, const int width, float *even, float 
         }
 }
 
+/* A row of the input, or of zeros beyond it. */
+INLINE void pack_row_of_columns(const struct conv *c, const float *plane, int y, const int width, const int stride,
+                                float *even, float *odd) {
+    const size_t bytes = (size_t)width * sizeof *even;
+    const int inside = y >= 0 && y < c->in.height;
+    const float *row = plane + (ptrdiff_t)y * (stride * width);
+    if (inside && stride == 2)
+        split_columns(row, width, even, odd);
+    else if (inside)
+        memcpy(even, row, bytes);
+    else {
+        memset(even, 0, bytes);
+        if (stride == 2)
+            memset(odd, 0, bytes);
+    }
+}
+
 /* For the kernel that sums by column: unmoved rows, at stride 2 even and odd pixels apart. Rows of half a unit share
    units in pairs: unit r holds rows r and r + half of the height. */
 INLINE void pack_columns(const struct conv *c, const float *image, struct range channels, int y0, int rows, float *dst,
                          const int width, const int stride) {
-    const int halves = width < UNIT ? 2 : 1, packed = rows / halves + c->extra_rows;
-    const size_t bytes = (size_t)width * sizeof *dst, step = (size_t)(stride * stride * width);
+    const int halves = width < UNIT ? 2 : 1, apart = rows / halves * stride, packed = rows / halves + c->extra_rows;
     for (int k = channels.begin; k < channels.end; k++)
-        for (int s = 0; s < c->copies; s += stride, dst += stride * c->copy_floats)
-            for (int h = 0; h < halves; h++) {
-                int y = (y0 + h * (rows / 2)) * stride + c->shifts[s].dy;
-                const float *row = image + (size_t)k * (size_t)c->in.pitch + (ptrdiff_t)y * (stride * width);
-                float *even = dst + h * width, *odd = even + c->copy_floats;
-                for (int r = 0; r < packed; r++, y += stride, row += step, even += halves * width, odd += halves * width)
-                    if (y >= 0 && y < c->in.height) {
-                        if (stride == 2)
-                            split_columns(row, width, even, odd);
-                        else
-                            memcpy(even, row, bytes);
-                    } else {
-                        memset(even, 0, bytes);
-                        if (stride == 2)
-                            memset(odd, 0, bytes);
-                    }
-            }
+        for (int s = 0; s < c->copies; s += stride, dst += stride * c->copy_floats) {
+            const float *plane = image + (size_t)k * (size_t)c->in.pitch;
+            float *even = dst, *odd = dst + c->copy_floats;
+            int y = y0 * stride + c->shifts[s].dy;
+            for (int r = 0; r < packed; r++, y += stride)
+                UNROLL for (int h = 0; h < halves; h++, even += width, odd += width)
+                    pack_row_of_columns(c, plane, y + h * apart, width, stride, even, odd);
+        }
 }

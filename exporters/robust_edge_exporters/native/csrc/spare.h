@@ -8,6 +8,7 @@ static void clear_spare_rows(const struct job *j, const struct tensor *t) {
         if (channels.begin == 0)
             memset(image - t->width, 0, (size_t)t->width * sizeof *image);
         for (int c = channels.begin; c < channels.end; c++)
-            memset(image + c * t->pitch + used, 0, (size_t)(t->pitch - used) * sizeof *image);
+            for (int i = used; i < t->pitch; i += LANES)
+                store(image + c * t->pitch + i, splat(0));
     }
 }

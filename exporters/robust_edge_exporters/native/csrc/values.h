@@ -44,13 +44,60 @@ INLINE vec load_values(const value *p) {
 }
 #endif
 
+/* Four values, over and over. */
+#if LANES == 16 && VALUE_BYTES == 4
+INLINE vec load_four(const value *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+#elif LANES == 16 && defined(__F16C__)
+INLINE vec load_four(const value *p) {
+    long long four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_cvtph_ps(_mm256_set1_epi64x(four));
+}
+#elif LANES == 16
+INLINE vec load_four(const value *p) {
+    const float four[4] = {number(p[0]), number(p[1]), number(p[2]), number(p[3])};
+    return _mm512_broadcast_f32x4(_mm_loadu_ps(four));
+}
+#endif
+
 /* RUN values in the first lanes of a vector; what else a whole vector holds costs time and is not used. */
 #if LANES == 16 && VALUE_BYTES == 4
-INLINE vec load_run(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
+INLINE vec load_whole_run(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
 #elif LANES == 16 && defined(__F16C__)
-INLINE vec load_run(const value *p) {
+INLINE vec load_whole_run(const value *p) {
     return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 #else
-INLINE vec load_run(const value *p) { return load_values(p); }
+INLINE vec load_whole_run(const value *p) { return load_values(p); }
+#endif
+
+/* RUN values about to be spread over all lanes. From fours that costs a load more and less to spread: worth it where
+   each is multiplied with several vectors. */
+#if RUN > 1
+struct run {
+    vec part[RUN / 4];
+};
+
+INLINE struct run load_run(const value *p, const int vectors) {
+    struct run r;
+#if LANES == 16
+    if (vectors > 2) {
+        UNROLL for (int i = 0; i < RUN / 4; i++)
+            r.part[i] = load_four(p + 4 * i);
+        return r;
+    }
+#endif
+    (void)vectors;
+    r.part[0] = load_whole_run(p);
+    return r;
+}
+
+INLINE vec spread(const struct run *r, const int i, const int vectors) {
+#if LANES == 16
+    if (vectors > 2)
+        return lane_of_four(r->part[i / 4], i % 4);
+#endif
+    (void)vectors;
+    return lane(r->part[0], i);
+}
 #endif

@@ -84,6 +84,22 @@ INLINE vec lane(vec v, const int k) {
 }
 #endif
 
+/* Lane `k` of each four lanes in all four; a constant likewise. */
+#if LANES == 16
+INLINE vec lane_of_four(vec v, const int k) {
+    switch (k) {
+    case 0:
+        return _mm512_permute_ps(v, 0x00);
+    case 1:
+        return _mm512_permute_ps(v, 0x55);
+    case 2:
+        return _mm512_permute_ps(v, 0xaa);
+    default:
+        return _mm512_permute_ps(v, 0xff);
+    }
+}
+#endif
+
 /* The 2 * LANES floats at p, taken apart: the even and the odd ones. */
 #if LANES == 1
 INLINE void take_apart(const float *p, vec *even, vec *odd) { *even = p[0], *odd = p[1]; }
