@@ -16,25 +16,26 @@ struct tap_tile {
     const struct activation *act;
 };
 
-/* Where the pixels of a plane of one unit come from in a tap's sum, if a vector holds it. */
+/* How sums get to the pixels that they belong to: a single tap of exact size does not move, a plane that one vector
+   holds is moved in registers. */
+enum way { UNMOVED, IN_REGISTERS, THROUGH_MEMORY };
+
 #if LANES == UNIT
-#define IN_REGISTERS(c) ((c)->copy_floats == UNIT)
 INLINE vec moved(vec sum, const uint32_t *from, const uint32_t *mask) {
     return masked(_mm512_permutexvar_ps(_mm512_loadu_si512(from), sum), mask);
 }
 #else
-#define IN_REGISTERS(c) 0
 INLINE vec moved(vec sum, const uint32_t *from, const uint32_t *mask) { return (void)from, masked(sum, mask); }
 #endif
 
-INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const int units) {
+INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const int units, const enum way way) {
     const struct tap_tile t = *tile;
-    const int vectors = units * UNIT_VECTORS, taps = c->taps, in_registers = IN_REGISTERS(c);
+    const int vectors = units * UNIT_VECTORS, taps = way == UNMOVED ? 1 : c->taps;
     const vec lo = splat(t.act->lo), hi = splat(t.act->hi);
     const uint32_t *start = t.starts + (size_t)t.channels.begin * (size_t)taps;
     const uint32_t mean = mean_length(start, (t.channels.end - t.channels.begin) * taps);
     uint32_t from[TAPS_MAX][UNIT];
-    for (int k = 0; k < taps && in_registers; k++)
+    for (int k = 0; k < taps && way == IN_REGISTERS; k++)
         for (int i = 0; i < UNIT; i++)
             from[k][i] = (uint32_t)(i + tap_shift(c, k)) % UNIT;
     for (int o = t.channels.begin; o < t.channels.end; o++, start += taps) {
@@ -50,12 +51,14 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
                 prefetch_ahead(list, mean);
             list = add_list(sum, units, t.in, t.in_step, 1, list, start[k + 1] - start[k]);
             UNROLL for (int v = 0; v < vectors; v++)
-                if (in_registers)
+                if (way == UNMOVED)
+                    total[v] += sum[v];
+                else if (way == IN_REGISTERS)
                     total[v] += moved(sum[v], from[k], t.masks + (size_t)k * UNIT);
                 else
                     store(t.sums + (k * vectors + v) * LANES, sum[v]);
         }
-        for (int k = 0; k < taps && !in_registers; k++) {
+        for (int k = 0; k < taps && way == THROUGH_MEMORY; k++) {
             int shift = tap_shift(c, k);
             const uint32_t *mask = t.masks + (size_t)k * (size_t)c->copy_floats;
             UNROLL for (int v = 0; v < vectors; v++)
@@ -76,21 +79,30 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
     }
 }
 
-static void choose_taps(const struct conv *c, const struct tap_tile *t, int units) {
+INLINE void run_units(const struct conv *c, const struct tap_tile *t, int units, const enum way way) {
     switch (units) {
     case 1:
-        run_taps(c, t, 1);
+        run_taps(c, t, 1, way);
         break;
     case 2:
-        run_taps(c, t, 2);
+        run_taps(c, t, 2, way);
         break;
     case 3:
-        run_taps(c, t, 3);
+        run_taps(c, t, 3, way);
         break;
     case 4:
-        run_taps(c, t, 4);
+        run_taps(c, t, 4, way);
         break;
     }
+}
+
+static void choose_taps(const struct conv *c, const struct tap_tile *t, int units) {
+    if (c->taps == 1)
+        run_units(c, t, units, UNMOVED);
+    else if (LANES == UNIT && c->copy_floats == UNIT)
+        run_units(c, t, units, IN_REGISTERS);
+    else
+        run_units(c, t, units, THROUGH_MEMORY);
 }
 
 /* Phases of the block's channels, one image after the other. */
