@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from robust_edge_exporters.native import cost, ir
@@ -129,32 +128,55 @@ def spare_floats(shape: ir.Shape) -> int:
     return SPARE_ROWS * shape.width if not shape.flat and shape.width in (UNIT, 2 * UNIT) else 0
 
 
-def lifetimes(graph: ir.Graph) -> Iterator[tuple[str, int, int]]:
-    """Tensor names with the indices of the first and the last operator that need them."""
+@dataclass
+class Place:
+    """Tensors that lie at one place, one after the other, and the first and the last operator that need it."""
+
+    names: list[str]
+    first: int
+    last: int
+
+
+def places(graph: ir.Graph) -> list[Place]:
+    """Who lies together: a convolution's output takes the place of the residual that nobody reads later."""
     last = {graph.input: -1}
     for index, op in enumerate(graph.ops):
         last.update(dict.fromkeys((*ir.reads(op), op.output), index))
     last[graph.output] = len(graph.ops)
-    yield graph.input, -1, last[graph.input]
+    found = {graph.input: Place([graph.input], -1, last[graph.input])}
     for index, op in enumerate(graph.ops):
-        yield op.output, index, last[op.output]
+        if isinstance(op, ir.Conv) and op.residual and last[op.residual] == index and replaces_residual(op, graph):
+            place = found[op.residual]
+            place.names.append(op.output)
+            place.last = last[op.output]
+        else:
+            place = Place([op.output], index, last[op.output])
+        found[op.output] = place
+    return list({id(place): place for place in found.values()}.values())
+
+
+def replaces_residual(op: ir.Conv, graph: ir.Graph) -> bool:
+    """Whether each sum is written where its own residual lies: the input stays, and tiles end with their last pixel."""
+    output = graph.shapes[op.output]
+    rows = tile_rows(output)
+    return op.residual not in op.inputs and (rows == output.height or rows * output.width % UNIT == 0)
 
 
 def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
     """First fit: each tensor, with the spare rows before it, at the lowest address free over its whole life."""
-    placed: list[tuple[int, int, int, int]] = []  # address, end, first, last
+    placed: list[tuple[int, int, Place]] = []  # address, end
     tensors = {}
-    for name, first, last in lifetimes(graph):
-        tensor = layout(graph.shapes[name])
-        lead = spare_floats(graph.shapes[name])
+    for new in places(graph):
+        shape = graph.shapes[new.names[0]]
+        tensor, lead = layout(shape), spare_floats(shape)
         size, at = lead + tensor.image * images, GUARD
-        for begin, end, born, dead in sorted(placed):
-            overlap = born <= last and first <= dead
+        for begin, end, old in sorted(placed, key=lambda entry: entry[:2]):
+            overlap = old.first <= new.last and new.first <= old.last
             if overlap and begin < at + size and at < end:
                 at = end
-        placed.append((at, at + size, first, last))
-        tensors[name] = Tensor(at + lead, tensor.channels, tensor.height, tensor.width, tensor.pitch)
-    return tensors, max(end for _, end, _, _ in placed) + GUARD
+        placed.append((at, at + size, new))
+        tensors.update(dict.fromkeys(new.names, replace(tensor, at=at + lead)))
+    return tensors, max(end for _, end, _ in placed) + GUARD
 
 
 def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: Options) -> Layer:

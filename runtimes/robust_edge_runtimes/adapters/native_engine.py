@@ -212,7 +212,7 @@ class Network:
         with self._lock:
             if self._context is None:
                 raise EngineError(f"{self.library} was closed")
-            self._functions.re_infer(self._context, images.ctypes.data, logits.ctypes.data, len(images))
+            self._functions.re_infer(self._context, _address(images), _address(logits), len(images))
         return logits
 
     @property
@@ -226,6 +226,14 @@ class Network:
             context, self._context = self._context, None
         if context is not None:
             self._functions.re_destroy(context)
+
+
+def _address(array: Any) -> int:
+    """Where a contiguous array's data lie: `array.ctypes.data`, but in a third of the time where it can be written."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError, BufferError):  # read-only, or empty
+        return int(array.ctypes.data)
 
 
 def _load(path: Path) -> Any:

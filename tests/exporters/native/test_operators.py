@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -317,3 +318,28 @@ def test_nothing_pruned_is_dense(width, density, tmp_path):
     path = net.save(tmp_path / "model.onnx", net.conv("input", net.weights(16, 16, 3, 3, density=density)))
     (layer,) = export_native(path, tmp_path / "out").layers
     assert (layer.kernel == "dense") == (density == 1)
+
+
+RESIDUALS = [(16, 16), (8, 8), (4, 4), (5, 9), (2, 1030)]
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+@pytest.mark.parametrize(("height", "width"), RESIDUALS)
+def test_sums_take_the_place_of_the_residual(tmp_path, height, width, density):
+    """But not of one that is the convolution's own input, or that another operator reads later."""
+    net = Net(6, height, width)
+
+    def conv(source):
+        return net.conv(source, net.weights(6, 6, 3, 3, density=density), pads=(1, 1, 1, 1))
+
+    first = net.add("Relu", conv("input"))
+    alone = net.add("Relu", net.add("Add", conv(first), "input"))
+    own = net.add("Add", conv(alone), alone)
+    again = net.add("LeakyRelu", net.add("Add", conv(own), first))
+    path, images = net.save(tmp_path / "model.onnx", net.add("Add", again, first)), net.images(5)
+    options = Options(images=2, block_bytes=4096)
+    export_native(path, tmp_path, options=options)
+    places = re.findall(r"\.out = \{(\d+),.*\.residual = (\d+)", (tmp_path / "model.c").read_text())
+    assert [out == residual for out, residual in places] == [width < 1030, False, False]
+    for threads in (1, 3):
+        assert relative_error(answers(tmp_path, images, threads=threads), reference(path, images)) < 1e-5

@@ -9,7 +9,7 @@ struct strip {
     const uint32_t *starts; /* sparse: where each output channel's list begins */
     const float *bias;      /* first block: initial sums, else NULL */
     float *out;             /* output channel 0 of the group, image 0 */
-    const float *residual;  /* last block: added before the activation, or NULL */
+    const float *residual;  /* first block: added to the initial sums, or NULL; may be out itself */
     size_t pitch;
     struct range channels;
     size_t scale;           /* images of the tile: an offset counts one image's floats */
@@ -18,6 +18,12 @@ struct strip {
     size_t apart;           /* from a unit's first half to its second */
     const struct activation *act; /* last block, else NULL */
 };
+
+/* What a block adds to in output channel `o`: the sums of earlier blocks, the residual, or NULL. */
+INLINE const float *earlier_sums(const struct strip *s, int o) {
+    const float *earlier = s->bias ? s->residual : s->out;
+    return earlier ? earlier + (size_t)o * s->pitch : NULL;
+}
 
 typedef void conv_kernel(const struct strip *);
 typedef void pack_rows(const struct conv *, const float *arena, const float *image, int images, struct range channels,
@@ -103,7 +109,7 @@ static void run_tile(const struct conv *c, const struct job *j, const struct par
             s.offsets = ctx->offsets + c->offsets;
             s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;
             s.out = ctx->arena + c->out.at + out;
-            s.residual = last && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
+            s.residual = b == 0 && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
             s.pitch = (size_t)c->out.pitch;
             s.channels = part->channels;
             s.act = last ? &c->act : &no_activation;

@@ -72,25 +72,21 @@ INLINE void store_placed(const struct strip *s, float *p, int v, const int width
 }
 #endif
 
-/* Adds what is there, bias or the sums of earlier blocks. */
-INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, const int width, int o, const float *out) {
+/* Adds what is there: bias and residual, or the sums of earlier blocks. */
+INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, const int width, int o) {
+    const float *earlier = earlier_sums(s, o);
     if (s->bias) {
         vec bias = splat(s->bias[o]);
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] += bias;
-    } else {
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] += load_placed(s, out, v, width);
     }
+    if (earlier)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] += load_placed(s, earlier, v, width);
 }
 
-/* Residual and activation of finished sums. */
-INLINE void store_sums(const struct strip *s, vec *sum, const int vectors, const int width, int o, float *out) {
-    if (s->residual) {
-        const float *residual = s->residual + (size_t)o * s->pitch;
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] += load_placed(s, residual, v, width);
-    }
+/* Activation of finished sums. */
+INLINE void store_sums(const struct strip *s, vec *sum, const int vectors, const int width, float *out) {
     if (s->act->kind == CLAMP) {
         vec lo = splat(s->act->lo), hi = splat(s->act->hi);
         UNROLL for (int v = 0; v < vectors; v++)
@@ -125,7 +121,7 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
                 sum[v] = masked(sum[v], not_first);
         }
         list = add_list(sum, units, s->packed, UNIT, UNIT, list, start[2] - start[1]);
-        add_earlier(s, sum, vectors, width, o, out);
+        add_earlier(s, sum, vectors, width, o);
         if (lists > 2) {
             vec last[UNITS_MAX * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
@@ -136,7 +132,7 @@ INLINE void columns_strip(const struct strip *strip, const int units, const int 
                 sum[v] += width < LANES ? masked(moved, not_last) : moved;
             }
         }
-        store_sums(s, sum, vectors, width, o, out);
+        store_sums(s, sum, vectors, width, out);
         if (s->act->kind > CLAMP)
             for (int u = 0; u < units; u++) {
                 activate(out + s->at[u], UNIT / 2, s->act);

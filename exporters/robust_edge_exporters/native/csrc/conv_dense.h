@@ -1,15 +1,18 @@
 /* Dense kernel: DENSE_CHANNELS output channels by `vectors` vectors of pixels in registers; values lie as
    [channels / DENSE_CHANNELS][tap][DENSE_CHANNELS], padded with zeros. */
 INLINE void finish_dense(const struct strip *s, int o, int vector, const int vectors, const vec *sum) {
-    size_t plane = (size_t)o * s->pitch;
+    float *out = s->out + (size_t)o * s->pitch;
+    const float *earlier = earlier_sums(s, o);
     UNROLL for (int v = 0; v < vectors; v++) {
-        size_t at = plane + s->at[(vector + v) / UNIT_VECTORS] + (size_t)((vector + v) % UNIT_VECTORS * LANES);
-        vec y = sum[v] + (s->bias ? splat(s->bias[o]) : load(s->out + at));
-        if (s->residual)
-            y += load(s->residual + at);
+        size_t at = s->at[(vector + v) / UNIT_VECTORS] + (size_t)((vector + v) % UNIT_VECTORS * LANES);
+        vec y = sum[v];
+        if (s->bias)
+            y += splat(s->bias[o]);
+        if (earlier)
+            y += load(earlier + at);
         if (s->act->kind == CLAMP)
             y = clamp(y, splat(s->act->lo), splat(s->act->hi));
-        store(s->out + at, y);
+        store(out + at, y);
     }
 }
 

@@ -8,21 +8,15 @@ INLINE void sparse_strip(const struct strip *strip, const int units) {
     for (int o = s.channels.begin; o < s.channels.end; o++) {
         struct list list = {s.values + s.starts[o], s.offsets + s.starts[o]};
         float *out = s.out + (size_t)o * s.pitch;
+        const float *earlier = earlier_sums(&s, o);
         vec sum[UNITS_MAX * UNIT_VECTORS];
-        if (s.bias) {
-            vec bias = splat(s.bias[o]);
+        const vec bias = splat(s.bias ? s.bias[o] : 0);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] = bias;
+        if (earlier)
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] = bias;
-        } else {
-            UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] = load(out + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
-        }
+                sum[v] += load(earlier + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
         add_list(sum, units, s.packed, UNIT, s.scale, list, s.starts[o + 1] - s.starts[o]);
-        if (s.residual) {
-            const float *residual = s.residual + (size_t)o * s.pitch;
-            UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] += load(residual + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
-        }
         if (clamped) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = clamp(sum[v], lo, hi);

@@ -42,8 +42,13 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
         struct list list = {t.values + start[0], t.offsets + start[0]};
         float *out = t.out + (size_t)o * (size_t)c->out.pitch;
         vec sum[TAP_UNITS * UNIT_VECTORS], total[TAP_UNITS * UNIT_VECTORS];
-        UNROLL for (int v = 0; v < vectors; v++)
-            total[v] = t.bias ? splat(t.bias[o]) : load(out + (size_t)(v / UNIT_VECTORS) * t.out_step + v % UNIT_VECTORS * LANES);
+        const float *earlier = t.bias ? t.residual : t.out;
+        UNROLL for (int v = 0; v < vectors; v++) {
+            total[v] = splat(t.bias ? t.bias[o] : 0);
+            if (earlier)
+                total[v] += load(earlier + (size_t)o * (size_t)c->out.pitch + (size_t)(v / UNIT_VECTORS) * t.out_step +
+                                 v % UNIT_VECTORS * LANES);
+        }
         for (int k = 0; k < taps; k++) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat(0);
@@ -67,8 +72,6 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
         }
         UNROLL for (int v = 0; v < vectors; v++) {
             size_t at = (size_t)(v / UNIT_VECTORS) * t.out_step + (size_t)(v % UNIT_VECTORS * LANES);
-            if (t.residual)
-                total[v] += load(t.residual + (size_t)o * (size_t)c->out.pitch + at);
             if (t.act->kind == CLAMP)
                 total[v] = clamp(total[v], lo, hi);
             store(out + at, total[v]);
@@ -139,7 +142,7 @@ static void conv_taps(const struct job *j, const struct conv *c) {
             t.out = ctx->arena + c->out.at + out;
             t.starts = ctx->starts + c->starts + (size_t)(b * c->out.channels) * (size_t)c->taps;
             t.bias = b == 0 ? float_section(ctx, c->bias) : NULL;
-            t.residual = last && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
+            t.residual = b == 0 && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
             t.act = last ? &c->act : &no_activation;
             choose_taps(c, &t, several ? images : (c->out.height * c->out.width + UNIT - 1) / UNIT);
         }

@@ -24,7 +24,7 @@ struct shift {
 
 struct conv {
     struct tensor in, out;
-    size_t residual; /* arena offset of a tensor laid out like out, or NO_TENSOR */
+    size_t residual; /* arena offset of a tensor laid out like out, perhaps out itself, or NO_TENSOR */
     int groups, stride_y, stride_x;
     int block;              /* input channels of a group packed at a time */
     int rows, extra_rows;   /* output rows of a tile; rows a copy holds beyond them */
