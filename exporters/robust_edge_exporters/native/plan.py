@@ -199,7 +199,7 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
         if tiling.channel_offset <= OFFSETS:
             return Layer(op, inputs, output, Kernel.COLUMNS, tiling, residual)
     if kernel is not Kernel.DENSE and cost.suits_taps(op, source, target):
-        tiling = tile_taps(op, target, inputs[0].pitch, images=options.images)
+        tiling = tile_taps(op, target, inputs[0].pitch)
         return Layer(op, inputs, output, Kernel.TAPS, tiling, residual)
     tiling = tile_convolution(
         op,

@@ -168,19 +168,16 @@ def strip_units(tiling: Tiling, height: int, width: int, *, most: int, step: int
     return units
 
 
-def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int, *, images: int) -> Tiling:
+def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int) -> Tiling:
     """Tiling of the kernel that sums by tap in place: masks by tap, lists over all channels of a block."""
     shifts = tap_shifts(op.window)
     floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
     channel = 4 * floats if split else pitch
-    many = min(images, TAP_UNITS) if output.pixels == UNIT else 1
-    if split:  # all channels of fewer images: short lists cost more
-        many = max(1, min(many, SPLIT_FLOATS // (channel * op.weight.shape[1])))
-    block = min(op.weight.shape[1], SPLIT_FLOATS // (many * channel) if split else OFFSETS // channel)
+    block = min(op.weight.shape[1], (SPLIT_FLOATS if split else OFFSETS) // channel)
     return Tiling(
-        output.height, 0, many, block, shifts, floats,
+        output.height, 0, 1, block, shifts, floats,
         whole=True, masked=True, tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),
-        channel_offset=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * many * block * channel,
+        channel_offset=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * block * channel,
     )  # fmt: skip
 
 

@@ -1,17 +1,17 @@
 /* Sparse convolution of small planes without packing: for each output channel and tap, the sum over input channels is
    taken at the tap's own pixels, aligned and in place; the sums are then moved by the taps' shifts and added, masked
-   where they leave the plane. A tile is a plane of up to TAP_UNITS units, or one unit of several images. */
+   where they leave the plane. A tile is a plane, of up to TAP_UNITS units: several images
+   at once do not fit the first-level cache. */
 #define TAP_UNITS 4
 
 struct tap_tile {
-    const float *in;        /* first channel of the block, first image */
+    const float *in;        /* first channel of the block */
     const value *values;
     const uint16_t *offsets;
     const uint32_t *starts; /* of the block: channels * taps lists */
     const float *bias, *residual;
     float *out, *sums;      /* sums: taps * units, with room before and after */
     const uint32_t *masks;
-    size_t in_step, out_step; /* between units */
     struct range channels;
     const struct activation *act;
 };
@@ -46,15 +46,14 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
         UNROLL for (int v = 0; v < vectors; v++) {
             total[v] = splat(t.bias ? t.bias[o] : 0);
             if (earlier)
-                total[v] += load(earlier + (size_t)o * (size_t)c->out.pitch + (size_t)(v / UNIT_VECTORS) * t.out_step +
-                                 v % UNIT_VECTORS * LANES);
+                total[v] += load(earlier + (size_t)o * (size_t)c->out.pitch + v * LANES);
         }
         for (int k = 0; k < taps; k++) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat(0);
             if (!PREFETCHES_RUNS(vectors))
                 prefetch_ahead(list, mean);
-            list = add_list(sum, units, t.in, t.in_step, 1, list, start[k + 1] - start[k]);
+            list = add_list(sum, units, t.in, UNIT, 1, list, start[k + 1] - start[k]);
             UNROLL for (int v = 0; v < vectors; v++)
                 if (way == UNMOVED)
                     total[v] += sum[v];
@@ -67,18 +66,15 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
             int shift = tap_shift(c, k);
             const uint32_t *mask = t.masks + (size_t)k * (size_t)c->copy_floats;
             UNROLL for (int v = 0; v < vectors; v++)
-                total[v] += masked(load(t.sums + k * vectors * LANES + v * LANES + shift),
-                                   mask + (c->images > 1 ? v % UNIT_VECTORS : v) * LANES);
+                total[v] += masked(load(t.sums + (k * vectors + v) * LANES + shift), mask + v * LANES);
         }
         UNROLL for (int v = 0; v < vectors; v++) {
-            size_t at = (size_t)(v / UNIT_VECTORS) * t.out_step + (size_t)(v % UNIT_VECTORS * LANES);
             if (t.act->kind == CLAMP)
                 total[v] = clamp(total[v], lo, hi);
-            store(out + at, total[v]);
+            store(out + v * LANES, total[v]);
         }
         if (t.act->kind > CLAMP)
-            for (int u = 0; u < units; u++)
-                activate(out + (size_t)u * t.out_step, UNIT, t.act);
+            activate(out, units * UNIT, t.act);
     }
 }
 
@@ -108,26 +104,16 @@ static void choose_taps(const struct conv *c, const struct tap_tile *t, int unit
         run_units(c, t, units, THROUGH_MEMORY);
 }
 
-/* Phases of the block's channels, one image after the other. */
-static void split_block(const struct conv *c, const float *image, int images, int count, float *phases) {
-    for (int g = 0; g < images; g++, image += c->in.image)
-        for (int k = 0; k < count; k++, phases += 4 * c->copy_floats)
-            split_phases(c, image + (size_t)k * (size_t)c->in.pitch, phases);
-}
-
 static void conv_taps(const struct job *j, const struct conv *c) {
     re_context *ctx = j->context;
-    int several = c->images > 1, blocks = (c->in.channels + c->block - 1) / c->block;
+    const int blocks = (c->in.channels + c->block - 1) / c->block;
     struct tap_tile t;
     t.values = value_section(ctx, c->values);
     t.offsets = ctx->offsets + c->offsets;
     t.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
     t.sums = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + TAP_UNITS * UNIT;
-    t.in_step = several ? c->in.image : UNIT;
-    t.out_step = several ? c->out.image : UNIT;
     t.channels = share(c->out.channels, j->thread, j->threads);
-    for (int g = 0; g < j->images; g += c->images) {
-        int images = j->images - g < c->images ? j->images - g : c->images;
+    for (int g = 0; g < j->images; g++) {
         size_t out = (size_t)g * c->out.image;
         for (int b = 0; b < blocks; b++) {
             int last = b == blocks - 1;
@@ -135,16 +121,16 @@ static void conv_taps(const struct job *j, const struct conv *c) {
             t.in = ctx->arena + c->in.at + (size_t)g * c->in.image + (size_t)(b * c->block) * (size_t)c->in.pitch;
             if (c->stride_x == 2) {
                 float *phases = t.sums + (c->taps + 1) * TAP_UNITS * UNIT;
-                split_block(c, t.in, images, count, phases);
+                for (int k = 0; k < count; k++)
+                    split_phases(c, t.in + k * c->in.pitch, phases + k * 4 * c->copy_floats);
                 t.in = phases;
-                t.in_step = several ? (size_t)(count * 4 * c->copy_floats) : UNIT;
             }
             t.out = ctx->arena + c->out.at + out;
             t.starts = ctx->starts + c->starts + (size_t)(b * c->out.channels) * (size_t)c->taps;
             t.bias = b == 0 ? float_section(ctx, c->bias) : NULL;
             t.residual = b == 0 && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
             t.act = last ? &c->act : &no_activation;
-            choose_taps(c, &t, several ? images : (c->out.height * c->out.width + UNIT - 1) / UNIT);
+            choose_taps(c, &t, (c->out.height * c->out.width + UNIT - 1) / UNIT);
         }
     }
 }
