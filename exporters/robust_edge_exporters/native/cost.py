@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.tiling import TILE_FLOATS, UNIT, reaches_only_inside
+from robust_edge_exporters.native.tiling import TAPS_MAX, TILE_FLOATS, UNIT, reaches_only_inside
 
 # Time of one weight over a tile of `u` units, in units of one multiply-add of a unit from the first-level cache:
 # a non-zero also loads its value and offset; a dense weight shares its loaded pixels with five others, but short
@@ -15,7 +15,6 @@ SPARSE_FIXED, SPARSE_UNIT = 0.8, 1.0
 DENSE_FIXED, DENSE_UNIT, DENSE_LEAST = 0.2, 0.83, 2.4
 UNPRUNED = 0.95  # density of a layer that nobody pruned; a few zeros are not worth lists
 COLUMNS_OF_8 = (16, 32, 48, 64)  # pixels of a plane with rows of half a unit
-TAPS_MAX = 49  # of a depthwise kernel
 DENSE_CHANNELS = 6  # output channels of the dense register tile; the C side's too
 
 

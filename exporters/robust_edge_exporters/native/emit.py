@@ -84,7 +84,7 @@ def emit_model(
         title: what the header comment says about the source.
     """
     tables = Tables(arena=plan.arena_floats)
-    in_place = {layer.inputs[0] for layer in plan.layers if layer.tiling and layer.tiling.lead}
+    in_place = {layer.inputs[0] for layer in plan.layers if layer.tiling and layer.tiling.spare}
     emit_input(tables, plan)
     if plan.input in in_place:
         tables.clear_spare_rows("input", plan.input)

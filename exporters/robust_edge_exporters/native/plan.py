@@ -25,7 +25,7 @@ class Kernel(enum.Enum):
     """Which loop computes a layer's products."""
 
     SPARSE = "sparse"
-    COLUMNS = "columns"  # sparse, sums by kernel column, for rows of one or two units
+    COLUMNS = "columns"  # sparse, sums by kernel column, for rows of half a unit, one or two
     TAPS = "taps"  # sparse, in place, for small planes
     DEPTHWISE = "depthwise"  # sparse, in place, one channel after the other
     DENSE = "dense"
@@ -129,7 +129,7 @@ def spare_floats(shape: ir.Shape) -> int:
 
 
 @dataclass
-class Place:
+class Slot:
     """Tensors that lie at one place, one after the other, and the first and the last operator that need it."""
 
     names: list[str]
@@ -137,26 +137,29 @@ class Place:
     last: int
 
 
-def places(graph: ir.Graph) -> list[Place]:
+def slots(graph: ir.Graph) -> list[Slot]:
     """Who lies together: a convolution's output takes the place of the residual that nobody reads later."""
     last = {graph.input: -1}
     for index, op in enumerate(graph.ops):
         last.update(dict.fromkeys((*ir.reads(op), op.output), index))
     last[graph.output] = len(graph.ops)
-    found = {graph.input: Place([graph.input], -1, last[graph.input])}
+    found = {graph.input: Slot([graph.input], -1, last[graph.input])}
     for index, op in enumerate(graph.ops):
         if isinstance(op, ir.Conv) and op.residual and last[op.residual] == index and replaces_residual(op, graph):
-            place = found[op.residual]
-            place.names.append(op.output)
-            place.last = last[op.output]
+            slot = found[op.residual]
+            slot.names.append(op.output)
+            slot.last = last[op.output]
         else:
-            place = Place([op.output], index, last[op.output])
-        found[op.output] = place
-    return list({id(place): place for place in found.values()}.values())
+            slot = Slot([op.output], index, last[op.output])
+        found[op.output] = slot
+    return list({id(slot): slot for slot in found.values()}.values())
 
 
 def replaces_residual(op: ir.Conv, graph: ir.Graph) -> bool:
-    """Whether each sum is written where its own residual lies: the input stays, and tiles end with their last pixel."""
+    """Whether each sum is written where its own residual lies: the input stays, and tiles end with their last pixel.
+
+    Kernels with tiles of their own take whole planes, or rows of half a unit, one or two.
+    """
     output = graph.shapes[op.output]
     rows = tile_rows(output)
     return op.residual not in op.inputs and (rows == output.height or rows * output.width % UNIT == 0)
@@ -164,9 +167,9 @@ def replaces_residual(op: ir.Conv, graph: ir.Graph) -> bool:
 
 def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
     """First fit: each tensor, with the spare rows before it, at the lowest address free over its whole life."""
-    placed: list[tuple[int, int, Place]] = []  # address, end
+    placed: list[tuple[int, int, Slot]] = []  # address, end
     tensors = {}
-    for new in places(graph):
+    for new in slots(graph):
         shape = graph.shapes[new.names[0]]
         tensor, lead = layout(shape), spare_floats(shape)
         size, at = lead + tensor.image * images, GUARD

@@ -1,4 +1,4 @@
-"""How a convolution walks its planes: tiles of output pixels, packed copies of input rows, channel blocks.
+"""How a convolution walks its planes: tiles of output pixels, input rows packed or read in place, channel blocks.
 
 A packed copy is the input plane moved by (dy, dx) and thinned by the stride, so that every kernel tap reads whole
 units at one constant 16-bit offset. Small planes get one copy per tap (nothing is misaligned); larger ones one copy
@@ -20,6 +20,7 @@ SPARE_ROWS = 1  # behind each plane, and before the first, where rows are one or
 COLUMNS_FLOATS = 128  # of the kernel that sums by kernel column: two sums of 8 AVX-512 accumulators
 SHARED_FLOATS = 64  # output pixels of a tile of several images
 SMALL_PLANE = 100  # pixels up to which each tap has its own copy
+TAPS_MAX = 49  # of a depthwise kernel, and what reaches into a plane of one unit; the C side's too
 TAP_UNITS = 4  # units of a tile of the kernel that sums by tap
 GUARD = 2048  # floats before and after the tensors: moved copies read across a plane's ends, then mask
 OFFSETS = 65536  # what 16 bits address
@@ -39,7 +40,8 @@ class Tiling:
     Attributes:
         tap_offsets: of each tap in a list; floats, or units in the kernel that sums by kernel column.
         channel_offset: from one channel to the next, likewise.
-        lead: in place, floats before a tile's first pixel that offsets count from; 0: packed, or nothing lies before.
+        lead: in place, floats before a tile's first pixel that offsets count from.
+        spare: reads the spare rows of its input.
         apart: pixels between two rows that share a packed unit; 0: units are runs of pixels.
     """
 
@@ -55,6 +57,7 @@ class Tiling:
     channel_offset: int
     scratch_floats: int
     lead: int = 0
+    spare: bool = False
     apart: int = 0
 
 
@@ -106,7 +109,8 @@ def tile_convolution(
 def tile_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *, block_floats: int) -> Tiling:
     """Tiling of the kernel that sums by kernel column; it counts offsets in units.
 
-    Rows of whole units are read in place where the kernel reaches no further than a plane's spare rows. Else one copy
+    Rows of whole units are read in place where the kernel reaches no further than a plane's spare rows, half a block at
+    a time: nothing but the planes themselves has to fit the first-level cache. Else one copy
     for each kernel row's phase, at stride 2 for even and odd pixels each. Rows of half a unit share units in pairs half
     a plane apart: a kernel row moves by whole units then, too. Blocks are of nearly equal size.
     """
@@ -122,6 +126,7 @@ def tile_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *,
             rows, extra, 1, block, (), 0,
             whole=False, masked=False, tap_offsets=tuple(down * row // UNIT for down, _ in moves),
             channel_offset=pitch // UNIT, scratch_floats=0, lead=top * width,
+            spare=top > 0 or output.height + extra - top > source.height,
         )  # fmt: skip
     tops = [phase - top for _, phase in moves]
     copies = sorted({(top, x) for top in tops for x in range(stride)})
@@ -173,10 +178,12 @@ def tile_taps(op: ir.Conv, output: ir.Shape, pitch: int) -> Tiling:
     shifts = tap_shifts(op.window)
     floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
     channel = 4 * floats if split else pitch
+    assert output.pixels > UNIT or len(shifts) <= TAPS_MAX
     block = min(op.weight.shape[1], (SPLIT_FLOATS if split else OFFSETS) // channel)
     return Tiling(
         output.height, 0, 1, block, shifts, floats,
-        whole=True, masked=True, tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),
+        whole=True, masked=len(shifts) > 1,
+        tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),
         channel_offset=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * block * channel,
     )  # fmt: skip
 

@@ -320,26 +320,75 @@ def test_nothing_pruned_is_dense(width, density, tmp_path):
     assert (layer.kernel == "dense") == (density == 1)
 
 
-RESIDUALS = [(16, 16), (8, 8), (4, 4), (5, 9), (2, 1030)]
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 32)])
+@pytest.mark.parametrize(("rows", "pads"), [(2, (0, 1, 1, 1)), (3, (1, 1, 0, 1)), (3, (0, 1, 2, 1)), (1, (1, 1, 0, 1))])
+def test_rows_beyond_a_plane_are_zeros_wherever_padding_is(tmp_path, height, width, rows, pads):
+    """Planes that are read in place lie where others lay before."""
+    net = Net(4, 2 * height, 2 * width)
+    small = net.add("MaxPool", "input", kernel_shape=(2, 2), strides=(2, 2))
+    mixed = net.add("Relu", net.conv(small, net.weights(9, 4, 1, 1), pads=(0, 0, 0, 0)))
+    last = net.conv(mixed, net.weights(5, 9, rows, 3, density=0.4), pads=pads)
+    path, images = net.save(tmp_path / "model.onnx", last), net.images(3)
+    export = export_native(path, tmp_path, options=Options(images=2))
+    assert export.layers[-1].kernel == "columns"
+    for threads in (1, 12):
+        assert relative_error(answers(tmp_path, images, threads=threads), reference(path, images)) < 1e-5
 
 
-@pytest.mark.parametrize("density", [0.3, 1.0])
-@pytest.mark.parametrize(("height", "width"), RESIDUALS)
-def test_sums_take_the_place_of_the_residual(tmp_path, height, width, density):
+def test_operators_are_counted_behind_a_concatenation(tmp_path):
+    """Profiles find a layer by its number."""
+    net = Net(3, 6, 6)
+    both = net.add("Concat", net.conv("input", net.weights(2, 3, 1, 1)), "input", axis=1)
+    path = net.save(tmp_path / "model.onnx", net.conv(both, net.weights(4, 5, 1, 1)))
+    number = export_native(path, tmp_path).layers[-1].operator_index
+    network = (tmp_path / "model.c").read_text().split("static void network")[1]
+    assert re.search(rf"conv_\w+\(j, &layer2\);\n    end_operator\(crew, j->thread, {number}\);", network)
+
+
+RESIDUALS = [
+    (6, 16, 16, {}, "columns"),
+    (6, 8, 8, {}, "columns"),
+    (16, 4, 4, {}, "taps"),
+    (16, 5, 9, {}, "taps"),
+    (6, 10, 11, {}, "sparse"),
+    (6, 2, 1030, {}, "sparse"),
+    (8, 12, 12, {"group": 2}, "sparse"),
+    (6, 9, 9, {"group": 6}, "depthwise"),
+    (6, 8, 8, {"density": 1.0}, "dense"),
+    (6, 10, 11, {"density": 1.0}, "dense"),
+]
+
+
+@pytest.mark.parametrize(("channels", "height", "width", "options", "kernel"), RESIDUALS)
+def test_sums_take_the_place_of_the_residual(tmp_path, channels, height, width, options, kernel):
     """But not of one that is the convolution's own input, or that another operator reads later."""
-    net = Net(6, height, width)
+    net = Net(channels, height, width)
+    density, group = options.get("density", 0.4), options.get("group", 1)
 
     def conv(source):
-        return net.conv(source, net.weights(6, 6, 3, 3, density=density), pads=(1, 1, 1, 1))
+        weight = net.weights(channels, channels // group, 3, 3, density=density)
+        return net.conv(source, weight, pads=(1, 1, 1, 1), group=group)
 
     first = net.add("Relu", conv("input"))
     alone = net.add("Relu", net.add("Add", conv(first), "input"))
     own = net.add("Add", conv(alone), alone)
     again = net.add("LeakyRelu", net.add("Add", conv(own), first))
     path, images = net.save(tmp_path / "model.onnx", net.add("Add", again, first)), net.images(5)
-    options = Options(images=2, block_bytes=4096)
-    export_native(path, tmp_path, options=options)
+    export = export_native(path, tmp_path, options=Options(images=2, block_bytes=4096))
+    assert {layer.kernel for layer in export.layers} == {kernel}
     places = re.findall(r"\.out = \{(\d+),.*\.residual = (\d+)", (tmp_path / "model.c").read_text())
     assert [out == residual for out, residual in places] == [width < 1030, False, False]
     for threads in (1, 3):
         assert relative_error(answers(tmp_path, images, threads=threads), reference(path, images)) < 1e-5
+
+
+def test_a_residual_is_added_once_where_small_planes_take_several_blocks(tmp_path):
+    """Phases of 300 channels of 64 floats are split in two blocks."""
+    net = Net(300, 8, 8)
+    residual = net.conv("input", net.weights(7, 300, 1, 1, density=0.3), strides=(2, 2))
+    weight = net.weights(7, 300, 3, 3, density=0.3)
+    summed = net.add("Add", net.conv("input", weight, pads=(1, 1, 1, 1), strides=(2, 2)), residual)
+    path, images = net.save(tmp_path / "model.onnx", net.add("Relu", summed)), net.images(3)
+    export = export_native(path, tmp_path)
+    assert [layer.kernel for layer in export.layers] == ["taps", "taps"]
+    assert relative_error(answers(tmp_path, images), reference(path, images)) < 1e-5

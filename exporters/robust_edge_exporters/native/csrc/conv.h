@@ -1,9 +1,9 @@
-/* Convolution: for each tile of output pixels and block of input channels, pack, then let a kernel add the block's
-   products to all output channels. Partial sums stay in the output tensor. */
+/* Convolution: for each tile of output pixels and block of input channels, pack what is not read in place, then let a
+   kernel add the block's products to all output channels. Partial sums stay in the output tensor. */
 
 /* A register tile: up to UNITS_MAX units of pixels for a range of output channels. */
 struct strip {
-    const float *packed;    /* packed rows, at the first unit of the strip */
+    const float *packed;    /* packed rows, or the planes, where offsets of the strip's first unit count from */
     const value *values;    /* of the block */
     const uint16_t *offsets;
     const uint32_t *starts; /* sparse: where each output channel's list begins */
@@ -12,18 +12,12 @@ struct strip {
     const float *residual;  /* first block: added to the initial sums, or NULL; may be out itself */
     size_t pitch;
     struct range channels;
-    size_t scale;           /* images of the tile: an offset counts one image's floats */
+    size_t scale;           /* images of the tile: an offset counts one image's floats; not where it counts units */
     int units, taps;        /* taps: packed rows of the block, dense only */
     size_t at[UNITS_MAX];   /* where each unit, or the first row of its pair, lies in an output plane */
     size_t apart;           /* from a unit's first half to its second */
-    const struct activation *act; /* last block, else NULL */
+    const struct activation *act; /* last block, else none */
 };
-
-/* What a block adds to in output channel `o`: the sums of earlier blocks, the residual, or NULL. */
-INLINE const float *earlier_sums(const struct strip *s, int o) {
-    const float *earlier = s->bias ? s->residual : s->out;
-    return earlier ? earlier + (size_t)o * s->pitch : NULL;
-}
 
 typedef void conv_kernel(const struct strip *);
 typedef void pack_rows(const struct conv *, const float *arena, const float *image, int images, struct range channels,

@@ -1,8 +1,8 @@
-/* Sparse kernel of three kernel columns, for rows of half a unit, one or two: the input is packed unmoved, so that a
-   block holds more channels than with a copy for each column. An output channel has a list for each kernel column; the
-   sums of the outer columns are moved by one pixel in registers, with a zero at the ends of the rows. Rows of half a
-   unit are packed in pairs, half a plane apart, so that a kernel row moves by whole units. At stride 2 even and odd
-   pixels are packed apart: only the first column is moved then, and the other two share a list. */
+/* Sparse kernel of three kernel columns, for rows of half a unit, one or two: the input is read unmoved. An output
+   channel has a list for each kernel column; the sums of the outer columns are moved by one pixel in registers, with a
+   zero at the ends of the rows. Kernel rows move by whole units, which offsets count: rows of whole units are read in
+   place, with spare rows of zeros beyond the plane; rows of half a unit are packed in pairs, half a plane apart. At
+   stride 2 even and odd pixels are packed apart: only the first column is moved then, and the other two share a list. */
 
 /* The pixels before or after those of `v`, by one: the last of `before` and all but the last of `v`, or all but the
    first of `v` and the first of `after`. */
@@ -74,7 +74,7 @@ INLINE void store_placed(const struct strip *s, float *p, int v, const int width
 
 /* Adds what is there: bias and residual, or the sums of earlier blocks. */
 INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, const int width, int o) {
-    const float *earlier = earlier_sums(s, o);
+    const float *earlier = earlier_sums(s->bias, s->residual, s->out);
     if (s->bias) {
         vec bias = splat(s->bias[o]);
         UNROLL for (int v = 0; v < vectors; v++)
@@ -82,7 +82,7 @@ INLINE void add_earlier(const struct strip *s, vec *sum, const int vectors, cons
     }
     if (earlier)
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] += load_placed(s, earlier, v, width);
+            sum[v] += load_placed(s, earlier + (size_t)o * s->pitch, v, width);
 }
 
 /* Activation of finished sums. */

@@ -2,14 +2,14 @@
    [channels / DENSE_CHANNELS][tap][DENSE_CHANNELS], padded with zeros. */
 INLINE void finish_dense(const struct strip *s, int o, int vector, const int vectors, const vec *sum) {
     float *out = s->out + (size_t)o * s->pitch;
-    const float *earlier = earlier_sums(s, o);
+    const float *earlier = earlier_sums(s->bias, s->residual, s->out);
     UNROLL for (int v = 0; v < vectors; v++) {
         size_t at = s->at[(vector + v) / UNIT_VECTORS] + (size_t)((vector + v) % UNIT_VECTORS * LANES);
         vec y = sum[v];
         if (s->bias)
             y += splat(s->bias[o]);
         if (earlier)
-            y += load(earlier + at);
+            y += load(earlier + (size_t)o * s->pitch + at);
         if (s->act->kind == CLAMP)
             y = clamp(y, splat(s->act->lo), splat(s->act->hi));
         store(out + at, y);

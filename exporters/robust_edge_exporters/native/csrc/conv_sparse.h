@@ -8,14 +8,14 @@ INLINE void sparse_strip(const struct strip *strip, const int units) {
     for (int o = s.channels.begin; o < s.channels.end; o++) {
         struct list list = {s.values + s.starts[o], s.offsets + s.starts[o]};
         float *out = s.out + (size_t)o * s.pitch;
-        const float *earlier = earlier_sums(&s, o);
+        const float *earlier = earlier_sums(s.bias, s.residual, s.out);
         vec sum[UNITS_MAX * UNIT_VECTORS];
         const vec bias = splat(s.bias ? s.bias[o] : 0);
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] = bias;
         if (earlier)
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] += load(earlier + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
+                sum[v] += load(earlier + (size_t)o * s.pitch + s.at[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES);
         add_list(sum, units, s.packed, UNIT, s.scale, list, s.starts[o + 1] - s.starts[o]);
         if (clamped) {
             UNROLL for (int v = 0; v < vectors; v++)

@@ -1,7 +1,6 @@
 /* Sparse convolution of small planes without packing: for each output channel and tap, the sum over input channels is
    taken at the tap's own pixels, aligned and in place; the sums are then moved by the taps' shifts and added, masked
-   where they leave the plane. A tile is a plane, of up to TAP_UNITS units: several images
-   at once do not fit the first-level cache. */
+   where they leave the plane. A tile is a plane of up to TAP_UNITS units. */
 #define TAP_UNITS 4
 
 struct tap_tile {
@@ -42,7 +41,7 @@ INLINE void run_taps(const struct conv *c, const struct tap_tile *tile, const in
         struct list list = {t.values + start[0], t.offsets + start[0]};
         float *out = t.out + (size_t)o * (size_t)c->out.pitch;
         vec sum[TAP_UNITS * UNIT_VECTORS], total[TAP_UNITS * UNIT_VECTORS];
-        const float *earlier = t.bias ? t.residual : t.out;
+        const float *earlier = earlier_sums(t.bias, t.residual, t.out);
         UNROLL for (int v = 0; v < vectors; v++) {
             total[v] = splat(t.bias ? t.bias[o] : 0);
             if (earlier)
@@ -110,7 +109,7 @@ static void conv_taps(const struct job *j, const struct conv *c) {
     struct tap_tile t;
     t.values = value_section(ctx, c->values);
     t.offsets = ctx->offsets + c->offsets;
-    t.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
+    t.masks = c->masks == NO_TENSOR ? NULL : (const uint32_t *)(const void *)(ctx->arena + c->masks);
     t.sums = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + TAP_UNITS * UNIT;
     t.channels = share(c->out.channels, j->thread, j->threads);
     for (int g = 0; g < j->images; g++) {

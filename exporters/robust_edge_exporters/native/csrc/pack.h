@@ -75,13 +75,13 @@ static void pack_strided(const struct conv *c, const float *plane, struct shift 
 static void pack_block(const struct conv *c, const float *arena, const float *image, int images, struct range channels,
                        int y0, int rows, float *dst) {
     const uint32_t *masks = c->masks == NO_TENSOR ? NULL : (const uint32_t *)(const void *)(arena + c->masks);
-    int plane_floats = c->out.height * c->out.width;
+    int pixels = c->out.height * c->out.width;
     int runs = c->stride_y == 1 && c->stride_x == 1 && c->in.width == c->out.width && !c->whole;
     for (int k = channels.begin; k < channels.end; k++)
         for (int s = 0; s < c->copies; s++, dst += images * c->copy_floats)
             for (int g = 0; g < images; g++) {
                 const float *plane = image + g * c->in.image + (size_t)k * c->in.pitch;
-                float *to = dst + g * plane_floats;
+                float *to = dst + g * pixels;
                 if (masks || (runs && c->shifts[s].dx == 0))
                     pack_shifted(c, plane, c->shifts[s], masks ? masks + (size_t)s * c->copy_floats : NULL, y0,
                                  rows + c->extra_rows, to);

@@ -15,17 +15,14 @@ INLINE void split_columns(const float *row, const int width, float *even, float 
 INLINE void pack_row_of_columns(const struct conv *c, const float *plane, int y, const int width, const int stride,
                                 float *even, float *odd) {
     const size_t bytes = (size_t)width * sizeof *even;
-    const int inside = y >= 0 && y < c->in.height;
-    const float *row = plane + (ptrdiff_t)y * (stride * width);
-    if (inside && stride == 2)
-        split_columns(row, width, even, odd);
-    else if (inside)
-        memcpy(even, row, bytes);
-    else {
+    if (y < 0 || y >= c->in.height) {
         memset(even, 0, bytes);
         if (stride == 2)
             memset(odd, 0, bytes);
-    }
+    } else if (stride == 2)
+        split_columns(plane + y * (2 * width), width, even, odd);
+    else
+        memcpy(even, plane + y * width, bytes);
 }
 
 /* For the kernel that sums by column: unmoved rows, at stride 2 even and odd pixels apart. Rows of half a unit share

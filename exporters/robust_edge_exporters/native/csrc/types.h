@@ -14,7 +14,7 @@ struct tensor {
 };
 
 #define DENSE_CHANNELS 6 /* output channels of a dense register tile; the values are laid out by it */
-#define TAPS_MAX 49 /* of a depthwise kernel: 7 x 7 */
+#define TAPS_MAX 49 /* of a depthwise kernel: 7 x 7; and what reaches into a plane of one unit: (2h - 1)(2w - 1) */
 #define NO_TENSOR ((size_t)-1)
 
 /* A packed copy of an input plane holds, for output pixel (y, x), input pixel (y * stride + dy, x * stride + dx). */
@@ -26,11 +26,11 @@ struct conv {
     struct tensor in, out;
     size_t residual; /* arena offset of a tensor laid out like out, perhaps out itself, or NO_TENSOR */
     int groups, stride_y, stride_x;
-    int block;              /* input channels of a group packed at a time */
+    int block;              /* input channels of a group that are read at a time */
     int rows, extra_rows;   /* output rows of a tile; rows a copy holds beyond them */
     int images;             /* images of a tile */
     int taps;               /* kernel height * width */
-    int copies;             /* packed copies of a plane; 0: read in place */
+    int copies;             /* packed copies of a plane; 0: it is read in place */
     int copy_floats;        /* from one copy to the next */
     int whole;              /* a copy is a whole shifted plane: masks cover rows too */
     int lead;               /* in place: floats before a tile that offsets count from */

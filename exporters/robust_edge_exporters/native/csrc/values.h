@@ -60,6 +60,7 @@ INLINE vec load_four(const value *p) {
 }
 #endif
 
+#if RUN > 1
 /* RUN values in the first lanes of a vector; what else a whole vector holds costs time and is not used. */
 #if LANES == 16 && VALUE_BYTES == 4
 INLINE vec load_whole_run(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
@@ -73,7 +74,6 @@ INLINE vec load_whole_run(const value *p) { return load_values(p); }
 
 /* RUN values about to be spread over all lanes. From fours that costs a load more and less to spread: worth it where
    each is multiplied with several vectors. */
-#if RUN > 1
 struct run {
     vec part[RUN / 4];
 };

@@ -18,7 +18,8 @@ struct lists {
     size_t starts, offsets; /* where the context keeps them */
     size_t lists, per_block, blocks;
     size_t places, last_places; /* of a block; the last block of a group may be smaller */
-    size_t channel_offset, taps; /* from one channel's offsets to the next's */
+    size_t channel_offset; /* from one channel's offsets to the next's */
+    size_t taps;
     const uint16_t *tap_offsets;
     int by_tap;
 };
