@@ -3,8 +3,9 @@
     python benchmarks/sparse_engine.py --out docs/figures/sparse-engine.json --plot docs/figures/sparse-engine.png
 
 Every cell runs all engines interleaved, so that a noisy minute hits all of them, and a single thread stays on one core;
-medians and ratios of medians are reported. Weights are random with a fraction `keep` left in every prunable layer (scope "layer"), or above one global
-threshold (scope "global"). ONNX Runtime int8 is its static QDQ quantisation, per channel, uint8 activations.
+medians and ratios of medians are reported. Weights are random with a fraction `keep` left in every prunable layer
+(scope "layer"), or above one global threshold (scope "global"). ONNX Runtime int8 is its static QDQ quantisation, per
+channel, uint8 activations.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import contextlib
 import ctypes
 import io
 import itertools
