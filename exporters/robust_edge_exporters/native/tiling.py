@@ -110,9 +110,9 @@ def tile_columns(op: ir.Conv, source: ir.Shape, output: ir.Shape, pitch: int, *,
     """Tiling of the kernel that sums by kernel column; it counts offsets in units.
 
     Rows of whole units are read in place where the kernel reaches no further than a plane's spare rows, half a block at
-    a time: what is read for the first time comes from the second-level cache. Else one copy for each kernel row's phase,
-    at stride 2 for even and odd pixels each. Rows of half a unit share units in pairs half a plane apart: a kernel row
-    moves by whole units then, too. Blocks are of nearly equal size.
+    a time: what is read first comes from the second-level cache. Else one copy for each kernel row's phase, at stride 2
+    for even and odd pixels each. Rows of half a unit share units in pairs half a plane apart: a kernel row moves by
+    whole units then, too. Blocks are of nearly equal size.
     """
     rows, width, window = tile_rows(output, COLUMNS_FLOATS), output.width, op.window
     stride, top = window.strides[0], window.pads[0]
