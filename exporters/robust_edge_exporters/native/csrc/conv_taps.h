@@ -97,8 +97,8 @@ INLINE void run_units(const struct conv *c, const struct tap_tile *t, int units,
 static void choose_taps(const struct conv *c, const struct tap_tile *t, int units) {
     if (c->taps == 1)
         run_units(c, t, units, UNMOVED);
-    else if (LANES == UNIT && c->copy_floats == UNIT)
-        run_units(c, t, units, IN_REGISTERS);
+    else if (LANES == UNIT && units == 1)
+        run_taps(c, t, 1, IN_REGISTERS);
     else
         run_units(c, t, units, THROUGH_MEMORY);
 }
