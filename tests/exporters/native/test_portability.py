@@ -252,3 +252,15 @@ def test_contexts_of_several_threads_do_not_touch_each_other(exported):
         assert all(np.array_equal(answer, alone) for answer in answers)
     for network in networks:
         network.close()
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+@pytest.mark.parametrize("side", [16, 32])
+def test_depthwise_layers_of_whole_units_compile_without_a_warning(tmp_path, cc, side):
+    """As the Makefile compiles: where no units are left over, gcc looks for overflow in the loop over them."""
+    need(cc)
+    net = Net(3, side, side)
+    path = net.save(tmp_path / "model.onnx", net.conv("input", net.weights(3, 1, 3, 3), group=3, pads=(1, 1, 1, 1)))
+    assert export_native(path, tmp_path).layers[0].kernel == "depthwise"
+    command = [cc, *STRICT, "-O3", "-march=native", "-c", str(tmp_path / "model.c"), "-o", str(tmp_path / "model.o")]
+    subprocess.run(command, check=True)

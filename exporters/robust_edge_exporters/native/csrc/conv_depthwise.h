@@ -1,7 +1,7 @@
 /* Depthwise convolution in place: each tap reads the plane (at stride s: one of its s * s phases, split out first)
    moved by a constant, masked where it leaves the plane. Lists name taps, so pruned taps cost nothing. */
 INLINE void depthwise_units(const struct conv *c, const float *const *taps, const uint16_t *tap, const value *values,
-                            uint32_t count, const uint32_t *masks, int unit, const int units, float bias,
+                            uint32_t count, const uint32_t *masks, size_t unit, const int units, float bias,
                             const float *residual, float *out) {
     vec sum[4 * UNIT_VECTORS];
     UNROLL for (int v = 0; v < units * UNIT_VECTORS; v++)
@@ -43,7 +43,7 @@ static void depthwise_plane(const struct job *j, const struct conv *c, int g, in
     const float *residual = c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + at;
     float *out = ctx->arena + c->out.at + at, bias = float_section(ctx, c->bias)[channel];
     const float *taps[TAPS_MAX];
-    int unit = 0, units = (c->out.height * c->out.width + UNIT - 1) / UNIT;
+    size_t unit = 0, units = (size_t)plane_floats(&c->out) / UNIT;
     uint32_t count = start[1] - start[0];
     if (c->stride_x == 2) {
         float *phases = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + c->copy_floats + UNIT;
@@ -52,12 +52,12 @@ static void depthwise_plane(const struct job *j, const struct conv *c, int g, in
         in = phases;
     }
     tap_places(c, in, taps);
-    for (; unit + 4 <= units; unit += 4)
+    for (; units - unit >= 4; unit += 4)
         depthwise_units(c, taps, tap, values, count, masks, unit, 4, bias, residual, out);
-    for (; unit < units; unit++)
+    for (size_t left = units % 4; left > 0; left--, unit++) /* `unit < units` makes gcc warn of overflow */
         depthwise_units(c, taps, tap, values, count, masks, unit, 1, bias, residual, out);
     if (c->act.kind > CLAMP)
-        activate(out, units * UNIT, &c->act);
+        activate(out, plane_floats(&c->out), &c->act);
 }
 
 static void conv_depthwise(const struct job *j, const struct conv *c) {
