@@ -43,7 +43,8 @@ class Options:
         if self.images < 1 or self.block_bytes < 4096:
             raise ValueError(f"images {self.images} must be at least 1, block_bytes {self.block_bytes} at least 4096")
         if self.kernel not in (None, Kernel.SPARSE, Kernel.DENSE):
-            raise ValueError(f"kernel {self.kernel.value}: geometry decides that; force sparse, dense or nothing")
+            asked = getattr(self.kernel, "value", repr(self.kernel))
+            raise ValueError(f"kernel {asked}: geometry decides; force Kernel.SPARSE, Kernel.DENSE or nothing")
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ def test_a_network_of_vectors_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kernel", [Kernel.COLUMNS, Kernel.TAPS, Kernel.DEPTHWISE])
 def test_a_kernel_that_only_some_layers_have_cannot_be_forced(kernel):
-    with pytest.raises(ValueError, match=f"kernel {kernel.value}: .* force sparse, dense or nothing"):
+    with pytest.raises(ValueError, match=f"kernel {kernel.value}: .* force Kernel.SPARSE, Kernel.DENSE or nothing"):
         Options(kernel=kernel)
 
 

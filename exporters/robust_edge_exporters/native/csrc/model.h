@@ -34,7 +34,7 @@ void re_shape(int shape[4]);
 /* Checks a weights file in memory: size, magic, version, model, checksum, every offset and count. */
 enum re_status re_check(const void *weights, size_t bytes);
 
-/* A context with `threads` threads (1 = only the caller's), or NULL when re_check fails or memory is short.
+/* A context with `threads` threads (1 to 64, else the nearest; 1: only the caller's), or NULL when re_check fails or memory is short.
    `weights` is read in place: it must stay there unchanged until re_destroy, at a multiple of 4 bytes (of 64 is fastest). */
 re_context *re_create(const void *weights, size_t bytes, int threads);
 
