@@ -28,8 +28,8 @@ class Lists:
     """What the C side needs to check a layer's lists and to make offsets of them.
 
     An entry is a place: input channel of the block times `taps` plus tap, or the input channel alone where the list
-    itself stands for a tap. Its offset is `channel * channel_offset + tap_offsets[tap]`,
-    in the unit of the kernel: floats, or units of 16.
+    itself stands for a tap. Its offset is `channel * channel_offset + tap_offsets[tap]`, in floats or, where the kernel
+    sums by kernel column, in units.
 
     Attributes:
         coded: byte offset of the coded lists; `coded_bytes` long.
