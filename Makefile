@@ -19,7 +19,7 @@ check: $(READY)  ## lint, types, import direction, the device side's Python vers
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/meta/test_imports.py
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.8- runtimes/robust_edge_runtimes
-	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- exporters/robust_edge_exporters/templates runtimes/robust_edge_runtimes/adapters/tensorrt_engine.py runtimes/robust_edge_runtimes/adapters/native_engine.py
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- exporters/robust_edge_exporters/templates runtimes/robust_edge_runtimes/formats/tensorrt/engine.py runtimes/robust_edge_runtimes/formats/native/engine.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

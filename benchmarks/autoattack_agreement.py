@@ -21,12 +21,12 @@ import torch
 from provenance import provenance
 from pyautoattack import AutoAttack
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.outcome import HELD, WRONG
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress
 
 NETWORKS = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 0.1, "pruning.keep": 1.0}}

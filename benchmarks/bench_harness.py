@@ -19,8 +19,8 @@ import onnxruntime
 from provenance import provenance
 from zoo import random_bundle
 
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.latency import bench, contenders
+from robust_edge_runtimes.bench.latency import bench, contenders
+from robust_edge_runtimes.core.bundle import open_bundle
 
 ARCHITECTURES = ("small_cnn", "mobilenet_v2", "resnet18")
 TURNS = 10

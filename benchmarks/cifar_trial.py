@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from trial_grid import attacked, markdown, share, trained, training_seconds, write_results
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge.run import Run
+from robust_edge.run.directory import Run
 
 CONFIG = Path(__file__).with_suffix(".yaml")
 EPS, STEPS = 8 / 255, 20

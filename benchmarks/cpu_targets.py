@@ -22,9 +22,9 @@ import torch
 from provenance import provenance
 from zoo import random_bundle, request_of
 
-from robust_edge_exporters.compaction import compact
+from robust_edge_exporters.compaction.compact import compact
 from robust_edge_exporters.target import targets
-from robust_edge_runtimes.bundle import open_bundle
+from robust_edge_runtimes.core.bundle import open_bundle
 
 ARCHITECTURES = ("small_cnn", "resnet34", "mobilenet_v2")
 MAX_ERROR = 1e-4

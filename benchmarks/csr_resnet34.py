@@ -22,7 +22,7 @@ from provenance import provenance
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.csr import export_csr
+from robust_edge_exporters.formats.csr.export import export_csr
 from robust_edge_exporters.target import target_named
 
 SHAPE, KEEP = (3, 32, 32), 0.1

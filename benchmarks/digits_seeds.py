@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from trial_grid import attacked, markdown, trained, training_seconds, write_results
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 
 EPS, STEPS = 0.1, 50
 KEEPS = (1.0, 0.1, 0.05)

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from provenance import provenance
 
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.verification import VerifySettings, verify_bundle
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.files import write_json
-from robust_edge_runtimes.verify import Budget
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.files import write_json
+from robust_edge_runtimes.verdict.verify import Budget
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from provenance import provenance
 
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, attack_from, last_iterate
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.deployment import evaluation_images
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress
 
 STEPS = 20

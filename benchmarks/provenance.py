@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.core.environment import machine
 
 
 def provenance(command: str, *packages: str) -> dict[str, Any]:

@@ -36,13 +36,13 @@ from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write
 
 from robust_edge.attacks.autoattack import STAGES
 from robust_edge.attacks.autoattack import THESIS as THESIS_SET
-from robust_edge.config import CompressConfig, resolve
+from robust_edge.config.settings import CompressConfig, resolve
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import Evaluation, stored_evaluation
-from robust_edge.run import CONFIG, ENVIRONMENT, Run, open_run
-from robust_edge_runtimes.errors import InputError
+from robust_edge.run.directory import CONFIG, ENVIRONMENT, Run, open_run
+from robust_edge_runtimes.core.errors import InputError
 
 CONFIGS = Path(__file__).with_suffix("")
 STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # as they run

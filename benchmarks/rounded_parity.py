@@ -24,17 +24,17 @@ import torch
 from provenance import provenance
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.deployment import ExportChoices, GoldenSettings, evaluation_images, export_run
 from robust_edge.evaluation.accuracy import attack_split
-from robust_edge.run import Run, open_run
+from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress
 from robust_edge.verification.verify import STRAYS
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.latency import relative_error
+from robust_edge_runtimes.bench.latency import relative_error
+from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.outputs import share_beyond
+from robust_edge_runtimes.verdict.outputs import share_beyond
 
 KINDS = {"int8": ("x86-cpu-int8", None), "fp16 weights": ("x86-cpu-sparse", "fp16")}
 KEEPS = (1.0, 0.5, 0.1)

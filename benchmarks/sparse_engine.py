@@ -38,7 +38,7 @@ from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
 from robust_edge_exporters.native import NativeExport, export_native
-from robust_edge_runtimes.adapters.native_engine import FLAGS, Network, compile_library
+from robust_edge_runtimes.formats.native.engine import FLAGS, Network, compile_library
 
 NETWORKS = ("resnet18", "resnet34", "mobilenet_v2")
 KEEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from provenance import provenance
 
-from robust_edge.config import CompressConfig, differences
+from robust_edge.config.settings import CompressConfig, differences
 from robust_edge.evaluation.accuracy import Accuracy, PgdResult
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
-from robust_edge.run import CONFIG, Run, open_run
+from robust_edge.run.directory import CONFIG, Run, open_run
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.console import Output
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import write_atomic, write_json
+from robust_edge_runtimes.cli.console import Output
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import write_atomic, write_json
 
 OUTPUT = Output(json=False, verbosity=0)
 

@@ -16,13 +16,13 @@ import torch
 from provenance import provenance
 
 from robust_edge.deployment import GoldenSettings, export_run
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.verification import VerifySettings, verify_bundle
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.files import write_json
-from robust_edge_runtimes.tables import verdict_table
-from robust_edge_runtimes.verify import MODES, Budget
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.files import write_json
+from robust_edge_runtimes.present.tables import verdict_table
+from robust_edge_runtimes.verdict.verify import MODES, Budget
 
 TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
 

@@ -11,8 +11,8 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bundle import Golden
-from robust_edge_runtimes.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity
+from robust_edge_runtimes.core.bundle import Golden
+from robust_edge_runtimes.core.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity
 
 SHAPES = {"small_cnn": (1, 8, 8), "mobilenet_v2": (3, 32, 32), "resnet18": (3, 32, 32), "resnet34": (3, 32, 32)}
 EPS = 0.05

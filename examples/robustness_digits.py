@@ -16,17 +16,17 @@ from pathlib import Path
 
 import torch
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.saliency import evaluate_saliency
 from robust_edge.evaluation.tables import evaluation_table, transfer_table
 from robust_edge.evaluation.transfer import TransferSettings, run_transfer
 from robust_edge.reporting.page import write_report
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.console import Output
-from robust_edge_runtimes.environment import machine
+from robust_edge_runtimes.cli.console import Output
+from robust_edge_runtimes.core.environment import machine
 
 EPS = 0.1
 NETWORKS = {

@@ -6,22 +6,22 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.deployment import GoldenSettings, export_run
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.reporting.page import write_report
-from robust_edge.run import Run, open_run
+from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress
 from robust_edge.verification import VerifySettings, verify_bundle
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes import latency
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.console import Output
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import refuse_existing, write_json
-from robust_edge_runtimes.protocols import ONE_IMAGE
-from robust_edge_runtimes.tables import percent, table
-from robust_edge_runtimes.verify import Budget, Verdict
+from robust_edge_runtimes.bench import latency
+from robust_edge_runtimes.bench.protocols import ONE_IMAGE
+from robust_edge_runtimes.cli.console import Output
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import refuse_existing, write_json
+from robust_edge_runtimes.present.tables import percent, table
+from robust_edge_runtimes.verdict.verify import Budget, Verdict
 
 EPS, KEEP, STEPS = 0.1, 0.1, 50
 NETWORKS = {

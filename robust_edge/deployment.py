@@ -12,15 +12,15 @@ import torch
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Dataset, Split, load_dataset
 from robust_edge.data.holdout import drawn
-from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.models import Normalized
-from robust_edge.run import Checkpoint, Run
+from robust_edge.run.directory import Checkpoint, Run
+from robust_edge.run.environment import versions
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.bundle import Golden, expected_of
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.manifest import AttackSpec, Source
+from robust_edge_runtimes.core.bundle import Golden, expected_of
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.manifest import AttackSpec, Source
 
 BENIGN_EPS = 8 / 255
 GOLDEN_TOLERANCE = 1e-3

@@ -11,7 +11,7 @@ from pathlib import Path
 def run(*words: str | Path, cwd: Path | None = None, expect: int = 0) -> subprocess.CompletedProcess[str]:
     """Run `robust-edge ...` or `robust-edge-device ...` and check the exit code."""
     name, *rest = (str(word) for word in words)
-    modules = {"robust-edge": "robust_edge.cli", "robust-edge-device": "robust_edge_runtimes.cli"}
+    modules = {"robust-edge": "robust_edge.cli", "robust-edge-device": "robust_edge_runtimes.cli.main"}
     script = Path(sys.executable).parent / name
     command = [str(script)] if script.is_file() else [sys.executable, "-c", f"from {modules[name]} import main; main()"]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from robust_edge_runtimes import bundle as bundles
-from robust_edge_runtimes.manifest import (
+from robust_edge_runtimes.core import bundle as bundles
+from robust_edge_runtimes.core.manifest import (
     SCHEMA_VERSION,
     Artifact,
     AttackSpec,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from robust_edge_runtimes import RobustEdgeError, load
-from robust_edge_runtimes.images import read_image
+from robust_edge_runtimes.core.images import read_image
 
 
 @dataclasses.dataclass

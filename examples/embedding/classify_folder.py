@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from robust_edge_runtimes import RobustEdgeError, load
-from robust_edge_runtimes.images import read_image
+from robust_edge_runtimes.core.images import read_image
 
 SUFFIXES = {".npy", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"}
 

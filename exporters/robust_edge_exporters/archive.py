@@ -6,8 +6,8 @@ import io
 import tarfile
 from pathlib import Path
 
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import write_atomic
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import write_atomic
 
 
 def archive_path(bundle: Path, *, overwrite: bool) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from robust_edge_runtimes.manifest import LayerForm, Sparsity, TensorSpec
+from robust_edge_runtimes.core.manifest import LayerForm, Sparsity, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,14 +14,14 @@ import numpy as np
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
-from robust_edge_exporters.compaction import Compacted, compact
+from robust_edge_exporters.compaction.compact import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
-from robust_edge_exporters.registry import exporter
+from robust_edge_exporters.formats.registry import exporter
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.bundle import GOLDEN, MANIFEST, SUMS, Golden, open_bundle, seal, write_golden
-from robust_edge_runtimes.errors import ExportError, InputError
-from robust_edge_runtimes.files import new_directory, refuse_existing
-from robust_edge_runtimes.manifest import (
+from robust_edge_runtimes.core.bundle import GOLDEN, MANIFEST, SUMS, Golden, open_bundle, seal, write_golden
+from robust_edge_runtimes.core.errors import ExportError, InputError
+from robust_edge_runtimes.core.files import new_directory, refuse_existing
+from robust_edge_runtimes.core.manifest import (
     SCHEMA_VERSION,
     Artifact,
     Companion,
@@ -32,8 +32,8 @@ from robust_edge_runtimes.manifest import (
     Source,
     Sparsity,
 )
-from robust_edge_runtimes.registry import runtime_class
-from robust_edge_runtimes.verify import Parity, parity_of
+from robust_edge_runtimes.formats.registry import runtime_class
+from robust_edge_runtimes.verdict.verify import Parity, parity_of
 
 # Largest logit error (relative) and least share of equal classes of a faithful conversion, by what the file holds. 8
 # bits round every activation, so there the figures are reported, and only another network altogether is refused.

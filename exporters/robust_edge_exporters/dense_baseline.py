@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from robust_edge_exporters.onnx import FILE, count_nonzeros, weights_of
+from robust_edge_exporters.formats.onnx.export import FILE, count_nonzeros, weights_of
+from robust_edge_exporters.formats.onnx.without_weights import GRAPH, with_random_weights
 from robust_edge_exporters.target import target_named
-from robust_edge_exporters.without_weights import GRAPH, with_random_weights
-from robust_edge_runtimes.bundle import (
+from robust_edge_runtimes.bench.latency import Contender
+from robust_edge_runtimes.core.bundle import (
     GOLDEN,
     MAX_TOLERANCE,
     Bundle,
@@ -26,10 +27,9 @@ from robust_edge_runtimes.bundle import (
     seal,
     write_golden,
 )
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.latency import Contender
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.manifest import Artifact, Manifest
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.manifest import Artifact, Manifest
 
 
 @contextlib.contextmanager

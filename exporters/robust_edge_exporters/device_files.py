@@ -10,8 +10,8 @@ from pathlib import Path
 from robust_edge_exporters.artifact import ExportedArtifact
 from robust_edge_exporters.schema import manifest_schema
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.manifest import Expected, Source
-from robust_edge_runtimes.verify import Parity
+from robust_edge_runtimes.core.manifest import Expected, Source
+from robust_edge_runtimes.verdict.verify import Parity
 
 NEEDS = {
     "native": "numpy and a C compiler (none on the kind of machine that exported it)",
@@ -34,7 +34,7 @@ def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> Non
     _write(folder / "requirements.txt", _lines(target.requirements))
     _write(folder / "labels.txt", _lines(classes))
     if target.format == "native":
-        engine = resources.files("robust_edge_runtimes") / "adapters" / "native_engine.py"
+        engine = resources.files("robust_edge_runtimes") / "formats" / "native" / "engine.py"
         _write(folder / "engine.py", engine.read_text(encoding="utf-8"))
     _write(folder / "Dockerfile", dockerfile.substitute(description=target.description, image=target.image))
 

@@ -7,9 +7,9 @@ import sys
 from importlib import resources
 from typing import Any
 
-from robust_edge_runtimes.decode import decode
-from robust_edge_runtimes.errors import InputError, unknown_name
-from robust_edge_runtimes.manifest import PRECISIONS
+from robust_edge_runtimes.core.decode import decode
+from robust_edge_runtimes.core.errors import InputError, unknown_name
+from robust_edge_runtimes.core.manifest import PRECISIONS
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robust_edge.attacks.ball import LINF, check_norm
 from robust_edge.attacks.pgd import evaluation_mode, only_input_gradients
-from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.core.errors import InputError, unknown_name
 
 STANDARD, THESIS = "standard", "thesis"
 STAGES = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robust_edge_runtimes.errors import unknown_name
+from robust_edge_runtimes.core.errors import unknown_name
 
 LINF, L2 = "linf", "l2"
 NORMS = (LINF, L2)

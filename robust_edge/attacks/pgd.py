@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_edge.attacks.ball import LINF, check_norm, project, start_points, steepest
-from robust_edge.rows import Rows, all_rows
+from robust_edge.parallel.rows import Rows, all_rows
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, K) and labels (N,) to the sum over the images of what the adversary wants large."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.attacks.pgd import evaluation_mode
-from robust_edge_runtimes import square
-from robust_edge_runtimes.square import Square
+from robust_edge_runtimes.attacks import square
+from robust_edge_runtimes.attacks.square import Square
 
 __all__ = ["Square", "square_attack"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH
-from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
@@ -42,9 +42,9 @@ def bench(
     import dataclasses
 
     from robust_edge_exporters.dense_baseline import with_dense_baseline
-    from robust_edge_runtimes import latency
-    from robust_edge_runtimes.files import write_json
-    from robust_edge_runtimes.tables import bench_table
+    from robust_edge_runtimes.bench import latency
+    from robust_edge_runtimes.core.files import write_json
+    from robust_edge_runtimes.present.tables import bench_table
 
     given = latency.contenders(bundles)
     with with_dense_baseline(given) as (contenders, baseline):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robust_edge.cli.types import PATH, SEED, Keep, Radius
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.cli.console import Output, examples, output_options
 
 if TYPE_CHECKING:
-    from robust_edge.config import CompressConfig
-    from robust_edge.run import Checkpoint
+    from robust_edge.config.settings import CompressConfig
+    from robust_edge.run.directory import Checkpoint
 
 FLAGS = {
     "dataset": "data.dataset",
@@ -102,13 +102,13 @@ def compress(
 
     Under torchrun, all processes train one network, each on its part of every batch; the first one writes.
     """
-    from robust_edge.config import to_yaml
-    from robust_edge.evaluation.ranks import torchrun_ranks
+    from robust_edge.config.settings import to_yaml
+    from robust_edge.parallel.ranks import torchrun_ranks
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
-    from robust_edge.run import CONFIG, open_run
+    from robust_edge.run.directory import CONFIG, open_run
     from robust_edge.training import compress as training
-    from robust_edge_runtimes.errors import InputError
+    from robust_edge_runtimes.core.errors import InputError
 
     if resume and overwrite:
         raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
@@ -155,8 +155,8 @@ class _Settings:
 
     def resolved(self, resumed: Path | None) -> CompressConfig:
         """The whole config; for a run that is resumed, checked to be the one it was started with."""
-        from robust_edge.config import resolve
-        from robust_edge.run import open_run
+        from robust_edge.config.settings import resolve
+        from robust_edge.run.directory import open_run
 
         config = resolve(
             preset=self.preset or (None if self.file or resumed else "quick"),
@@ -171,9 +171,9 @@ class _Settings:
 
 
 def _check_same(config: CompressConfig, out: Path) -> None:
-    from robust_edge.config import differences
-    from robust_edge.run import open_run
-    from robust_edge_runtimes.errors import InputError
+    from robust_edge.config.settings import differences
+    from robust_edge.run.directory import open_run
+    from robust_edge_runtimes.core.errors import InputError
 
     changed = differences(open_run(out).config, config)
     if changed:
@@ -194,7 +194,7 @@ def _spread(checkpoint: Checkpoint) -> str:
 
 
 def _summary(checkpoint: Checkpoint, out: Path) -> str:
-    from robust_edge_runtimes.tables import percent
+    from robust_edge_runtimes.present.tables import percent
 
     counts, metrics, arithmetic = checkpoint.sparsity, checkpoint.metrics, checkpoint.arithmetic
     cost = f", {100 * arithmetic.keep:.2f}% of the multiply-accumulates" if arithmetic else ""

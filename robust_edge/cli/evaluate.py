@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED, AnyRadius
-from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options
 
 ATTACKS = ("pgd", "curve", "autoattack", "thesis-autoattack", "cw", "fgsm")
 
@@ -72,12 +72,12 @@ def evaluate(
     extra: pip install 'robust-edge[attack]'.
     """
     from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
-    from robust_edge.evaluation.ranks import torchrun_ranks
     from robust_edge.evaluation.saliency import evaluate_saliency
     from robust_edge.evaluation.tables import evaluation_table
+    from robust_edge.parallel.ranks import torchrun_ranks
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
-    from robust_edge.run import open_run
+    from robust_edge.run.directory import open_run
 
     settings = EvaluateSettings(
         attack=attack,

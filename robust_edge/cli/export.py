@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from robust_edge.cli.types import PATH, SEED, Keep, Radius
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.cli.console import Output, examples, output_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.bundle import Exported
-    from robust_edge_runtimes.manifest import LayerForm
+    from robust_edge_runtimes.core.manifest import LayerForm
 
 
 @click.command()
@@ -68,10 +68,10 @@ def export(
     import dataclasses
 
     from robust_edge.deployment import ExportChoices, GoldenSettings, export_run
-    from robust_edge.run import open_run
+    from robust_edge.run.directory import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named
-    from robust_edge_runtimes.verdict import MIN_IMAGES
+    from robust_edge_runtimes.verdict.verdict import MIN_IMAGES
 
     chosen = target_named(target, jetpack)
     if opset is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH
-from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
@@ -36,7 +36,7 @@ def report(
     `transfer` have written.
     """
     from robust_edge.reporting.page import write_report
-    from robust_edge.run import open_run
+    from robust_edge.run.directory import open_run
 
     written = write_report([open_run(path) for path in runs], verdicts, benches, out, transfers=transfers)
     for path in written[1:]:

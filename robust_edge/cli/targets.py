@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robust_edge_runtimes.console import Output, examples, output_options
+from robust_edge_runtimes.cli.console import Output, examples, output_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.target import Target
@@ -20,7 +20,7 @@ def targets(output: Output) -> None:
     import dataclasses
 
     from robust_edge_exporters.target import targets as table_of_targets
-    from robust_edge_runtimes.tables import table
+    from robust_edge_runtimes.present.tables import table
 
     known = table_of_targets()
     header = ["target", "artifact", "opset", "IR", "exporter", "precision", "python", "runs on"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED, AnyRadius
-from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options
 
 
 @click.command()
@@ -50,10 +50,10 @@ def transfer(
     A source's images are made once; the source itself is always shown them too, as the white box to compare with.
     `robust-edge report RUN... --transfer FILE` draws the curves.
     """
-    from robust_edge.evaluation.ranks import torchrun_ranks
     from robust_edge.evaluation.tables import transfer_table
     from robust_edge.evaluation.transfer import EPSILONS, TransferSettings, run_transfer
-    from robust_edge.run import open_run
+    from robust_edge.parallel.ranks import torchrun_ranks
+    from robust_edge.run.directory import open_run
 
     settings = TransferSettings(
         epsilons=tuple(sorted(set(epsilons))) or EPSILONS,

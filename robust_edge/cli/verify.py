@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED
-from robust_edge_runtimes.console import OUTPUT_FILE, Output, examples, output_options, refuse_one_for_both
+from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options, refuse_one_for_both
 
 
 @click.command()
@@ -86,14 +86,14 @@ def verify(
     """Attack the file that ships. Exit 0 if it held, 1 if not, 3 without its backend, 4 if the bundle is damaged."""
     import dataclasses
 
-    from robust_edge.run import open_run
+    from robust_edge.run.directory import open_run
     from robust_edge.verification import VerifySettings, verify_bundle
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
-    from robust_edge_runtimes.bundle import open_bundle
-    from robust_edge_runtimes.files import write_json
-    from robust_edge_runtimes.junit import write_junit
-    from robust_edge_runtimes.tables import verdict_table
-    from robust_edge_runtimes.verify import Budget
+    from robust_edge_runtimes.core.bundle import open_bundle
+    from robust_edge_runtimes.core.files import write_json
+    from robust_edge_runtimes.present.junit import write_junit
+    from robust_edge_runtimes.present.tables import verdict_table
+    from robust_edge_runtimes.verdict.verify import Budget
 
     refuse_one_for_both(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)

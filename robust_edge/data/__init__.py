@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from robust_edge.config import DataConfig
+from robust_edge.config.settings import DataConfig
 from robust_edge.data.dataset import Batch, Dataset, Source, Split
 from robust_edge.data.stored import StoredImages, chunks
-from robust_edge.imports import import_function
-from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge.plugins import import_function
+from robust_edge_runtimes.core.errors import InputError, unknown_name
 
 __all__ = ["DATASETS", "Batch", "Dataset", "Source", "Split", "StoredImages", "load_dataset"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.rows import Rows, all_rows
+from robust_edge.parallel.rows import Rows, all_rows
 
 MAX_ROTATION = math.radians(15)
 

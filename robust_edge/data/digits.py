@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from robust_edge.config import DataConfig
+from robust_edge.config.settings import DataConfig
 from robust_edge.data.dataset import Dataset, Split, evenly
 
 TEST_SHARE = 5

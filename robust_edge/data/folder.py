@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from robust_edge.config import DataConfig
+from robust_edge.config.settings import DataConfig
 from robust_edge.data.dataset import Dataset, Split, evenly
 from robust_edge.data.stored import StoredImages
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 GREY_MODES = {"1", "L"}

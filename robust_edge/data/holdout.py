@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robust_edge.data.dataset import Split, evenly
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 SEED = 20_201_124
 """Fixed: runs with other seeds hold out the same images, so that their figures compare."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from robust_edge.data.dataset import Batch, Source, Split
-from robust_edge_runtimes.environment import available_cores
-from robust_edge_runtimes.errors import RobustEdgeError
+from robust_edge_runtimes.core.environment import available_cores
+from robust_edge_runtimes.core.errors import RobustEdgeError
 
 AHEAD = 4  # batches that every worker has ready
 

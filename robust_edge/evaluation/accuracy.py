@@ -11,8 +11,8 @@ from torch import nn
 
 from robust_edge.attacks.pgd import Attacked, Pgd, attack_images
 from robust_edge.data import Split
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.manifest import AttackSpec
 
 BATCH = 250
 Z95 = 1.959964

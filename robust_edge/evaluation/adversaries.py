@@ -13,7 +13,7 @@ from robust_edge.attacks.carlini_wagner import margin_loss
 from robust_edge.attacks.pgd import Pgd, attack_with_restarts, cross_entropy, last_iterate
 from robust_edge.evaluation.campaign import Perturb, Stage
 from robust_edge.evaluation.outcome import StageSpec, ThreatSpec
-from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.core.errors import InputError, unknown_name
 
 PGD, FGSM, CW, CURVE = "pgd", "fgsm", "cw", "curve"
 AUTOATTACK, THESIS_AUTOATTACK = "autoattack", "thesis-autoattack"

@@ -28,7 +28,7 @@ from robust_edge.data import Split
 from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import HELD, AttackResult
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 PROBE_IMAGES = 64
 REPEATS = 5

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from robust_edge.attacks.ball import confine
 from robust_edge.attacks.pgd import evaluation_mode
 from robust_edge.data import Split
-from robust_edge.evaluation.ranks import Ranks
-from robust_edge_runtimes.decode import read_json
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import write_json
+from robust_edge.parallel.ranks import Ranks
+from robust_edge_runtimes.core.decode import read_json
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import write_json
 
 Perturb = Callable[[Tensor, Tensor, list[int]], Tensor]
 """(images, labels, positions in the test split) to one candidate per image."""

@@ -16,7 +16,7 @@ from robust_edge.attacks.pgd import Pgd, attack_with_restarts
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
 from robust_edge.evaluation.campaign import Campaign, Progress, Stage, predictions, run_campaign
-from robust_edge.evaluation.ranks import Ranks
+from robust_edge.parallel.ranks import Ranks
 
 EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 PANEL_IMAGES = 6

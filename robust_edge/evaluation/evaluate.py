@@ -12,7 +12,6 @@ from torch import nn
 
 from robust_edge.attacks.ball import LINF, check_norm
 from robust_edge.deployment import BENIGN_EPS
-from robust_edge.environment import versions
 from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import PgdResult, accuracy
 from robust_edge.evaluation.adversaries import (
@@ -41,14 +40,15 @@ from robust_edge.evaluation.combination import Combination
 from robust_edge.evaluation.curve import EPSILONS, CurveResult, evaluate_curve
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import HELD, AttackResult, attack_result
-from robust_edge.evaluation.ranks import Ranks
 from robust_edge.evaluation.record import Evaluation, stored_evaluation
 from robust_edge.evaluation.task import Task, prepare_task, state_file
-from robust_edge.run import Run
-from robust_edge_runtimes.environment import machine
-from robust_edge_runtimes.errors import InputError, unknown_name
-from robust_edge_runtimes.files import write_json
-from robust_edge_runtimes.manifest import AttackSpec
+from robust_edge.parallel.ranks import Ranks
+from robust_edge.run.directory import Run
+from robust_edge.run.environment import versions
+from robust_edge_runtimes.core.environment import machine
+from robust_edge_runtimes.core.errors import InputError, unknown_name
+from robust_edge_runtimes.core.files import write_json
+from robust_edge_runtimes.core.manifest import AttackSpec
 
 L2_EPS = 0.5
 

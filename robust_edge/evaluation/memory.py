@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.attacks.pgd import evaluation_mode
-from robust_edge_runtimes.environment import peak_rss_bytes
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.environment import peak_rss_bytes
+from robust_edge_runtimes.core.errors import InputError
 
 DEFAULT_BUDGET_MIB = 2048
 MOST_IMAGES = 250

@@ -14,10 +14,10 @@ from robust_edge.evaluation.curve import CurveResult
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.subset import Subset
-from robust_edge.run import Run, open_run
-from robust_edge_runtimes.decode import decode, read_json
-from robust_edge_runtimes.environment import Machine
-from robust_edge_runtimes.errors import InputError
+from robust_edge.run.directory import Run, open_run
+from robust_edge_runtimes.core.decode import decode, read_json
+from robust_edge_runtimes.core.environment import Machine
+from robust_edge_runtimes.core.errors import InputError
 
 OWN_NAME = re.compile(f"({'|'.join(ATTACKS)})(-l2)?(-with-.+)?")
 

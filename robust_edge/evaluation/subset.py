@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from robust_edge.data import Split
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 SUBSET_SEED = 20200831  # of every --limit, so that the same N gives the same images whatever --seed is
 

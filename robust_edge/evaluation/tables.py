@@ -10,7 +10,7 @@ from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.subset import Subset
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge_runtimes.tables import percent, table
+from robust_edge_runtimes.present.tables import percent, table
 
 
 def evaluation_table(record: Evaluation) -> str:

@@ -13,13 +13,13 @@ from torch import nn
 
 from robust_edge.data import Split
 from robust_edge.deployment import evaluation_images
-from robust_edge.environment import versions
 from robust_edge.evaluation.memory import Memory, plan_memory
-from robust_edge.evaluation.ranks import Ranks, device_of_rank
 from robust_edge.evaluation.subset import Subset, choose, subset_of
-from robust_edge.run import Checkpoint, Run
-from robust_edge.training.device import pick_device
-from robust_edge_runtimes.errors import InputError
+from robust_edge.parallel.device import pick_device
+from robust_edge.parallel.ranks import Ranks, device_of_rank
+from robust_edge.run.directory import Checkpoint, Run
+from robust_edge.run.environment import versions
+from robust_edge_runtimes.core.errors import InputError
 
 SOFTWARE = ("robust-edge", "torch")  # another version may round otherwise, and begins anew
 SHOWN = 60

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robust_edge.imports import import_function
 from robust_edge.models.normalized import Normalized
+from robust_edge.plugins import import_function
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge_runtimes.errors import InputError, unknown_name
+from robust_edge_runtimes.core.errors import InputError, unknown_name
 
 ARCHITECTURES = {
     "small_cnn": "robust_edge.models.small_cnn:small_cnn",

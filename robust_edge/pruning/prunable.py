@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from robust_edge_runtimes.manifest import LayerCount, Sparsity
+from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 

@@ -11,21 +11,21 @@ from typing import TypeVar
 import numpy as np
 import safetensors
 
-from robust_edge.config import CompressConfig
+from robust_edge.config.settings import CompressConfig
 from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.curve import CurveResult
 from robust_edge.evaluation.record import Evaluation, stored_evaluations
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge.metrics import EpochRow
-from robust_edge.run import WEIGHTS, Checkpoint, Run
-from robust_edge_runtimes.decode import decode, read_json
-from robust_edge_runtimes.environment import Machine
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import sha256_of
-from robust_edge_runtimes.latency import Bench
-from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.verify import Verdict
+from robust_edge.run.directory import WEIGHTS, Checkpoint, Run
+from robust_edge.run.metrics import EpochRow
+from robust_edge_runtimes.bench.latency import Bench
+from robust_edge_runtimes.core.decode import decode, read_json
+from robust_edge_runtimes.core.environment import Machine
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import sha256_of
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.verdict.verify import Verdict
 
 T = TypeVar("T")
 BINS = 120

@@ -12,7 +12,7 @@ from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import clean_text
 from robust_edge.reporting.formats import interval, percent
 from robust_edge.reporting.robustness import Cell, Table
-from robust_edge_runtimes.files import write_atomic
+from robust_edge_runtimes.core.files import write_atomic
 
 FORMULA = ("=", "+", "-", "@")
 

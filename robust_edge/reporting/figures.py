@@ -17,9 +17,9 @@ from robust_edge.evaluation.curve import CurveResult
 from robust_edge.reporting.collect import RunData, clean_text
 from robust_edge.reporting.drawing import GREY, RIGHT, WRONG, look, style
 from robust_edge.reporting.formats import duration, percent, radius, time_unit, whole
-from robust_edge_runtimes.latency import Bench, Latency
-from robust_edge_runtimes.manifest import Sparsity
-from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.latency import Bench, Latency
+from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.core.manifest import Sparsity
 
 WIDTH = 9.6
 MAX_COLUMNS = 10

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from robust_edge.evaluation.accuracy import Accuracy
-from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.verify import Drop
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.verdict.verify import Drop
 
 SHORT_HASH = 12
 

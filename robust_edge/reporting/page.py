@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from robust_edge.config import to_yaml
+from robust_edge.config.settings import to_yaml
 from robust_edge.evaluation.saliency import Saliency
 from robust_edge.reporting import figures, findings, formats, weight_figures
 from robust_edge.reporting import robustness_figures as drawn
@@ -22,11 +22,11 @@ from robust_edge.reporting.drawing import look, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, flags_under, robustness_tables
 from robust_edge.reporting.sign_off import sign_off
-from robust_edge.run import Run
+from robust_edge.run.directory import Run
 from robust_edge_runtimes import __version__
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.files import write_atomic
-from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import write_atomic
 
 TEMPLATE = "report.html.j2"
 PANEL_IMAGES = 4

@@ -9,7 +9,7 @@ from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.drawing import png
 from robust_edge.reporting.schedule_figure import schedule_panels
 from robust_edge.training.schedules import schedules
-from robust_edge_runtimes.files import write_atomic
+from robust_edge_runtimes.core.files import write_atomic
 
 
 def write_plots(run: RunData) -> None:

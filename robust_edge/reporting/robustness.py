@@ -19,7 +19,7 @@ from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.formats import percent, radius, whole
-from robust_edge.run import WEIGHTS
+from robust_edge.run.directory import WEIGHTS
 
 Cell = Accuracy | str | None
 NOT_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "mean", "std")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from robust_edge.reporting.formats import attack, percent
-from robust_edge_runtimes.environment import Machine
-from robust_edge_runtimes.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict import ModeResult, Verdict
+from robust_edge_runtimes.core.environment import Machine
+from robust_edge_runtimes.core.runtime import RuntimeInfo
+from robust_edge_runtimes.verdict.verdict import ModeResult, Verdict
 
 
 def sign_off(verdict: Verdict) -> str:

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config import CompressConfig
+from robust_edge.config.settings import CompressConfig
 from robust_edge.data import Dataset, Source, Split
 from robust_edge.data.augment import augment
 from robust_edge.data.dataset import evenly
-from robust_edge.environment import versions
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized
 from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.run import Arithmetic, Checkpoint, Run
+from robust_edge.run.directory import Arithmetic, Checkpoint, Run
+from robust_edge.run.environment import versions
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.epoch import Learner
 from robust_edge.training.losses import attack_batch
 from robust_edge.training.selection import Kept
-from robust_edge_runtimes.errors import TrainingDiverged
+from robust_edge_runtimes.core.errors import TrainingDiverged
 
 CLOSING_STEPS = 20
 CLOSING_LIMIT = 1000

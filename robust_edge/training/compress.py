@@ -16,21 +16,21 @@ from typing import Any
 
 import torch
 
-from robust_edge.config import CompressConfig
+from robust_edge.config.settings import CompressConfig
 from robust_edge.data import Dataset, Split, load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.data.stream import source_of
-from robust_edge.evaluation.ranks import Ranks, device_of_rank
-from robust_edge.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.models.spec import check_training
+from robust_edge.parallel.device import pick_device
+from robust_edge.parallel.ranks import Ranks, device_of_rank
 from robust_edge.pruning import admm
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import Scheme, Weights, scheme_of
-from robust_edge.run import RESUME, Checkpoint, Run, check_free, create_run, open_run
+from robust_edge.run.directory import RESUME, Checkpoint, Run, check_free, create_run, open_run
+from robust_edge.run.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
-from robust_edge.training.device import pick_device
 from robust_edge.training.divergence import divergence, not_finite
 from robust_edge.training.epoch import EpochPart, EpochResult, Learner, train_epoch
 from robust_edge.training.forward import check_compute, place
@@ -40,7 +40,7 @@ from robust_edge.training.selection import Kept, better, due, guessing_limit, ju
 from robust_edge.training.synchrony import check_batch, check_same, check_same_images, spread
 from robust_edge.training.tensorboard import Board, check_installed
 from robust_edge.training.termination import CODE, deferred_termination
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 Progress = Callable[[int, int, str], None]
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config import CompressConfig
+from robust_edge.config.settings import CompressConfig
 from robust_edge.data import Source
 from robust_edge.data.augment import augment
-from robust_edge.evaluation.ranks import Ranks
 from robust_edge.models import Normalized
+from robust_edge.parallel.ranks import Ranks
+from robust_edge.parallel.rows import Rows, share_rows
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import Scheme, scheme_of
-from robust_edge.rows import Rows, share_rows
 from robust_edge.training import averaging, awp
 from robust_edge.training.batchnorm import batchnorms
 from robust_edge.training.forward import Forward

@@ -7,8 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from robust_edge.config import ComputeConfig
-from robust_edge_runtimes.errors import InputError
+from robust_edge.config.settings import ComputeConfig
+from robust_edge_runtimes.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
 LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robust_edge.models import Normalized
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge.run import WEIGHTS
-from robust_edge_runtimes.errors import InputError
+from robust_edge.run.directory import WEIGHTS
+from robust_edge_runtimes.core.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which training scripts store the state dict beside other things."""

@@ -10,8 +10,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from robust_edge.config import CompressConfig
-from robust_edge_runtimes.errors import InputError
+from robust_edge.config.settings import CompressConfig
+from robust_edge_runtimes.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

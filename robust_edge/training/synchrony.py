@@ -17,8 +17,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_edge.data import Dataset
-from robust_edge.evaluation.ranks import Ranks
-from robust_edge_runtimes.errors import InputError, RobustEdgeError
+from robust_edge.parallel.ranks import Ranks
+from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 M = TypeVar("M", bound=nn.Module)
 LEAST_IMAGES = 2  # of a batch on one rank, as batch-norm needs

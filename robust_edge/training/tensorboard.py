@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from pathlib import Path
 
-from robust_edge.metrics import EpochRow
+from robust_edge.run.metrics import EpochRow
 
 FOLDER = "tensorboard"
 

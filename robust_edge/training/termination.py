@@ -10,7 +10,7 @@ from types import FrameType
 
 import torch
 
-from robust_edge.evaluation.ranks import Ranks
+from robust_edge.parallel.ranks import Ranks
 from robust_edge.training.synchrony import total
 
 CODE = 128 + signal.SIGTERM

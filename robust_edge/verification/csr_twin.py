@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from robust_edge.verification.twin import Differentiable, TwinError
-from robust_edge_runtimes.bundle import Bundle
+from robust_edge_runtimes.core.bundle import Bundle
 
 
 def csr_twin(bundle: Bundle) -> Differentiable:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from robust_edge.data import Split
-from robust_edge_runtimes.bundle import Golden
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.fresh import Fresh, stored_index, under_noise
+from robust_edge_runtimes.core.bundle import Golden
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.verdict.fresh import Fresh, stored_index, under_noise
 
 CHUNK = 500
 

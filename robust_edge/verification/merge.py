@@ -6,11 +6,19 @@ import dataclasses
 from pathlib import Path
 from typing import TypeVar
 
-from robust_edge_runtimes.decode import decode, read_json
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.manifest import Manifest
-from robust_edge_runtimes.verdict import VERDICT_VERSION, Budget, Drop, Elsewhere, ModeResult, Verdict, WorstCase
-from robust_edge_runtimes.verify import decided
+from robust_edge_runtimes.core.decode import decode, read_json
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.manifest import Manifest
+from robust_edge_runtimes.verdict.verdict import (
+    VERDICT_VERSION,
+    Budget,
+    Drop,
+    Elsewhere,
+    ModeResult,
+    Verdict,
+    WorstCase,
+)
+from robust_edge_runtimes.verdict.verify import decided
 
 Figures = TypeVar("Figures", ModeResult, WorstCase)
 

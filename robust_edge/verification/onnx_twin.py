@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robust_edge.verification.onnx_operators import OPERATORS, Node
 from robust_edge.verification.twin import Differentiable, FixedBatch, TwinError
-from robust_edge_runtimes.bundle import Bundle
+from robust_edge_runtimes.core.bundle import Bundle
 
 HALF = 10  # onnx.TensorProto.FLOAT16
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robust_edge_runtimes.bundle import Bundle
-from robust_edge_runtimes.errors import RobustEdgeError
+from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.errors import RobustEdgeError
 
 CHECKPOINT = "the checkpoint, for want of a twin"
 

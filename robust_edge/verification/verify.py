@@ -9,20 +9,20 @@ import numpy as np
 
 from robust_edge.deployment import GOLDEN_TOLERANCE, evaluation_images
 from robust_edge.evaluation.oracle import TorchOracle
-from robust_edge.run import Run
+from robust_edge.run.directory import Run
 from robust_edge.verification.draw import draw
 from robust_edge.verification.twin import CHECKPOINT, Differentiable, TwinError, has_twin, twin_of
 from robust_edge.verification.whitebox import Parts, whitebox
-from robust_edge_runtimes.bundle import Bundle
-from robust_edge_runtimes.decode import SHOWN
-from robust_edge_runtimes.errors import BundleError, InputError, unknown_name
-from robust_edge_runtimes.fresh import Fresh, from_golden
-from robust_edge_runtimes.latency import relative_error
+from robust_edge_runtimes.bench.latency import relative_error
+from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.decode import SHOWN
+from robust_edge_runtimes.core.errors import BundleError, InputError, unknown_name
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.runtime import BaseRuntime
-from robust_edge_runtimes.verdict import Flag
-from robust_edge_runtimes.verify import (
+from robust_edge_runtimes.verdict.fresh import Fresh, from_golden
+from robust_edge_runtimes.verdict.verdict import Flag
+from robust_edge_runtimes.verdict.verify import (
     BLACKBOX,
     MODES,
     REPLAY,

@@ -2,16 +2,16 @@
 
 __version__ = "0.1.0"
 
-from robust_edge_runtimes.bundle import Bundle, Golden, open_bundle
-from robust_edge_runtimes.errors import (
+from robust_edge_runtimes.core.bundle import Bundle, Golden, open_bundle
+from robust_edge_runtimes.core.errors import (
     BackendUnavailable,
     BundleError,
     ExportError,
     InputError,
     RobustEdgeError,
 )
+from robust_edge_runtimes.core.runtime import BaseRuntime, Runtime, RuntimeInfo
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.runtime import BaseRuntime, Runtime, RuntimeInfo
 
 __all__ = [
     "BackendUnavailable",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Union
 
-from robust_edge_runtimes.bundle import Bundle, open_bundle
-from robust_edge_runtimes.registry import runtime_class
-from robust_edge_runtimes.runtime import BaseRuntime
+from robust_edge_runtimes.core.bundle import Bundle, open_bundle
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats.registry import runtime_class
 
 
 def load(bundle: Union[str, Path, Bundle], *, threads: int = 1) -> BaseRuntime:

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import BundleError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import BundleError
 
 FILES = ("manifest.json", "model.onnx", "golden.npz", "labels.txt", "SHA256SUMS")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import BundleError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import BundleError
 
 SECRET = b"outside"
 ENTRY = {"sha256": hashlib.sha256(SECRET).hexdigest(), "bytes": len(SECRET)}

@@ -18,16 +18,16 @@ for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
 import onnx  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
-from robust_edge.config import resolve  # noqa: E402
+from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.deployment import GoldenSettings, export_run  # noqa: E402
-from robust_edge.run import open_run  # noqa: E402
+from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification import VerifySettings, verify_bundle  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
-from robust_edge_runtimes import bundle as bundles  # noqa: E402
-from robust_edge_runtimes.errors import BundleError, InputError  # noqa: E402
+from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.core.errors import BundleError, InputError  # noqa: E402
 from robust_edge_runtimes.load import load  # noqa: E402
-from robust_edge_runtimes.verify import FLAGS, MODES, Budget  # noqa: E402
+from robust_edge_runtimes.verdict.verify import FLAGS, MODES, Budget  # noqa: E402
 
 DATA = """
 import torch

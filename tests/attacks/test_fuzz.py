@@ -13,9 +13,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from robust_edge_runtimes import bundle as bundles
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import BundleError
+from robust_edge_runtimes.core import bundle as bundles
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import BundleError
 
 SEED, SECONDS, LEAST = 20261124, 2.0, 150
 MEMORY = 64 << 20

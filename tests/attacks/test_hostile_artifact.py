@@ -13,16 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_edge_runtimes.adapters.onnx_wire import keeps_data_elsewhere
+from robust_edge_runtimes.formats.onnx.wire import keeps_data_elsewhere
 
 # A backend that falls over takes its process along, so the mutations run in one of their own.
 SCRIPT = """
     import sys
     from pathlib import Path
     import numpy as np
-    from robust_edge_runtimes.adapters.onnx import OnnxRuntime
-    from robust_edge_runtimes.bundle import open_bundle
-    from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+    from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
+    from robust_edge_runtimes.core.bundle import open_bundle
+    from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 
     bundle = open_bundle(sys.argv[1])
     images = bundle.golden().clean[:2]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verify import Budget, judge, replay
+from robust_edge_runtimes.verdict.verify import Budget, judge, replay
 
 
 def refused(bundle, match=None):

@@ -18,12 +18,12 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from robust_edge.deployment import export_run
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge_exporters.native import export_native
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes import load, open_bundle
-from robust_edge_runtimes.adapters.native_engine import find_compiler
-from robust_edge_runtimes.bundle import expected_of, seal, write_golden
+from robust_edge_runtimes.core.bundle import expected_of, seal, write_golden
+from robust_edge_runtimes.formats.native.engine import find_compiler
 from tests.commands import run
 
 WEIGHTS = 32 * 9 + 64 * 32 * 9 + 128 * 64 * 9 + 10 * 128

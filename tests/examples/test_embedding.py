@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.adapters.native_engine import find_compiler
+from robust_edge_runtimes.formats.native.engine import find_compiler
 from robust_edge_runtimes.load import load
 from tests.conftest import CLASSES
 

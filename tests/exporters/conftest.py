@@ -49,7 +49,7 @@ def prunable(model):
 
 
 def counted(model):
-    from robust_edge_runtimes.manifest import LayerCount, Sparsity
+    from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
     layers = [LayerCount(name, w.numel(), int((w != 0).sum())) for name, w in prunable(model).items()]
     return Sparsity(sum(x.weights for x in layers), sum(x.nonzero for x in layers), tuple(layers))
@@ -92,8 +92,8 @@ def request_for(images, x86):
     import torch
 
     from robust_edge_exporters.bundle import ExportRequest
-    from robust_edge_runtimes.bundle import Golden
-    from robust_edge_runtimes.manifest import AttackSpec, Expected, Source
+    from robust_edge_runtimes.core.bundle import Golden
+    from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Source
 
     def build(model, **changes):
         noise = np.random.default_rng(1).uniform(-0.05, 0.05, images.shape).astype(np.float32)

@@ -8,8 +8,8 @@ import tarfile
 import pytest
 
 from robust_edge_exporters.archive import archive_path, write_archive
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
 
 
 def test_the_same_bundle_gives_the_same_bytes_whoever_copied_it_when(exported, tmp_path):

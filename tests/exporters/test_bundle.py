@@ -12,10 +12,10 @@ import torch
 from robust_edge_exporters import bundle as module
 from robust_edge_exporters.bundle import export_bundle, refuse_to_replace
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import ExportError, InputError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verify import Budget, judge, replay
+from robust_edge_runtimes.verdict.verify import Budget, judge, replay
 
 pytest.importorskip("onnxruntime", reason="an exported bundle is run before it is kept")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robust_edge_exporters.target import targets
-from robust_edge_runtimes.adapters.native_engine import find_compiler
+from robust_edge_runtimes.formats.native.engine import find_compiler
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAMES = [name for name, target in targets().items() if "cpu" in target.family and target.jetpack is None]

@@ -5,12 +5,12 @@ import onnx
 import pytest
 
 from robust_edge_exporters.dense_baseline import with_dense_baseline
-from robust_edge_exporters.onnx import count_nonzeros
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.latency import Contender, bench
+from robust_edge_exporters.formats.onnx.export import count_nonzeros
+from robust_edge_runtimes.bench.latency import Contender, bench
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verify import parity_of
+from robust_edge_runtimes.verdict.verify import parity_of
 
 pytest.importorskip("onnxruntime", reason="the baseline's own logits are its golden ones")
 

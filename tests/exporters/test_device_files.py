@@ -12,8 +12,8 @@ import pytest
 from robust_edge_exporters.artifact import ExportedArtifact
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.target import targets
-from robust_edge_runtimes.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity, TensorSpec
-from robust_edge_runtimes.verify import Parity
+from robust_edge_runtimes.core.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity, TensorSpec
+from robust_edge_runtimes.verdict.verify import Parity
 
 TARGETS = sorted(targets())
 FORMATS = sorted({row.format: name for name, row in targets().items()}.values())

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from robust_edge_exporters.schema import manifest_schema
-from robust_edge_runtimes.errors import BundleError
-from robust_edge_runtimes.manifest import Manifest
+from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.core.manifest import Manifest
 
 jsonschema = pytest.importorskip(
     "jsonschema", reason="the schema is checked with jsonschema; pip install 'robust-edge[dev]'"

@@ -6,12 +6,13 @@ from importlib import resources
 
 import pytest
 
-from robust_edge_exporters import registry, target
+from robust_edge_exporters import target
 from robust_edge_exporters.bundle import MAX_LOGIT_ERROR
-from robust_edge_exporters.registry import EXPORTERS, exporter
+from robust_edge_exporters.formats import registry
+from robust_edge_exporters.formats.registry import EXPORTERS, exporter
 from robust_edge_exporters.target import target_named, targets
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.registry import RUNTIMES
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.formats.registry import RUNTIMES
 
 
 def test_every_file_of_the_table_is_a_target_of_its_name():

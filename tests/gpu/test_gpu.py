@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.data import load_dataset
 from robust_edge.evaluation.accuracy import evaluate_pgd
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
 
 pytestmark = [

@@ -22,7 +22,7 @@ FORBIDDEN = {
     "robust_edge_exporters": {"robust_edge"},
     "robust_edge_runtimes": {"robust_edge", "robust_edge_exporters"},
 }
-CONSOLE = {"cli.py", "console.py"}
+CONSOLE = "cli"
 
 
 def sources(package: str) -> list[Path]:
@@ -63,10 +63,10 @@ def test_the_device_side_imports_only_the_standard_library_and_numpy() -> None:
     allowed = set(sys.stdlib_module_names) | {"numpy", "robust_edge_runtimes"}
     for path in sources("robust_edge_runtimes"):
         extra = imported(module_level(ast.parse(path.read_text()))) - allowed
-        assert extra <= ({"click"} if path.name in CONSOLE else set()), f"{path} imports {extra}"
+        assert extra <= ({"click"} if path.parent.name == CONSOLE else set()), f"{path} imports {extra}"
 
 
-@pytest.mark.parametrize("module", ["robust_edge.cli", "robust_edge_runtimes.cli", "robust_edge_runtimes"])
+@pytest.mark.parametrize("module", ["robust_edge.cli", "robust_edge_runtimes.cli.main", "robust_edge_runtimes"])
 def test_nothing_heavy_is_imported_before_a_command_runs(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import robust_edge_runtimes
-from robust_edge_exporters.registry import EXPORTERS
+from robust_edge_exporters.formats.registry import EXPORTERS
 from robust_edge_exporters.target import targets
-from robust_edge_runtimes.registry import RUNTIMES, runtime_class
+from robust_edge_runtimes.formats.registry import RUNTIMES, runtime_class
 
 
 def test_the_app_developers_names() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes import open_bundle
-from robust_edge_runtimes.adapters.native_engine import find_compiler
+from robust_edge_runtimes.formats.native.engine import find_compiler
 from tests.commands import run
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def on_device(device: Path, *words: str | Path, cwd: Path, expect: int = 0) -> s
 def test_contents(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == TOP
-    for data in ("presets/quick.yaml", "presets/thesis.yaml", "targets/x86-cpu.toml", "templates/run.py"):
+    for data in ("config/presets/quick.yaml", "config/presets/thesis.yaml", "targets/x86-cpu.toml", "templates/run.py"):
         assert any(name.endswith(data) for name in names), data
     assert any(name.endswith("LICENSE") for name in names)
     assert not any("test" in name for name in names)

@@ -12,9 +12,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from robust_edge.cli import main
-from robust_edge.config import CompressConfig, resolve
+from robust_edge.config.settings import CompressConfig, resolve
 from robust_edge.deployment import evaluation_images
-from robust_edge.run import Run, open_run
+from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress
 
 TINY = {

@@ -20,10 +20,10 @@ from robust_edge.deployment import (
     make_golden,
 )
 from robust_edge.evaluation.accuracy import attack_split
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
 
 
 def test_evaluation_images_are_the_test_split(sparse_run):

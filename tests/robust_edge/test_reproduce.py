@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_edge.config import resolve
-from robust_edge.run import create_run, open_run
+from robust_edge.config.settings import resolve
+from robust_edge.run.directory import create_run, open_run
 from robust_edge.training.schedules import schedules
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from robust_edge_runtimes.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 
 
 class FakeRuntime(BaseRuntime):

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robust_edge_runtimes import registry
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats import registry
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.runtime import BaseRuntime
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
 

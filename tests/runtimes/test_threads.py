@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.bundle import seal, write_golden
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.bundle import seal, write_golden
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
 
 THREADS, CALLS = 8, 1000
@@ -24,7 +24,7 @@ def csr_bundle(linear, make_golden, make_manifest, tmp_path_factory):
     import dataclasses
 
     from robust_edge_exporters.artifact import ExportSettings
-    from robust_edge_exporters.csr import export_csr
+    from robust_edge_exporters.formats.csr.export import export_csr
     from robust_edge_exporters.target import target_named
 
     layer = torch.nn.Linear(16, 4)
@@ -51,8 +51,8 @@ def native_bundle(linear, make_golden, make_manifest, tmp_path_factory):
     import dataclasses
 
     from robust_edge_exporters.native import export_native
-    from robust_edge_runtimes.adapters import native_engine
-    from robust_edge_runtimes.manifest import Companion
+    from robust_edge_runtimes.core.manifest import Companion
+    from robust_edge_runtimes.formats.native import engine as native_engine
 
     if native_engine.find_compiler() is None:
         pytest.skip("there is no C compiler")

@@ -2,6 +2,6 @@
 
 from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
 from robust_edge_exporters.native.plan import Kernel, Options
-from robust_edge_runtimes.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError
 
 __all__ = ["ExportError", "Kernel", "LayerReport", "NativeExport", "Options", "export_native"]

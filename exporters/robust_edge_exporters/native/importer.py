@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from robust_edge_exporters.native import ir
-from robust_edge_runtimes.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 

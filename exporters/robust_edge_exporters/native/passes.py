@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from robust_edge_exporters.native import ir
-from robust_edge_runtimes.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError
 
 
 def optimise(graph: ir.Graph) -> ir.Graph:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from robust_edge_exporters.native import ir
-from robust_edge_runtimes.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError
 
 UNIT = 16  # floats; the C side's UNIT
 TILE_FLOATS = 256  # output pixels of a tile: 16 AVX-512 accumulators

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from robust_edge.config import PruningConfig
+from robust_edge.config.settings import PruningConfig
 from robust_edge.pruning.layout import depthwise_layers, layout_of
 from robust_edge.pruning.schemes.filter import Filter
 from robust_edge.pruning.schemes.funnel import Funnel
@@ -33,7 +33,9 @@ def scheme_of(config: PruningConfig, model: nn.Module | None = None, shape: tupl
     if model is None:
         raise ValueError(f"scheme {config.scheme} (scope {config.scope}) has to see the network")
     if config.scheme == "filter":
-        from robust_edge_exporters.dependencies import channel_groups  # brings a package that nothing else here needs
+        from robust_edge_exporters.compaction.dependencies import (
+            channel_groups,  # brings a package that nothing else here needs
+        )
 
         return Filter(groups=channel_groups(model, shape), scope=config.scope, floor=floor)
     layout = layout_of(model, shape)

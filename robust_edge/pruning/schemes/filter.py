@@ -11,10 +11,10 @@ from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_in
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 if TYPE_CHECKING:
-    from robust_edge_exporters.channels import ChannelGroup
+    from robust_edge_exporters.compaction.channels import ChannelGroup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

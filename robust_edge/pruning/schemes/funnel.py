@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.irregular import floor_counts, floor_violation, global_counts
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 HALVINGS = 60
 

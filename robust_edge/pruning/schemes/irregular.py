@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest, kept_per_layer, largest
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -20,7 +20,7 @@ from robust_edge.pruning.schemes.irregular import (
     granted_floors,
 )
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 SLACK = 1e-3  # of the bound that may stay unused; each halving of it costs one more look at all weights
 PRECISION = 1e-6  # of λ, where whole weights come no closer to the bound

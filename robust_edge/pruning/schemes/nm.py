@@ -14,7 +14,7 @@ from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.irregular import beyond, counts_of_largest, floor_counts
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

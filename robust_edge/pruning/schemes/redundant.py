@@ -16,7 +16,7 @@ from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.irregular import counts_of_largest
 from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 BLOCK = 1024  # filters whose distances are held in memory at a time, against all others of their shape
 NONE = -2.0  # no cosine is as small

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from robust_edge_runtimes.adapters.native_engine import Network
+from robust_edge_runtimes.formats.native.engine import Network
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=fast", "-fPIC", "-pthread")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import export_native
-from robust_edge_runtimes.adapters.native_engine import Network, compile_library
+from robust_edge_runtimes.formats.native.engine import Network, compile_library
 from tests.exporters.native.networks import answers, reference, relative_error
 
 torch = pytest.importorskip("torch", reason="the networks are exported from PyTorch")

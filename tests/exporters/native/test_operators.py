@@ -14,8 +14,8 @@ from robust_edge_exporters.native import Kernel, Options, ir
 from robust_edge_exporters.native.export import export_native
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
-from robust_edge_runtimes.adapters.native_engine import Network
-from robust_edge_runtimes.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.formats.native.engine import Network
 from tests.exporters.native.networks import Net, answers, build, reference, relative_error
 
 POOLS = [

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Kernel, Options, export_native
-from robust_edge_runtimes.adapters.native_engine import Network
+from robust_edge_runtimes.formats.native.engine import Network
 from tests.exporters.native.networks import Net, build, need, reference, relative_error
 
 ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="an x86 instruction set")

@@ -12,7 +12,7 @@ import pytest
 
 from robust_edge_exporters.native import Kernel, Options, export_native
 from robust_edge_exporters.native.weights import coded, whole_runs
-from robust_edge_runtimes.adapters.native_engine import DamagedError, Network
+from robust_edge_runtimes.formats.native.engine import DamagedError, Network
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
 

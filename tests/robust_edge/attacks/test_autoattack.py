@@ -8,7 +8,7 @@ import torch
 from robust_edge.attacks.autoattack import STAGES, STANDARD, THESIS, AutoAttackSettings, reference_attacks
 from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK, Adversary, stages_of
 from robust_edge.evaluation.campaign import Campaign, run_campaign
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
 CPU = torch.device("cpu")

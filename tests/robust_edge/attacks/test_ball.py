@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_edge.attacks.ball import L2, LINF, NORMS, check_norm, confine, lengths, project, start_points, steepest
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 norms = st.sampled_from(NORMS)
 

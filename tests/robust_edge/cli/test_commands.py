@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from robust_edge.config import DataConfig
+from robust_edge.config.settings import DataConfig
 from robust_edge.data import load_dataset
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_edge.config import DataConfig
+from robust_edge.config.settings import DataConfig
 from robust_edge.data import load_dataset
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def pixels(seed, size=(6, 6), channels=3):

@@ -5,7 +5,7 @@ import torch
 
 from robust_edge.data import Split
 from robust_edge.data.holdout import hold_out
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def split_of(count=60, classes=4):

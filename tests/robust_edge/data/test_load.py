@@ -6,9 +6,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from robust_edge.config import DataConfig
+from robust_edge.config.settings import DataConfig
 from robust_edge.data import Dataset, Split, load_dataset
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def split_of(count=6, side=4, classes=2, **changes):

@@ -10,7 +10,7 @@ from robust_edge.attacks.pgd import Pgd, attack_images
 from robust_edge.data import Split
 from robust_edge.evaluation import accuracy as module
 from robust_edge.evaluation.accuracy import accuracy, attack_split, evaluate_pgd
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 @pytest.mark.parametrize(

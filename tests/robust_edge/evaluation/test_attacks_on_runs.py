@@ -20,9 +20,9 @@ from robust_edge.evaluation.memory import plan_memory
 from robust_edge.evaluation.record import Evaluation, stored_evaluation, stored_evaluations
 from robust_edge.evaluation.subset import choose
 from robust_edge.evaluation.tables import audit_lines, evaluation_table
-from robust_edge.run import open_run
-from robust_edge_runtimes.decode import decode, read_json
-from robust_edge_runtimes.errors import InputError
+from robust_edge.run.directory import open_run
+from robust_edge_runtimes.core.decode import decode, read_json
+from robust_edge_runtimes.core.errors import InputError
 
 QUICK = {"eps": 0.1, "steps": 10, "limit": 30}
 

@@ -19,7 +19,7 @@ from robust_edge.evaluation.audit import (
 )
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import AttackResult, StageResult, StageSpec, ThreatSpec
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 class Behind(nn.Module):

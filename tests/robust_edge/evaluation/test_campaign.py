@@ -13,8 +13,8 @@ from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
 from robust_edge.evaluation.campaign import Campaign, Stage, predictions, run_campaign
 from robust_edge.evaluation.outcome import StageSpec, ThreatSpec, attack_result
-from robust_edge.evaluation.ranks import Ranks, torchrun_ranks
-from robust_edge_runtimes.errors import InputError
+from robust_edge.parallel.ranks import Ranks, torchrun_ranks
+from robust_edge_runtimes.core.errors import InputError
 
 N, EPS = 17, 0.15
 

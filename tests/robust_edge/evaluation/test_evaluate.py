@@ -7,8 +7,8 @@ import pytest
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.tables import evaluation_table
-from robust_edge.run import open_run
-from robust_edge_runtimes.errors import InputError
+from robust_edge.run.directory import open_run
+from robust_edge_runtimes.core.errors import InputError
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, last_iterate
 from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation.transfer import Transfer, TransferSettings, run_transfer
-from robust_edge.run import open_run
-from robust_edge_runtimes.decode import decode, read_json
-from robust_edge_runtimes.errors import InputError
+from robust_edge.run.directory import open_run
+from robust_edge_runtimes.core.decode import decode, read_json
+from robust_edge_runtimes.core.errors import InputError
 
 SETTINGS = TransferSettings(epsilons=(0.05, 0.2), steps=5, limit=25, batch=10)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robust_edge.models import ARCHITECTURES, ModelSpec, build_model
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def spec_of(arch, shape=(1, 8, 8), classes=3):

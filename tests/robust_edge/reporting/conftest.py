@@ -7,7 +7,7 @@ import pytest
 
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.reporting.collect import collect
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from robust_edge_runtimes.environment import Machine
-from robust_edge_runtimes.files import write_json
-from robust_edge_runtimes.latency import Bench, ColdStart, Entry, summarise
-from robust_edge_runtimes.manifest import AttackSpec
-from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
-from robust_edge_runtimes.runtime import RuntimeInfo
-from robust_edge_runtimes.verify import Drop, ModeResult, Parity, Verdict
+from robust_edge_runtimes.bench.latency import Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.core.environment import Machine
+from robust_edge_runtimes.core.files import write_json
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.core.runtime import RuntimeInfo
+from robust_edge_runtimes.verdict.verify import Drop, ModeResult, Parity, Verdict
 
 ARTIFACT = "a" * 64
 MACHINE = Machine("Test CPU", "x86_64", 2, "Linux", "3.11", "2.0", None, None, "2026-01-01T00:00:00+00:00")

@@ -6,7 +6,7 @@ import pytest
 
 from robust_edge.reporting import findings, formats
 from robust_edge.reporting.collect import collect
-from robust_edge_runtimes.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from tests.robust_edge.reporting.samples import bench_of, written
 
 

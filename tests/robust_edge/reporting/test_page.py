@@ -15,11 +15,11 @@ from robust_edge.reporting import page as page_module
 from robust_edge.reporting.collect import collect
 from robust_edge.reporting.drawing import svg_uri
 from robust_edge.reporting.page import write_report
-from robust_edge.run import open_run
-from robust_edge_runtimes.energy import EnergySource
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.harness import Harness
-from robust_edge_runtimes.verify import Drop, Flag
+from robust_edge.run.directory import open_run
+from robust_edge_runtimes.bench.energy import EnergySource
+from robust_edge_runtimes.bench.harness import Harness
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.verdict.verify import Drop, Flag
 from tests.robust_edge.reporting.samples import ARTIFACT, MACHINE, bench_of, verdict_of, written
 
 HOSTILE = """_<script>alert('1')</script> $x^$ & "q" """.strip().replace("/", "⁄")

@@ -17,8 +17,8 @@ from robust_edge.reporting.collect import collect, collect_runs
 from robust_edge.reporting.documents import comma_separated, markdown, write_documents
 from robust_edge.reporting.page import write_report
 from robust_edge.reporting.robustness import Table, benign_points, flags_of, robustness_tables
-from robust_edge.run import open_run
-from robust_edge_runtimes.files import write_json
+from robust_edge.run.directory import open_run
+from robust_edge_runtimes.core.files import write_json
 
 SMALL = {"eps": 0.1, "limit": 20}
 

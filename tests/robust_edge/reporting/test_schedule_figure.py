@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.reporting.schedule_figure import schedule_panels
 from robust_edge.training.schedules import schedules
 

@@ -7,7 +7,7 @@ import pytest
 
 from robust_edge.reporting.collect import RunData, WeightCounts, collect_runs
 from robust_edge.reporting.weight_figures import BENIGN_OR_ROBUST, BY_KEEP, caption, draw, weight_figures
-from robust_edge.run import Run
+from robust_edge.run.directory import Run
 
 COUNTS = WeightCounts(np.linspace(-2, 2, 5), np.array([1, 5, 3, 1]), 10, 30)
 

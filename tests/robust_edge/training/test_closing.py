@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.data import Split
 from robust_edge.models import Normalized
 from robust_edge.training import closing

@@ -14,12 +14,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.data import load_dataset
-from robust_edge.run import OWN, open_run
+from robust_edge.run.directory import OWN, open_run
 from robust_edge.training import compress as module
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.errors import InputError, TrainingDiverged
+from robust_edge_runtimes.core.errors import InputError, TrainingDiverged
 
 RESULTS = ("checkpoint.safetensors", "checkpoint.json")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.config import resolve
-from robust_edge.metrics import EpochRow
+from robust_edge.config.settings import resolve
+from robust_edge.run.metrics import EpochRow
 from robust_edge.training.divergence import divergence, not_finite
 
 CONFIG = resolve(flags={"selection.held_out": 900})  # guessing: up to 12% of ten classes

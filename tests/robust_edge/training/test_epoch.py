@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd, craft
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.data import Split
 from robust_edge.data.augment import augment
 from robust_edge.models import Normalized

@@ -11,7 +11,7 @@ from torch import nn
 
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.training.initial import load_initial
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def build(seed, classes=3):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robust_edge.models import build_model
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 
 CODE = """
 import torch

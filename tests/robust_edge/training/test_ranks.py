@@ -13,16 +13,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.data import Split
-from robust_edge.evaluation.ranks import Ranks, torchrun_ranks
 from robust_edge.models import Normalized
-from robust_edge.run import open_run
+from robust_edge.parallel.ranks import Ranks, torchrun_ranks
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import Learner, train_epoch
 from robust_edge.training.schedules import schedules
 from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, spread, total
-from robust_edge_runtimes.errors import InputError, RobustEdgeError
+from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 WORLD = 2
@@ -294,7 +294,7 @@ LEAVING = """
 import pathlib
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from robust_edge.evaluation.ranks import torchrun_ranks
+from robust_edge.parallel.ranks import torchrun_ranks
 
 def gloo():
     return [task for task in pathlib.Path("/proc/self/task").iterdir() if "gloo" in (task / "comm").read_text()]

@@ -6,9 +6,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.training.schedules import schedules
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def plan(**flags):

@@ -8,11 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.pruning.layout import layout_of
-from robust_edge.run import open_run
+from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 DEPTHWISE = 1
 SETTINGS = {

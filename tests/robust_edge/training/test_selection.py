@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config import resolve
+from robust_edge.config.settings import resolve
 from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import evaluate_pgd

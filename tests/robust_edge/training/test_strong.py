@@ -10,11 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from robust_edge.config import resolve
-from robust_edge.run import open_run
+from robust_edge.config.settings import resolve
+from robust_edge.run.directory import open_run
 from robust_edge.training import compress as module
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.errors import InputError, TrainingDiverged
+from robust_edge_runtimes.core.errors import InputError, TrainingDiverged
 
 STRONG = {
     "training.epochs": 6,
@@ -173,7 +173,7 @@ KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
-from robust_edge.config import from_yaml
+from robust_edge.config.settings import from_yaml
 from robust_edge.training.compress import compress, resume
 
 folder, config = Path(sys.argv[1]), from_yaml(Path(sys.argv[2]).read_text(), "config")
@@ -212,7 +212,7 @@ print(json.dumps({"kills": kills, "runs": [run.name for run in runs], "rows": ro
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_ten_kills_at_random_moments_change_no_bit(strong, tmp_path):
     """SIGKILL at ten random moments, and a resume each time; the processes are forks of one that has imported all."""
-    from robust_edge.config import to_yaml
+    from robust_edge.config.settings import to_yaml
 
     (tmp_path / "config.yaml").write_text(to_yaml(strong({"training.epochs": 12})))
     command = [sys.executable, "-c", KILLER, str(tmp_path), str(tmp_path / "config.yaml")]

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from robust_edge.metrics import EpochRow
-from robust_edge.run import OWN, open_run
+from robust_edge.run.directory import OWN, open_run
+from robust_edge.run.metrics import EpochRow
 from robust_edge.training import compress as module
 from robust_edge.training.compress import compress, resume
 

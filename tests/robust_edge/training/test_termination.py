@@ -7,13 +7,13 @@ import signal
 import pytest
 import torch
 
-from robust_edge.evaluation.ranks import Ranks
-from robust_edge.run import open_run
+from robust_edge.parallel.ranks import Ranks
+from robust_edge.run.directory import open_run
 from robust_edge.training import compress as module
 from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import EpochPart
 from robust_edge.training.termination import deferred_termination
-from robust_edge_runtimes.errors import InputError, TrainingDiverged
+from robust_edge_runtimes.core.errors import InputError, TrainingDiverged
 
 RESULTS = ("checkpoint.safetensors", "checkpoint.json")
 UNFINISHED = "unfinished.pt"

@@ -4,9 +4,9 @@ import torch
 
 from robust_edge.data import Split
 from robust_edge.verification.draw import draw
-from robust_edge_runtimes.bundle import Golden
-from robust_edge_runtimes.errors import InputError
-from robust_edge_runtimes.fresh import NOISE
+from robust_edge_runtimes.core.bundle import Golden
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.verdict.fresh import NOISE
 
 
 @pytest.fixture

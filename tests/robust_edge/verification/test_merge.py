@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from robust_edge.verification.merge import merged, read_verdict
-from robust_edge_runtimes import cli as device_cli
-from robust_edge_runtimes.verdict import Budget, Drop, Flag
+from robust_edge_runtimes.cli import main as device_cli
+from robust_edge_runtimes.verdict.verdict import Budget, Drop, Flag
 
 pytest.importorskip("onnxruntime", reason="the linear bundle runs on onnxruntime")
 jsonschema = pytest.importorskip("jsonschema", reason="the schema is checked with jsonschema")

@@ -8,10 +8,10 @@ from robust_edge.deployment import GoldenSettings, export_run
 from robust_edge.verification import VerifySettings, verify_bundle
 from robust_edge.verification.draw import draw
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bundle import open_bundle
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verify import MODES, Budget
+from robust_edge_runtimes.verdict.verify import MODES, Budget
 
 pytest.importorskip("onnxruntime", reason="verification runs the artifact on onnxruntime")
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.config import PruningConfig
+from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.filter import Filter, channel_energy
-from robust_edge_exporters.dependencies import channel_groups
-from robust_edge_runtimes.errors import InputError
+from robust_edge_exporters.compaction.dependencies import channel_groups
+from robust_edge_runtimes.core.errors import InputError
 
 SHAPE = (3, 8, 8)
 

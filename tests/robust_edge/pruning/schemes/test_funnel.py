@@ -11,7 +11,7 @@ from sklearn.isotonic import isotonic_regression
 
 from robust_edge.pruning.schemes.funnel import Funnel, decreasing, strict_counts
 from robust_edge.pruning.schemes.irregular import Irregular
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def draw(scales, size=40, seed=0):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from robust_edge.config import PruningConfig
+from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 SHAPES = {"a": (2, 2), "b": (3,), "c": (1, 2, 1)}
 

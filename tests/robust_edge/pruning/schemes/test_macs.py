@@ -7,14 +7,14 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from robust_edge.config import PruningConfig
+from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import budget_of, prunable_parameters
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.schemes.macs import Macs
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 COSTS = {"a": 16, "b": 4, "c": 1}
 SIZES = {"a": 4, "b": 4, "c": 3}

@@ -5,14 +5,14 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from robust_edge.config import PruningConfig
+from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import redundant as module
 from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.schemes.redundant import Redundant, distances_to_stronger
-from robust_edge_runtimes.errors import InputError
+from robust_edge_runtimes.core.errors import InputError
 
 DOUBLE = torch.float64
 

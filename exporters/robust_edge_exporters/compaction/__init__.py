@@ -1,0 +1,1 @@
+"""Takes channels that compute nothing out of a network."""

@@ -1,0 +1,85 @@
+"""Which channels go together, read off the network by torch-pruning's dependency graph, as plain indices.
+
+Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robust_edge_exporters.compaction.channel_check import confirmed
+from robust_edge_exporters.compaction.channels import (
+    CONVOLUTIONS,
+    LAYERS,
+    ChannelGroup,
+    Slice,
+    evaluating,
+    is_depthwise,
+)
+
+
+def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
+    """Follow one image through the network.
+
+    Args:
+        model: left as it was.
+        shape: (C, H, W).
+
+    Returns:
+        The groups, in no order that means anything.
+    """
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    first = next(model.parameters())
+    try:
+        model.requires_grad_(True)  # it follows autograd's graph
+        with torch.enable_grad(), evaluating(model):
+            graph = torch_pruning.DependencyGraph().build_dependency(
+                model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype), verbose=False
+            )
+            groups = tuple(_groups(graph, model))
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return confirmed(groups, model, shape)
+
+
+def _groups(graph: Any, model: nn.Module) -> Iterator[ChannelGroup]:
+    names = {module: name for name, module in model.named_modules()}
+    for group in graph.get_all_groups(root_module_types=[*LAYERS]):
+        slices: list[Slice] = []
+        removable = True
+        for item in group:
+            module = item.dep.target.module
+            writes = graph.is_out_channel_pruning_fn(item.dep.handler)
+            found = _slices(
+                module, names.get(module, ""), writes, torch.tensor(item.idxs), torch.tensor(item.root_idxs)
+            )
+            removable &= found is not None
+            slices += found or ()
+        root = group[0].dep.target.module
+        removable &= any(part.dim == 1 for part in slices)
+        yield ChannelGroup(names[root], len(group[0].idxs), tuple(slices), removable)
+
+
+def _slices(module: Any, name: str, writes: bool, index: Tensor, channel: Tensor) -> list[Slice] | None:
+    """What a module owns of a group's channels; None where they cannot be taken out of it."""
+    if isinstance(module, torch_pruning.ops._OutputOp):
+        return None
+    if isinstance(module, CONVOLUTIONS) and module.groups > 1:
+        if not is_depthwise(module):
+            return None
+        writes = True  # a depthwise filter reads and writes one channel
+    elif isinstance(module, _BatchNorm) and not module.affine:
+        return None
+    elif not isinstance(module, (*LAYERS, _BatchNorm)):
+        parameters = [module] if isinstance(module, nn.Parameter) else list(module.parameters())
+        return None if parameters else []
+    dim = 0 if writes or isinstance(module, _BatchNorm) else 1
+    owned = ["weight", "bias"] if dim == 0 else ["weight"]
+    return [Slice(f"{name}.{p}", dim, index, channel) for p in owned if getattr(module, p) is not None]

@@ -1,0 +1,1 @@
+"""Checkpoint to TorchScript with sparse CSR weights."""

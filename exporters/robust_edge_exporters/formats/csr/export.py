@@ -1,0 +1,274 @@
+"""Sparse-CSR TorchScript: a layer's weights as three dense buffers wherever that is faster than a dense layer.
+
+TorchScript is deprecated since PyTorch 2.10; nothing but this file and its runtime depends on it.
+"""
+
+import copy
+import dataclasses
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.target import Target
+from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
+
+FILE = "model.ts"
+REPEATS = 15
+
+
+class CsrWeight(nn.Module):
+    """A matrix as CSR: row starts, columns and values are ordinary buffers, 8 bytes per non-zero."""
+
+    crow: Tensor
+    col: Tensor
+    values: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        csr = scipy.sparse.csr_matrix(matrix.numpy())
+        self.register_buffer("crow", torch.from_numpy(csr.indptr.astype("int32")))
+        self.register_buffer("col", torch.from_numpy(csr.indices.astype("int32")))
+        self.register_buffer("values", torch.from_numpy(csr.data))
+        self.rows, self.columns = (int(size) for size in csr.shape)
+
+    def forward(self, dense: Tensor) -> Tensor:
+        """(columns, n) to (rows, n)."""
+        matrix = torch.sparse_csr_tensor(self.crow, self.col, self.values, [self.rows, self.columns])
+        return torch.matmul(matrix, dense)
+
+
+class CsrConv2d(nn.Module):
+    """A convolution with one group: unfold, then CSR times the columns."""
+
+    bias: Tensor
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = CsrWeight(layer.weight.detach().flatten(1))
+        self.register_buffer("bias", _bias(layer))
+        self.kernel = _pair(layer.kernel_size)
+        self.stride = _pair(layer.stride)
+        self.dilation = _pair(layer.dilation)
+        self.padding = _padding(layer)
+        self.pointwise = self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == [0, 0, 0, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, O, H', W')."""
+        x = functional.pad(x, self.padding)
+        height = (x.size(2) - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.stride[0] + 1
+        width = (x.size(3) - self.dilation[1] * (self.kernel[1] - 1) - 1) // self.stride[1] + 1
+        n = x.size(0)
+        planes = torch.empty((n, self.weight.rows, height * width), dtype=x.dtype)
+        for i in range(n):  # one image at a time: the columns of many do not fit any cache
+            one = x[i : i + 1]
+            if self.pointwise:
+                columns = one.flatten(2)[0]
+            else:
+                columns = functional.unfold(one, self.kernel, self.dilation, (0, 0), self.stride)[0]
+            planes[i] = self.weight(columns)
+        pixels: Tensor = (planes + self.bias.view(1, -1, 1)).view(n, self.weight.rows, height, width)
+        return pixels
+
+
+class CsrLinear(nn.Module):
+    """A linear layer: CSR times the transposed input."""
+
+    bias: Tensor
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = CsrWeight(layer.weight.detach())
+        self.register_buffer("bias", _bias(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) to (..., O)."""
+        flat = x.reshape(-1, self.weight.columns)
+        y: Tensor = self.weight(flat.t().contiguous()).t() + self.bias
+        shape = list(x.shape)
+        shape[-1] = self.weight.rows
+        return y.reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """A prunable layer and an input that it was given."""
+
+    name: str
+    layer: nn.Module
+    example: Tensor
+
+
+def export_csr(
+    model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+) -> ExportedArtifact:
+    """Write `model.ts`, which needs PyTorch and nothing of ours.
+
+    Args:
+        model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
+        shape: (C, H, W).
+        target: only named in errors.
+        folder: where to write.
+        settings: `csr_threshold` decides by density; without it both forms of each layer are timed.
+
+    Raises:
+        ExportError: TorchScript cannot express the network.
+    """
+    folded = _folded(model)
+    example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    with _one_thread(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
+        seen = _seen(folded, example)
+        forms = []
+        for item in seen:
+            form = _form(item, settings.csr_threshold)
+            forms.append(form)
+            if form.form == "csr":
+                _replace(folded, item.name, _as_csr(item.layer))
+        scripted = _scripted(folded, target)
+        classes = int(scripted(example).shape[1])
+        torch.jit.save(scripted, str(Path(folder) / FILE))
+        counts = _counted(torch.jit.load(str(Path(folder) / FILE)), forms)
+    return ExportedArtifact(
+        file=FILE,
+        format="csr",
+        precision="fp32",
+        input=TensorSpec("images", (None, *shape)),
+        output=TensorSpec("logits", (None, classes)),
+        sparsity=counts,
+        layers=tuple(forms),
+    )
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """A copy with batch-norms folded into the convolutions before them, where torch.fx can follow the network."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torch.fx.experimental.optimization import fuse  # its own imports warn of TorchScript
+
+            fused = fuse(copied)
+            assert isinstance(fused, torch.fx.GraphModule)
+    except Exception:  # a network that depends on its data cannot be traced; scripting it may still work
+        return copied
+    for node in fused.graph.nodes:
+        node.type = None  # annotations of the network's source, under names that TorchScript does not know
+    fused.recompile()
+    return fused
+
+
+def _seen(model: nn.Module, example: Tensor) -> list[_Seen]:
+    """Every layer that can be CSR, with the input that it gets for one image, in the order of first use."""
+    found: dict[str, _Seen] = {}
+    hooks = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+
+            def remember(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                found.setdefault(name, _Seen(name, layer, inputs[0].detach()))
+
+            hooks.append(layer.register_forward_pre_hook(remember))
+    model(example)
+    for hook in hooks:
+        hook.remove()
+    return list(found.values())
+
+
+def _form(item: _Seen, threshold: float | None) -> LayerForm:
+    weight = item.layer.get_parameter("weight")
+    total, nonzero = weight.numel(), int(torch.count_nonzero(weight))
+    if not _expressible(item.layer):
+        return LayerForm(item.name, "dense", total, nonzero)
+    if threshold is not None:
+        return LayerForm(item.name, "csr" if nonzero <= threshold * total else "dense", total, nonzero)
+    csr_ns, dense_ns = _raced(torch.jit.script(_as_csr(item.layer)), item.layer, item.example)
+    return LayerForm(item.name, "csr" if csr_ns < dense_ns else "dense", total, nonzero, csr_ns, dense_ns)
+
+
+def _expressible(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    )
+
+
+def _raced(first: nn.Module, second: nn.Module, example: Tensor) -> tuple[int, int]:
+    """Least nanoseconds of both, called in turn: other work on the machine makes calls slower, never faster."""
+    for layer in (first, second):
+        for _ in range(3):
+            layer(example)
+    times: tuple[list[int], list[int]] = ([], [])
+    for _ in range(REPEATS):
+        for layer, samples in zip((first, second), times, strict=True):
+            start = time.perf_counter_ns()
+            layer(example)
+            samples.append(time.perf_counter_ns() - start)
+    return min(times[0]), min(times[1])
+
+
+def _as_csr(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Conv2d):
+        return CsrConv2d(layer).eval()
+    assert isinstance(layer, nn.Linear)
+    return CsrLinear(layer).eval()
+
+
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+
+
+def _scripted(model: nn.Module, target: Target) -> torch.jit.ScriptModule:
+    try:
+        return torch.jit.script(model)
+    except Exception as cause:  # the TorchScript compiler raises several classes
+        reason = " ".join(str(cause).split())[:300]
+        raise ExportError(f"the network cannot be written as TorchScript for {target.name}: {reason}") from cause
+
+
+def _counted(written: torch.jit.ScriptModule, forms: list[LayerForm]) -> Sparsity:
+    """Non-zeros as they stand in the written file."""
+    state, layers = written.state_dict(), []
+    for form in forms:
+        name = f"{form.name}.weight"
+        stored = state[f"{name}.values" if form.form == "csr" else name]
+        layers.append(LayerCount(name, form.weights, int(torch.count_nonzero(stored))))
+    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), tuple(layers))
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    return torch.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.detach().clone()
+
+
+def _pair(value: tuple[int, ...]) -> tuple[int, int]:
+    first, second = value
+    return int(first), int(second)
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    """Pixels to add on the left, right, top and bottom."""
+    if layer.padding == "valid":
+        return [0, 0, 0, 0]
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [totals[1] // 2, totals[1] - totals[1] // 2, totals[0] // 2, totals[0] - totals[0] // 2]
+    rows, columns = (int(p) for p in layer.padding)
+    return [columns, columns, rows, rows]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,82 @@
+"""The sparse engine as an artifact: C source and what belongs to it, made from the ONNX of another target."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import tempfile
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.onnx.export import INPUT, OUTPUT, converted, write_program
+from robust_edge_exporters.formats.onnx.without_weights import GRAPH, without_weights
+from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
+from robust_edge_exporters.target import Target, target_named
+from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
+from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS, compile_library, find_compiler
+
+
+def export_native_artifact(
+    model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+) -> ExportedArtifact:
+    """Write `model.c`, `weights.bin` and what a device or another program needs to build and call them.
+
+    Args:
+        model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
+        shape: (C, H, W).
+        target: names the ONNX target that the network is converted for, and the machines that it serves.
+        folder: where to write.
+        settings: precision; fp16 stores values in 16 bits, the arithmetic stays fp32.
+
+    Raises:
+        ExportError: the network has an operator that the engine does not run, or weights beyond fp16.
+    """
+    out = Path(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        written = write_dense(model, shape, target, scratch, settings)
+        export = export_native(
+            Path(scratch) / written.file, out, weights="fp16" if settings.precision == "fp16" else "fp32"
+        )
+        program = onnx.load(str(Path(scratch) / written.file))
+    onnx.save(without_weights(program), str(out / GRAPH))
+    companions = set(export.files) - {SOURCE}
+    if platform.machine() in target.machines and find_compiler() is not None:
+        companions.add(compile_library(out).name)
+    return ExportedArtifact(
+        file=SOURCE,
+        format=target.format,
+        precision=settings.precision,
+        input=TensorSpec(INPUT, (settings.batch, *shape)),
+        output=TensorSpec(OUTPUT, (settings.batch, export.outputs)),
+        sparsity=counted(export),
+        layers=tuple(form(layer) for layer in export.layers),
+        companions=tuple(sorted(companions)),
+        weights_file=WEIGHTS,
+    )
+
+
+def write_dense(
+    model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+) -> ExportedArtifact:
+    """The network as ONNX, as the target named `made_from` would ship it in fp32."""
+    assert target.made_from is not None
+    source = target_named(target.made_from)
+    program = converted(model, shape, source, settings.batch)
+    return write_program(program, shape, source, folder, dataclasses.replace(settings, precision="fp32"))
+
+
+def counted(export: NativeExport) -> Sparsity:
+    """Non-zeros as they stand in weights.bin; a weight that two operators share counts once."""
+    layers = {layer.name: LayerCount(layer.name, layer.weights, layer.nonzeros) for layer in export.layers}
+    counts = tuple(layers.values())
+    return Sparsity(sum(layer.weights for layer in counts), sum(layer.nonzero for layer in counts), counts)
+
+
+def form(layer: LayerReport) -> LayerForm:
+    """The manifest's row of a layer."""
+    return LayerForm(
+        layer.name, layer.kernel, layer.weights, layer.nonzeros, macs=layer.macs, dense_macs=layer.dense_macs
+    )

@@ -1,0 +1,1 @@
+"""Checkpoint to ONNX, fp32, fp16 or int8."""

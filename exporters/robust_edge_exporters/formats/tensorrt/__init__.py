@@ -1,0 +1,1 @@
+"""Checkpoint to ONNX for TensorRT, with a build recipe."""

@@ -1,0 +1,1 @@
+"""Devices, ranks and rows: how work is parted."""

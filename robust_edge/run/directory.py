@@ -1,0 +1,279 @@
+"""The run directory: everything that a compression leaves behind, whole or absent.
+
+config.yaml  metrics.jsonl  run.log  environment.json
+checkpoint.safetensors  checkpoint.json  resume.pt  unfinished.pt  plots/  evaluations/  tensorboard/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from robust_edge.config.settings import CompressConfig, from_yaml, read_text, to_yaml
+from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.run.environment import environment
+from robust_edge.run.metrics import EpochRow
+from robust_edge_runtimes.core.decode import decode, parse_json, read_json
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import refuse_existing, sha256_of, write_atomic, write_json
+from robust_edge_runtimes.core.manifest import Sparsity
+
+CONFIG = "config.yaml"
+WEIGHTS = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.json"
+METRICS = "metrics.jsonl"
+RESUME = "resume.pt"
+UNFINISHED = "unfinished.pt"
+ENVIRONMENT = "environment.json"
+LOG = "run.log"
+FOLDERS = {"plots", "evaluations", "tensorboard"}
+OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, UNFINISHED, ENVIRONMENT, LOG, *FOLDERS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """Multiply-accumulates of the prunable layers for one image.
+
+    Attributes:
+        dense: with every weight.
+        kept: with the weights that are not zero, each of which takes part once for every output position.
+    """
+
+    dense: int
+    kept: int
+
+    @property
+    def keep(self) -> float:
+        """Fraction that is left."""
+        return self.kept / self.dense
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What `checkpoint.json` says of the weights beside it.
+
+    Attributes:
+        sparsity: counted in the written file.
+        metrics: accuracies in [0, 1] on the test images, with the attack that closed the run.
+        epoch: after which the weights were taken, counted from 1; None in files of older versions.
+        diverged: what went wrong later, if the run did not end well; such weights may miss the kept count.
+        arithmetic: what one image costs; None in files of older versions.
+    """
+
+    model: ModelSpec
+    sparsity: Sparsity
+    dataset: str
+    dataset_fingerprint: str
+    seed: int
+    metrics: dict[str, float]
+    weights_sha256: str
+    versions: dict[str, str]
+    epoch: int | None = None
+    diverged: str | None = None
+    arithmetic: Arithmetic | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory that exists.
+
+    Attributes:
+        writes: whether this process keeps its files; of several that train together only one does.
+    """
+
+    path: Path
+    config: CompressConfig
+    writes: bool = True
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final checkpoint has been written."""
+        return (self.path / CHECKPOINT).is_file()
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of evaluation results, made on demand."""
+        folder = self.path / "evaluations"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def log(self, text: str) -> None:
+        """Append a line to run.log."""
+        if not self.writes:
+            return
+        with (self.path / LOG).open("a") as file:
+            file.write(text + "\n")
+
+    def metrics(self) -> list[EpochRow]:
+        """One row per finished epoch."""
+        path = self.path / METRICS
+        try:
+            lines = path.read_bytes().splitlines() if path.is_file() else []
+            return [decode(EpochRow, parse_json(line)) for line in lines]
+        except (ValueError, InputError) as cause:
+            raise InputError(f"{path} is damaged ({cause}); restore it, or start again with --overwrite") from cause
+
+    def write_metrics(self, rows: Sequence[EpochRow]) -> None:
+        """Replace metrics.jsonl."""
+        if not self.writes:
+            return
+        lines = (json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n" for row in rows)
+        write_atomic(self.path / METRICS, "".join(lines))
+
+    def write_resume(self, state: dict[str, Any]) -> None:
+        """Save everything that the next epoch needs."""
+        self._write_state(RESUME, state)
+        if self.writes:
+            (self.path / UNFINISHED).unlink(missing_ok=True)
+
+    def write_unfinished(self, state: dict[str, Any]) -> None:
+        """Save an epoch that is left in its middle, beside what the last finished one saved."""
+        self._write_state(UNFINISHED, state)
+
+    def read_resume(self) -> dict[str, Any] | None:
+        """The state after the last finished epoch, or None before the first one has ended."""
+        return self._read_state(RESUME, "start again with --overwrite")
+
+    def read_unfinished(self) -> dict[str, Any] | None:
+        """The state in the middle of an epoch, or None if none was left there."""
+        return self._read_state(UNFINISHED, "delete it to go on after the last finished epoch")
+
+    def _write_state(self, name: str, state: dict[str, Any]) -> None:
+        if not self.writes:
+            return
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.path / name, buffer.getvalue())
+
+    def _read_state(self, name: str, remedy: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            intact = _checksums_hold(path)
+            state = torch.load(path, map_location="cpu", weights_only=True) if intact else None
+        except Exception as cause:  # torch raises whatever the damaged bytes provoke
+            raise InputError(f"{path} is damaged ({type(cause).__name__}); {remedy}") from cause
+        if not isinstance(state, dict):
+            raise InputError(f"{path} is damaged; {remedy}")
+        return state
+
+    def write_environment(self, *, peak_memory_bytes: int) -> None:
+        """Replace environment.json by that of the process that finishes the run, with the most memory it used."""
+        write_json(self.path / ENVIRONMENT, {**environment(), "peak_memory_bytes": peak_memory_bytes})
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed while writing left behind; write what it could not."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink()
+        if not (self.path / ENVIRONMENT).is_file():
+            write_json(self.path / ENVIRONMENT, environment())
+
+    def write_checkpoint(self, model: Normalized, describe: Any) -> Checkpoint:
+        """Write the weights, then what is true of the written file.
+
+        Args:
+            model: the network to save.
+            describe: function of the file's SHA-256 and its tensors to a Checkpoint.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        path = self.path / WEIGHTS
+        write_atomic(path, safetensors.torch.save(tensors))
+        checkpoint: Checkpoint = describe(sha256_of(path), safetensors.torch.load_file(path))
+        write_json(self.path / CHECKPOINT, dataclasses.asdict(checkpoint))
+        for name in (RESUME, UNFINISHED):
+            (self.path / name).unlink(missing_ok=True)
+        return checkpoint
+
+    def checkpoint(self) -> Checkpoint:
+        """Read checkpoint.json.
+
+        Raises:
+            InputError: the run is not finished, or the file is not ours.
+        """
+        path = self.path / CHECKPOINT
+        if not path.is_file():
+            raise InputError(f"{self.path} is not finished; go on with: robust-edge compress --resume -o {self.path}")
+        return decode(Checkpoint, read_json(path), where=str(path))
+
+    def load_model(self) -> Normalized:
+        """The trained network in evaluation mode, its file checked against checkpoint.json."""
+        checkpoint = self.checkpoint()
+        path = self.path / WEIGHTS
+        if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
+            raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
+        model = build_model(checkpoint.model)
+        try:
+            model.load_state_dict(safetensors.torch.load_file(path))
+        except RuntimeError as cause:  # the user's own factory may have changed since
+            reason = " ".join(str(cause).split())[:200]
+            raise InputError(f"{path} does not fit model {checkpoint.model.arch!r} as it is now: {reason}") from cause
+        return model.eval()
+
+
+def open_run(path: Path) -> Run:
+    """Open a run directory.
+
+    Raises:
+        InputError: not a run.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise InputError(f"{path} is not a run (no {CONFIG}); a run is what `robust-edge compress -o` writes")
+    return Run(path, from_yaml(read_text(file), str(file)))
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError where `create_run` would; cheap, so that it can be asked before the data is read."""
+    for unborn in path.glob(f".{CONFIG}.*.tmp"):  # killed before it had its first file
+        unborn.unlink()
+    refuse_existing(path, overwrite=overwrite)
+    if path.is_dir() and any(path.iterdir()):
+        _refuse_foreign(path)
+
+
+def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
+    """Make an empty run directory that knows its config.
+
+    Raises:
+        InputError: something else stands there.
+    """
+    check_free(path, overwrite=overwrite)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    write_atomic(path / CONFIG, to_yaml(config))
+    write_json(path / ENVIRONMENT, environment())
+    return Run(path, config)
+
+
+def _checksums_hold(path: Path) -> bool:
+    """Whether every part of a torch file is what was written; torch.load does not look."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Many folders have a config.yaml: only one that reads as ours, with our files alone, may be deleted."""
+    try:
+        open_run(path)
+    except InputError as cause:
+        raise InputError(f"{path} exists and is not a run ({cause}); --overwrite replaces runs only") from cause
+    foreign = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))
+    if foreign:
+        raise InputError(f"{path} holds {', '.join(foreign[:3])}, which no run writes; move it away, or delete by hand")

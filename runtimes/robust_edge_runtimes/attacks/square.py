@@ -1,0 +1,113 @@
+"""Square: a random search that sees logits only.
+
+Source: Andriushchenko et al. 2020, Algorithm 1 and the ℓ∞ sampling distribution, with its schedule for the side of
+the squares. Figures for a table come from the reference implementation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Callable, Optional, Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.attacks.pgd import Score
+
+HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: where the share of pixels halves
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """The attack's settings.
+
+    Attributes:
+        eps: ℓ∞ radius in pixel units on [0, 1].
+        queries: most looks at the network per image.
+        share: fraction of the pixels that the first square covers.
+    """
+
+    eps: float
+    queries: int
+    share: float = 0.8
+
+
+def square_attack(
+    score: Score,
+    images: np.ndarray,
+    labels: np.ndarray,
+    attack: Square,
+    random: np.random.Generator,
+    *,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> np.ndarray:
+    """One candidate per image: the one with the smallest margin that was found.
+
+    Args:
+        score: the network, of which only the logits are seen.
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64.
+        attack: the settings.
+        random: of the squares.
+        progress: called with (queries done, queries in all).
+
+    Returns:
+        (N, C, H, W) float32 in [0, 1], within ε of `images`.
+    """
+    low, high = _ball(images, attack.eps)
+    stripes = _signs((len(images), images.shape[1], 1, images.shape[3]), random)
+    best: np.ndarray = np.clip(images + np.float32(attack.eps) * stripes, low, high)
+    lowest = margins(score(best), labels)
+    for query in range(1, attack.queries):
+        if progress is not None:
+            progress(query, attack.queries)
+        rows = np.flatnonzero(lowest >= 0)
+        if not len(rows):
+            break
+        step = np.float32(2 * attack.eps) * _squares(best[rows].shape, _side(attack, query, images), random)
+        candidate = np.clip(best[rows] + step, low[rows], high[rows])
+        margin = margins(score(candidate), labels[rows])
+        better = margin < lowest[rows]
+        best[rows[better]], lowest[rows[better]] = candidate[better], margin[better]
+    if progress is not None:
+        progress(attack.queries, attack.queries)
+    return best
+
+
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) how far the true class leads the best other one; below 0 the image is wrong, as it is with NaN."""
+    rows = np.arange(len(labels))
+    others = logits.copy()
+    others[rows, labels] = -np.inf
+    with np.errstate(invalid="ignore"):
+        lead = logits[rows, labels] - others.max(1)
+    finite = np.isfinite(logits).all(1)
+    result: np.ndarray = np.where(finite, lead, -np.inf)
+    return result
+
+
+def _squares(shape: Tuple[int, ...], side: int, random: np.random.Generator) -> np.ndarray:
+    """(n, C, H, W): per image one square of ±1 per channel, 0 around it; at ±2ε the ball cuts it back to ±ε."""
+    count, channels, height, width = shape
+    tops = random.integers(0, height - side + 1, (count, 1))
+    lefts = random.integers(0, width - side + 1, (count, 1))
+    rows, columns = np.arange(height)[None], np.arange(width)[None]
+    in_rows, in_columns = (rows >= tops) & (rows < tops + side), (columns >= lefts) & (columns < lefts + side)
+    covered = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    squares: np.ndarray = _signs((count, channels, 1, 1), random) * covered
+    return squares
+
+
+def _side(attack: Square, query: int, images: np.ndarray) -> int:
+    progress = query * 10_000 / attack.queries
+    share = attack.share / 2 ** sum(progress > mark for mark in HALVINGS)
+    height, width = images.shape[2:]
+    return int(min(max(round((share * height * width) ** 0.5), 1), height, width))
+
+
+def _signs(shape: Tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    return random.integers(0, 2, shape).astype(np.float32) * 2 - 1
+
+
+def _ball(images: np.ndarray, eps: float) -> Tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of every pixel's range: the ball, cut to [0, 1]."""
+    return np.maximum(images - np.float32(eps), 0), np.minimum(images + np.float32(eps), 1)

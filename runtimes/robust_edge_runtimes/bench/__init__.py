@@ -1,0 +1,1 @@
+"""Latency, cold start and energy."""

@@ -1,0 +1,227 @@
+"""What every runtime offers, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Callable, Optional, Protocol, Tuple, Type, TypeVar
+
+import numpy as np
+
+from robust_edge_runtimes.core.errors import BundleError, InputError
+from robust_edge_runtimes.core.manifest import Manifest
+
+MAX_THREADS = 1024
+Self = TypeVar("Self", bound="BaseRuntime")
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeInfo:
+    """What really runs: the backend, its version, the device and the provider in use."""
+
+    backend: str
+    version: str
+    device: str
+    provider: str
+    threads: int
+
+
+class Runtime(Protocol):
+    """Images in, logits out. Strangers may implement it; ours derive from BaseRuntime."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really runs; valid once opened."""
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
+
+    def close(self) -> None:
+        """Free what open() took; twice is harmless."""
+
+
+class BaseRuntime(abc.ABC):
+    """A context manager around one artifact; subclasses give open_impl, infer_impl and close_impl.
+
+    `infer` returns a new array that the caller owns; the input is never written to. Safe to call
+    from several threads unless the subclass says otherwise.
+
+    Args:
+        path: the artifact.
+        manifest: the bundle's manifest.
+        threads: CPU threads of one inference, at least 1.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int = 1) -> None:
+        if not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
+        self.path = path
+        self.manifest = manifest
+        self.threads = threads
+        self._info: Optional[RuntimeInfo] = None
+        self._door = threading.RLock()
+
+    @abc.abstractmethod
+    def open_impl(self) -> RuntimeInfo:
+        """Import the backend, load the artifact, say what runs."""
+
+    @abc.abstractmethod
+    def infer_impl(self, images: np.ndarray) -> np.ndarray:
+        """Checked, contiguous (N, C, H, W) float32 to (N, K) float32."""
+
+    @abc.abstractmethod
+    def close_impl(self) -> None:
+        """Free the backend's objects."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really runs.
+
+        Raises:
+            InputError: the runtime is not open.
+        """
+        if self._info is None:
+            raise self.not_open()
+        return self._info
+
+    def not_open(self) -> InputError:
+        """What to raise where it is used before open or after close; close may come from another thread meanwhile."""
+        return InputError(f"the runtime of {self.path.name} is not open; use it in a with block")
+
+    def open(self: Self) -> Self:
+        """Load the artifact; a second call does nothing.
+
+        Raises:
+            BackendUnavailable: the backend is not installed here.
+            BundleError: the backend cannot read the artifact.
+        """
+        with self._door:
+            if self._info is None:
+                self._info = self.open_impl()
+        return self
+
+    def close(self) -> None:
+        """Free the artifact; a second call does nothing."""
+        with self._door:
+            if self._info is not None:
+                self._info = None
+                self.close_impl()
+
+    def __enter__(self: Self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a batch.
+
+        Args:
+            images: (N, C, H, W) float32 in [0, 1], N at least 1. Not normalised: the model does that.
+
+        Returns:
+            (N, K) float32 logits, a new array.
+
+        Raises:
+            InputError: the shape, the type or the range is another.
+            BundleError: the artifact returned something other than (N, K) logits.
+        """
+        self.info  # noqa: B018 - raises when the runtime is not open
+        batch = self._checked(images)
+        logits = self.infer_impl(batch)
+        if logits.shape != (len(batch), len(self.manifest.classes)) or logits.dtype != np.float32:
+            raise BundleError(
+                f"{self.path.name} returned {logits.dtype}{list(logits.shape)}, the manifest promises "
+                f"float32{[len(batch), len(self.manifest.classes)]}; export it again"
+            )
+        return logits
+
+    def prepared(self, images: np.ndarray) -> Callable[[], np.ndarray]:
+        """Check a batch once; the answer gives its logits as often as it is called, by the backend and nothing else.
+
+        What `bench` times. The checks cost microseconds, which only the fastest networks notice.
+
+        Args:
+            images: as `infer`; any number up to a fixed batch, which is filled up with copies of the last image. They
+                must not change, and the runtime must stay open, as long as the answer is used.
+
+        Raises:
+            InputError: as `infer`.
+        """
+        self.info  # noqa: B018 - raises when the runtime is not open
+        fixed = self.manifest.input.shape[0]
+        if fixed is not None and isinstance(images, np.ndarray) and images.ndim == 4 and 0 < len(images) < fixed:
+            images = images[np.minimum(np.arange(fixed), len(images) - 1)]
+        return functools.partial(self.infer_impl, self._checked(images))
+
+    def infer_all(self, images: np.ndarray) -> np.ndarray:
+        """Logits of any number of images, whatever batch the artifact was exported for.
+
+        An artifact of a fixed batch is called as often as it takes, the last call filled up with copies of the last
+        image; any other is called once.
+
+        Args:
+            images: (N, C, H, W) float32 in [0, 1], N at least 1.
+
+        Returns:
+            (N, K) float32 logits, a new array.
+
+        Raises:
+            InputError, BundleError: as `infer`.
+        """
+        fixed = self.manifest.input.shape[0]
+        if fixed is None or not isinstance(images, np.ndarray) or images.ndim != 4 or len(images) in (0, fixed):
+            return self.infer(images)
+        places = np.minimum(np.arange(-(-len(images) // fixed) * fixed), len(images) - 1)
+        filled = images[places]
+        parts = [self.infer(filled[i : i + fixed]) for i in range(0, len(filled), fixed)]
+        return np.concatenate(parts)[: len(images)]
+
+    def classify(self, image: np.ndarray) -> Tuple[str, float]:
+        """The most likely class of one image, with its softmax probability.
+
+        Args:
+            image: (C, H, W) float32 in [0, 1].
+
+        Raises:
+            InputError, BundleError: as `infer`, and BundleError where a logit is not finite.
+        """
+        image = np.asarray(image)
+        shape = self.manifest.input.shape[1:]
+        if image.shape != shape:
+            raise InputError(f"the image must be {shape} (channels, height, width), not {image.shape}")
+        logits = self.infer_all(image[None])[0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{self.path.name} answers with NaN or infinity, which is no class; export it again")
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        best = int(probabilities.argmax())
+        return self.manifest.classes[best], float(probabilities[best])
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        fixed, *shape = self.manifest.input.shape
+        if not isinstance(images, np.ndarray) or images.dtype != np.float32:
+            kind = getattr(images, "dtype", type(images).__name__)
+            scale = "" if getattr(images, "dtype", np.dtype(int)).kind == "f" else " / 255"
+            raise InputError(f"images must be a float32 array, not {kind}; convert with x.astype('float32'){scale}")
+        if list(images.shape[1:]) != shape or images.ndim != 4 or not len(images):
+            raise InputError(f"images must be (N, {', '.join(map(str, shape))}), not {images.shape}")
+        if fixed is not None and len(images) != fixed:
+            raise InputError(f"this artifact takes exactly {fixed} images at a time, not {len(images)}")
+        low, high = self.manifest.input_range
+        least, most = float(images.min()), float(images.max())
+        if not (least >= low and most <= high):  # written so that NaN fails too
+            raise InputError(
+                f"pixels must lie in [{low:g}, {high:g}], these lie in [{least:g}, {most:g}]; pass raw pixels "
+                "divided by 255, normalisation is inside the model"
+            )
+        return np.ascontiguousarray(images)

@@ -1,0 +1,1 @@
+"""TorchScript with sparse CSR weights."""

@@ -1,0 +1,65 @@
+"""Sparse-CSR TorchScript artifacts on PyTorch; robust-edge's own code is not needed inside them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+
+_FILTERS = threading.Lock()
+
+
+class CsrRuntime(BaseRuntime):
+    """Executes `model.ts` with torch.jit on the CPU.
+
+    PyTorch has one number of threads for the whole process: opening sets it. Calls may come from several threads.
+    What PyTorch warns of once in a process it does while this opens, unheard: the filters of warnings belong to all
+    threads, so that an inference must not touch them.
+    """
+
+    _network: Any = None
+    _torch: Any = None
+
+    def open_impl(self) -> RuntimeInfo:
+        """Load the scripted network."""
+        try:
+            import torch
+        except ImportError as cause:
+            raise BackendUnavailable(
+                f"this bundle runs on PyTorch, which is not installed ({cause}): pip install torch"
+            ) from cause
+        try:
+            with _FILTERS, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
+                self._network = torch.jit.load(str(self.path), map_location="cpu").eval()
+                torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([]), torch.tensor([]), (1, 1))
+        except Exception as cause:  # torch raises whatever the bytes provoke
+            reason = " ".join(str(cause).split())[:300]
+            raise BundleError(f"PyTorch {torch.__version__} cannot load {self.path}: {reason}") from cause
+        torch.set_num_threads(self.threads)
+        self._torch = torch
+        return RuntimeInfo("torch", str(torch.__version__), "cpu", "TorchScript CSR", self.threads)
+
+    def infer_impl(self, images: np.ndarray) -> np.ndarray:
+        """Run the network; not in inference mode, in which some versions refuse to build CSR tensors."""
+        torch, network = self._torch, self._network
+        if network is None:
+            raise self.not_open()
+        if not images.flags.writeable:
+            images = images.copy()  # torch would warn that it might be written to
+        try:
+            with torch.no_grad():
+                logits: np.ndarray = network(torch.from_numpy(images)).numpy()
+        except Exception as cause:  # as above
+            reason = " ".join(str(cause).split())[:300]
+            raise BundleError(f"PyTorch {torch.__version__} cannot run {self.path}: {reason}") from cause
+        return logits
+
+    def close_impl(self) -> None:
+        """Drop the network."""
+        self._network = self._torch = None

@@ -1,0 +1,1 @@
+"""Generated C of the sparse engine."""

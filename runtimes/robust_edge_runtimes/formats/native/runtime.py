@@ -1,0 +1,69 @@
+"""Generated C with sparse kernels, compiled on this machine and called through ctypes."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator, Optional
+
+import numpy as np
+
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.formats.native.engine import (
+    HEADER,
+    SOURCE,
+    WEIGHTS,
+    DamagedError,
+    EngineError,
+    Network,
+    library,
+)
+
+
+class NativeRuntime(BaseRuntime):
+    """Executes the network of `model.c` and `weights.bin`; calls from several threads run one after the other."""
+
+    _network: Optional[Network] = None
+
+    def open_impl(self) -> RuntimeInfo:
+        """Find or build the library, read the weights, and check both against the manifest."""
+        artifact = self.manifest.artifact
+        for name in (SOURCE, HEADER, WEIGHTS):
+            if name not in artifact.files:
+                raise BundleError(f"{self.path.parent}: {name} is no part of the artifact, so no hash covers it")
+        with _as_our_errors():
+            network = Network(
+                library(self.path.parent, artifact.files), self.path.parent / WEIGHTS, threads=self.threads
+            )
+        expected = (*self.manifest.input.shape[1:], len(self.manifest.classes))
+        if network.shape != expected:
+            network.close()
+            raise BundleError(f"{self.path} computes {network.shape} (C, H, W, classes), the manifest says {expected}")
+        self._network = network
+        return RuntimeInfo("native", network.library.stem, "cpu", "sparse C", self.threads)
+
+    def infer_impl(self, images: np.ndarray) -> np.ndarray:
+        """Run the network on a batch."""
+        network = self._network
+        if network is None:
+            raise self.not_open()
+        try:
+            return network.infer(images)
+        except EngineError as cause:  # a network refuses only after its close
+            raise self.not_open() from cause
+
+    def close_impl(self) -> None:
+        """Stop the threads and free the context."""
+        assert self._network is not None
+        self._network.close()
+        self._network = None
+
+
+@contextlib.contextmanager
+def _as_our_errors() -> Iterator[None]:
+    try:
+        yield
+    except DamagedError as cause:
+        raise BundleError(str(cause)) from cause
+    except EngineError as cause:
+        raise BackendUnavailable(str(cause)) from cause

@@ -1,0 +1,85 @@
+"""ONNX artifacts on ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.formats.onnx.wire import keeps_data_elsewhere
+
+PROVIDER = "CPUExecutionProvider"
+TOO_NEW = re.compile(r"[Uu]nsupported model IR version|[Oo]pset \d+ is under development|guarantees support")
+
+
+class OnnxRuntime(BaseRuntime):
+    """Executes `model.onnx` with ONNX Runtime; sessions may be shared by threads."""
+
+    provider = PROVIDER
+    device = "cpu"
+    extra = "onnxruntime"
+    _session: Any = None
+
+    def open_impl(self) -> RuntimeInfo:
+        """Create the session and make sure that it runs where it was asked to."""
+        try:
+            import onnxruntime as ort
+        except ImportError as cause:
+            raise BackendUnavailable(
+                f"this bundle runs on ONNX Runtime, which is not installed ({cause}): "
+                f"pip install 'robust-edge[{self.extra}]'"
+            ) from cause
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._refuse_other_files()
+        if self.provider not in ort.get_available_providers():
+            raise BackendUnavailable(
+                f"ONNX Runtime {ort.__version__} here has no {self.provider}, only "
+                f"{', '.join(ort.get_available_providers())}: pip install 'robust-edge[{self.extra}]'"
+            )
+        try:
+            # Without the fallback, which prints to stdout and tries other providers than the one asked for.
+            session = ort.InferenceSession(str(self.path), options, providers=[self.provider], enable_fallback=0)
+            names = [port.name for port in (*session.get_inputs(), *session.get_outputs())]
+        except Exception as cause:  # ONNX Runtime raises classes of its own, all derived from Exception
+            if TOO_NEW.search(str(cause)):
+                raise BackendUnavailable(
+                    f"ONNX Runtime {ort.__version__} is too old for {self.path.name} (opset "
+                    f"{self.manifest.artifact.opset}, IR {self.manifest.artifact.ir_version}): pip install -r "
+                    "requirements.txt in the bundle"
+                ) from cause
+            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
+        if session.get_providers()[:1] != [self.provider]:
+            raise BackendUnavailable(f"asked for {self.provider}, ONNX Runtime uses {session.get_providers()}")
+        if names != [self.manifest.input.name, self.manifest.output.name]:
+            raise BundleError(f"{self.path.name} has the ports {names}, the manifest names others; export it again")
+        self._session = session
+        return RuntimeInfo("onnxruntime", ort.__version__, self.device, self.provider, self.threads)
+
+    def _refuse_other_files(self) -> None:
+        try:
+            elsewhere = keeps_data_elsewhere(self.path)
+        except ValueError as cause:
+            raise BundleError(f"ONNX Runtime cannot load {self.path}: it is not an ONNX file ({cause})") from cause
+        if elsewhere:
+            raise BundleError(f"{self.path} keeps weights in another file, which no hash covers; export it again")
+
+    def infer_impl(self, images: np.ndarray) -> np.ndarray:
+        """Run the one input through to the one output."""
+        session = self._session
+        if session is None:
+            raise self.not_open()
+        try:
+            logits: np.ndarray = session.run(None, {self.manifest.input.name: images})[0]
+        except Exception as cause:  # as above
+            raise BundleError(f"ONNX Runtime cannot run {self.path}: {cause}") from cause
+        return logits
+
+    def close_impl(self) -> None:
+        """Drop the session."""
+        self._session = None

@@ -1,0 +1,1 @@
+"""ONNX on ONNX Runtime's CUDA provider."""

@@ -1,0 +1,1 @@
+"""Results as tables, JUnit files and reports of the environment."""

@@ -1,0 +1,1 @@
+"""From measured accuracies to a verdict."""

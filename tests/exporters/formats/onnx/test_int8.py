@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.bundle import HEADROOM, export_bundle
+from robust_edge_exporters.formats.onnx.export import converted, count_nonzeros, export_onnx, weights_of
+from robust_edge_exporters.formats.onnx.int8 import ranges
+from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.load import load
+from robust_edge_runtimes.verdict.verify import parity_of
+
+torch = pytest.importorskip("torch", reason="exporters start from a torch network")
+onnx = pytest.importorskip("onnx", reason="exporters write ONNX")
+ort = pytest.importorskip("onnxruntime", reason="the quantiser is ONNX Runtime's")
+
+SHAPE = (1, 6, 6)
+TARGETS = [("x86-cpu-int8", None), ("arm-cpu-int8", None), ("arm-cpu-int8", "4.6"), ("jetson-gpu", "7.2")]
+
+
+@pytest.fixture(scope="module")
+def quantised(model, images, tmp_path_factory):
+    """quantised(target, jetpack) -> the written program."""
+    known = {}
+
+    def write(name, jetpack):
+        if (name, jetpack) not in known:
+            folder = tmp_path_factory.mktemp("int8")
+            settings = ExportSettings(precision="int8", calibration=images)
+            export_onnx(model, SHAPE, target_named(name, jetpack), str(folder), settings)
+            known[name, jetpack] = onnx.load(str(folder / "model.onnx"))
+        return known[name, jetpack]
+
+    return write
+
+
+def constant(program, name):
+    return onnx.numpy_helper.to_array(next(item for item in program.graph.initializer if item.name == name))
+
+
+def weight_quantisers(program):
+    """(weight, scale, zero point) of each Dequantize node that feeds a layer with weights."""
+    stored = weights_of(program)
+    nodes = {node.input[0]: node for node in program.graph.node if node.op_type == "DequantizeLinear"}
+    assert set(stored) <= set(nodes)
+    return [(stored[k], constant(program, nodes[k].input[1]), constant(program, nodes[k].input[2])) for k in stored]
+
+
+@pytest.mark.parametrize(("name", "jetpack"), TARGETS)
+def test_zeros_stay_zeros_and_weights_are_rounded_to_the_nearest_step(quantised, model, name, jetpack):
+    found = weight_quantisers(quantised(name, jetpack))
+    batch_norms = [model.norm1, model.norm2, None]
+    layers = [model.first, model.second, model.head]
+    assert len(found) == 3
+    for (stored, scale, zero), layer, norm in zip(found, layers, batch_norms, strict=True):
+        weight = layer.weight.double()
+        if norm is not None:  # the fold, from batch-norm's own formula
+            factor = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+            weight = weight * factor[:, None, None, None]
+        weight = weight.numpy()
+        stored = stored if stored.shape == weight.shape else stored.T
+        assert not zero.any()
+        assert scale.shape in ((len(weight),), (1,), ())  # per output channel for convolutions
+        assert stored.dtype == np.int8
+        assert (stored[weight == 0] == 0).all()
+        steps = np.broadcast_to(scale.reshape(-1, *[1] * (weight.ndim - 1)), weight.shape)
+        assert np.abs(stored * steps - weight).max() <= 0.501 * steps.max()
+    assert found[0][1].shape == (8,)
+
+
+def test_x86_weights_have_seven_bits_and_arm_ones_eight(quantised):
+    """Pairs of products of 8-bit numbers overflow the 16 bits that x86 without VNNI adds them in."""
+    largest = [
+        max(int(np.abs(stored.astype(int)).max()) for stored, _, _ in weight_quantisers(quantised(name, None)))
+        for name in ("x86-cpu-int8", "arm-cpu-int8")
+    ]
+    assert largest == [64, 127]
+
+
+@pytest.mark.parametrize(("name", "jetpack"), TARGETS)
+def test_the_count_is_that_of_the_stored_integers(quantised, model, name, jetpack):
+    program = quantised(name, jetpack)
+    found = count_nonzeros(program)
+    stored = [weight for weight, _, _ in weight_quantisers(program)]
+    assert found.nonzero == sum(int((weight != 0).sum()) for weight in stored)
+    assert found.weights == sum(p.numel() for n, p in model.named_parameters() if n in LAYERS)
+    assert found.nonzero <= sum(int((p != 0).sum()) for n, p in model.named_parameters() if n in LAYERS)
+
+
+LAYERS = ("first.weight", "second.weight", "head.weight")
+
+
+def test_tensorrt_reads_it(quantised):
+    """Its parser takes zero points of zero only, and no integer biases."""
+    program = quantised("jetson-gpu", "7.2")
+    nodes = [node for node in program.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert nodes
+    for node in nodes:
+        assert not constant(program, node.input[2]).any()
+        assert constant(program, node.input[2]).dtype == np.int8
+    assert [(item.domain, item.version) for item in program.opset_import] == [("", 20)]
+
+
+def test_the_pixels_are_not_rounded_before_they_are_normalised(quantised):
+    program = quantised("x86-cpu-int8", None)
+    reads_images = [node.op_type for node in program.graph.node if "images" in node.input]
+    assert reads_images
+    assert "QuantizeLinear" not in reads_images
+
+
+def test_a_bundle_reports_its_distance_and_passes_with_it(model, request_for, images, tmp_path):
+    request = request_for(model, target=target_named("x86-cpu-int8"), calibration=images)
+    exported = export_bundle(request, tmp_path / "b")
+    opened = open_bundle(tmp_path / "b")
+    with load(opened) as runtime:
+        logits = runtime.infer(request.golden.clean)
+        again = parity_of(runtime, opened.golden())
+    expected = request.golden
+    largest = max(np.abs(expected.clean_logits).max(), np.abs(expected.attacked_logits).max())
+    assert 0 < np.abs(logits - expected.clean_logits).max() / largest <= exported.parity.max_logit_error * 1.0001
+    record = opened.manifest.parity
+    assert record.max_logit_error == exported.parity.max_logit_error == again.max_logit_error
+    assert record.tolerance == opened.golden().tolerance == pytest.approx(HEADROOM * record.max_logit_error)
+    assert record.argmax_agreement == again.argmax_agreement > 0.9
+    assert opened.manifest.artifact.precision == "int8"
+    assert opened.manifest.sparsity.nonzero <= request.sparsity.nonzero
+
+
+@pytest.mark.parametrize("calibration", [None, np.zeros((0, *SHAPE), np.float32)])
+def test_without_images_it_is_refused(model, request_for, tmp_path, calibration):
+    request = request_for(model, target=target_named("x86-cpu-int8"), calibration=calibration)
+    with pytest.raises(ExportError, match="int8 needs training images"):
+        export_bundle(request, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranges_are_the_largest_values_of_every_tensor(model, images):
+    """Against torch's own activations."""
+    found = ranges(converted(model, SHAPE, target_named("jetson-gpu", "5.1")), images)
+    x = torch.from_numpy(images)
+    normalised = (x - model.mean) / 0.25
+    hidden = torch.relu(model.norm1(model.first(normalised)))
+    for tensor in (normalised, hidden, model(x)):
+        largest = float(tensor.abs().max())
+        assert any(abs(value - largest) <= 1e-4 * largest for value in found.values())
+    assert found["images"] == pytest.approx(float(x.abs().max()))
+
+
+def test_a_fixed_batch_is_calibrated_in_its_own_size(model, images, tmp_path):
+    settings = ExportSettings(precision="int8", calibration=images, batch=7)
+    export_onnx(model, SHAPE, target_named("arm-cpu-int8"), str(tmp_path), settings)
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images[:7]})
+    expected = model(torch.from_numpy(images[:7])).numpy()
+    assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_fp16_keeps_every_weight_that_is_not_zero(model, images, tmp_path):
+    small = dataclasses.replace(target_named("nvidia-gpu"))
+    found = export_onnx(model, SHAPE, small, str(tmp_path), ExportSettings(precision="fp16"))
+    program = onnx.load(str(tmp_path / "model.onnx"))
+    assert {weight.dtype for weight in weights_of(program).values()} == {np.dtype(np.float16)}
+    assert found.sparsity.nonzero == sum(int((p != 0).sum()) for n, p in model.named_parameters() if n in LAYERS)
+    types = [port.type.tensor_type.elem_type for port in (*program.graph.input, *program.graph.output)]
+    assert types == [onnx.TensorProto.FLOAT] * 2
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images})
+    expected = model(torch.from_numpy(images)).numpy()
+    error = np.abs(logits - expected).max() / np.abs(expected).max()
+    assert 1e-6 < error < 5e-3  # rounded, and only to 11 bits

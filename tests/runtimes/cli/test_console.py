@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from robust_edge_runtimes.cli import console
+from robust_edge_runtimes.cli.console import EXTRAS, CommandLine, Output, Progress, examples, output_options
+from robust_edge_runtimes.core.errors import (
+    BackendUnavailable,
+    BundleError,
+    ExportError,
+    InputError,
+    RobustEdgeError,
+)
+
+
+def run(action, *arguments):
+    """Run a command line whose only command does `action`."""
+
+    @click.group(cls=CommandLine)
+    def main():
+        pass
+
+    @main.command()
+    @click.option("--count", type=click.IntRange(min=1))
+    @click.pass_context
+    def go(context, count):
+        return action(context)
+
+    return CliRunner().invoke(main, list(arguments) or ["go"], prog_name="tool")
+
+
+def raising(error):
+    def action(_):
+        raise error
+
+    return action
+
+
+def one_line(result):
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert result.stdout == ""
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(RobustEdgeError, 2), (InputError, 2), (ExportError, 1), (BackendUnavailable, 3), (BundleError, 4)],
+)
+def test_each_error_is_one_line_and_its_exit_code(kind, code):
+    result = run(raising(kind("several\nlines\n  of text")))
+    assert result.exit_code == code
+    assert one_line(result) == "error: several lines of text"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["og"], "No such command 'og'"),
+        (["go", "--cuont", "1"], "No such option"),
+        (["go", "--count", "0"], "0 is not in the range"),
+        (["go", "--count", "ten"], "'ten' is not a valid integer"),
+        (["go", "--count"], "requires an argument"),
+        (["go", "more"], "unexpected extra argument"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(arguments, message):
+    result = run(lambda _: None, *arguments)
+    assert result.exit_code == 2
+    assert message in one_line(result)
+    if message != "requires an argument":  # click does not say which command misses it
+        assert re.search(r"\(tool( go)? --help\)$", one_line(result))
+
+
+def test_click_errors_without_a_usage_are_one_line():
+    result = run(raising(click.ClickException("no luck")))
+    assert (result.exit_code, one_line(result)) == (1, "error: no luck")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_interruption_exits_130_in_one_line(error):
+    result = run(raising(error))
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said_to_be_full(number):
+    result = run(raising(OSError(number, "No space left on device", "/out/model.onnx")))
+    assert result.exit_code == 2
+    assert one_line(result).startswith("error: no space left on the disk while writing /out/model.onnx; free some")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "not allowed to use /x (Permission denied)"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "not allowed to use /x (Read-only file system)"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "No such file or directory: /x"),
+        (OSError("text only"), "text only"),
+    ],
+)
+def test_errors_of_the_system_are_one_line_and_exit_2(error, message):
+    result = run(raising(error))
+    assert result.exit_code == 2
+    assert message in one_line(result)
+
+
+def test_memory_that_is_not_there_is_one_line():
+    result = run(raising(MemoryError("Unable to allocate 7.28 TiB")))
+    assert result.exit_code == 2
+    assert "out of memory" in one_line(result)
+    assert "7.28 TiB" in one_line(result)
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.nn", "onnxruntime", "yaml"])
+def test_a_missing_extra_names_the_command_and_exits_3(module):
+    extra = EXTRAS[module.split(".")[0]]
+    result = run(raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
+    assert result.exit_code == 3
+    assert one_line(result).startswith(f"error: this needs {module}, which is not installed: pip install")
+    assert f"'robust-edge[{extra}]'" in one_line(result)
+
+
+def test_on_an_old_python_the_training_extra_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(console.sys, "version_info", (3, 8, 10))
+    for module, said in (("torch", True), ("onnxruntime", False)):
+        result = run(raising(ModuleNotFoundError(name=module)))
+        assert ("(Python 3.10 or newer)" in one_line(result)) is said
+
+
+@pytest.mark.parametrize("name", ["robust_edge.nothing", "someones_package", None])
+def test_a_module_of_no_extra_is_a_fault_and_keeps_its_traceback(name):
+    result = run(raising(ModuleNotFoundError("No module named that", name=name)))
+    assert result.exit_code == 70
+    assert "ModuleNotFoundError" in result.stderr
+
+
+def test_every_package_of_an_extra_is_known():
+    """What pyproject.toml lets a user leave out, the command line can name."""
+    toml = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli", reason="reads pyproject.toml")
+    project = toml.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    imports = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml", "onnxruntime-gpu": "onnxruntime"}
+    checked = set()
+    for extra, packages in project["optional-dependencies"].items():
+        if extra in ("dev", "all"):
+            continue
+        for package in packages:
+            name = re.match(r"[\w.-]+", package).group()
+            module = imports.get(name, name.replace("-", "_"))
+            assert EXTRAS.get(module) in (extra, module), package  # onnxruntime is an extra of its own, too
+            checked.add(module)
+    assert {"torch", "onnxruntime", "yaml", "PIL"} <= checked
+
+
+def test_exit_codes_of_commands_pass_through():
+    for code in (0, 1, 7):
+        assert run(lambda context, code=code: context.exit(code)).exit_code == code
+    assert run(lambda _: None).exit_code == 0
+
+
+def test_anything_else_is_a_fault_and_keeps_its_traceback():
+    result = run(raising(ZeroDivisionError("ours")))
+    assert result.exit_code == 70, "1 would read as a failed gate"
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: this is a mistake of robust-edge")
+
+
+def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_interrupt(request):
+    # a test run in the background inherits an ignored SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
+    def swallowing(_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt as cause:
+            raise ValueError("stage 2 failed") from cause
+
+    result = run(swallowing)
+    assert result.exit_code == 130
+    assert one_line(result).startswith("error: interrupted; ")
+    assert "give the same command again" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: 9 GB"])
+def test_the_allocators_own_errors_are_out_of_memory(text):
+    result = run(raising(RuntimeError(f"[enforce fail] {text}")))
+    assert result.exit_code == 2
+    assert "out of memory" in one_line(result)
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    script = (
+        "import click\n"
+        "from robust_edge_runtimes.cli.console import CommandLine\n"
+        "@click.group(cls=CommandLine)\n"
+        "def main(): pass\n"
+        "@main.command()\n"
+        "def go():\n"
+        "    for _ in range(200000): click.echo('x' * 80)\n"
+        "main(['go'])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    number: int
+    parts: tuple
+
+
+def through_options(action, *arguments):
+    @click.command()
+    @output_options
+    def go(output):
+        action(output)
+
+    return CliRunner().invoke(go, list(arguments))
+
+
+@pytest.mark.parametrize("value", [Answer(3, (1, 2)), {"number": 3, "parts": [1, 2]}])
+def test_json_replaces_the_text_on_stdout(value):
+    plain = through_options(lambda output: output.result("three", value))
+    assert plain.stdout == "three\n"
+    as_json = through_options(lambda output: output.result("three", value), "--json")
+    assert json.loads(as_json.stdout) == {"number": 3, "parts": [1, 2]}
+
+
+def test_quiet_and_verbose_move_notes_to_and_from_stderr():
+    def action(output):
+        output.note("note")
+        output.detail("detail")
+        output.progress("step")(1, 1)
+        output.result("result", {})
+
+    for arguments, words in (([], ["note", "step"]), (["-v"], ["note", "detail", "step"]), (["-q"], [])):
+        result = through_options(action, *arguments)
+        assert result.stdout == "result\n"
+        assert [line.split()[0] for line in result.stderr.splitlines()] == words
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal_is_one_line_that_ends(monkeypatch):
+    screen, now = Screen(), [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    progress = Progress("work", screen)
+    for done in range(1, 5):
+        now[0] = done * 40.0
+        progress(done, 4)
+    shown = screen.getvalue().split("\r\033[K")[1:]
+    assert len(shown) == 4
+    assert "work 1/4  2m00s left" in shown[0]
+    assert shown[0].count("█") == 5
+    assert shown[3].endswith("work 4/4  2m40s\n")
+    assert screen.getvalue().count("\n") == 1
+
+
+def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch):
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    progress = Progress("work", stream, interval=10)
+    for done in range(1, 101):
+        now[0] = done * 1.0
+        progress(done, 100, "loss 0.1")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "work 10/100  1m30s left  loss 0.1"
+    assert lines[-1] == "work 100/100  1m40s  loss 0.1"
+    assert "\r" not in stream.getvalue()
+
+
+def test_the_time_left_of_work_that_was_begun_before_counts_own_steps_only(monkeypatch):
+    screen, now = Screen(), [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    progress = Progress("work", screen, begun=0.5)
+    now[0] = 10.0
+    progress(60, 100)  # ten steps of one second each; forty are left
+    assert "work 60/100  40s left" in screen.getvalue()
+    now[0] = 11.0
+    progress(50, 100)
+    assert "work 50/100  0s left" in screen.getvalue()
+
+
+def test_silent_progress_writes_nowhere():
+    Progress("work", None)(1, 1)
+    Output(False, -1).progress("work")(1, 1)
+
+
+def test_examples_stand_in_the_help_as_written():
+    @click.command()
+    @examples("tool go --count 3", "tool go")
+    def go():
+        """Do it."""
+
+    text = CliRunner().invoke(go, ["--help"]).stdout
+    assert "Examples:\n    tool go --count 3\n    tool go\n" in text
+
+
+def test_a_second_paragraph_stands_in_the_help_as_the_first():
+    @click.command()
+    @examples("tool go")
+    def go():
+        """Do it.
+
+        Twice, if
+        need be.
+        """
+
+    assert "\n  Do it.\n\n  Twice, if need be.\n\n  Examples:" in CliRunner().invoke(go, ["--help"]).stdout

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from robust_edge_runtimes.core.errors import (
+    BackendUnavailable,
+    BundleError,
+    ExportError,
+    InputError,
+    RobustEdgeError,
+    TrainingDiverged,
+    unknown_name,
+)
+
+
+def test_each_class_has_the_documented_exit_code():
+    codes = {
+        RobustEdgeError: 2,
+        InputError: 2,
+        ExportError: 1,
+        TrainingDiverged: 1,
+        BackendUnavailable: 3,
+        BundleError: 4,
+    }
+    assert {kind: kind.exit_code for kind in codes} == codes
+    assert all(issubclass(kind, RobustEdgeError) for kind in codes)
+
+
+def test_an_unknown_name_brings_the_nearest_and_all():
+    error = unknown_name("target", "x68-cpu", ["x86-cpu", "arm-cpu"], BundleError)
+    assert type(error) is BundleError
+    assert str(error) == "unknown target 'x68-cpu'; did you mean 'x86-cpu'? (known: arm-cpu, x86-cpu)"
+
+
+@pytest.mark.parametrize("name", ["", "nothing like it"])
+def test_a_far_name_brings_no_guess(name):
+    assert "did you mean" not in str(unknown_name("target", name, ["x86-cpu"]))
