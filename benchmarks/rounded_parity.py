@@ -31,10 +31,9 @@ from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress
 from robust_edge.verification.verify import STRAYS
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.bench.latency import relative_error
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.outputs import share_beyond
+from robust_edge_runtimes.scoring import relative_error, share_above
 
 KINDS = {"int8": ("x86-cpu-int8", None), "fp16 weights": ("x86-cpu-sparse", "fp16")}
 KEEPS = (1.0, 0.5, 0.1)
@@ -95,8 +94,8 @@ def stray(run: Run, path: Path, kind: str, target: str, precision: str | None, g
         "golden_error": seen,
         "error": error,
         "ratio": error / seen,
-        "strays": share_beyond(tolerance, *answers[0]),
-        "attacked_strays": share_beyond(tolerance, *answers[1]),
+        "strays": share_above(tolerance, *answers[0]),
+        "attacked_strays": share_above(tolerance, *answers[1]),
     }
 
 

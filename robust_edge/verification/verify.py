@@ -13,13 +13,13 @@ from robust_edge.run.directory import Run
 from robust_edge.verification.draw import draw
 from robust_edge.verification.twin import CHECKPOINT, Differentiable, TwinError, has_twin, twin_of
 from robust_edge.verification.whitebox import Parts, whitebox
-from robust_edge_runtimes.bench.latency import relative_error
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.decode import SHOWN
 from robust_edge_runtimes.core.errors import BundleError, InputError, unknown_name
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.load import load
+from robust_edge_runtimes.scoring import relative_error
 from robust_edge_runtimes.verdict.fresh import Fresh, from_golden
 from robust_edge_runtimes.verdict.verdict import Flag
 from robust_edge_runtimes.verdict.verify import (

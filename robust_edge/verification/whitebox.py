@@ -10,15 +10,15 @@ import numpy as np
 
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification.twin import Differentiable
-from robust_edge_runtimes.attacks.pgd import Score, is_right, surrogate_pgd
-from robust_edge_runtimes.bench.latency import relative_error
+from robust_edge_runtimes.attacks.pgd import surrogate_pgd
 from robust_edge_runtimes.core.bundle import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.scoring import Score, is_right, relative_error, score_of
 from robust_edge_runtimes.verdict.fresh import Fresh
 from robust_edge_runtimes.verdict.outputs import repeat_flags
 from robust_edge_runtimes.verdict.verdict import WHITEBOX, Flag, Trial, Twin
-from robust_edge_runtimes.verdict.verify import BLIND, score_of, stored_answers
+from robust_edge_runtimes.verdict.verify import BLIND, stored_answers
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.05}
 AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}

@@ -8,9 +8,7 @@ from typing import Callable, Optional, Protocol, Tuple
 import numpy as np
 
 from robust_edge_runtimes.core.manifest import AttackSpec
-
-Score = Callable[[np.ndarray], np.ndarray]
-"""(N, C, H, W) float32 in [0, 1] to (N, K) logits."""
+from robust_edge_runtimes.scoring import Score, is_right
 
 
 class GradientOracle(Protocol):
@@ -35,12 +33,6 @@ class PairedOutcome:
     reference_right: np.ndarray
     zero_gradients: float
     last: np.ndarray
-
-
-def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) bool: the largest logit is the label's; a row with NaN or infinity is never right."""
-    right: np.ndarray = (logits.argmax(1) == labels) & np.isfinite(logits).all(axis=1)
-    return right
 
 
 def surrogate_pgd(

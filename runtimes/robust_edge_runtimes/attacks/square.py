@@ -11,7 +11,7 @@ from typing import Callable, Optional, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.pgd import Score
+from robust_edge_runtimes.scoring import Score, margins
 
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: where the share of pixels halves
 
@@ -71,18 +71,6 @@ def square_attack(
     if progress is not None:
         progress(attack.queries, attack.queries)
     return best
-
-
-def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) how far the true class leads the best other one; below 0 the image is wrong, as it is with NaN."""
-    rows = np.arange(len(labels))
-    others = logits.copy()
-    others[rows, labels] = -np.inf
-    with np.errstate(invalid="ignore"):
-        lead = logits[rows, labels] - others.max(1)
-    finite = np.isfinite(logits).all(1)
-    result: np.ndarray = np.where(finite, lead, -np.inf)
-    return result
 
 
 def _squares(shape: Tuple[int, ...], side: int, random: np.random.Generator) -> np.ndarray:

@@ -33,6 +33,7 @@ from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 from robust_edge_runtimes.load import load
+from robust_edge_runtimes.scoring import relative_error
 
 ROUNDS = 10
 UNSTABLE_SPREAD = 0.15
@@ -313,12 +314,6 @@ def _logit_error(model: BaseRuntime, contender: Contender, images: int) -> float
             f"{golden.tolerance:.2g}; what would be timed is not what was exported (run verify to see more)"
         )
     return error
-
-
-def relative_error(logits: np.ndarray, expected: np.ndarray) -> float:
-    """Largest absolute difference, divided by the largest absolute expected logit."""
-    with np.errstate(all="ignore"):  # infinity and NaN come out as such, and fail every comparison with <=
-        return float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-12))
 
 
 def _cold_start(bundle: Bundle, threads: int) -> ColdStart:

@@ -12,6 +12,7 @@ from typing import Callable, Optional, Protocol, Tuple, Type, TypeVar
 
 import numpy as np
 
+from robust_edge_runtimes.core.batches import filled, in_batches
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.manifest import Manifest
 
@@ -160,7 +161,7 @@ class BaseRuntime(abc.ABC):
         self.info  # noqa: B018 - raises when the runtime is not open
         fixed = self.manifest.input.shape[0]
         if fixed is not None and isinstance(images, np.ndarray) and images.ndim == 4 and 0 < len(images) < fixed:
-            images = images[np.minimum(np.arange(fixed), len(images) - 1)]
+            images = filled(images, fixed)
         return functools.partial(self.infer_impl, self._checked(images))
 
     def infer_all(self, images: np.ndarray) -> np.ndarray:
@@ -181,10 +182,7 @@ class BaseRuntime(abc.ABC):
         fixed = self.manifest.input.shape[0]
         if fixed is None or not isinstance(images, np.ndarray) or images.ndim != 4 or len(images) in (0, fixed):
             return self.infer(images)
-        places = np.minimum(np.arange(-(-len(images) // fixed) * fixed), len(images) - 1)
-        filled = images[places]
-        parts = [self.infer(filled[i : i + fixed]) for i in range(0, len(filled), fixed)]
-        return np.concatenate(parts)[: len(images)]
+        return in_batches(self.infer, images, fixed, fill=True)
 
     def classify(self, image: np.ndarray) -> Tuple[str, float]:
         """The most likely class of one image, with its softmax probability.

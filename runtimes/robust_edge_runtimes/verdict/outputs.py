@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import List
 
 import numpy as np
 
-from robust_edge_runtimes.bench.latency import relative_error
 from robust_edge_runtimes.core.bundle import Golden
+from robust_edge_runtimes.scoring import Score, relative_error, share_above
 from robust_edge_runtimes.verdict.verdict import Flag, Parity
 
-Score = Callable[[np.ndarray], np.ndarray]
 REPEAT_TOLERANCE = 1e-4
 ALONE = 32  # images that are asked again, one by one
 ALONE_TOLERANCE = 2e-2  # other batch sizes run other kernels, which round to fp16 or TF32 in another order
@@ -57,17 +56,10 @@ def repeat_flags(score: Score, images: np.ndarray, first: np.ndarray) -> List[Fl
     if not relative_error(score(images), first) <= REPEAT_TOLERANCE:  # written so that NaN is flagged too
         return [Flag("randomised", "the same images gave other logits the second time")]
     alone = np.concatenate([score(image[None]) for image in images[:ALONE]])
-    strays = share_beyond(ALONE_TOLERANCE, alone, first[:ALONE])
+    strays = share_above(ALONE_TOLERANCE, alone, first[:ALONE])
     if not strays > ALONE_STRAYS:
         return []
     return [Flag("batch_dependent", f"{100 * strays:.0f}% of the images gave other logits alone than in a batch")]
-
-
-def share_beyond(tolerance: float, logits: np.ndarray, expected: np.ndarray) -> float:
-    """Share of the images on which `relative_error`, over all images, exceeds the tolerance; NaN does."""
-    with np.errstate(all="ignore"):
-        errors = np.abs(logits - expected).max(axis=1) / max(float(np.abs(expected).max()), 1e-12)
-    return float((~(errors <= tolerance)).mean())
 
 
 def not_the_checkpoint(images: str, error: float, tolerance: float, agreement: float) -> Flag:

@@ -13,16 +13,16 @@ from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.pgd import GradientOracle, Score, is_right, surrogate_pgd
+from robust_edge_runtimes.attacks.pgd import GradientOracle, surrogate_pgd
 from robust_edge_runtimes.attacks.square import Square, square_attack
-from robust_edge_runtimes.bench.latency import relative_error
 from robust_edge_runtimes.core.bundle import Bundle, Golden
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.scoring import Score, is_right, relative_error, score_of, share_above
 from robust_edge_runtimes.verdict.fresh import Fresh
-from robust_edge_runtimes.verdict.outputs import not_the_checkpoint, output_flags, repeat_flags, share_beyond
+from robust_edge_runtimes.verdict.outputs import not_the_checkpoint, output_flags, repeat_flags
 from robust_edge_runtimes.verdict.verdict import (
     BLACKBOX,
     FLAGS,
@@ -64,13 +64,11 @@ __all__ = [
     "paired_drop",
     "parity_of",
     "replay",
-    "score_of",
     "surrogate",
 ]
 
 MODES = (REPLAY, SURROGATE, WHITEBOX, BLACKBOX)
 DEVICE_MODES = (REPLAY, BLACKBOX)
-BATCH = 128
 BLIND = 0.1  # of the gradients
 GAIN = 1.0  # points that a black box may win over the white boxes by luck
 
@@ -168,7 +166,7 @@ def _unlike(
     flags = []
     for name, images in (("test images", fresh.probes), ("attacked test images", attacked)):
         logits, expected = score(images), oracle.logits_and_gradient(images, fresh.labels)[0]
-        if not share_beyond(tolerance, logits, expected) <= strays:
+        if not share_above(tolerance, logits, expected) <= strays:
             agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
             flags.append(not_the_checkpoint(name, relative_error(logits, expected), tolerance, agreement))
     return flags
@@ -271,19 +269,6 @@ def decided(verdict: Verdict, budget: Budget) -> Verdict:
         reasons += [f"{other.source}: {reason}" for reason in more_reasons]
         notes += [f"{other.source}: {note}" for note in more_notes]
     return dataclasses.replace(verdict, passed=not reasons, reasons=tuple(reasons), notes=tuple(notes))
-
-
-def score_of(model: BaseRuntime) -> Score:
-    """The artifact as a function of any number of images, whatever batch it takes."""
-    return lambda images: _score(model, images)
-
-
-def _score(model: BaseRuntime, images: np.ndarray) -> np.ndarray:
-    fixed = model.manifest.input.shape[0]
-    if fixed is None:
-        return np.concatenate([model.infer(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
-    filled = images[np.minimum(np.arange(-(-len(images) // fixed) * fixed), len(images) - 1)]
-    return np.concatenate([model.infer(filled[i : i + fixed]) for i in range(0, len(filled), fixed)])[: len(images)]
 
 
 def _refuse_none(fresh: Fresh) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from robust_edge_runtimes.bench import energy, latency
 from robust_edge_runtimes.bench.energy import EnergySource, Meter
-from robust_edge_runtimes.bench.latency import ROUNDS, Contender, bench, relative_error, summarise
+from robust_edge_runtimes.bench.latency import ROUNDS, Contender, bench, summarise
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.decode import decode
@@ -228,24 +228,6 @@ def test_the_fresh_process_is_this_interpreter(sealed, monkeypatch):
 def test_a_bundle_with_a_fixed_path_of_odd_letters(sealed, tmp_path):
     folder = shutil.copytree(sealed, tmp_path / "a b'c;ε")
     assert latency._cold_start(open_bundle(folder), 1).first_ns > 0
-
-
-@pytest.mark.parametrize(
-    ("logits", "expected", "error"),
-    [
-        ([[1, 2]], [[1, 2]], 0),
-        ([[1, 2]], [[1, 4]], 0.5),
-        ([[1, -8]], [[1, -4]], 1.0),
-        ([[1e-12, 0]], [[0, 0]], 1.0),
-    ],
-)
-def test_error_is_relative_to_the_largest_expected_logit(logits, expected, error):
-    assert relative_error(np.array(logits, np.float32), np.array(expected, np.float32)) == pytest.approx(error)
-
-
-def test_nan_passes_no_comparison():
-    assert not relative_error(np.array([[np.nan, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
-    assert not relative_error(np.array([[np.inf, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
 
 
 def test_bundles_of_one_name_are_told_apart(sealed, tmp_path):

@@ -1,0 +1,33 @@
+"""Any number of images through a function that takes a certain number at a time."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+
+def in_batches(
+    function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int, *, fill: bool = False
+) -> np.ndarray:
+    """Call a function with batches of at most `size` images and concatenate what it returns.
+
+    Args:
+        function: (n, C, H, W) images to (n, K) logits.
+        images: (N, C, H, W), N at least 1.
+        size: largest number of images of one call.
+        fill: every call gets exactly `size` images: the last one is filled up as by `filled`, and the logits of the
+            copies are dropped.
+
+    Returns:
+        (N, K) logits, a new array.
+    """
+    padded = filled(images, size) if fill else images
+    parts = [function(padded[i : i + size]) for i in range(0, len(padded), size)]
+    return np.concatenate(parts)[: len(images)]
+
+
+def filled(images: np.ndarray, size: int) -> np.ndarray:
+    """The images, followed by copies of the last one up to the next multiple of `size`."""
+    places = np.minimum(np.arange(-(-len(images) // size) * size), len(images) - 1)
+    return images[places]

@@ -1,0 +1,59 @@
+"""What is computed from logits: right answers, margins, the error against other logits."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+from robust_edge_runtimes.core.batches import in_batches
+from robust_edge_runtimes.core.runtime import BaseRuntime
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""(N, C, H, W) float32 in [0, 1] to (N, K) logits."""
+
+BATCH = 128
+
+
+def score_of(model: BaseRuntime) -> Score:
+    """The artifact as a function of any number of images, whatever batch size it was exported for.
+
+    An artifact without a fixed batch size is called with at most BATCH images at a time, which bounds its memory.
+    """
+    if model.manifest.input.shape[0] is None:
+        return lambda images: in_batches(model.infer, images, BATCH)
+    return model.infer_all
+
+
+def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) bool: the largest logit is the label's; a row with NaN or infinity is never right."""
+    right: np.ndarray = (logits.argmax(1) == labels) & np.isfinite(logits).all(axis=1)
+    return right
+
+
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) logit of the true class minus the largest other logit; below 0 the image is wrong, −∞ with NaN or ∞."""
+    rows = np.arange(len(labels))
+    others = logits.copy()
+    others[rows, labels] = -np.inf
+    with np.errstate(invalid="ignore"):
+        lead = logits[rows, labels] - others.max(1)
+    finite = np.isfinite(logits).all(1)
+    result: np.ndarray = np.where(finite, lead, -np.inf)
+    return result
+
+
+def relative_error(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference, divided by the largest absolute expected logit."""
+    with np.errstate(all="ignore"):  # infinity and NaN come out as such, and fail every comparison with <=
+        return float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+
+
+def share_above(tolerance: float, logits: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the images whose largest absolute difference exceeds `tolerance` times the largest expected logit.
+
+    NaN exceeds every tolerance.
+    """
+    with np.errstate(all="ignore"):
+        errors = np.abs(logits - expected).max(axis=1) / max(float(np.abs(expected).max()), 1e-12)
+    return float((~(errors <= tolerance)).mean())
