@@ -1,6 +1,6 @@
 """Is our AutoAttack the reference's? Both sets at full length, image by image, on common checkpoints.
 
-    python benchmarks/autoattack_agreement.py [--limit 32] [-o benchmarks/autoattack_agreement.json]
+    python benchmarks/autoattack_agreement.py [--limit 32] [-o benchmarks/results/autoattack_agreement.json]
 
 Two small digits networks are trained first, benign and robust. On each, `evaluate --attack autoattack` (ℓ∞ and ℓ2) and
 `--attack thesis-autoattack` (ℓ∞) stand against pyautoattack with the same seed and batch size: its attacks called one
@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import torch
-from provenance import provenance
 from pyautoattack import AutoAttack
+from result_file import RESULTS, provenance, write_result
 
 from robust_edge.config.settings import resolve
 from robust_edge.deployment import evaluation_images
@@ -108,7 +108,7 @@ def compared(name, run, limit, attack, norm, eps):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=32, help="test images of each network")
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "autoattack_agreement.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -125,7 +125,7 @@ def main():
         "rows": rows,
         "differing": sum(differing),
     }
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(given.out, result)
     return 0 if differing and not any(differing) else 1
 
 

@@ -1,6 +1,6 @@
 """Does `bench` say what a bare timing loop says? Their medians for one image on ONNX Runtime, in turns of one run.
 
-    python benchmarks/bench_harness.py [BUNDLE...] [-o benchmarks/bench_harness.json]
+    python benchmarks/bench_harness.py [BUNDLE...] [-o benchmarks/results/bench_harness.json]
 
 The bare loop knows nothing of robust-edge: a session, an image, two clocks. Without bundles, networks of random weights
 are exported first. `harness_share` is what `bench` itself says of its cost, by a runtime that computes nothing.
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import onnxruntime
-from provenance import provenance
+from result_file import RESULTS, provenance, write_result
 from zoo import random_bundle
 
 from robust_edge_runtimes.bench.latency import bench, contenders
@@ -70,7 +70,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each loop in each of the ten turns")
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "bench_harness.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = given.bundles
@@ -85,7 +85,7 @@ def main():
         "seconds": given.seconds,
         "rows": rows,
     }
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(given.out, result)
     print(json.dumps(result, indent=2))
 
 

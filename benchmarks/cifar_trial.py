@@ -1,6 +1,6 @@
 """CIFAR-10 as a folder of JPEG files, a part of it, on two CPU cores in half an hour: what does sparsity cost?
 
-    python benchmarks/cifar_trial.py --data-dir data/cifar10 --out cifar-trial [-o benchmarks/cifar_trial]
+    python benchmarks/cifar_trial.py --data-dir data/cifar10 --out cifar-trial [-o benchmarks/results/cifar_trial]
 
 Small CNN at 32×32 and MobileNetV2 at 16×16 pixels; benign and robust (ε = 8/255); dense, 50% and 10% kept; MobileNetV2
 at 10% with one threshold for all layers and with the same fraction in each, both with depthwise layers left dense (the
@@ -17,6 +17,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from result_file import RESULTS
 from trial_grid import attacked, markdown, share, trained, training_seconds, write_results
 
 from robust_edge.config.settings import resolve
@@ -68,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, help="holds train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--out", type=Path, default=Path("cifar-trial"), help="folder of the runs")
-    parser.add_argument("-o", "--result", type=Path, default=Path("cifar_trial"), help="result, without suffix")
+    parser.add_argument("-o", "--result", type=Path, default=RESULTS / "cifar_trial", help="result, without suffix")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--share", type=float, default=1.0, help="of images and epochs, to try this script")
     parser.add_argument("--only", nargs="+", help="train and attack these networks only, by name")

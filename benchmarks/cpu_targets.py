@@ -1,6 +1,6 @@
 """Does every CPU target export, load in a fresh process, and compute what PyTorch computes, at 10% of the weights?
 
-    python benchmarks/cpu_targets.py [--arch small_cnn resnet34 mobilenet_v2] [-o benchmarks/cpu_targets.json]
+    python benchmarks/cpu_targets.py [--arch small_cnn resnet34 mobilenet_v2] [-o benchmarks/results/cpu_targets.json]
 
 Random weights, the smallest nine tenths of every layer zero. A row holds the largest logit error relative to the
 largest logit, the share of equal classes, and whether the artifact has exactly the non-zeros of the checkpoint without
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from provenance import provenance
+from result_file import RESULTS, provenance, write_result
 from zoo import random_bundle, request_of
 
 from robust_edge_exporters.compaction.compact import compact
@@ -73,7 +73,7 @@ def check(arch, target, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "cpu_targets.json")
     given = parser.parse_args()
     rows = []
     for arch in given.arch:
@@ -85,7 +85,7 @@ def main():
         **provenance("python benchmarks/cpu_targets.py", "torch"),
         "rows": rows,
     }
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(given.out, result)
     return 0 if all(row["holds"] for row in rows) else 1
 
 

@@ -1,6 +1,6 @@
 """How fast is the sparse-CSR TorchScript of a ResNet34 that keeps 10% of its weights, against dense eager PyTorch?
 
-    python benchmarks/csr_resnet34.py [-o benchmarks/csr_resnet34.json]
+    python benchmarks/csr_resnet34.py [-o benchmarks/results/csr_resnet34.json]
 
 Random weights, CIFAR stem, 10% kept in every layer, one thread. Each layer is CSR or dense, whichever the exporter
 found faster; both networks are timed in turn, so that the ratio holds on a machine whose speed drifts.
@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from provenance import provenance
+from result_file import RESULTS, provenance, write_result
 
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
@@ -55,7 +55,7 @@ def interleaved(networks, images):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "csr_resnet34.json")
     out = parser.parse_args().out
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
@@ -87,7 +87,7 @@ def main():
         "layers": len(exported.layers),
         "images": times,
     }
-    out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(out, result)
     print(json.dumps(result, indent=2))
 
 

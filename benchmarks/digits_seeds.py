@@ -1,6 +1,6 @@
 """How much robustness does sparsity cost on digits? Dense, 10% and 5% kept, three seeds each, PGD-50 at ε = 0.1.
 
-    python benchmarks/digits_seeds.py --out digits-seeds [-o benchmarks/digits_seeds]
+    python benchmarks/digits_seeds.py --out digits-seeds [-o benchmarks/results/digits_seeds]
 
 Small CNN, preset `quick`; every network is judged on all 357 test images. Writes a JSON and a Markdown file. Killed, it
 goes on where it was when started again.
@@ -14,6 +14,7 @@ import statistics
 from pathlib import Path
 
 import torch
+from result_file import RESULTS
 from trial_grid import attacked, markdown, trained, training_seconds, write_results
 
 from robust_edge.config.settings import resolve
@@ -25,7 +26,7 @@ KEEPS = (1.0, 0.1, 0.05)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("digits-seeds"), help="folder of the runs")
-    parser.add_argument("-o", "--result", type=Path, default=Path("digits_seeds"), help="result, without suffix")
+    parser.add_argument("-o", "--result", type=Path, default=RESULTS / "digits_seeds", help="result, without suffix")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="train for less long, to try this script")
     arguments = parser.parse_args()

@@ -15,12 +15,11 @@ import collections
 from pathlib import Path
 
 import torch
-from provenance import provenance
+from result_file import provenance, write_result
 
 from robust_edge.run.directory import open_run
 from robust_edge.verification import VerifySettings, verify_bundle
 from robust_edge_runtimes.core.bundle import open_bundle
-from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.verdict.verify import Budget
 
 
@@ -42,7 +41,7 @@ def main() -> None:
         print(found[-1], flush=True)
     if options.out:
         choices = {name: value for name, value in vars(options).items() if name not in ("bundles", "run", "out")}
-        write_json(
+        write_result(
             options.out,
             {
                 **provenance("python benchmarks/false_alarms.py --run RUN BUNDLE...", "torch"),

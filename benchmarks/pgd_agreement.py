@@ -1,6 +1,6 @@
 """Is our PGD the one of the field? Robust accuracy under it and under foolbox's, at equal ε, steps and step size.
 
-    python benchmarks/pgd_agreement.py [--cifar data/cifar10] [-o benchmarks/pgd_agreement.json]
+    python benchmarks/pgd_agreement.py [--cifar data/cifar10] [-o benchmarks/results/pgd_agreement.json]
 
 Small networks are trained first: benign and robust on digits, and with --cifar (a folder of train/CLASS/* and
 test/CLASS/*) on a subset of that. Both attacks set out from the same points, the image itself or a random one near it:
@@ -20,7 +20,7 @@ from pathlib import Path
 import eagerpy
 import foolbox
 import torch
-from provenance import provenance
+from result_file import RESULTS, provenance, write_result
 
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, attack_from, last_iterate
@@ -98,7 +98,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", type=Path, help="a folder data set; without it digits alone are compared")
     parser.add_argument("--limit", type=int, default=300, help="test images of each network")
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "pgd_agreement.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -119,7 +119,7 @@ def main():
         "rows": rows,
         "largest_gap": max(abs(row["points_apart"]) for row in rows),
     }
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(given.out, result)
     return 0 if result["largest_gap"] <= 1 else 1
 
 

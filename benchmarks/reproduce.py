@@ -1,7 +1,7 @@
 """The thesis' grid on CIFAR-10 and its Table 4.2: ResNet34 and MobileNetV2, 100, 50 and 10% kept, three adversaries.
 Before it, four networks of preset `strong` at ε = 8/255: what the thesis' method reaches with a present recipe.
 
-    python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/reproduce]
+    python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/results/reproduce]
 
 Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce/ for each network, on top of preset
 `strong`, where its name says so, or `thesis`; each can be trained alone:
@@ -32,6 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from result_file import RESULTS
 from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
 
 from robust_edge.attacks.autoattack import STAGES
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True, help="holds CIFAR-10")
     parser.add_argument("--dataset", help="folder, where --data-dir holds train/CLASS/* and test/CLASS/*")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
-    parser.add_argument("-o", "--result", type=Path, default=Path("reproduce"), help="result, without suffix")
+    parser.add_argument("-o", "--result", type=Path, default=RESULTS / "reproduce", help="result, without suffix")
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks only")
     parser.add_argument("--limit", type=int, help="attack so many test images, not all")

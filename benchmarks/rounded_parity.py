@@ -1,6 +1,6 @@
 """How far a rounded artifact strays on images that its export has not seen, against what the export saw.
 
-    python benchmarks/rounded_parity.py [-o benchmarks/rounded_parity.json]
+    python benchmarks/rounded_parity.py [-o benchmarks/results/rounded_parity.json]
 
 An export of rounded numbers (int8, fp16 weights) records the largest logit error on its golden images, clean and
 attacked, and allows HEADROOM times that error (exporters/robust_edge_exporters/bundle.py). `verify` compares the
@@ -14,14 +14,13 @@ good artifact strays more than is allowed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from provenance import provenance
+from result_file import RESULTS, provenance, write_result
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.settings import resolve
@@ -43,7 +42,7 @@ GOLDEN = (100, 200)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4, help="networks for each fraction kept")
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("-o", "--out", type=Path, default=RESULTS / "rounded_parity.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -57,7 +56,7 @@ def main() -> int:
         print(f"{kind}: {len(ratios)} artifacts, error {np.median(ratios):.2f} times the golden one (median), at most")
         print(f"    {ratios[-1]:.2f} times; beyond tolerance at most {strays:.1%} of an artifact's images")
     report = {**provenance("python benchmarks/rounded_parity.py", "torch", "onnxruntime"), "rows": rows}
-    given.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_result(given.out, report)
     return int(any(max(row["strays"], row["attacked_strays"]) > STRAYS.get(row["precision"], 0.0) for row in rows))
 
 

@@ -1,6 +1,6 @@
 """Times the sparse engine against dense engines on the same machine, and against the machine's own limits.
 
-    python benchmarks/sparse_engine.py --out docs/figures/sparse-engine.json --plot docs/figures/sparse-engine.png
+    python benchmarks/sparse_engine.py --out benchmarks/results/sparse_engine.json --plot docs/figures/sparse-engine.png
 
 Every cell runs all engines interleaved, so that a noisy minute hits all of them, and a single thread stays on one core;
 medians and ratios of medians are reported. Weights are random with a fraction `keep` left in every prunable layer
@@ -15,7 +15,6 @@ import contextlib
 import copy
 import ctypes
 import io
-import itertools
 import json
 import math
 import os
@@ -33,7 +32,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
-from provenance import provenance
+from result_file import RESULTS, provenance, write_result
+from sparse_engine_plot import plot
+from sparse_engine_tables import BASELINE, OURS, show
 from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
@@ -43,8 +44,6 @@ from robust_edge_runtimes.formats.native.engine import FLAGS, Network, compile_l
 NETWORKS = ("resnet18", "resnet34", "mobilenet_v2")
 KEEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 SHAPE, CLASSES = (3, 32, 32), tuple("0123456789")
-ENGINES = ("onnxruntime fp32", "onnxruntime int8", "torch eager", "torch csr", "sparse engine")
-BASELINE, OURS = ENGINES[0], ENGINES[-1]
 CSR_KEEP = 0.2  # above it, and for batches, CSR products take seconds
 
 WARM_MS = 50  # after the others' turns, threads need about so long to reach their speed
@@ -301,103 +300,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
-    """Speed-up over dense ONNX Runtime against keep, one image, one thread."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    names = list(dict.fromkeys(c["network"] for c in report["cells"]))
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.4), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        cells = sorted(
-            (c for c in report["cells"] if c["network"] == name and c["scope"] == "layer"), key=lambda c: c["keep"]
-        )
-        for engine in ENGINES:
-            found = [(c["keep"], next(r for r in c["results"] if (r["images"], r["threads"]) == (1, 1))) for c in cells]
-            points = [(100 * keep, r["speedup"][engine]) for keep, r in found if engine in r["speedup"]]
-            width = 2.5 if engine == OURS else 1.2
-            axis.plot(*zip(*points, strict=True), marker="o", label=engine, lw=width)
-        axis.set(title=name, xlabel="weights kept, %", xscale="log", yscale="log")
-        axis.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
-        axis.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["¼", "½", "1", "2", "4", "8", "16"])
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("times as fast as ONNX Runtime fp32")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(ENGINES), fontsize=8)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    figure.savefig(path, dpi=150)
-
-
-def tables(report: dict[str, Any]) -> str:
-    """The report as Markdown: speed-ups over the baseline, then the layers of each network beside their limits."""
-    lines = ["| network | kept | MACs left | threads | images | " + " | ".join(ENGINES) + " | ms |"]
-    lines.append("|---" * (len(ENGINES) + 6) + "|")
-    for c in report["cells"]:
-        for r in c["results"]:
-            speeds = " | ".join(f"{r['speedup'][e]:.2f}" if e in r["speedup"] else "" for e in ENGINES)
-            kept = f"{c['keep']:.0%}" + (" in all" if c["scope"] == "global" else "")
-            head = f"| {c['network']} | {kept} | {c['macs_left']:.1%} | {r['threads']} | {r['images']} "
-            lines.append(f"{head}| {speeds} | {r['ms'][OURS]:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
-def size_table(report: dict[str, Any]) -> str:
-    """Bytes of each network's weights file by non-zero, of its library and its memory, and the first inference."""
-    lines = [
-        "| network | kept | bytes per non-zero | library, kB | memory beyond weights, MB | first inference, ms |",
-        "|---" * 6 + "|",
-    ]
-    for c in report["cells"]:
-        kept = f"{c['keep']:.0%}" + (" in all" if c["scope"] == "global" else "")
-        lines.append(
-            f"| {c['network']} | {kept} | {c['bytes_per_nonzero']:.2f} | {c['code_bytes'] / 1e3:.0f} "
-            f"| {c['memory_bytes'] / 1e6:.2f} | {c['first_inference_ms']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def break_even(report: dict[str, Any]) -> str:
-    """At which fraction kept the engine draws level with the dense engines, as Markdown.
-
-    Between two measured fractions the speed-up is taken as a straight line in the logarithms of both.
-    """
-    lines = ["| network | threads | images | as fast as ONNX Runtime fp32 | as fast as int8 |", "|---" * 5 + "|"]
-    for name in dict.fromkeys(c["network"] for c in report["cells"]):
-        cells = sorted(
-            (c for c in report["cells"] if (c["network"], c["scope"]) == (name, "layer")), key=lambda c: -c["keep"]
-        )
-        for at, first in enumerate(cells[0]["results"]):
-            keeps = [c["keep"] for c in cells]
-            rows = [c["results"][at]["ms"] for c in cells]
-            crossings = [
-                crossing(keeps, [row[engine] / row[OURS] for row in rows]) for engine in (BASELINE, "onnxruntime int8")
-            ]
-            lines.append(f"| {name} | {first['threads']} | {first['images']} | " + " | ".join(crossings) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def crossing(keeps: list[float], speedups: list[float]) -> str:
-    """Fraction kept at which a falling line of speed-ups over `keeps`, from dense to sparse, first reaches 1."""
-    if speedups[0] >= 1:
-        return "always" if keeps[0] == 1 else f"above {keeps[0]:.0%} kept"
-    for (dense, slow), (sparse, fast) in itertools.pairwise(zip(keeps, speedups, strict=True)):
-        if fast >= 1:
-            part = math.log(1 / slow) / math.log(fast / slow)
-            return f"{dense * (sparse / dense) ** part:.0%} kept"
-    return f"not at {keeps[-1]:.0%}"
-
-
-def layer_table(report: dict[str, Any], network_name: str, keep: float) -> str:
-    """One network's layers: measured, and what arithmetic, loads and weights alone would take, in microseconds."""
-    cell_ = next(c for c in report["cells"] if (c["network"], c["keep"], c["scope"]) == (network_name, keep, "layer"))
-    lines = ["| layer | kernel | µs | arithmetic | loads | weights |", "|---" * 6 + "|"]
-    for layer in cell_["layers"]:
-        numbers = " | ".join(f"{layer[k]:.1f}" for k in ("us", "arithmetic_us", "loads_us", "weights_us"))
-        lines.append(f"| {layer['name']} | {layer['kernel']} | {numbers} |")
-    return "\n".join(lines) + "\n"
-
-
 def fraction(text: str) -> float:
     """A number above 0, 1 at most."""
     with contextlib.suppress(ValueError):
@@ -430,7 +332,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100))
     parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2))
     parser.add_argument("--seconds", type=seconds, default=4.0, help="of each interleaved measurement")
-    parser.add_argument("--out", type=Path, default=Path("sparse-engine.json"), help="written after each cell")
+    parser.add_argument("--out", type=Path, default=RESULTS / "sparse_engine.json", help="written after each cell")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file")
     choice = parser.parse_args()
@@ -457,18 +359,10 @@ def main() -> None:
         wanted = [(keep, "layer") for keep in choice.keep] + [(keep, "global") for keep in choice.keep if keep == 0.1]
         for keep, scope in wanted:
             report["cells"].append(cell(name, keep, scope, choice, limits))
-            choice.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write_result(choice.out, report)
     if choice.plot:
         plot(report, choice.plot)
     show(report)
-
-
-def show(report: dict[str, Any]) -> None:
-    """Prints the report's tables."""
-    print(tables(report), break_even(report), size_table(report), sep="\n")
-    for name in dict.fromkeys(c["network"] for c in report["cells"]):
-        keep = min((c["keep"] for c in report["cells"] if c["network"] == name), key=lambda k: abs(k - 0.1))
-        print(name, layer_table(report, name, keep), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import statistics
 import subprocess
@@ -32,7 +31,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from provenance import provenance
+from result_file import provenance, write_result
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -326,7 +325,7 @@ def main() -> None:
     for name in choice.networks:
         report["networks"].append(cell(name, choice, float(best["flops"])))
         if choice.out:
-            choice.out.write_text(json.dumps(report, indent=1) + "\n")
+            write_result(choice.out, report)
     print(table(report))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance
+from result_file import provenance, write_result
 
 from robust_edge.config.settings import CompressConfig, differences
 from robust_edge.evaluation.accuracy import Accuracy, PgdResult
@@ -17,7 +16,7 @@ from robust_edge.run.directory import CONFIG, Run, open_run
 from robust_edge.training.compress import compress, resume
 from robust_edge_runtimes.cli.console import Output
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import write_atomic, write_json
+from robust_edge_runtimes.core.files import write_atomic
 
 OUTPUT = Output(json=False, verbosity=0)
 
@@ -65,6 +64,6 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def write_results(out: Path, command: str, results: dict[str, Any], tables: str) -> None:
     """OUT.json with commit and machine, and OUT.md."""
     head = {**provenance(command, "torch"), "threads": torch.get_num_threads()}
-    write_json(out.with_suffix(".json"), json.loads(json.dumps({**head, **results})))
+    write_result(out.with_suffix(".json"), {**head, **results})
     write_atomic(out.with_suffix(".md"), tables)
     print(tables)

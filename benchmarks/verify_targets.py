@@ -13,14 +13,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from provenance import provenance
+from result_file import provenance, write_result
 
 from robust_edge.deployment import GoldenSettings, export_run
 from robust_edge.run.directory import open_run
 from robust_edge.verification import VerifySettings, verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
-from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.present.tables import verdict_table
 from robust_edge_runtimes.verdict.verify import MODES, Budget
 
@@ -57,7 +56,7 @@ def main() -> None:
         verdicts[name] = dataclasses.asdict(verdict)
         print(f"{name}\n{verdict_table(verdict)}\n", flush=True)
     if options.out:
-        write_json(
+        write_result(
             options.out, {**provenance("python benchmarks/verify_targets.py RUN", "torch"), "verdicts": verdicts}
         )
 

@@ -39,7 +39,7 @@ from robust_edge_runtimes.verdict.verify import (
 
 LIMIT = 500
 # Share of images on which 8 bits may stray further than the bundle's tolerance: those that leave the calibrated ranges
-# do, at most 3% in benchmarks/rounded_parity.json; another network does on nearly all. Other precisions: none.
+# do, at most 3% in benchmarks/results/rounded_parity.json; another network does on nearly all. Other precisions: none.
 STRAYS = {"int8": 0.1}
 Progress = Callable[[int, int], None]
 ProgressOf = Callable[[str], Progress]

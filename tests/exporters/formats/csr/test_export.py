@@ -114,7 +114,7 @@ def test_eight_bytes_for_each_non_zero(target, tmp_path):
 
 
 def test_the_page_says_what_the_benchmark_measured():
-    measured = json.loads((ROOT / "benchmarks" / "csr_resnet34.json").read_text())
+    measured = json.loads((ROOT / "benchmarks/results/csr_resnet34.json").read_text())
     page = " ".join((ROOT / "docs" / "sparse-engine.md").read_text(encoding="utf-8").split())
     one, many = (measured["images"][count] for count in ("1", "100"))
     assert f"{measured['csr_layers']} of {measured['layers']} layers as CSR" in page
