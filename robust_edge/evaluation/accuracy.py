@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import torch
@@ -15,7 +14,6 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 
 BATCH = 250
-Z95 = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +44,10 @@ def accuracy(correct: int, images: int) -> Accuracy:
     """
     if images < 1:
         raise InputError("no images to evaluate; raise --limit, or check the data set")
-    share, z2 = correct / images, Z95**2
-    centre = (share + z2 / (2 * images)) / (1 + z2 / images)
-    half = Z95 / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
-    # rounding may put a bound on the wrong side of the share, at 0 of n and at n of n
-    return Accuracy(correct, images, share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+    from scipy.stats import binomtest  # takes about a second to import
+
+    interval = binomtest(correct, images).proportion_ci(0.95, "wilson")
+    return Accuracy(correct, images, correct / images, float(interval.low), float(interval.high))
 
 
 def evaluate_pgd(

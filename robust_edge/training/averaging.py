@@ -1,63 +1,41 @@
-"""An exponential mean of the weights along the run, as explicit state.
+"""An exponential moving average of the weights along the run.
 
-Source: Izmailov 2018 (averaging finds flatter minima), Gowal 2020 (its use in adversarial training). The mean covers
+Source: Izmailov 2018 (averaging finds flatter minima), Gowal 2020 (its use in adversarial training). The average covers
 the floating-point buffers, too, so that batch-norm's running statistics belong to the averaged weights.
 
-Under a mask the mean stays sparse, provided that it starts at the masked weights: the mean of zeros is zero.
+Under a mask the average stays sparse, provided that it starts at the masked weights: the average of zeros is zero.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from robust_edge.models import Normalized
 
-
-@dataclasses.dataclass(frozen=True)
-class AverageState:
-    """The mean so far.
-
-    Attributes:
-        tensors: a whole state dict; owned, and changed by `step`.
-        updates: how many steps it has seen since its start.
-    """
-
-    tensors: dict[str, Tensor]
-    updates: int
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
-def init(model: Normalized) -> AverageState:
-    """Start at the present weights."""
-    return AverageState({name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, 0)
+def moving_average(model: Normalized, decay: float) -> AveragedModel:
+    """An average that starts at the present weights; `update_parameters(model)` moves it towards later ones.
 
-
-@torch.no_grad()
-def step(state: AverageState, model: Normalized, decay: float) -> AverageState:
-    """Move the mean towards the present weights.
-
-    The first steps use the smaller decay (1 + n) / (10 + n), so that the start is soon forgotten.
+    Update n, counted from 0, uses the decay (1 + n) / (10 + n) where that is smaller, so that the weights at the start
+    soon lose their influence.
 
     Args:
-        state: its tensors are changed in place and live on in the result.
-        model: after the optimiser and the mask.
-        decay: of the steps once the start is forgotten.
+        model: copied.
+        decay: in [0, 1), of the later updates.
     """
-    present = min(decay, (1 + state.updates) / (10 + state.updates))
-    for name, tensor in model.state_dict().items():
-        mean = state.tensors[name]
-        if tensor.is_floating_point():
-            mean.lerp_(tensor, 1 - present)
+
+    def update(averages: Tensors, present: Tensors, averaged: Tensor | int) -> None:
+        """Update tensors of one type in place; `averaged` counts the models so far, the first one included."""
+        if averages[0].is_floating_point():
+            n = int(averaged) - 1
+            torch._foreach_lerp_(averages, present, 1 - min(decay, (1 + n) / (10 + n)))
         else:
-            mean.copy_(tensor)  # counters
-    return AverageState(state.tensors, state.updates + 1)
+            torch._foreach_copy_(averages, present)  # counters of batches
 
-
-def averaged(state: AverageState, model: Normalized) -> Normalized:
-    """A network of its own with the mean as its weights, in evaluation mode."""
-    network = copy.deepcopy(model)
-    network.load_state_dict(state.tensors)
-    return network.eval()
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average.update_parameters(model)  # AveragedModel copies the first model that it is given
+    return average

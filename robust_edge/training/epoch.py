@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.settings import CompressConfig
@@ -21,7 +22,8 @@ from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import Scheme, scheme_of
-from robust_edge.training import averaging, awp
+from robust_edge.training import awp
+from robust_edge.training.averaging import moving_average
 from robust_edge.training.batchnorm import batchnorms
 from robust_edge.training.forward import Forward
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
@@ -111,7 +113,7 @@ class Learner:
         self.admm: admm.AdmmState | None = None
         if config.sparse:
             self.admm = admm.init(self.weights, self.scheme.project, plan.keep[0], config.admm.rho)
-        self.average = averaging.init(model) if config.averaging.decay > 0 else None
+        self.average = self._moving_average()
         self.awp = config.awp.gamma > 0
         self.momenta = {layer: layer.momentum for layer in batchnorms(model) if layer.momentum is not None}
 
@@ -122,7 +124,7 @@ class Learner:
 
     def candidate(self) -> Normalized:
         """The network to judge and to write: the mean of the weights if one is kept, else the weights themselves."""
-        return self.model if self.average is None else averaging.averaged(self.average, self.model)
+        return self.model if self.average is None else cast(Normalized, self.average.module.eval())
 
     def state(self) -> dict[str, Any]:
         """Plain containers and tensors, for `torch.load(weights_only=True)`."""
@@ -131,7 +133,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "masks": self.masks,
             "admm": None if self.admm is None else dataclasses.asdict(self.admm),
-            "average": None if self.average is None else dataclasses.asdict(self.average),
+            "average": None if self.average is None else self.average.state_dict(),
             "awp": self.awp,
         }
 
@@ -153,7 +155,7 @@ class Learner:
             }
             self.admm = admm.AdmmState(**saved)
         if self.average is not None:
-            self.average = averaging.AverageState(moved(state["average"]["tensors"]), state["average"]["updates"])
+            self.average.load_state_dict(state["average"])
         self.awp = state["awp"]
 
     def prune(self, keep: float) -> None:
@@ -163,8 +165,7 @@ class Learner:
         self.masks = hard_prune(self._named(support), support)
         self.admm = None
         self.optimizer.state.clear()
-        if self.average is not None:
-            self.average = averaging.init(self.model)
+        self.average = self._moving_average()
 
     def violation(self, written: Mapping[str, Tensor], keep: float) -> str | None:
         """What keeps the weights of a file from lying in S; None where they do."""
@@ -175,6 +176,10 @@ class Learner:
             if torch.count_nonzero(written[name].masked_fill(kept, 0)):
                 return f"{name} has weights off its mask"
         return self.scheme.violation(support, keep)
+
+    def _moving_average(self) -> AveragedModel | None:
+        decay = self.config.averaging.decay
+        return moving_average(self.model, decay) if decay > 0 else None
 
     def _moving(self) -> dict[str, nn.Parameter]:
         """The weights that training may move; one that no image reaches has no gradient of the loss, which is zero."""
@@ -195,7 +200,7 @@ class Learner:
         if self.masks is not None:
             apply_mask(self._named(self.masks), self.masks)
         if self.average is not None:
-            self.average = averaging.step(self.average, self.model, self.config.averaging.decay)
+            self.average.update_parameters(self.model)
         settings = self.config.admm
         if self.admm is not None and count % settings.interval == 0:
             self.admm = admm.step(

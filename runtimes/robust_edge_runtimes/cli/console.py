@@ -15,43 +15,18 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, Iterator, List, Mapping, NoReturn, Optional, Sequence, TextIO, Tuple, TypeVar
+from typing import Any, Callable, Iterator, List, NoReturn, Optional, Sequence, TextIO, Tuple, TypeVar
 
 import click
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
+from robust_edge_runtimes.core.extras import extra_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
 TERMINATED = 143
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 GO_ON = "files under their final names are whole; give the same command again, compress with --resume"
-EXTRAS: Mapping[str, str] = {
-    "onnxruntime": "onnxruntime",
-    "pyautoattack": "attack",
-    "captum": "interpret",
-    "tensorrt": "tensorrt",
-    "tensorboard": "tensorboard",
-    **dict.fromkeys(
-        (
-            "PIL",
-            "jinja2",
-            "matplotlib",
-            "onnx",
-            "onnxscript",
-            "safetensors",
-            "scipy",
-            "sklearn",
-            "tomli",
-            "torch",
-            "torch_pruning",
-            "torchvision",
-            "yaml",
-        ),
-        "train",
-    ),
-}
-"""Module to the extra of this distribution that brings it."""
 
 
 class Terminated(BaseException):
@@ -285,7 +260,7 @@ def _usage(error: click.UsageError) -> str:
 
 
 def _module(error: ModuleNotFoundError) -> Optional[str]:
-    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    extra = extra_of(error.name or "")
     return None if extra is None else _missing_extra(error, extra)
 
 

@@ -11,6 +11,7 @@ from typing import List, Optional, Tuple
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.bench.energy import find_meter
 from robust_edge_runtimes.core.environment import Machine, machine
+from robust_edge_runtimes.core.extras import extra_of
 from robust_edge_runtimes.formats.backends import Backend, backends
 from robust_edge_runtimes.present.tables import table
 
@@ -52,13 +53,13 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Try every backend, and look for every package and tool."""
     modules = (
-        ("onnxruntime", "export, and ONNX bundles", "pip install 'robust-edge[onnxruntime]'"),
-        ("PIL", "predict on picture files", "pip install pillow"),
-        *((name, TRAINING, "pip install 'robust-edge[train]'") for name in TRAINING_MODULES),
-        ("pyautoattack", "evaluate --attack autoattack", "pip install 'robust-edge[attack]'"),
-        ("captum", "saliency maps in the report", "pip install 'robust-edge[interpret]'"),
+        ("onnxruntime", "export, and ONNX bundles"),
+        ("PIL", "predict on picture files"),
+        *((name, TRAINING) for name in TRAINING_MODULES),
+        ("pyautoattack", "evaluate --attack autoattack"),
+        ("captum", "saliency maps in the report"),
     )
-    found = [Capability(name, enables, _version(name), remedy) for name, enables, remedy in modules]
+    found = [Capability(name, enables, _version(name), _remedy(name)) for name, enables in modules]
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     found.append(
         Capability(
@@ -96,6 +97,12 @@ def _backend_lines(item: Backend) -> List[str]:
     if item.runs_on is not None:
         return [f"{item.format:9}  yes  {item.bundles}: {item.runs_on}"]
     return [f"{item.format:9}  no   {item.bundles}: {item.missing}", f"{'':16}to get it: {item.remedy}"]
+
+
+def _remedy(module: str) -> str:
+    if module == "PIL":  # a device needs nothing else of the extra that it belongs to
+        return "pip install pillow"
+    return f"pip install 'robust-edge[{extra_of(module)}]'"
 
 
 def _version(module: str) -> Optional[str]:

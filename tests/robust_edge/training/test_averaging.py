@@ -1,11 +1,11 @@
-"""The running mean against a plain recursion, and what becomes of it under a mask."""
+"""The moving average against a plain recursion, and what becomes of it under a mask."""
 
 import pytest
 import torch
 from torch import nn
 
 from robust_edge.models import Normalized
-from robust_edge.training import averaging
+from robust_edge.training.averaging import moving_average
 
 
 def network(seed):
@@ -21,54 +21,61 @@ def moved(model, generator):
 
 
 @pytest.mark.parametrize("decay", [0.05, 0.5, 0.999])
-def test_the_mean_is_the_recursion(decay):
+def test_the_average_is_the_recursion(decay):
     model, generator = network(0), torch.Generator().manual_seed(1)
-    name = "network.3.weight"
-    state, mean = averaging.init(model), model.state_dict()[name].double()
+    average, mean = moving_average(model, decay), model.network[3].weight.detach().double()
     for n in range(30):
         moved(model, generator)
-        state = averaging.step(state, model, decay)
+        average.update_parameters(model)
         d = min(decay, (1 + n) / (10 + n))
-        mean = d * mean + (1 - d) * model.state_dict()[name].double()
-        assert torch.allclose(state.tensors[name].double(), mean, atol=1e-5)
-    assert state.updates == 30
+        mean = d * mean + (1 - d) * model.network[3].weight.detach().double()
+        assert torch.allclose(average.module.network[3].weight.double(), mean, atol=1e-5)
 
 
-def test_the_mean_starts_at_the_weights_and_is_its_own():
+def test_the_average_starts_at_the_weights_and_is_its_own():
     model = network(0)
-    state = averaging.init(model)
+    average = moving_average(model, 0.9)
     before = model.network[3].weight.detach().clone()
     moved(model, torch.Generator().manual_seed(0))
-    assert torch.equal(state.tensors["network.3.weight"], before)
-    average = averaging.averaged(state, model)
-    assert torch.equal(average.network[3].weight, before)
-    assert not average.training
-    assert model.training
-    with torch.no_grad():
-        average.network[3].weight.zero_()
-    assert torch.equal(state.tensors["network.3.weight"], before)
+    assert torch.equal(average.module.network[3].weight, before)
 
 
-def test_the_mean_of_masked_weights_is_masked():
+def test_an_average_goes_on_from_its_saved_state():
+    """Bit for bit, the decay of the next update included."""
+    model, generator = network(0), torch.Generator().manual_seed(1)
+    unbroken = moving_average(model, 0.999)
+    for _ in range(3):
+        moved(model, generator)
+        unbroken.update_parameters(model)
+    resumed = moving_average(network(2), 0.999)
+    resumed.load_state_dict(unbroken.state_dict())
+    moved(model, generator)
+    for average in (unbroken, resumed):
+        average.update_parameters(model)
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_the_average_of_masked_weights_is_masked():
     model, generator = network(0), torch.Generator().manual_seed(1)
     mask = torch.rand(3, 8, generator=generator) < 0.4
     weight = model.network[3].weight
     with torch.no_grad():
         weight.mul_(mask)
-        state = averaging.init(model)
+        average = moving_average(model, 0.9)
         for _ in range(20):
             moved(model, generator)
             weight.mul_(mask)
-            state = averaging.step(state, model, 0.9)
-    assert torch.equal(state.tensors["network.3.weight"] != 0, mask)
+            average.update_parameters(model)
+    assert torch.equal(average.module.network[3].weight != 0, mask)
 
 
 def test_running_statistics_are_averaged_and_counters_taken_over():
     model = network(0)
-    state = averaging.init(model)
+    average = moving_average(model, 0.9)
     with torch.no_grad():
         model.network[1].running_mean.fill_(1.0)
         model.network[1].num_batches_tracked.fill_(7)
-    state = averaging.step(state, model, 0.9)
-    assert torch.allclose(state.tensors["network.1.running_mean"], torch.full((2,), 0.9))  # first decay: 1/10
-    assert int(state.tensors["network.1.num_batches_tracked"]) == 7
+    average.update_parameters(model)
+    assert torch.allclose(average.module.network[1].running_mean, torch.full((2,), 0.9))  # first decay: 1/10
+    assert int(average.module.network[1].num_batches_tracked) == 7

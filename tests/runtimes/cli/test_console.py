@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from robust_edge_runtimes.cli import console
-from robust_edge_runtimes.cli.console import EXTRAS, CommandLine, Output, Progress, examples, output_options
+from robust_edge_runtimes.cli.console import CommandLine, Output, Progress, examples, output_options
 from robust_edge_runtimes.core.errors import (
     BackendUnavailable,
     BundleError,
@@ -25,6 +25,7 @@ from robust_edge_runtimes.core.errors import (
     InputError,
     RobustEdgeError,
 )
+from robust_edge_runtimes.core.extras import extra_of
 
 
 def run(action, *arguments):
@@ -129,9 +130,17 @@ def test_memory_that_is_not_there_is_one_line():
     assert "7.28 TiB" in one_line(result)
 
 
-@pytest.mark.parametrize("module", ["torch", "torch.nn", "onnxruntime", "yaml"])
-def test_a_missing_extra_names_the_command_and_exits_3(module):
-    extra = EXTRAS[module.split(".")[0]]
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("torch", "train"),
+        ("torch.nn", "train"),
+        ("onnxruntime", "onnxruntime"),
+        ("yaml", "train"),
+        ("captum", "interpret"),
+    ],
+)
+def test_a_missing_extra_names_the_command_and_exits_3(module, extra):
     result = run(raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
     assert result.exit_code == 3
     assert one_line(result).startswith(f"error: this needs {module}, which is not installed: pip install")
@@ -164,7 +173,7 @@ def test_every_package_of_an_extra_is_known():
         for package in packages:
             name = re.match(r"[\w.-]+", package).group()
             module = imports.get(name, name.replace("-", "_"))
-            assert EXTRAS.get(module) in (extra, module), package  # onnxruntime is an extra of its own, too
+            assert extra_of(module) in (extra, module), package  # onnxruntime is an extra of its own, too
             checked.add(module)
     assert {"torch", "onnxruntime", "yaml", "PIL"} <= checked
 

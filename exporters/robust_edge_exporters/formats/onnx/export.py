@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import numpy_helper
+from onnx_ir.passes import common as passes
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
@@ -74,7 +76,6 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
             f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): "
             f"{_reason(cause, model, example)}"
         ) from cause
-    _lift_constants(program)
     _forget_sources(program)
     program.ir_version = target.ir_version
     return program
@@ -173,7 +174,9 @@ def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_bat
         output_names=[OUTPUT],
         dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}} if any_batch else None,
     )
-    return onnx.load_from_string(buffer.getvalue())
+    program = onnx.load_from_string(buffer.getvalue())
+    _lift_constants(program)
+    return program
 
 
 def _lift_constants(program: Any) -> None:
@@ -181,29 +184,18 @@ def _lift_constants(program: Any) -> None:
 
     torch's older exporter writes both, and TensorRT 8.2 takes weights from initializers only.
     """
-    graph = program.graph
-    known = {item.name for item in graph.initializer}
-    same: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = node.attribute[0].t
-            tensor.name = node.output[0]
-            graph.initializer.append(tensor)
-            known.add(tensor.name)
-        elif node.op_type == "Identity" and node.input[0] in known:
-            same[node.output[0]] = same.get(node.input[0], node.input[0])
-            known.add(node.output[0])
-        else:
-            for i, name in enumerate(node.input):
-                node.input[i] = same.get(name, name)
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
+    model = onnx_ir.from_proto(program)
+    passes.LiftConstantsToInitializersPass(size_limit=0)(model)
+    passes.IdentityEliminationPass()(model)
+    program.graph.CopyFrom(onnx_ir.to_proto(model.graph))
+    del program.graph.value_info[:]  # onnx-ir repeats there the shapes of initializers
 
 
 def _forget_sources(program: Any) -> None:
-    """Drop in whose source each node stood: paths of this machine, for which IR versions before 10 have no field."""
+    """Remove what torch notes of the source of each node and value: paths of this machine, mostly.
+
+    IR versions before 10 have no field for it. onnx-ir's `ClearMetadataAndDocStringPass` leaves the notes of values.
+    """
     graph = program.graph
     for item in (program, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.ClearField("doc_string")
