@@ -183,7 +183,7 @@ def test_a_branch_on_values_is_named_by_its_line_and_nothing_else_is_said(x86, t
             return y.flatten(1) if y.sum() > 0 else -y.flatten(1)
 
     line = Branching.forward.__code__.co_firstlineno + 1
-    with pytest.raises(ExportError, match=rf"line {line} of .*test_onnx\.py: Could not guard on data-dependent"):
+    with pytest.raises(ExportError, match=rf"line {line} of .*test_export\.py: Could not guard on data-dependent"):
         export_onnx(Branching().eval(), (1, 6, 6), x86, str(tmp_path))
     assert capfd.readouterr() == ("", "")
 
