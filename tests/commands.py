@@ -1,20 +1,55 @@
-"""Running the installed commands, as a user does."""
+"""Running the commands: in this process, which has imported everything, or as installed, as a user does."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+from click.testing import CliRunner
 
-def run(*words: str | Path, cwd: Path | None = None, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run `robust-edge ...` or `robust-edge-device ...` and check the exit code."""
+MODULES = {"robust-edge": "robust_edge.cli", "robust-edge-device": "robust_edge_runtimes.cli.main"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What a command wrote, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: str | Path, cwd: Path | None = None, expect: int = 0) -> Finished:
+    """Run `robust-edge ...` or `robust-edge-device ...` in this process and check the exit code."""
+    module = __import__(MODULES[str(words[0])], fromlist=["main"])
+    before = Path.cwd()
+    os.chdir(cwd or before)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            result = CliRunner().invoke(module.main, [str(word) for word in words[1:]])
+    finally:
+        os.chdir(before)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return _checked(words, Finished(result.exit_code, result.stdout, result.stderr), expect)
+
+
+def run_installed(*words: str | Path, cwd: Path | None = None, expect: int = 0) -> Finished:
+    """The same through the installed script, in a process of its own."""
     name, *rest = (str(word) for word in words)
-    modules = {"robust-edge": "robust_edge.cli", "robust-edge-device": "robust_edge_runtimes.cli.main"}
     script = Path(sys.executable).parent / name
-    command = [str(script)] if script.is_file() else [sys.executable, "-c", f"from {modules[name]} import main; main()"]
+    command = [str(script)] if script.is_file() else [sys.executable, "-c", f"from {MODULES[name]} import main; main()"]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run([*command, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == expect, f"{name} {' '.join(rest)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return _checked(words, Finished(done.returncode, done.stdout, done.stderr), expect)
+
+
+def _checked(words: tuple[str | Path, ...], done: Finished, expect: int) -> Finished:
+    called = " ".join(map(str, words))
+    assert done.returncode == expect, f"{called}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -1,13 +1,12 @@
 """Whatever bytes a stranger sends: the readers of manifests and of arrays refuse, or read what is really there.
 
-Seeded mutations for a bounded time; SEED and the number of the case are in a failure's message.
+Seeded mutations, the same in every run; SEED and the number of the case are in a failure's message.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 import tracemalloc
 
 import numpy as np
@@ -17,7 +16,7 @@ from robust_edge_runtimes.core import bundle as bundles
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
 
-SEED, SECONDS, LEAST = 20261124, 2.0, 150
+SEED, CASES = 20261124, 600
 MEMORY = 64 << 20
 ODD = [
     None, True, 0, -1, 1 << 70, -0.0, 1e308, "", "\0", "a" * 5000, "../x", "/etc/passwd", "NaN", "é\ud800", [], {},
@@ -39,12 +38,10 @@ SPLICES = [
 ]
 
 
-def cases(seconds=SECONDS):
-    """(number, generator of its own), for so long and at least so many."""
-    end, number = time.monotonic() + seconds, 0
-    while number < LEAST or time.monotonic() < end:
+def cases():
+    """(number, generator of its own)."""
+    for number in range(CASES):
         yield number, np.random.default_rng((SEED, number))
-        number += 1
 
 
 def places(value, path=()):
@@ -147,7 +144,7 @@ def test_manifests_whose_values_are_odd(bundle, forge):
             (bundle / "manifest.json").write_text(json.dumps(good))
         taken, refused = taken + ok, refused + (not ok)
     assert refused > 10 * taken
-    assert refused > LEAST / 2
+    assert refused > CASES / 2
 
 
 @pytest.mark.usefixtures("in_bounds")
@@ -162,7 +159,7 @@ def test_manifests_whose_bytes_are_odd(bundle, forge):
             raise AssertionError(f"case {number} of seed {SEED}: {blob[:2000]!r}") from cause
         finally:
             (bundle / "manifest.json").write_bytes(good)
-    assert refused > LEAST / 2
+    assert refused > CASES / 2
 
 
 @pytest.mark.usefixtures("in_bounds")
@@ -171,13 +168,13 @@ def test_arrays_whose_bytes_are_odd(bundle, forge):
     path = bundle / bundles.GOLDEN
     good = path.read_bytes()
     refused = 0
-    for number, random in cases(3 * SECONDS / 2):
+    for number, random in cases():
         path.write_bytes(spliced(good, random))
         try:
             refused += not read(forge(bundle))
         except Exception as cause:
             raise AssertionError(f"case {number} of seed {SEED}") from cause
-    assert refused > LEAST / 2
+    assert refused > CASES / 2
 
 
 def test_the_unchanged_bundle_is_taken(bundle, forge):

@@ -24,7 +24,7 @@ from robust_edge_exporters.target import target_named
 from robust_edge_runtimes import load, open_bundle
 from robust_edge_runtimes.core.bundle import expected_of, seal, write_golden
 from robust_edge_runtimes.formats.native.engine import find_compiler
-from tests.commands import run
+from tests.commands import run, run_installed
 
 WEIGHTS = 32 * 9 + 64 * 32 * 9 + 128 * 64 * 9 + 10 * 128
 
@@ -32,7 +32,7 @@ WEIGHTS = 32 * 9 + 64 * 32 * 9 + 128 * 64 * 9 + 10 * 128
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    summary = json.loads(run("robust-edge", "demo", "--out", out, "--json").stdout)
+    summary = json.loads(run_installed("robust-edge", "demo", "--out", out, "--json").stdout)
     (out / "summary.json").write_text(json.dumps(summary))
     return out
 
@@ -70,7 +70,7 @@ def test_the_report_is_one_file(demo: Path) -> None:
 
 def test_verify_passes_the_bundle(demo: Path) -> None:
     bundle, source = demo / "bundles/robust-sparse", demo / "runs/robust-sparse"
-    verdict = json.loads(run("robust-edge", "verify", bundle, "--against", source, "--json").stdout)
+    verdict = json.loads(run_installed("robust-edge", "verify", bundle, "--against", source, "--json").stdout)
     assert verdict["passed"]
     assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "surrogate", "whitebox"]
     assert all(mode["images"] > 300 for mode in verdict["modes"])

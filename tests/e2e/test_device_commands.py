@@ -1,4 +1,4 @@
-"""predict, verify, bench, doctor and targets as installed commands: their --json and every exit code."""
+"""predict, verify, bench, doctor and targets: their --json and every exit code, each code once as installed, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import run
+from tests.commands import Finished, run, run_installed
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
 
@@ -22,7 +22,10 @@ def answer(*words: str | Path, expect: int = 0):
 
 def complaint(*words: str | Path, expect: int) -> str:
     """The one line of a command that gives up."""
-    done = run(*words, expect=expect)
+    return _only_line(run(*words, expect=expect))
+
+
+def _only_line(done: Finished) -> str:
     assert done.stdout == ""
     assert done.stderr.count("error: ") == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -172,6 +175,34 @@ def test_targets():
         assert target["limits"]
     text = run("robust-edge", "targets").stdout
     assert all(name in text for name in found)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("subject", "words", "code"),
+    [
+        ("sealed", ["--mode", "replay", "--json"], 0),
+        ("rolled", ["--json"], 1),
+        ("sealed", ["--allow", "randomized"], 2),
+        ("unknown", [], 3),
+        ("damaged", [], 4),
+    ],
+)
+def test_every_code_leaves_the_installed_command(command, subject, words, code, request):
+    done = run_installed(command, "verify", request.getfixturevalue(subject), *words, expect=code)
+    if code > 1:
+        assert _only_line(done)
+    else:
+        assert json.loads(done.stdout)["passed"] == (code == 0)
+
+
+def test_the_installed_command_predicts_times_and_lists(sealed, image, tmp_path):
+    (row,) = json.loads(run_installed("robust-edge-device", "predict", sealed, image, "--json").stdout)
+    assert row["label"] == "north"
+    out = tmp_path / "bench.json"
+    timed = json.loads(run_installed("robust-edge-device", "bench", sealed, *FAST, "--json", "-o", out).stdout)
+    assert timed == json.loads(out.read_text())
+    assert "x86-cpu" in json.loads(run_installed("robust-edge", "targets", "--json").stdout)
 
 
 @pytest.mark.parametrize("command", ["targets", "doctor"])

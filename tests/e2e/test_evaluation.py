@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
+from tests.commands import run, run_installed
 
 ROOT = Path(__file__).parents[2]
 ENTRY = "from robust_edge.cli import main; main()"
@@ -35,7 +35,7 @@ def outcome(path: Path) -> tuple[list[str], list[int]]:
 @pytest.mark.slow
 def test_a_killed_autoattack_goes_on_and_ends_the_same(trained: Path) -> None:
     pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
-    words = ["evaluate", str(trained), "--attack", "autoattack", "--eps", "0.15", "--limit", "6", "--batch", "2"]
+    words = ["evaluate", str(trained), "--attack", "autoattack", "--eps", "0.15", "--limit", "4", "--batch", "2"]
     folder = trained / "evaluations"
     process = subprocess.Popen([sys.executable, "-c", ENTRY, *words, "-q"], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
@@ -68,7 +68,7 @@ def test_torchrun_shares_an_evaluation(trained: Path, tmp_path: Path) -> None:
 
 def test_memory_stays_under_the_bound_that_is_printed(trained: Path, tmp_path: Path) -> None:
     words = ["evaluate", trained, "--steps", "5", "--memory", "96", "--json", "-o", tmp_path / "m.json"]
-    memory = json.loads(run("robust-edge", *words, "--batch", "100000").stdout)["memory"]
+    memory = json.loads(run_installed("robust-edge", *words, "--batch", "100000").stdout)["memory"]
     assert memory["before_bytes"] <= memory["peak_bytes"] <= memory["bound_bytes"]
     assert memory["bound_bytes"] - memory["before_bytes"] == 96 << 20
     assert memory["batch_size"] > 100, "the bound, and not the number of images, was the limit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,11 +72,9 @@ def test_nothing_heavy_is_imported_before_a_command_runs(module: str) -> None:
     assert not set(loaded) & {"torch", "onnx", "onnxruntime", "matplotlib", "sklearn", "yaml", "PIL", "jinja2"}
 
 
-def test_the_device_side_costs_under_150_ms_beyond_numpy() -> None:
-    code = (
-        "import time, numpy; start = time.perf_counter(); import robust_edge_runtimes; "
-        "print(1e3 * (time.perf_counter() - start))"
-    )
-    command = [sys.executable, "-c", code]
-    times = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5)]
-    assert statistics.median(times) < 150, times
+def test_the_device_side_imports_few_modules_beyond_numpy() -> None:
+    code = "import sys, numpy; before = {*sys.modules}; import robust_edge_runtimes; print(*{*sys.modules} - before)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    slow = {"asyncio", "click", "concurrent", "ctypes", "email", "http", "logging", "multiprocessing", "ssl", "xml"}
+    assert not {name.split(".")[0] for name in loaded} & slow
+    assert len(loaded) < 80, sorted(loaded)  # they were 51

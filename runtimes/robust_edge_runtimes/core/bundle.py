@@ -251,5 +251,8 @@ def _check_array(
         )
     if not np.isfinite(array).all():
         raise BundleError(f"{path}: {name} holds a value that is not finite")
-    if bounds is not None and array.size and not (array.min() >= bounds[0] and array.max() <= bounds[1]):
+    if bounds is None or not array.size:
+        return
+    low, high = float(array.min()), float(array.max())  # a bound may be beyond the array's own type
+    if not (low >= bounds[0] and high <= bounds[1]):
         raise BundleError(f"{path}: {name} leaves its range [{bounds[0]}, {bounds[1]}]")

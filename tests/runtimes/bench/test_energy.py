@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import threading
+import types
 
 import pytest
 
@@ -74,27 +75,35 @@ def test_jetpack_4_names_them_otherwise(tmp_path):
     assert [rail() for rail in meter._rails] == [pytest.approx(2.5)]
 
 
+class Rail:
+    """Power over a clock that goes on by a tenth of a second with every reading."""
+
+    def __init__(self, monkeypatch, power):
+        self.power, self.now, self.read = power, 0.0, threading.Semaphore(0)
+        monkeypatch.setattr(energy, "PERIOD_S", 0.001)
+        monkeypatch.setattr(energy, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+
+    def __call__(self):
+        power, self.end = self.power(self.now), self.now
+        self.now += 0.1
+        self.read.release()
+        return power
+
+    def joules_of(self, readings):
+        """Measured while at least so many readings are taken."""
+        return Ina3221Meter({"VDD_IN": self}).joules(lambda: [self.read.acquire() for _ in range(readings)])
+
+
 def test_power_is_integrated_over_time(monkeypatch):
     """A ramp, for which trapezoids are exact however the readings fall."""
-    start = time.perf_counter()
-    meter = Ina3221Meter({"VDD_IN": lambda: 2 * (time.perf_counter() - start)})
-    begun = time.perf_counter() - start
-    found = meter.joules(lambda: time.sleep(0.15))
-    ended = time.perf_counter() - start
-    assert found == pytest.approx(ended**2 - begun**2, rel=0.05)
+    rail = Rail(monkeypatch, lambda now: 2 * now)
+    assert rail.joules_of(5) == pytest.approx(rail.end**2)
 
 
 def test_steps_between_two_readings_are_seen(monkeypatch):
-    """Ten times the power in the middle: the two ends alone would not know."""
-    monkeypatch.setattr(energy, "PERIOD_S", 0.002)
-    power = [1.0]
-
-    def work():
-        for level in (1.0, 10.0, 1.0):
-            power[0] = level
-            time.sleep(0.1)
-
-    assert Ina3221Meter({"VDD_IN": lambda: power[0]}).joules(work) == pytest.approx(1.2, rel=0.2)
+    """Ten times the power in three readings of the middle: the two ends alone would not know."""
+    rail = Rail(monkeypatch, lambda now: 10.0 if 0.25 < now < 0.55 else 1.0)
+    assert rail.joules_of(10) == pytest.approx(rail.end + 9 * 0.1 * 3)
 
 
 def test_a_rail_that_fails_in_between_is_no_figure():
@@ -150,13 +159,20 @@ def test_joules_are_divided_by_the_calls(tmp_path):
     assert (source.counter, source.reason) == ("RAPL package-0", None)
 
 
-def test_a_cpu_counter_does_not_speak_for_a_gpu_and_a_board_does(tmp_path):
+def test_a_cpu_counter_does_not_speak_for_a_gpu_and_a_board_does(tmp_path, monkeypatch):
     folder = zone(tmp_path / "pc", 0)
     joules, source = joules_per_call(find_meter(tmp_path / "pc"), lambda: write(folder, energy_uj=5), "Orin", 0.01)
     assert (joules, source.reason) == (None, "RAPL package-0 does not count Orin")
     rails(tmp_path / "jetson", VDD_IN=10)
-    joules, source = joules_per_call(find_meter(tmp_path / "jetson"), lambda: time.sleep(0.05), "Orin", 0.01)
-    assert joules == pytest.approx(0.5, rel=0.2)
+    monkeypatch.setattr(energy, "time", types.SimpleNamespace(perf_counter=lambda: called / 20))
+    called = 0
+
+    def call():
+        nonlocal called
+        called += 1
+
+    joules, source = joules_per_call(find_meter(tmp_path / "jetson"), call, "Orin", 0.01)
+    assert joules == pytest.approx(0.5)
     assert source.counter == "INA3221 VDD_IN"
 
 

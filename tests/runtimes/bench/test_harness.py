@@ -5,6 +5,7 @@ import pytest
 
 from robust_edge_runtimes.bench import harness
 from robust_edge_runtimes.bench.harness import NullRuntime, harness_of
+from robust_edge_runtimes.bench.protocols import samples_of
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -31,9 +32,21 @@ def test_medians_of_the_loop_and_of_the_checks(opened, golden, monkeypatch):
 
 
 @pytest.mark.parametrize("batch", [None, 3])
-def test_the_loop_costs_something_and_the_checks_more(make_manifest, linear, golden, batch):
+def test_the_loop_costs_something_and_alone_does_not_check(make_manifest, linear, golden, batch, monkeypatch):
+    checked, loops, real = [], [], NullRuntime.infer_all
+    monkeypatch.setattr(NullRuntime, "infer_all", lambda self, images: checked.append(1) or real(self, images))
+
+    def samples(call, seconds, least):
+        checked.clear()
+        found = samples_of(call, seconds, least)
+        loops.append((len(checked), len(found)))
+        return found
+
+    monkeypatch.setattr(harness, "samples_of", samples)
     found = harness_of(make_manifest(linear, golden, batch=batch), golden.clean, 0.02, "fast", 1e6)
-    assert 0 < found.call_ns < found.check_ns < 1e6
+    assert found.call_ns > 0
+    (alone, _), (checks, calls) = loops
+    assert (alone, checks) == (0, calls)
 
 
 @pytest.mark.parametrize(("fastest", "heavy"), [(10_001, False), (10_000, False), (9_999, True)])
