@@ -10,6 +10,11 @@ READY  := $(VENV)/.ready
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
 	$(BIN)/robust-edge demo --out demo-out --overwrite
 
+# what bundles contain, which runs on the oldest Python of any device, JetPack 4.6's
+PYTHON_36 := $(wildcard exporters/robust_edge_exporters/templates exporters/robust_edge_exporters/formats/*/templates) \
+  runtimes/robust_edge_runtimes/core/files.py \
+  runtimes/robust_edge_runtimes/formats/native/engine.py runtimes/robust_edge_runtimes/formats/tensorrt/engine
+
 test: $(READY)  ## every test, warnings as errors; two workers of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
@@ -19,7 +24,7 @@ check: $(READY)  ## lint, types, import direction, the device side's Python vers
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/meta/test_imports.py
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.8- runtimes/robust_edge_runtimes
-	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- exporters/robust_edge_exporters/templates runtimes/robust_edge_runtimes/formats/tensorrt/engine.py runtimes/robust_edge_runtimes/formats/native/engine.py
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- $(PYTHON_36)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -19,7 +19,8 @@ from robust_edge_runtimes.bench.protocols import ONE_IMAGE
 from robust_edge_runtimes.cli.console import Output
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import refuse_existing, write_json
+from robust_edge_runtimes.core.files import write_json
+from robust_edge_runtimes.core.folders import refuse_existing
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.verify import Budget, Verdict
 

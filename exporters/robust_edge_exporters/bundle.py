@@ -16,11 +16,11 @@ from torch import nn
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.compaction.compact import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
-from robust_edge_exporters.formats.registry import exporter
+from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import GOLDEN, MANIFEST, SUMS, Golden, open_bundle, seal, write_golden
 from robust_edge_runtimes.core.errors import ExportError, InputError
-from robust_edge_runtimes.core.files import new_directory, refuse_existing
+from robust_edge_runtimes.core.folders import new_directory, refuse_existing
 from robust_edge_runtimes.core.manifest import (
     SCHEMA_VERSION,
     Artifact,
@@ -32,7 +32,7 @@ from robust_edge_runtimes.core.manifest import (
     Source,
     Sparsity,
 )
-from robust_edge_runtimes.formats.registry import runtime_class
+from robust_edge_runtimes.formats.table import runtime_class
 from robust_edge_runtimes.verdict.verify import Parity, parity_of
 
 # Largest logit error (relative) and least share of equal classes of a faithful conversion, by what the file holds. 8
@@ -102,7 +102,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
     settings = _settings(request)
     compacted = _compacted(request)
     with new_directory(path, overwrite=overwrite) as folder:
-        artifact = exporter(request.target.format)(
+        artifact = format_named(request.target.format).export(
             compacted.model, request.shape, request.target, str(folder), settings
         )
         artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes))
@@ -141,9 +141,10 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
 
 def refuse_choices(target: Target, *, batch: int | None, csr_threshold: float | None) -> None:
     """Raise InputError for a choice that the target does not leave."""
-    if csr_threshold is not None and target.format != "csr":
+    row = format_named(target.format)
+    if csr_threshold is not None and not row.takes_csr_threshold:
         raise InputError(f"target {target.name} stores no layer as CSR; leave --csr-threshold out")
-    if batch is not None and target.format == "csr":
+    if batch is not None and not row.takes_fixed_batch:
         raise InputError(f"target {target.name} takes any number of images in one call; leave --batch out")
 
 
@@ -167,7 +168,7 @@ def _settings(request: ExportRequest) -> ExportSettings:
 def _compacted(request: ExportRequest) -> Compacted:
     if not request.compact:
         return Compacted(request.model, request.sparsity)
-    sparse_tensor_cores = request.target.format == "tensorrt"
+    sparse_tensor_cores = format_named(request.target.format).sparse_tensor_cores
     return compact(request.model, request.shape, request.sparsity, sparse_tensor_cores=sparse_tensor_cores)
 
 
@@ -249,7 +250,7 @@ def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
     Where the file itself was rounded and the device rounds no further, it is allowed what it showed here and half of
     it more; where the device rounds, nobody has seen it yet.
     """
-    rounded_here = precision == "int8" or request.target.format == "native"
+    rounded_here = precision == "int8" or not format_named(request.target.format).device_rounds
     if rounded_here and request.target.in_file(precision) == precision != "fp32":
         return min(1.0, max(request.golden.tolerance, HEADROOM * parity.max_logit_error))
     return max(request.golden.tolerance, TOLERANCE.get(precision, 0.0))

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import json
 import string
-from importlib import resources
 from pathlib import Path
 
 from robust_edge_exporters.artifact import ExportedArtifact
+from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.schema import manifest_schema
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.manifest import Expected, Source
 from robust_edge_runtimes.verdict.verify import Parity
 
-NEEDS = {
-    "native": "numpy and a C compiler (none on the kind of machine that exported it)",
-    "onnx": "numpy and onnxruntime",
-    "onnx-cuda": "numpy, onnxruntime-gpu and CUDA",
-    "csr": "numpy and torch",
-    "tensorrt": "numpy and TensorRT",
-}
-BUILD = "python3 build_engine.py    # minutes, once per device; run.py would do it at first use"
-INSTALL = "python3 -m pip install -r requirements.txt"
-
 
 def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> None:
-    """Write what runs: run.py with the target's backend, requirements, Dockerfile, labels, schema."""
-    backend = _template(f"backends/{target.format}.py")
-    run = _template("run.py").replace("# $backend\n", backend).replace("$needs", NEEDS[target.format])
-    dockerfile = string.Template(_template(f"dockerfiles/{target.format}"))
+    """Write what runs: run.py with the format's backend and the files it needs, Dockerfile, labels, schema."""
+    row = format_named(target.format)
+    run = row.template("run.py").replace("# $backend\n", row.backend()).replace("$needs", row.needs)
+    dockerfile = string.Template(row.template("Dockerfile"))
     _write(folder / "run.py", run)
     _write(folder / "manifest.schema.json", json.dumps(manifest_schema(), indent=2) + "\n")
     _write(folder / "requirements.txt", _lines(target.requirements))
     _write(folder / "labels.txt", _lines(classes))
-    if target.format == "native":
-        engine = resources.files("robust_edge_runtimes") / "formats" / "native" / "engine.py"
-        _write(folder / "engine.py", engine.read_text(encoding="utf-8"))
+    for name, text in row.extra_files().items():
+        _write(folder / name, text)
     _write(folder / "Dockerfile", dockerfile.substitute(description=target.description, image=target.image))
 
 
@@ -43,8 +32,9 @@ def write_readme(
     folder: Path, target: Target, source: Source, expected: Expected, artifact: ExportedArtifact, parity: Parity
 ) -> None:
     """Write README.md: what this is, how good it is, what to type."""
+    row = format_named(target.format)
     commands = [
-        BUILD if _brings_its_runtime(target) else INSTALL,
+        row.prepare_command(target),
         "python3 run.py replay      # the stored attack images, scored here: exit 0 if it held",
         "python3 run.py bench       # latency of one image and of 100",
     ]
@@ -65,16 +55,7 @@ def write_readme(
         "commands": "\n".join(f"    {command}" for command in commands),
         "limits": "\n".join(f"- {limit}" for limit in (*target.limits, *artifact.notes)),
     }
-    _write(folder / "README.md", string.Template(_template("README.md")).substitute(values))
-
-
-def _brings_its_runtime(target: Target) -> bool:
-    """Whether the device's system has TensorRT, as a Jetson's does; elsewhere pip installs it."""
-    return target.format == "tensorrt" and not any(line.startswith("tensorrt") for line in target.requirements)
-
-
-def _template(name: str) -> str:
-    return (resources.files("robust_edge_exporters") / "templates" / name).read_text(encoding="utf-8")
+    _write(folder / "README.md", string.Template(row.template("README.md")).substitute(values))
 
 
 def _lines(items: tuple[str, ...]) -> str:

@@ -25,7 +25,8 @@ from robust_edge.run.environment import environment
 from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import refuse_existing, sha256_of, write_atomic, write_json
+from robust_edge_runtimes.core.files import sha256_of, write_atomic, write_json
+from robust_edge_runtimes.core.folders import refuse_existing
 from robust_edge_runtimes.core.manifest import Sparsity
 
 CONFIG = "config.yaml"

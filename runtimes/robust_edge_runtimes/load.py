@@ -7,7 +7,7 @@ from typing import Union
 
 from robust_edge_runtimes.core.bundle import Bundle, open_bundle
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.formats.registry import runtime_class
+from robust_edge_runtimes.formats.table import runtime_class
 
 
 def load(bundle: Union[str, Path, Bundle], *, threads: int = 1) -> BaseRuntime:

@@ -11,6 +11,8 @@ import torch
 
 from robust_edge_exporters import bundle as module
 from robust_edge_exporters.bundle import export_bundle, refuse_to_replace
+from robust_edge_exporters.formats.onnx.format import OnnxFormat
+from robust_edge_exporters.formats.tensorrt.format import TensorRtFormat
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -40,11 +42,12 @@ def quick(exported, monkeypatch):
         ir_version=manifest.artifact.ir_version,
     )
 
-    def write(model, shape, target, folder, settings):
+    def write(self, model, shape, target, folder, settings):
         shutil.copy(exported / "model.onnx", folder)
         return dataclasses.replace(written, precision=settings.precision)
 
-    monkeypatch.setattr(module, "exporter", lambda name: write)
+    for row in (OnnxFormat, TensorRtFormat):
+        monkeypatch.setattr(row, "export", write)
 
 
 def test_the_bundle_opens_and_passes_its_own_verdict(exported):
@@ -158,22 +161,26 @@ def test_an_older_bundle_stays_when_the_new_one_fails(quick, request_for, model,
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
-STAGES = ("exporter", "write_golden", "write_scripts", "seal", "_checked_parity", "write_readme", "open_bundle")
+STAGES = [
+    (OnnxFormat, "export"),
+    *((module, name) for name in ("write_golden", "write_scripts", "seal", "_checked_parity", "write_readme")),
+    (module, "open_bundle"),
+]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("owner", "stage"), STAGES)
 @pytest.mark.parametrize("after", [0, 1])
 def test_an_export_interrupted_at_any_stage_leaves_nothing(
-    quick, request_for, model, tmp_path, monkeypatch, stage, after
+    quick, request_for, model, tmp_path, monkeypatch, owner, stage, after
 ):
-    real = getattr(module, stage)
+    real = getattr(owner, stage)
 
     def interrupted(*arguments, **options):
         if after:
             real(*arguments, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, stage, interrupted)
+    monkeypatch.setattr(owner, stage, interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(request_for(model), tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
@@ -182,7 +189,7 @@ def test_an_export_interrupted_at_any_stage_leaves_nothing(
 def test_a_precision_that_the_target_lacks_is_refused_before_anything_is_converted(
     request_for, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "exporter", lambda name: pytest.fail("converted"))
+    monkeypatch.setattr(OnnxFormat, "export", lambda *_: pytest.fail("converted"))
     with pytest.raises(InputError, match="takes no int8: quantised files are a target of their own"):
         export_bundle(request_for(model, precision="int8"), tmp_path / "b")
 
@@ -197,7 +204,7 @@ def test_the_size_is_that_of_the_files(exported):
 
 
 def test_a_taken_path_is_refused_before_anything_is_converted(request_for, model, bundle, monkeypatch):
-    monkeypatch.setattr(module, "exporter", lambda name: pytest.fail("converted"))
+    monkeypatch.setattr(OnnxFormat, "export", lambda *_: pytest.fail("converted"))
     with pytest.raises(InputError, match="pass --overwrite"):
         export_bundle(request_for(model), bundle)
 

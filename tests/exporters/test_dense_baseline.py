@@ -102,7 +102,7 @@ def test_two_baselines_of_one_bundle_are_the_same(sparse):
 
 
 def test_nothing_to_fill_is_an_input_error(sparse, forge, bundle):
-    forge(bundle, lambda value: value["artifact"].update(format="other"))
+    forge(bundle, lambda value: value["artifact"].update(format="csr"))
     for given in ([], [Contender("other", open_bundle(bundle))]):
         with pytest.raises(InputError, match="no dense bundle"), with_dense_baseline(given):
             pytest.fail("entered")

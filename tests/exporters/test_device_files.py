@@ -52,12 +52,20 @@ def folder(tmp_path):
     return write
 
 
+def scripts(folder):
+    """run.py and what it imports."""
+    paths = sorted(folder.glob("*.py"))
+    assert folder / "run.py" in paths
+    return paths
+
+
 @pytest.mark.parametrize("name", TARGETS)
-def test_run_is_clean_for_the_oldest_python_of_any_device(name, folder):
+def test_scripts_are_clean_for_the_oldest_python_of_any_device(name, folder):
     """Tokens, syntax and modules of Python 3.6, which JetPack 4.6 has."""
-    path = folder(name) / "run.py"
-    compile(path.read_text(encoding="utf-8"), str(path), "exec")
-    command = [tool("vermin"), "--quiet", "--no-tips", "--violations", "-t=3.6-", str(path)]
+    paths = scripts(folder(name))
+    for path in paths:
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    command = [tool("vermin"), "--quiet", "--no-tips", "--violations", "-t=3.6-", *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -69,9 +77,8 @@ def test_vermin_would_notice(tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_run_has_no_name_that_nobody_defines(name, folder):
-    path = folder(name) / "run.py"
-    command = [tool("ruff"), "check", "--isolated", "--select", "F82,F811,E9", "--no-cache", str(path)]
+def test_scripts_define_every_name_once(name, folder):
+    command = [tool("ruff"), "check", "--isolated", "--select", "F82,F811,E9", "--no-cache", *scripts(folder(name))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

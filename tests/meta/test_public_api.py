@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import robust_edge_runtimes
-from robust_edge_exporters.formats.registry import EXPORTERS
+from robust_edge_exporters.formats import table as exported
 from robust_edge_exporters.target import targets
-from robust_edge_runtimes.formats.registry import RUNTIMES, runtime_class
+from robust_edge_runtimes.formats import table as executed
 
 
 def test_the_app_developers_names() -> None:
@@ -23,6 +23,6 @@ def test_every_target_has_an_exporter_and_a_runtime() -> None:
     table = targets()
     assert "x86-cpu" in table
     for target in table.values():
-        assert target.format in EXPORTERS
-        assert runtime_class(target.format)
-    assert set(EXPORTERS) == set(RUNTIMES)
+        assert target.format in exported.FORMATS
+        assert executed.runtime_class(target.format)
+    assert set(exported.FORMATS) == set(executed.FORMATS)

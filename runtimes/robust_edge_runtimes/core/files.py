@@ -1,17 +1,14 @@
-"""Files that are whole or absent: temporary name, rename, hashes."""
+"""Files that are whole or absent: temporary name, rename, hashes; and where those lie that this machine keeps.
 
-from __future__ import annotations
+Runs on Python 3.6 with the standard library alone, since the scripts of bundles contain it.
+"""
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Union
-
-from robust_edge_runtimes.core.errors import InputError
+from typing import Any, Union
 
 
 def sha256_of(path: Path) -> str:
@@ -36,10 +33,11 @@ def write_atomic(path: Path, data: Union[bytes, str]) -> None:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
+        Path(name).chmod(0o666 & ~umask())
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        if Path(name).exists():
+            Path(name).unlink()
         raise
 
 
@@ -48,62 +46,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-@contextlib.contextmanager
-def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill that appears as `path` only when the block ends without an error.
-
-    Args:
-        path: where the folder shall stand.
-        overwrite: replace what stands there (the old folder stays until the new one is complete).
-
-    Raises:
-        InputError: `path` exists and `overwrite` is off, or `path` is a file.
-    """
-    refuse_existing(path, overwrite=overwrite)
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        fresh.chmod(0o777 & ~_umask())
-        yield fresh
-        if path.exists():
-            _swap(fresh, path)
-        else:
-            fresh.replace(path)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+def cache_folder() -> Path:
+    """Where built engines are kept: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
+    own, base = os.environ.get("ROBUST_EDGE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    return Path(base or os.path.expanduser("~/.cache")) / "robust-edge"
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError where `path` cannot be made, or writing it would lose something the user did not give up."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file, a folder is to be written there; choose another -o")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} exists; choose another -o, or pass --overwrite to replace it")
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir():
-        raise InputError(f"{path} would lie in {nearest}, which is a file; choose another -o")
-    if not os.access(str(nearest), os.W_OK | os.X_OK):
-        raise InputError(f"{path} would lie in {nearest}, which cannot be written to; choose another -o")
-
-
-def _swap(fresh: Path, path: Path) -> None:
-    """Rename `fresh` to `path` and drop what stood there, or put that back."""
-    aside = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".old"))
-    old = aside / path.name
-    try:
-        path.replace(old)
-        fresh.replace(path)
-    except BaseException:
-        if old.exists():
-            old.replace(path)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside)
-
-
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that this process withholds from what it creates."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -6,10 +6,12 @@ import types
 import pytest
 
 from robust_edge_runtimes.core.errors import BackendUnavailable
-from robust_edge_runtimes.formats import backends as module
 from robust_edge_runtimes.formats.backends import backends
-from robust_edge_runtimes.formats.registry import RUNTIMES
-from robust_edge_runtimes.formats.tensorrt import engine as tensorrt_engine
+from robust_edge_runtimes.formats.native.engine import find_compiler
+from robust_edge_runtimes.formats.table import FORMATS
+from robust_edge_runtimes.formats.tensorrt import format as tensorrt_format
+from robust_edge_runtimes.formats.tensorrt.engine import cuda
+from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.present.doctor import diagnose, diagnosis_table
 
@@ -33,11 +35,11 @@ def install(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(tensorrt_engine, "Cuda", lambda: types.SimpleNamespace(gpu=lambda: "sm87x16"))
+    monkeypatch.setattr(cuda, "Cuda", lambda: types.SimpleNamespace(gpu=lambda: "sm87x16"))
 
 
 def test_every_format_with_a_runtime_is_tried():
-    assert set(found()) >= set(RUNTIMES)
+    assert set(found()) >= set(FORMATS)
 
 
 def test_each_has_either_what_runs_it_or_why_not_and_the_way_there():
@@ -63,9 +65,9 @@ def test_what_is_said_of_onnx_is_what_load_does(sealed, install):
 
 def test_a_provider_is_not_yet_a_gpu(install, monkeypatch):
     def none():
-        raise tensorrt_engine.EngineError("libcudart is not found")
+        raise EngineError("libcudart is not found")
 
-    monkeypatch.setattr(tensorrt_engine, "Cuda", none)
+    monkeypatch.setattr(cuda, "Cuda", none)
     install("onnxruntime", __version__="1.30", get_available_providers=lambda: ["CUDAExecutionProvider"])
     assert found()["onnx-cuda"].missing == "libcudart is not found"
     assert found()["onnx"].missing == "onnxruntime 1.30 has no CPUExecutionProvider, only CUDAExecutionProvider"
@@ -83,7 +85,7 @@ def test_tensorrt_comes_another_way_on_a_jetson(install, monkeypatch, tmp_path, 
     mark = tmp_path / "nv_tegra_release"
     if jetson:
         mark.write_text("# R36\n")
-    monkeypatch.setattr(module, "JETSON", mark)
+    monkeypatch.setattr(tensorrt_format, "JETSON", mark)
     install("tensorrt")
     assert remedy in found()["tensorrt"].remedy
 
@@ -113,7 +115,7 @@ def test_a_compiler_must_compile(tmp_path, monkeypatch):
 
 
 def test_a_compiler_that_compiles_is_named():
-    if module.native_engine.find_compiler() is None:
+    if find_compiler() is None:
         pytest.skip("there is no C compiler")
     assert found()["native"].runs_on.split(": ")[0] in ("cc", "gcc", "clang")
 

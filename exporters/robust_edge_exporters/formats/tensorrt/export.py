@@ -19,7 +19,7 @@ from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.onnx.export import converted, in_precision, write_program
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.errors import ExportError
-from robust_edge_runtimes.formats.tensorrt.engine import version_number
+from robust_edge_runtimes.formats.tensorrt.engine.build import version_number
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +36,7 @@ SPARSE_SHARE = 0.5
 def export_tensorrt(
     model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
 ) -> ExportedArtifact:
-    """Write `model.onnx`, `engine.json`, `build_engine.py`, `build_engine.sh` and, where needed, int8 ranges.
+    """Write `model.onnx`, `engine.json`, `build_engine.sh` and, where needed, int8 ranges.
 
     Args:
         model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
@@ -56,7 +56,7 @@ def export_tensorrt(
     share = two_four_share(program)
     recipe = _recipe(target, settings, sparse=share >= SPARSE_SHARE, calibrated=ranges)
     (Path(folder) / "engine.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    _write_scripts(Path(folder), recipe, shape, settings.batch)
+    _write_script(Path(folder), recipe, shape, settings.batch)
     return dataclasses.replace(artifact, notes=_notes(share, artifact.sparsity.keep, target, settings))
 
 
@@ -141,10 +141,9 @@ def _recipe(target: Target, settings: ExportSettings, *, sparse: bool, calibrate
     }
 
 
-def _write_scripts(folder: Path, recipe: dict[str, Any], shape: tuple[int, ...], batch: int | None) -> None:
-    engine = resources.files("robust_edge_runtimes") / "formats" / "tensorrt" / "engine.py"
-    (folder / "build_engine.py").write_text(engine.read_text(encoding="utf-8"), encoding="utf-8")
-    template = resources.files("robust_edge_exporters") / "templates" / "build_engine.sh"
+def _write_script(folder: Path, recipe: dict[str, Any], shape: tuple[int, ...], batch: int | None) -> None:
+    """Write `build_engine.sh`, which builds with trtexec."""
+    template = (resources.files(__package__) / "templates" / "build_engine.sh").read_text(encoding="utf-8")
     values = {
         "fp16": int("FP16" in recipe["flags"]),
         "int8": int("INT8" in recipe["flags"]),
@@ -156,9 +155,8 @@ def _write_scripts(folder: Path, recipe: dict[str, Any], shape: tuple[int, ...],
         "batches": str(batch or f"1 {recipe['max_batch']}"),
         "dynamic": int(batch is None),
     }
-    text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
     script = folder / "build_engine.sh"
-    script.write_text(text, encoding="utf-8")
+    script.write_text(string.Template(template).substitute(values), encoding="utf-8")
     script.chmod(0o755)
 
 

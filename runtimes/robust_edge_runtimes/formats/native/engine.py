@@ -1,7 +1,7 @@
 """Compiles the C of the sparse engine on the device that runs it, once, and calls it through ctypes.
 
-Stands in every native bundle as engine.py and is the runtime's own code, so it needs numpy and a C compiler alone and
-runs on Python 3.6.
+Every native bundle contains it, joined with the modules that it imports, as engine.py, which needs only numpy and a C
+compiler. So it runs on Python 3.6 and imports from this package by `from MODULE import NAME` alone.
 
 A library is named `model-SOURCE-CPU-COMPILER.so`, each part a short hash, and kept in $ROBUST_EDGE_CACHE or
 ~/.cache/robust-edge. Code for another CPU would die of an illegal instruction, so a library is taken only where source
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Collection, List, Optional, Tuple
 
 import numpy as np
+
+from robust_edge_runtimes.core.files import cache_folder
 
 SOURCE, HEADER, WEIGHTS = "model.c", "model.h", "weights.bin"
 FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
@@ -73,14 +75,6 @@ def compile_library(folder: Path) -> Path:
         raise _no_compiler()
     name = f"model-{_source_hash(folder)}-{_short(cpu())}-{_short(compiler[1])}.so"
     return _compile(folder, folder / name, compiler[0])
-
-
-def cache_folder() -> Path:
-    """Where libraries are kept: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
-    own, base = os.environ.get("ROBUST_EDGE_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    return Path(base or os.path.expanduser("~/.cache")) / "robust-edge"
 
 
 def cpu() -> str:

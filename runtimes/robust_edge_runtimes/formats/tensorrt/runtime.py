@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Optional
 
 import numpy as np
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
-from robust_edge_runtimes.formats.tensorrt import engine as tensorrt_engine
+from robust_edge_runtimes.formats.tensorrt.engine.build import import_tensorrt
+from robust_edge_runtimes.formats.tensorrt.engine.cuda import Cuda
+from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.tensorrt.engine.execute import Engine
+from robust_edge_runtimes.formats.tensorrt.engine.open_engine import open_engine
+from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -17,25 +22,27 @@ _LOG = logging.getLogger(__name__)
 class TensorRtRuntime(BaseRuntime):
     """Executes the engine of a bundle; calls from several threads run one after the other."""
 
-    _engine: Any = None
+    _engine: Optional[Engine] = None
 
     def open_impl(self) -> RuntimeInfo:
         """Find the kept engine for this GPU and TensorRT, or build it."""
         try:
-            settings = tensorrt_engine.Settings.of_bundle(str(self.path.parent))
-        except tensorrt_engine.EngineError as cause:
+            settings = Settings.of_bundle(self.path.parent)
+        except EngineError as cause:
             raise BundleError(str(cause)) from cause
         try:
-            trt = tensorrt_engine.import_tensorrt()
-            cuda = tensorrt_engine.Cuda()
-            self._engine = tensorrt_engine.open_engine(settings, log=_LOG.warning, cuda=cuda, trt=trt)
-        except tensorrt_engine.EngineError as cause:
+            trt, cuda = import_tensorrt(), Cuda()
+            engine = open_engine(settings, log=_LOG.warning, cuda=cuda, trt=trt)
+            device = cuda.gpu()
+        except EngineError as cause:
             raise BackendUnavailable(str(cause)) from cause
-        if self._engine.classes != len(self.manifest.classes):
-            classes = self._engine.classes
-            self._engine.close()
-            raise BundleError(f"{self.path} gives {classes} logits, the manifest names {len(self.manifest.classes)}")
-        return RuntimeInfo("tensorrt", self._engine.version, cuda.gpu(), "TensorRT engine", self.threads)
+        if engine.classes != len(self.manifest.classes):
+            engine.close()
+            raise BundleError(
+                f"{self.path} gives {engine.classes} logits, the manifest names {len(self.manifest.classes)}"
+            )
+        self._engine = engine
+        return RuntimeInfo("tensorrt", engine.version, device, "TensorRT engine", self.threads)
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the engine, in parts where the batch is larger than its largest profile."""
@@ -43,14 +50,14 @@ class TensorRtRuntime(BaseRuntime):
         if engine is None:
             raise self.not_open()
         try:
-            logits: np.ndarray = engine.infer(images)
-        except tensorrt_engine.EngineError as cause:
+            return engine.infer(images)
+        except EngineError as cause:
             if self._engine is not engine:
                 raise self.not_open() from cause
             raise BackendUnavailable(str(cause)) from cause
-        return logits
 
     def close_impl(self) -> None:
         """Free the engine and its memory."""
+        assert self._engine is not None
         self._engine.close()
         self._engine = None

@@ -8,7 +8,7 @@ import pytest
 
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
-from robust_edge_runtimes.formats.registry import runtime_class
+from robust_edge_runtimes.formats.table import runtime_class
 from robust_edge_runtimes.load import load
 
 ort = pytest.importorskip("onnxruntime", reason="this adapter runs on onnxruntime")

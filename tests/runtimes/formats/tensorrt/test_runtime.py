@@ -17,7 +17,13 @@ import pytest
 from robust_edge_runtimes import load
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
-from robust_edge_runtimes.formats.tensorrt import engine
+from robust_edge_runtimes.core.files import sha256_of
+from robust_edge_runtimes.formats.tensorrt.engine.build import build, import_tensorrt
+from robust_edge_runtimes.formats.tensorrt.engine.cuda import Cuda
+from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.tensorrt.engine.execute import Engine
+from robust_edge_runtimes.formats.tensorrt.engine.open_engine import open_engine
+from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings
 
 pytest.importorskip("onnxruntime", reason="the stand-ins run the engines' ONNX on it")
 standins = importlib.import_module("tests.runtimes.formats.tensorrt.standins")
@@ -34,8 +40,8 @@ def cudart():
 
 @pytest.fixture
 def cuda(cudart, monkeypatch):
-    monkeypatch.setattr(engine.Cuda, "_open", staticmethod(lambda: cudart))
-    return engine.Cuda()
+    monkeypatch.setattr(Cuda, "_open", staticmethod(lambda: cudart))
+    return Cuda()
 
 
 @pytest.fixture
@@ -43,8 +49,8 @@ def settings(sealed, tmp_path):
     """settings(**changes) of the linear classifier's file."""
 
     def make(**changes):
-        given = dict(names=("images", "logits"), max_batch=8, workspace=64, cache=str(tmp_path / "cache"))
-        return engine.Settings(str(sealed / "model.onnx"), SHAPE, **{**given, **changes})
+        given = dict(names=("images", "logits"), max_batch=8, workspace=64, cache=tmp_path / "cache")
+        return Settings(sealed / "model.onnx", SHAPE, **{**given, **changes})
 
     return make
 
@@ -53,7 +59,7 @@ def settings(sealed, tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 8, 19])
 def test_every_version_computes_the_logits(version, count, settings, cuda, cudart, golden):
     calls = []
-    opened = engine.open_engine(settings(), log=lambda text: None, cuda=cuda, trt=standins.module(version, calls=calls))
+    opened = open_engine(settings(), log=lambda text: None, cuda=cuda, trt=standins.module(version, calls=calls))
     np.testing.assert_array_equal(opened.infer(golden.clean[:count]), _expected(golden, count))
     opened.close()
     assert not cudart.memory
@@ -69,15 +75,15 @@ def _expected(golden, count):
 @pytest.mark.parametrize("version", standins.VERSIONS)
 def test_a_fixed_batch_needs_no_profile(version, write_bundle, golden, cuda, tmp_path):
     folder = write_bundle(tmp_path / "fixed", batch=4)
-    fixed = engine.Settings(str(folder / "model.onnx"), SHAPE, ("images", "logits"), batch=4, cache=str(tmp_path / "c"))
-    opened = engine.open_engine(fixed, log=lambda text: None, cuda=cuda, trt=standins.module(version))
+    fixed = Settings(folder / "model.onnx", SHAPE, ("images", "logits"), batch=4, cache=tmp_path / "c")
+    opened = open_engine(fixed, log=lambda text: None, cuda=cuda, trt=standins.module(version))
     np.testing.assert_allclose(opened.infer(golden.clean[:4]), golden.clean_logits[:4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("version", standins.VERSIONS)
 def test_workspace_and_network_as_the_version_wants_them(version, settings, cuda):
     calls = []
-    engine.build(standins.module(version, calls=calls), settings(typed=True))
+    build(standins.module(version, calls=calls), settings(typed=True))
     found, at = dict(calls), standins.number(version)
     assert found.get("max_workspace_size", found.get("workspace WORKSPACE")) == 64 << 20
     assert ("max_workspace_size" in found) == (at < (8, 4))
@@ -89,12 +95,12 @@ def test_precision_flags_until_they_are_gone(version, settings):
     calls, wanted = [], settings(flags=["FP16", "SPARSE_WEIGHTS"])
     trt = standins.module(version, calls=calls)
     if version in PRECISE:
-        engine.build(trt, wanted)
+        build(trt, wanted)
         assert dict(calls)["flags"] == ["FP16", "SPARSE_WEIGHTS"]
     else:
-        with pytest.raises(engine.EngineError, match=r"11\.1\.0 has no flag FP16"):
-            engine.build(trt, wanted)
-        engine.build(trt, settings(flags=["SPARSE_WEIGHTS"]))
+        with pytest.raises(EngineError, match=r"11\.1\.0 has no flag FP16"):
+            build(trt, wanted)
+        build(trt, settings(flags=["SPARSE_WEIGHTS"]))
         assert dict(calls)["flags"] == ["SPARSE_WEIGHTS"]
 
 
@@ -105,12 +111,12 @@ def test_precision_flags_until_they_are_gone(version, settings):
 def test_calibration_comes_from_the_file_under_the_versions_own_name(version, head, settings, tmp_path):
     path, calls = tmp_path / "calibration.cache", []
     path.write_text("TRT-0-EntropyCalibration2\nimages: 3c010a14\n")
-    engine.build(standins.module(version, calls=calls), settings(flags=["INT8"], calibration=str(path)))
+    build(standins.module(version, calls=calls), settings(flags=["INT8"], calibration=path))
     assert dict(calls)["calibration"] == f"TRT-{head}-EntropyCalibration2\nimages: 3c010a14\n"
 
 
 def test_profiles_are_one_image_and_the_most(settings):
-    data = engine.build(standins.module("10.3.0"), settings())
+    data = build(standins.module("10.3.0"), settings())
     profiles = json.loads(data.split(b"\n", 1)[0])["profiles"]
     assert [profile["images"] for profile in profiles] == [[[1, *SHAPE]] * 3, [[1, *SHAPE], [8, *SHAPE], [8, *SHAPE]]]
 
@@ -120,7 +126,7 @@ def test_an_engine_is_built_once_and_kept_under_all_that_it_depends_on(settings,
 
     def opened(version="10.3.0", **changes):
         lines.clear()
-        engine.open_engine(settings(**changes), log=lines.append, cuda=cuda, trt=standins.module(version)).close()
+        open_engine(settings(**changes), log=lines.append, cuda=cuda, trt=standins.module(version)).close()
         return [line for line in lines if "building" in line]
 
     assert opened()
@@ -140,7 +146,7 @@ def test_what_somebody_asked_for_stays(settings, cuda):
     def opened(**changes):
         lines.clear()
         given = settings(**changes)
-        engine.open_engine(given, log=lines.append, cuda=cuda, trt=trt).close()
+        open_engine(given, log=lines.append, cuda=cuda, trt=trt).close()
         return bool(lines), given.max_batch, given.workspace
 
     assert opened() == (True, 8, 64)
@@ -154,8 +160,8 @@ def test_what_somebody_asked_for_stays(settings, cuda):
 
 def test_a_cache_that_cannot_be_written_is_one_line_before_minutes_pass(settings, cuda, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(engine.EngineError, match="set ROBUST_EDGE_CACHE to a folder that can be written"):
-        engine.open_engine(settings(cache=str(tmp_path / "file" / "cache")), log=print, cuda=cuda, trt=unbuildable())
+    with pytest.raises(EngineError, match="set ROBUST_EDGE_CACHE to a folder that can be written"):
+        open_engine(settings(cache=tmp_path / "file" / "cache"), log=print, cuda=cuda, trt=unbuildable())
 
 
 def unbuildable():
@@ -166,15 +172,15 @@ def unbuildable():
 
 def test_a_missing_file_of_the_bundle_is_one_line(settings, cuda, tmp_path):
     given = settings()
-    given.onnx = str(tmp_path / "gone.onnx")
-    with pytest.raises(engine.EngineError, match=r"the bundle is damaged: .*gone\.onnx"):
-        engine.open_engine(given, log=print, cuda=cuda, trt=standins.module("10.3.0"))
+    given.onnx = tmp_path / "gone.onnx"
+    with pytest.raises(EngineError, match=r"the bundle is damaged: .*gone\.onnx"):
+        open_engine(given, log=print, cuda=cuda, trt=standins.module("10.3.0"))
 
 
 @pytest.mark.parametrize("damage", ["engine", "note", "swapped"])
 def test_a_damaged_engine_is_built_again(damage, settings, cuda, tmp_path):
     trt = standins.module("10.3.0")
-    engine.open_engine(settings(), log=print, cuda=cuda, trt=trt).close()
+    open_engine(settings(), log=print, cuda=cuda, trt=trt).close()
     (path,) = (tmp_path / "cache").glob("*.engine")
     whole = path.read_bytes()
     if damage == "engine":
@@ -182,12 +188,12 @@ def test_a_damaged_engine_is_built_again(damage, settings, cuda, tmp_path):
     elif damage == "note":
         Path(f"{path}.json").write_text("{}")
     else:
-        engine.open_engine(settings(flags=["FP16"]), log=print, cuda=cuda, trt=trt).close()
+        open_engine(settings(flags=["FP16"]), log=print, cuda=cuda, trt=trt).close()
         (other,) = set((tmp_path / "cache").glob("*.engine")) - {path}
         shutil.copy(other, path)
         shutil.copy(f"{other}.json", f"{path}.json")
     lines = []
-    engine.open_engine(settings(), log=lines.append, cuda=cuda, trt=trt).close()
+    open_engine(settings(), log=lines.append, cuda=cuda, trt=trt).close()
     assert "built again" in lines[0]
     assert path.read_bytes() == whole
 
@@ -196,42 +202,42 @@ def test_timings_are_kept_for_one_version_and_gpu_and_dropped_if_foreign(setting
     calls = []
     trt = standins.module("10.3.0", calls=calls, known_timings=[b"+"])
     for _ in range(2):
-        engine.open_engine(settings(), log=print, force=True, cuda=cuda, trt=trt).close()
+        open_engine(settings(), log=print, force=True, cuda=cuda, trt=trt).close()
     assert [value for name, value in calls if name == "timings"] == [b"", b"+"]
     calls.clear()
-    engine.open_engine(settings(), log=print, force=True, cuda=cuda, trt=trt).close()  # b"++" is not known
+    open_engine(settings(), log=print, force=True, cuda=cuda, trt=trt).close()  # b"++" is not known
     assert [value for name, value in calls if name == "timings"] == [None, b""]
 
 
 def test_what_tensorrt_refuses_is_one_line(settings, cuda):
-    with pytest.raises(engine.EngineError, match=r"8\.5\.2\.2 cannot read .*model\.onnx: In node 3: UNSUPPORTED_NODE"):
-        engine.build(standins.module("8.5.2.2", parses=False), settings())
-    with pytest.raises(engine.EngineError, match="swap"):
-        engine.build(standins.module("8.2.1.9", builds=False), settings())
-    data = engine.build(standins.module("8.6.1"), settings())
-    with pytest.raises(engine.EngineError, match=r"10\.3\.0 cannot load the engine"):
-        engine.Engine(standins.module("10.3.0"), cuda, settings(), data)
+    with pytest.raises(EngineError, match=r"8\.5\.2\.2 cannot read .*model\.onnx: In node 3: UNSUPPORTED_NODE"):
+        build(standins.module("8.5.2.2", parses=False), settings())
+    with pytest.raises(EngineError, match="swap"):
+        build(standins.module("8.2.1.9", builds=False), settings())
+    data = build(standins.module("8.6.1"), settings())
+    with pytest.raises(EngineError, match=r"10\.3\.0 cannot load the engine"):
+        Engine(standins.module("10.3.0"), cuda, settings(), data)
 
 
 def test_a_cuda_error_is_named(cuda, cudart):
-    with pytest.raises(engine.EngineError, match="cudaMemcpy failed with CUDA error 1"):
+    with pytest.raises(EngineError, match="cudaMemcpy failed with CUDA error 1"):
         cuda.upload(12345, np.zeros(4, np.float32))
     cudart.cudaMalloc = lambda pointer, size: 2
-    with pytest.raises(engine.EngineError, match="cudaMalloc failed with CUDA error 2"):
+    with pytest.raises(EngineError, match="cudaMalloc failed with CUDA error 2"):
         cuda.allocate(16)
 
 
 def test_missing_libraries_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(engine.EngineError, match="on a Jetson use the system's python3"):
-        engine.import_tensorrt()
+    with pytest.raises(EngineError, match="on a Jetson use the system's python3"):
+        import_tensorrt()
 
     def missing(name):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    with pytest.raises(engine.EngineError, match="LD_LIBRARY_PATH"):
-        engine.Cuda()
+    with pytest.raises(EngineError, match="LD_LIBRARY_PATH"):
+        Cuda()
 
 
 # The runtime on a whole bundle.
@@ -249,7 +255,7 @@ def bundle_for(sealed, forge, tmp_path, monkeypatch):
         def edit(value):
             value["artifact"]["format"] = "tensorrt"
             blob = (folder / "engine.json").read_bytes()
-            value["files"]["engine.json"] = {"sha256": engine.sha256_of(folder / "engine.json"), "bytes": len(blob)}
+            value["files"]["engine.json"] = {"sha256": sha256_of(folder / "engine.json"), "bytes": len(blob)}
 
         return forge(folder, edit)
 
@@ -281,14 +287,14 @@ def test_eight_threads_of_a_thousand_calls_get_the_logits_of_one(version, bundle
 def test_closed_in_the_middle_it_says_so_and_frees_nothing_in_use(bundle_for, cuda, cudart, golden, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", standins.module("10.3.0"))
     model, waiting, go_on = load(bundle_for()), threading.Event(), threading.Event()
-    slot, real = model._engine._slots[0], model._engine._slots[0].infer
+    profile, real = model._engine._profiles[0], model._engine._profiles[0].infer
 
     def slow(images):
         waiting.set()
         assert go_on.wait(10)
         return real(images)
 
-    monkeypatch.setattr(slot, "infer", slow)
+    monkeypatch.setattr(profile, "infer", slow)
     with ThreadPoolExecutor(3) as pool:
         running = pool.submit(model.infer, golden.clean[:1])
         assert waiting.wait(10)
@@ -330,6 +336,6 @@ def test_a_recipe_that_is_none_is_a_bundle_error(recipe, bundle_for, cuda, monke
 
 def test_the_recipe_cannot_name_files_outside_the_bundle(bundle_for):
     folder = bundle_for({**RECIPE, "calibration": "../../etc/passwd"})
-    found = engine.Settings.of_bundle(str(folder))
-    assert found.calibration == str(folder / "passwd")
-    assert open_bundle(folder).artifact_path == Path(found.onnx)
+    found = Settings.of_bundle(folder)
+    assert found.calibration == folder / "passwd"
+    assert open_bundle(folder).artifact_path == found.onnx

@@ -1,0 +1,36 @@
+"""The sparse engine's C: its row of the table of formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.format import DenseBaseline, Format
+from robust_edge_exporters.formats.native.dense import rebuilt
+from robust_edge_exporters.formats.native.export import export_native_artifact
+from robust_edge_exporters.standalone import standalone
+from robust_edge_exporters.target import Target
+from robust_edge_runtimes.core.bundle import Bundle
+
+
+class NativeFormat(Format):
+    """`model.c` and `weights.bin`, for any C compiler."""
+
+    needs = "numpy and a C compiler (none on the kind of machine that exported it)"
+    device_rounds = False
+
+    def export(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+    ) -> ExportedArtifact:
+        """Write `model.c` and its companions."""
+        return export_native_artifact(model, shape, target, folder, settings)
+
+    def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
+        """The ONNX file that the C was generated from, with random weights."""
+        return DenseBaseline(rebuilt(bundle, folder), "dense weights, ONNX Runtime")
+
+    def extra_files(self) -> dict[str, str]:
+        """The script that compiles the C and calls it."""
+        return {"engine.py": standalone("robust_edge_runtimes.formats.native.engine")}

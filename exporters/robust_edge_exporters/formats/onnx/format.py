@@ -1,0 +1,30 @@
+"""ONNX for CPUs: its row of the table of formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.format import DenseBaseline, Format
+from robust_edge_exporters.formats.onnx.dense import filled
+from robust_edge_exporters.formats.onnx.export import export_onnx
+from robust_edge_exporters.target import Target
+from robust_edge_runtimes.core.bundle import Bundle
+
+
+class OnnxFormat(Format):
+    """`model.onnx`, for ONNX Runtime."""
+
+    needs = "numpy and onnxruntime"
+
+    def export(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+    ) -> ExportedArtifact:
+        """Write `model.onnx`."""
+        return export_onnx(model, shape, target, folder, settings)
+
+    def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
+        """The same file, its zeros filled by small random values."""
+        return DenseBaseline(filled(bundle, folder), "dense weights")

@@ -1,0 +1,35 @@
+"""TensorRT: its row of the table of formats."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.format import Format
+from robust_edge_exporters.formats.tensorrt.export import export_tensorrt
+from robust_edge_exporters.standalone import standalone
+from robust_edge_exporters.target import Target
+
+BUILD = "python3 build_engine.py    # minutes, once per device; run.py would do it at first use"
+
+
+class TensorRtFormat(Format):
+    """`model.onnx` and the recipe of an engine."""
+
+    needs = "numpy and TensorRT"
+    sparse_tensor_cores = True
+
+    def export(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
+    ) -> ExportedArtifact:
+        """Write `model.onnx`, the recipe, and the script that builds the engine with trtexec."""
+        return export_tensorrt(model, shape, target, folder, settings)
+
+    def extra_files(self) -> dict[str, str]:
+        """The script that builds and runs the engine."""
+        return {"build_engine.py": standalone("robust_edge_runtimes.formats.tensorrt.engine.command_line")}
+
+    def prepare_command(self, target: Target) -> str:
+        """Build the engine where the device's system has TensorRT, as a Jetson's does; elsewhere pip installs it."""
+        from_pip = any(line.startswith("tensorrt") for line in target.requirements)
+        return super().prepare_command(target) if from_pip else BUILD

@@ -1,0 +1,40 @@
+"""ONNX on the CPU: its row of the table of formats."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Type
+
+from robust_edge_runtimes.core.errors import BackendUnavailable
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats.format import Format
+from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
+
+
+class OnnxFormat(Format):
+    """`model.onnx`, executed by ONNX Runtime."""
+
+    description = "ONNX on the CPU"
+    remedy = "pip install 'robust-edge[onnxruntime]'"
+
+    def runtime(self) -> Type[BaseRuntime]:
+        """ONNX Runtime on the CPU."""
+        return OnnxRuntime
+
+    def probe(self) -> str:
+        """Look for ONNX Runtime's CPU provider."""
+        return find_provider(OnnxRuntime.provider)
+
+
+def find_provider(provider: str) -> str:
+    """The version of ONNX Runtime and the provider.
+
+    Raises:
+        ImportError: ONNX Runtime is not installed.
+        BackendUnavailable: it was built without the provider.
+    """
+    ort = importlib.import_module("onnxruntime")
+    known = ort.get_available_providers()
+    if provider not in known:
+        raise BackendUnavailable(f"onnxruntime {ort.__version__} has no {provider}, only {', '.join(known)}")
+    return f"onnxruntime {ort.__version__}, {provider}"
