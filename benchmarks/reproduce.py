@@ -37,7 +37,8 @@ from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write
 
 from robust_edge.attacks.autoattack import STAGES
 from robust_edge.attacks.autoattack import THESIS as THESIS_SET
-from robust_edge.config.settings import CompressConfig, resolve
+from robust_edge.config.compress import CompressConfig
+from robust_edge.config.settings import resolve
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run

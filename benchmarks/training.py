@@ -37,7 +37,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from robust_edge.config.settings import CompressConfig, resolve
+from robust_edge.config.compress import CompressConfig
+from robust_edge.config.settings import resolve
 from robust_edge.data import Split
 from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized, build_model

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from result_file import provenance, write_result
 
-from robust_edge.config.settings import CompressConfig, differences
+from robust_edge.config.compress import CompressConfig
+from robust_edge.config.settings import differences
 from robust_edge.evaluation.accuracy import Accuracy, PgdResult
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import stored_evaluation

@@ -1,17 +1,55 @@
-"""The user's own functions, named as `package.module:function`."""
+"""Tables of what can be chosen by name, and the user's own code, named as `package.module:name`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import InputError, unknown_name
+
+
+class Row(NamedTuple):
+    """One choice of a table.
+
+    Attributes:
+        reference: where its function or class is, as `package.module:name`; imported when it is chosen.
+        summary: a few words for help texts.
+    """
+
+    reference: str
+    summary: str = ""
+
+
+def summaries(table: Mapping[str, Row]) -> dict[str, str]:
+    """Name to summary of every row."""
+    return {name: row.summary for name, row in table.items()}
+
+
+def load(what: str, name: str, table: Mapping[str, Row], own: str = "package.module:function") -> Any:
+    """The function or class of a row, or the user's own.
+
+    Args:
+        what: kind of thing, for error messages.
+        name: of a row, or `package.module:name`.
+        table: of all rows.
+        own: how error messages write the user's own.
+
+    Raises:
+        InputError: an unknown name, or what `import_function` raises.
+    """
+    if ":" in name:
+        return import_function(what, name)
+    if name not in table:
+        raise unknown_name(what, name, [*table, own])
+    module, _, attribute = table[name].reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def import_function(what: str, reference: str) -> Any:
-    """Import a function by name; the working directory is searched too.
+    """Import a function or a class by name; the working directory is searched too.
 
     Raises:
         InputError: the module cannot be imported, or has no such function.

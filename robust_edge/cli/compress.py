@@ -8,58 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robust_edge.cli.types import PATH, SEED, Keep, Radius
+from robust_edge.cli.types import PATH
+from robust_edge.config.compress import command_settings
+from robust_edge.settings.options import parameter_name, setting_options
 from robust_edge_runtimes.cli.console import Output, examples, output_options
 
 if TYPE_CHECKING:
-    from robust_edge.config.settings import CompressConfig
+    from robust_edge.config.compress import CompressConfig
     from robust_edge.run.directory import Checkpoint
 
-FLAGS = {
-    "dataset": "data.dataset",
-    "data_dir": "data.dir",
-    "download": "data.download",
-    "arch": "arch",
-    "keep": "pruning.keep",
-    "scheme": "pruning.scheme",
-    "scope": "pruning.scope",
-    "eps": "attack.eps",
-    "steps": "attack.steps",
-    "epochs": "training.epochs",
-    "init": "init",
-    "seed": "seed",
-    "device": "device",
-    "threads": "threads",
-    "loss": "training.loss",
-    "tensorboard": "tensorboard",
-    "precision": "compute.precision",
-    "compile": "compute.compile",
-}
+SETTINGS = list(command_settings())
 
 
 @click.command()
 @click.option("--preset", help="Start from quick, thesis or strong.  [default: quick, unless --config is given]")
-@click.option("--dataset", help="digits, cifar10, cifar100, folder, or package.module:function.")
-@click.option("--data-dir", help="Where the images lie; a folder has train/CLASS/* and test/CLASS/*.")
-@click.option("--download", is_flag=True, default=None, help="Fetch a CIFAR set into --data-dir.")
-@click.option("--arch", help="small_cnn, resnet18, resnet34, mobilenet_v2, or package.module:function.")
-@click.option("--keep", type=Keep(), help="Fraction of the prunable weights that stay; 1 trains a dense network.")
-@click.option(
-    "--scheme",
-    help="Shape of the sparsity: irregular (any weights), funnel (less in every deeper layer), redundant (no filters "
-    "alike), nm (2 of 4 neighbours, as GPUs run them; pruning.n, pruning.m), filter (whole channels, which export "
-    "takes out).",
-)
-@click.option(
-    "--scope",
-    help="Where the threshold holds: global, layer (the same fraction in each), macs (no more than keep of the "
-    "arithmetic, or pruning.macs).",
-)
-@click.option("--eps", type=Radius(), help="Radius of the adversary in pixels on [0, 1], as 8/255; 0 is benign.")
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps of the adversary.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images, in all.")
-@click.option("--loss", help="adversarial, or trades.")
-@click.option("--init", help="Start from this .safetensors or .pth state dict.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with any part of a config.")
 @click.option(
     "--set",
@@ -68,12 +30,7 @@ FLAGS = {
     metavar="KEY=VALUE",
     help="Any setting, as training.lr=0.1 or attack.step_size=2/255.",
 )
-@click.option("--seed", type=SEED, help="Same seed, same device kind: same weights.")
-@click.option("--device", help="cpu, cuda, cuda:1 or auto.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--tensorboard", is_flag=True, default=None, help="Write RUN/tensorboard, too, for TensorBoard.")
-@click.option("--precision", help="fp32, or bf16 for the layers (attack and loss stay fp32); meant for GPUs.")
-@click.option("--compile", is_flag=True, default=None, help="Run the network through torch.compile.")
+@setting_options(SETTINGS)
 @click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o; it is deleted when the training begins.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
@@ -112,7 +69,8 @@ def compress(
 
     if resume and overwrite:
         raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
-    given = {FLAGS[name]: value for name, value in flags.items() if value is not None}
+    keys = {parameter_name(key): key for key, _, _ in SETTINGS}
+    given = {keys[name]: value for name, value in flags.items() if value is not None}
     for key in {"data.dir", "init"} & given.keys():
         given[key] = str(Path(given[key]).absolute())  # later commands run from other folders
     settings = _Settings(preset, config_file, assignments, given)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robust_edge.config.ranges import parse_fraction
+from robust_edge.settings.ranges import parse_fraction
 
 PATH = click.Path(path_type=Path)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data.dataset import Dataset, Split, evenly
+from robust_edge.data.settings import DataConfig
 from robust_edge.torchvision_compat import torchvision_module
 from robust_edge_runtimes.core.errors import InputError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data.dataset import Dataset, Split, evenly
+from robust_edge.data.settings import DataConfig
 
 TEST_SHARE = 5
 LEVELS = 16

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data.dataset import Dataset, Split, evenly
+from robust_edge.data.settings import DataConfig
 from robust_edge.data.stored import StoredImages
 from robust_edge_runtimes.core.errors import InputError
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from robust_edge.pruning.schemes import Projection
+from robust_edge.pruning.schemes.scheme import Projection
 
 Weights = Mapping[str, Tensor]
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import safetensors
 
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.curve import CurveResult
 from robust_edge.evaluation.record import Evaluation, stored_evaluations

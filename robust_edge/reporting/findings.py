@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from robust_edge.config.settings import to_plain
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
 from robust_edge_runtimes.bench.latency import Bench, Entry, Latency
@@ -195,8 +196,10 @@ def reproduce_commands(run: RunData) -> list[str]:
 
 def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs, with each run's value."""
-    flat = [dict(_flatten(dataclasses.asdict(run.config))) for run in runs]
-    return [(key, [config[key] for config in flat]) for key in flat[0] if len({config[key] for config in flat}) > 1]
+    flat = [dict(_flatten(to_plain(run.config))) for run in runs]
+    keys = dict.fromkeys(key for config in flat for key in config)  # schemes have different settings
+    found = [(key, [config.get(key, "-") for config in flat]) for key in keys]
+    return [(key, values) for key, values in found if len(set(values)) > 1]
 
 
 def versions(runs: Sequence[RunData]) -> list[tuple[str, dict[str, str] | None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.reporting.drawing import RIGHT, style
 from robust_edge.reporting.figures import WIDTH
 from robust_edge.training.schedules import Schedules

@@ -19,7 +19,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from robust_edge.config.settings import CompressConfig, from_yaml, read_text, to_yaml
+from robust_edge.config.compress import CompressConfig
+from robust_edge.config.settings import from_yaml, read_text, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.run.environment import environment
 from robust_edge.run.metrics import EpochRow

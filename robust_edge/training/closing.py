@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, Source, Split
 from robust_edge.data.augment import augment
 from robust_edge.data.dataset import evenly
@@ -19,6 +19,7 @@ from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized
 from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.schemes import scheme_name
 from robust_edge.run.directory import Arithmetic, Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.training.batchnorm import reestimate
@@ -152,7 +153,9 @@ def finish(
     for layer in checkpoint.sparsity.layers:
         run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     if config.sparse and learner.scheme.dense_layers:
-        run.log(f"left whole by scheme {config.pruning.scheme}: {', '.join(learner.scheme.dense_layers)}")
+        run.log(
+            f"left dense by scheme {scheme_name(type(config.pruning.scheme))}: {', '.join(learner.scheme.dense_layers)}"
+        )
     ended = "finished" if diverged is None else "kept"
     run.log(
         f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}, "

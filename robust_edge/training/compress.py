@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, Split, load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.data.stream import source_of
@@ -26,7 +26,7 @@ from robust_edge.parallel.device import pick_device
 from robust_edge.parallel.ranks import Ranks, device_of_rank
 from robust_edge.pruning import admm
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge.pruning.schemes import Scheme, Weights, scheme_of
+from robust_edge.pruning.schemes.scheme import Scheme, Weights
 from robust_edge.run.directory import RESUME, Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.run.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.training.allocation import keep_freed_memory
@@ -187,7 +187,7 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
     if config.init is not None and fresh:
         load_initial(model, Path(config.init))
     model = place(model, device, config.compute)
-    scheme = scheme_of(config.pruning, model, dataset.shape)
+    scheme = config.pruning.build(model, dataset.shape)
     if config.sparse:
         _check_constraint(scheme, prunable_parameters(model), config.pruning.keep, plan)
     if config.selection.held_out:

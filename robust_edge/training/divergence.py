@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.run.metrics import EpochRow
 from robust_edge.training.losses import TRADES
 from robust_edge.training.selection import guessing_limit

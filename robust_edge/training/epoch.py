@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Source
 from robust_edge.data.augment import augment
 from robust_edge.models import Normalized
@@ -21,7 +21,7 @@ from robust_edge.parallel.rows import Rows, share_rows
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.pruning.schemes import Scheme, scheme_of
+from robust_edge.pruning.schemes.scheme import Scheme
 from robust_edge.training import awp
 from robust_edge.training.averaging import moving_average
 from robust_edge.training.batchnorm import batchnorms
@@ -81,7 +81,7 @@ class Learner:
         model: on its device.
         config: what to do.
         plan: the schedules.
-        scheme: the sparsity set; None for one that needs no look at the network.
+        scheme: the sparsity set, built for the network; None builds one that does not need the shape of an image.
 
     Attributes:
         average: the running mean of the weights; None where none is kept.
@@ -104,7 +104,7 @@ class Learner:
         self.ranks = ranks or Ranks()
         self.forward = Forward(model, config.compute)
         self.weights = prunable_parameters(model)
-        self.scheme = scheme_of(config.pruning) if scheme is None else scheme
+        self.scheme = config.pruning.build(model, ()) if scheme is None else scheme
         training = config.training
         self.optimizer = torch.optim.SGD(
             model.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay

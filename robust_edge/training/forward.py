@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from robust_edge.config.settings import ComputeConfig
+from robust_edge.config.training import ComputeConfig
 from robust_edge_runtimes.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)

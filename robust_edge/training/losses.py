@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd, craft, evaluation_mode
-from robust_edge.config.settings import TrainingConfig
+from robust_edge.config.training import TrainingConfig
 from robust_edge.parallel.rows import Rows
 
 TRADES = "trades"

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge_runtimes.core.errors import InputError
 
 

@@ -9,7 +9,7 @@ import math
 from torch import Tensor
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config.settings import CompressConfig
+from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.models import Normalized

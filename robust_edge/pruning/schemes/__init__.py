@@ -1,48 +1,40 @@
-"""Sparsity sets: each scheme says which weights stay, name -> class, in this table."""
+"""The table of schemes: a scheme is one file with a class that holds its settings, and one row here."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
-from robust_edge.config.settings import PruningConfig
-from robust_edge.pruning.layout import depthwise_layers, layout_of
-from robust_edge.pruning.schemes.filter import Filter
-from robust_edge.pruning.schemes.funnel import Funnel
-from robust_edge.pruning.schemes.irregular import Irregular
-from robust_edge.pruning.schemes.macs import Macs
-from robust_edge.pruning.schemes.nm import NOfM, dense_by_layout
-from robust_edge.pruning.schemes.redundant import Redundant, whole_by_layout
-from robust_edge.pruning.schemes.scheme import Projection, Scheme, Support, Weights, masked
+from robust_edge.plugins import Row, load
+from robust_edge_runtimes.core.errors import InputError
 
-__all__ = ["Projection", "Scheme", "Support", "Weights", "masked", "scheme_of"]
+if TYPE_CHECKING:
+    from robust_edge.pruning.schemes.scheme import Scheme
+
+SCHEMES = {
+    "irregular": Row("robust_edge.pruning.schemes.irregular:Irregular", "any weights"),
+    "funnel": Row("robust_edge.pruning.schemes.funnel:Funnel", "less in every deeper layer"),
+    "redundant": Row("robust_edge.pruning.schemes.redundant:Redundant", "no filters alike"),
+    "nm": Row("robust_edge.pruning.schemes.nm:NOfM", "n of m neighbours, 2 of 4 as GPUs run them"),
+    "filter": Row("robust_edge.pruning.schemes.filter:Filter", "whole channels, which export takes out"),
+}
+OWN_SCHEME = "package.module:Class"
 
 
-def scheme_of(config: PruningConfig, model: nn.Module | None = None, shape: tuple[int, ...] = ()) -> Scheme:
-    """The config's sparsity set for one network.
+def scheme_class(name: str) -> type[Scheme]:
+    """The class of a row, or the user's own.
 
-    Args:
-        config: names the scheme and its settings.
-        model: the network to prune, left as it was; irregular pruning without one
-            takes no layer for a depthwise one.
-        shape: (C, H, W) of one image.
+    Raises:
+        InputError: an unknown name, a module that cannot be imported, something that is no scheme.
     """
-    floor = config.layer_floor
-    if config.scheme == "irregular" and config.scope != "macs":
-        dense = depthwise_layers(model) if model is not None and not config.prune_depthwise else frozenset[str]()
-        return Irregular(scope=config.scope, floor=floor, dense=dense)
-    if model is None:
-        raise ValueError(f"scheme {config.scheme} (scope {config.scope}) has to see the network")
-    if config.scheme == "filter":
-        from robust_edge_exporters.compaction.dependencies import (
-            channel_groups,  # brings a package that nothing else here needs
-        )
+    from robust_edge.pruning.schemes.scheme import Scheme  # brings torch, which the table itself does not need
 
-        return Filter(groups=channel_groups(model, shape), scope=config.scope, floor=floor)
-    layout = layout_of(model, shape)
-    table: dict[str, Scheme] = {
-        "irregular": Macs(macs_per_weight=layout.macs_per_weight, share=config.macs, floor=floor),
-        "funnel": Funnel(depth=layout.depth, floor=floor),
-        "redundant": Redundant(whole=whole_by_layout(layout), floor=floor),
-        "nm": NOfM(n=config.n, m=config.m, dense=dense_by_layout(layout), floor=floor),
-    }
-    return table[config.scheme]
+    found = load("scheme", name, SCHEMES, OWN_SCHEME)
+    if not (isinstance(found, type) and issubclass(found, Scheme)):
+        raise InputError(f"scheme {name!r} is not a subclass of robust_edge.pruning.schemes.scheme.Scheme")
+    return found
+
+
+def scheme_name(cls: type[Scheme]) -> str:
+    """What `scheme_class` finds the class by."""
+    reference = f"{cls.__module__}:{cls.__qualname__}"
+    return next((name for name, row in SCHEMES.items() if row.reference == reference), reference)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_in
+from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, kept_in
+from robust_edge.pruning.settings import SCOPE
+from robust_edge.settings.setting import declared
+from robust_edge_exporters.compaction.channels import ChannelGroup
 from robust_edge_runtimes.core.errors import InputError
 
-if TYPE_CHECKING:
-    from robust_edge_exporters.compaction.channels import ChannelGroup
+SCOPE_OF_FILTERS = dataclasses.replace(
+    SCOPE, choices={name: SCOPE.choices[name] for name in ("global", "layer")}, help="where the threshold holds"
+)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Filter(Scheme):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filter(FlooredScheme):
     """Whole channels go, with everything that writes or reads them, until at most k weights are left.
 
     A channel is what can be taken out of the network without changing a shape elsewhere: an output of a layer, of
@@ -27,15 +30,21 @@ class Filter(Scheme):
     is the nearest point. Across groups energies are taken relative to the group's mean, since the lengths of
     filters of different width do not compare; that is the customary choice and no Euclidean projection.
 
+    With scope `global` there is one threshold of relative energy; scope `layer` takes the same fraction of every
+    group. `floor` is the fraction of every group's channels that stay in any case, at least one.
+
     Attributes:
         groups: the network's, from `channel_groups`.
-        scope: `global`, one threshold of relative energy; `layer`, the same fraction of every group.
-        floor: fraction of every group's channels that stay in any case, at least one.
     """
 
-    groups: Sequence[ChannelGroup]
-    scope: str = "global"
-    floor: float = 0.0
+    scope: str = declared(SCOPE_OF_FILTERS, "global")
+    groups: Sequence[ChannelGroup] = dataclasses.field(default=(), compare=False)
+
+    def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Filter:
+        """With the channels of the network that can only be removed together."""
+        from robust_edge_exporters.compaction.dependencies import channel_groups  # brings a package of its own
+
+        return dataclasses.replace(self, floor=self.floor_at(keep), groups=channel_groups(model, shape))
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
@@ -56,7 +65,7 @@ class Filter(Scheme):
         fewest = self._support(order, weights)
         if kept_in(fewest) > budget:
             raise InputError(
-                f"keep leaves {budget} weights, but with the fewest channels that may stay (1 or {self.floor:g} of "
+                f"keep leaves {budget} weights, but with the fewest channels that may stay (1 or {self.least:g} of "
                 f"each group, and all classes) {kept_in(fewest)} are left; filter pruning would remove a whole layer: "
                 "raise --keep, or lower pruning.floor"
             )
@@ -92,7 +101,7 @@ class Filter(Scheme):
         return None if kept <= budget else f"{kept} weights are kept, keep {keep:g} allows {budget}"
 
     def _least(self, group: ChannelGroup) -> int:
-        return max(1, int(self.floor * group.channels))
+        return max(1, int(self.least * group.channels))
 
     def _order(self, weights: Weights) -> list[tuple[int, int]]:
         """(group, channel) of all that may go, the weakest first."""

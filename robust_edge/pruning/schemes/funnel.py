@@ -10,18 +10,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.irregular import floor_counts, floor_violation, global_counts
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
+from robust_edge.pruning.schemes.counts import floor_counts, floor_violation, global_counts
+from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, kept_per_layer, largest
 from robust_edge_runtimes.core.errors import InputError
 
 HALVINGS = 60
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Funnel(Scheme):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Funnel(FlooredScheme):
     """Exactly k weights stay, and the kept fraction strictly decreases with depth.
 
     The counts are those of one global threshold, moved to the nearest decreasing fractions (isotonic regression,
@@ -33,19 +34,21 @@ class Funnel(Scheme):
 
     Attributes:
         depth: layer names from the image to the logits; empty takes the order of the weights.
-        floor: fraction of every layer that stays in any case.
     """
 
-    depth: Sequence[str] = ()
-    floor: float = 0.0
+    depth: Sequence[str] = dataclasses.field(default=(), compare=False)
+
+    def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Funnel:
+        """With the order of the layers."""
+        return dataclasses.replace(self, floor=self.floor_at(keep), depth=layout_of(model, shape).depth)
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """Each layer's count, its largest weights."""
         budget = budget_of(weights, keep)
         ordered = {name: weights[name] for name in self.depth or weights}
         sizes = {name: weight.numel() for name, weight in ordered.items()}
-        wished = decreasing(global_counts(ordered, budget, self.floor), sizes)
-        counts = strict_counts(wished, sizes, budget, floor_counts(ordered, self.floor))
+        wished = decreasing(global_counts(ordered, budget, self.least), sizes)
+        counts = strict_counts(wished, sizes, budget, floor_counts(ordered, self.least))
         return {name: largest(weight, counts[name]) for name, weight in weights.items()}
 
     def violation(self, support: Support, keep: float) -> str | None:
@@ -53,7 +56,7 @@ class Funnel(Scheme):
         return super().violation(support, keep) or self._order_violation(support) or self._floors(support)
 
     def _floors(self, support: Support) -> str | None:
-        return floor_violation(support, floor_counts(support, self.floor))
+        return floor_violation(support, floor_counts(support, self.least))
 
     def _order_violation(self, support: Support) -> str | None:
         counts, names = kept_per_layer(support), list(self.depth or support)

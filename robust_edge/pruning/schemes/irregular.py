@@ -6,18 +6,27 @@ Source: Marshall 2020, Eq. (6), S = {θ : ‖θ‖₀ ≤ k}. Projection keeps t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from robust_edge.pruning.layout import depthwise_layers, layout_of
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest, kept_per_layer, largest
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge.pruning.schemes.counts import (
+    counts_above,
+    even_counts,
+    floor_counts,
+    floor_violation,
+    granted_floors,
+)
+from robust_edge.pruning.schemes.macs import Macs
+from robust_edge.pruning.schemes.scheme import FlooredScheme, Scheme, Support, Weights, largest
+from robust_edge.pruning.settings import SCOPE
+from robust_edge.settings.ranges import require
+from robust_edge.settings.setting import declared, setting
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Irregular(Scheme):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Irregular(FlooredScheme):
     """Exactly k = round(keep × all) weights stay, under one threshold or the same fraction everywhere.
 
     Deviations from the text: a global threshold can empty a layer and so cut the network in two; `floor` keeps the
@@ -26,14 +35,35 @@ class Irregular(Scheme):
     Ties are broken by position, so the count is exact.
 
     Attributes:
-        scope: `global`, one threshold; `layer`, the same fraction everywhere.
-        floor: fraction of every layer that stays in any case, under a global threshold.
-        dense: names of layers that are not pruned; the budget counts them.
+        dense: names of layers of the network that are not pruned; the budget counts them.
     """
 
-    scope: str = "global"
-    floor: float = 0.0
-    dense: frozenset[str] = frozenset()
+    scope: str = declared(SCOPE, "global")
+    prune_depthwise: bool = setting(
+        False,
+        "whether scope `global` or `layer` may prune depthwise convolutions. Their filters have some nine weights and "
+        "are the only way of a channel: at 10% most are empty",
+    )
+    macs: float | None = setting(
+        None,
+        "of scope `macs`: largest fraction of the dense network's multiply-accumulates; null takes keep",
+        range="(0, 1]",
+        noun="a fraction",
+    )
+    dense: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
+
+    def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
+        """With the depthwise layers of the network, or with what its weights cost to run."""
+        floor = self.floor_at(keep)
+        if self.scope == "macs":
+            costs = layout_of(model, shape).macs_per_weight
+            return Macs(macs_per_weight=costs, share=self.macs, floor=floor)
+        dense = frozenset[str]() if self.prune_depthwise else depthwise_layers(model)
+        return dataclasses.replace(self, floor=floor, dense=dense)
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
@@ -53,87 +83,9 @@ class Irregular(Scheme):
 
     @property
     def _floor(self) -> float:
-        return self.floor if self.scope == "global" else 0.0
+        return self.least if self.scope == "global" else 0.0
 
     def violation(self, support: Support, keep: float) -> str | None:
         """The count, and the layers' floors."""
         floors = floor_counts(support, self._floor, self.dense)
         return super().violation(support, keep) or floor_violation(support, floors)
-
-
-def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
-    """Shares of the budget in proportion to size, each at least 1, by largest remainder."""
-    if budget < len(sizes):
-        raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
-    total = sum(sizes.values())
-    exact = {name: budget * size / total for name, size in sizes.items()}
-    counts = {name: max(1, int(share)) for name, share in exact.items()}
-    by_remainder = sorted(sizes, key=lambda name: counts[name] - exact[name])
-    missing = budget - sum(counts.values())
-    while missing:
-        for name in by_remainder if missing > 0 else reversed(by_remainder):
-            step = (missing > 0) - (missing < 0)
-            if step and 1 <= counts[name] + step <= sizes[name]:
-                counts[name] += step
-                missing -= step
-    return counts
-
-
-def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
-    """How many each layer keeps under one threshold, its floor already granted."""
-    return counts_above(weights, budget, granted_floors(weights, budget, floor))
-
-
-def counts_above(weights: Weights, budget: int, granted: Mapping[str, int]) -> dict[str, int]:
-    """How many each layer keeps under one threshold for what is left of the budget."""
-    free = {name: beyond(weight, granted[name]) for name, weight in weights.items()}
-    return counts_of_largest(free, budget, granted)
-
-
-def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
-    """What each layer has of the budget's largest scores, on top of what it was granted."""
-    chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values()), sorted=False).indices
-    ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
-    layer = torch.searchsorted(ends, chosen, right=True)
-    extra = torch.bincount(layer, minlength=len(scores)).tolist()
-    return {name: granted[name] + more for name, more in zip(scores, extra, strict=True)}
-
-
-def beyond(weight: Tensor, count: int) -> Tensor:
-    """Absolute values without the `count` largest."""
-    magnitudes = weight.abs()
-    return magnitudes[~highest(magnitudes, count)]
-
-
-def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
-    """What no threshold may take from a layer: a fraction of it, at least one weight; all of a layer in `dense`."""
-    return {
-        name: weight.numel() if name in dense else max(1, int(floor * weight.numel()))
-        for name, weight in weights.items()
-    }
-
-
-def granted_floors(weights: Weights, budget: int, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
-    """The floors, if the budget has room for them.
-
-    Raises:
-        InputError: it has not.
-    """
-    floors = floor_counts(weights, floor, dense)
-    granted = sum(floors.values())
-    if budget < granted:
-        whole = f" ({len(dense)} depthwise layers whole)" if dense else ""
-        way = ", or set pruning.prune_depthwise=true" if dense else ""
-        raise InputError(
-            f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} takes {granted}; raise --keep "
-            f"or lower pruning.floor{way}"
-        )
-    return floors
-
-
-def floor_violation(support: Support, floors: Mapping[str, int]) -> str | None:
-    """The first layer below its floor, in words."""
-    for name, kept in kept_per_layer(support).items():
-        if kept < floors[name]:
-            return f"{name} keeps {kept} weights, its floor is {floors[name]}"
-    return None

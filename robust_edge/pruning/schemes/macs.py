@@ -1,4 +1,4 @@
-"""Irregular pruning that minds what a weight costs to run.
+"""Scope `macs` of irregular pruning: one threshold that takes into account what a weight costs to run.
 
 In a convolution every weight is multiplied once for each output position: 1,024 times on a plane of 32×32, 16
 times on one of 4×4. A global threshold does not see that; the same k can then run two or three times slower.
@@ -12,23 +12,23 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.irregular import (
+from robust_edge.pruning.schemes.counts import (
     beyond,
     counts_of_largest,
     floor_counts,
     floor_violation,
     granted_floors,
 )
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, kept_per_layer, largest
+from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, kept_per_layer, largest
 from robust_edge_runtimes.core.errors import InputError
 
-SLACK = 1e-3  # of the bound that may stay unused; each halving of it costs one more look at all weights
+SLACK = 1e-3  # of the bound that may stay unused; each halving of it costs one more pass over all weights
 PRECISION = 1e-6  # of λ, where whole weights come no closer to the bound
-MOST_LOOKS = 100
+MOST_PASSES = 100
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Macs(Scheme):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Macs(FlooredScheme):
     """Exactly k weights stay, which need at most B multiply-accumulates.
 
     S = {θ : ‖θ‖₀ ≤ k, Σ_i c_i [θ_i ≠ 0] ≤ B}, c_i the multiply-accumulates that weight i takes part in. The
@@ -42,17 +42,15 @@ class Macs(Scheme):
     Attributes:
         macs_per_weight: c by layer.
         share: B as a fraction of the dense network's multiply-accumulates; None for the kept fraction.
-        floor: fraction of every layer that stays in any case.
     """
 
     macs_per_weight: Mapping[str, int]
     share: float | None = None
-    floor: float = 0.0
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """The k largest of θ² − λc, each layer's floor granted before."""
         budget = budget_of(weights, keep)
-        floors = granted_floors(weights, budget, self.floor)
+        floors = granted_floors(weights, budget, self.least)
         self._refuse_impossible(weights, budget, floors, keep)
         energy = {name: beyond(weight, floors[name]).square() for name, weight in weights.items()}
         counts = self._search(energy, budget, floors, self.bound(weights, keep))
@@ -71,7 +69,7 @@ class Macs(Scheme):
         """The count, the floors, and the multiply-accumulates."""
         needed, bound = self.needed(kept_per_layer(support)), self.bound(support, keep)
         over = f"{needed} multiply-accumulates are left, at most {bound:.0f} may be" if needed > bound else None
-        floors = floor_violation(support, floor_counts(support, self.floor))
+        floors = floor_violation(support, floor_counts(support, self.least))
         return super().violation(support, keep) or floors or over
 
     def _search(
@@ -81,7 +79,7 @@ class Macs(Scheme):
         low = multiplier = 0.0
         high: float | None = None
         best: dict[str, int] = {}
-        for _ in range(MOST_LOOKS):
+        for _ in range(MOST_PASSES):
             counts = self._counts(energy, budget, floors, multiplier)
             needed = self.needed(counts)
             if needed <= bound:

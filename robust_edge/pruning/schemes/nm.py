@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robust_edge.pruning.layout import Layout
+from robust_edge.pruning.layout import Layout, layout_of
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.irregular import beyond, counts_of_largest, floor_counts
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest
+from robust_edge.pruning.schemes.counts import beyond, counts_of_largest, floor_counts
+from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, highest
+from robust_edge.settings.ranges import require
+from robust_edge.settings.setting import setting
 from robust_edge_runtimes.core.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class NOfM(Scheme):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NOfM(FlooredScheme):
     """Exactly k weights stay, of every m neighbours along the input channels at most n.
 
     Both constraints hold: keep n/m is the plain pattern, a smaller keep thins it out further under one global
@@ -28,17 +30,24 @@ class NOfM(Scheme):
     Convolutions of several groups and the layer that reads the image stay dense: no GPU runs the first as 2:4,
     and the image has no four channels.
 
+    `floor` holds for every other layer, where a threshold below the pattern is set.
+
     Attributes:
-        n: weights that may stay in a group.
-        m: neighbours in a group.
-        dense: names of the layers that stay dense.
-        floor: fraction of every other layer that a threshold below the pattern may never take.
+        dense: names of the layers of the network that stay dense.
     """
 
-    n: int = 2
-    m: int = 4
-    dense: frozenset[str] = frozenset()
-    floor: float = 0.0
+    n: int = setting(2, "how many of m neighbours along the input channels may stay", range="[1, inf)")
+    m: int = setting(4, "neighbours in a group", range="[2, inf)")
+    dense: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.n < self.m, "pruning.n", self.n, f"at least 1 and below pruning.m ({self.m}), as in 2:4")
+
+    def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> NOfM:
+        """With the layers that the pattern does not apply to."""
+        dense = dense_by_layout(layout_of(model, shape))
+        return dataclasses.replace(self, floor=self.floor_at(keep), dense=dense)
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
@@ -86,7 +95,7 @@ class NOfM(Scheme):
                 f"{self.n}:{self.m} keeps at most {most / total:.2%} of the weights ({len(self.dense)} layer(s) that "
                 f"it does not apply to stay dense), keep is {keep:g}; lower --keep, or change pruning.n and pruning.m"
             )
-        floors = floor_counts(weights, self.floor)
+        floors = floor_counts(weights, self.least)
         granted = {name: size if name in self.dense else min(size, floors[name]) for name, size in sizes.items()}
         if budget < sum(granted.values()):
             raise InputError(

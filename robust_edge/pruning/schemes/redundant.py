@@ -10,20 +10,20 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robust_edge.pruning.layout import Layout
+from robust_edge.pruning.layout import Layout, layout_of
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.irregular import counts_of_largest
-from robust_edge.pruning.schemes.scheme import Scheme, Support, Weights, highest
+from robust_edge.pruning.schemes.counts import counts_of_largest
+from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, highest
 from robust_edge_runtimes.core.errors import InputError
 
 BLOCK = 1024  # filters whose distances are held in memory at a time, against all others of their shape
 NONE = -2.0  # no cosine is as small
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Redundant(Scheme):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Redundant(FlooredScheme):
     """Exactly k weights stay: whole filters, no two of equal shape closer than ϕ, and what is left over of k.
 
     The distance of two filters is that of their unit vectors, 0 for equal directions and 2 for opposite ones, as
@@ -39,11 +39,14 @@ class Redundant(Scheme):
     Attributes:
         whole: names of layers that keep every filter: the classifier, whose filters are classes, and convolutions
             of several groups, whose filters read different channels.
-        floor: fraction of every layer's filters that stay in any case.
     """
 
-    whole: frozenset[str] = frozenset()
-    floor: float = 0.0
+    whole: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
+
+    def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Redundant:
+        """With the layers that keep every filter."""
+        whole = whole_by_layout(layout_of(model, shape))
+        return dataclasses.replace(self, floor=self.floor_at(keep), whole=whole)
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ class Redundant(Scheme):
         for name, mask in support.items():
             rows = mask.flatten(1)
             whole = rows.all(1)
-            least = len(rows) if name in self.whole else _floor(len(rows), self.floor)
+            least = len(rows) if name in self.whole else _floor(len(rows), self.least)
             if int(whole.sum()) < least:
                 return f"{name} keeps {int(whole.sum())} whole filters, at least {least} stay"
             beside += int(rows[~whole].sum())
@@ -83,7 +86,7 @@ class Redundant(Scheme):
         if left < 0:
             raise InputError(
                 f"keep leaves {budget} weights, {-left} fewer than the least number of whole filters has (the "
-                f"classifier and grouped convolutions whole, {self.floor:g} of every other layer); raise --keep, or "
+                f"classifier and grouped convolutions whole, {self.least:g} of every other layer); raise --keep, or "
                 "lower pruning.floor"
             )
         sizes = torch.cat([torch.full((len(weight),), weight[0].numel()) for weight in weights.values()])
@@ -99,7 +102,7 @@ class Redundant(Scheme):
     def _protected(self, name: str, distance: Tensor) -> Tensor:
         if name in self.whole:
             return torch.ones_like(distance, dtype=torch.bool)
-        return highest(distance, _floor(len(distance), self.floor))
+        return highest(distance, _floor(len(distance), self.least))
 
 
 def whole_by_layout(layout: Layout) -> frozenset[str]:

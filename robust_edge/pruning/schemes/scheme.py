@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_edge.pruning.prunable import budget_of
+from robust_edge.settings.setting import check, setting
 
 Weights = Mapping[str, Tensor]
 """Weight tensors by layer name, in order of depth."""
@@ -21,13 +22,29 @@ Projection = Callable[[Weights, float], dict[str, Tensor]]
 """(weights, keep) to new tensors, the nearest point of the sparsity set."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scheme(abc.ABC):
     """A sparsity set S for every kept fraction.
 
     A point lies in S if its non-zeros lie in a support that is allowed; so schemes choose supports, and the
     constraint is checked on them. A kept weight may be zero: it may grow in training.
+
+    A subclass is a frozen dataclass. Its fields made by `setting` are the scheme's settings, which stand in section
+    `pruning` of a config; all other fields come from the network, and `build` fills them in.
     """
+
+    def __post_init__(self) -> None:
+        check(self, "pruning")
+
+    def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
+        """Fit the scheme to one network.
+
+        Args:
+            model: the network to prune, left as it was.
+            shape: (C, H, W) of one image.
+            keep: the kept fraction at the end of the run.
+        """
+        return self
 
     def support(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """Which weights stay, checked.
@@ -62,6 +79,27 @@ class Scheme(abc.ABC):
     @abc.abstractmethod
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """The support of the nearest point, of detached weights."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlooredScheme(Scheme):
+    """A scheme that no threshold may use to empty a layer."""
+
+    floor: float | None = setting(
+        None,
+        "fraction of each layer's weights (or filters) that a threshold may never take; null takes a quarter of keep",
+        range="[0, 1]",
+        noun="a fraction",
+    )
+
+    def floor_at(self, keep: float) -> float:
+        """The floor of a network that keeps so much in the end, in [0, 1]."""
+        return keep / 4 if self.floor is None else self.floor
+
+    @property
+    def least(self) -> float:
+        """The floor in force; 0 before `build` has set it."""
+        return self.floor or 0.0
 
 
 def masked(weights: Weights, support: Support) -> dict[str, Tensor]:

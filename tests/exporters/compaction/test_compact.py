@@ -9,10 +9,9 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.pruning.schemes import scheme_of
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.compaction.compact import compact, two_four_share
 from robust_edge_exporters.compaction.dependencies import channel_groups
@@ -46,7 +45,7 @@ def unsettled(model):
 
 def pruned(model, keep, **settings):
     weights = prunable_parameters(model)
-    scheme = scheme_of(PruningConfig(**settings), model, SHAPE)
+    scheme = PruningConfig.from_plain(settings).build(model, SHAPE)
     support = scheme.support(weights, keep)
     support |= scheme.support_beside(support)
     with torch.no_grad():
@@ -292,7 +291,7 @@ def test_tensorrt_is_told_of_two_four_and_of_irregular_zeros(request_for, tmp_pa
     torch.manual_seed(0)
     model = unsettled(network())
     weights = prunable_parameters(model)
-    support = scheme_of(PruningConfig(scheme=scheme), model, IMAGE).support(weights, keep)
+    support = PruningConfig.from_plain({"scheme": scheme}).build(model, IMAGE).support(weights, keep)
     with torch.no_grad():
         for name, mask in support.items():
             model.get_parameter(name).mul_(mask)

@@ -1,6 +1,5 @@
 """Layers, ranges, and what a mistake says."""
 
-import dataclasses
 import math
 
 import hypothesis
@@ -9,20 +8,19 @@ import yaml
 from hypothesis import strategies as st
 
 from robust_edge.config import settings as module
+from robust_edge.config.compress import CompressConfig
 from robust_edge.config.recipe import AveragingConfig, AwpConfig, SelectionConfig
-from robust_edge.config.settings import (
-    AdmmConfig,
-    AttackConfig,
-    CompressConfig,
-    ComputeConfig,
-    DataConfig,
-    PruningConfig,
-    TrainingConfig,
-    differences,
-    from_yaml,
-    resolve,
-    to_yaml,
-)
+from robust_edge.config.settings import differences, from_yaml, resolve, to_yaml
+from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig, TrainingConfig
+from robust_edge.data.settings import DataConfig
+from robust_edge.pruning.schemes import SCHEMES, scheme_class
+from robust_edge.pruning.schemes.filter import Filter
+from robust_edge.pruning.schemes.funnel import Funnel
+from robust_edge.pruning.schemes.irregular import Irregular
+from robust_edge.pruning.schemes.nm import NOfM
+from robust_edge.pruning.schemes.redundant import Redundant
+from robust_edge.pruning.settings import PruningConfig
+from robust_edge.settings.setting import settings_of, walk
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -130,18 +128,18 @@ def test_unknown_preset():
 NAN, INF = math.nan, math.inf
 RANGES = [
     (PruningConfig, "keep", [0.0, -0.1, 1.5, NAN, INF], [1e-9, 0.1, 1.0]),
-    (PruningConfig, "floor", [-0.1, 1.1, NAN], [0.0, 1.0]),
+    *((scheme, "floor", [-0.1, 1.1, NAN], [None, 0.0, 1.0]) for scheme in (Irregular, Funnel, Redundant, NOfM, Filter)),
     (AttackConfig, "eps", [-1.0, 1.01, 8.0, NAN, INF], [0.0, 8 / 255, 1.0]),
     (AttackConfig, "steps", [0, -1], [1, 100]),
     (AttackConfig, "step_size", [0.0, -0.1, NAN], [None, 0.01]),
     (AttackConfig, "eps_schedule", [(), (2.0,), (NAN,), (-0.1,), "third"], ["thirds", "linear", (0.0, 1.0)]),
     (AttackConfig, "steps_schedule", [(), (0,), "growing"], ["grow", (1, 2)]),
     (PruningConfig, "keep_schedule", [(0.0,), (1.5,), (NAN,), "half"], ["halve", (1.0, 0.1)]),
-    (PruningConfig, "scope", ["Global", ""], ["global", "layer", "macs"]),
-    (PruningConfig, "scheme", ["regular"], ["irregular", "funnel", "redundant", "nm", "filter"]),
-    (PruningConfig, "macs", [0.0, 1.1, NAN, 0.5], [None]),
-    (PruningConfig, "n", [0, 4, -1], [1, 3]),
-    (PruningConfig, "m", [2, 0], [3, 16]),
+    (Irregular, "scope", ["Global", ""], ["global", "layer", "macs"]),
+    (Filter, "scope", ["Global", "macs"], ["global", "layer"]),
+    (Irregular, "macs", [0.0, 1.1, NAN, 0.5], [None]),
+    (NOfM, "n", [0, 4, -1], [1, 3]),
+    (NOfM, "m", [2, 0], [3, 16]),
     (AdmmConfig, "rho", [0.0, -1.0, NAN], [1e-6]),
     (AdmmConfig, "rho_growth", [0.9, NAN], [1.0]),
     (AdmmConfig, "rho_max", [1e-9, NAN], [1e-3]),
@@ -192,7 +190,7 @@ def test_ranges(cls, field, bad, good):
 
 def test_every_setting_that_is_no_plain_text_has_a_range():
     free = {"data.dataset", "data.dir", "data.download", "arch", "init", "device", "training.lr_step"}
-    free |= {"tensorboard", "compute.channels_last", "compute.compile", "pruning.prune_depthwise"}
+    free |= {"tensorboard", "compute.channels_last", "compute.compile", "pruning.prune_depthwise", "pruning.scheme"}
     checked = {field for _, field, _, _ in RANGES}
     for line in yaml.safe_load(to_yaml(resolve())).items():
         group, value = line
@@ -280,8 +278,10 @@ def test_written_yaml_names_every_key():
             if isinstance(item, dict):
                 yield from keys(item, prefix + name + ".")
 
-    config = resolve(preset="quick")
-    assert set(keys(yaml.safe_load(to_yaml(config)))) == set(keys(dataclasses.asdict(config)))
+    written = set(keys(yaml.safe_load(to_yaml(resolve(preset="quick")))))
+    own = {"pruning.scope", "pruning.floor", "pruning.prune_depthwise", "pruning.macs"}
+    groups = {key.partition(".")[0] for key in written if "." in key}
+    assert written - groups == {key for key, _, _ in walk(CompressConfig)} | own
 
 
 def test_differences_name_key_and_both_values():
@@ -305,18 +305,78 @@ def test_sparse_and_robust():
 @pytest.mark.parametrize(
     ("scheme", "scope", "takes"),
     [
-        ("funnel", "layer", "which takes global"),
-        ("redundant", "macs", "which takes global"),
-        ("nm", "layer", "which takes global"),
-        ("filter", "macs", "which takes global or layer"),
+        ("funnel", "layer", "pruning.scope does not apply to scheme funnel, which takes keep, keep_schedule, scheme"),
+        ("redundant", "macs", "pruning.scope does not apply to scheme redundant"),
+        ("nm", "layer", "pruning.scope does not apply to scheme nm"),
+        ("filter", "macs", "unknown pruning.scope 'macs' .known: global, layer"),
     ],
 )
 def test_a_scope_that_the_scheme_does_not_have(scheme, scope, takes):
-    with pytest.raises(InputError, match=f"pruning.scope {scope} does not apply to scheme {scheme}, {takes}"):
-        PruningConfig(scheme=scheme, scope=scope)
+    refused(takes, flags={"pruning.scheme": scheme, "pruning.scope": scope})
 
 
 def test_a_bound_on_the_arithmetic_needs_its_scope():
-    assert PruningConfig(scope="macs", macs=0.2).macs == 0.2
+    assert Irregular(scope="macs", macs=0.2).macs == 0.2
     with pytest.raises(InputError, match=r"null unless --scope is macs; it is 0\.2"):
-        PruningConfig(macs=0.2)
+        Irregular(macs=0.2)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_is_chosen_by_its_row_and_written_with_its_own_settings_only(scheme):
+    config = resolve(flags={"pruning.scheme": scheme})
+    assert isinstance(config.pruning.scheme, scheme_class(scheme))
+    assert from_yaml(to_yaml(config), "here") == config
+    own = yaml.safe_load(to_yaml(config))["pruning"].keys() - {"keep", "keep_schedule", "scheme"}
+    assert own == settings_of(scheme_class(scheme)).keys()
+
+
+def test_unknown_scheme():
+    refused("unknown scheme 'regular'; did you mean 'irregular'", assignments=["pruning.scheme=regular"])
+    refused("pruning.scheme must be text", assignments=["pruning.scheme=3"])
+    refused("pruning must be a mapping", assignments=["pruning=3"])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "says"),
+    [
+        (["pruning.n=1"], "pruning.n does not apply to scheme irregular"),
+        (["pruning.scheme=nm", "pruning.prune_depthwise=true"], "pruning.prune_depthwise does not apply to scheme nm"),
+        (["pruning.scheme=nm", "pruning.dense=[]"], "unknown key of pruning 'dense'"),
+        (["pruning.scheme=nm", "pruning.n=two"], "pruning.n must be a whole number"),
+    ],
+)
+def test_a_setting_that_the_scheme_does_not_have(assignments, says):
+    refused(says, assignments=assignments)
+
+
+def test_another_scheme_in_a_later_layer_drops_the_settings_of_the_former(tmp_path):
+    """Preset `thesis` sets `prune_depthwise`, which schemes other than irregular do not have."""
+    assert resolve(preset="thesis", flags={"pruning.scheme": "funnel"}).pruning.scheme == Funnel()
+    (tmp_path / "c.yaml").write_text("pruning: {scheme: nm, n: 1, floor: 0.01}\n")
+    assert resolve(file=tmp_path / "c.yaml").pruning.scheme == NOfM(n=1, floor=0.01)
+    changed = resolve(file=tmp_path / "c.yaml", flags={"pruning.scheme": "redundant"})
+    assert changed.pruning.scheme == Redundant(floor=0.01)
+
+
+@pytest.mark.parametrize(
+    ("section", "scheme"),
+    [
+        ("scheme: irregular, scope: macs, floor: null, prune_depthwise: false, macs: 0.5, n: 2, m: 4",
+         Irregular(scope="macs", macs=0.5)),
+        ("scheme: funnel, scope: global, floor: 0.1, prune_depthwise: true, macs: null, n: 2, m: 4", Funnel(floor=0.1)),
+        ("scheme: nm, scope: global, floor: null, prune_depthwise: true, macs: null, n: 1, m: 4", NOfM(n=1)),
+        ("scheme: filter, scope: layer, floor: null, prune_depthwise: false, macs: null, n: 2, m: 8",
+         Filter(scope="layer")),
+        ("scheme: nm, n: 2, m: 4, scope: global", NOfM()),
+    ],
+)  # fmt: skip
+def test_configs_of_release_0_1_which_named_every_setting_of_every_scheme(tmp_path, section, scheme):
+    text = f"pruning: {{keep: 0.2, keep_schedule: constant, {section}}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    for config in (from_yaml(text, "config.yaml"), resolve(file=tmp_path / "c.yaml")):
+        assert config.pruning == PruningConfig(keep=0.2, scheme=scheme)
+
+
+def test_differences_of_two_schemes():
+    left, right = resolve(), resolve(flags={"pruning.scheme": "nm", "pruning.floor": 0.1})
+    assert differences(left, right) == ["pruning.scheme: irregular, not nm", "pruning.floor: None, not 0.1"]

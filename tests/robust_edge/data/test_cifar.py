@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data import load_dataset
+from robust_edge.data.settings import DataConfig
 from robust_edge.torchvision_compat import torchvision_module
 from robust_edge_runtimes.core.errors import InputError
 

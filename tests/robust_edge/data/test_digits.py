@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data import load_dataset
+from robust_edge.data.settings import DataConfig
 
 
 def test_counts_shapes_and_levels():

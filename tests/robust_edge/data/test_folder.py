@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data import load_dataset
+from robust_edge.data.settings import DataConfig
 from robust_edge_runtimes.core.errors import InputError
 
 

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data import Dataset, Split, load_dataset
+from robust_edge.data.settings import DataConfig
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -48,7 +48,8 @@ def test_the_user_s_function_gets_the_config(own):
 
 
 def test_unknown_name_suggests_the_nearest():
-    refused(DataConfig(dataset="digit"), "unknown data set 'digit'; did you mean 'digits'")
+    with pytest.raises(InputError, match=r"unknown data\.dataset 'digit'; did you mean 'digits'"):
+        DataConfig(dataset="digit")
 
 
 @pytest.mark.parametrize("name", ["no_such_module:build", "json:no_such", ":build", "json:"])

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from robust_edge.config.settings import DataConfig
 from robust_edge.data import Split, StoredImages, load_dataset, stream
+from robust_edge.data.settings import DataConfig
 from robust_edge.data.stream import Streamed, source_of
 from robust_edge.training.compress import compress
 from robust_edge_runtimes.core.errors import InputError

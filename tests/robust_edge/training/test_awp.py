@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robust_edge.config.settings import TrainingConfig
+from robust_edge.config.training import TrainingConfig
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.training import awp
 from robust_edge.training.losses import BatchLoss, batch_loss

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd, craft
-from robust_edge.config.settings import ComputeConfig, resolve
+from robust_edge.config.settings import resolve
+from robust_edge.config.training import ComputeConfig
 from robust_edge.data import Split
 from robust_edge.models import Normalized
 from robust_edge.training.epoch import Learner, train_epoch

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.config.settings import TrainingConfig
+from robust_edge.config.training import TrainingConfig
 from robust_edge.training.losses import attack_batch, batch_loss
 
 

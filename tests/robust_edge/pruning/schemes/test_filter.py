@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.filter import Filter, channel_energy
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_runtimes.core.errors import InputError
 
@@ -59,7 +58,7 @@ def kept(support):
 
 def test_a_channel_goes_from_all_that_write_and_read_it():
     model = residual()
-    support = scheme_of(PruningConfig(scheme="filter"), model, SHAPE).support(prunable_parameters(model), 0.4)
+    support = PruningConfig(scheme=Filter()).build(model, SHAPE).support(prunable_parameters(model), 0.4)
     outer, inner = written(support, "stem.weight"), written(support, "inner.weight")
     assert 0 < int(outer.sum()) < 6
     assert 0 < int(inner.sum()) < 5
@@ -74,7 +73,7 @@ def test_a_channel_goes_from_all_that_write_and_read_it():
 
 def test_batch_norm_and_biases_of_lost_channels_are_masked_too():
     model = residual()
-    scheme = scheme_of(PruningConfig(scheme="filter"), model, SHAPE)
+    scheme = PruningConfig.from_plain({"scheme": "filter"}).build(model, SHAPE)
     support = scheme.support(prunable_parameters(model), 0.4)
     beside = scheme.support_beside(support)
     assert set(beside) == {"norm.weight", "norm.bias", "inner.bias"}  # the classes' biases stay
@@ -87,7 +86,7 @@ def test_batch_norm_and_biases_of_lost_channels_are_masked_too():
 def test_zoo(arch, scope):
     model = zoo(arch)
     weights = prunable_parameters(model)
-    scheme = scheme_of(PruningConfig(scheme="filter", scope=scope), model, SHAPE)
+    scheme = PruningConfig.from_plain({"scheme": "filter", "scope": scope}).build(model, SHAPE)
     support = scheme.support(weights, 0.2)
     budget = round(0.2 * sum(weight.numel() for weight in weights.values()))
     assert 0.97 * budget < kept(support) <= budget
@@ -134,7 +133,7 @@ def test_within_a_group_it_is_the_nearest_point(seed):
 
 def test_one_channel_more_would_be_too_many():
     model = residual()
-    scheme = scheme_of(PruningConfig(scheme="filter", floor=0.0), model, SHAPE)
+    scheme = PruningConfig.from_plain({"scheme": "filter", "floor": 0.0}).build(model, SHAPE)
     weights = prunable_parameters(model)
     total = sum(weight.numel() for weight in weights.values())
     sizes = sorted({kept(scheme.support(weights, k / total)) for k in range(60, total + 1)})
@@ -153,17 +152,17 @@ def test_energy_is_of_all_that_goes_with_a_channel():
 
 def test_removing_a_whole_layer_is_an_input_error():
     model = residual()
-    scheme = scheme_of(PruningConfig(scheme="filter"), model, SHAPE)
+    scheme = PruningConfig.from_plain({"scheme": "filter"}).build(model, SHAPE)
     with pytest.raises(InputError, match=r"would remove a whole layer: raise --keep"):
         scheme.support(prunable_parameters(model), 0.05)
-    wide = scheme_of(PruningConfig(scheme="filter", floor=0.9), model, SHAPE)
+    wide = PruningConfig.from_plain({"scheme": "filter", "floor": 0.9}).build(model, SHAPE)
     with pytest.raises(InputError, match=r"lower pruning\.floor"):
         wide.support(prunable_parameters(model), 0.4)
 
 
 def test_the_check_sees_half_a_channel_an_empty_group_and_too_much():
     model = residual()
-    scheme = scheme_of(PruningConfig(scheme="filter", floor=0.0), model, SHAPE)
+    scheme = PruningConfig.from_plain({"scheme": "filter", "floor": 0.0}).build(model, SHAPE)
     support = scheme.support(prunable_parameters(model), 0.4)
     assert scheme.violation(support, 0.4) is None
     assert "keep 0.2 allows" in scheme.violation(support, 0.2)

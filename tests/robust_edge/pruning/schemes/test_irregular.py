@@ -7,12 +7,12 @@ import hypothesis
 import pytest
 import torch
 from hypothesis import strategies as st
+from torch import nn
 
-from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
-from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge_runtimes.core.errors import InputError
 
 SHAPES = {"a": (2, 2), "b": (3,), "c": (1, 2, 1)}
@@ -146,7 +146,7 @@ def test_config_chooses_scope_and_floor():
     weights = {"strong": torch.arange(1.0, 101.0), "weak": torch.linspace(1e-6, 1e-5, 100)}
 
     def counts(**settings):
-        projected = scheme_of(PruningConfig(**settings)).project(weights, 0.1)
+        projected = PruningConfig.from_plain(settings).build(nn.Module(), ()).project(weights, 0.1)
         return [layer.nonzero for layer in sparsity_of(projected).layers]
 
     assert counts(scope="global", floor=0.0) == [19, 1]
@@ -186,7 +186,7 @@ def test_layer_scope_shares_the_budget_in_proportion(weights, keep):
     budget = budget_of(weights, keep)
     if budget < len(weights):
         return
-    support = scheme_of(PruningConfig(scope="layer")).support(weights, keep)
+    support = PruningConfig.from_plain({"scope": "layer"}).build(nn.Module(), ()).support(weights, keep)
     total = sum(weight.numel() for weight in weights.values())
     shares = {name: budget * weight.numel() / total for name, weight in weights.items()}
     lifted = sum(max(0.0, 1 - share) for share in shares.values())  # what layers below one weight take from the others
@@ -225,11 +225,15 @@ def test_depthwise_layers_stay_dense_unless_told():
     depthwise = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d) and m.groups > 1]
     weights = prunable_parameters(model)
     for scope in ("global", "layer"):
-        support = scheme_of(PruningConfig(scope=scope), model, (3, 32, 32)).support(weights, 0.1)
+        support = PruningConfig.from_plain({"scope": scope}).build(model, (3, 32, 32)).support(weights, 0.1)
         assert all(bool(support[name].all()) for name in depthwise)
         kept = {name: float(mask.float().mean()) for name, mask in support.items()}
         assert min(kept.values()) >= 0.1 / 4 - 1e-3
-        pruned = scheme_of(PruningConfig(scope=scope, prune_depthwise=True), model, (3, 32, 32)).support(weights, 0.1)
+        pruned = (
+            PruningConfig.from_plain({"scope": scope, "prune_depthwise": True})
+            .build(model, (3, 32, 32))
+            .support(weights, 0.1)
+        )
         assert not any(bool(pruned[name].all()) for name in depthwise)
 
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import budget_of, prunable_parameters
-from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.schemes.macs import Macs
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge_runtimes.core.errors import InputError
 
 COSTS = {"a": 16, "b": 4, "c": 1}
@@ -77,7 +76,7 @@ def test_resnet18_keeps_as_many_weights_and_computes_less(resnet):
     dense = layout.macs(weights)
     found = {}
     for scope in ("global", "macs"):
-        support = scheme_of(PruningConfig(scope=scope), model, (3, 32, 32)).support(weights, 0.1)
+        support = PruningConfig.from_plain({"scope": scope}).build(model, (3, 32, 32)).support(weights, 0.1)
         found[scope] = (sum(int(mask.sum()) for mask in support.values()), layout.macs(support))
     assert found["global"][0] == found["macs"][0] == round(0.1 * sum(w.numel() for w in weights.values()))
     assert found["global"][1] > 1.5 * found["macs"][1]

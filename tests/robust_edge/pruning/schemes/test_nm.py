@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.nm import NOfM
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -65,7 +64,7 @@ def test_networks_keep_stem_and_depthwise_layers_dense_and_all_others_in_the_pat
     spec = ModelSpec(arch=arch, shape=(3, 8, 8), classes=tuple("0123456789"), mean=(0.0,) * 3, std=(1.0,) * 3)
     model = build_model(spec)
     weights = prunable_parameters(model)
-    scheme = scheme_of(PruningConfig(scheme="nm"), model, (3, 8, 8))
+    scheme = PruningConfig.from_plain({"scheme": "nm"}).build(model, (3, 8, 8))
     support = scheme.support(weights, 0.5)
     dense = {
         name for name, weight in weights.items() if weight.shape[1] == 3 or (weight.dim() == 4 and weight.shape[1] == 1)

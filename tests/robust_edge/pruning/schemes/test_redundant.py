@@ -5,13 +5,12 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from robust_edge.config.settings import PruningConfig
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import redundant as module
-from robust_edge.pruning.schemes import scheme_of
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.schemes.redundant import Redundant, distances_to_stronger
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge_runtimes.core.errors import InputError
 
 DOUBLE = torch.float64
@@ -109,7 +108,7 @@ def test_networks_keep_their_classes_and_depthwise_filters():
     spec = ModelSpec(arch="mobilenet_v2", shape=(3, 8, 8), classes=tuple("0123456789"), mean=(0.0,) * 3, std=(1.0,) * 3)
     model = build_model(spec)
     weights = prunable_parameters(model)
-    scheme = scheme_of(PruningConfig(scheme="redundant"), model, (3, 8, 8))
+    scheme = PruningConfig.from_plain({"scheme": "redundant"}).build(model, (3, 8, 8))
     support = scheme.support(weights, 0.1)
     depthwise = {name for name, weight in weights.items() if weight.shape[1] == 1}
     assert set(scheme.dense_layers) == depthwise | {"network.classifier.1.weight"}

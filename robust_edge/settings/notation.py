@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from robust_edge.config.ranges import parse_fraction
+from robust_edge.settings.ranges import parse_fraction
 
 BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)  # PyYAML lets the last two through, as for 2001-99-99
 FLOAT = "tag:yaml.org,2002:float"

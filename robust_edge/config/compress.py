@@ -1,0 +1,68 @@
+"""Everything that decides what a run of `compress` does, as one frozen dataclass.
+
+The command line reads these declarations for its options, so nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from robust_edge.config.recipe import AveragingConfig, AwpConfig, SelectionConfig
+from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig, TrainingConfig
+from robust_edge.data.settings import DataConfig
+from robust_edge.pruning.settings import SCOPE, PruningConfig
+from robust_edge.settings.setting import Setting, check, setting, walk
+from robust_edge_runtimes.core.runtime import MAX_THREADS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """A whole run."""
+
+    arch: str = setting(
+        "small_cnn",
+        "the network: small_cnn, resnet18, resnet34, mobilenet_v2, or package.module:function",
+        flag="--arch",
+    )
+    init: str | None = setting(
+        None, "start from this .safetensors or .pth state dict; by default from random weights", flag="--init"
+    )
+    seed: int = setting(0, "same seed, same device kind: same weights", flag="--seed", range=f"[0, {2**63 - 1}]")
+    device: str = setting("auto", "where to train: cpu, cuda, cuda:1 or auto", flag="--device")
+    threads: int | None = setting(
+        None, "CPU threads; by default as many as torch chooses", flag="--threads", range=f"[1, {MAX_THREADS}]"
+    )
+    tensorboard: bool = setting(
+        False, "write every epoch's row for TensorBoard, too, into RUN/tensorboard", flag="--tensorboard"
+    )
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
+    pruning: PruningConfig = dataclasses.field(default_factory=PruningConfig)
+    admm: AdmmConfig = dataclasses.field(default_factory=AdmmConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    averaging: AveragingConfig = dataclasses.field(default_factory=AveragingConfig)
+    awp: AwpConfig = dataclasses.field(default_factory=AwpConfig)
+    selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether anything is pruned at all."""
+        return self.pruning.keep < 1
+
+    @property
+    def robust(self) -> bool:
+        """Whether an adversary takes part in the training."""
+        return self.attack.eps > 0
+
+
+def command_settings() -> Iterator[tuple[str, str, Setting]]:
+    """Dotted name, type and declaration of every setting that `compress` may have an option for."""
+    for key, field, declaration in walk(CompressConfig):
+        yield key, str(field.type), declaration
+        if key == "pruning.scheme":
+            yield "pruning.scope", "str", SCOPE  # of two schemes; their classes are not read before one is chosen

@@ -1,0 +1,89 @@
+"""How many weights each layer keeps: shares of a budget, one threshold over all layers, and the layers' floors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from robust_edge.pruning.schemes.scheme import Support, Weights, highest, kept_per_layer
+from robust_edge_runtimes.core.errors import InputError
+
+
+def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
+    """Shares of the budget in proportion to size, each at least 1, by largest remainder."""
+    if budget < len(sizes):
+        raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
+    total = sum(sizes.values())
+    exact = {name: budget * size / total for name, size in sizes.items()}
+    counts = {name: max(1, int(share)) for name, share in exact.items()}
+    by_remainder = sorted(sizes, key=lambda name: counts[name] - exact[name])
+    missing = budget - sum(counts.values())
+    while missing:
+        for name in by_remainder if missing > 0 else reversed(by_remainder):
+            step = (missing > 0) - (missing < 0)
+            if step and 1 <= counts[name] + step <= sizes[name]:
+                counts[name] += step
+                missing -= step
+    return counts
+
+
+def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
+    """How many each layer keeps under one threshold, its floor already granted."""
+    return counts_above(weights, budget, granted_floors(weights, budget, floor))
+
+
+def counts_above(weights: Weights, budget: int, granted: Mapping[str, int]) -> dict[str, int]:
+    """How many each layer keeps under one threshold for what is left of the budget."""
+    free = {name: beyond(weight, granted[name]) for name, weight in weights.items()}
+    return counts_of_largest(free, budget, granted)
+
+
+def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
+    """What each layer has of the budget's largest scores, on top of what it was granted."""
+    chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values()), sorted=False).indices
+    ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
+    layer = torch.searchsorted(ends, chosen, right=True)
+    extra = torch.bincount(layer, minlength=len(scores)).tolist()
+    return {name: granted[name] + more for name, more in zip(scores, extra, strict=True)}
+
+
+def beyond(weight: Tensor, count: int) -> Tensor:
+    """Absolute values without the `count` largest."""
+    magnitudes = weight.abs()
+    return magnitudes[~highest(magnitudes, count)]
+
+
+def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
+    """What no threshold may take from a layer: a fraction of it, at least one weight; all of a layer in `dense`."""
+    return {
+        name: weight.numel() if name in dense else max(1, int(floor * weight.numel()))
+        for name, weight in weights.items()
+    }
+
+
+def granted_floors(weights: Weights, budget: int, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
+    """The floors, if the budget has room for them.
+
+    Raises:
+        InputError: it has not.
+    """
+    floors = floor_counts(weights, floor, dense)
+    granted = sum(floors.values())
+    if budget < granted:
+        whole = f" ({len(dense)} depthwise layers whole)" if dense else ""
+        way = ", or set pruning.prune_depthwise=true" if dense else ""
+        raise InputError(
+            f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} takes {granted}; raise --keep "
+            f"or lower pruning.floor{way}"
+        )
+    return floors
+
+
+def floor_violation(support: Support, floors: Mapping[str, int]) -> str | None:
+    """The first layer below its floor, in words."""
+    for name, kept in kept_per_layer(support).items():
+        if kept < floors[name]:
+            return f"{name} keeps {kept} weights, its floor is {floors[name]}"
+    return None

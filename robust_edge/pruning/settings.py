@@ -1,0 +1,126 @@
+"""The settings of a run's sparsity set: what all schemes share, and the chosen scheme with its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from robust_edge.plugins import summaries
+from robust_edge.pruning.schemes import OWN_SCHEME, SCHEMES, scheme_class, scheme_name
+from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, Setting, check, setting, settings_of
+from robust_edge_runtimes.core.decode import decode
+from robust_edge_runtimes.core.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_edge.pruning.schemes.scheme import Scheme
+else:
+    Scheme = Any  # the command line reads these declarations and must not wait for torch
+
+DEFAULT = "irregular"
+RELEASE_0_1 = {"scope": "global", "floor": None, "prune_depthwise": False, "macs": None, "n": 2, "m": 4}
+"""The schemes' own settings in release 0.1, which wrote all of them, with their defaults, whatever the scheme."""
+
+SCOPE = Setting(
+    help="where the threshold of irregular and filter pruning holds",
+    flag="--scope",
+    choices={
+        "global": "one for all layers",
+        "layer": "the same fraction in each",
+        "macs": "irregular only: no more than keep of the arithmetic, or pruning.macs",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruningConfig:
+    """The sparsity set S. In files and in `--set`, the settings of the chosen scheme stand beside these."""
+
+    keep: float = setting(
+        0.1,
+        "fraction of the prunable weights that stay non-zero; 1 trains a dense network",
+        flag="--keep",
+        range="(0, 1]",
+        noun="a fraction",
+        hint="10% of the weights is 0.1",
+    )
+    keep_schedule: FloatSchedule = setting(
+        "constant",
+        "how the kept fraction reaches `keep` before the hard projection",
+        choices={"constant": "", "halve": "1/2, 1/4, ... down to keep"},
+        beside=PER_EPOCH,
+        range="(0, 1]",
+    )
+    scheme: Scheme = setting(
+        factory=lambda: scheme_class(DEFAULT)(),
+        help="shape of the sparsity",
+        flag="--scheme",
+        choices=summaries(SCHEMES),
+        beside=OWN_SCHEME,
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "pruning")
+
+    def build(self, model: nn.Module, shape: tuple[int, ...]) -> Scheme:
+        """The scheme for one network, which is left as it was.
+
+        Args:
+            model: the network to prune.
+            shape: (C, H, W) of one image.
+        """
+        return self.scheme.build(model, shape, self.keep)
+
+    @classmethod
+    def from_plain(cls, section: Any, where: str = "") -> PruningConfig:
+        """Read the section of a config file, in which the scheme's own settings stand beside the common ones.
+
+        Raises:
+            InputError: an unknown setting, one that the scheme does not have, a value out of its range.
+        """
+        group = f"{where}.pruning".lstrip(".")
+        if not isinstance(section, Mapping):
+            raise InputError(f"{group} must be a mapping, not {section!r:.60}")
+        name = section.get("scheme", DEFAULT)
+        if not isinstance(name, str):
+            raise InputError(f"{group}.scheme must be text, not {name!r:.60}")
+        scheme, common = scheme_class(name), settings_of(cls)
+        section = _without_release_defaults(section, scheme)
+        own = {key: value for key, value in section.items() if key in settings_of(scheme)}
+        for key in section.keys() - common.keys() - own.keys():
+            raise _unknown(group, str(key), name, [*common, *settings_of(scheme)])
+        shared = {key: value for key, value in section.items() if key in common}
+        return decode(cls, {**shared, "scheme": decode(scheme, own, where=group)}, where=group)
+
+    def to_plain(self) -> dict[str, Any]:
+        """What `from_plain` reads."""
+        own = {name: getattr(self.scheme, name) for name in settings_of(self.scheme)}
+        return {
+            "keep": self.keep,
+            "keep_schedule": self.keep_schedule,
+            "scheme": scheme_name(type(self.scheme)),
+            **own,
+        }
+
+    @classmethod
+    def applicable(cls, section: Mapping[str, Any], scheme: str) -> dict[str, Any]:
+        """What stays of a section when another scheme is chosen: the common settings and those it has itself."""
+        kept = {**settings_of(cls), **settings_of(scheme_class(scheme))}
+        return {key: value for key, value in section.items() if key in kept}
+
+
+def _without_release_defaults(section: Mapping[str, Any], scheme: type[Scheme]) -> dict[str, Any]:
+    """A section without what release 0.1 wrote for other schemes, where it had no effect."""
+    written = section.keys() >= RELEASE_0_1.keys()
+    other = RELEASE_0_1.keys() - settings_of(scheme).keys()
+    return {
+        key: value for key, value in section.items() if key not in other or not (written or value == RELEASE_0_1[key])
+    }
+
+
+def _unknown(group: str, key: str, scheme: str, known: list[str]) -> Exception:
+    if any(key in settings_of(scheme_class(name)) for name in SCHEMES):
+        return InputError(f"{group}.{key} does not apply to scheme {scheme}, which takes {', '.join(known)}")
+    return unknown_name(f"key of {group}", key, known)

@@ -1,0 +1,1 @@
+"""How settings are declared, checked, read and offered as command-line options."""
