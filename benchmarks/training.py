@@ -44,8 +44,9 @@ from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.torchvision_compat import torchvision_module
 from robust_edge.training.allocation import keep_freed_memory
-from robust_edge.training.epoch import Learner, train_epoch
+from robust_edge.training.epoch import train_epoch
 from robust_edge.training.forward import place
+from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 
 NETWORKS = ("small_cnn", "resnet18", "mobilenet_v2")

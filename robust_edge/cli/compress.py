@@ -75,8 +75,8 @@ def compress(
         given[key] = str(Path(given[key]).absolute())  # later commands run from other folders
     settings = _Settings(preset, config_file, assignments, given)
     with torchrun_ranks() as ranks:
-        resuming = ranks.told(lambda: resume and (out / CONFIG).is_file())
-        config = ranks.told(lambda: settings.resolved(out if resuming else None))
+        resuming = ranks.broadcast(lambda: resume and (out / CONFIG).is_file())
+        config = ranks.broadcast(lambda: settings.resolved(out if resuming else None))
         spoken = output if ranks.writes else Output(json=False, verbosity=-1)
         begun = len(open_run(out).metrics()) / config.training.epochs if resuming and ranks.writes else 0.0
         progress = spoken.progress("training", begun=begun)

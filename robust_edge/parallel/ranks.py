@@ -44,8 +44,8 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values
 
-    def told(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, at every rank; all ranks must call it."""
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Rank 0's value of `make()` on every rank; all ranks must call it."""
         if self.world == 1:
             return make()
         values: list[Any] = [make() if self.writes else None]

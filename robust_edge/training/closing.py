@@ -23,7 +23,7 @@ from robust_edge.pruning.schemes import scheme_name
 from robust_edge.run.directory import Arithmetic, Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.training.batchnorm import reestimate
-from robust_edge.training.epoch import Learner
+from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch
 from robust_edge.training.selection import Kept
 from robust_edge_runtimes.core.errors import TrainingDiverged
@@ -42,7 +42,7 @@ def keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | No
         kept: the best network by the held-out images; None takes that of the last finished epoch.
         problem: what went wrong.
     """
-    learner.ranks.told(lambda: _write_last_good(run, dataset, learner, kept, problem))
+    learner.ranks.broadcast(lambda: _write_last_good(run, dataset, learner, kept, problem))
     raise AssertionError("a run that has diverged goes on")
 
 

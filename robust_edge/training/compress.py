@@ -32,9 +32,10 @@ from robust_edge.run.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import finish, give_up, keep_last_good, reestimate_statistics
 from robust_edge.training.divergence import divergence, not_finite
-from robust_edge.training.epoch import EpochPart, EpochResult, Learner, train_epoch
+from robust_edge.training.epoch import EpochPart, EpochResult, train_epoch
 from robust_edge.training.forward import check_compute, place
 from robust_edge.training.initial import load_initial
+from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
 from robust_edge.training.synchrony import check_batch, check_same, check_same_images, spread
@@ -70,7 +71,7 @@ def compress(
         TrainingDiverged: the run keeps the last good network, marked.
     """
     ranks = ranks or Ranks()
-    ranks.told(lambda: check_free(path, overwrite=overwrite))
+    ranks.broadcast(lambda: check_free(path, overwrite=overwrite))
     dataset, learner, plan = _prepare(config, ranks)
     run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
     return _train(run, dataset, learner, plan, _Done(0, None), progress)
@@ -83,16 +84,16 @@ def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None 
     in the middle, so the weights end as those of an unbroken run.
     """
     ranks = ranks or Ranks()
-    run, finished = ranks.told(lambda: _opened(path))
+    run, finished = ranks.broadcast(lambda: _opened(path))
     if finished is not None:
         return finished
     run = dataclasses.replace(run, writes=ranks.writes)
-    state = ranks.told(lambda: _saved(run))
+    state = ranks.broadcast(lambda: _saved(run))
     dataset, learner, plan = _prepare(run.config, ranks, fresh=state is None)
     done = _Done(0, None) if state is None else _restore(run, dataset, learner, state)
     if done.masked_from is not None and done.masked_from != plan.masked_from:
         plan = pruned_at(plan, run.config, done.masked_from)
-    run.write_metrics(ranks.told(run.metrics)[: done.epochs])  # the epoch that was cut short may have left its row
+    run.write_metrics(ranks.broadcast(run.metrics)[: done.epochs])  # the epoch that was cut short may have left its row
     run.log(f"resumed at epoch {done.epochs + 1}")
     return _train(run, dataset, learner, plan, done, progress)
 
@@ -149,7 +150,7 @@ def _restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any]
         raise InputError(
             f"{run.path}/{RESUME} does not fit this run ({reason}); start again with --overwrite"
         ) from cause
-    if fingerprint != learner.ranks.told(dataset.fingerprint):
+    if fingerprint != learner.ranks.broadcast(dataset.fingerprint):
         raise InputError(
             f"the {dataset.name} images found now are not those that {run.path} began with; bring them back, or start "
             "again with --overwrite"
@@ -179,7 +180,7 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
     plan = schedules(config)
     dataset = load_dataset(config.data)
     check_same_images(dataset, ranks)
-    mean, std = ranks.told(dataset.channel_statistics)
+    mean, std = ranks.broadcast(dataset.channel_statistics)
     spec = ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
     torch.manual_seed(config.seed)
     model = build_model(spec)
@@ -211,8 +212,8 @@ def _check_constraint(scheme: Scheme, weights: Weights, keep: float, plan: Sched
 def _train(
     run: Run, dataset: Dataset, learner: Learner, plan: Schedules, done: _Done, progress: Progress | None
 ) -> Checkpoint:
-    config, ranks, rows = run.config, learner.ranks, learner.ranks.told(run.metrics)
-    epochs, fingerprint, classes = config.training.epochs, ranks.told(dataset.fingerprint), len(dataset.classes)
+    config, ranks, rows = run.config, learner.ranks, learner.ranks.broadcast(run.metrics)
+    epochs, fingerprint, classes = config.training.epochs, ranks.broadcast(dataset.fingerprint), len(dataset.classes)
     remaining, held_out = hold_out(dataset.train, config.selection.held_out)
     stays, workers = config.data.stays(dataset.pixels), config.compute.workers
     train, held_out = source_of(remaining, learner.device, stays=stays, workers=workers), held_out.to(learner.device)
@@ -261,7 +262,7 @@ def _train(
         chosen, epoch = learner.candidate(), epochs
     reestimate_statistics(chosen, train, config)
     judging = _closing_progress(progress, epochs)
-    return ranks.told(lambda: finish(run, dataset, learner, chosen, epoch, progress=judging))
+    return ranks.broadcast(lambda: finish(run, dataset, learner, chosen, epoch, progress=judging))
 
 
 def _board(run: Run, done: _Done) -> contextlib.AbstractContextManager[Board | None]:
@@ -287,7 +288,7 @@ def _judged(learner: Learner, held_out: Split, plan: Schedules, epoch: int) -> K
     if not due(config, epoch):
         return None
     final = epoch >= plan.masked_from or not config.sparse
-    return learner.ranks.told(lambda: judge(learner.candidate(), held_out, config, epoch=epoch + 1, final=final))
+    return learner.ranks.broadcast(lambda: judge(learner.candidate(), held_out, config, epoch=epoch + 1, final=final))
 
 
 def _row(

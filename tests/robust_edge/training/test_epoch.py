@@ -13,7 +13,8 @@ from robust_edge.data import Split
 from robust_edge.data.augment import augment
 from robust_edge.models import Normalized
 from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
-from robust_edge.training.epoch import EpochPart, Learner, train_epoch
+from robust_edge.training.epoch import EpochPart, train_epoch
+from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 
 

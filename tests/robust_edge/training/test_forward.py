@@ -12,8 +12,9 @@ from robust_edge.config.settings import resolve
 from robust_edge.config.training import ComputeConfig
 from robust_edge.data import Split
 from robust_edge.models import Normalized
-from robust_edge.training.epoch import Learner, train_epoch
+from robust_edge.training.epoch import train_epoch
 from robust_edge.training.forward import Forward, place
+from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,8 @@ from robust_edge.models import Normalized
 from robust_edge.parallel.ranks import Ranks, torchrun_ranks
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
-from robust_edge.training.epoch import Learner, train_epoch
+from robust_edge.training.epoch import train_epoch
+from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, spread, total
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
@@ -130,7 +131,7 @@ def _worker(rank, port, file):
             "recipe": train(batchnorm=False, ranks=ranks, flags=RECIPE),
             "differing": differing(ranks),
             "averaged": averaged(ranks),
-            "told": ranks.told(lambda: f"from {ranks.rank}"),
+            "broadcast": ranks.broadcast(lambda: f"from {ranks.rank}"),
         }
         compress(whole_run(), file.with_name("run"), ranks=ranks)
         found["left"] = left_and_resumed(file.with_name("left"), ranks)
@@ -207,8 +208,8 @@ def test_ranks_end_together_and_go_on_to_the_same_bytes(both):
     assert (path.with_name("left") / name).read_bytes() == (path / name).read_bytes()
 
 
-def test_all_ranks_are_told_what_the_first_made(both):
-    assert [found["told"] for found in both] == ["from 0", "from 0"]
+def test_all_ranks_get_the_value_of_the_first(both):
+    assert [found["broadcast"] for found in both] == ["from 0", "from 0"]
 
 
 def test_one_process_alone_takes_no_detour():
