@@ -11,7 +11,8 @@ from robust_edge.deployment import GOLDEN_TOLERANCE, evaluation_images
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.run.directory import Run
 from robust_edge.verification.draw import draw
-from robust_edge.verification.twin import CHECKPOINT, Differentiable, TwinError, has_twin, twin_of
+from robust_edge.verification.twins.table import has_twin, twin_of
+from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
 from robust_edge.verification.whitebox import Parts, whitebox
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.decode import SHOWN

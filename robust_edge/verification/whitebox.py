@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from robust_edge.evaluation.oracle import TorchOracle
-from robust_edge.verification.twin import Differentiable
+from robust_edge.verification.twins.twin import Differentiable
 from robust_edge_runtimes.attacks.pgd import surrogate_pgd
 from robust_edge_runtimes.core.bundle import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec

@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robust_edge.verification.onnx_operators import OPERATORS, Node
-from robust_edge.verification.twin import Differentiable, FixedBatch, TwinError
+from robust_edge.verification.twins.onnx_operators import OPERATORS, Node
+from robust_edge.verification.twins.twin import Differentiable, FixedBatch, TwinError
 from robust_edge_runtimes.core.bundle import Bundle
-
-HALF = 10  # onnx.TensorProto.FLOAT16
 
 
 def onnx_twin(bundle: Bundle) -> Differentiable:

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from robust_edge.verification.twin import Differentiable, TwinError
+from robust_edge.verification.twins.twin import Differentiable, TwinError
 from robust_edge_runtimes.core.bundle import Bundle
 
 

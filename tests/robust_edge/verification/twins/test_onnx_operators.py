@@ -7,9 +7,9 @@ import torch
 onnx = pytest.importorskip("onnx", reason="the graphs are written with onnx")
 ort = pytest.importorskip("onnxruntime", reason="the oracle is onnxruntime")
 
-from robust_edge.verification.onnx_operators import OPERATORS  # noqa: E402
-from robust_edge.verification.onnx_twin import OnnxTwin  # noqa: E402
-from robust_edge.verification.twin import TwinError  # noqa: E402
+from robust_edge.verification.twins.onnx import OnnxTwin  # noqa: E402
+from robust_edge.verification.twins.onnx_operators import OPERATORS  # noqa: E402
+from robust_edge.verification.twins.twin import TwinError  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 

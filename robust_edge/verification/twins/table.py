@@ -1,0 +1,36 @@
+"""The table of artifact formats that have a differentiable twin; a row is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from robust_edge.verification.twins.twin import Differentiable, TwinError
+from robust_edge_runtimes.core.bundle import Bundle
+
+TWINS = {
+    "csr": "robust_edge.verification.twins.csr:csr_twin",
+    "onnx": "robust_edge.verification.twins.onnx:onnx_twin",
+    "onnx-cuda": "robust_edge.verification.twins.onnx:onnx_twin",
+    "tensorrt": "robust_edge.verification.twins.onnx:onnx_twin",
+}
+"""Name of the format, as in the manifest, to the function that reads a twin from a bundle."""
+
+
+def has_twin(artifact_format: str) -> bool:
+    """Whether the artifact itself can be made differentiable; otherwise only its checkpoint can stand in."""
+    return artifact_format in TWINS
+
+
+def twin_of(bundle: Bundle) -> Differentiable:
+    """The twin of a bundle's artifact.
+
+    Raises:
+        TwinError: the format has none, or the artifact holds something that cannot be differentiated.
+    """
+    artifact = bundle.manifest.artifact
+    if not has_twin(artifact.format):
+        raise TwinError(f"artifacts of format {artifact.format!r} have no twin (those that do: {', '.join(TWINS)})")
+    module, name = TWINS[artifact.format].split(":")
+    build: Callable[[Bundle], Differentiable] = getattr(importlib.import_module(module), name)
+    return build(bundle)
