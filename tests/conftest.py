@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +77,26 @@ class Linear:
     def sparsity(self):
         kept = int(np.count_nonzero(self.weight))
         return Sparsity(self.weight.size, kept, (LayerCount("weight", self.weight.size, kept),))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory):
+    """`cc`, `gcc` and `clang` of every test compile the same source once, for all workers; see compile_once.py."""
+    base = tmp_path_factory.getbasetemp()
+    store = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    store.mkdir(exist_ok=True)
+    folder = tmp_path_factory.mktemp("compilers")
+    script = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("compile_once.py"))])
+    for name in ("cc", "gcc", "clang"):
+        real = shutil.which(name)
+        if real is not None:
+            call = f'case $1 in --version) exec {real} "$@";; esac\nexec {script} {real} {store} "$@"\n'
+            (folder / name).write_text(f"#!/bin/sh\n{call}")
+            (folder / name).chmod(0o755)
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+    yield
+    os.environ["PATH"] = before
 
 
 @pytest.fixture(scope="session")
