@@ -18,9 +18,10 @@ import torch
 from result_file import provenance, write_result
 
 from robust_edge.run.directory import open_run
-from robust_edge.verification import VerifySettings, verify_bundle
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.verify import verify_bundle
 from robust_edge_runtimes.core.bundle import open_bundle
-from robust_edge_runtimes.verdict.verify import Budget
+from robust_edge_runtimes.verdict.measurement import Budget
 
 
 def main() -> None:

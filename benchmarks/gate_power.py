@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from robust_edge_runtimes.verdict.verdict import Z95
+from robust_edge_runtimes.verdict.statistic import Z95
 
 
 def main() -> None:

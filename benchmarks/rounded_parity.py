@@ -4,11 +4,11 @@
 
 An export of rounded numbers (int8, fp16 weights) records the largest logit error on its golden images, clean and
 attacked, and allows HEADROOM times that error (exporters/robust_edge_exporters/bundle.py). `verify` compares the
-artifact with the checkpoint on other images, of which a share of STRAYS may be further off
-(robust_edge/verification/verify.py). Small CNNs on digits, a seed each, in several strengths of pruning; the images are
-all test images that the bundle does not hold, clean and where PGD against the checkpoint left them. A row has the error
-on the clean ones over the one on the golden images, and the share of either that lies beyond the tolerance. Exit 1 if a
-good artifact strays more than is allowed.
+artifact with the checkpoint on other images, of which a share of OUTLIERS may be further off
+(robust_edge_runtimes/verdict/flags.py). Small CNNs on digits, a seed each, in several strengths of pruning; the
+images are all test images that the bundle does not hold, clean and where PGD against the checkpoint left them. A row
+has the error on the clean ones over the one on the golden images, and the share of either that lies beyond the
+tolerance. Exit 1 if a good artifact strays more than is allowed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from robust_edge.deployment import ExportChoices, GoldenSettings, evaluation_ima
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress
-from robust_edge.verification.verify import STRAYS
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.scoring import relative_error, share_above
+from robust_edge_runtimes.verdict.flags import OUTLIERS
 
 KINDS = {"int8": ("x86-cpu-int8", None), "fp16 weights": ("x86-cpu-sparse", "fp16")}
 KEEPS = (1.0, 0.5, 0.1)
@@ -57,7 +57,7 @@ def main() -> int:
         print(f"    {ratios[-1]:.2f} times; beyond tolerance at most {strays:.1%} of an artifact's images")
     report = {**provenance("python benchmarks/rounded_parity.py", "torch", "onnxruntime"), "rows": rows}
     write_result(given.out, report)
-    return int(any(max(row["strays"], row["attacked_strays"]) > STRAYS.get(row["precision"], 0.0) for row in rows))
+    return int(any(max(row["strays"], row["attacked_strays"]) > OUTLIERS.get(row["precision"], 0.0) for row in rows))
 
 
 def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, object]]:

@@ -17,11 +17,13 @@ from result_file import provenance, write_result
 
 from robust_edge.deployment import GoldenSettings, export_run
 from robust_edge.run.directory import open_run
-from robust_edge.verification import VerifySettings, verify_bundle
+from robust_edge.verification.modes.table import MODES
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.present.tables import verdict_table
-from robust_edge_runtimes.verdict.verify import MODES, Budget
+from robust_edge_runtimes.verdict.measurement import Budget
 
 TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
 
@@ -30,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--target", action="append", dest="targets", help=f"default: {', '.join(TARGETS)}")
-    parser.add_argument("--mode", action="append", dest="modes", choices=MODES, help="default: those of verify")
+    parser.add_argument(
+        "--mode", action="append", dest="modes", choices=[mode.name for mode in MODES], help="default: those of verify"
+    )
     parser.add_argument("--golden", type=int, default=512, help="images stored in each bundle")
     parser.add_argument("--limit", type=int, default=500, help="images drawn")
     parser.add_argument("--steps", type=int, default=20)

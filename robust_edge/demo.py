@@ -12,7 +12,8 @@ from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.reporting.page import write_report
 from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress
-from robust_edge.verification import VerifySettings, verify_bundle
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bench import latency
 from robust_edge_runtimes.bench.protocols import ONE_IMAGE
@@ -22,7 +23,8 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.core.folders import refuse_existing
 from robust_edge_runtimes.present.tables import percent, table
-from robust_edge_runtimes.verdict.verify import Budget, Verdict
+from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.measurement import Budget
 
 EPS, KEEP, STEPS = 0.1, 0.1, 50
 NETWORKS = {

@@ -33,7 +33,7 @@ from robust_edge_runtimes.core.manifest import (
     Sparsity,
 )
 from robust_edge_runtimes.formats.table import runtime_class
-from robust_edge_runtimes.verdict.verify import Parity, parity_of
+from robust_edge_runtimes.verdict.measurement import Parity, parity_of
 
 # Largest logit error (relative) and least share of equal classes of a faithful conversion, by what the file holds. 8
 # bits round every activation, so there the figures are reported, and only another network altogether is refused.

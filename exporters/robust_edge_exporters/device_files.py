@@ -11,7 +11,7 @@ from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.schema import manifest_schema
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.manifest import Expected, Source
-from robust_edge_runtimes.verdict.verify import Parity
+from robust_edge_runtimes.verdict.measurement import Parity
 
 
 def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> None:

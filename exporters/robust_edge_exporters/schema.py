@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from robust_edge_runtimes.core.manifest import SCHEMA_VERSION, Manifest
-from robust_edge_runtimes.verdict.verdict import VERDICT_VERSION, Verdict
+from robust_edge_runtimes.verdict.judge import VERDICT_VERSION, Verdict
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}

@@ -71,7 +71,7 @@ def export(
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named
-    from robust_edge_runtimes.verdict.verdict import MIN_IMAGES
+    from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
     chosen = target_named(target, jetpack)
     if opset is not None:

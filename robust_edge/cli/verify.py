@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED
+from robust_edge.verification.modes.table import MODES
 from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options, refuse_one_for_both
+from robust_edge_runtimes.modes.table import mode_help
 
 
 @click.command()
@@ -17,8 +19,8 @@ from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, outp
     "--mode",
     "modes",
     multiple=True,
-    type=click.Choice(["replay", "surrogate", "whitebox", "blackbox"]),
-    help="Attack to run, may be repeated.  [default: replay, and with --against surrogate and whitebox]",
+    type=click.Choice([mode.name for mode in MODES]),
+    help=mode_help(MODES),
 )
 @click.option(
     "--limit",
@@ -37,7 +39,7 @@ from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, outp
     default=500,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Looks at the artifact per image in blackbox.",
+    help="Queries per image in blackbox.",
 )
 @click.option("--seed", default=1, show_default=True, type=SEED, help="Of the images drawn and of every attack.")
 @click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
@@ -87,13 +89,14 @@ def verify(
     import dataclasses
 
     from robust_edge.run.directory import open_run
-    from robust_edge.verification import VerifySettings, verify_bundle
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
+    from robust_edge.verification.settings import VerifySettings
+    from robust_edge.verification.verify import verify_bundle
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.tables import verdict_table
-    from robust_edge_runtimes.verdict.verify import Budget
+    from robust_edge_runtimes.verdict.measurement import Budget
 
     refuse_one_for_both(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)

@@ -25,7 +25,7 @@ from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.verdict.verify import Verdict
+from robust_edge_runtimes.verdict.judge import Verdict
 
 T = TypeVar("T")
 BINS = 120

@@ -13,7 +13,8 @@ from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
 from robust_edge_runtimes.bench.latency import Bench, Entry, Latency
 from robust_edge_runtimes.core.manifest import AttackSpec, LayerCount
-from robust_edge_runtimes.verdict.verify import ModeResult, Verdict
+from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.measurement import ModeResult
 
 T = TypeVar("T")
 ALMOST_ALL = 0.999  # a dense network may hold a few exact zeros

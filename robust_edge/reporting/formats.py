@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.verdict.verify import Drop
+from robust_edge_runtimes.verdict.statistic import Drop
 
 SHORT_HASH = 12
 

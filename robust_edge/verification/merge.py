@@ -9,16 +9,9 @@ from typing import TypeVar
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import Manifest
-from robust_edge_runtimes.verdict.verdict import (
-    VERDICT_VERSION,
-    Budget,
-    Drop,
-    Elsewhere,
-    ModeResult,
-    Verdict,
-    WorstCase,
-)
-from robust_edge_runtimes.verdict.verify import decided
+from robust_edge_runtimes.verdict.judge import VERDICT_VERSION, Elsewhere, Verdict, decided
+from robust_edge_runtimes.verdict.measurement import Budget, ModeResult, WorstCase
+from robust_edge_runtimes.verdict.statistic import Drop
 
 Figures = TypeVar("Figures", ModeResult, WorstCase)
 

@@ -22,12 +22,15 @@ from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.deployment import GoldenSettings, export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
-from robust_edge.verification import VerifySettings, verify_bundle  # noqa: E402
+from robust_edge.verification.modes import table  # noqa: E402
+from robust_edge.verification.settings import VerifySettings  # noqa: E402
+from robust_edge.verification.verify import verify_bundle  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError, InputError  # noqa: E402
 from robust_edge_runtimes.load import load  # noqa: E402
-from robust_edge_runtimes.verdict.verify import FLAGS, MODES, Budget  # noqa: E402
+from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
+from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 
 DATA = """
 import torch
@@ -52,6 +55,7 @@ SETTINGS = {
     "threads": 1,
     "device": "cpu",
 }
+MODES = tuple(mode.name for mode in table.MODES)
 DEFAULT = VerifySettings(steps=10, limit=200)
 
 

@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.verify import Budget, judge, replay
+from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.table import ModeSettings
+from robust_edge_runtimes.verdict.judge import judge
+from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.subject import subject_of
 
 
 def refused(bundle, match=None):
@@ -137,7 +141,8 @@ def test_no_mutation_gets_past_as_anything_but_a_bundle_error(victim, opened, fo
         bundle = open_bundle(victim)
         golden = bundle.golden()
         with load(bundle) as model:
-            verdict = judge(bundle, model, [replay(model, golden, bundle.manifest.expected.attack)], Budget())
+            subject = subject_of(bundle, model)
+            verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
             label, p = model.classify(golden.clean[0])
         assert label in bundle.manifest.classes
         assert np.isfinite(p)

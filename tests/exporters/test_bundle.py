@@ -17,7 +17,11 @@ from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.verify import Budget, judge, replay
+from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.table import ModeSettings
+from robust_edge_runtimes.verdict.judge import judge
+from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.subject import subject_of
 
 pytest.importorskip("onnxruntime", reason="an exported bundle is run before it is kept")
 
@@ -53,8 +57,8 @@ def quick(exported, monkeypatch):
 def test_the_bundle_opens_and_passes_its_own_verdict(exported):
     opened = open_bundle(exported)
     with load(opened) as runtime:
-        budget = Budget()
-        verdict = judge(opened, runtime, [replay(runtime, opened.golden(), opened.manifest.expected.attack)], budget)
+        subject = subject_of(opened, runtime)
+        verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
     assert verdict.passed, verdict.reasons
     assert verdict.parity.max_logit_error <= 1e-5
     assert verdict.parity.argmax_agreement == 1

@@ -10,7 +10,7 @@ from robust_edge_runtimes.bench.latency import Contender, bench
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.verify import parity_of
+from robust_edge_runtimes.verdict.measurement import parity_of
 
 pytest.importorskip("onnxruntime", reason="the baseline's own logits are its golden ones")
 

@@ -13,7 +13,7 @@ from robust_edge_exporters.artifact import ExportedArtifact
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.target import targets
 from robust_edge_runtimes.core.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity, TensorSpec
-from robust_edge_runtimes.verdict.verify import Parity
+from robust_edge_runtimes.verdict.measurement import Parity
 
 TARGETS = sorted(targets())
 FORMATS = sorted({row.format: name for name, row in targets().items()}.values())

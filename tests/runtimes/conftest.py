@@ -1,32 +1,17 @@
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
 
 import pytest
 
-from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.verdict.subject import subject_of
 
 
-class FakeRuntime(BaseRuntime):
-    """Answers with a function, and remembers what happened to it."""
+@pytest.fixture
+def subject_for(Fake, opened, linear):
+    """subject_for(function, **changes): the linear bundle with an artifact that answers with `function`."""
 
-    def __init__(self, manifest, function, **kwargs):
-        super().__init__(Path("fake.bin"), manifest, **kwargs)
-        self.function = function
-        self.events = []
+    def build(function=linear.logits, **changes):
+        return dataclasses.replace(subject_of(opened, Fake(opened.manifest, function).open()), **changes)
 
-    def open_impl(self):
-        self.events.append("open")
-        return RuntimeInfo("fake", "1", "cpu", "fake", self.threads)
-
-    def infer_impl(self, images):
-        self.events.append(images)
-        return self.function(images)
-
-    def close_impl(self):
-        self.events.append("close")
-
-
-@pytest.fixture(scope="session")
-def Fake():
-    return FakeRuntime
+    return build

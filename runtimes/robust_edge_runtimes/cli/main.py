@@ -16,6 +16,7 @@ from robust_edge_runtimes.cli.console import (
     output_options,
     refuse_one_for_both,
 )
+from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_modes, mode_help
 
 BUNDLE = click.Path(path_type=Path)
 
@@ -55,8 +56,8 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
     "--mode",
     "modes",
     multiple=True,
-    type=click.Choice(["replay", "blackbox"]),
-    help="Attack to run, may be repeated.  [default: replay]",
+    type=click.Choice([mode.name for mode in DEVICE_MODES]),
+    help=mode_help(DEVICE_MODES),
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all that are stored]")
 @click.option(
@@ -64,10 +65,14 @@ def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output
     default=500,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Looks at the artifact per image in blackbox.",
+    help="Queries per image in blackbox.",
 )
 @click.option(
-    "--seed", default=1, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of the black-box attack."
+    "--seed",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Of the images drawn and of every attack.",
 )
 @click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
 @click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
@@ -101,27 +106,21 @@ def verify(
 
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json
-    from robust_edge_runtimes.core.manifest import AttackSpec
     from robust_edge_runtimes.load import load
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.tables import verdict_table
-    from robust_edge_runtimes.verdict import verify as verification
-    from robust_edge_runtimes.verdict.fresh import from_golden
+    from robust_edge_runtimes.verdict.judge import judge
+    from robust_edge_runtimes.verdict.measurement import Budget
+    from robust_edge_runtimes.verdict.subject import subject_of
 
     refuse_one_for_both(out, junit)
-    budget = verification.Budget(max_clean_drop, max_robust_drop, allow)
+    budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, queries, seed)
     opened = open_bundle(bundle)
     with load(opened, threads=threads) as model:
-        golden, attack = opened.golden(), opened.manifest.expected.attack
-        trials = []
-        for mode in dict.fromkeys(modes or (verification.REPLAY,)):
-            if mode == verification.REPLAY:
-                trials.append(verification.replay(model, golden, attack, limit))
-            else:
-                square = AttackSpec("square", attack.eps, queries, 0.0, seed)
-                fresh, progress = from_golden(golden, limit, seed), output.progress(mode)
-                trials.append(verification.blackbox(model, fresh, square, golden, progress=progress))
-        verdict = verification.judge(opened, model, trials, budget)
+        subject = subject_of(opened, model, limit=limit, seed=seed)
+        chosen = chosen_modes(modes, DEVICE_MODES)
+        measurements = [mode.measure(subject, settings, output.progress(mode.name)) for mode in chosen]
+        verdict = judge(subject, measurements, budget)
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
     if junit is not None:

@@ -9,7 +9,9 @@ from xml.etree import ElementTree
 
 from robust_edge_runtimes.core.files import write_atomic
 from robust_edge_runtimes.present.tables import attack_name, percent
-from robust_edge_runtimes.verdict.verdict import MIN_IMAGES, Drop, Elsewhere, ModeResult, Verdict, WorstCase
+from robust_edge_runtimes.verdict.judge import Elsewhere, Verdict
+from robust_edge_runtimes.verdict.measurement import ModeResult, WorstCase
+from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -7,7 +7,9 @@ from typing import List, Sequence, Union
 from robust_edge_runtimes.bench.latency import Bench, Entry, Latency
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.verdict.verdict import Drop, ModeResult, Twin, Verdict, WorstCase
+from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.measurement import ModeResult, Twin, WorstCase
+from robust_edge_runtimes.verdict.statistic import Drop
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
@@ -36,7 +38,7 @@ def verdict_table(verdict: Verdict) -> str:
         where = f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}"
         lines.append(f"* measured elsewhere: {other.source} ({where})")
     lines += ["took " + ", ".join(f"{mode.mode} {mode.seconds:.1f} s" for mode in verdict.modes)] * bool(verdict.modes)
-    lines += [_twin_line(mode.twin) for mode in verdict.modes if mode.twin is not None]
+    lines += [_twin_line(mode.mode, mode.twin) for mode in verdict.modes if mode.twin is not None]
     parity = verdict.parity
     lines.append(
         f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
@@ -106,9 +108,9 @@ def _accuracies(where: str, attack: str, result: Union[ModeResult, WorstCase]) -
     ]
 
 
-def _twin_line(twin: Twin) -> str:
+def _twin_line(mode: str, twin: Twin) -> str:
     return (
-        f"gradients of whitebox: {twin.made_from}; logits within {twin.max_logit_error:.2g} of the artifact's "
+        f"gradients of {mode}: {twin.made_from}; logits within {twin.max_logit_error:.2g} of the artifact's "
         f"(tolerance {twin.tolerance:.2g}), temperature {twin.temperature:.3g}"
     )
 

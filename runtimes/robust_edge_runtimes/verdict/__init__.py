@@ -1,1 +1,1 @@
-"""From measured accuracies to a verdict."""
+"""From measurements to a verdict."""

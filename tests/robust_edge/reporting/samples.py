@@ -8,7 +8,9 @@ from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.verify import Drop, ModeResult, Parity, Verdict
+from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.measurement import ModeResult, Parity
+from robust_edge_runtimes.verdict.statistic import Drop
 
 ARTIFACT = "a" * 64
 MACHINE = Machine("Test CPU", "x86_64", 2, "Linux", "3.11", "2.0", None, None, "2026-01-01T00:00:00+00:00")

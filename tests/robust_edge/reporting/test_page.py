@@ -19,7 +19,8 @@ from robust_edge.run.directory import open_run
 from robust_edge_runtimes.bench.energy import EnergySource
 from robust_edge_runtimes.bench.harness import Harness
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.verdict.verify import Drop, Flag
+from robust_edge_runtimes.verdict.flags import Flag
+from robust_edge_runtimes.verdict.statistic import Drop
 from tests.robust_edge.reporting.samples import ARTIFACT, MACHINE, bench_of, verdict_of, written
 
 HOSTILE = """_<script>alert('1')</script> $x^$ & "q" """.strip().replace("/", "⁄")

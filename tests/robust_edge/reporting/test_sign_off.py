@@ -4,7 +4,9 @@ from robust_edge.reporting.sign_off import sign_off
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.verdict import Drop, Elsewhere, ModeResult, Parity, Verdict, WorstCase
+from robust_edge_runtimes.verdict.judge import Elsewhere, Verdict
+from robust_edge_runtimes.verdict.measurement import ModeResult, Parity, WorstCase
+from robust_edge_runtimes.verdict.statistic import Drop
 
 DROP = Drop(0.0, -0.5, 0.5, 1.0)
 PGD = ModeResult("surrogate", AttackSpec("pgd", 8 / 255, 20, 0.004, 3), 500, 0.95, 0.94, 0.51, 0.505, DROP, DROP)

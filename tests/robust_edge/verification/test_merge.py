@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from robust_edge.verification.merge import merged, read_verdict
 from robust_edge_runtimes.cli import main as device_cli
-from robust_edge_runtimes.verdict.verdict import Budget, Drop, Flag
+from robust_edge_runtimes.verdict.flags import Flag
+from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.statistic import Drop
 
 pytest.importorskip("onnxruntime", reason="the linear bundle runs on onnxruntime")
 jsonschema = pytest.importorskip("jsonschema", reason="the schema is checked with jsonschema")

@@ -5,15 +5,19 @@ import pytest
 
 from robust_edge.data import load_dataset
 from robust_edge.deployment import GoldenSettings, export_run
-from robust_edge.verification import VerifySettings, verify_bundle
-from robust_edge.verification.draw import draw
+from robust_edge.verification.modes import table
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.subject import drawn_images
+from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.verify import MODES, Budget
+from robust_edge_runtimes.verdict.measurement import Budget
 
 pytest.importorskip("onnxruntime", reason="verification runs the artifact on onnxruntime")
+
+MODES = tuple(mode.name for mode in table.MODES)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +83,9 @@ def test_without_a_run_stored_answers_stand_for_the_checkpoint(exported):
 
 def test_clean_accuracy_is_that_of_the_artifact_on_the_images_drawn(exported, sparse_run):
     verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=("surrogate",), steps=1))
-    fresh = draw(load_dataset(sparse_run.config.data).test, exported.golden(), None, 1)
+    drawn = drawn_images(load_dataset(sparse_run.config.data).test, exported.golden(), None, 1)
     with load(exported) as model:
-        right = model.infer(fresh.probes).argmax(1) == fresh.labels
+        right = model.infer(drawn.clean).argmax(1) == drawn.labels
     assert verdict.modes[0].artifact_clean == np.mean(right)
 
 

@@ -5,17 +5,20 @@ from xml.etree import ElementTree
 
 import pytest
 
+from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.table import ModeSettings
 from robust_edge_runtimes.present.junit import junit_text, write_junit
-from robust_edge_runtimes.verdict.verdict import Budget, Elsewhere
-from robust_edge_runtimes.verdict.verify import judge, replay
+from robust_edge_runtimes.verdict.judge import Elsewhere, judge
+from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.subject import subject_of
 
 
 @pytest.fixture
 def verdict(Fake, opened, golden, linear):
     def of(function=linear.logits, limit=None):
         with Fake(opened.manifest, function) as model:
-            trial = replay(model, golden, opened.manifest.expected.attack, limit)
-            return judge(opened, model, [trial], Budget())
+            subject = subject_of(opened, model)
+            return judge(subject, [replay(subject, ModeSettings(limit))], Budget())
 
     return of
 

@@ -11,8 +11,12 @@ from robust_edge_runtimes.bench.latency import Bench, ColdStart, Entry, summaris
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
+from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.table import ModeSettings
 from robust_edge_runtimes.present.tables import bench_table, percent, table, verdict_table
-from robust_edge_runtimes.verdict.verify import Budget, judge, replay
+from robust_edge_runtimes.verdict.judge import judge
+from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.subject import subject_of
 
 
 def test_columns_line_up():
@@ -39,7 +43,8 @@ def verdict(Fake, opened, golden, linear):
     def of(function, **budget):
         limits = Budget(**budget)
         with Fake(opened.manifest, function) as model:
-            return judge(opened, model, [replay(model, golden, opened.manifest.expected.attack)], limits)
+            subject = subject_of(opened, model)
+            return judge(subject, [replay(subject, ModeSettings())], limits)
 
     return of
 

@@ -25,7 +25,11 @@ from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, ExportError, InputError
 from robust_edge_runtimes.formats.native import engine as native_engine
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.verify import Budget, judge, replay
+from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.table import ModeSettings
+from robust_edge_runtimes.verdict.judge import judge
+from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.subject import subject_of
 
 pytest.importorskip("onnxruntime", reason="the dense baseline runs on it")
 pytestmark = pytest.mark.skipif(native_engine.find_compiler() is None, reason="there is no C compiler")
@@ -57,10 +61,11 @@ def bundle(written, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_bundle_opens_and_passes_its_own_verdict(written, precision, request_for, model):
-    opened, budget = open_bundle(written[precision]), Budget()
+    opened = open_bundle(written[precision])
     with load(opened) as runtime:
-        golden = opened.golden()
-        verdict = judge(opened, runtime, [replay(runtime, golden, opened.manifest.expected.attack)], budget)
+        subject = subject_of(opened, runtime)
+        golden = subject.golden
+        verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
         images = golden.clean[:9]
         assert np.array_equal(runtime.infer(images[:1]), runtime.infer(images)[:1])
     assert verdict.passed, verdict.reasons

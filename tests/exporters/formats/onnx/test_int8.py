@@ -13,7 +13,7 @@ from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import ExportError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.verdict.verify import parity_of
+from robust_edge_runtimes.verdict.measurement import parity_of
 
 torch = pytest.importorskip("torch", reason="exporters start from a torch network")
 onnx = pytest.importorskip("onnx", reason="exporters write ONNX")

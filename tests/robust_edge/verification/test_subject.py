@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from robust_edge.data import Split
-from robust_edge.verification.draw import draw
+from robust_edge.verification.subject import drawn_images
 from robust_edge_runtimes.core.bundle import Golden
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.verdict.fresh import NOISE
+from robust_edge_runtimes.verdict.images import NOISE
 
 
 @pytest.fixture
@@ -21,48 +21,48 @@ def golden_of(split, count):
     return Golden(images, images, split.labels[:count].numpy(), zeros, zeros, 1e-3)
 
 
-def positions(split, fresh):
+def positions(split, drawn):
     every = split.floats(slice(None)).numpy().reshape(len(split), -1)
-    return [int(np.abs(every - image.ravel()).max(1).argmin()) for image in fresh.images]
+    return [int(np.abs(every - image.ravel()).max(1).argmin()) for image in drawn.images]
 
 
-def test_strangers_come_first_and_stay_as_they_are(split):
+def test_unseen_come_first_and_stay_as_they_are(split):
     golden = golden_of(split, 15)
-    fresh = draw(split, golden, 25, 1)
-    found = positions(split, fresh)
+    drawn = drawn_images(split, golden, 25, 1)
+    found = positions(split, drawn)
     assert sorted(found) == list(range(15, 40))
-    assert np.array_equal(fresh.probes, fresh.images)
-    assert fresh.labels.tolist() == [position % 4 for position in found]
-    assert fresh.ids.tolist() == [15 + position for position in found]
+    assert np.array_equal(drawn.clean, drawn.images)
+    assert drawn.labels.tolist() == [position % 4 for position in found]
+    assert drawn.ids.tolist() == [15 + position for position in found]
 
 
 def test_stored_images_fill_up_under_noise_and_keep_their_numbers(split):
     golden = golden_of(split, 15)
-    fresh = draw(split, golden, None, 1)
-    assert sorted(positions(split, fresh)) == list(range(40))
-    stored = fresh.ids < 15
+    drawn = drawn_images(split, golden, None, 1)
+    assert sorted(positions(split, drawn)) == list(range(40))
+    stored = drawn.ids < 15
     assert stored.sum() == 15
-    assert np.array_equal(fresh.images[stored], golden.clean[fresh.ids[stored]])
-    moved = np.abs(fresh.probes - fresh.images).max(axis=(1, 2, 3))
+    assert np.array_equal(drawn.images[stored], golden.clean[drawn.ids[stored]])
+    moved = np.abs(drawn.clean - drawn.images).max(axis=(1, 2, 3))
     assert (moved[stored] > 0).all()
     assert moved.max() <= NOISE + 1e-6
     assert (moved[~stored] == 0).all()
-    assert len(set(fresh.ids.tolist())) == 40
+    assert len(set(drawn.ids.tolist())) == 40
 
 
 def test_the_seed_draws(split):
     golden = golden_of(split, 5)
-    one, same, other = (draw(split, golden, 10, seed) for seed in (1, 1, 2))
+    one, same, other = (drawn_images(split, golden, 10, seed) for seed in (1, 1, 2))
     assert np.array_equal(one.ids, same.ids)
     assert set(one.ids.tolist()) != set(other.ids.tolist())
     counts = np.zeros(45)
     for seed in range(200):
-        counts[draw(split, golden, 10, seed).ids] += 1
+        counts[drawn_images(split, golden, 10, seed).ids] += 1
     assert counts[:5].sum() == 0
-    drawn = counts[10:]  # 35 strangers, each with probability 10/35: 57 of 200, six sigma wide
+    drawn = counts[10:]  # 35 unseen, each with probability 10/35: 57 of 200, six sigma wide
     assert (np.abs(drawn - 200 * 10 / 35) < 39).all()
 
 
 def test_drawing_nothing_is_refused(split):
     with pytest.raises(InputError, match="checks nothing"):
-        draw(split, golden_of(split, 5), 0, 1)
+        drawn_images(split, golden_of(split, 5), 0, 1)

@@ -1,12 +1,14 @@
-"""Attacks that need only numpy and a source of gradients."""
+"""PGD against two networks at once, with gradients from wherever there are some; numpy, like the scores."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Optional, Protocol, Tuple
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
+from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.scoring import Score, is_right
 
@@ -14,19 +16,19 @@ from robust_edge_runtimes.scoring import Score, is_right
 class GradientOracle(Protocol):
     """A differentiable stand-in for an artifact: the checkpoint, or a twin of the artifact."""
 
-    def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, K), and the cross-entropy's gradient (N, C, H, W) with respect to `images`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PairedOutcome:
-    """Who stayed right on which image, on the same candidates.
+    """Which network stayed right on which image, on the same candidates.
 
     Attributes:
         artifact_right: (N,) bool, the artifact was right on the clean image and on every candidate.
         reference_right: (N,) bool, the same for the reference.
         zero_gradients: fraction of gradients, over all steps, that were zero, or no numbers, everywhere.
-        last: (N, C, H, W) float32 in [0, 1], where the attack on each image came to rest.
+        last: (N, C, H, W) float32 in [0, 1], the last candidate of each image.
     """
 
     artifact_right: np.ndarray
@@ -35,15 +37,20 @@ class PairedOutcome:
     last: np.ndarray
 
 
-def surrogate_pgd(
+def pgd_settings(eps: float, settings: VerifySettings, restart: int) -> AttackSpec:
+    """One restart of PGD; every mode takes another, so that together they are restarts of one attack."""
+    return AttackSpec("pgd", eps, settings.steps, 2.5 * eps / settings.steps, settings.seed + restart)
+
+
+def paired_pgd(
     score: Score,
     oracle: GradientOracle,
     images: np.ndarray,
     labels: np.ndarray,
     attack: AttackSpec,
     *,
-    reference: Optional[Score] = None,
-    progress: Optional[Callable[[int, int], None]] = None,
+    reference: Score | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PairedOutcome:
     """PGD on an artifact that has no gradients: its scores, the oracle's gradients at the same points.
 
@@ -56,7 +63,7 @@ def surrogate_pgd(
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
         attack: ε, steps, step size and seed.
-        reference: whom the artifact is compared with; None for the oracle's own network.
+        reference: the network that the artifact is compared with; None for the oracle's own.
         progress: called with (steps done, steps in all).
     """
     random = np.random.default_rng(attack.seed)

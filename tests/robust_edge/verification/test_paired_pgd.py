@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.attacks.pgd import surrogate_pgd
+from robust_edge.verification.paired_pgd import paired_pgd
 from robust_edge_runtimes.core.manifest import AttackSpec
 
 SPEC = AttackSpec("pgd", 0.08, 6, 0.02, 3)
@@ -40,7 +40,7 @@ def one_by_one(artifact, reference, images, labels, spec):
 @pytest.mark.parametrize("spec", [SPEC, dataclasses.replace(SPEC, steps=0), dataclasses.replace(SPEC, eps=0.02)])
 def test_it_agrees_with_attacking_every_image_alone(linear, artifact, golden, spec):
     expected = one_by_one(artifact, linear, golden.clean, golden.labels, spec)
-    outcome = surrogate_pgd(artifact.logits, linear, golden.clean, golden.labels, spec)
+    outcome = paired_pgd(artifact.logits, linear, golden.clean, golden.labels, spec)
     assert np.array_equal(outcome.artifact_right, expected[0])
     assert np.array_equal(outcome.reference_right, expected[1])
     if spec.steps and spec.eps == SPEC.eps:  # the comparison says something only where both outcomes occur
@@ -53,7 +53,7 @@ def test_a_linear_network_falls_exactly_where_the_margin_says(linear, golden):
     two = dataclasses.replace(linear, weight=linear.weight[:2], bias=linear.bias[:2])
     labels = two.logits(golden.clean).argmax(1)
     spec = AttackSpec("pgd", 0.05, 10, 0.05, 0)
-    outcome = surrogate_pgd(two.logits, two, golden.clean, labels, spec)
+    outcome = paired_pgd(two.logits, two, golden.clean, labels, spec)
     worst = golden.clean + np.float32(spec.eps) * np.sign(two.gradient(golden.clean, labels))
     expected = two.logits(np.clip(worst, 0, 1)).argmax(1) == labels
     assert 0 < expected.sum() < len(labels)
@@ -75,7 +75,7 @@ def test_every_point_lies_in_the_ball_and_in_the_pixel_range(linear):
     def rows(points):
         return [int(np.abs(images - point).max(axis=(1, 2, 3)).argmin()) for point in points]
 
-    surrogate_pgd(score, linear, images, labels, dataclasses.replace(SPEC, step_size=0.5))
+    paired_pgd(score, linear, images, labels, dataclasses.replace(SPEC, step_size=0.5))
     points = np.concatenate(seen[1:])
     assert len(points) == 7 * 24
     assert points.dtype == np.float32
@@ -97,7 +97,7 @@ def test_images_that_both_networks_lost_are_not_asked_again(linear, golden):
         def logits_and_gradient(self, images, labels):
             return -linear.logits(images), linear.gradient(images, labels)
 
-    outcome = surrogate_pgd(score, Wrong(), golden.clean, golden.labels, SPEC)
+    outcome = paired_pgd(score, Wrong(), golden.clean, golden.labels, SPEC)
     assert sizes == [len(golden.labels)]
     assert not outcome.artifact_right.any()
     assert not outcome.reference_right.any()
@@ -118,7 +118,7 @@ def test_the_share_of_zero_gradients_is_counted_over_all_steps():
         def score(self, points):
             return np.tile(np.array([1, 0, 0, 0], np.float32), (len(points), 1))
 
-    outcome = surrogate_pgd(Blind().score, Blind(), images, labels, SPEC)
+    outcome = paired_pgd(Blind().score, Blind(), images, labels, SPEC)
     assert outcome.zero_gradients == 6 / 8
     assert outcome.artifact_right.all()
 
@@ -131,13 +131,13 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_counts_as_none(linear, g
         def logits_and_gradient(self, images, labels):
             return linear.logits(images), np.full_like(images, np.nan)
 
-    outcome = surrogate_pgd(linear.logits, Overflown(), golden.clean, golden.labels, SPEC)
+    outcome = paired_pgd(linear.logits, Overflown(), golden.clean, golden.labels, SPEC)
     assert outcome.zero_gradients == 1
     assert np.abs(outcome.last - golden.clean).max() <= SPEC.eps + 1e-6
 
 
 def test_the_attack_comes_to_rest_where_the_loss_is_large(linear, golden):
-    outcome = surrogate_pgd(linear.logits, linear, golden.clean, golden.labels, dataclasses.replace(SPEC, steps=20))
+    outcome = paired_pgd(linear.logits, linear, golden.clean, golden.labels, dataclasses.replace(SPEC, steps=20))
     worst = np.clip(golden.clean + SPEC.eps * np.sign(linear.gradient(golden.clean, golden.labels)), 0, 1)
     held = outcome.reference_right  # the others were left where they fell
     assert 0 < held.sum() < len(held)
@@ -149,7 +149,7 @@ def test_the_attack_comes_to_rest_where_the_loss_is_large(linear, golden):
 def test_the_random_start_is_the_seeds(linear, artifact, golden):
     def first_points(seed):
         points = []
-        surrogate_pgd(
+        paired_pgd(
             lambda x: points.append(x.copy()) or artifact.logits(x),
             linear,
             golden.clean,
@@ -164,7 +164,7 @@ def test_the_random_start_is_the_seeds(linear, artifact, golden):
 
 def test_arguments_are_left_alone(linear, golden):
     images, labels = golden.clean.copy(), golden.labels.copy()
-    surrogate_pgd(linear.logits, linear, images, labels, SPEC)
+    paired_pgd(linear.logits, linear, images, labels, SPEC)
     assert np.array_equal(images, golden.clean)
     assert np.array_equal(labels, golden.labels)
 
@@ -172,7 +172,7 @@ def test_arguments_are_left_alone(linear, golden):
 def test_progress_counts_every_step_once(linear, golden):
     seen = []
     attack = AttackSpec("pgd", 0.01, 4, 0.005, 0)
-    surrogate_pgd(
+    paired_pgd(
         linear.logits,
         linear,
         golden.clean,

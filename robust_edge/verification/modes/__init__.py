@@ -1,0 +1,1 @@
+"""The verify modes that need torch."""

@@ -1,0 +1,53 @@
+"""Mode `surrogate`: PGD with the artifact's scores and the checkpoint's gradients at the same points."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from robust_edge.verification.paired_pgd import GradientOracle, paired_pgd, pgd_settings
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.subject import HostSubject
+from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.verdict.flags import OUTLIERS, Check, not_the_checkpoint, raised, zero_gradient
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement
+
+RESTART = 0
+
+
+def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
+    """Attack, and compare the artifact's logits with the checkpoint's on the images, clean and attacked.
+
+    Unlike the golden logits, those come from the checkpoint itself, which a forged bundle cannot rewrite.
+    """
+    oracle = subject.checkpoint
+    assert oracle is not None, "the mode's row says that it needs a run"
+    start, drawn, clean = time.monotonic(), subject.images, subject.clean
+    attack = pgd_settings(subject.eps, settings, RESTART)
+    outcome = paired_pgd(subject.score, oracle, drawn.images, drawn.labels, attack, progress=progress)
+    blind = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero: the attack had no direction"
+    checks = [
+        _compared("test images", drawn.clean, subject, oracle),
+        _compared("attacked test images", outcome.last, subject, oracle),
+        zero_gradient(outcome.zero_gradients, blind),
+    ]
+    return Measurement(
+        mode="surrogate",
+        attack=attack,
+        ids=drawn.ids,
+        reference_clean=clean.reference,
+        artifact_clean=clean.artifact,
+        reference_robust=clean.reference & outcome.reference_right,
+        artifact_robust=clean.artifact & outcome.artifact_right,
+        works_with=GRADIENTS,
+        flags=(*clean.flags, *raised(checks)),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _compared(name: str, images: np.ndarray, subject: HostSubject, oracle: GradientOracle) -> Check:
+    """Whether the artifact's logits on these images are the checkpoint's."""
+    expected = oracle.logits_and_gradient(images, subject.images.labels)[0]
+    outliers = OUTLIERS.get(subject.precision, 0.0)
+    return not_the_checkpoint(name, subject.score(images), expected, subject.golden.tolerance, outliers)

@@ -1,0 +1,22 @@
+"""The table of verify modes on the host: those of the device, and those that need torch."""
+
+from __future__ import annotations
+
+from robust_edge_runtimes.modes.table import DEVICE_MODES, Default, Mode
+
+MODES = (
+    *DEVICE_MODES,
+    Mode(
+        "surrogate",
+        "PGD with the checkpoint's gradients, taken at the points where the artifact is scored (BPDA)",
+        "robust_edge.verification.modes.surrogate:surrogate",
+        Default.WITH_RUN,
+        needs="the checkpoint's gradients",
+    ),
+    Mode(
+        "whitebox",
+        "PGD with the gradients of a differentiable twin that is made from the artifact itself",
+        "robust_edge.verification.modes.whitebox:whitebox",
+        Default.WITH_RUN,
+    ),
+)

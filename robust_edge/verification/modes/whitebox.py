@@ -1,0 +1,122 @@
+"""Mode `whitebox`: PGD that follows the artifact's own arithmetic, every candidate scored by the artifact itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.verification.paired_pgd import paired_pgd, pgd_settings
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.subject import HostSubject
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.scoring import relative_error
+from robust_edge_runtimes.verdict.flags import Check, raised, saturated_gradient, zero_gradient
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement, Twin
+
+RESTART = 1
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.05}
+AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
+PROBED = 64
+PROBE_STEPS = 5
+SCALES = (0.1, 1.0, 10.0)
+
+
+def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
+    """Compare the twin with the artifact, choose the temperature that breaks most images, attack.
+
+    Raises:
+        InputError: the artifact has no twin and there is no run.
+    """
+    start, drawn, clean = time.monotonic(), subject.images, subject.clean
+    twin, flags = subject.twin
+    attack = pgd_settings(subject.eps, settings, RESTART)
+    temperature, zero_at_one = _temperature(subject, attack)
+    likeness = dataclasses.replace(compare(subject), temperature=temperature)
+    oracle = TorchOracle(twin.network, temperature=temperature)
+    outcome = paired_pgd(
+        subject.score, oracle, drawn.images, drawn.labels, attack, reference=subject.reference, progress=progress
+    )
+    if subject.reference is None:
+        reference_robust = subject.stored_answers(drawn.ids)[1]
+    else:
+        reference_robust = clean.reference & outcome.reference_right
+    checks = [_twin_differs(likeness, subject.precision)]
+    checks += _gradient_checks(outcome.zero_gradients, zero_at_one, temperature)
+    return Measurement(
+        mode="whitebox",
+        attack=attack,
+        ids=drawn.ids,
+        reference_clean=clean.reference,
+        artifact_clean=clean.artifact,
+        reference_robust=reference_robust,
+        artifact_robust=clean.artifact & outcome.artifact_right,
+        works_with=GRADIENTS,
+        flags=(*flags, *clean.flags, *raised(checks)),
+        paired=subject.reference is not None,
+        twin=likeness,
+        seconds=time.monotonic() - start,
+    )
+
+
+def compare(subject: HostSubject) -> Twin:
+    """How far the twin's logits are from the artifact's, on stored images, clean and attacked, and on drawn ones."""
+    twin, _ = subject.twin
+    images = np.concatenate([subject.golden.clean, subject.golden.attacked, subject.images.clean])
+    ours, theirs = TorchOracle(twin.network).logits(images), subject.score(images)
+    error = relative_error(ours, theirs)
+    return Twin(
+        made_from=twin.made_from,
+        max_logit_error=error if np.isfinite(error) else 1e308,
+        tolerance=TOLERANCE[subject.precision],
+        argmax_agreement=float((ours.argmax(1) == theirs.argmax(1)).mean()),
+        temperature=1.0,
+    )
+
+
+def _temperature(subject: HostSubject, attack: AttackSpec) -> tuple[float, float]:
+    """The temperature at which a short attack on a few images leaves fewest right.
+
+    Logits that are scaled up saturate the softmax and end its gradient; at the right temperature it is there again.
+
+    Returns:
+        The temperature, 1 unless another breaks more; and the share of gradients that were zero at 1.
+    """
+    network, score = subject.twin[0].network, subject.score
+    images, labels = subject.images.images[:PROBED], subject.images.labels[:PROBED]
+    ordered = np.sort(TorchOracle(network).logits(images), axis=1)
+    lead = float(np.median(ordered[:, -1] - ordered[:, -2]))
+    lead = lead if np.isfinite(lead) and lead > 0 else 1.0
+    steps = min(PROBE_STEPS, attack.steps)
+    short = dataclasses.replace(attack, steps=steps, step_size=2.5 * attack.eps / max(steps, 1))
+    found = []
+    for temperature in (1.0, *(scale * lead for scale in SCALES)):
+        outcome = paired_pgd(score, TorchOracle(network, temperature=temperature), images, labels, short)
+        found.append((int(outcome.artifact_right.sum()), outcome.zero_gradients, temperature))
+    _, _, best = min(found, key=lambda item: item[:2])
+    return best, found[0][1]
+
+
+def _twin_differs(twin: Twin, precision: str) -> Check:
+    alike = twin.max_logit_error <= twin.tolerance and twin.argmax_agreement >= AGREEMENT[precision]
+    detail = (
+        f"{twin.made_from} in torch gives logits {twin.max_logit_error:.2g} (relative, tolerance {twin.tolerance:.2g}) "
+        f"from the artifact's, classes agree on {100 * twin.argmax_agreement:.1f}%: its gradients are not the "
+        "artifact's"
+    )
+    return Check("twin_differs", not alike, detail)
+
+
+def _gradient_checks(zero: float, zero_at_one: float, temperature: float) -> list[Check]:
+    """Of gradients that are zero at the chosen temperature, and of those that are zero at the logits' own scale."""
+    nowhere = zero_gradient(
+        zero, f"{100 * zero:.0f}% of the twin's gradients were zero at every temperature tried: no direction to follow"
+    )
+    detail = (
+        f"{100 * zero_at_one:.0f}% of the gradients vanish at the logits' own scale; attacked with the logits divided "
+        f"by {temperature:.3g}"
+    )
+    return [nowhere] if nowhere.raised else [saturated_gradient(zero_at_one, detail)]

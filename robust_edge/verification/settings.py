@@ -1,0 +1,28 @@
+"""What `verify` attacks with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from robust_edge.verification.modes.table import MODES
+from robust_edge_runtimes.modes.table import ModeSettings, chosen_modes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifySettings(ModeSettings):
+    """The settings of all modes.
+
+    Attributes:
+        modes: names of rows in MODES; empty for those that run by default.
+        limit: most images per mode; None for all stored ones and LIMIT drawn ones.
+        steps: gradient steps of the surrogate and the white-box attack.
+        queries, seed: as in ModeSettings.
+        data_dir: where the run's images lie now, if elsewhere.
+    """
+
+    modes: tuple[str, ...] = ()
+    steps: int = 20
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        chosen_modes(self.modes, MODES)

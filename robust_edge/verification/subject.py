@@ -1,0 +1,116 @@
+"""The subject of a verdict on the host: the bundle, and the run that it was exported from where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import torch
+
+from robust_edge.data import Split
+from robust_edge.deployment import evaluation_images
+from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.run.directory import Run
+from robust_edge.verification.paired_pgd import GradientOracle
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.twins.table import has_twin, twin_of
+from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
+from robust_edge_runtimes.core.bundle import Bundle, Golden
+from robust_edge_runtimes.core.decode import SHOWN
+from robust_edge_runtimes.core.errors import BundleError, InputError
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.verdict.flags import Flag
+from robust_edge_runtimes.verdict.images import DrawnImages, from_golden, from_test_images
+from robust_edge_runtimes.verdict.subject import Subject
+
+LIMIT = 500
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class HostSubject(Subject):
+    """The artifact under test with its checkpoint and its twin.
+
+    Attributes:
+        run: what the bundle was exported from; None where it is not at hand.
+        checkpoint: the run's network as a source of gradients; None without a run.
+    """
+
+    run: Run | None = None
+    checkpoint: GradientOracle | None = None
+
+    @functools.cached_property
+    def twin(self) -> tuple[Differentiable, tuple[Flag, ...]]:
+        """The artifact's twin, or the checkpoint where there is none; a flag where there should be one.
+
+        Raises:
+            InputError: there is neither a twin nor a run.
+        """
+        try:
+            return twin_of(self.bundle), ()
+        except TwinError as cause:
+            if self.run is None:
+                raise InputError(f"mode whitebox: {cause}; name the run with --against RUN") from cause
+            checkpoint = Differentiable(self.run.load_model(), CHECKPOINT)
+            expected = has_twin(self.bundle.manifest.artifact.format)
+            return checkpoint, (Flag("no_twin", str(cause)),) if expected else ()
+
+
+def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: VerifySettings) -> HostSubject:
+    """Gather what the modes share.
+
+    Args:
+        bundle: opened.
+        model: its open runtime.
+        run: what it was exported from, as `check_origin` has found.
+        settings: which images are drawn.
+
+    Raises:
+        BundleError: golden.npz contradicts the manifest.
+    """
+    golden, eps = bundle.golden(), bundle.manifest.expected.attack.eps
+    limit = LIMIT if settings.limit is None else settings.limit
+    if run is None:
+        return HostSubject(bundle, golden, model, eps, lambda: from_golden(golden, limit, settings.seed))
+    checkpoint = TorchOracle(run.load_model())
+    return HostSubject(
+        bundle,
+        golden,
+        model,
+        max(eps, run.config.attack.eps),  # the bundle's ball may be smaller than the one trained against
+        lambda: drawn_images(evaluation_images(run, data_dir=settings.data_dir), golden, limit, settings.seed),
+        checkpoint.logits,
+        run=run,
+        checkpoint=checkpoint,
+    )
+
+
+def drawn_images(split: Split, golden: Golden, limit: int | None, seed: int) -> DrawnImages:
+    """Images of a run's test split, as `from_test_images` draws them."""
+
+    def floats(positions: np.ndarray) -> np.ndarray:
+        return split.floats(torch.from_numpy(positions)).numpy()
+
+    return from_test_images(floats, split.labels.numpy(), golden, limit, seed)
+
+
+def check_origin(bundle: Bundle, run: Run) -> None:
+    """Refuse a run that the bundle was not exported from.
+
+    Raises:
+        InputError: its checkpoint is another.
+        BundleError: its class names are others.
+    """
+    checkpoint, source = run.checkpoint(), bundle.manifest.source
+    expected, found = source.checkpoint_sha256, checkpoint.weights_sha256
+    if expected != found:
+        raise InputError(
+            f"{bundle.path} was exported from run {source.run!r} (checkpoint {expected[:12]}), not "
+            f"from {run.path} (checkpoint {found[:12]}); name the right run with --against"
+        )
+    in_bundle, in_run = bundle.manifest.classes, checkpoint.model.classes
+    if in_bundle != in_run:
+        raise BundleError(
+            f"{bundle.path} names the classes {SHOWN.repr(in_bundle)}, its checkpoint {SHOWN.repr(in_run)}: right "
+            "answers would get wrong names; export it again"
+        )

@@ -1,0 +1,56 @@
+"""Mode `blackbox`: Square on the logits of the artifact, and of the checkpoint where there is one."""
+
+from __future__ import annotations
+
+import time
+from typing import Sequence
+
+import numpy as np
+
+from robust_edge_runtimes.attacks.square import Square, square_attack
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.modes.table import ModeSettings, Progress
+from robust_edge_runtimes.scoring import Score, is_right
+from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
+from robust_edge_runtimes.verdict.subject import Subject
+
+
+def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None) -> Measurement:
+    """Square with `settings.queries` queries per image.
+
+    The checkpoint, where there is one, is attacked in the same way, and each network scores what was found against
+    either; otherwise its stored answers stand for it.
+    """
+    start, drawn, clean = time.monotonic(), subject.images, subject.clean
+    attack = AttackSpec("square", subject.eps, settings.queries, 0.0, settings.seed)
+    square = Square(attack.eps, attack.steps)
+    networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
+    found = [
+        square_attack(
+            network, drawn.images, drawn.labels, square, np.random.default_rng(attack.seed), progress=progress
+        )
+        for network in networks
+    ]
+    if subject.reference is None:
+        reference_robust = subject.stored_answers(drawn.ids)[1]
+    else:
+        reference_robust = clean.reference & _right_on(subject.reference, found, drawn.labels)
+    return Measurement(
+        mode="blackbox",
+        attack=attack,
+        ids=drawn.ids,
+        reference_clean=clean.reference,
+        artifact_clean=clean.artifact,
+        reference_robust=reference_robust,
+        artifact_robust=clean.artifact & _right_on(subject.score, found, drawn.labels),
+        works_with=LOGITS,
+        flags=clean.flags,
+        paired=subject.reference is not None,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _right_on(score: Score, candidates: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """(N,) bool: right on all candidates of an image."""
+    right: np.ndarray = np.logical_and.reduce([is_right(score(images), labels) for images in candidates])
+    return right

@@ -1,0 +1,59 @@
+"""Mode `replay`: the bundle's stored attack images, scored by the artifact."""
+
+from __future__ import annotations
+
+import time
+from typing import List
+
+import numpy as np
+
+from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.modes.table import ModeSettings, Progress
+from robust_edge_runtimes.scoring import is_right
+from robust_edge_runtimes.verdict.flags import Check, forged_answers, raised
+from robust_edge_runtimes.verdict.images import refuse_no_images
+from robust_edge_runtimes.verdict.measurement import STORED, Measurement
+from robust_edge_runtimes.verdict.subject import Subject
+
+
+def replay(subject: Subject, settings: ModeSettings, progress: Progress = None) -> Measurement:
+    """Score the first `settings.limit` stored images, clean and attacked.
+
+    Raises:
+        InputError: a limit below 1.
+        BundleError: an attack image lies outside the ball that the manifest names.
+    """
+    refuse_no_images(settings.limit)
+    golden, attack = subject.golden, subject.bundle.manifest.expected.attack
+    distance = float(np.abs(golden.attacked - golden.clean).max())
+    if not distance <= attack.eps + 1e-6:
+        raise BundleError(
+            f"golden.npz: an attack image moves {distance:.4g} from its clean one, eps is {attack.eps:.4g}"
+        )
+    start = time.monotonic()
+    ids = np.arange(len(golden.labels))[: settings.limit]
+    labels = golden.labels[ids]
+    clean = is_right(subject.score(golden.clean[ids]), labels)
+    attacked = is_right(subject.score(golden.attacked[ids]), labels)
+    reference_clean, reference_robust = subject.stored_answers(ids)
+    return Measurement(
+        mode="replay",
+        attack=attack,
+        ids=ids,
+        reference_clean=reference_clean,
+        artifact_clean=clean,
+        reference_robust=reference_robust,
+        artifact_robust=clean & attacked,
+        works_with=STORED,
+        flags=tuple(raised(_stored_logits(subject))),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _stored_logits(subject: Subject) -> List[Check]:
+    """Whether the logits that the bundle stores are the checkpoint's; not asked where there is no checkpoint."""
+    golden, reference = subject.golden, subject.reference
+    if reference is None:
+        return []
+    stored = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    return [forged_answers(stored, np.concatenate([reference(golden.clean), reference(golden.attacked)]))]

@@ -1,0 +1,105 @@
+"""The table of verify modes: a mode is one file and one row.
+
+The command line's choices and help, verify.json and the table in docs/verification.md follow from the rows. The modes
+that need torch are in the table of `robust_edge.verification.modes.table`, after these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+from typing import Any, Callable, Optional, Sequence, Tuple
+
+from robust_edge_runtimes.core.errors import unknown_name
+from robust_edge_runtimes.verdict.measurement import Measurement
+
+Progress = Optional[Callable[[int, int], None]]
+"""Called with (steps done, steps in all)."""
+
+
+class Default(enum.Enum):
+    """When a mode runs without being named."""
+
+    ALWAYS = "always"
+    WITH_RUN = "with a run"
+    NEVER = "no"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModeSettings:
+    """Settings of the modes on a device.
+
+    Attributes:
+        limit: most images per mode; None for all that there are.
+        queries: per image, of the attacks that see only logits.
+        seed: of the draw of images and of every attack.
+    """
+
+    limit: Optional[int] = None
+    queries: int = 500
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """One row of the table.
+
+    Attributes:
+        name: as after `--mode` and in verify.json.
+        help: which attack it is, in one phrase.
+        function: `package.module:function`, which takes a subject, the settings and `progress`, and returns a
+            Measurement; imported when the mode runs.
+        default: when it runs without being named.
+        needs: what of the run it cannot do without; empty where the bundle is enough.
+    """
+
+    name: str
+    help: str
+    function: str
+    default: Default = Default.NEVER
+    needs: str = ""
+
+    def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Measurement:
+        """Run the mode."""
+        module, name = self.function.split(":")
+        measurement: Measurement = getattr(importlib.import_module(module), name)(subject, settings, progress)
+        return measurement
+
+
+DEVICE_MODES = (
+    Mode(
+        "replay",
+        "the attack images that the bundle stores, made at export against the checkpoint",
+        "robust_edge_runtimes.modes.replay:replay",
+        Default.ALWAYS,
+    ),
+    Mode(
+        "blackbox",
+        "Square, a random search that sees only the artifact's logits",
+        "robust_edge_runtimes.modes.blackbox:blackbox",
+    ),
+)
+
+
+def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:
+    """The modes with these names, each once and in this order; without names, the defaults.
+
+    Raises:
+        InputError: a name that no row has.
+    """
+    defaults = (Default.ALWAYS, Default.WITH_RUN) if with_run else (Default.ALWAYS,)
+    rows = {mode.name: mode for mode in table}
+    for name in names:
+        if name not in rows:
+            raise unknown_name("mode", name, tuple(rows))
+    return tuple(rows[name] for name in dict.fromkeys(names)) or tuple(row for row in table if row.default in defaults)
+
+
+def mode_help(table: Sequence[Mode]) -> str:
+    """The help text of `--mode`."""
+    always = [mode.name for mode in table if mode.default is Default.ALWAYS]
+    with_run = [mode.name for mode in table if mode.default is Default.WITH_RUN]
+    default = ", ".join(always) + (f", and with --against {' and '.join(with_run)}" if with_run else "")
+    modes = "; ".join(f"{mode.name}: {mode.help}" for mode in table)
+    return f"Attack to run, may be repeated. {modes}.  [default: {default}]"

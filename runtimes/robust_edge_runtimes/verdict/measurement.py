@@ -1,0 +1,226 @@
+"""What a mode measures image by image, and the accuracies and drops that follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Optional, Sequence, Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.core.bundle import Golden
+from robust_edge_runtimes.core.errors import InputError, unknown_name
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.scoring import relative_error, score_of
+from robust_edge_runtimes.verdict.flags import FLAGS, Flag, more_robust_than_parent, raised
+from robust_edge_runtimes.verdict.statistic import Drop, paired_drop
+
+STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"
+"""What an attack works with: images made at export, gradients, or the artifact's logits only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Points that the artifact may lose, and the flags that may be raised."""
+
+    clean: float = 1.0
+    robust: float = 1.0
+    allowed_flags: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "robust"):
+            value = getattr(self, name)
+            if not 0 <= value <= 100:
+                raise InputError(f"--max-{name}-drop is in percentage points, 0 to 100; {value} is not")
+        for flag in self.allowed_flags:
+            if flag not in FLAGS:
+                raise unknown_name("flag", flag, FLAGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Distance of the artifact's logits from the checkpoint's on the golden images; a diagnostic."""
+
+    max_logit_error: float
+    tolerance: float
+    argmax_agreement: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """The differentiable copy of an artifact that gradients were taken from, and how like the artifact it is.
+
+    Attributes:
+        made_from: the artifact's own graph, or what replaced it.
+        max_logit_error: relative, on clean and attacked images.
+        tolerance: largest error that is taken for rounding.
+        argmax_agreement: fraction of these images with the same class.
+        temperature: what the logits were divided by before the loss.
+    """
+
+    made_from: str
+    max_logit_error: float
+    tolerance: float
+    argmax_agreement: float
+    temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ModeResult:
+    """One mode of attack: accuracies in [0, 1] of both networks on the same images and candidates.
+
+    Attributes:
+        paired: both networks met the same candidates; otherwise the checkpoint's figures are those stored in the
+            bundle, which its own gradients made.
+        twin: where gradients were taken from one.
+        seconds: what the mode took.
+    """
+
+    mode: str
+    attack: AttackSpec
+    images: int
+    reference_clean: float
+    artifact_clean: float
+    reference_robust: float
+    artifact_robust: float
+    clean_drop: Drop
+    robust_drop: Drop
+    flags: Tuple[Flag, ...] = ()
+    paired: bool = True
+    twin: Optional[Twin] = None
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstCase:
+    """All modes together: an image counts only if it was right in every one of them."""
+
+    modes: Tuple[str, ...]
+    images: int
+    reference_clean: float
+    artifact_clean: float
+    reference_robust: float
+    artifact_robust: float
+    clean_drop: Drop
+    robust_drop: Drop
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measurement:
+    """What one mode saw, image by image.
+
+    Attributes:
+        mode: its name.
+        attack: what was done to the images.
+        ids: (N,) int64, which images; the same number is the same image in every measurement of a bundle. Golden
+            images are numbered as stored, others from there on.
+        reference_clean: (N,) bool, the checkpoint was right on the clean image.
+        artifact_clean: the same for the artifact.
+        reference_robust: (N,) bool, the checkpoint was right on the clean image and on every candidate.
+        artifact_robust: the same for the artifact.
+        works_with: STORED, GRADIENTS or LOGITS.
+        flags, paired, twin, seconds: as in ModeResult.
+    """
+
+    mode: str
+    attack: AttackSpec
+    ids: np.ndarray
+    reference_clean: np.ndarray
+    artifact_clean: np.ndarray
+    reference_robust: np.ndarray
+    artifact_robust: np.ndarray
+    works_with: str
+    flags: Tuple[Flag, ...] = ()
+    paired: bool = True
+    twin: Optional[Twin] = None
+    seconds: float = 0.0
+
+    def result(self, budget: Budget) -> ModeResult:
+        """The mode's accuracies and drops."""
+        robust = paired_drop(self.reference_robust, self.artifact_robust, budget.robust)
+        flags = self.flags
+        # stored images were chosen against the checkpoint alone: whoever rounds differently gets more of them right
+        if self.paired and self.works_with != STORED:
+            flags = (*flags, *raised([more_robust_than_parent(robust, self.mode)]))
+        return ModeResult(
+            mode=self.mode,
+            attack=self.attack,
+            images=len(self.ids),
+            reference_clean=float(self.reference_clean.mean()),
+            artifact_clean=float(self.artifact_clean.mean()),
+            reference_robust=float(self.reference_robust.mean()),
+            artifact_robust=float(self.artifact_robust.mean()),
+            clean_drop=paired_drop(self.reference_clean, self.artifact_clean, budget.clean),
+            robust_drop=robust,
+            flags=flags,
+            paired=self.paired,
+            twin=self.twin,
+            seconds=self.seconds,
+        )
+
+
+def worst_case(measurements: Sequence[Measurement], budget: Budget) -> Optional[WorstCase]:
+    """All paired measurements together, image by image.
+
+    The images are those that every mode attacked; where replay stored others, those that all the other modes
+    attacked, with the stored answers of the images among them.
+
+    Returns:
+        None where there is only one measurement, or no image in common.
+    """
+    paired = [item for item in measurements if item.paired]
+    if len(paired) < 2:
+        return None
+    common = common_ids([item for item in paired if item.works_with != STORED] or paired)
+    if not len(common):
+        return None
+    columns = ("reference_clean", "artifact_clean", "reference_robust", "artifact_robust")
+    reference_clean, artifact_clean, reference_robust, artifact_robust = (
+        right_in_all(paired, common, name) for name in columns
+    )
+    return WorstCase(
+        modes=tuple(item.mode for item in paired),
+        images=len(common),
+        reference_clean=float(reference_clean.mean()),
+        artifact_clean=float(artifact_clean.mean()),
+        reference_robust=float(reference_robust.mean()),
+        artifact_robust=float(artifact_robust.mean()),
+        clean_drop=paired_drop(reference_clean, artifact_clean, budget.clean),
+        robust_drop=paired_drop(reference_robust, artifact_robust, budget.robust),
+    )
+
+
+def common_ids(measurements: Sequence[Measurement]) -> np.ndarray:
+    """(n,) int64: the images that are in every measurement, of which there is at least one."""
+    found: np.ndarray = functools.reduce(np.intersect1d, [item.ids for item in measurements])
+    return found
+
+
+def right_in_all(measurements: Sequence[Measurement], ids: np.ndarray, name: str) -> np.ndarray:
+    """(len(ids),) bool: `name` holds in every measurement that has the image."""
+    right = np.ones(len(ids), bool)
+    for item in measurements:
+        _, here, there = np.intersect1d(ids, item.ids, return_indices=True)
+        right[here] &= getattr(item, name)[there]
+    return right
+
+
+def parity_of(model: BaseRuntime, golden: Golden) -> Parity:
+    """Compare an artifact's logits with the checkpoint's on the clean and the attacked golden images."""
+    return parity_between(golden_logits(model, golden), golden)
+
+
+def golden_logits(model: BaseRuntime, golden: Golden) -> np.ndarray:
+    """(2N, K): the artifact's logits on the clean, then on the attacked golden images."""
+    score = score_of(model)
+    return np.concatenate([score(golden.clean), score(golden.attacked)])
+
+
+def parity_between(logits: np.ndarray, golden: Golden) -> Parity:
+    """Compare `golden_logits` with those that are stored."""
+    expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
+    error = relative_error(logits, expected)
+    return Parity(error if math.isfinite(error) else 1e308, golden.tolerance, agreement)

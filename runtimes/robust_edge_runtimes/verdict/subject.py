@@ -1,0 +1,109 @@
+"""What a verdict is about: an open bundle with its runtime and its images, made once and handed to every mode."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Callable, Optional, Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.core.bundle import Bundle, Golden
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.scoring import Score, is_right, score_of
+from robust_edge_runtimes.verdict.flags import Flag, raised, repeat_checks
+from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CleanAnswers:
+    """Who is right on the drawn images before any attack.
+
+    Attributes:
+        artifact: (N,) bool.
+        reference: (N,) bool, the same for the checkpoint.
+        flags: logits of the artifact that depend on chance or on the rest of the batch.
+    """
+
+    artifact: np.ndarray
+    reference: np.ndarray
+    flags: Tuple[Flag, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """The artifact under test, and what it is compared with.
+
+    Attributes:
+        bundle: opened and checked.
+        golden: the images that the bundle stores, with the checkpoint's logits.
+        model: the artifact's open runtime.
+        eps: ℓ∞ radius of every attack, in pixel units on [0, 1].
+        draw: makes `images`, when a mode first asks for them.
+        reference: the checkpoint; None where only the answers stored in the bundle stand for it.
+    """
+
+    bundle: Bundle
+    golden: Golden
+    model: BaseRuntime
+    eps: float
+    draw: Callable[[], DrawnImages]
+    reference: Optional[Score] = None
+
+    @property
+    def precision(self) -> str:
+        """Of the artifact: `fp32`, `fp16` or `int8`."""
+        return self.bundle.manifest.artifact.precision
+
+    @functools.cached_property
+    def score(self) -> Score:
+        """The artifact as a function of any number of images."""
+        return score_of(self.model)
+
+    @functools.cached_property
+    def images(self) -> DrawnImages:
+        """What the modes that draw images attack.
+
+        Raises:
+            InputError: there are none.
+        """
+        drawn = self.draw()
+        if not len(drawn):
+            raise InputError("there are no images to attack; give at least 1")
+        return drawn
+
+    @functools.cached_property
+    def clean(self) -> CleanAnswers:
+        """Both networks on the drawn images; the checkpoint's stored answers where it is not at hand."""
+        drawn = self.images
+        logits = self.score(drawn.clean)
+        if self.reference is None:
+            right = self.stored_answers(drawn.ids)[0]
+        else:
+            right = is_right(self.reference(drawn.clean), drawn.labels)
+        flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision))
+        return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
+
+    def stored_answers(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Where the checkpoint was right, as the bundle stores it: on clean images, and on their attacked ones too."""
+        golden, labels = self.golden, self.golden.labels[ids]
+        clean = is_right(golden.clean_logits[ids], labels)
+        return clean, clean & is_right(golden.attacked_logits[ids], labels)
+
+
+def subject_of(bundle: Bundle, model: BaseRuntime, *, limit: Optional[int] = None, seed: int = 1) -> Subject:
+    """A bundle by itself: its stored images are attacked, in the ball that it names.
+
+    Args:
+        bundle: opened.
+        model: its open runtime.
+        limit: most images that are drawn; None for all that are stored.
+        seed: of the draw.
+
+    Raises:
+        BundleError: golden.npz contradicts the manifest.
+    """
+    golden = bundle.golden()
+    eps = bundle.manifest.expected.attack.eps
+    return Subject(bundle, golden, model, eps, lambda: from_golden(golden, limit, seed))

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.table import ModeSettings
+from robust_edge_runtimes.verdict.judge import judge
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement
+from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
+
+ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
+WIDE = Budget(100, 100)
+
+
+def measurement(mode, works_with, right, **changes):
+    everyone = np.ones(len(right), bool)
+    arrays = (np.arange(len(right)), everyone, everyone, everyone, np.array(right, bool))
+    return Measurement(mode, ATTACK, *arrays, works_with, **changes)
+
+
+def wrong(linear):
+    return lambda images: np.roll(linear.logits(images), 1, axis=1)
+
+
+def test_the_checkpoint_itself_passes_and_the_verdict_names_what_was_judged(subject_for, opened):
+    subject = subject_for()
+    replayed = replay(subject, ModeSettings())
+    verdict = judge(subject, [replayed], Budget())
+    assert verdict.modes == (replayed.result(Budget()),)
+    assert verdict.passed
+    assert (verdict.reasons, verdict.flags) == ((), ())
+    assert verdict.artifact_sha256 == opened.manifest.artifact.sha256
+    assert verdict.checkpoint_sha256 == opened.manifest.source.checkpoint_sha256
+    assert verdict.runtime.backend == "fake"
+
+
+def test_another_network_fails_and_says_by_how_much(subject_for, linear):
+    subject = subject_for(wrong(linear))
+    verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+    assert not verdict.passed
+    names = [reason.split(":")[0] for reason in verdict.reasons]
+    assert names == ["clean_drop", "robust_drop", "not_the_checkpoint"]
+    assert verdict.parity.argmax_agreement < 1
+
+
+def test_a_drop_within_the_budget_passes(subject_for, linear):
+    subject = subject_for(wrong(linear))
+    budget = Budget(100, 100, ("not_the_checkpoint",))
+    assert judge(subject, [replay(subject, ModeSettings())], budget).passed
+
+
+def test_what_few_images_cannot_rule_out_is_a_note(subject_for):
+    subject = subject_for()
+    for budget, notes in ((Budget(1, 1), 2), (Budget(1, 5), 1), (Budget(5, 5), 0)):
+        verdict = judge(subject, [replay(subject, ModeSettings())], budget)
+        assert verdict.passed
+        assert len([note for note in verdict.notes if "cannot rule out" in note]) == notes
+
+
+def test_too_few_images_fail(subject_for):
+    subject = subject_for()
+    for limit, passed in ((MIN_IMAGES - 1, False), (MIN_IMAGES, True)):
+        verdict = judge(subject, [replay(subject, ModeSettings(limit))], WIDE)
+        assert verdict.passed is passed
+        assert any("too_few_images" in reason for reason in verdict.reasons) is not passed
+
+
+def test_nothing_checked_fails(subject_for):
+    verdict = judge(subject_for(), [], WIDE)
+    assert not verdict.passed
+    assert verdict.reasons == ("nothing_checked: no mode was run",)
+
+
+def test_one_bad_mode_among_good_ones_fails(subject_for, linear):
+    subjects = [subject_for(), subject_for(wrong(linear))]
+    replayed = [replay(subject, ModeSettings()) for subject in subjects]
+    for modes in itertools.permutations(replayed):
+        assert not judge(subjects[0], modes, Budget()).passed
+
+
+def test_logits_that_turn_to_nan_are_randomised(subject_for, linear):
+    """Finite in the first pass and not in the second."""
+    calls = itertools.count()
+    subject = subject_for(lambda images: linear.logits(images) * np.float32(np.nan if next(calls) % 2 else 1))
+    assert "randomised" in {flag.name for flag in judge(subject, [], WIDE).flags}
+
+
+def test_what_several_modes_found_is_one_reason(subject_for, linear):
+    subject = subject_for(lambda images: linear.logits(images) * np.float32(-1 if len(images) == 1 else 1))
+    flags = subject.clean.flags
+    assert [flag.name for flag in flags] == ["batch_dependent"]
+    modes = [measurement(mode, GRADIENTS, [True] * 60, flags=flags) for mode in ("surrogate", "whitebox")]
+    names = [reason.split(":")[0] for reason in judge(subject, modes, WIDE).reasons]
+    assert names == ["batch_dependent"]
+
+
+def test_a_black_box_that_beats_the_white_boxes_is_a_flag(subject_for):
+    """Beyond chance and by more than a point of the images; three of 200 may be chance."""
+    right = np.ones(200, bool)
+    white = [measurement(mode, GRADIENTS, right) for mode in ("surrogate", "whitebox")]
+    for broken, flagged in ((3, False), (20, True)):
+        black = measurement("blackbox", LOGITS, np.arange(200) >= broken)
+        names = {flag.name for flag in judge(subject_for(), [*white, black], WIDE).flags}
+        assert ("black_box_beats_white_box" in names) is flagged
+    weak = measurement("whitebox", GRADIENTS, np.arange(200) >= 20)  # one of them broke the same images
+    assert judge(subject_for(), [white[0], weak, black], WIDE).flags == ()
+
+
+def test_the_worst_case_can_fail_where_no_mode_does(subject_for):
+    right = [np.ones(400, bool) for _ in range(2)]
+    right[0][:6] = right[1][6:12] = False  # 1.5 points each: within chance; 3 points together: not
+    modes = [measurement(mode, GRADIENTS, row) for mode, row in zip(("surrogate", "whitebox"), right, strict=True)]
+    for one in modes:
+        assert judge(subject_for(), [one], Budget()).passed
+    verdict = judge(subject_for(), modes, Budget())
+    assert [reason.partition(":")[0] for reason in verdict.reasons] == ["robust_drop"]
+    assert "over all modes (surrogate, whitebox)" in verdict.reasons[0]
