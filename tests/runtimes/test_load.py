@@ -8,7 +8,7 @@ import pytest
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.formats import registry
+from robust_edge_runtimes.formats import table
 from robust_edge_runtimes.load import load
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
@@ -30,7 +30,7 @@ def test_classify_gives_a_name_of_the_manifest(sealed, golden):
 
 def test_a_damaged_bundle_never_reaches_a_backend(bundle, monkeypatch):
     (bundle / "labels.txt").write_text("other\n")
-    monkeypatch.setattr(registry, "RUNTIMES", {})
+    monkeypatch.setattr(table, "FORMATS", {})
     with pytest.raises(BundleError, match=r"labels\.txt"):
         load(bundle)
 
@@ -42,5 +42,5 @@ def test_an_artifact_of_unknown_format_is_not_available_here(bundle, forge):
 
 
 def test_every_registered_runtime_resolves():
-    for name in registry.RUNTIMES:
-        assert issubclass(registry.runtime_class(name), BaseRuntime)
+    for name in table.FORMATS:
+        assert issubclass(table.runtime_class(name), BaseRuntime)
