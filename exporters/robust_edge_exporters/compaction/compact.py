@@ -30,6 +30,7 @@ from robust_edge_exporters.compaction.channels import (
     take_out,
 )
 from robust_edge_exporters.compaction.dependencies import channel_groups
+from robust_edge_exporters.compaction.two_four import two_four_share
 from robust_edge_runtimes.core.manifest import Compaction, LayerCount, Sparsity
 
 PROBES = 4
@@ -82,7 +83,7 @@ def compact(
     if problem is not None:
         return Compacted(model, sparsity, notes=(_refusal(problem),))
     macs, left = _macs(model, shape), _macs(small, shape)
-    lost = two_four_share(small) < TWO_FOUR <= two_four_share(model)
+    lost = share_of_two_four(small) < TWO_FOUR <= share_of_two_four(model)
     if sparse_tensor_cores and lost and 2 * left > macs:
         return Compacted(model, sparsity, notes=(_refusal("would lose its 2:4 pattern, which is worth more"),))
     before, after = _parameters(model), _parameters(small)
@@ -107,15 +108,10 @@ def describe(record: Compaction) -> str:
     )
 
 
-def two_four_share(model: nn.Module) -> float:
-    """Fraction of all weights in layers of one group that are 2:4: of four neighbouring inputs at most two."""
+def share_of_two_four(model: nn.Module) -> float:
+    """The share of 2:4 in a network."""
     layers = [module for module in model.modules() if isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1]
-    fitting = 0
-    for layer in layers:
-        kept = (layer.weight != 0).movedim(1, -1)
-        if kept.shape[-1] % 4 == 0 and int(kept.reshape(-1, 4).sum(1).max()) <= 2:
-            fitting += layer.weight.numel()
-    return fitting / max(1, sum(layer.weight.numel() for layer in layers))
+    return two_four_share(layer.weight.detach().movedim(1, -1).numpy() for layer in layers)
 
 
 def _shrunk(model: nn.Module, shape: tuple[int, ...]) -> int:

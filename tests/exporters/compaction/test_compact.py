@@ -13,7 +13,7 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge_exporters.bundle import export_bundle
-from robust_edge_exporters.compaction.compact import compact, two_four_share
+from robust_edge_exporters.compaction.compact import compact, share_of_two_four
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_exporters.dense_baseline import with_dense_baseline
 from robust_edge_exporters.target import target_named
@@ -232,12 +232,12 @@ def test_two_four_stays_whole_where_sparse_tensor_cores_run_it():
     model = pruned(zoo("small_cnn"), 0.5, scheme="nm")
     with torch.no_grad():
         model.get_parameter("network.6.weight")[:, 5] = 0
-    assert two_four_share(model) > 0.9
+    assert share_of_two_four(model) > 0.9
     whole, small = compacted(model, sparse_tensor_cores=True), compacted(model)
     assert whole.model is model
     assert "2:4 pattern" in whole.notes[0]
     assert small.record.channels == 1
-    assert two_four_share(small.model) < 0.5
+    assert share_of_two_four(small.model) < 0.5
     filtered = pruned(zoo("small_cnn"), 0.1, scheme="filter")
     assert compacted(filtered, sparse_tensor_cores=True).record is not None
 

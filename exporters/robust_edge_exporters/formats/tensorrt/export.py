@@ -7,6 +7,7 @@ import json
 import string
 import struct
 import sys
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.compaction.two_four import two_four_share
 from robust_edge_exporters.formats.onnx.export import converted, in_precision, write_program
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.errors import ExportError
@@ -53,20 +55,21 @@ def export_tensorrt(
     written = in_precision(program, target, settings)
     artifact = write_program(written, shape, target, folder, settings)
     ranges = _write_ranges(program, target, folder, settings)
-    share = two_four_share(program)
+    share = share_of_two_four(program)
     recipe = _recipe(target, settings, sparse=share >= SPARSE_SHARE, calibrated=ranges)
     (Path(folder) / "engine.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     _write_script(Path(folder), recipe, shape, settings.batch)
     return dataclasses.replace(artifact, notes=_notes(share, artifact.sparsity.keep, target, settings))
 
 
-def two_four_share(program: Any) -> float:
-    """Fraction of the weights that could be 2:4 and are: at most two of four neighbours along the input non-zero.
+def share_of_two_four(program: Any) -> float:
+    """The share of 2:4 in an ONNX program."""
+    return two_four_share(_ungrouped_weights(program))
 
-    Weights whose number of inputs is no multiple of four cannot be and do not count; nor do grouped convolutions.
-    """
+
+def _ungrouped_weights(program: Any) -> Iterator[np.ndarray]:
+    """Weights (..., inputs) of the layers that are not grouped."""
     initializers = {item.name: item for item in program.graph.initializer}
-    fitting = eligible = 0
     for node in program.graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in initializers:
             continue
@@ -75,13 +78,7 @@ def two_four_share(program: Any) -> float:
         if attributes.get("group", 1) != 1 or weight.ndim < 2:
             continue
         axis = 1 if node.op_type == "Conv" or attributes.get("transB", 0) else 0
-        rows = np.moveaxis(weight, axis, -1)
-        if rows.shape[-1] % 4:
-            continue
-        eligible += weight.size
-        if (np.count_nonzero(rows.reshape(-1, 4), axis=1) <= 2).all():
-            fitting += weight.size
-    return fitting / eligible if eligible else 0.0
+        yield np.moveaxis(weight, axis, -1)
 
 
 def readable_operators(version: str) -> set[str]:

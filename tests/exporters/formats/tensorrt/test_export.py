@@ -13,7 +13,7 @@ import pytest
 
 from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.bundle import export_bundle
-from robust_edge_exporters.formats.tensorrt.export import export_tensorrt, readable_operators, two_four_share
+from robust_edge_exporters.formats.tensorrt.export import export_tensorrt, readable_operators, share_of_two_four
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import ExportError
@@ -101,7 +101,7 @@ def irregular(layer):
 @pytest.mark.parametrize(("prune", "share"), [(two_four, 1.0), (irregular, 0.0), (lambda layer: layer, 0.0)])
 def test_sparse_tactics_only_where_the_pattern_holds(jetpack, prune, share, tmp_path):
     found, recipe = exported(convolutions(prune), jetpack, tmp_path)
-    assert two_four_share(onnx.load(str(tmp_path / "model.onnx"))) == share
+    assert share_of_two_four(onnx.load(str(tmp_path / "model.onnx"))) == share
     assert ("SPARSE_WEIGHTS" in recipe["flags"]) == (share == 1)
     text = " ".join(found.notes)
     assert ("checked" in text) == (prune is two_four)
@@ -113,10 +113,10 @@ def test_one_group_too_many_breaks_the_pattern_and_the_wrong_axis_does_not_count
     with torch.no_grad():
         layer.weight[3, 4:7, 1, 1] = 1  # three of four
     exported(network(layer, torch.nn.Flatten(), torch.nn.Linear(8 * 36, 4)), "6.2", tmp_path, shape=(8, 6, 6))
-    assert two_four_share(onnx.load(str(tmp_path / "model.onnx"))) == 0
+    assert share_of_two_four(onnx.load(str(tmp_path / "model.onnx"))) == 0
     across = two_four(torch.nn.Conv2d(8, 8, 3, padding=1), axis=0)
     exported(network(across, torch.nn.Flatten(), torch.nn.Linear(8 * 36, 4)), "6.2", tmp_path, shape=(8, 6, 6))
-    assert two_four_share(onnx.load(str(tmp_path / "model.onnx"))) == 0
+    assert share_of_two_four(onnx.load(str(tmp_path / "model.onnx"))) == 0
 
 
 @pytest.mark.parametrize(
