@@ -59,17 +59,19 @@ class AwpConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Judging every epoch on training images that take no part in the training; test images never decide anything."""
+    """Choice of the best epoch by training images that are held out; test images never decide anything."""
 
     held_out: int = setting(
         0,
-        "images of the training set that are set aside; 0 judges nothing and writes the last epoch's network",
+        "training images that are set aside; 0 writes the network of the last epoch",
         range="[0, inf)",
     )
     steps: int = setting(
-        10, "PGD steps of the judgement, at the full radius of the run whatever the epoch's", range="[1, inf)"
+        10, "PGD steps on them, at the largest radius of the run whatever that of the epoch", range="[1, inf)"
     )
-    every: int = setting(1, "epochs between two judgements; the last epoch is always judged", range="[1, inf)")
+    every: int = setting(
+        1, "epochs between two evaluations on them; the last epoch is always evaluated", range="[1, inf)"
+    )
 
     def __post_init__(self) -> None:
         check(self, "selection")

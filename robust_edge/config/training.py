@@ -99,7 +99,7 @@ class TrainingConfig:
     )
     loss: str = setting(
         "adversarial",
-        "the loss",
+        "the training loss",
         flag="--loss",
         choices={
             "adversarial": "cross-entropy on attacked and clean images, weighted",

@@ -24,9 +24,11 @@ AUGMENTATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images."""
+    """The images of a run."""
 
-    dataset: str = setting("digits", "the images", flag="--dataset", choices=summaries(DATASETS), beside=OWN_DATASET)
+    dataset: str = setting(
+        "digits", "name of the data set", flag="--dataset", choices=summaries(DATASETS), beside=OWN_DATASET
+    )
     dir: str | None = setting(
         None, "folder in which the images of `folder` and of the CIFAR sets lie", flag="--data-dir"
     )

@@ -36,7 +36,7 @@ class Interval:
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
-        return f"{'[('[self.open_low]}{self.low:g}, {self.high:g}{'])'[self.open_high]}"
+        return f"{'[('[self.open_low]}{self.low}, {self.high}{'])'[self.open_high]}"
 
     @property
     def words(self) -> str:
