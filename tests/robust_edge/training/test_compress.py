@@ -55,7 +55,7 @@ def test_the_last_look_at_the_network_is_progress_too(tiny, tmp_path):
     told = []
     compress(tiny(), tmp_path / "run", progress=lambda done, total, text: told.append((done, total, text)))
     images = int(open_run(tmp_path / "run").checkpoint().metrics["images"])
-    assert told[-1] == (3, 3, f"judged on {images} of {images} test images")
+    assert told[-1] == (3, 3, f"evaluated on {images} of {images} test images")
     assert told[-2][2].startswith("epoch 3 loss")
 
 

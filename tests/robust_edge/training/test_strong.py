@@ -12,7 +12,7 @@ import torch
 
 from robust_edge.config.settings import resolve
 from robust_edge.run.directory import open_run
-from robust_edge.training import compress as module
+from robust_edge.training import loop as module
 from robust_edge.training.compress import compress, resume
 from robust_edge_runtimes.core.errors import InputError, TrainingDiverged
 

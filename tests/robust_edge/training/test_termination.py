@@ -9,7 +9,7 @@ import torch
 
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.run.directory import open_run
-from robust_edge.training import compress as module
+from robust_edge.training import loop as module
 from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import EpochPart
 from robust_edge.training.termination import deferred_termination
@@ -72,7 +72,7 @@ def test_the_batches_that_were_done_are_saved(tiny, sparse_run, tmp_path, batche
     saved = open_run(path).read_unfinished()
     assert (saved["epoch"], saved["part"]["batches"]) == (epochs, part)
     assert len(open_run(path).metrics()) == epochs
-    assert f"epoch {epochs + 1} left after {part} batches" in (path / "run.log").read_text()
+    assert f"epoch {epochs + 1} interrupted by SIGTERM after {part} batches" in (path / "run.log").read_text()
     steps = []
     resume(path, progress=lambda done, *_: steps.append(done))
     assert steps[0] == 4 * epochs + part + 1

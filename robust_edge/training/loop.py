@@ -1,0 +1,206 @@
+"""The epochs of one run: training, evaluation on held-out images, records, and the state to resume from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from robust_edge.data import Dataset
+from robust_edge.data.holdout import hold_out
+from robust_edge.data.stream import source_of
+from robust_edge.models import Normalized
+from robust_edge.pruning import admm
+from robust_edge.run.directory import Checkpoint, Run
+from robust_edge.run.metrics import ADMM, DENSE, MASKED, EpochRow
+from robust_edge.training.closing import finish, keep_last_good, reestimate_statistics
+from robust_edge.training.divergence import divergence, not_finite
+from robust_edge.training.epoch import BatchProgress, EpochPart, EpochResult, train_epoch
+from robust_edge.training.learner import Learner
+from robust_edge.training.resuming import Start, state_of
+from robust_edge.training.schedules import Schedules, pruned_at
+from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
+from robust_edge.training.synchrony import check_same
+from robust_edge.training.tensorboard import Board
+from robust_edge.training.termination import CODE, deferred_termination
+
+Progress = Callable[[int, int, str], None]
+
+
+def train(
+    run: Run, dataset: Dataset, learner: Learner, plan: Schedules, start: Start, progress: Progress | None
+) -> Checkpoint:
+    """Train the remaining epochs and write the final network.
+
+    Args:
+        run: gets metrics, log, states to resume from, and the checkpoint.
+        dataset: of the run.
+        learner: in the state of `start`.
+        plan: the schedules.
+        start: finished epochs.
+        progress: called after every batch with (batches done, batches in all, text).
+
+    Raises:
+        TrainingDiverged: the run keeps the last good network, marked.
+        SystemExit: SIGTERM interrupted an epoch, whose state was saved.
+    """
+    epochs, config = run.config.training.epochs, run.config
+    with _board(run, start.epochs) as board, deferred_termination(learner.ranks) as stop:
+        trainer = _Trainer(run, dataset, learner, plan, start, board)
+        finished = all(trainer.run_epoch(epoch, progress, stop) for epoch in range(start.epochs, epochs))
+    if not finished:
+        raise SystemExit(CODE)  # on a rank that got no signal itself
+    network, epoch = trainer.final_network()
+    reestimate_statistics(network, trainer.images, config)
+    evaluating = _closing_progress(progress, epochs)
+    return learner.ranks.broadcast(lambda: finish(run, dataset, learner, network, epoch, progress=evaluating))
+
+
+class _Trainer:
+    """What changes from epoch to epoch, beside the learner.
+
+    Attributes:
+        images: to train on, in batches on the learner's device.
+        held_out: images of the training set to select by; none of them is trained on.
+        plan: the schedules; pruning may begin earlier than planned.
+        kept: the best network so far, if one was evaluated.
+        rows: of the finished epochs.
+        part: of the next epoch, where an earlier process left it in its middle.
+        seconds: duration of this part.
+    """
+
+    def __init__(
+        self, run: Run, dataset: Dataset, learner: Learner, plan: Schedules, start: Start, board: Board | None
+    ) -> None:
+        self.run, self.dataset, self.learner, self.board = run, dataset, learner, board
+        self.config, self.ranks = run.config, learner.ranks
+        data = self.config.data
+        remaining, held_out = hold_out(dataset.train, self.config.selection.held_out)
+        self.images = source_of(
+            remaining, learner.device, stays=data.stays(dataset.pixels), workers=self.config.compute.workers
+        )
+        self.held_out = held_out.to(learner.device)
+        self.plan, self.kept, self.part, self.seconds = plan, start.kept, start.part, start.seconds
+        self.rows = self.ranks.broadcast(run.metrics)
+        self.fingerprint = self.ranks.broadcast(dataset.fingerprint)
+
+    def run_epoch(self, epoch: int, progress: Progress | None, stop: Callable[[], bool]) -> bool:
+        """Train, evaluate and record one epoch, counted from 0; False where `stop` interrupted it."""
+        begun = time.monotonic()
+        if self.part is None:
+            self.plan = _pruned_early(self.plan, self.learner, epoch)
+        report = None if progress is None else self._batch_progress(progress, epoch)
+        result = train_epoch(self.learner, self.images, self.plan, epoch, report, part=self.part, stop=stop)
+        check_same(self.learner.state(), self.ranks)
+        seconds = self.seconds + time.monotonic() - begun
+        self.part, self.seconds = None, 0.0
+        if isinstance(result, EpochPart):
+            self._save_interrupted(epoch, result, seconds)
+            return False
+        self._finish_epoch(epoch, result, seconds)
+        return True
+
+    def final_network(self) -> tuple[Normalized, int]:
+        """The network to write, and after which epoch it was taken, counted from 1."""
+        if self.kept is not None and self.kept.final:
+            return self.kept.network(self.learner.model), self.kept.epoch
+        return self.learner.candidate(), self.config.training.epochs
+
+    def _finish_epoch(self, epoch: int, result: EpochResult, seconds: float) -> None:
+        classes = len(self.dataset.classes)
+        found = self._evaluated(epoch)
+        row = _row(epoch, self.plan, result, found, self.learner, len(self.images), seconds)
+        problem = divergence([*self.rows, row], self.config, classes) or not_finite(self.learner.model, epoch + 1)
+        if problem is not None:
+            keep_last_good(self.run, self.dataset, self.learner, self.kept, problem)
+        if found is not None:
+            self.kept = better(self.kept, found, guessing_limit(classes, len(self.held_out)))
+        self.rows.append(row)
+        self.run.write_metrics(self.rows)
+        self.run.log(_line(row, self.config.training.epochs))
+        if self.board is not None:
+            self.board.write(row)
+        self.run.write_resume(self._state(epoch + 1))
+
+    def _evaluated(self, epoch: int) -> Kept | None:
+        """The network after this epoch with its accuracy on the held-out images, where that is due, by rank 0."""
+        if not due(self.config, epoch):
+            return None
+        final = epoch >= self.plan.masked_from or not self.config.sparse
+        network, config = self.learner.candidate(), self.config
+        return self.ranks.broadcast(lambda: judge(network, self.held_out, config, epoch=epoch + 1, final=final))
+
+    def _save_interrupted(self, epoch: int, part: EpochPart, seconds: float) -> None:
+        self.run.write_unfinished({**self._state(epoch), "part": {**vars(part)}, "seconds": seconds})
+        self.run.log(f"epoch {epoch + 1} interrupted by SIGTERM after {part.batches} batches")
+        self.ranks.gather(None)  # torchrun ends all ranks once one ends, so none may before the file is written
+
+    def _state(self, epochs: int) -> dict[str, Any]:
+        return state_of(
+            self.learner, epochs=epochs, kept=self.kept, plan=self.plan, dataset_fingerprint=self.fingerprint
+        )
+
+    def _batch_progress(self, progress: Progress, epoch: int) -> BatchProgress:
+        begun, epochs, images = time.monotonic(), self.config.training.epochs, len(self.images)
+
+        def report(done: int, total: int, detail: str) -> None:
+            speed = images * done / total / max(time.monotonic() - begun, 1e-9)
+            progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail} {speed:.0f} images/s")
+
+        return report
+
+
+def _board(run: Run, epochs: int) -> contextlib.AbstractContextManager[Board | None]:
+    if run.config.tensorboard and run.writes:
+        return Board(run.path, epochs)
+    return contextlib.nullcontext()
+
+
+def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
+    """The plan, its masked phase moved to this epoch where θ and θ' agree to within `admm.prune_when`.
+
+    The fraction that the projection aims at must have reached `pruning.keep`.
+    """
+    config, state = learner.config, learner.admm
+    threshold = config.admm.prune_when
+    if threshold is None or state is None or epoch == 0 or epoch >= plan.masked_from:
+        return plan
+    if plan.keep[epoch - 1] > config.pruning.keep or admm.residuals(state, learner.weights).primal > threshold:
+        return plan
+    return pruned_at(plan, config, epoch)
+
+
+def _row(
+    epoch: int, plan: Schedules, result: EpochResult, found: Kept | None, learner: Learner, images: int, seconds: float
+) -> EpochRow:
+    return EpochRow(
+        epoch=epoch + 1,
+        phase=DENSE if plan.masked_from == len(plan.eps) else MASKED if epoch >= plan.masked_from else ADMM,
+        eps=plan.eps[epoch],
+        steps=plan.steps[epoch],
+        keep=plan.keep[epoch],
+        lr=plan.lr[epoch],
+        **dataclasses.asdict(result),
+        seconds=round(seconds, 3),
+        images=images,
+        held_out_clean=None if found is None else found.clean,
+        held_out_robust=None if found is None else found.robust,
+        awp=learner.awp,
+    )
+
+
+def _line(row: EpochRow, epochs: int) -> str:
+    judged = "" if row.held_out_robust is None else f" held out {row.held_out_clean:.4f}/{row.held_out_robust:.4f}"
+    return (
+        f"epoch {row.epoch}/{epochs} {row.phase} loss {row.loss:.4f} adversarial {row.adversarial_loss:.4f}"
+        f" accuracy {row.clean_accuracy:.4f}/{row.robust_accuracy:.4f}{judged} nonzero {row.nonzero} {row.seconds}s"
+        f" {row.images_per_second:.0f} images/s"
+    )
+
+
+def _closing_progress(progress: Progress | None, epochs: int) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(epochs, epochs, f"evaluated on {done} of {total} test images")

@@ -1,0 +1,79 @@
+"""The state of a run between two epochs, or in the middle of one, as it is saved and restored."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from robust_edge.data import Dataset
+from robust_edge.run.directory import RESUME, Run
+from robust_edge.training.epoch import EpochPart
+from robust_edge.training.learner import Learner
+from robust_edge.training.schedules import Schedules
+from robust_edge.training.selection import Kept
+from robust_edge_runtimes.core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """Where training starts.
+
+    Attributes:
+        epochs: number of finished epochs.
+        kept: the best network so far, if one was evaluated.
+        masked_from: first epoch of the masked phase if that has begun; None leaves it to the schedules.
+        part: of the next epoch, if SIGTERM interrupted it.
+        seconds: duration of this part.
+    """
+
+    epochs: int = 0
+    kept: Kept | None = None
+    masked_from: int | None = None
+    part: EpochPart | None = None
+    seconds: float = 0.0
+
+
+def state_of(
+    learner: Learner, *, epochs: int, kept: Kept | None, plan: Schedules, dataset_fingerprint: str
+) -> dict[str, Any]:
+    """The state after `epochs` epochs, as `restore` reads it: plain containers and tensors."""
+    return {
+        "epoch": epochs,
+        "masked_from": None if learner.masks is None else plan.masked_from,
+        "dataset_fingerprint": dataset_fingerprint,
+        "kept": None if kept is None else {**vars(kept)},
+        **learner.state(),
+    }
+
+
+def read_state(run: Run) -> dict[str, Any] | None:
+    """The state after the last finished epoch, or in the middle of the next one where SIGTERM interrupted that."""
+    state, unfinished = run.read_resume(), run.read_unfinished()
+    if unfinished is None or unfinished.get("epoch") != (0 if state is None else state.get("epoch")):
+        return state  # an interrupted epoch that was resumed and finished since
+    return unfinished
+
+
+def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any]) -> Start:
+    """Load a saved state into the learner.
+
+    Raises:
+        InputError: it is of another config or of other images.
+    """
+    try:
+        kept = None if state["kept"] is None else Kept(**state["kept"])
+        part = None if state.get("part") is None else EpochPart(**state["part"])
+        start = Start(int(state["epoch"]), kept, state["masked_from"], part, state.get("seconds", 0.0))
+        fingerprint = state["dataset_fingerprint"]
+        learner.load_state(state)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
+        reason = " ".join(str(cause).split())[:200]
+        raise InputError(
+            f"{run.path}/{RESUME} does not fit this run ({reason}); start again with --overwrite"
+        ) from cause
+    if fingerprint != learner.ranks.broadcast(dataset.fingerprint):
+        raise InputError(
+            f"the {dataset.name} images found now are not those that {run.path} began with; bring them back, or start "
+            "again with --overwrite"
+        )
+    return start
