@@ -1,7 +1,9 @@
 """Is a robustness figure worth its digits? Signs of masked gradients and of a network that is not what it seems.
 
 Source: the checks of Athalye et al. 2018, Carlini et al. 2019 and AutoAttack's own warnings, run on a few of the
-evaluated images before and on all of them after the attack. A raised check is a flag; flags travel with the figure.
+evaluated images before and on all of them after the attack. A raised check is a flag, which stands beside the figure
+wherever it is shown. The table of flags, and the checks that `verify` shares, are in
+`robust_edge_runtimes.verdict.flags`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,38 +30,33 @@ from robust_edge.attacks.square import Square, square_attack
 from robust_edge.data import Split
 from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.memory import Memory
+from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.evaluation.outcome import HELD, AttackResult
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.scoring import Score
+from robust_edge_runtimes.verdict.flags import (
+    ALONE,
+    Check,
+    batch_dependent,
+    black_box_beats_white_box,
+    non_finite,
+    randomised,
+    rounded_logits,
+    saturated_gradient,
+    softmax_output,
+    zero_gradient,
+)
 
 PROBE_IMAGES = 64
 REPEATS = 5
-REPEAT_TOLERANCE = 1e-4
-BATCH_TOLERANCE = 1e-3
-PROBABILITY_TOLERANCE = 1e-5
 VANISHED = 1e-12  # of the margin's gradient: what float32 leaves of a cross-entropy that is saturated
-DISTINCT = 0.5  # of the probed logits
 SHARE = 0.05  # of the probed images
 STEPS = (1, 5, 20)
 QUERIES = 100
-BLACK_BOX_GAIN = 0.002  # of all images, as AutoAttack warns
+TRANSFER_GAIN = 0.002  # of all images
 LARGE = {LINF: (0.5, 1.0)}
 FEW_STEPS = 10
 STEPPED = ("pgd", "cw")
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One question and its answer.
-
-    Attributes:
-        name: of the flag that it raises.
-        raised: the figure may not mean what it says; None where the question could not be asked.
-        detail: what was measured, in one line.
-    """
-
-    name: str
-    raised: bool | None
-    detail: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ def audit_model(
     checks = [_training_mode(model)]
     images, labels = split.floats(slice(0, PROBE_IMAGES)), split.labels[:PROBE_IMAGES]
     with evaluation_mode(model):
-        checks += [*_outputs(model, images.split(batch_size)), _batch_dependent(model, images)]
+        checks += _outputs(model, images, batch_size)
         right = torch.cat([predictions(model, part) for part in images.split(batch_size)]) == labels
         images, labels = images[right], labels[right]
         if not len(images):
@@ -121,9 +119,7 @@ def audit_result(result: AttackResult) -> tuple[Check, ...]:
     checks = [_nothing_attacked(result), _outside(result)]
     stages = {stage.name: stage for stage in result.stages}
     if "square" in stages and len(stages) > 1:
-        gain = stages["square"].broken / result.clean.images
-        detail = f"Square broke {stages['square'].broken} image(s) that every white box had left"
-        checks.append(Check("black_box_beats_white_box", raised=gain > BLACK_BOX_GAIN, detail=detail))
+        checks.append(black_box_beats_white_box(stages["square"].broken, result.clean.images, exact=True))
     if result.spec.attack in STEPPED:
         checks.append(audit_steps(result.spec.stages[0].iterations))
     return tuple(checks)
@@ -150,7 +146,7 @@ def audit_transfer(gained: int, images: int, detail: str) -> Check:
         images: out of how many.
         detail: what was compared.
     """
-    return Check("transfer_beats_white_box", raised=gained > max(1, BLACK_BOX_GAIN * images), detail=detail)
+    return Check("transfer_beats_white_box", raised=gained > max(1, TRANSFER_GAIN * images), detail=detail)
 
 
 def audit_memory(memory: Memory) -> Check:
@@ -164,53 +160,37 @@ def _training_mode(model: nn.Module) -> Check:
     return Check("training_mode", raised=bool(left), detail=detail)
 
 
-def _outputs(model: nn.Module, parts: Sequence[Tensor]) -> Iterator[Check]:
-    with torch.no_grad():
-        outputs = [torch.cat([model(part) for part in parts]) for _ in range(REPEATS)]
-    first = outputs[0]
-    finite = bool(torch.stack(outputs).isfinite().all())
-    yield Check("non_finite", raised=not finite, detail="logits are numbers" if finite else "logits that are NaN or ∞")
-    scaled = [output / output.norm(dim=1, keepdim=True).clamp_min(1e-10) for output in outputs]
-    spread = max(float((other - scaled[0]).norm(dim=1).nan_to_num(1e9).max()) for other in scaled[1:])
-    detail = f"{REPEATS} passes over the same images differ by {spread:.2g} of the logits' length"
-    yield Check("randomised", raised=spread > REPEAT_TOLERANCE, detail=detail)
-    inside = bool((first >= -PROBABILITY_TOLERANCE).all() and (first <= 1 + PROBABILITY_TOLERANCE).all())
-    sums = float((first.sum(1) - 1).abs().max())
-    softmax = inside and sums < 10 * PROBABILITY_TOLERANCE
-    detail = "outputs are probabilities, attacks need logits" if softmax else "outputs are not probabilities"
-    yield Check("softmax_output", raised=softmax, detail=detail)
-    yield _rounded(first)
+def _outputs(model: nn.Module, images: Tensor, batch_size: int) -> list[Check]:
+    """The checks of logits alone, which `verify` makes of artifacts too."""
+    score, pixels = TorchOracle(model, batch=batch_size).logits, images.float().cpu().numpy()
+    first, *again = [score(pixels) for _ in range(REPEATS)]
+    return [
+        non_finite(np.concatenate([first, *again])),
+        randomised(first, *again),
+        softmax_output(first),
+        rounded_logits(first),
+        _batch_dependent(model, score, pixels[:ALONE], first[:ALONE]),
+    ]
 
 
-def _rounded(logits: Tensor) -> Check:
-    """Networks of floats give about as many values as logits; a coarse grid hides what an attack could climb."""
-    share = len(logits.unique()) / logits.numel()
-    detail = f"{100 * share:.0f}% of the probed logits differ from all others"
-    return Check("rounded_logits", raised=share < DISTINCT, detail=detail)
-
-
-def _batch_dependent(model: nn.Module, images: Tensor) -> Check:
-    """Statistics of the batch make one image's answer depend on the others, and leak the attack's progress."""
-    few = images[:8]
+def _batch_dependent(model: nn.Module, score: Score, images: np.ndarray, together: np.ndarray) -> Check:
+    """Statistics of the batch make one image's answer depend on the others; buffers show it where logits do not."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.no_grad():
-        together, alone = model(few), torch.cat([model(image[None]) for image in few])
+    check = batch_dependent(np.concatenate([score(image[None]) for image in images]), together)
     changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
-    error = float(((together - alone).norm(dim=1) / together.norm(dim=1).clamp_min(1e-10)).nan_to_num(1e9).max())
-    detail = f"logits alone and in a batch differ by {error:.2g}"
-    if changed:
-        detail += f"; a pass changes {', '.join(changed[:3])}"
-    return Check("batch_dependent", raised=error > BATCH_TOLERANCE or bool(changed), detail=detail)
+    if not changed:
+        return check
+    return Check(check.name, raised=True, detail=f"{check.detail}; a pass changes {', '.join(changed[:3])}")
 
 
 def _gradients(probe: _Probe) -> Iterator[Check]:
     margin, entropy = probe.slopes(lambda z, y: margins(z, y).sum()), probe.slopes(cross_entropy)
     zero = float((margin == 0).float().mean())
     detail = f"the margin's gradient is zero on {100 * zero:.0f}% of the probed images"
-    yield Check("zero_gradient", raised=zero > SHARE, detail=detail)
+    yield zero_gradient(zero, detail)
     saturated = float(((margin > 0) & (entropy <= VANISHED * margin)).float().mean())
     detail = f"the cross-entropy's gradient has vanished on {100 * saturated:.0f}% of them"
-    yield Check("saturated_gradient", raised=saturated > SHARE, detail=detail)
+    yield saturated_gradient(saturated, detail)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

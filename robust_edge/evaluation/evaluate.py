@@ -27,7 +27,6 @@ from robust_edge.evaluation.adversaries import (
 )
 from robust_edge.evaluation.audit import (
     Audit,
-    Check,
     audit_memory,
     audit_model,
     audit_oblivious,
@@ -49,6 +48,7 @@ from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.errors import InputError, unknown_name
 from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.verdict.flags import Check
 
 L2_EPS = 0.5
 

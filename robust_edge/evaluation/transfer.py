@@ -18,7 +18,7 @@ from robust_edge.attacks.ball import LINF
 from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import Accuracy, accuracy
 from robust_edge.evaluation.adversaries import PGD, Adversary, check_radius, stages_of
-from robust_edge.evaluation.audit import Audit, Check, audit_memory, audit_model, audit_steps, audit_transfer
+from robust_edge.evaluation.audit import Audit, audit_memory, audit_model, audit_steps, audit_transfer
 from robust_edge.evaluation.campaign import Campaign, Progress, Stage, part_of, run_campaign
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.subset import Subset
@@ -29,6 +29,7 @@ from robust_edge.run.environment import versions
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_json
+from robust_edge_runtimes.verdict.flags import Check
 
 EPSILONS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 STEPS = 100

@@ -54,69 +54,76 @@ class ValidityFlag:
 VALIDITY_FLAGS = (
     ValidityFlag(
         "not_the_checkpoint",
-        "logits differ from the checkpoint's by more than the bundle's tolerance, on stored images or on drawn ones, "
-        "clean or where the surrogate attack left them (int8: on more than a tenth of the drawn images)",
+        "logits differ from the checkpoint's by more than the bundle's tolerance, on stored or on drawn images, clean "
+        "or where the surrogate attack left them (int8: on more than a tenth of the drawn images)",
     ),
     ValidityFlag("forged_answers", "the logits that the bundle stores are not those of the run's checkpoint"),
-    ValidityFlag("scaled_logits", "the logits are a multiple of the checkpoint's"),
+    ValidityFlag("scaled_logits", "logits are a multiple of the checkpoint's"),
     ValidityFlag(
         "batch_dependent",
-        "an image scored alone has other logits than in a batch, or a pass changes the network's buffers",
+        "an image's logits alone and in a batch differ by more than 2% of the largest logit (int8: on more than a "
+        "tenth of the images), or a pass changes the network's buffers",
         (VERIFY, EVALUATE),
     ),
-    ValidityFlag("randomised", "the same images have other logits when they are scored again", (VERIFY, EVALUATE)),
+    ValidityFlag(
+        "randomised", "the same images give logits that differ by more than 1e-4 (relative)", (VERIFY, EVALUATE)
+    ),
     ValidityFlag("non_finite", "a logit is NaN or infinite", (VERIFY, EVALUATE)),
-    ValidityFlag("softmax_output", "the outputs are probabilities, whose gradients vanish", (VERIFY, EVALUATE)),
+    ValidityFlag("softmax_output", "the outputs are probabilities", (VERIFY, EVALUATE)),
     ValidityFlag(
         "rounded_logits",
-        "the logits lie on a grid of fewer than 200 steps (int8: 100) between zero and the largest, or take so few "
-        "values that most of them repeat",
+        "logits lie on a grid of fewer than 200 steps (int8: 100) between zero and the largest, or take at most 400 "
+        "values, half as many as there are logits",
         (VERIFY, EVALUATE),
     ),
     ValidityFlag(
         "zero_gradient",
-        "more than 5% of the gradients are zero at every pixel, also where the loss is not saturated",
+        "more than 5% of the gradients are zero at every pixel, and not because the loss is saturated",
         (VERIFY, EVALUATE),
     ),
     ValidityFlag(
         "saturated_gradient",
-        "more than 5% of the cross-entropy's gradients vanish although the logits have gradients",
+        "more than 5% of the cross-entropy's gradients vanish where the logits do have a gradient",
         (VERIFY, EVALUATE),
     ),
-    ValidityFlag("no_twin", "an artifact whose format has a differentiable twin cannot be made differentiable"),
+    ValidityFlag("no_twin", "the artifact's format has a differentiable twin, and this artifact cannot be made one"),
     ValidityFlag("twin_differs", "the twin does not compute what the artifact computes"),
     ValidityFlag(
         "more_robust_than_parent",
-        "the artifact is more robust than its checkpoint by more than the budget, beyond chance (not on the bundle's "
-        "stored images, which were chosen against the checkpoint)",
+        "the artifact is more robust than its checkpoint by more than the budget, beyond chance (not in `replay`, "
+        "whose images were chosen against the checkpoint: an honest int8 artifact is right on more of them)",
     ),
     ValidityFlag(
         "black_box_beats_white_box",
-        "an attack that sees only logits breaks images that every attack with gradients left: more than 0.2% of them "
-        "where the gradients are the network's own, more than 1% beyond chance where they are a twin's or a "
-        "surrogate's",
+        "an attack that sees only logits breaks images that all attacks with gradients left: more than 0.2% in "
+        "AutoAttack; more than 1%, beyond chance, in `verify`, whose gradients are a twin's or a surrogate's",
         (VERIFY, EVALUATE),
     ),
-    ValidityFlag("training_mode", "a module was handed over in training mode", (EVALUATE,)),
-    ValidityFlag("nothing_right", "no probed image is right without an attack", (EVALUATE,)),
-    ValidityFlag("more_steps_help_the_model", "more gradient steps leave more images right", (EVALUATE,)),
+    ValidityFlag("training_mode", "a module is in training mode when the network is handed over", (EVALUATE,)),
     ValidityFlag(
-        "survives_large_eps", "more than 5% survive a radius at which every image can become any", (EVALUATE,)
+        "more_steps_help_the_model", "5 gradient steps break fewer images than 1, or 20 fewer than 5", (EVALUATE,)
+    ),
+    ValidityFlag(
+        "survives_large_eps",
+        "more than 5% of the probed images survive ε = 0.5 and ε = 1 (ℓ2: the diagonal of the pixel cube)",
+        (EVALUATE,),
     ),
     ValidityFlag(
         "black_box_beats_gradients",
-        "a short Square attack breaks more than 5% of the probed images after 20 gradient steps",
+        "100 queries of Square break more than 5% of the probed images after 20 gradient steps left them",
         (EVALUATE,),
     ),
-    ValidityFlag("nothing_attacked", "no image was right, so that nothing was attacked", (EVALUATE,)),
-    ValidityFlag("left_the_ball", "more than 5% of the candidates lay outside the ball", (EVALUATE,)),
-    ValidityFlag("few_steps", "a gradient attack of fewer than 10 steps", (EVALUATE,)),
+    ValidityFlag("left_the_ball", "more than 5% of the candidates had to be brought back into the ball", (EVALUATE,)),
     ValidityFlag(
         "transfer_beats_white_box",
-        "images made on other networks break more than 0.2% of the images that the network's own gradients left",
+        "images made on another network (`transfer`, `--with`) break more than a network's own gradients do: beyond "
+        "one image and 0.2%",
         (EVALUATE,),
     ),
-    ValidityFlag("memory_exceeded", "an attack took more memory than it was promised", (EVALUATE,)),
+    ValidityFlag("few_steps", "PGD or CW, the curve or a transfer with fewer than 10 steps", (EVALUATE,)),
+    ValidityFlag("memory_exceeded", "the peak of memory was above the bound that was printed", (EVALUATE,)),
+    ValidityFlag("nothing_right", "no probed image is right without an attack", (EVALUATE,)),
+    ValidityFlag("nothing_attacked", "no image was right, so that nothing was attacked", (EVALUATE,)),
 )
 FLAGS = tuple(flag.name for flag in VALIDITY_FLAGS if VERIFY in flag.raised_by)
 

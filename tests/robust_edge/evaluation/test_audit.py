@@ -10,7 +10,6 @@ from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
 from robust_edge.evaluation.audit import (
     Audit,
-    Check,
     audit_memory,
     audit_model,
     audit_oblivious,
@@ -20,6 +19,9 @@ from robust_edge.evaluation.audit import (
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import AttackResult, StageResult, StageSpec, ThreatSpec
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.verdict.flags import EVALUATE, VALIDITY_FLAGS, Check
+
+NAMES = {flag.name for flag in VALIDITY_FLAGS if EVALUATE in flag.raised_by}
 
 
 class Behind(nn.Module):
@@ -105,6 +107,9 @@ def test_a_sound_network_raises_none(judged, images, norm, eps):
     assert audit.flags == ()
     assert audit.clean
     assert audit.images >= 20
+    assert {check.name for check in audit.checks} <= {
+        flag.name for flag in VALIDITY_FLAGS if EVALUATE in flag.raised_by
+    }
 
 
 def test_more_steps_that_help_are_found(judged, images):
@@ -216,3 +221,10 @@ def test_an_unasked_question_raises_nothing_and_passes_nothing():
     audit = Audit(1, (Check("a", raised=None, detail=""), Check("b", raised=False, detail="")))
     assert audit.clean
     assert audit.with_checks((Check("c", raised=True, detail=""),)).flags == ("c",)
+
+
+def test_every_flag_of_an_evaluation_is_in_the_table():
+    checks = [audit_memory(Memory(batch_size=1, image_bytes=1, before_bytes=1, bound_bytes=2, peak_bytes=2))]
+    checks += audit_result(result_of(stage("pgd", 900, 1), stage("square", 899, 1), attack="pgd"))
+    named = {check.name for check in checks} | set(BROKEN) | {"transfer_beats_white_box", "more_steps_help_the_model"}
+    assert named == NAMES

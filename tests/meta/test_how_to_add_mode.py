@@ -1,0 +1,68 @@
+"""How to add a verify mode: one file with a function, one row of a table; everything else follows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="the linear bundle runs on onnxruntime")
+
+ROOT = Path(__file__).parents[2]
+TOY = '''
+"""Mode `toy`: every pixel moved up by eps."""
+
+import numpy as np
+
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.scoring import is_right
+from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
+
+
+def toy(subject, settings, progress=None):
+    drawn, clean = subject.images, subject.clean
+    moved = np.minimum(drawn.images + np.float32(subject.eps), 1)
+    right = clean.artifact & is_right(subject.score(moved), drawn.labels)
+    attack = AttackSpec("brighter", subject.eps, 1, subject.eps, settings.seed)
+    return Measurement("toy", attack, drawn.ids, clean.reference, clean.artifact, right, right, LOGITS)
+'''
+ROW = '    Mode("toy", "every pixel moved up by eps", "{module}:toy"),\n'
+
+
+@pytest.fixture(params=["device", "host"])
+def command(request, tmp_path):
+    """command(*arguments): the command line of a copy that has the new file and the new row."""
+    host = request.param == "host"
+    source = ROOT / ("robust_edge" if host else "runtimes/robust_edge_runtimes")
+    package = tmp_path / source.name
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    modes = package / ("verification/modes" if host else "modes")
+    (modes / "toy.py").write_text(TOY)
+    table, first = modes / "table.py", "    *DEVICE_MODES,\n" if host else "DEVICE_MODES = (\n"
+    assert first in table.read_text()
+    module = "robust_edge.verification.modes.toy" if host else "robust_edge_runtimes.modes.toy"
+    table.write_text(table.read_text().replace(first, first + ROW.format(module=module)))
+    code = f"from {'robust_edge.cli' if host else 'robust_edge_runtimes.cli.main'} import main; main()"
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "exporters", ROOT / "runtimes")))
+
+    def run(*arguments):
+        asked = [sys.executable, "-c", code, *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        return subprocess.run(asked, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+    return run
+
+
+def test_help_verdict_and_table_show_the_mode(command, sealed, tmp_path):
+    assert "toy: every pixel moved up by eps" in " ".join(command("verify", "--help").stdout.split())
+    result = command("verify", sealed, "--mode", "toy", "-q", "-o", tmp_path / "verify.json")
+    assert result.returncode == 0, result.stderr
+    assert "toy   brighter eps=0.05" in result.stdout
+    (mode,) = json.loads((tmp_path / "verify.json").read_text())["modes"]
+    assert (mode["mode"], mode["attack"]["name"], mode["images"]) == ("toy", "brighter", 60)
+    assert "'toy'" in command("verify", sealed, "--mode", "none").stderr
