@@ -73,7 +73,7 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Nothing raised, and something asked."""
+        """No check is raised, and there is at least one."""
         return bool(self.checks) and not self.flags
 
     def with_checks(self, more: tuple[Check, ...]) -> Audit:

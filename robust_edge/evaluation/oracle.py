@@ -35,9 +35,9 @@ class TorchOracle:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits (N, K) alone, at a third of the cost."""
+        """Logits (N, K) without the gradient, at a third of the cost."""
         with torch.no_grad(), evaluation_mode(self._model), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch calls CSR a beta whenever a twin multiplies by it
+            warnings.simplefilter("ignore")  # torch warns that CSR is in beta whenever a twin multiplies by it
             points = [torch.from_numpy(images[i : i + self._batch]).to(self._device) for i in self._starts(images)]
             return np.concatenate([self._model(part).cpu().numpy() for part in points])
 
@@ -48,7 +48,7 @@ class TorchOracle:
         points = torch.from_numpy(images).to(self._device).requires_grad_(True)
         truth = torch.from_numpy(labels).to(self._device)
         with only_input_gradients(self._model), evaluation_mode(self._model), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as above
+            warnings.simplefilter("ignore")  # the same
             logits = self._model(points)
             loss = functional.cross_entropy(logits / self._temperature, truth, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, points)

@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import torch
+from torch import nn
 
 from robust_edge.data import Split
 from robust_edge.deployment import evaluation_images
@@ -33,10 +34,12 @@ class HostSubject(Subject):
 
     Attributes:
         run: what the bundle was exported from; None where it is not at hand.
-        checkpoint: the run's network as a source of gradients; None without a run.
+        network: the run's network; None without a run.
+        checkpoint: the same as a source of gradients.
     """
 
     run: Run | None = None
+    network: nn.Module | None = None
     checkpoint: GradientOracle | None = None
 
     @functools.cached_property
@@ -49,11 +52,10 @@ class HostSubject(Subject):
         try:
             return twin_of(self.bundle), ()
         except TwinError as cause:
-            if self.run is None:
+            if self.network is None:
                 raise InputError(f"mode whitebox: {cause}; name the run with --against RUN") from cause
-            checkpoint = Differentiable(self.run.load_model(), CHECKPOINT)
             expected = has_twin(self.bundle.manifest.artifact.format)
-            return checkpoint, (Flag("no_twin", str(cause)),) if expected else ()
+            return Differentiable(self.network, CHECKPOINT), (Flag("no_twin", str(cause)),) if expected else ()
 
 
 def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: VerifySettings) -> HostSubject:
@@ -72,7 +74,8 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
     limit = LIMIT if settings.limit is None else settings.limit
     if run is None:
         return HostSubject(bundle, golden, model, eps, lambda: from_golden(golden, limit, settings.seed))
-    checkpoint = TorchOracle(run.load_model())
+    network = run.load_model()
+    checkpoint = TorchOracle(network)
     return HostSubject(
         bundle,
         golden,
@@ -81,6 +84,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         lambda: drawn_images(evaluation_images(run, data_dir=settings.data_dir), golden, limit, settings.seed),
         checkpoint.logits,
         run=run,
+        network=network,
         checkpoint=checkpoint,
     )
 

@@ -26,11 +26,11 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
     attack = pgd_settings(subject.eps, settings, RESTART)
     outcome = paired_pgd(subject.score, oracle, drawn.images, drawn.labels, attack, progress=progress)
-    blind = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero: the attack had no direction"
+    detail = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero in the attack"
     checks = [
         _compared("test images", drawn.clean, subject, oracle),
         _compared("attacked test images", outcome.last, subject, oracle),
-        zero_gradient(outcome.zero_gradients, blind),
+        zero_gradient(outcome.zero_gradients, detail),
     ]
     return Measurement(
         mode="surrogate",

@@ -112,9 +112,7 @@ def _twin_differs(twin: Twin, precision: str) -> Check:
 
 def _gradient_checks(zero: float, zero_at_one: float, temperature: float) -> list[Check]:
     """Of gradients that are zero at the chosen temperature, and of those that are zero at the logits' own scale."""
-    nowhere = zero_gradient(
-        zero, f"{100 * zero:.0f}% of the twin's gradients were zero at every temperature tried: no direction to follow"
-    )
+    nowhere = zero_gradient(zero, f"{100 * zero:.0f}% of the twin's gradients were zero at every temperature tried")
     detail = (
         f"{100 * zero_at_one:.0f}% of the gradients vanish at the logits' own scale; attacked with the logits divided "
         f"by {temperature:.3g}"

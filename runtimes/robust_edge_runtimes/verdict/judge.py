@@ -1,7 +1,7 @@
 """The verdict: is the artifact still right, and still right under attack, as its checkpoint was?
 
-Every image is judged twice, by the checkpoint and by the artifact, on the same candidates; the gate looks
-at the paired difference. An image counts as robust only if it is right when clean and under every candidate.
+Every image is judged twice, by the checkpoint and by the artifact, on the same candidates; the gate weighs
+the paired difference. An image counts as robust only if it is right when clean and under every candidate.
 docs/verification.md says what the verdict can see and what it cannot.
 """
 

@@ -141,7 +141,7 @@ class Measurement:
         """The mode's accuracies and drops."""
         robust = paired_drop(self.reference_robust, self.artifact_robust, budget.robust)
         flags = self.flags
-        # stored images were chosen against the checkpoint alone: whoever rounds differently gets more of them right
+        # stored images were made against the checkpoint: an artifact that rounds differently is right on more of them
         if self.paired and self.works_with != STORED:
             flags = (*flags, *raised([more_robust_than_parent(robust, self.mode)]))
         return ModeResult(

@@ -5,11 +5,13 @@ import pytest
 
 from robust_edge.data import load_dataset
 from robust_edge.deployment import GoldenSettings, export_run
+from robust_edge.verification import subject as subjects
 from robust_edge.verification.modes import table
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import drawn_images
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.core import bundle as bundles
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
@@ -39,6 +41,27 @@ def test_with_its_run_every_mode_agrees_and_passes(exported, sparse_run):
     assert verdict.worst.modes == MODES
     assert verdict.worst.images == 60
     assert verdict.worst.artifact_robust <= min(mode.artifact_robust for mode in verdict.modes[1:])
+
+
+def test_bundle_and_run_are_opened_once(exported, sparse_run, monkeypatch):
+    opened = []
+
+    def counting(holder, name):
+        original = getattr(holder, name)
+
+        def counted(*arguments, **options):
+            opened.append(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(holder, name, counted)
+
+    counting(bundles, "open_bundle")
+    counting(bundles, "read_golden")
+    counting(type(sparse_run), "load_model")
+    counting(subjects, "evaluation_images")
+    counting(subjects, "twin_of")
+    verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=MODES, steps=1, queries=2, limit=50))
+    assert sorted(opened) == ["evaluation_images", "load_model", "read_golden", "twin_of"]
 
 
 def test_by_default_all_that_needs_no_long_search(exported, sparse_run):
