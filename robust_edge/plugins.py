@@ -1,4 +1,4 @@
-"""Tables of what can be chosen by name, and the user's own code, named as `package.module:name`."""
+"""Tables of functions and classes that are chosen by name, and the user's own, given as `package.module:name`."""
 
 from __future__ import annotations
 

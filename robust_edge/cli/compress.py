@@ -72,15 +72,15 @@ def compress(
     keys = {parameter_name(key): key for key, _, _ in SETTINGS}
     given = {keys[name]: value for name, value in flags.items() if value is not None}
     for key in {"data.dir", "init"} & given.keys():
-        given[key] = str(Path(given[key]).absolute())  # later commands run from other folders
+        given[key] = str(Path(given[key]).absolute())  # later commands may run in another folder
     settings = _Settings(preset, config_file, assignments, given)
     with torchrun_ranks() as ranks:
         resuming = ranks.broadcast(lambda: resume and (out / CONFIG).is_file())
         config = ranks.broadcast(lambda: settings.resolved(out if resuming else None))
-        spoken = output if ranks.writes else Output(json=False, verbosity=-1)
+        terminal = output if ranks.writes else Output(json=False, verbosity=-1)
         begun = len(open_run(out).metrics()) / config.training.epochs if resuming and ranks.writes else 0.0
-        progress = spoken.progress("training", begun=begun)
-        spoken.detail(to_yaml(config))
+        progress = terminal.progress("training", begun=begun)
+        terminal.detail(to_yaml(config))
         if resuming:
             checkpoint = training.resume(out, progress=progress, ranks=ranks)
         elif resume and not settings.any:
@@ -100,7 +100,7 @@ def compress(
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """What the command line says of a run, in the order in which the layers override each other."""
+    """The settings given on the command line; later ones override earlier ones."""
 
     preset: str | None
     file: Path | None
@@ -112,7 +112,7 @@ class _Settings:
         return bool(self.preset or self.file or self.assignments or self.flags)
 
     def resolved(self, resumed: Path | None) -> CompressConfig:
-        """The whole config; for a run that is resumed, checked to be the one it was started with."""
+        """The config of the run. That of a resumed run is checked to be the one it was started with."""
         from robust_edge.config.settings import resolve
         from robust_edge.run.directory import open_run
 
@@ -142,7 +142,7 @@ def _check_same(config: CompressConfig, out: Path) -> None:
 
 
 def _spread(checkpoint: Checkpoint) -> str:
-    """The sparsest and the densest layer, for one that starves can ruin a network whose total looks well."""
+    """The sparsest and the densest layer: one that keeps too little can ruin a network whose total looks right."""
     layers = sorted(checkpoint.sparsity.layers, key=lambda layer: layer.keep)
     first, last = layers[0], layers[-1]
     return (

@@ -1,1 +1,1 @@
-"""Sparsity sets, projections onto them, and the alternating method that gets there."""
+"""Sparsity sets, projections onto them, and ADMM."""

@@ -1,4 +1,4 @@
-"""The alternating direction method of multipliers, as explicit state.
+"""The alternating direction method of multipliers (ADMM) with explicit state.
 
 Source: Marshall 2020, Eq. (6)-(9), with the unscaled dual u. θ lives in the model; θ' and u live here:
 
@@ -41,7 +41,7 @@ class AdmmState:
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
-    """How far the run is from agreement; both relative, both go to 0.
+    """How far θ and θ' are apart, and how far θ' moved; both relative, both converge to 0.
 
     Attributes:
         primal: ‖θ − θ'‖ / ‖θ‖.

@@ -1,4 +1,4 @@
-"""What a sparsity set has to know of a network beyond its weights: the order of its layers, and what they cost."""
+"""Properties of a network that sparsity sets need beside its weights: the order of its layers, and their cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class LayerUse:
     Attributes:
         name: of the weight.
         groups: of a convolution; 1 for a linear layer.
-        macs_per_weight: output positions of one image, each of which every weight is multiplied for once.
+        macs_per_weight: multiply-accumulates of one image that each weight takes part in: the number of output
+            positions of a convolution, 1 in a linear layer.
     """
 
     name: str
@@ -28,7 +29,7 @@ class LayerUse:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The prunable layers in the order of their first use; layers that no image reaches stand last, at no cost."""
+    """The prunable layers in the order of their first use; unused layers come last, with cost 0."""
 
     layers: tuple[LayerUse, ...]
 
@@ -74,7 +75,7 @@ def depthwise_layers(model: nn.Module) -> frozenset[str]:
 
 @torch.no_grad()
 def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:
-    """Watch one image pass.
+    """The layout of a network, recorded in one forward pass.
 
     Args:
         model: left as it was.
@@ -82,11 +83,11 @@ def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:
     """
     positions: dict[nn.Module, int] = {}
 
-    def watch(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         positions[layer] = positions.get(layer, 0) + output.numel() // len(layer.get_parameter("weight"))
 
     layers: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, PRUNABLE)}
-    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
     modes = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
     try:

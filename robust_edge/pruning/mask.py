@@ -1,4 +1,4 @@
-"""A fixed mask, and keeping the weights under it."""
+"""Fixed masks, and applying them to the weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def hard_prune(weights: Mapping[str, nn.Parameter], support: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Zero the weights off the support and return the masks of what may still move.
+    """Zero the weights outside the support and return the masks of those that are still trained.
 
-    A mask holds positions, not values: a kept weight that is zero at this moment counts as kept and may grow.
+    A mask holds positions, not values: a kept weight that is zero now is still trained.
 
     Returns:
         Layer name to a float mask of 0 and 1, shaped like the weight.
@@ -24,6 +24,6 @@ def hard_prune(weights: Mapping[str, nn.Parameter], support: Mapping[str, Tensor
 
 @torch.no_grad()
 def apply_mask(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-    """Zero what the optimiser's momentum or weight decay has revived; to +0.0, whatever stood there."""
+    """Zero the masked weights again, which momentum or weight decay may have changed; NaN and -0.0 become +0.0, too."""
     for name, weight in weights.items():
         weight.masked_fill_(masks[name] == 0, 0.0)

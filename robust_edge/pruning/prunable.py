@@ -1,4 +1,4 @@
-"""Which weights count, and counting them."""
+"""The prunable weights of a network, and their number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:
-    """Count non-zeros on the tensors themselves, not on masks."""
+    """Count the non-zero weights of the tensors themselves, not of masks."""
     layers = tuple(
         LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items()
     )
@@ -27,5 +27,5 @@ def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:
 
 
 def budget_of(weights: Mapping[str, Tensor], keep: float) -> int:
-    """k: how many weights stay, round(keep × all), at least 1."""
+    """k, the number of weights that are kept: round(keep × all), at least 1."""
     return max(1, round(keep * sum(weight.numel() for weight in weights.values())))

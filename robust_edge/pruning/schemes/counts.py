@@ -12,7 +12,7 @@ from robust_edge_runtimes.core.errors import InputError
 
 
 def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
-    """Shares of the budget in proportion to size, each at least 1, by largest remainder."""
+    """The budget divided among the layers in proportion to their sizes, at least 1 each, by largest remainders."""
     if budget < len(sizes):
         raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
     total = sum(sizes.values())
@@ -30,18 +30,18 @@ def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
 
 
 def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
-    """How many each layer keeps under one threshold, its floor already granted."""
+    """Numbers of weights that the layers keep under one threshold and with a floor for each."""
     return counts_above(weights, budget, granted_floors(weights, budget, floor))
 
 
 def counts_above(weights: Weights, budget: int, granted: Mapping[str, int]) -> dict[str, int]:
-    """How many each layer keeps under one threshold for what is left of the budget."""
+    """Numbers of weights that the layers keep under one threshold, beside those already granted to them."""
     free = {name: beyond(weight, granted[name]) for name, weight in weights.items()}
     return counts_of_largest(free, budget, granted)
 
 
 def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
-    """What each layer has of the budget's largest scores, on top of what it was granted."""
+    """How many of the largest scores over all layers each layer has, added to the number that it was granted."""
     chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values()), sorted=False).indices
     ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
     layer = torch.searchsorted(ends, chosen, right=True)
@@ -56,7 +56,7 @@ def beyond(weight: Tensor, count: int) -> Tensor:
 
 
 def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
-    """What no threshold may take from a layer: a fraction of it, at least one weight; all of a layer in `dense`."""
+    """Least number of weights of each layer: a fraction of it, at least one weight; all of a layer in `dense`."""
     return {
         name: weight.numel() if name in dense else max(1, int(floor * weight.numel()))
         for name, weight in weights.items()
@@ -64,15 +64,15 @@ def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) ->
 
 
 def granted_floors(weights: Weights, budget: int, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
-    """The floors, if the budget has room for them.
+    """The floors of all layers, checked against the budget.
 
     Raises:
-        InputError: it has not.
+        InputError: their sum exceeds the budget.
     """
     floors = floor_counts(weights, floor, dense)
     granted = sum(floors.values())
     if budget < granted:
-        whole = f" ({len(dense)} depthwise layers whole)" if dense else ""
+        whole = f" ({len(dense)} depthwise layers dense)" if dense else ""
         way = ", or set pruning.prune_depthwise=true" if dense else ""
         raise InputError(
             f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} takes {granted}; raise --keep "
@@ -82,7 +82,7 @@ def granted_floors(weights: Weights, budget: int, floor: float, dense: Collectio
 
 
 def floor_violation(support: Support, floors: Mapping[str, int]) -> str | None:
-    """The first layer below its floor, in words."""
+    """An error message about the first layer below its floor; None if there is none."""
     for name, kept in kept_per_layer(support).items():
         if kept < floors[name]:
             return f"{name} keeps {kept} weights, its floor is {floors[name]}"

@@ -22,16 +22,16 @@ SCOPE_OF_FILTERS = dataclasses.replace(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Filter(FlooredScheme):
-    """Whole channels go, with everything that writes or reads them, until at most k weights are left.
+    """Removes whole channels, with all weights that write or read them, until at most k weights are left.
 
-    A channel is what can be taken out of the network without changing a shape elsewhere: an output of a layer, of
-    all layers that are added to it, of the depthwise convolutions between; and the inputs that read it. Classes are
-    no channels. The energy of a channel is that of all weights that go with it, so within one group the projection
-    is the nearest point. Across groups energies are taken relative to the group's mean, since the lengths of
-    filters of different width do not compare; that is the customary choice and no Euclidean projection.
+    A channel is a set of weights that can be removed from the network without changing a shape elsewhere: an
+    output of a layer, of all layers that are added to it, of the depthwise convolutions between; and the inputs that
+    read it. The classes are never removed. The energy of a channel is that of all its weights, so within one group
+    the projection is the nearest point. Across groups energies are divided by the group's mean, since the norms of
+    filters of different width are not comparable; that is the customary choice and no Euclidean projection.
 
     With scope `global` there is one threshold of relative energy; scope `layer` takes the same fraction of every
-    group. `floor` is the fraction of every group's channels that stay in any case, at least one.
+    group. `floor` is the fraction of every group's channels that are kept in any case, at least one.
 
     Attributes:
         groups: the network's, from `channel_groups`.
@@ -48,7 +48,7 @@ class Filter(FlooredScheme):
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
-        """Layers of which no channel can go."""
+        """Layers of which no channel can be removed."""
         written = {part.parameter for group in self._removable for part in group.slices if part.dim == 0}
         fixed = [part.parameter for group in self.groups for part in group.slices if part.dim == 0]
         return tuple(sorted({name for name in fixed if name.endswith(".weight")} - written))
@@ -58,7 +58,7 @@ class Filter(FlooredScheme):
         return [group for group in self.groups if group.removable]
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The fewest channels gone, the weakest first, that leave at most k weights."""
+        """Removes as few channels as possible, the weakest first, so that at most k weights are left."""
         budget = budget_of(weights, keep)
         order = self._order(weights)
         low, high = 0, len(order)
@@ -76,23 +76,23 @@ class Filter(FlooredScheme):
         return self._support(order[:low], weights)
 
     def support_beside(self, support: Support) -> dict[str, Tensor]:
-        """Batch-norms and biases of the channels that are gone, so that they carry plain zeros."""
+        """Masks of the batch-norms and biases of removed channels, so that the removed channels are exactly zero."""
         beside: dict[str, Tensor] = {}
-        for group, gone in zip(self._removable, self._gone(support), strict=True):
+        for group, removed in zip(self._removable, self._removed(support), strict=True):
             for part in group.slices:
                 if part.parameter not in support:
                     size = int(part.index.max()) + 1
-                    mask = beside.setdefault(part.parameter, torch.ones(size, dtype=torch.bool, device=gone.device))
-                    mask[part.index[gone[part.channel].cpu()].to(mask.device)] = False
+                    mask = beside.setdefault(part.parameter, torch.ones(size, dtype=torch.bool, device=removed.device))
+                    mask[part.index[removed[part.channel].cpu()].to(mask.device)] = False
         return beside
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """The count, no group empty, and nothing of a channel there without the rest of it."""
-        gone = self._gone(support)
-        for group, lost in zip(self._removable, gone, strict=True):
-            if int((~lost).sum()) < self._least(group):
-                return f"{group.layer} keeps {int((~lost).sum())} channels, at least {self._least(group)} stay"
-        pairs = [(i, int(c)) for i, lost in enumerate(gone) for c in lost.nonzero().flatten()]
+        """Checks the count, the least channels of each group, and that channels are kept or removed whole."""
+        removed = self._removed(support)
+        for group, channels in zip(self._removable, removed, strict=True):
+            if int((~channels).sum()) < self._least(group):
+                return f"{group.layer} keeps {int((~channels).sum())} channels, at least {self._least(group)} stay"
+        pairs = [(i, int(c)) for i, channels in enumerate(removed) for c in channels.nonzero().flatten()]
         whole = self._support(pairs, support)
         for name, mask in support.items():
             if not torch.equal(whole[name], mask):
@@ -104,7 +104,7 @@ class Filter(FlooredScheme):
         return max(1, int(self.least * group.channels))
 
     def _order(self, weights: Weights) -> list[tuple[int, int]]:
-        """(group, channel) of all that may go, the weakest first."""
+        """(group, channel) of all channels that may be removed, the weakest first."""
         found: list[tuple[float, int, int]] = []
         for i, group in enumerate(self._removable):
             energy = channel_energy(group, weights)
@@ -116,25 +116,25 @@ class Filter(FlooredScheme):
             found += zip(score[weakest].tolist(), [i] * len(weakest), weakest.tolist(), strict=True)
         return [(i, channel) for _, i, channel in sorted(found)]
 
-    def _support(self, gone: Sequence[tuple[int, int]], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _support(self, removed: Sequence[tuple[int, int]], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks of the weights without these channels."""
-        lost: dict[int, list[int]] = {}
-        for i, channel in gone:
-            lost.setdefault(i, []).append(channel)
+        by_group: dict[int, list[int]] = {}
+        for i, channel in removed:
+            by_group.setdefault(i, []).append(channel)
         lines = {
             name: [torch.ones(size, dtype=torch.bool) for size in tensor.shape[:2]] for name, tensor in like.items()
         }
-        for i, channels in lost.items():
+        for i, channels in by_group.items():
             group = self._removable[i]
-            leaves = torch.zeros(group.channels, dtype=torch.bool)
-            leaves[channels] = True
+            removed_here = torch.zeros(group.channels, dtype=torch.bool)
+            removed_here[channels] = True
             for part in group.slices:
                 if part.parameter in lines:
-                    lines[part.parameter][part.dim][part.index[leaves[part.channel]]] = False
+                    lines[part.parameter][part.dim][part.index[removed_here[part.channel]]] = False
         return {name: _outer(lines[name][0], lines[name][1], tensor) for name, tensor in like.items()}
 
-    def _gone(self, support: Support) -> list[Tensor]:
-        """Per removable group a bool per channel: nothing writes it."""
+    def _removed(self, support: Support) -> list[Tensor]:
+        """For every removable group a bool per channel: true where no weight writes the channel."""
         found = []
         for group in self._removable:
             writers = [part for part in group.slices if part.dim == 0 and part.parameter in support]
@@ -148,7 +148,7 @@ class Filter(FlooredScheme):
 
 
 def channel_energy(group: ChannelGroup, weights: Weights) -> Tensor:
-    """Sum of squares of all weights that go with each channel; one that both reads and writes counts twice."""
+    """Sum of squares of all weights of each channel; one that both reads and writes counts twice."""
     device = next(iter(weights.values())).device
     energy = torch.zeros(group.channels, device=device, dtype=torch.float64)
     for part in group.slices:

@@ -1,4 +1,4 @@
-"""Funnel pruning: every layer keeps proportionally less than the one before it.
+"""Funnel pruning: every layer keeps a smaller fraction than the one before it.
 
 Source: Marshall 2020, section 3.2.1, S = {θ : ‖θ_n‖₀/|θ_n| − ‖θ_{n+1}‖₀/|θ_{n+1}| > 0 for all n}, with ‖θ‖₀ = k.
 """
@@ -23,7 +23,7 @@ HALVINGS = 60
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Funnel(FlooredScheme):
-    """Exactly k weights stay, and the kept fraction strictly decreases with depth.
+    """Keeps exactly k weights; the kept fraction strictly decreases with depth.
 
     The counts are those of one global threshold, moved to the nearest decreasing fractions (isotonic regression,
     layers weighted by size, which leaves the total as it is), then to whole numbers in strict order. With counts
@@ -43,16 +43,16 @@ class Funnel(FlooredScheme):
         return dataclasses.replace(self, floor=self.floor_at(keep), depth=layout_of(model, shape).depth)
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """Each layer's count, its largest weights."""
+        """The largest weights of each layer, as many as its count."""
         budget = budget_of(weights, keep)
         ordered = {name: weights[name] for name in self.depth or weights}
         sizes = {name: weight.numel() for name, weight in ordered.items()}
-        wished = decreasing(global_counts(ordered, budget, self.least), sizes)
-        counts = strict_counts(wished, sizes, budget, floor_counts(ordered, self.least))
+        desired = decreasing(global_counts(ordered, budget, self.least), sizes)
+        counts = strict_counts(desired, sizes, budget, floor_counts(ordered, self.least))
         return {name: largest(weight, counts[name]) for name, weight in weights.items()}
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """The count, the floors, and the order."""
+        """Checks the count, the floors, and the order of the fractions."""
         return super().violation(support, keep) or self._order_violation(support) or self._floors(support)
 
     def _floors(self, support: Support) -> str | None:
@@ -70,7 +70,7 @@ class Funnel(FlooredScheme):
 def decreasing(counts: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, float]:
     """Kept fractions that never rise, nearest to those of the counts in squares weighted by size.
 
-    Pool adjacent violators: neighbours out of order share one fraction, so that their total stays as it is.
+    Pool adjacent violators: neighbours in the wrong order get one common fraction, so that their total is unchanged.
     """
     pools: list[tuple[int, int, list[str]]] = []
     for name, count in counts.items():
@@ -83,9 +83,9 @@ def decreasing(counts: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str,
 
 
 def strict_counts(
-    wished: Mapping[str, float], sizes: Mapping[str, int], budget: int, floors: Mapping[str, int]
+    desired: Mapping[str, float], sizes: Mapping[str, int], budget: int, floors: Mapping[str, int]
 ) -> dict[str, int]:
-    """Whole numbers near the wished fractions, strictly decreasing as fractions, with the budget as their sum.
+    """Whole numbers near the desired fractions, strictly decreasing as fractions, with the budget as their sum.
 
     Vectors of such counts form a lattice: the least and the greatest bound all of them, and from any of them one
     weight can be added to the shallowest layer below the greatest, so every sum between the two is reached.
@@ -93,7 +93,7 @@ def strict_counts(
     Raises:
         InputError: no such counts.
     """
-    least, most = _chain(dict.fromkeys(wished, 0.0), sizes, floors), _greatest(sizes)
+    least, most = _chain(dict.fromkeys(desired, 0.0), sizes, floors), _greatest(sizes)
     if not sum(least.values()) <= budget <= sum(most.values()) or any(least[n] > most[n] for n in sizes):
         raise InputError(
             f"keep leaves {budget} weights; fractions that strictly decrease over these {len(sizes)} layers leave "
@@ -101,25 +101,25 @@ def strict_counts(
         )
 
     def scaled(factor: float) -> dict[str, int]:
-        chain = _chain({name: factor * share for name, share in wished.items()}, sizes, floors)
+        chain = _chain({name: factor * share for name, share in desired.items()}, sizes, floors)
         return {name: min(count, most[name]) for name, count in chain.items()}
 
-    low, high = 0.0, 1 / min(wished.values())  # there, every layer is at its greatest
+    low, high = 0.0, 1 / min(desired.values())  # there, every layer is at its greatest
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if sum(scaled(middle).values()) <= budget else (low, middle)
-    return _filled(scaled(low), sizes, most, budget, wished)
+    return _filled(scaled(low), sizes, most, budget, desired)
 
 
-def _chain(wished: Mapping[str, float], sizes: Mapping[str, int], floors: Mapping[str, int]) -> dict[str, int]:
-    """The least counts in strict order that reach the wishes and the floors, from the deepest layer up."""
+def _chain(desired: Mapping[str, float], sizes: Mapping[str, int], floors: Mapping[str, int]) -> dict[str, int]:
+    """The least counts in strict order that reach the desired fractions and the floors, from the deepest layer up."""
     counts: dict[str, int] = {}
     deeper: str | None = None
-    for name in reversed(list(wished)):
+    for name in reversed(list(desired)):
         above = 0 if deeper is None else sizes[name] * counts[deeper] // sizes[deeper] + 1
-        counts[name] = max(floors[name], round(wished[name] * sizes[name]), above)
+        counts[name] = max(floors[name], round(desired[name] * sizes[name]), above)
         deeper = name
-    return {name: counts[name] for name in wished}
+    return {name: counts[name] for name in desired}
 
 
 def _greatest(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -137,13 +137,13 @@ def _filled(
     sizes: Mapping[str, int],
     most: Mapping[str, int],
     budget: int,
-    wished: Mapping[str, float],
+    desired: Mapping[str, float],
 ) -> dict[str, int]:
-    """Add single weights where the order allows one more, first where most is missing."""
+    """Add single weights where the order allows it, first to the layer that is farthest below its desired fraction."""
     names = list(sizes)
     for _ in range(budget - sum(counts.values())):
         allowed = [name for i, name in enumerate(names) if _may_grow(i, names, counts, sizes, most)]
-        grown = max(allowed, key=lambda name: wished[name] - counts[name] / sizes[name])
+        grown = max(allowed, key=lambda name: desired[name] - counts[name] / sizes[name])
         counts[grown] += 1
     return counts
 

@@ -1,4 +1,4 @@
-"""Irregular pruning: any k weights may stay.
+"""Irregular pruning: any k weights may be kept.
 
 Source: Marshall 2020, Eq. (6), S = {θ : ‖θ‖₀ ≤ k}. Projection keeps the k entries of largest magnitude.
 """
@@ -27,7 +27,7 @@ from robust_edge.settings.setting import declared, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Irregular(FlooredScheme):
-    """Exactly k = round(keep × all) weights stay, under one threshold or the same fraction everywhere.
+    """Keeps exactly k = round(keep × all) weights, by one threshold or the same fraction in every layer.
 
     Deviations from the text: a global threshold can empty a layer and so cut the network in two; `floor` keeps the
     largest weights of every layer, at least one, before the threshold is set. Layers in `dense` keep all of theirs.
@@ -35,14 +35,14 @@ class Irregular(FlooredScheme):
     Ties are broken by position, so the count is exact.
 
     Attributes:
-        dense: names of layers of the network that are not pruned; the budget counts them.
+        dense: names of layers of the network that are not pruned; their weights count towards k.
     """
 
     scope: str = declared(SCOPE, "global")
     prune_depthwise: bool = setting(
         False,
-        "whether scope `global` or `layer` may prune depthwise convolutions. Their filters have some nine weights and "
-        "are the only way of a channel: at 10% most are empty",
+        "whether scope `global` or `layer` prunes depthwise convolutions. A filter of theirs has about nine weights "
+        "and is all that a channel passes through: at keep 0.1 most filters become empty",
     )
     macs: float | None = setting(
         None,
@@ -57,7 +57,7 @@ class Irregular(FlooredScheme):
         require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
-        """With the depthwise layers of the network, or with what its weights cost to run."""
+        """With the depthwise layers of the network, or with the cost of its weights."""
         floor = self.floor_at(keep)
         if self.scope == "macs":
             costs = layout_of(model, shape).macs_per_weight
@@ -71,7 +71,7 @@ class Irregular(FlooredScheme):
         return tuple(sorted(self.dense))
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The k largest, or each layer's share of them."""
+        """The k largest weights, or the largest of each layer."""
         budget = budget_of(weights, keep)
         granted = granted_floors(weights, budget, self._floor, self.dense)
         if self.scope == "layer":
@@ -86,6 +86,6 @@ class Irregular(FlooredScheme):
         return self.least if self.scope == "global" else 0.0
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """The count, and the layers' floors."""
+        """Checks the count and the floors of the layers."""
         floors = floor_counts(support, self._floor, self.dense)
         return super().violation(support, keep) or floor_violation(support, floors)

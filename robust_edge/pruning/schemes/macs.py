@@ -29,7 +29,7 @@ MOST_PASSES = 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Macs(FlooredScheme):
-    """Exactly k weights stay, which need at most B multiply-accumulates.
+    """Keeps exactly k weights, which need at most B multiply-accumulates.
 
     S = {θ : ‖θ‖₀ ≤ k, Σ_i c_i [θ_i ≠ 0] ≤ B}, c_i the multiply-accumulates that weight i takes part in. The
     nearest point keeps what maximises Σ θ_i² under both bounds. For any multiplier λ ≥ 0 the k largest of
@@ -48,7 +48,7 @@ class Macs(FlooredScheme):
     share: float | None = None
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The k largest of θ² − λc, each layer's floor granted before."""
+        """The k largest of θ² − λc, beside the floor of each layer."""
         budget = budget_of(weights, keep)
         floors = granted_floors(weights, budget, self.least)
         self._refuse_impossible(weights, budget, floors, keep)
@@ -66,7 +66,7 @@ class Macs(FlooredScheme):
         return sum(self.macs_per_weight[name] * count for name, count in counts.items())
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """The count, the floors, and the multiply-accumulates."""
+        """Checks the count, the floors, and the multiply-accumulates."""
         needed, bound = self.needed(kept_per_layer(support)), self.bound(support, keep)
         over = f"{needed} multiply-accumulates are left, at most {bound:.0f} may be" if needed > bound else None
         floors = floor_violation(support, floor_counts(support, self.least))
@@ -75,7 +75,7 @@ class Macs(FlooredScheme):
     def _search(
         self, energy: Mapping[str, Tensor], budget: int, floors: Mapping[str, int], bound: float
     ) -> dict[str, int]:
-        """Counts for the least λ that is found to need no more than the bound."""
+        """Counts for the smallest λ found whose counts need no more than the bound."""
         low = multiplier = 0.0
         high: float | None = None
         best: dict[str, int] = {}
@@ -94,7 +94,7 @@ class Macs(FlooredScheme):
                 break
             else:
                 multiplier = (low + high) / 2
-        assert best, "a multiplier that doubles so often outweighs every weight"
+        assert best, "after so many doublings the multiplier exceeds every weight"
         return best
 
     def _counts(
@@ -109,7 +109,7 @@ class Macs(FlooredScheme):
         return max(total / max(1, self.needed({name: len(values) for name, values in energy.items()})), 1e-30)
 
     def _refuse_impossible(self, weights: Weights, budget: int, floors: Mapping[str, int], keep: float) -> None:
-        """The cheapest k weights, floors granted, must fit into the bound."""
+        """Raise an InputError where even the k cheapest weights exceed the bound."""
         counts, left = dict(floors), budget - sum(floors.values())
         for name in sorted(weights, key=lambda name: self.macs_per_weight[name]):
             more = min(left, weights[name].numel() - counts[name])

@@ -21,10 +21,10 @@ from robust_edge_runtimes.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NOfM(FlooredScheme):
-    """Exactly k weights stay, of every m neighbours along the input channels at most n.
+    """Keeps exactly k weights, at most n of every m neighbours along the input channels.
 
-    Both constraints hold: keep n/m is the plain pattern, a smaller keep thins it out further under one global
-    threshold, a larger one contradicts it. Keeping the largest, first per group and then in all, is the nearest
+    Both constraints hold: keep n/m is the plain pattern, a smaller keep removes more weights by one global threshold,
+    a larger one is refused. Keeping the largest, first per group and then in all, is the nearest
     point, as groups and total are nested.
 
     Convolutions of several groups and the layer that reads the image stay dense: no GPU runs the first as 2:4,
@@ -36,7 +36,7 @@ class NOfM(FlooredScheme):
         dense: names of the layers of the network that stay dense.
     """
 
-    n: int = setting(2, "how many of m neighbours along the input channels may stay", range="[1, inf)")
+    n: int = setting(2, "most weights kept of m neighbours along the input channels", range="[1, inf)")
     m: int = setting(4, "neighbours in a group", range="[2, inf)")
     dense: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
 
@@ -65,7 +65,7 @@ class NOfM(FlooredScheme):
         }
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """The count, and every group."""
+        """Checks the count and every group."""
         for name, mask in support.items():
             if name in self.dense:
                 if not mask.all():

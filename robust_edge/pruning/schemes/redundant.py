@@ -1,4 +1,4 @@
-"""Redundant pruning: of two filters that say nearly the same, the weaker goes.
+"""Redundant pruning: of two filters in nearly the same direction, the weaker is removed.
 
 Source: Marshall 2020, section 3.2.1, S = {θ : no θ_n, θ_j with ‖θ_n − θ_j‖ < ϕ}, read as below.
 """
@@ -24,15 +24,15 @@ NONE = -2.0  # no cosine is as small
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Redundant(FlooredScheme):
-    """Exactly k weights stay: whole filters, no two of equal shape closer than ϕ, and what is left over of k.
+    """Keeps exactly k weights: whole filters, no two of equal shape closer than ϕ, and less than one filter beside.
 
     The distance of two filters is that of their unit vectors, 0 for equal directions and 2 for opposite ones, as
-    batch-norm takes away their lengths. Any filter with a stronger one (a larger norm) of its shape within ϕ goes,
-    in whatever layer the two stand. ϕ is as small as k allows: the distance to the nearest stronger filter alone
-    decides who goes first, so ϕ is read off the sorted distances. What k leaves over, less than one filter, falls
-    to the largest weights of those that went.
+    batch-norm takes away their lengths. Any filter that has a stronger one (a larger norm) of its shape within ϕ is
+    removed, whatever layers the two belong to. ϕ is as small as k allows: the distance to the nearest stronger filter
+    alone decides the order of removal, so ϕ follows from the sorted distances. The rest of k, less than one filter,
+    goes to the largest weights of the removed filters.
 
-    Readings of the text: its weights of a layer are taken as filters, for layers differ in shape; every layer
+    Interpretation of the text: its weights of a layer are taken as filters, for layers differ in shape; every layer
     keeps `floor` of its filters, at least one. The distances hold when the filters are chosen; training under the
     mask moves them, so a finished network is checked for its count and for whole filters.
 
@@ -65,7 +65,7 @@ class Redundant(FlooredScheme):
         return {n: spread[n] | highest(w.abs().masked_fill(spread[n], -1), counts[n]) for n, w in weights.items()}
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """The count, the whole filters of every layer, and how little there is beside them."""
+        """Checks the count, the whole filters of every layer, and the number of weights beside them."""
         beside, longest = 0, 0
         for name, mask in support.items():
             rows = mask.flatten(1)

@@ -1,4 +1,4 @@
-"""The one interface of all schemes: which weights stay, and whether a choice of them lies in the set."""
+"""The interface of all schemes: which weights are kept, and whether a support lies in the sparsity set."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Projection = Callable[[Weights, float], dict[str, Tensor]]
 class Scheme(abc.ABC):
     """A sparsity set S for every kept fraction.
 
-    A point lies in S if its non-zeros lie in a support that is allowed; so schemes choose supports, and the
-    constraint is checked on them. A kept weight may be zero: it may grow in training.
+    Weights lie in S if their non-zeros lie in an allowed support. So schemes choose supports, and the constraint is
+    checked on supports. A kept weight may be zero: it is still trained.
 
     A subclass is a frozen dataclass. Its fields made by `setting` are the scheme's settings, which stand in section
     `pruning` of a config; all other fields come from the network, and `build` fills them in.
@@ -47,7 +47,7 @@ class Scheme(abc.ABC):
         return self
 
     def support(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """Which weights stay, checked.
+        """The support of the nearest point of S, checked by `violation`.
 
         Raises:
             InputError: S is empty for this network and `keep`.
@@ -63,16 +63,18 @@ class Scheme(abc.ABC):
         return masked(weights, self.support(weights, keep))
 
     def support_beside(self, support: Support) -> dict[str, Tensor]:
-        """What else has to be zero with these weights, by parameter name: batch-norms of removed channels, biases."""
+        """Masks of other parameters that have to be zero together with the weights: biases and batch-norms of removed
+        channels, by parameter name.
+        """
         return {}
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
-        """Layers that the scheme cannot shape and leaves dense."""
+        """Names of the layers that the scheme does not apply to and leaves dense."""
         return ()
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """What keeps a support from lying in S; None where it does."""
+        """Why a support does not lie in S, as an error message; None where it does."""
         kept, budget = kept_in(support), budget_of(support, keep)
         return None if kept == budget else f"{kept} weights are kept, keep {keep:g} asks for {budget}"
 
@@ -83,7 +85,7 @@ class Scheme(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlooredScheme(Scheme):
-    """A scheme that no threshold may use to empty a layer."""
+    """A scheme that keeps at least a given fraction of every layer."""
 
     floor: float | None = setting(
         None,
@@ -93,7 +95,7 @@ class FlooredScheme(Scheme):
     )
 
     def floor_at(self, keep: float) -> float:
-        """The floor of a network that keeps so much in the end, in [0, 1]."""
+        """The floor at a kept fraction, in [0, 1]."""
         return keep / 4 if self.floor is None else self.floor
 
     @property
@@ -108,12 +110,12 @@ def masked(weights: Weights, support: Support) -> dict[str, Tensor]:
 
 
 def kept_in(support: Support) -> int:
-    """How many weights a support keeps."""
+    """Number of weights that a support keeps."""
     return int(torch.stack([mask.sum() for mask in support.values()]).sum())
 
 
 def kept_per_layer(support: Support) -> dict[str, int]:
-    """The same layer by layer."""
+    """Number of weights that a support keeps in each layer."""
     counts = torch.stack([mask.sum() for mask in support.values()]).tolist()
     return dict(zip(support, counts, strict=True))
 
@@ -126,7 +128,7 @@ def largest(weight: Tensor, count: int) -> Tensor:
 def highest(scores: Tensor, count: int) -> Tensor:
     """Bool tensor of the `count` highest scores; ties go to the first positions.
 
-    Finds the lowest of them and compares, a tenth of the time of sorting them all.
+    Finds the lowest of them and compares, which takes a tenth of the time of sorting all.
     """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
