@@ -11,7 +11,7 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.core.bundle import Golden
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec, Expected, LayerCount, Source, Sparsity
 
 SHAPES = {"small_cnn": (1, 8, 8), "mobilenet_v2": (3, 32, 32), "resnet18": (3, 32, 32), "resnet34": (3, 32, 32)}
@@ -42,7 +42,7 @@ def request_of(arch: str, target: str, *, keep: float = 0.1, images: int = 32, b
     labels = logits[0].argmax(1).astype(np.int64)
     weights = prunable_parameters(model)
     layers = tuple(LayerCount(name, w.numel(), int((w != 0).sum())) for name, w in weights.items())
-    counts = Sparsity(sum(item.weights for item in layers), sum(item.nonzero for item in layers), layers)
+    counts = Sparsity.of_layers(layers)
     robust = float((logits[1].argmax(1) == labels).mean())
     return ExportRequest(
         model=model,

@@ -21,7 +21,7 @@ from robust_edge_runtimes.cli.console import Output
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_json
-from robust_edge_runtimes.core.folders import refuse_existing
+from robust_edge_runtimes.core.folders import check_new_directory
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
@@ -120,7 +120,7 @@ def summary_table(summary: DemoSummary) -> str:
 
 
 def _clear(out: Path, *, overwrite: bool) -> None:
-    refuse_existing(out, overwrite=overwrite)
+    check_new_directory(out, overwrite=overwrite)
     if out.is_dir() and any(out.iterdir()):
         if not (out / MARK).is_file():
             raise InputError(f"{out} exists and is not a demo; --overwrite replaces demos only")

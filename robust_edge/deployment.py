@@ -18,8 +18,8 @@ from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.core.bundle import Golden, expected_of
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.golden import Golden, expected_of
 from robust_edge_runtimes.core.manifest import AttackSpec, Source
 
 BENIGN_EPS = 8 / 255

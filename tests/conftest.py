@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from robust_edge_runtimes.core import bundle as bundles
+from robust_edge_runtimes.core.golden import GOLDEN, Golden, expected_of, write_golden
 from robust_edge_runtimes.core.manifest import (
     SCHEMA_VERSION,
     Artifact,
@@ -125,7 +126,7 @@ def golden_of(model, count=IMAGES, *, seed=0):
     clean = images.reshape(count, *SHAPE).astype(np.float32)
     step = np.float32(ATTACK.eps) * np.sign(model.gradient(clean, labels))
     attacked = np.clip(clean + step, 0, 1).astype(np.float32)
-    return bundles.Golden(clean, attacked, labels, model.logits(clean), model.logits(attacked), 1e-4)
+    return Golden(clean, attacked, labels, model.logits(clean), model.logits(attacked), 1e-4)
 
 
 def manifest_of(model, golden, *, batch=None):
@@ -140,7 +141,7 @@ def manifest_of(model, golden, *, batch=None):
         classes=CLASSES,
         sparsity=model.sparsity,
         source=Source("quarters", "c" * 64, "linear", "quarters", "f" * 64, {"numpy": np.__version__}),
-        expected=bundles.expected_of(golden, ATTACK),
+        expected=expected_of(golden, ATTACK),
         files={},
     )
 
@@ -154,7 +155,7 @@ def write_bundle(linear):
         program = model.program(batch=batch or "N") if program is None else program
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.onnx").write_bytes(program.SerializeToString())
-        bundles.write_golden(folder / bundles.GOLDEN, golden)
+        write_golden(folder / GOLDEN, golden)
         (folder / "labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
         bundles.seal(folder, manifest_of(model, golden, batch=batch))
         return folder

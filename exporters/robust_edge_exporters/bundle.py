@@ -18,9 +18,10 @@ from robust_edge_exporters.compaction.compact import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.core.bundle import GOLDEN, MANIFEST, SUMS, Golden, open_bundle, seal, write_golden
+from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, open_bundle, seal
 from robust_edge_runtimes.core.errors import ExportError, InputError
-from robust_edge_runtimes.core.folders import new_directory, refuse_existing
+from robust_edge_runtimes.core.folders import check_new_directory, new_directory
+from robust_edge_runtimes.core.golden import GOLDEN, Golden, write_golden
 from robust_edge_runtimes.core.manifest import (
     SCHEMA_VERSION,
     Artifact,
@@ -122,7 +123,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     """Raise InputError unless `path` is free, or holds a bundle and nothing else and `overwrite` is on."""
-    refuse_existing(path, overwrite=overwrite)
+    check_new_directory(path, overwrite=overwrite)
     if not path.is_dir() or not any(path.iterdir()):
         return
     sums = path / SUMS

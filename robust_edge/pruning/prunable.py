@@ -23,7 +23,7 @@ def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:
     layers = tuple(
         LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items()
     )
-    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), layers)
+    return Sparsity.of_layers(layers)
 
 
 def budget_of(weights: Mapping[str, Tensor], keep: float) -> int:

@@ -27,7 +27,7 @@ from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of, write_atomic, write_json
-from robust_edge_runtimes.core.folders import refuse_existing
+from robust_edge_runtimes.core.folders import check_new_directory
 from robust_edge_runtimes.core.manifest import Sparsity
 
 CONFIG = "config.yaml"
@@ -244,7 +244,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise InputError where `create_run` would; cheap, so that it can be asked before the data is read."""
     for unborn in path.glob(f".{CONFIG}.*.tmp"):  # killed before it had its first file
         unborn.unlink()
-    refuse_existing(path, overwrite=overwrite)
+    check_new_directory(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()):
         _refuse_foreign(path)
 

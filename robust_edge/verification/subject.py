@@ -17,9 +17,10 @@ from robust_edge.verification.paired_pgd import GradientOracle
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.twins.table import has_twin, twin_of
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
-from robust_edge_runtimes.core.bundle import Bundle, Golden
-from robust_edge_runtimes.core.decode import SHOWN
+from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import BundleError, InputError
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden, from_test_images
@@ -115,6 +116,6 @@ def check_origin(bundle: Bundle, run: Run) -> None:
     in_bundle, in_run = bundle.manifest.classes, checkpoint.model.classes
     if in_bundle != in_run:
         raise BundleError(
-            f"{bundle.path} names the classes {SHOWN.repr(in_bundle)}, its checkpoint {SHOWN.repr(in_run)}: right "
+            f"{bundle.path} names the classes {short_repr(in_bundle)}, its checkpoint {short_repr(in_run)}: right "
             "answers would get wrong names; export it again"
         )

@@ -1,8 +1,8 @@
-"""Open a bundle on the device, run it, time it and attack it: numpy and one backend, nothing else."""
+"""Open, run, time and attack a bundle on the device; needs numpy and the backend of the bundle only."""
 
 __version__ = "0.1.0"
 
-from robust_edge_runtimes.core.bundle import Bundle, Golden, open_bundle
+from robust_edge_runtimes.core.bundle import Bundle, open_bundle
 from robust_edge_runtimes.core.errors import (
     BackendUnavailable,
     BundleError,
@@ -10,6 +10,7 @@ from robust_edge_runtimes.core.errors import (
     InputError,
     RobustEdgeError,
 )
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime, Runtime, RuntimeInfo
 from robust_edge_runtimes.load import load
 

@@ -1,4 +1,4 @@
-"""`load()`: from a bundle to something that answers."""
+"""`load()`: from a bundle to an open runtime."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from robust_edge_runtimes.formats.table import runtime_class
 
 
 def load(bundle: Union[str, Path, Bundle], *, threads: int = 1) -> BaseRuntime:
-    """Check a bundle, pick the runtime for its artifact, and open it.
+    """Check a bundle, choose the runtime for its artifact format, and open it.
 
     Args:
-        bundle: the folder that `robust-edge export` wrote, or one already opened.
+        bundle: the folder that `robust-edge export` wrote, or an opened bundle.
         threads: CPU threads of one inference.
 
     Returns:

@@ -87,7 +87,7 @@ def test_a_link_in_a_files_place_is_refused_although_its_content_is_right(bundle
     outside = tmp_path / "secret"
     shutil.move(bundle / name, outside)
     (bundle / name).symlink_to(outside if absolute else Path("..") / "secret")
-    match = "is missing" if name == "SHA256SUMS" else "is a link"
+    match = "is missing" if name == "SHA256SUMS" else "is a symbolic link"
     refused(watch, bundle, match)
 
 
@@ -96,7 +96,7 @@ def test_a_link_to_a_file_inside_is_refused_too(bundle, forge):
     data = (bundle / "labels.txt").read_bytes()
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     forge(bundle, lambda value: value["files"].update({"copy.txt": entry}))
-    with pytest.raises(BundleError, match="is a link"):
+    with pytest.raises(BundleError, match="is a symbolic link"):
         open_bundle(bundle)
 
 
@@ -107,7 +107,7 @@ def test_a_linked_folder_on_the_way_is_refused(bundle, forge, watch, tmp_path, d
     (bundle / depth).mkdir(parents=True, exist_ok=True)
     (bundle / f"{depth}out").symlink_to(tmp_path / "elsewhere")
     forge(bundle, lambda value: value["files"].update({f"{depth}out/secret": dict(ENTRY)}))
-    refused(watch, bundle, "is a link")
+    refused(watch, bundle, "is a symbolic link")
 
 
 def test_a_link_that_leads_nowhere_or_to_itself_is_refused(bundle):

@@ -28,6 +28,7 @@ from robust_edge.verification.verify import verify_bundle  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError, InputError  # noqa: E402
+from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
 from robust_edge_runtimes.load import load  # noqa: E402
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
@@ -127,8 +128,8 @@ def false_bundle(honest, tmp_path):
                 own = dataclasses.replace(
                     golden, clean_logits=model.infer(golden.clean), attacked_logits=model.infer(golden.attacked)
                 )
-            bundles.write_golden(path / bundles.GOLDEN, own)
-            expected = bundles.expected_of(own, manifest.expected.attack)
+            write_golden(path / GOLDEN, own)
+            expected = expected_of(own, manifest.expected.attack)
             bundles.seal(path, dataclasses.replace(manifest, expected=expected))
         return bundles.open_bundle(path)
 
@@ -317,9 +318,9 @@ def lenient(false_bundle, programs):
     bundle = false_bundle(programs("benign"), vouched=True)
     golden = bundle.golden()
     golden = dataclasses.replace(golden, attacked=golden.clean, attacked_logits=golden.clean_logits)
-    bundles.write_golden(bundle.path / bundles.GOLDEN, golden)
+    write_golden(bundle.path / GOLDEN, golden)
     attack = dataclasses.replace(bundle.manifest.expected.attack, eps=1e-9)
-    bundles.seal(bundle.path, dataclasses.replace(bundle.manifest, expected=bundles.expected_of(golden, attack)))
+    bundles.seal(bundle.path, dataclasses.replace(bundle.manifest, expected=expected_of(golden, attack)))
     return bundles.open_bundle(bundle.path)
 
 

@@ -12,9 +12,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.core import bundle as bundles
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.core.golden import GOLDEN
 
 SEED, CASES = 20261124, 600
 MEMORY = 64 << 20
@@ -165,7 +165,7 @@ def test_manifests_whose_bytes_are_odd(bundle, forge):
 @pytest.mark.usefixtures("in_bounds")
 def test_arrays_whose_bytes_are_odd(bundle, forge):
     """The hashes are made to agree again, so that the reader of arrays itself has to judge."""
-    path = bundle / bundles.GOLDEN
+    path = bundle / GOLDEN
     good = path.read_bytes()
     refused = 0
     for number, random in cases():

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_edge_runtimes.core import bundle as module
-from robust_edge_runtimes.core.bundle import Golden, open_bundle
+from robust_edge_runtimes.core import golden as module
+from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.core.golden import Golden
 
 NAMES = tuple(field.name for field in dataclasses.fields(Golden))
 

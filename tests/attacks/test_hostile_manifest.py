@@ -72,7 +72,7 @@ def test_numbers_that_are_none(bundle, forge, field, value):
 @pytest.mark.parametrize("field", ["schema_version", "target", "files", "sha256", "name"])
 def test_a_key_given_twice(bundle, forge, field):
     raw = text_with(bundle, f'"{field}": ', f'"{field}": 1, "{field}": ')
-    refused(forge(bundle, raw=raw), "stands twice")
+    refused(forge(bundle, raw=raw), "is given twice")
 
 
 @pytest.mark.parametrize("version", [0, 2, -1, 10**18, "1", None, True, 1.0])

@@ -22,7 +22,8 @@ from robust_edge.run.directory import open_run
 from robust_edge_exporters.native import export_native
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes import load, open_bundle
-from robust_edge_runtimes.core.bundle import expected_of, seal, write_golden
+from robust_edge_runtimes.core.bundle import seal
+from robust_edge_runtimes.core.golden import expected_of, write_golden
 from robust_edge_runtimes.formats.native.engine import find_compiler
 from tests.commands import run, run_installed
 

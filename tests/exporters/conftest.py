@@ -92,7 +92,7 @@ def request_for(images, x86):
     import torch
 
     from robust_edge_exporters.bundle import ExportRequest
-    from robust_edge_runtimes.core.bundle import Golden
+    from robust_edge_runtimes.core.golden import Golden
     from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Source
 
     def build(model, **changes):

@@ -126,7 +126,7 @@ import torch
 from robust_edge.__main__ import main
 from robust_edge_exporters.bundle import ExportRequest, export_bundle
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.core.bundle import Golden, expected_of
+from robust_edge_runtimes.core.golden import Golden, expected_of
 from robust_edge_runtimes.core.manifest import AttackSpec, LayerCount, Source, Sparsity
 
 folder = sys.argv[1]

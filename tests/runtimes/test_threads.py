@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.core.bundle import seal, write_golden
+from robust_edge_runtimes.core.bundle import seal
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.golden import write_golden
 from robust_edge_runtimes.load import load
 
 THREADS, CALLS = 8, 1000

@@ -265,7 +265,7 @@ def _counted(model: nn.Module) -> Sparsity:
         for name, module in model.named_modules()
         if isinstance(module, LAYERS)
     )
-    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), layers)
+    return Sparsity.of_layers(layers)
 
 
 def _refusal(problem: str) -> str:

@@ -24,7 +24,7 @@ def one_image_call(model: BaseRuntime, images: np.ndarray) -> Callable[[], None]
 
     An artifact of a fixed batch computes the whole batch for it, which is what one image costs there.
     """
-    ready = [model.prepared(images[i : i + 1]) for i in range(min(len(images), MOST_READY))]
+    ready = [model.prepare(images[i : i + 1]) for i in range(min(len(images), MOST_READY))]
     turns = itertools.cycle(ready)
 
     def call() -> None:

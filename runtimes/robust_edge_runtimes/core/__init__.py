@@ -1,1 +1,1 @@
-"""Files, manifests, bundles and the runtime's base class: what everything else here builds on."""
+"""Files, manifests, bundles and the base class of all runtimes. Imports no other folder of this package."""

@@ -14,16 +14,23 @@ from robust_edge_runtimes.core.errors import InputError, RobustEdgeError, unknow
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
-SHOWN = reprlib.Repr()  # bounded in length and in depth, whatever a stranger's file holds
-SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 60
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 UNIONS = (Union, getattr(types, "UnionType", Union))  # `int | None` is a class of its own from Python 3.10
+
+
+def short_repr(value: Any) -> str:
+    """`repr(value)` bounded in length and in depth: the value may come from an untrusted file."""
+    return _REPR.repr(value)
 
 
 def read_json(path: Path, error: Type[RobustEdgeError] = InputError) -> Any:
     """Parse a JSON file; duplicate keys, NaN, deep nesting and files over 64 MiB are errors."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise error(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB; not one of our files")
+            raise error(
+                f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB, more than robust-edge writes; give another file"
+            )
         return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise error(f"{path} is missing") from None
@@ -47,11 +54,11 @@ def decode(cls: Type[T], value: Any, *, where: str = "", error: Type[RobustEdgeE
         cls: a dataclass whose annotations are dataclasses, scalars, Optional, Union, Tuple[T, ...],
             Dict[str, T].
         value: what a JSON or YAML parser returned.
-        where: how error messages call `value`, for example a file name.
+        where: what error messages call `value`, for example a file name.
         error: the class to raise.
 
     Raises:
-        error: an unknown key, a missing one, or a value of another type, named by its path.
+        error: a key is unknown or missing, or a value has another type; the message names its path.
     """
     return _dataclass(cls, value, where, error)  # type: ignore[no-any-return]
 
@@ -81,7 +88,7 @@ def _convert(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) ->
     if dataclasses.is_dataclass(hint):
         return _dataclass(hint, value, where, error)
     if origin in UNIONS:
-        return _first_that_fits(arguments, value, where, error)
+        return _first_match(arguments, value, where, error)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise error(f"{where} must be a list, not {_shown(value)}")
@@ -98,7 +105,7 @@ def _convert(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) ->
     return _scalar(hint, value, where, error)
 
 
-def _first_that_fits(options: Any, value: Any, where: str, error: Type[RobustEdgeError]) -> Any:
+def _first_match(options: Any, value: Any, where: str, error: Type[RobustEdgeError]) -> Any:
     causes: List[str] = []
     for option in options:
         if option is type(None):
@@ -124,20 +131,20 @@ def _scalar(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) -> 
     if isinstance(value, float) and not math.isfinite(value):
         raise error(f"{where} must be a finite number, not {value}")
     if isinstance(value, str) and not _encodable(value):
-        raise error(f"{where} must be text, not {_shown(value)}, which UTF-8 cannot express")
+        raise error(f"{where} must be text, not {_shown(value)}, which UTF-8 cannot encode")
     return value
 
 
 def _encodable(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can spell it, no terminal can print it
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows and no terminal can print
         return False
     return True
 
 
 def _shown(value: Any) -> str:
-    return _shortened(SHOWN.repr(value))
+    return _shortened(short_repr(value))
 
 
 def _shortened(text: str) -> str:
@@ -148,7 +155,7 @@ def _unique(pairs: List[Any]) -> Dict[str, Any]:
     result: Dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"key {key!r} stands twice")
+            raise ValueError(f"key {key!r} is given twice")
         result[key] = value
     return result
 

@@ -1,4 +1,4 @@
-"""What machine a figure was measured on, and when."""
+"""The machine on which something is measured."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The facts that a latency depends on; None where this machine does not tell.
+    """What a latency depends on; None where the operating system does not report it.
 
     Attributes:
         cores: cores this process may run on.
         governor: the CPU frequency governor.
-        power_mode: a Jetson's nvpmodel.
+        power_mode: a Jetson's power mode, as `nvpmodel -q` prints it.
         utc: when this was read, ISO 8601.
-        board: what the board calls itself, as a Jetson and a Raspberry Pi do; their CPUs all have one name.
+        board: model name of the board, where there is one (Jetson, Raspberry Pi); their CPU names are all alike.
     """
 
     cpu: str
@@ -65,7 +65,7 @@ def available_cores() -> int:
 
 
 def peak_rss_bytes() -> int:
-    """The largest resident size of this program so far; Linux's ru_maxrss would count what it was before exec, too."""
+    """Peak resident memory of this process. Linux's ru_maxrss is not used: it includes the time before exec."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024

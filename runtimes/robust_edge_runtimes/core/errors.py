@@ -1,7 +1,7 @@
-"""The errors a user can meet; each class has one exit code.
+"""The errors that a user can meet; each class has one exit code.
 
-Exit codes: 0 pass, 1 a gate failed, 2 usage or input, 3 backend or target not available here,
-4 bundle invalid.
+Exit codes: 0 pass, 1 a check failed, 2 usage or input, 3 a backend or target is not available on this machine,
+4 the bundle is invalid.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Iterable, Type
 
 
 class RobustEdgeError(Exception):
-    """What happened, the value seen, and the way out, in one line."""
+    """Base class. A message says in one line what happened, the value seen, and what to do about it."""
 
     exit_code = 2
 
 
 class InputError(RobustEdgeError):
-    """Something the user gave cannot be used as it is."""
+    """An argument, an option or a file that the user gave cannot be used."""
 
 
 class ExportError(RobustEdgeError):
@@ -27,13 +27,13 @@ class ExportError(RobustEdgeError):
 
 
 class TrainingDiverged(RobustEdgeError):
-    """A training that did not converge; the last good network, if there was one, is kept and marked."""
+    """Training diverged; the last good weights, if there are any, are kept and marked as such."""
 
     exit_code = 1
 
 
 class BackendUnavailable(RobustEdgeError):
-    """A backend, a target or an extra is not available on this machine."""
+    """A backend, a target or an optional package is not available on this machine."""
 
     exit_code = 3
 
@@ -47,7 +47,7 @@ class BundleError(RobustEdgeError):
 def unknown_name(
     what: str, name: str, known: Iterable[str], error: Type[RobustEdgeError] = InputError
 ) -> RobustEdgeError:
-    """An error for a name that is not in a table, with the nearest one that is."""
+    """An error for a name that is not among the known ones; its message suggests the closest of them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, rename, hashes; and where those lie that this machine keeps.
+"""Files that are written completely or not at all (temporary name, then rename), hashes, and the cache folder.
 
 Runs on Python 3.6 with the standard library alone, since the scripts of bundles contain it.
 """
@@ -21,10 +21,10 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: Union[bytes, str]) -> None:
-    """Write `data` so that `path` holds either the old content or all of the new one.
+    """Write `data` so that `path` holds either its old content or all of `data`.
 
     Raises:
-        OSError: the disk is full, the folder is missing or not writable; `path` is as before.
+        OSError: the disk is full, or the folder is missing or not writable; `path` is unchanged.
     """
     blob = data.encode() if isinstance(data, str) else data
     handle, name = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp")
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Where built engines are kept: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
+    """Folder of what is built here: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
     own, base = os.environ.get("ROBUST_EDGE_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own)
@@ -55,7 +55,7 @@ def cache_folder() -> Path:
 
 
 def umask() -> int:
-    """The permissions that this process withholds from what it creates."""
+    """The permission bits that this process removes from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

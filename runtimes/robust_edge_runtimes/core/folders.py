@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: filled under a temporary name, then renamed."""
+"""Folders that are written completely or not at all: filled under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from robust_edge_runtimes.core.files import umask
 
 @contextlib.contextmanager
 def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill that appears as `path` only when the block ends without an error.
+    """Yield a temporary folder that is renamed to `path` when the block ends without an error.
 
     Args:
-        path: where the folder shall stand.
-        overwrite: replace what stands there (the old folder stays until the new one is complete).
+        path: the folder to create.
+        overwrite: replace an existing folder, which stays until the new one is complete.
 
     Raises:
-        InputError: `path` exists and `overwrite` is off, or `path` is a file.
+        InputError: as `check_new_directory`.
     """
-    refuse_existing(path, overwrite=overwrite)
+    check_new_directory(path, overwrite=overwrite)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp"))
@@ -40,21 +40,21 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError where `path` cannot be made, or writing it would lose something the user did not give up."""
+def check_new_directory(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError where the folder `path` cannot be created, or exists with content and `overwrite` is off."""
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file, a folder is to be written there; choose another -o")
+        raise InputError(f"{path} is a file, but a folder is to be written there; choose another path")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} exists; choose another -o, or pass --overwrite to replace it")
+        raise InputError(f"{path} exists; choose another path, or pass --overwrite to replace it")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
-        raise InputError(f"{path} would lie in {nearest}, which is a file; choose another -o")
+        raise InputError(f"{path} would be inside {nearest}, which is a file; choose another path")
     if not os.access(str(nearest), os.W_OK | os.X_OK):
-        raise InputError(f"{path} would lie in {nearest}, which cannot be written to; choose another -o")
+        raise InputError(f"{path} would be inside {nearest}, which is not writable; choose another path")
 
 
 def _swap(fresh: Path, path: Path) -> None:
-    """Rename `fresh` to `path` and drop what stood there, or put that back."""
+    """Replace the folder `path` by `fresh`; where that fails, restore the old one."""
     aside = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".old"))
     old = aside / path.name
     try:

@@ -1,4 +1,4 @@
-"""Pictures from files, as the arrays a runtime takes."""
+"""Image files as the arrays that a runtime takes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
 
 
 def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
-    """Read one picture.
+    """Read one image.
 
     Args:
-        path: `.npy` holding (C, H, W) float32 in [0, 1] or uint8, or any picture that Pillow reads.
-        shape: the (C, H, W) that the model takes; a picture of another size is an error, not resized.
+        path: a `.npy` file with (C, H, W) float32 in [0, 1] or uint8, or any image file that Pillow reads.
+        shape: the (C, H, W) that the model takes; an image of another size is an error and is not resized.
 
     Returns:
         (C, H, W) float32 in [0, 1].
 
     Raises:
-        InputError: missing, broken, of another size, or with pixels outside [0, 1].
-        BackendUnavailable: a picture, and Pillow is not installed.
+        InputError: the file is missing or cannot be read, or the image has another size or pixels outside [0, 1].
+        BackendUnavailable: the file is not `.npy`, and Pillow is not installed.
     """
     if not path.is_file():
-        raise InputError(f"{path} is not a file")
-    array = _from_npy(path) if path.suffix == ".npy" else _from_picture(path, shape[0])
+        raise InputError(f"{path} is not a file; give the path of an image")
+    array = _from_npy(path) if path.suffix == ".npy" else _from_image_file(path, shape[0])
     if array.shape != shape:
         raise InputError(
-            f"{path} is {array.shape} (channels, height, width), this model takes {shape}; resize it first"
+            f"{path} is {array.shape} (channels, height, width), but this model takes {shape}; resize it first"
         )
     if not (array.min() >= 0 and array.max() <= 1):  # written so that NaN fails too
         raise InputError(
@@ -42,7 +42,7 @@ def _from_npy(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as cause:  # numpy's header parser raises a dozen classes
+    except Exception as cause:  # numpy's header parser raises many exception classes
         raise InputError(f"{path} is not a plain .npy array: {cause}") from cause
     if array.dtype == np.uint8:
         return _scaled(array)
@@ -51,7 +51,7 @@ def _from_npy(path: Path) -> np.ndarray:
     return np.asarray(array)
 
 
-def _from_picture(path: Path, channels: int) -> np.ndarray:
+def _from_image_file(path: Path, channels: int) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as cause:
@@ -62,10 +62,10 @@ def _from_picture(path: Path, channels: int) -> np.ndarray:
         with Image.open(path) as picture:
             mode = picture.mode
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except Exception as cause:  # each of Pillow's decoders raises classes of its own
-        raise InputError(f"{path} cannot be read as a picture: {cause}") from cause
-    if mode[0] in "IF":  # Pillow cuts these off at 255 instead of scaling them
-        raise InputError(f"{path} has more than 8 bits per channel (mode {mode}); save it with 8, or as .npy")
+    except Exception as cause:  # each of Pillow's decoders raises exception classes of its own
+        raise InputError(f"{path} cannot be read as an image: {cause}") from cause
+    if mode[0] in "IF":  # Pillow clips these at 255 instead of scaling them
+        raise InputError(f"{path} has more than 8 bits per channel (mode {mode}); save it with 8 bits, or as .npy")
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return _scaled(planes)
 

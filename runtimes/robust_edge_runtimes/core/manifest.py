@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `manifest.json`, schema version 1."""
+"""The description of a bundle: `manifest.json`, schema version 1."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import dataclasses
 import hashlib
 import math
 import re
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple
 
-from robust_edge_runtimes.core.decode import SHOWN, decode
+from robust_edge_runtimes.core.decode import decode, short_repr
 from robust_edge_runtimes.core.errors import BundleError
 
 SCHEMA_VERSION = 1
-MAX_PIXELS = 1 << 28
+MAX_INPUT_VALUES = 1 << 28
 PRECISIONS = ("fp32", "fp16", "int8")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks, terminal escapes: names are shown to people
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks and terminal escapes: names are printed
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """One input or output: its name and shape, the first axis `None` where any N is taken."""
+    """One input or output: its name and shape. The first axis is None where the batch size is free."""
 
     name: str
     shape: Tuple[Optional[int], ...]
@@ -28,7 +28,7 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Companion:
-    """A file that belongs to the model file: its weights, its header, what it was compiled to."""
+    """A file that the model file needs or comes with: its weights, its C header, its compiled library."""
 
     file: str
     sha256: str
@@ -37,11 +37,11 @@ class Companion:
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """The model file: where it is, what it is, and the proof that it is the same file.
+    """The model file: its name, its format and the hash that identifies it.
 
     Attributes:
-        companions: the other files of a model that is more than one, sorted by name; without them, or with others,
-            it is another artifact.
+        companions: the other files of a model that consists of several, sorted by name. They are part of the
+            artifact: with other companions it is another artifact.
     """
 
     file: str
@@ -55,9 +55,10 @@ class Artifact:
 
     @property
     def identity(self) -> str:
-        """64 hex digits that stand for every byte of the model.
+        """64 hex digits that identify every byte of the model.
 
-        The file's SHA-256; with companions the SHA-256 of what `sha256sum` prints for the file and them, in order.
+        The SHA-256 of the file; with companions, the SHA-256 of what `sha256sum` prints for the file and them, in
+        order.
         """
         if not self.companions:
             return self.sha256
@@ -77,7 +78,7 @@ class Artifact:
 
 @dataclasses.dataclass(frozen=True)
 class LayerCount:
-    """The weights of one prunable layer, counted in the artifact."""
+    """The numbers of weights and of non-zero weights of one prunable layer, counted in the artifact."""
 
     name: str
     weights: int
@@ -91,11 +92,17 @@ class LayerCount:
 
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
-    """Non-zero weights over all prunable layers, counted in the artifact."""
+    """The numbers of weights and of non-zero weights of all prunable layers, counted in the artifact."""
 
     weights: int
     nonzero: int
     layers: Tuple[LayerCount, ...]
+
+    @staticmethod
+    def of_layers(layers: Iterable[LayerCount]) -> Sparsity:
+        """The sums over `layers`."""
+        counts = tuple(layers)
+        return Sparsity(sum(item.weights for item in counts), sum(item.nonzero for item in counts), counts)
 
     @property
     def keep(self) -> float:
@@ -110,11 +117,11 @@ class LayerForm:
     Attributes:
         form: `csr` or `dense`; in the sparse engine the kernel: `sparse`, `columns`, `taps`,
             `depthwise` or `dense`.
-        nonzero: of `weights`.
-        csr_ns: least time of the layer as CSR on the exporting machine, one image, one thread; None where the
-            form was not chosen by timing.
+        nonzero: number of `weights` that are not zero.
+        csr_ns: minimum time of the layer as CSR on the exporting machine for one image on one thread; None where
+            the form was not chosen by timing.
         dense_ns: the same as a dense layer.
-        macs: multiply-adds of one image with the weights that are not zero; None where nobody counted.
+        macs: multiply-accumulates of one image with the non-zero weights; None where they were not counted.
         dense_macs: the same with all weights.
     """
 
@@ -130,13 +137,13 @@ class LayerForm:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What the zeros are worth in bytes.
+    """What the zeros save in bytes.
 
     Attributes:
         artifact: bytes of the artifact, its companions included.
-        compressed: bytes of the same packed by zlib, level 6, one file after the other.
+        compressed: bytes of the same files, each compressed by zlib at level 6.
         dense: bytes of the prunable weights of the checkpoint as dense fp32.
-        weights: bytes of the companion that holds the weights; None where they stand in the artifact's own file.
+        weights: bytes of the companion that holds the weights; None where the artifact's own file holds them.
     """
 
     artifact: int
@@ -147,16 +154,16 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Compaction:
-    """What was taken out of the network before the export, its outputs staying the same.
+    """What was removed from the network before the export without a change of its outputs.
 
     Attributes:
-        channels: how many that did nothing.
-        parameters: of the checkpoint.
-        parameters_left: of the network that was exported.
+        channels: number of removed channels.
+        parameters: number of parameters of the checkpoint.
+        parameters_left: number of parameters of the exported network.
         macs: multiply-accumulates of the checkpoint for one image, zeros included.
-        macs_left: of the network that was exported.
-        bytes: of the checkpoint's parameters as fp32.
-        bytes_left: of those that were exported.
+        macs_left: the same of the exported network.
+        bytes: bytes of the checkpoint's parameters as fp32.
+        bytes_left: the same of the exported network.
     """
 
     channels: int
@@ -170,13 +177,13 @@ class Compaction:
 
 @dataclasses.dataclass(frozen=True)
 class ExportParity:
-    """How far the artifact's final bytes were from the checkpoint on the golden images when it was exported.
+    """How far the artifact's logits were from the checkpoint's on the golden images when it was exported.
 
     Attributes:
-        max_logit_error: relative to the largest absolute logit.
-        argmax_agreement: fraction of the images, clean and attacked, with the same class.
-        tolerance: largest error that `verify` takes for the same network.
-        checked_with: backend and device that computed it.
+        max_logit_error: largest error, relative to the largest absolute logit.
+        argmax_agreement: fraction of the images, clean and attacked, that get the same class.
+        tolerance: largest error with which `verify` still accepts the artifact as the same network.
+        checked_with: backend and device that ran the artifact.
     """
 
     max_logit_error: float
@@ -187,7 +194,7 @@ class ExportParity:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The run that the artifact comes from."""
+    """The run that the artifact was exported from."""
 
     run: str
     checkpoint_sha256: str
@@ -228,12 +235,12 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Everything a stranger needs to use and to judge the artifact.
+    """Everything that is needed to use and to judge the artifact.
 
     Attributes:
         layers: how each layer is stored, where the exporter had a choice.
-        notes: what a reader should know of this artifact, one sentence each.
-        compaction: what was taken out of the network first; None where nothing was.
+        notes: what a reader should know about this artifact, one sentence each.
+        compaction: what was removed from the network before the export; None where nothing was.
     """
 
     schema_version: int
@@ -262,12 +269,12 @@ class Manifest:
         """Check and build a manifest from parsed JSON.
 
         Raises:
-            BundleError: another schema version, or a field that is missing, unknown or ill-typed.
+            BundleError: the schema version is another, or a field is missing, unknown or of another type.
         """
         version = value.get("schema_version") if isinstance(value, dict) else None
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{where}: schema_version is {SHOWN.repr(version)}, this release reads {SCHEMA_VERSION}; "
+                f"{where}: schema_version is {short_repr(version)}, but this release reads {SCHEMA_VERSION}; "
                 "export the bundle again, or install the release that wrote it"
             )
         manifest = decode(Manifest, value, where=where, error=BundleError)
@@ -276,52 +283,62 @@ class Manifest:
 
 
 def _check_values(manifest: Manifest, where: str) -> None:
-    shape, outputs = manifest.input.shape, manifest.output.shape
-    if len(shape) != 4 or None in shape[1:] or any(size is not None and size < 1 for size in shape):
-        raise BundleError(f"{where}: input.shape must be [N or null, C, H, W], it is {list(shape)}")
-    if math.prod(size or 1 for size in shape) > MAX_PIXELS:
-        raise BundleError(f"{where}: input.shape {list(shape)} is more than {MAX_PIXELS} numbers in one batch")
-    if len(outputs) != 2 or outputs[1] != len(manifest.classes) or not manifest.classes:
-        raise BundleError(f"{where}: output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes")
-    if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
-        raise BundleError(f"{where}: input and output must be float32")
-    if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:
-        raise BundleError(f"{where}: input_range must be [low, high], it is {list(manifest.input_range)}")
+    _check_tensors(manifest, where)
     for name in (manifest.target, *manifest.classes, *manifest.notes):
         if _CONTROL.search(name):
-            raise BundleError(f"{where}: the name {SHOWN.repr(name)} holds a control character")
+            raise _invalid(where, f"the name {short_repr(name)} contains a control character")
     _check_expected(manifest.expected, where)
     _check_artifact(manifest, where)
-    layers = manifest.sparsity.layers
-    if sum(layer.weights for layer in layers) != manifest.sparsity.weights or manifest.sparsity.weights < 1:
-        raise BundleError(f"{where}: sparsity.weights is not the sum of its layers")
-    if sum(layer.nonzero for layer in layers) != manifest.sparsity.nonzero:
-        raise BundleError(f"{where}: sparsity.nonzero is not the sum of its layers")
-    if any(not 0 <= layer.nonzero <= layer.weights for layer in layers):
-        raise BundleError(f"{where}: a layer of sparsity.layers counts more non-zeros than weights")
+    _check_sparsity(manifest.sparsity, where)
+
+
+def _check_tensors(manifest: Manifest, where: str) -> None:
+    shape, outputs = manifest.input.shape, manifest.output.shape
+    if len(shape) != 4 or None in shape[1:] or any(size is not None and size < 1 for size in shape):
+        raise _invalid(where, f"input.shape must be [N or null, C, H, W], it is {list(shape)}")
+    if math.prod(size or 1 for size in shape) > MAX_INPUT_VALUES:
+        raise _invalid(where, f"input.shape {list(shape)} has more than {MAX_INPUT_VALUES} values in one batch")
+    if len(outputs) != 2 or outputs[1] != len(manifest.classes) or not manifest.classes:
+        raise _invalid(where, f"output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes")
+    if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
+        raise _invalid(where, "input.dtype and output.dtype must be float32")
+    if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:
+        raise _invalid(where, f"input_range must be [low, high], it is {list(manifest.input_range)}")
 
 
 def _check_artifact(manifest: Manifest, where: str) -> None:
     artifact = manifest.artifact
-    entry = manifest.files.get(artifact.file)
-    if entry is None or (entry.sha256, entry.bytes) != (artifact.sha256, artifact.bytes):
-        raise BundleError(f"{where}: artifact.file {SHOWN.repr(artifact.file)} does not agree with files")
+    if manifest.files.get(artifact.file) != FileEntry(artifact.sha256, artifact.bytes):
+        raise _invalid(where, f"artifact.file {short_repr(artifact.file)} does not agree with files")
     if artifact.precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
-        raise BundleError(f"{where}: artifact.precision {SHOWN.repr(artifact.precision)} is none of {known}")
+        raise _invalid(where, f"artifact.precision {short_repr(artifact.precision)} is not one of {known}")
     for item in artifact.companions:
-        entry = manifest.files.get(item.file)
-        if entry is None or (entry.sha256, entry.bytes) != (item.sha256, item.bytes):
-            raise BundleError(f"{where}: artifact.companions: {SHOWN.repr(item.file)} does not agree with files")
+        if manifest.files.get(item.file) != FileEntry(item.sha256, item.bytes):
+            raise _invalid(where, f"artifact.companions: {short_repr(item.file)} does not agree with files")
     names = [item.file for item in artifact.companions]
     if names != sorted(set(names)) or artifact.file in names:
-        raise BundleError(f"{where}: artifact.companions must be sorted by name, each once, without artifact.file")
+        raise _invalid(where, "artifact.companions must be sorted by name, each once, without artifact.file")
+
+
+def _check_sparsity(sparsity: Sparsity, where: str) -> None:
+    if any(not 0 <= layer.nonzero <= layer.weights for layer in sparsity.layers):
+        raise _invalid(where, "a layer in sparsity.layers has more non-zeros than weights")
+    total = Sparsity.of_layers(sparsity.layers)
+    if total.weights != sparsity.weights or sparsity.weights < 1:
+        raise _invalid(where, f"sparsity.weights is {sparsity.weights}, but its layers have {total.weights}")
+    if total.nonzero != sparsity.nonzero:
+        raise _invalid(where, f"sparsity.nonzero is {sparsity.nonzero}, but its layers have {total.nonzero}")
+
+
+def _invalid(where: str, problem: str) -> BundleError:
+    return BundleError(f"{where}: {problem}; the file was edited or damaged, export the bundle again")
 
 
 def _check_expected(expected: Expected, where: str) -> None:
     accuracies, attack = (expected.clean_accuracy, expected.robust_accuracy), expected.attack
     if expected.images < 1 or not all(0 <= accuracy <= 1 for accuracy in accuracies):
-        raise BundleError(f"{where}: expected has accuracies outside [0, 1], or none: it counts no images")
+        raise _invalid(where, "expected has no images, or an accuracy outside [0, 1]")
     if not (0 <= attack.eps <= 1 and 0 <= attack.step_size <= 255):
         raise BundleError(f"{where}: expected.attack has eps {attack.eps:g} and step_size {attack.step_size:g}")
     if attack.steps < 0 or attack.seed < 0:

@@ -1,4 +1,4 @@
-"""What every runtime offers, and the checks that all of them share."""
+"""The interface of all runtimes, and the input checks that they share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="BaseRuntime")
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeInfo:
-    """What really runs: the backend, its version, the device and the provider in use."""
+    """The backend in use, its version, its device and its execution provider."""
 
     backend: str
     version: str
@@ -32,21 +32,21 @@ class RuntimeInfo:
 
 
 class Runtime(Protocol):
-    """Images in, logits out. Strangers may implement it; ours derive from BaseRuntime."""
+    """Images in, logits out. Runtimes from outside may implement it; ours derive from BaseRuntime."""
 
     @property
     def info(self) -> RuntimeInfo:
-        """What really runs; valid once opened."""
+        """The backend in use; available once the runtime is open."""
 
     def infer(self, images: np.ndarray) -> np.ndarray:
-        """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
+        """Compute logits: (N, C, H, W) float32 in [0, 1] to (N, K) float32."""
 
     def close(self) -> None:
-        """Free what open() took; twice is harmless."""
+        """Free the resources; a second call does nothing."""
 
 
 class BaseRuntime(abc.ABC):
-    """A context manager around one artifact; subclasses give open_impl, infer_impl and close_impl.
+    """A context manager around one artifact; subclasses implement open_impl, infer_impl and close_impl.
 
     `infer` returns a new array that the caller owns; the input is never written to. Safe to call
     from several threads unless the subclass says otherwise.
@@ -64,15 +64,15 @@ class BaseRuntime(abc.ABC):
         self.manifest = manifest
         self.threads = threads
         self._info: Optional[RuntimeInfo] = None
-        self._door = threading.RLock()
+        self._lock = threading.RLock()
 
     @abc.abstractmethod
     def open_impl(self) -> RuntimeInfo:
-        """Import the backend, load the artifact, say what runs."""
+        """Import the backend, load the artifact and return what runs it."""
 
     @abc.abstractmethod
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
-        """Checked, contiguous (N, C, H, W) float32 to (N, K) float32."""
+        """Compute logits: checked, contiguous (N, C, H, W) float32 to (N, K) float32."""
 
     @abc.abstractmethod
     def close_impl(self) -> None:
@@ -80,7 +80,7 @@ class BaseRuntime(abc.ABC):
 
     @property
     def info(self) -> RuntimeInfo:
-        """What really runs.
+        """The backend in use.
 
         Raises:
             InputError: the runtime is not open.
@@ -90,8 +90,8 @@ class BaseRuntime(abc.ABC):
         return self._info
 
     def not_open(self) -> InputError:
-        """What to raise where it is used before open or after close; close may come from another thread meanwhile."""
-        return InputError(f"the runtime of {self.path.name} is not open; use it in a with block")
+        """The error of a use before open() or after close(), which another thread may call at any time."""
+        return InputError(f"the runtime of {self.path.name} is not open; use it in a `with` block")
 
     def open(self: Self) -> Self:
         """Load the artifact; a second call does nothing.
@@ -100,14 +100,14 @@ class BaseRuntime(abc.ABC):
             BackendUnavailable: the backend is not installed here.
             BundleError: the backend cannot read the artifact.
         """
-        with self._door:
+        with self._lock:
             if self._info is None:
                 self._info = self.open_impl()
         return self
 
     def close(self) -> None:
         """Free the artifact; a second call does nothing."""
-        with self._door:
+        with self._lock:
             if self._info is not None:
                 self._info = None
                 self.close_impl()
@@ -127,13 +127,13 @@ class BaseRuntime(abc.ABC):
         """Logits of a batch.
 
         Args:
-            images: (N, C, H, W) float32 in [0, 1], N at least 1. Not normalised: the model does that.
+            images: (N, C, H, W) float32 in [0, 1], N at least 1. Not normalised: the model normalises them.
 
         Returns:
             (N, K) float32 logits, a new array.
 
         Raises:
-            InputError: the shape, the type or the range is another.
+            InputError: `images` has another shape, type or range.
             BundleError: the artifact returned something other than (N, K) logits.
         """
         self.info  # noqa: B018 - raises when the runtime is not open
@@ -141,19 +141,20 @@ class BaseRuntime(abc.ABC):
         logits = self.infer_impl(batch)
         if logits.shape != (len(batch), len(self.manifest.classes)) or logits.dtype != np.float32:
             raise BundleError(
-                f"{self.path.name} returned {logits.dtype}{list(logits.shape)}, the manifest promises "
+                f"{self.path.name} returned {logits.dtype}{list(logits.shape)}, but the manifest promises "
                 f"float32{[len(batch), len(self.manifest.classes)]}; export it again"
             )
         return logits
 
-    def prepared(self, images: np.ndarray) -> Callable[[], np.ndarray]:
-        """Check a batch once; the answer gives its logits as often as it is called, by the backend and nothing else.
+    def prepare(self, images: np.ndarray) -> Callable[[], np.ndarray]:
+        """Check a batch once and return a function that computes its logits without the checks.
 
-        What `bench` times. The checks cost microseconds, which only the fastest networks notice.
+        `bench` times this function: the checks take microseconds, which would distort the times of the fastest
+        networks.
 
         Args:
-            images: as `infer`; any number up to a fixed batch, which is filled up with copies of the last image. They
-                must not change, and the runtime must stay open, as long as the answer is used.
+            images: as for `infer`. Fewer images than a fixed batch size are padded with copies of the last image.
+                As long as the function is used, they must not change and the runtime must stay open.
 
         Raises:
             InputError: as `infer`.
@@ -165,9 +166,9 @@ class BaseRuntime(abc.ABC):
         return functools.partial(self.infer_impl, self._checked(images))
 
     def infer_all(self, images: np.ndarray) -> np.ndarray:
-        """Logits of any number of images, whatever batch the artifact was exported for.
+        """Logits of any number of images, whatever batch size the artifact was exported for.
 
-        An artifact of a fixed batch is called as often as it takes, the last call filled up with copies of the last
+        An artifact with a fixed batch size is called several times, the last batch padded with copies of the last
         image; any other is called once.
 
         Args:
@@ -185,13 +186,14 @@ class BaseRuntime(abc.ABC):
         return in_batches(self.infer, images, fixed, fill=True)
 
     def classify(self, image: np.ndarray) -> Tuple[str, float]:
-        """The most likely class of one image, with its softmax probability.
+        """The most likely class of one image and its softmax probability.
 
         Args:
             image: (C, H, W) float32 in [0, 1].
 
         Raises:
-            InputError, BundleError: as `infer`, and BundleError where a logit is not finite.
+            InputError: `image` has another shape, type or range.
+            BundleError: the artifact returned a logit that is not finite, or something other than logits.
         """
         image = np.asarray(image)
         shape = self.manifest.input.shape[1:]
@@ -199,7 +201,7 @@ class BaseRuntime(abc.ABC):
             raise InputError(f"the image must be {shape} (channels, height, width), not {image.shape}")
         logits = self.infer_all(image[None])[0].astype(np.float64)
         if not np.isfinite(logits).all():
-            raise BundleError(f"{self.path.name} answers with NaN or infinity, which is no class; export it again")
+            raise BundleError(f"{self.path.name} returned NaN or infinity, which stands for no class; export it again")
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         best = int(probabilities.argmax())
@@ -214,12 +216,12 @@ class BaseRuntime(abc.ABC):
         if list(images.shape[1:]) != shape or images.ndim != 4 or not len(images):
             raise InputError(f"images must be (N, {', '.join(map(str, shape))}), not {images.shape}")
         if fixed is not None and len(images) != fixed:
-            raise InputError(f"this artifact takes exactly {fixed} images at a time, not {len(images)}")
+            raise InputError(f"this artifact takes exactly {fixed} images at a time, not {len(images)}; use infer_all")
         low, high = self.manifest.input_range
         least, most = float(images.min()), float(images.max())
         if not (least >= low and most <= high):  # written so that NaN fails too
             raise InputError(
                 f"pixels must lie in [{low:g}, {high:g}], these lie in [{least:g}, {most:g}]; pass raw pixels "
-                "divided by 255, normalisation is inside the model"
+                "divided by 255: the model normalises them itself"
             )
         return np.ascontiguousarray(images)

@@ -7,8 +7,8 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.core.bundle import Golden
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.golden import Golden
 
 NOISE = 1 / 255
 CHUNK = 500

@@ -9,8 +9,8 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.core.bundle import Golden
 from robust_edge_runtimes.core.errors import InputError, unknown_name
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import relative_error, score_of

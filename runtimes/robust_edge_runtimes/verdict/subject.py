@@ -8,8 +8,9 @@ from typing import Callable, Optional, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.core.bundle import Bundle, Golden
+from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, is_right, score_of
 from robust_edge_runtimes.verdict.flags import Flag, raised, repeat_checks

@@ -230,7 +230,7 @@ def test_an_existing_run_is_kept_unless_overwritten(tiny, sparse_run, tmp_path):
     path = tmp_path / "run"
     compress(tiny({"training.epochs": 1}), path)
     before = results(path)
-    with pytest.raises(InputError, match=r"exists; choose another -o, or pass --overwrite"):
+    with pytest.raises(InputError, match=r"exists; choose another path, or pass --overwrite"):
         compress(tiny(), path)
     assert results(path) == before
     compress(tiny(), path, overwrite=True)
@@ -242,7 +242,7 @@ def test_a_folder_that_is_taken_is_refused_before_the_data_is_read(tiny, tmp_pat
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     monkeypatch.setattr(module, "load_dataset", lambda config: pytest.fail("the data was read"))
-    for overwrite, reason in ((False, "exists; choose another -o"), (True, "--overwrite replaces runs only")):
+    for overwrite, reason in ((False, "exists; choose another path"), (True, "--overwrite replaces runs only")):
         with pytest.raises(InputError, match=reason):
             compress(tiny(), tmp_path / "run", overwrite=overwrite)
 

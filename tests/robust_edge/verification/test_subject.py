@@ -4,8 +4,8 @@ import torch
 
 from robust_edge.data import Split
 from robust_edge.verification.subject import drawn_images
-from robust_edge_runtimes.core.bundle import Golden
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.verdict.images import NOISE
 
 

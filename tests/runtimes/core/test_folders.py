@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.folders import new_directory, refuse_existing
+from robust_edge_runtimes.core.folders import check_new_directory, new_directory
 
 
 def listing(folder):
@@ -64,12 +64,12 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path, overwrite):
 @pytest.mark.parametrize("below", ["out", "deep/er/out"])
 def test_a_place_where_no_folder_can_be_made_is_refused_before_the_work(tmp_path, monkeypatch, below):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file, which is a file; choose another -o"):
-        refuse_existing(tmp_path / "file" / below, overwrite=False)
-    refuse_existing(tmp_path / below, overwrite=False)
+    with pytest.raises(InputError, match="file, which is a file; choose another path"):
+        check_new_directory(tmp_path / "file" / below, overwrite=False)
+    check_new_directory(tmp_path / below, overwrite=False)
     monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))  # root may write anywhere
-    with pytest.raises(InputError, match="cannot be written to; choose another -o"):
-        refuse_existing(tmp_path / below, overwrite=False)
+    with pytest.raises(InputError, match="is not writable; choose another path"):
+        check_new_directory(tmp_path / below, overwrite=False)
 
 
 def old_folder(tmp_path):

@@ -137,7 +137,7 @@ def png(width, height):
 def test_broken_pictures_are_input_errors(tmp_path, content):
     pytest.importorskip("PIL", reason="pictures are read with Pillow")
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read as a picture"):
+    with pytest.raises(InputError, match="cannot be read as an image"):
         read_image(tmp_path / "x.png", (1, 4, 4))
 
 

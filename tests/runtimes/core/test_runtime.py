@@ -201,7 +201,7 @@ def test_infer_all_refuses_what_infer_refuses(Fake, make_manifest, linear, golde
 @pytest.mark.parametrize(("batch", "count"), [(None, 1), (None, 5), (3, 1), (3, 2), (3, 3)])
 def test_prepared_images_are_checked_once(Fake, make_manifest, linear, golden, batch, count, monkeypatch):
     with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model:
-        call = model.prepared(golden.clean[:count])
+        call = model.prepare(golden.clean[:count])
         monkeypatch.setattr(type(model), "_checked", None)
         assert np.array_equal(call()[:count], linear.logits(golden.clean[:count]))
         assert np.array_equal(call()[:count], linear.logits(golden.clean[:count]))
@@ -212,12 +212,12 @@ def test_prepared_images_are_checked_once(Fake, make_manifest, linear, golden, b
 @pytest.mark.parametrize("change", [lambda x: x[:0], lambda x: x[0], lambda x: x + 1, lambda x: x.tolist()])
 def test_prepared_refuses_what_infer_refuses(Fake, make_manifest, linear, golden, batch, change):
     with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model, pytest.raises(InputError):
-        model.prepared(change(golden.clean[:3]))
+        model.prepare(change(golden.clean[:3]))
 
 
 def test_prepared_needs_an_open_runtime_and_no_more_than_a_fixed_batch(Fake, make_manifest, linear, golden):
     fake = Fake(make_manifest(linear, golden, batch=3), linear.logits)
     with pytest.raises(InputError, match="not open"):
-        fake.prepared(golden.clean[:3])
+        fake.prepare(golden.clean[:3])
     with fake as model, pytest.raises(InputError, match="exactly 3"):
-        model.prepared(golden.clean[:4])
+        model.prepare(golden.clean[:4])

@@ -241,7 +241,7 @@ def _counted(written: torch.jit.ScriptModule, forms: list[LayerForm]) -> Sparsit
         name = f"{form.name}.weight"
         stored = state[f"{name}.values" if form.form == "csr" else name]
         layers.append(LayerCount(name, form.weights, int(torch.count_nonzero(stored))))
-    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), tuple(layers))
+    return Sparsity.of_layers(layers)
 
 
 def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -72,7 +72,7 @@ def counted(export: NativeExport) -> Sparsity:
     """Non-zeros as they stand in weights.bin; a weight that two operators share counts once."""
     layers = {layer.name: LayerCount(layer.name, layer.weights, layer.nonzeros) for layer in export.layers}
     counts = tuple(layers.values())
-    return Sparsity(sum(layer.weights for layer in counts), sum(layer.nonzero for layer in counts), counts)
+    return Sparsity.of_layers(counts)
 
 
 def form(layer: LayerReport) -> LayerForm:

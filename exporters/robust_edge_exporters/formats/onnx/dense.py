@@ -11,16 +11,8 @@ import onnx
 from onnx import numpy_helper
 
 from robust_edge_exporters.formats.onnx.export import count_nonzeros, weights_of
-from robust_edge_runtimes.core.bundle import (
-    GOLDEN,
-    MAX_TOLERANCE,
-    Bundle,
-    Golden,
-    expected_of,
-    open_bundle,
-    seal,
-    write_golden,
-)
+from robust_edge_runtimes.core.bundle import Bundle, open_bundle, seal
+from robust_edge_runtimes.core.golden import GOLDEN, MAX_TOLERANCE, Golden, expected_of, write_golden
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.load import load
 

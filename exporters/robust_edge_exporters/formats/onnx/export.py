@@ -143,7 +143,7 @@ def weights_of(program: Any) -> dict[str, np.ndarray]:
 def count_nonzeros(program: Any) -> Sparsity:
     """Non-zeros of every initializer that is the weight of a convolution or a matrix product."""
     layers = tuple(LayerCount(k, int(w.size), int(np.count_nonzero(w))) for k, w in weights_of(program).items())
-    return Sparsity(sum(layer.weights for layer in layers), sum(layer.nonzero for layer in layers), layers)
+    return Sparsity.of_layers(layers)
 
 
 def _by_dynamo(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool) -> Any:

@@ -1,0 +1,147 @@
+"""The golden images: `golden.npz` holds images whose answers are known, and is read without unpickling."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from robust_edge_runtimes.core.decode import short_repr
+from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Manifest
+
+GOLDEN = "golden.npz"
+MAX_GOLDEN_BYTES = 1 << 30
+MAX_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 1.0}
+"""Precision to the largest tolerance that an export writes; with a larger one, any network would pass for the
+checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Images whose labels and logits are known.
+
+    Attributes:
+        clean: (N, C, H, W) float32 in [0, 1].
+        attacked: (N, C, H, W) float32 in [0, 1], adversarial examples of the checkpoint.
+        labels: (N,) int64.
+        clean_logits: (N, K) float32, the checkpoint's logits of `clean`.
+        attacked_logits: (N, K) float32, the checkpoint's logits of `attacked`.
+        tolerance: largest logit error that an artifact may have, relative to the largest absolute logit.
+    """
+
+    clean: np.ndarray
+    attacked: np.ndarray
+    labels: np.ndarray
+    clean_logits: np.ndarray
+    attacked_logits: np.ndarray
+    tolerance: float
+
+
+def expected_of(golden: Golden, attack: AttackSpec) -> Expected:
+    """The clean and robust accuracies that follow from the stored logits and labels."""
+    clean = golden.clean_logits.argmax(1) == golden.labels
+    robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
+    return Expected(len(golden.labels), float(clean.mean()), float(robust.mean()), attack)
+
+
+def write_golden(path: Path, golden: Golden) -> None:
+    """Write the arrays of `golden` as `read_golden` expects them; equal arrays give identical bytes."""
+    arrays: Dict[str, Any] = {
+        field.name: np.asarray(getattr(golden, field.name)) for field in dataclasses.fields(golden)
+    }
+    np.savez_compressed(str(path), **arrays)
+
+
+def read_golden(path: Path, manifest: Manifest) -> Golden:
+    """Read golden.npz without unpickling; sizes, shapes, types and ranges are checked.
+
+    Raises:
+        BundleError: the file does not hold the arrays of a bundle that has this manifest.
+    """
+    names = [field.name for field in dataclasses.fields(Golden)]
+    arrays = _read_arrays(path, names)
+    images = (len(arrays["labels"]) if arrays["labels"].ndim == 1 else -1, *manifest.input.shape[1:])
+    logits = (images[0], len(manifest.classes))
+    _check_array(path, arrays, "clean", images, np.float32, manifest.input_range)
+    _check_array(path, arrays, "attacked", images, np.float32, manifest.input_range)
+    _check_array(path, arrays, "labels", (images[0],), np.int64, (0, len(manifest.classes) - 1))
+    _check_array(path, arrays, "clean_logits", logits, np.float32)
+    _check_array(path, arrays, "attacked_logits", logits, np.float32)
+    _check_array(path, arrays, "tolerance", (), np.float64, (0.0, MAX_TOLERANCE[manifest.artifact.precision]))
+    if len(arrays["labels"]) < 1:
+        raise BundleError(f"{path} holds no images; export the bundle again")
+    tolerance = float(arrays.pop("tolerance"))
+    return Golden(tolerance=tolerance, **arrays)
+
+
+def check_expected(path: Path, golden: Golden, stated: Expected) -> None:
+    """Raise BundleError where the manifest states other accuracies than follow from the stored logits."""
+    found = expected_of(golden, stated.attack)
+    computed, written = ((item.images, item.clean_accuracy, item.robust_accuracy) for item in (found, stated))
+    if not np.allclose(computed, written, rtol=0, atol=1e-6):
+        raise BundleError(
+            f"{path}: on {found.images} images the stored logits have a clean accuracy of {found.clean_accuracy:.4f} "
+            f"and a robust one of {found.robust_accuracy:.4f}; manifest.json states {stated.clean_accuracy:.4f} and "
+            f"{stated.robust_accuracy:.4f} on {stated.images} images; export the bundle again"
+        )
+
+
+def _read_arrays(path: Path, names: List[str]) -> Dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            _check_members(path, archive, names)
+            return {name: _read_member(archive, f"{name}.npy") for name in names}
+    except BundleError:
+        raise
+    except Exception as cause:  # zipfile, zlib, tokenize and numpy's header parser raise many exception classes
+        raise BundleError(f"{path} cannot be read as plain arrays: {cause or type(cause).__name__}") from cause
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile, names: List[str]) -> None:
+    members = archive.infolist()
+    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in names):
+        found = short_repr(sorted(member.filename for member in members))
+        raise BundleError(f"{path} must hold {', '.join(names)}; it holds {found}")
+    if sum(member.file_size for member in members) > MAX_GOLDEN_BYTES:
+        raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB, the limit; export fewer images")
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    size = archive.getinfo(name).file_size
+    with archive.open(
+        name
+    ) as member:  # only the header: reading the array would allocate the size that the header states
+        version = np.lib.format.read_magic(member)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = header(member)
+        if min((0, *shape)) < 0 or member.tell() + math.prod(shape) * dtype.itemsize != size:
+            raise ValueError(f"{name} has another size than its header states")
+    with archive.open(name) as member:
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
+def _check_array(
+    path: Path,
+    arrays: Dict[str, np.ndarray],
+    name: str,
+    shape: Tuple[Optional[int], ...],
+    dtype: type,
+    bounds: Optional[Tuple[float, ...]] = None,
+) -> None:
+    array = arrays[name]
+    if array.dtype != dtype or array.shape != shape:
+        found, expected = f"{array.dtype}{list(array.shape)}", f"{np.dtype(dtype)}{list(shape)}"
+        raise BundleError(f"{path}: {name} is {found}, expected {expected}; export the bundle again")
+    if not np.isfinite(array).all():
+        raise BundleError(f"{path}: {name} holds NaN or infinity; export the bundle again")
+    if bounds is None or not array.size:
+        return
+    low, high = float(array.min()), float(array.max())  # a bound may be beyond the array's own type
+    if not (low >= bounds[0] and high <= bounds[1]):
+        raise BundleError(f"{path}: {name} leaves its range [{bounds[0]}, {bounds[1]}]; export the bundle again")
