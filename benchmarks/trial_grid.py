@@ -15,7 +15,7 @@ from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.run.directory import CONFIG, Run, open_run
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.cli.console import Output
+from robust_edge_runtimes.cli.output import Output
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
 

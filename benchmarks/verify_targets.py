@@ -22,7 +22,7 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
-from robust_edge_runtimes.present.tables import verdict_table
+from robust_edge_runtimes.present.verdict import verdict_table
 from robust_edge_runtimes.verdict.measurement import Budget
 
 TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")

@@ -25,7 +25,7 @@ from robust_edge.evaluation.transfer import TransferSettings, run_transfer
 from robust_edge.reporting.page import write_report
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
-from robust_edge_runtimes.cli.console import Output
+from robust_edge_runtimes.cli.output import Output
 from robust_edge_runtimes.core.environment import machine
 
 EPS = 0.1

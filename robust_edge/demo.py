@@ -17,7 +17,8 @@ from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bench import latency
 from robust_edge_runtimes.bench.protocols import ONE_IMAGE
-from robust_edge_runtimes.cli.console import Output
+from robust_edge_runtimes.bench.results import Bench
+from robust_edge_runtimes.cli.output import Output
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_json
@@ -152,7 +153,7 @@ def _verify(bundle: Path, run: Run, out: Path, output: Output) -> Verdict:
     return verdict
 
 
-def _bench(bundles: dict[str, Path], out: Path, output: Output) -> latency.Bench:
+def _bench(bundles: dict[str, Path], out: Path, output: Output) -> Bench:
     contenders = [latency.Contender(name, open_bundle(path)) for name, path in bundles.items()]
     result = latency.bench(contenders, progress=output.progress("timing"))
     write_json(out / "bench.json", dataclasses.asdict(result))

@@ -36,7 +36,7 @@ def _made_dense(given: Sequence[Contender], folder: Path) -> Contender:
             continue
         made = format_named(contender.bundle.manifest.artifact.format).dense_baseline(contender.bundle, folder)
         if made is not None:
-            return Contender(f"{contender.label} ({made.label})", made.bundle, stand_in=True)
+            return Contender(f"{contender.label} ({made.label})", made.bundle, baseline_only=True)
     raise InputError(
         "no dense bundle to compare with (one that lost channels does not count); give one exported from a run with "
         "--keep 1"

@@ -15,7 +15,7 @@ from robust_edge.cli.targets import targets
 from robust_edge.cli.transfer import transfer
 from robust_edge.cli.verify import verify
 from robust_edge_runtimes import __version__
-from robust_edge_runtimes.cli.console import CommandLine
+from robust_edge_runtimes.cli.command_line import CommandLine
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -7,16 +7,14 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH
-from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.cli.bench import timing_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
-@click.option("--images", default=100, show_default=True, type=click.IntRange(min=1), help="n of the n-image protocol.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol.")
-@click.option("--max-p90-ms", type=float, help="Latency budget: exit 1 if p90 of one image is above it.")
-@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the result, every sample included, to this JSON file.")
+@timing_options
 @output_options
 @examples(
     "robust-edge bench bundles/dense bundles/digits-10",
@@ -34,17 +32,17 @@ def bench(
     out: Path | None,
     output: Output,
 ) -> None:
-    """Time bundles in turn, one image in memory and n with loading, against a dense baseline.
+    """Time bundles in turn against a dense baseline: one image in memory, and n images including reading them.
 
-    The baseline is the first dense bundle given; without one, the first bundle with all its zeros filled. A latency
-    budget binds every bundle that is named here.
+    The baseline is the first dense bundle that is given; if there is none, a dense copy of the first bundle. The
+    latency budget applies to every bundle that is given.
     """
     import dataclasses
 
     from robust_edge_exporters.dense_baseline import with_dense_baseline
     from robust_edge_runtimes.bench import latency
     from robust_edge_runtimes.core.files import write_json
-    from robust_edge_runtimes.present.tables import bench_table
+    from robust_edge_runtimes.present.bench import bench_table
 
     given = latency.contenders(bundles)
     with with_dense_baseline(given) as (contenders, baseline):

@@ -11,7 +11,8 @@ import click
 from robust_edge.cli.types import PATH
 from robust_edge.config.compress import command_settings
 from robust_edge.settings.options import parameter_name, setting_options
-from robust_edge_runtimes.cli.console import Output, examples, output_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from robust_edge.config.compress import CompressConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED
-from robust_edge_runtimes.cli.console import Output, examples, output_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 
 @click.command()

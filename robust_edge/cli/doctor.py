@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import click
 
-from robust_edge_runtimes.cli.console import Output, examples, output_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 
 @click.command()
 @output_options
 @examples("robust-edge doctor", "robust-edge doctor --json")
 def doctor(output: Output) -> None:
-    """What this machine can run, and what would bring the rest."""
-    from robust_edge_runtimes.present.doctor import diagnose, diagnosis_table
+    """Show what this machine can run, and how to install what is missing."""
+    from robust_edge_runtimes.diagnosis import diagnose
+    from robust_edge_runtimes.present.doctor import diagnosis_table
 
     found = diagnose()
     output.result(diagnosis_table(found), found)

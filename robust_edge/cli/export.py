@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from robust_edge.cli.types import PATH, SEED, Keep, Radius
-from robust_edge_runtimes.cli.console import Output, examples, output_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.bundle import Exported

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robust_edge_runtimes.cli.console import Output, examples, output_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.target import Target

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED, AnyRadius
-from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options
+from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
+from robust_edge_runtimes.cli.output import Output, output_options
 
 
 @click.command()

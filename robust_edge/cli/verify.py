@@ -8,7 +8,8 @@ import click
 
 from robust_edge.cli.types import PATH, SEED
 from robust_edge.verification.modes.table import MODES
-from robust_edge_runtimes.cli.console import OUTPUT_FILE, Output, examples, output_options, refuse_one_for_both
+from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, refuse_same_file
+from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.table import mode_help
 
 
@@ -95,10 +96,10 @@ def verify(
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.junit import write_junit
-    from robust_edge_runtimes.present.tables import verdict_table
+    from robust_edge_runtimes.present.verdict import verdict_table
     from robust_edge_runtimes.verdict.measurement import Budget
 
-    refuse_one_for_both(out, junit)
+    refuse_same_file(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)
     settings = VerifySettings(modes=modes, limit=limit, steps=steps, queries=queries, seed=seed, data_dir=data_dir)
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}

@@ -19,7 +19,7 @@ from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.run.directory import WEIGHTS, Checkpoint, Run
 from robust_edge.run.metrics import EpochRow
-from robust_edge_runtimes.bench.latency import Bench
+from robust_edge_runtimes.bench.results import Bench
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.errors import InputError

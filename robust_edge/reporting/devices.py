@@ -12,8 +12,8 @@ from pathlib import Path
 
 from robust_edge.reporting.collect import BenchData, clean_text
 from robust_edge.reporting.robustness import Table
-from robust_edge_runtimes.bench.latency import Bench, Entry, Latency
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.results import Bench, Entry, Latency
 
 SCALES = 5.0  # a device so many times slower than the fastest of a panel gets another panel, as figure 4.8
 

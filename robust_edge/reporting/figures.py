@@ -17,8 +17,8 @@ from robust_edge.evaluation.curve import CurveResult
 from robust_edge.reporting.collect import RunData, clean_text
 from robust_edge.reporting.drawing import GREY, RIGHT, WRONG, look, style
 from robust_edge.reporting.formats import duration, percent, radius, time_unit, whole
-from robust_edge_runtimes.bench.latency import Bench, Latency
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.results import Bench, Latency
 from robust_edge_runtimes.core.manifest import Sparsity
 
 WIDTH = 9.6

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from robust_edge.config.settings import to_plain
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
-from robust_edge_runtimes.bench.latency import Bench, Entry, Latency
+from robust_edge_runtimes.bench.results import Bench, Entry, Latency
 from robust_edge_runtimes.core.manifest import AttackSpec, LayerCount
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult

@@ -1,1 +1,1 @@
-"""Latency, cold start and energy."""
+"""Latency, cold start and energy of bundles."""

@@ -1,17 +1,63 @@
-"""A process of its own: open a bundle, answer once, say how long and how large. Run by latency.py."""
+"""The time and memory of a new process that opens a bundle and classifies one image."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from robust_edge_runtimes.core.environment import peak_rss_bytes
-from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
+
+if TYPE_CHECKING:
+    from robust_edge_runtimes.core.bundle import Bundle
+
+# Without the working folder on sys.path: it may be the bundle's folder, from which nothing may be imported.
+_PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); from robust_edge_runtimes.bench.cold_start import main; main()"
+)
 
 
-def main(path: str, threads: int) -> None:
-    """Print load_ns, first_ns and peak_rss_bytes as one JSON line."""
+@dataclasses.dataclass(frozen=True)
+class ColdStart:
+    """A new process that opens the bundle and runs one inference.
+
+    Attributes:
+        load_ns: time to check the bundle, import the backend and load the artifact.
+        first_ns: time of the first inference of one image.
+        peak_rss_bytes: peak resident memory of that process, interpreter included.
+    """
+
+    load_ns: int
+    first_ns: int
+    peak_rss_bytes: int
+
+
+def measure_cold_start(bundle: Bundle, threads: int) -> ColdStart:
+    """Start the process and read what it measured.
+
+    Raises:
+        BackendUnavailable: the process failed, for example because the backend is not installed.
+    """
+    command = [sys.executable, "-c", _PROGRAM, str(bundle.path), str(threads)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise BackendUnavailable(f"{bundle.path} does not start: {done.stderr.decode(errors='replace').strip()}")
+    return ColdStart(**json.loads(done.stdout))
+
+
+def main() -> None:
+    """Run in the new process: print the fields of ColdStart as JSON, or one line of an error."""
+    try:
+        print(json.dumps(dataclasses.asdict(_measure(sys.argv[1], int(sys.argv[2])))))
+    except RobustEdgeError as error:
+        sys.exit(str(error))
+
+
+def _measure(path: str, threads: int) -> ColdStart:
     start = time.perf_counter_ns()
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.load import load
@@ -22,14 +68,5 @@ def main(path: str, threads: int) -> None:
         image = bundle.golden().clean[:1]
         before = time.perf_counter_ns()
         model.infer_all(image)
-        first = time.perf_counter_ns()
-    figures = {"load_ns": loaded - start, "first_ns": first - before, "peak_rss_bytes": peak_rss_bytes()}
-    print(json.dumps(figures))
-
-
-def run() -> None:
-    """Answer the process that started this one; its mistakes leave in one line."""
-    try:
-        main(sys.argv[1], int(sys.argv[2]))
-    except RobustEdgeError as error:
-        sys.exit(str(error))
+        after = time.perf_counter_ns()
+    return ColdStart(load_ns=loaded - start, first_ns=after - before, peak_rss_bytes=peak_rss_bytes())

@@ -1,6 +1,6 @@
-"""Joules from the counters that Linux shows: RAPL on PCs and servers, INA3221 power monitors on Jetsons.
+"""Joules from the counters of Linux: RAPL on PCs and servers, INA3221 power monitors on Jetsons.
 
-Everything that a counter covers is counted, whoever uses it, idle power included.
+A counter includes everything that it covers: other processes and idle power, too.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Callable, Dict, List, Optional, Tuple, Union
 from robust_edge_runtimes.bench.protocols import repeat
 
 SYS = Path("/sys")
-INPUT_RAILS = ("VDD_IN", "POM_5V_IN")  # what the whole board draws; without one, all rails are added up
-UNUSED = "NC"
+INPUT_RAILS = ("VDD_IN", "POM_5V_IN")  # power of the whole board; without one of them, all rails are summed
+UNUSED = "NC"  # label of a channel that is not connected
 PERIOD_S = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class EnergySource:
-    """What counted the joules; or None, and why nothing did."""
+    """The counter of the joules; or None, with the reason why there is none."""
 
     counter: Optional[str]
     reason: Optional[str]
 
 
 class Meter(abc.ABC):
-    """Joules that go by while something runs."""
+    """Measures the joules that are used while a function runs."""
 
     name: str
     whole_board: bool
 
     @abc.abstractmethod
     def joules(self, work: Callable[[], None]) -> float:
-        """Run `work` and return the joules of that time.
+        """Run `work` and return the joules used meanwhile.
 
         Raises:
             OSError, ValueError: the counter could not be read.
@@ -44,28 +44,28 @@ class Meter(abc.ABC):
 
 
 class RaplMeter(Meter):
-    """CPU packages in /sys/class/powercap; a counter that wraps around is read as one that did so once."""
+    """CPU packages in /sys/class/powercap. A counter may wrap around once during a measurement."""
 
     whole_board = False
 
     def __init__(self, zones: List[Path]) -> None:
         self._zones = zones
-        self.name = "RAPL " + " + ".join(_text(zone / "name") for zone in zones)
+        self.name = "RAPL " + " + ".join(_read_text(zone / "name") for zone in zones)
 
     def joules(self, work: Callable[[], None]) -> float:
-        """Difference of the counters, all packages together."""
-        before = [_number(zone / "energy_uj") for zone in self._zones]
+        """Sum of the differences of all counters."""
+        before = [_read_float(zone / "energy_uj") for zone in self._zones]
         work()
-        after = [_number(zone / "energy_uj") for zone in self._zones]
-        ranges = [_number(zone / "max_energy_range_uj") for zone in self._zones]
+        after = [_read_float(zone / "energy_uj") for zone in self._zones]
+        ranges = [_read_float(zone / "max_energy_range_uj") for zone in self._zones]
         return sum((y - x) if y >= x else (y - x + top) for x, y, top in zip(before, after, ranges)) / 1e6
 
 
 class Ina3221Meter(Meter):
-    """A Jetson's power monitors, read every 20 ms by a thread; power is integrated by trapezoids.
+    """Power monitors of a Jetson. A thread reads them every 20 ms; the trapezoidal rule integrates the power.
 
     Args:
-        rails: name to a function that reads its power in watts.
+        rails: name of a rail to a function that reads its power in watts.
     """
 
     whole_board = True
@@ -77,7 +77,7 @@ class Ina3221Meter(Meter):
         self.name = "INA3221 " + " + ".join(chosen)
 
     def joules(self, work: Callable[[], None]) -> float:
-        """Integral of the power."""
+        """Integral of the power over the time of `work`."""
         readings = [self._reading()]
         done = threading.Event()
         failures: List[Exception] = []
@@ -113,23 +113,23 @@ def find_meter(sys: Path = SYS) -> Union[Meter, str]:
     """
     rails = {**_hwmon_rails(sys), **_iio_rails(sys)}
     if rails:
-        return _tried(Ina3221Meter(rails))
+        return _usable(Ina3221Meter(rails))
     zones = sorted(zone for zone in (sys / "class/powercap").glob("intel-rapl:*") if _is_package(zone))
     if zones:
-        return _tried(RaplMeter(zones))
+        return _usable(RaplMeter(zones))
     return f"no RAPL package in {sys}/class/powercap and no INA3221 in {sys}/class/hwmon"
 
 
 def joules_per_call(
     meter: Union[Meter, str], call: Callable[[], None], device: str, seconds: float
 ) -> Tuple[Optional[float], EnergySource]:
-    """Joules that go by during one call, on average over `seconds`; None where nothing can say.
+    """Average joules per call over `seconds`, and the counter; None where there is no counter.
 
     Args:
-        meter: what `find_meter` returned.
-        call: what to repeat.
-        device: where it computes, as in RuntimeInfo.
-        seconds: least time.
+        meter: the result of `find_meter`.
+        call: the function to repeat.
+        device: the device that computes, as in RuntimeInfo.
+        seconds: least time of the measurement.
     """
     if isinstance(meter, str):
         return None, EnergySource(None, meter)
@@ -141,15 +141,16 @@ def joules_per_call(
     except (OSError, ValueError) as cause:
         return None, EnergySource(None, f"{meter.name} could not be read: {cause}")
     if not joules > 0:
-        return None, EnergySource(None, f"{meter.name} did not move in {seconds:g} s; measure for longer")
+        return None, EnergySource(None, f"{meter.name} did not change in {seconds:g} s; measure for longer")
     return joules / counts[0], EnergySource(meter.name, None)
 
 
-def _tried(meter: Meter) -> Union[Meter, str]:
+def _usable(meter: Meter) -> Union[Meter, str]:
+    """The meter, or why it cannot be read."""
     try:
         meter.joules(lambda: None)
     except PermissionError as cause:
-        return f"{cause.filename} may be read by root only: sudo chmod a+r {cause.filename}"
+        return f"{cause.filename} is readable by root only: sudo chmod a+r {cause.filename}"
     except (OSError, ValueError) as cause:
         return f"{meter.name} cannot be read: {cause}"
     return meter
@@ -157,46 +158,46 @@ def _tried(meter: Meter) -> Union[Meter, str]:
 
 def _is_package(zone: Path) -> bool:
     try:
-        return _text(zone / "name").startswith("package")
+        return _read_text(zone / "name").startswith("package")
     except OSError:
         return False
 
 
 def _hwmon_rails(sys: Path) -> Dict[str, Callable[[], float]]:
-    """JetPack 5 and newer: millivolts and milliamperes by channel."""
+    """JetPack 5 and newer: millivolts and milliamperes of each channel."""
     found: Dict[str, Callable[[], float]] = {}
     for chip in sorted((sys / "class/hwmon").glob("hwmon*")):
-        if not (chip / "name").is_file() or _text(chip / "name") != "ina3221":
+        if not (chip / "name").is_file() or _read_text(chip / "name") != "ina3221":
             continue
         for label in sorted(chip.glob("in*_label")):
             channel = label.name[len("in") : -len("_label")]
             volts, amperes = chip / f"in{channel}_input", chip / f"curr{channel}_input"
-            if volts.is_file() and amperes.is_file() and _text(label) != UNUSED:
-                found[_text(label)] = _product(volts, amperes)
+            if volts.is_file() and amperes.is_file() and _read_text(label) != UNUSED:
+                found[_read_text(label)] = _product(volts, amperes)
     return found
 
 
 def _iio_rails(sys: Path) -> Dict[str, Callable[[], float]]:
-    """JetPack 4: milliwatts by rail."""
+    """JetPack 4: milliwatts of each rail."""
     found: Dict[str, Callable[[], float]] = {}
     for label in sorted((sys / "bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
         power = label.with_name(f"in_power{label.name[len('rail_name_') :]}_input")
         if power.is_file():
-            found[_text(label)] = _milliwatts(power)
+            found[_read_text(label)] = _milliwatts(power)
     return found
 
 
 def _product(volts: Path, amperes: Path) -> Callable[[], float]:
-    return lambda: _number(volts) * _number(amperes) / 1e6
+    return lambda: _read_float(volts) * _read_float(amperes) / 1e6
 
 
 def _milliwatts(power: Path) -> Callable[[], float]:
-    return lambda: _number(power) / 1e3
+    return lambda: _read_float(power) / 1e3
 
 
-def _number(path: Path) -> float:
-    return float(_text(path))
+def _read_float(path: Path) -> float:
+    return float(_read_text(path))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -1,4 +1,4 @@
-"""What is timed: one image in memory, n images with loading, and the loop that times a call.
+"""What is timed: one image in memory, n images including reading them, and the loop that times a call.
 
 Source: Marshall 2020, Algorithm 4 (one image) and Algorithm 5 (n images).
 """
@@ -16,27 +16,27 @@ from robust_edge_runtimes.core.runtime import BaseRuntime
 
 ONE_IMAGE = "one_image"
 N_IMAGES = "n_images"
-MOST_READY = 64
+MAX_PREPARED_IMAGES = 64
 
 
 def one_image_call(model: BaseRuntime, images: np.ndarray) -> Callable[[], None]:
-    """Algorithm 4: a single sample, already in memory and checked, another one each time.
+    """Algorithm 4: infer a single image that is already in memory and checked; every call takes the next image.
 
-    An artifact of a fixed batch computes the whole batch for it, which is what one image costs there.
+    An artifact with a fixed batch size computes a whole batch, since that is what one image costs there.
     """
-    ready = [model.prepare(images[i : i + 1]) for i in range(min(len(images), MOST_READY))]
-    turns = itertools.cycle(ready)
+    count = min(len(images), MAX_PREPARED_IMAGES)
+    inferences = itertools.cycle([model.prepare(images[i : i + 1]) for i in range(count)])
 
     def call() -> None:
-        next(turns)()
+        next(inferences)()
 
     return call
 
 
 def n_images_call(model: BaseRuntime, images: np.ndarray, count: int, path: Path) -> Callable[[], None]:
-    """Algorithm 5: n images read from one file of floats, and run as one batch; decoding pictures is not in it.
+    """Algorithm 5: read n images from one file of floats and infer them as one batch; nothing is decoded.
 
-    An artifact of a fixed batch takes them in several calls.
+    An artifact with a fixed batch size takes them in several calls.
     """
     stored = path.with_suffix(".npy")
     np.save(str(stored), images[np.arange(count) % len(images)])
@@ -47,11 +47,11 @@ def n_images_call(model: BaseRuntime, images: np.ndarray, count: int, path: Path
     return call
 
 
-def samples_of(call: Callable[[], object], seconds: float, least: int) -> List[int]:
-    """Nanoseconds of each call, for as long as said and at least so many."""
+def time_calls(call: Callable[[], object], seconds: float, min_samples: int) -> List[int]:
+    """Call for `seconds`, and at least `min_samples` times; return the nanoseconds of each call."""
     samples: List[int] = []
     end = time.perf_counter_ns() + int(seconds * 1e9)
-    while len(samples) < least or time.perf_counter_ns() < end:
+    while len(samples) < min_samples or time.perf_counter_ns() < end:
         start = time.perf_counter_ns()
         call()
         samples.append(time.perf_counter_ns() - start)
@@ -59,7 +59,7 @@ def samples_of(call: Callable[[], object], seconds: float, least: int) -> List[i
 
 
 def repeat(call: Callable[[], object], seconds: float) -> int:
-    """Call for as long as said, at least once; returns how often."""
+    """Call for `seconds`, at least once; return the number of calls."""
     end = time.perf_counter() + seconds
     call()
     count = 1

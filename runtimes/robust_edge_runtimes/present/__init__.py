@@ -1,1 +1,1 @@
-"""Results as tables, JUnit files and reports of the environment."""
+"""Results as text tables and JUnit files. Formats only: nothing is computed or decided here."""

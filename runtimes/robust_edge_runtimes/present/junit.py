@@ -1,40 +1,56 @@
-"""A verdict as JUnit XML, which continuous integration shows beside its other tests."""
+"""A verdict as JUnit XML, which continuous integration shows like its other tests."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import List, Optional, Tuple, Union
 from xml.etree import ElementTree
 
 from robust_edge_runtimes.core.files import write_atomic
-from robust_edge_runtimes.present.tables import attack_name, percent
+from robust_edge_runtimes.present.tables import percent
+from robust_edge_runtimes.present.verdict import attack_name
 from robust_edge_runtimes.verdict.judge import Elsewhere, Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, WorstCase
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-Case = Tuple[str, str, float, Optional[str], str]
-"""Class, name, seconds, why it failed (None: it did not), what was measured."""
+
+@dataclasses.dataclass(frozen=True)
+class TestCase:
+    """One row of the report.
+
+    Attributes:
+        group: the `classname` of JUnit: target and mode.
+        failure: why it failed; None if it passed.
+        measured: what was measured, for the log.
+    """
+
+    group: str
+    name: str
+    seconds: float
+    failure: Optional[str]
+    measured: str
 
 
 def write_junit(path: Path, verdict: Verdict) -> None:
-    """Write one test case per mode and accuracy, and one for the verdict with every reason against it."""
+    """Write one test case per mode and accuracy, and one for the verdict with every reason for a failure."""
     write_atomic(path, junit_text(verdict))
 
 
 def junit_text(verdict: Verdict) -> str:
     """The XML itself."""
-    cases = [_decision(verdict)]
+    cases = [_verdict_case(verdict)]
     here = (verdict.target, verdict.modes, verdict.worst)
     for where, modes, worst in (here, *(_elsewhere(verdict, other) for other in verdict.elsewhere)):
         for mode in modes:
             cases += _cases(f"{where}.{mode.mode}", attack_name(mode.attack), mode, mode.seconds)
         if worst is not None:
             cases += _cases(f"{where}.all modes", "worst case", worst, 0.0)
-    failures = sum(why is not None for _, _, _, why, _ in cases)
-    seconds = sum(case[2] for case in cases)
+    failures = sum(case.failure is not None for case in cases)
+    seconds = sum(case.seconds for case in cases)
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0", "time": f"{seconds:.3f}"}
     suites = ElementTree.Element("testsuites", {"name": "robust-edge verify", **counts})
     suite = ElementTree.SubElement(
@@ -52,19 +68,19 @@ def _elsewhere(verdict: Verdict, other: Elsewhere) -> Tuple[str, Tuple[ModeResul
     return f"{verdict.target} ({other.source})", other.modes, other.worst
 
 
-def _decision(verdict: Verdict) -> Case:
-    figures = "\n".join(verdict.notes)
-    why = None if verdict.passed else "\n".join(verdict.reasons) or "the verdict is FAIL"
-    return verdict.target, "verdict", 0.0, why, figures
+def _verdict_case(verdict: Verdict) -> TestCase:
+    notes = "\n".join(verdict.notes)
+    failure = None if verdict.passed else "\n".join(verdict.reasons) or "the verdict is FAIL"
+    return TestCase(verdict.target, "verdict", 0.0, failure, notes)
 
 
-def _cases(where: str, attack: str, result: Union[ModeResult, WorstCase], seconds: float) -> List[Case]:
+def _cases(where: str, attack: str, result: Union[ModeResult, WorstCase], seconds: float) -> List[TestCase]:
     clean = _measured(result.reference_clean, result.artifact_clean, result.clean_drop, result.images)
     robust = _measured(result.reference_robust, result.artifact_robust, result.robust_drop, result.images)
-    few = f"{result.images} images, at least {MIN_IMAGES} are needed" if result.images < MIN_IMAGES else None
+    few = f"{result.images} images are too few, {MIN_IMAGES} are needed" if result.images < MIN_IMAGES else None
     return [
-        (where, "clean accuracy", 0.0, few or _excess(result.clean_drop), clean),
-        (where, f"robust accuracy under {attack}", seconds, few or _excess(result.robust_drop), robust),
+        TestCase(where, "clean accuracy", 0.0, few or _excess(result.clean_drop), clean),
+        TestCase(where, f"robust accuracy under {attack}", seconds, few or _excess(result.robust_drop), robust),
     ]
 
 
@@ -82,17 +98,16 @@ def _excess(drop: Drop) -> Optional[str]:
     return f"drop of {drop.points:.1f} points ({interval}) over a budget of {drop.budget:g}"
 
 
-def _write(suite: ElementTree.Element, case: Case) -> None:
-    where, name, seconds, why, measured = case
-    attributes = {"classname": _plain(where), "name": _plain(name), "time": f"{seconds:.3f}"}
+def _write(suite: ElementTree.Element, case: TestCase) -> None:
+    attributes = {"classname": _plain(case.group), "name": _plain(case.name), "time": f"{case.seconds:.3f}"}
     element = ElementTree.SubElement(suite, "testcase", attributes)
-    if why is not None:
-        failure = ElementTree.SubElement(element, "failure", {"message": _plain(why.splitlines()[0])})
-        failure.text = _plain(why)
-    if measured:
-        ElementTree.SubElement(element, "system-out").text = _plain(measured)
+    if case.failure is not None:
+        failure = ElementTree.SubElement(element, "failure", {"message": _plain(case.failure.splitlines()[0])})
+        failure.text = _plain(case.failure)
+    if case.measured:
+        ElementTree.SubElement(element, "system-out").text = _plain(case.measured)
 
 
 def _plain(text: str) -> str:
-    """Without the characters that XML cannot hold, escaped or not."""
+    """Replace the characters that XML cannot contain, escaped or not."""
     return _NOT_XML.sub("?", text)

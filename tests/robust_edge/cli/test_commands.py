@@ -117,7 +117,7 @@ def test_verify_against_another_run_is_a_usage_error(cli, refused, run, benign_r
     line = refused("export", run.path, "--target", "x86-cpu", "-o", bundle)
     assert "pass --overwrite" in line
     both = refused("verify", bundle, "-o", tmp_path / "verdict", "--junit", tmp_path / "verdict")
-    assert "choose another for one of them" in both
+    assert "choose another path for one of them" in both
     passed = cli("verify", bundle, "--against", run.path, "--steps", 2, "-q", "-o", tmp_path / "verdict.json")
     assert passed.exit_code == 0, passed.output
     assert json.loads((tmp_path / "verdict.json").read_text())["passed"] is True

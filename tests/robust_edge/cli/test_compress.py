@@ -318,7 +318,7 @@ def test_a_folder_that_may_not_be_written(refused, tiny_flags, tmp_path, monkeyp
         raise PermissionError(13, "Permission denied", str(tmp_path / "run"))
 
     monkeypatch.setattr("pathlib.Path.mkdir", denied)
-    assert "not allowed to use" in refused("compress", *tiny_flags, "-q", "-o", tmp_path / "run")
+    assert "no permission to use" in refused("compress", *tiny_flags, "-q", "-o", tmp_path / "run")
 
 
 def test_tensorboard_that_is_missing_names_its_extra(refused, tiny_flags, tmp_path, monkeypatch):

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from robust_edge_runtimes.bench.latency import Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.bench.cold_start import ColdStart
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.results import Bench, Entry, summarise
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.core.manifest import AttackSpec

@@ -12,8 +12,9 @@ from robust_edge.reporting.device_figures import device_bars
 from robust_edge.reporting.devices import by_device, labels_of, latency_tables, panels, protocols_of
 from robust_edge.reporting.documents import comma_separated, markdown
 from robust_edge.reporting.drawing import svg_uri
-from robust_edge_runtimes.bench.latency import Bench, ColdStart, Entry, summarise
+from robust_edge_runtimes.bench.cold_start import ColdStart
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.results import Bench, Entry, summarise
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 

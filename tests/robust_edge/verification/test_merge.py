@@ -49,7 +49,7 @@ def test_both_are_shown_and_written(cli, sealed, device_file, tmp_path):
     result = cli("verify", sealed, "--merge", device_file, "-q", "-o", out, "--junit", junit)
     assert result.exit_code == 0, result.output
     assert "blackbox *" in result.stdout
-    assert f"* measured elsewhere: {device_file}" in result.stdout
+    assert f"* measured on another machine: {device_file}" in result.stdout
     verdict = read_verdict(out)
     assert [mode.mode for mode in verdict.modes] == ["replay"]
     assert [mode.mode for mode in verdict.elsewhere[0].modes] == ["replay", "blackbox"]

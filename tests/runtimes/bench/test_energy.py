@@ -180,4 +180,4 @@ def test_a_counter_that_stands_still_is_no_figure(tmp_path):
     zone(tmp_path, 0)
     joules, source = joules_per_call(find_meter(tmp_path), lambda: None, "cpu", 0.01)
     assert joules is None
-    assert "did not move in 0.01 s" in source.reason
+    assert "did not change in 0.01 s" in source.reason

@@ -5,7 +5,7 @@ import pytest
 
 from robust_edge_runtimes.bench import harness
 from robust_edge_runtimes.bench.harness import NullRuntime, harness_of
-from robust_edge_runtimes.bench.protocols import samples_of
+from robust_edge_runtimes.bench.protocols import time_calls
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -25,10 +25,10 @@ def test_medians_of_the_loop_and_of_the_checks(opened, golden, monkeypatch):
         asked.append((seconds, least))
         return next(loops)
 
-    monkeypatch.setattr(harness, "samples_of", samples)
+    monkeypatch.setattr(harness, "time_calls", samples)
     found = harness_of(opened.manifest, golden.clean, 0.01, "fast", 1000.0)
     assert (found.call_ns, found.check_ns, found.fastest, found.share) == (4, 8, "fast", 0.004)
-    assert asked == [(0.01, harness.LEAST_CALLS)] * 2
+    assert asked == [(0.01, harness.MIN_CALLS)] * 2
 
 
 @pytest.mark.parametrize("batch", [None, 3])
@@ -38,11 +38,11 @@ def test_the_loop_costs_something_and_alone_does_not_check(make_manifest, linear
 
     def samples(call, seconds, least):
         checked.clear()
-        found = samples_of(call, seconds, least)
+        found = time_calls(call, seconds, least)
         loops.append((len(checked), len(found)))
         return found
 
-    monkeypatch.setattr(harness, "samples_of", samples)
+    monkeypatch.setattr(harness, "time_calls", samples)
     found = harness_of(make_manifest(linear, golden, batch=batch), golden.clean, 0.02, "fast", 1e6)
     assert found.call_ns > 0
     (alone, _), (checks, calls) = loops
@@ -51,5 +51,5 @@ def test_the_loop_costs_something_and_alone_does_not_check(make_manifest, linear
 
 @pytest.mark.parametrize(("fastest", "heavy"), [(10_001, False), (10_000, False), (9_999, True)])
 def test_more_than_a_fiftieth_is_flagged(opened, golden, monkeypatch, fastest, heavy):
-    monkeypatch.setattr(harness, "samples_of", lambda call, seconds, least: [200])
+    monkeypatch.setattr(harness, "time_calls", lambda call, seconds, least: [200])
     assert harness_of(opened.manifest, golden.clean, 0.01, "fast", fastest).heavy is heavy

@@ -10,10 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.bench import energy, latency
+from robust_edge_runtimes.bench import cold_start, energy, latency
+from robust_edge_runtimes.bench.cold_start import measure_cold_start
 from robust_edge_runtimes.bench.energy import EnergySource, Meter
-from robust_edge_runtimes.bench.latency import ROUNDS, Contender, bench, summarise
+from robust_edge_runtimes.bench.latency import ROUNDS, Contender, bench
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.results import Bench, summarise
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
@@ -65,23 +67,23 @@ def test_the_border_of_stability(factor, unstable):
 def test_contenders_take_turns_and_change_who_goes_first():
     order = []
     calls = [lambda name=name: order.append(name) for name in "abc"]
-    steps = latency._Steps(30, None)
-    found = latency._interleaved(ONE_IMAGE, 1, calls, 1e-9, 1, steps)
+    ticks = []
+    found = latency._interleaved(ONE_IMAGE, 1, calls, 1e-9, 1, lambda: ticks.append(0))
     warm, timed = order[:3], order[3:]
     assert warm == list("abc")
     assert timed == (list("abc") + list("cba")) * (ROUNDS // 2)
     assert [part.n for part in found] == [ROUNDS] * 3
-    assert steps.count == 30
+    assert len(ticks) == 30
 
 
 @pytest.mark.parametrize(("least", "expected"), [(1, 10), (10, 10), (11, 20), (30, 30), (99, 100)])
 def test_never_fewer_samples_than_asked_for(least, expected):
-    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 1e-9, least, latency._Steps(10, None))
+    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 1e-9, least, latency._tick(10, None))
     assert found[0].n == expected
 
 
 def test_time_is_filled_when_calls_are_fast():
-    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 0.02, 1, latency._Steps(10, None))
+    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 0.02, 1, latency._tick(10, None))
     assert found[0].n > 100
 
 
@@ -163,7 +165,7 @@ def test_logits_other_than_the_golden_ones_are_not_timed(write_bundle, make_gold
     golden = make_golden(linear)
     other = dataclasses.replace(golden, clean_logits=golden.clean_logits * np.float32(1.001))
     folder = write_bundle(tmp_path / "b", golden=other)
-    with pytest.raises(BundleError, match="what would be timed is not what was exported"):
+    with pytest.raises(BundleError, match="the timed model is not the exported one"):
         bench([Contender("other", open_bundle(folder))], seconds=0.01)
 
 
@@ -173,24 +175,24 @@ def test_a_batch_that_is_timed_and_answers_otherwise_is_not_timed(contenders, ba
     real = OnnxRuntime.infer_impl
     other = lambda self, images: real(self, images) * np.float32(len(images) != batch)  # noqa: E731
     monkeypatch.setattr(OnnxRuntime, "infer_impl", other)
-    with pytest.raises(BundleError, match="what would be timed is not what was exported"):
+    with pytest.raises(BundleError, match="the timed model is not the exported one"):
         bench(contenders[:1], images=7, seconds=0.01)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "message"),
     [
-        {"images": 0},
-        {"seconds": 0},
-        {"seconds": -1.0},
-        {"seconds": math.nan},
-        {"seconds": math.inf},
-        {"min_samples": 0},
-        {"contenders": []},
+        ({"images": 0}, "images must be at least 1, not 0"),
+        ({"seconds": 0}, "seconds must be above 0"),
+        ({"seconds": -1.0}, "seconds must be above 0"),
+        ({"seconds": math.nan}, "seconds must be above 0"),
+        ({"seconds": math.inf}, "seconds must be above 0"),
+        ({"min_samples": 0}, "min_samples must be at least 1"),
+        ({"contenders": []}, "there is no bundle to time"),
     ],
 )
-def test_counts_that_time_nothing_are_refused(contenders, wrong):
-    with pytest.raises(InputError, match="bench needs a bundle"):
+def test_counts_that_time_nothing_are_refused(contenders, wrong, message):
+    with pytest.raises(InputError, match=message):
         bench(**{"contenders": contenders, **wrong})
 
 
@@ -207,19 +209,19 @@ def test_the_fresh_process_imports_nothing_from_the_working_folder(bundle, monke
     for name in ("numpy.py", "json.py", "robust_edge_runtimes.py", "onnxruntime.py", "resource.py"):
         (bundle / name).write_text("import pathlib; pathlib.Path('ran').write_text('')\nraise SystemExit(9)\n")
     monkeypatch.chdir(bundle)
-    latency._cold_start(open_bundle("."), 1)
+    measure_cold_start(open_bundle("."), 1)
     assert not (bundle / "ran").exists()
 
 
 def test_the_fresh_process_is_this_interpreter(sealed, monkeypatch):
-    seen, real = [], latency.subprocess.run
+    seen, real = [], cold_start.subprocess.run
 
     def run(command, **kwargs):
         seen.append(command)
         return real(command, **kwargs)
 
-    monkeypatch.setattr(latency.subprocess, "run", run)
-    start = latency._cold_start(open_bundle(sealed), 2)
+    monkeypatch.setattr(cold_start.subprocess, "run", run)
+    start = measure_cold_start(open_bundle(sealed), 2)
     assert seen[0][0] == sys.executable
     assert seen[0][-2:] == [str(sealed), "2"]
     assert start.load_ns > 0
@@ -227,7 +229,7 @@ def test_the_fresh_process_is_this_interpreter(sealed, monkeypatch):
 
 def test_a_bundle_with_a_fixed_path_of_odd_letters(sealed, tmp_path):
     folder = shutil.copytree(sealed, tmp_path / "a b'c;ε")
-    assert latency._cold_start(open_bundle(folder), 1).first_ns > 0
+    assert measure_cold_start(open_bundle(folder), 1).first_ns > 0
 
 
 def test_bundles_of_one_name_are_told_apart(sealed, tmp_path):
@@ -270,7 +272,7 @@ class Steady(Meter):
         return self.given
 
 
-@pytest.mark.parametrize(("joules", "reason"), [(6.0, None), (0.0, "did not move")])
+@pytest.mark.parametrize(("joules", "reason"), [(6.0, None), (0.0, "did not change")])
 def test_energy_stands_beside_both_protocols(contenders, monkeypatch, joules, reason):
     counts, real = [], energy.repeat
 
@@ -304,16 +306,16 @@ def test_every_named_bundle_over_the_budget_is_told_with_value_and_budget(conten
         assert line.startswith(f"{entry.label}: p90 of one image is {p90}, the budget 1e-06 ms")
 
 
-def test_a_budget_that_is_met_and_stand_ins_that_need_not_meet_it(contenders):
+def test_a_budget_that_is_met_and_baselines_that_need_not_meet_it(contenders):
     assert bench(contenders, seconds=0.01, max_p90_ms=1e4).over_budget == ()
-    stand_in = dataclasses.replace(contenders[0], stand_in=True)
-    result = bench([stand_in, contenders[1]], seconds=0.01, max_p90_ms=1e-6)
+    baseline = dataclasses.replace(contenders[0], baseline_only=True)
+    result = bench([baseline, contenders[1]], seconds=0.01, max_p90_ms=1e-6)
     assert [line.split(":")[0] for line in result.over_budget] == ["sparse"]
 
 
 @pytest.mark.parametrize("budget", [0, -1.0, math.nan, math.inf])
 def test_a_budget_that_is_no_time_is_refused(contenders, budget):
-    with pytest.raises(InputError, match="latency budget"):
+    with pytest.raises(InputError, match="max_p90_ms, the latency budget"):
         bench(contenders, seconds=0.01, max_p90_ms=budget)
 
 
@@ -325,5 +327,5 @@ def test_a_result_of_an_older_version_is_still_read(timed):
         del entry["fixed_batch"], entry["energy"]
         for part in entry["latencies"]:
             del part["joules_per_image"]
-    read = decode(latency.Bench, value)
+    read = decode(Bench, value)
     assert (read.harness, read.passed, read.entries[0].energy) == (None, True, None)

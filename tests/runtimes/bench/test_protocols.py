@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes.bench import protocols
-from robust_edge_runtimes.bench.protocols import n_images_call, one_image_call, repeat, samples_of
+from robust_edge_runtimes.bench.protocols import n_images_call, one_image_call, repeat, time_calls
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_samples_are_the_time_of_each_call(monkeypatch):
     def call():
         clock[0] += next(durations)
 
-    assert samples_of(call, 20e-9, 1) == [5, 7, 11]
-    assert samples_of(call, 1e-9, 1) == [13]
+    assert time_calls(call, 20e-9, 1) == [5, 7, 11]
+    assert time_calls(call, 1e-9, 1) == [13]
 
 
 def test_repeat_says_how_often():

@@ -174,7 +174,7 @@ def test_bench_prints_a_table_and_writes_every_sample(dense_sealed, sealed, tmp_
     result = device("bench", dense_sealed, sealed, "--seconds", "0.02", "--images", "10", "-o", tmp_path / "b.json")
     assert result.exit_code == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()[2:6]] == ["dense", "dense", "bundle", "bundle"]
-    assert "no dense bundle" not in result.stderr
+    assert "no bundle is dense" not in result.stderr
     written = json.loads((tmp_path / "b.json").read_text())
     assert written["baseline"] == "dense"
     for entry in written["entries"]:
@@ -186,7 +186,7 @@ def test_bench_notes_that_a_baseline_is_missing(sealed):
     result = device("bench", sealed, "--seconds", "0.01", "--images", "2", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["threads"] == 1
-    assert "no dense bundle among these" in result.stderr
+    assert "no bundle is dense" in result.stderr
     assert device("bench", sealed, "--seconds", "0.01", "--images", "2", "-q").stderr == ""
 
 
@@ -214,7 +214,7 @@ def test_a_latency_budget_decides_the_exit_code(sealed, budget, code, tmp_path):
 def test_bench_of_another_network_exits_4(other):
     result = device("bench", other, "--seconds", "0.01", "-q")
     assert result.exit_code == 4
-    assert "what would be timed is not what was exported" in one_line(result)
+    assert "the timed model is not the exported one" in one_line(result)
 
 
 def test_doctor_answers_for_people_and_for_programs():
@@ -255,14 +255,14 @@ def test_a_result_takes_the_place_of_no_pipe_and_no_device(option, sealed, tmp_p
     os.mkfifo(tmp_path / "pipe")
     result = device("verify", sealed, option, tmp_path / "pipe")
     assert result.exit_code == 2
-    assert "no ordinary file" in one_line(result)
+    assert "not a regular file" in one_line(result)
     assert (tmp_path / "pipe").is_fifo()
 
 
 def test_two_results_want_two_files(sealed, tmp_path):
     result = device("verify", sealed, "-o", tmp_path / "verdict", "--junit", tmp_path / "verdict")
     assert result.exit_code == 2
-    assert "choose another for one of them" in one_line(result)
+    assert "choose another path for one of them" in one_line(result)
     assert not (tmp_path / "verdict").exists()
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import platform
 import stat
@@ -11,8 +10,6 @@ import pytest
 
 from robust_edge_runtimes.core import environment
 from robust_edge_runtimes.core.environment import available_cores, machine
-from robust_edge_runtimes.present import doctor
-from robust_edge_runtimes.present.doctor import diagnose, diagnosis_table
 
 
 def test_facts_are_this_machines():
@@ -75,35 +72,3 @@ def test_a_jetson_tells_its_power_mode(tmp_path, monkeypatch, script, expected):
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert machine().power_mode == expected
-
-
-def test_the_doctor_lists_what_is_here_and_how_to_get_the_rest(monkeypatch):
-    def imported(name):
-        if name == "torch":
-            raise OSError("libsomething.so: cannot open shared object file")
-        if name == "PIL":
-            raise ModuleNotFoundError(name)
-        if name == "torchvision":
-            raise RuntimeError("operator torchvision::nms does not exist")
-        return type("Module", (), {"__version__": "9.9"})
-
-    monkeypatch.setattr(doctor, "backends", tuple)
-    monkeypatch.setattr(doctor.importlib, "import_module", imported)
-    monkeypatch.setattr(doctor.importlib.metadata, "version", {"torchvision": "0.9"}.get)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/clang" if name == "clang" else None)
-    found = diagnose()
-    versions = {item.name: item.version for item in found.capabilities}
-    assert {name: versions[name] for name in ("onnxruntime", "PIL", "torch", "torchvision", "C compiler")} == {
-        "onnxruntime": "9.9",
-        "PIL": None,
-        "torch": None,
-        "torchvision": "0.9",  # installed, and of use to the training side, beside a CPU-only torch
-        "C compiler": "/usr/bin/clang",
-    }
-    assert versions["energy counter"] is None or versions["energy counter"].startswith(("RAPL", "INA3221"))
-    lines = {line.split()[0]: line for line in diagnosis_table(found).splitlines() if line}
-    assert "9.9" in lines["onnxruntime"]
-    assert "pip install" not in lines["onnxruntime"]
-    assert "missing" in lines["torch"]
-    assert lines["torch"].endswith("pip install 'robust-edge[train]'")
-    json.dumps([item.__dict__ for item in found.capabilities])

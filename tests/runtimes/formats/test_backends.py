@@ -6,6 +6,7 @@ import types
 import pytest
 
 from robust_edge_runtimes.core.errors import BackendUnavailable
+from robust_edge_runtimes.diagnosis import diagnose
 from robust_edge_runtimes.formats.backends import backends
 from robust_edge_runtimes.formats.native.engine import find_compiler
 from robust_edge_runtimes.formats.table import FORMATS
@@ -13,7 +14,7 @@ from robust_edge_runtimes.formats.tensorrt import format as tensorrt_format
 from robust_edge_runtimes.formats.tensorrt.engine import cuda
 from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.present.doctor import diagnose, diagnosis_table
+from robust_edge_runtimes.present.doctor import diagnosis_table
 
 
 def found():
@@ -126,4 +127,4 @@ def test_the_table_shows_both(install, gpu):
     lines = diagnosis_table(diagnose()).splitlines()
     assert "tensorrt   yes  TensorRT engines: TensorRT 10.3.0, GPU sm87x16" in lines
     at = next(i for i, line in enumerate(lines) if line.startswith("onnx       no   ONNX on the CPU: "))
-    assert lines[at + 1].strip() == "to get it: pip install 'robust-edge[onnxruntime]'"
+    assert lines[at + 1].strip() == "to install: pip install 'robust-edge[onnxruntime]'"

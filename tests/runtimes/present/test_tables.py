@@ -5,15 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
+from robust_edge_runtimes.bench.cold_start import ColdStart
 from robust_edge_runtimes.bench.energy import EnergySource
 from robust_edge_runtimes.bench.harness import Harness
-from robust_edge_runtimes.bench.latency import Bench, ColdStart, Entry, summarise
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
+from robust_edge_runtimes.bench.results import Bench, Entry, summarise
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.table import ModeSettings
-from robust_edge_runtimes.present.tables import bench_table, percent, table, verdict_table
+from robust_edge_runtimes.present.bench import bench_table
+from robust_edge_runtimes.present.tables import percent, table
+from robust_edge_runtimes.present.verdict import verdict_table
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.subject import subject_of
@@ -106,16 +109,16 @@ def test_bench_names_machine_and_baseline_and_warns_of_drift(result):
     text = bench_table(result)
     assert "speed-up against 'a'; 2 thread(s) on CPU9, governor powersave" in text
     assert [line for line in text.splitlines() if line.startswith("unstable!")] == [
-        "unstable! b, one image: slices of the same run differ by 80%; repeat on a quiet machine"
+        "unstable! b, one image: the medians of the slices differ by 80%; repeat on an idle machine"
     ]
     assert "30!" in text
 
 
 def test_bench_says_what_the_harness_costs(result):
     fine = bench_table(dataclasses.replace(result, harness=Harness(4_000, 6_000, "b", 0.008, False)))
-    assert "4.00 us of every call are the harness', 0.8% of the median of 'b'; infer() takes 6 us more" in fine
+    assert "measurement overhead: 4.00 us per call, 0.8% of the median of 'b'; infer() takes 6 us more" in fine
     heavy = bench_table(dataclasses.replace(result, harness=Harness(40_000, 6_000, "b", 0.08, True)))
-    assert "8.0% of the median of 'b', too much to compare bundles that fast" in heavy
+    assert "8.0% of the median of 'b', too much to compare bundles that are this fast" in heavy
 
 
 def test_bench_shows_energy_where_there_is_any(result):
@@ -130,7 +133,7 @@ def test_bench_shows_energy_where_there_is_any(result):
     text = bench_table(dataclasses.replace(result, entries=(metered, blind)))
     rows = [line.split() for line in text.splitlines()]
     assert [row[-1] for row in rows[0:6] if "-" not in row[0]] == ["mJ/image", "12.5", "12.5", "-", "-"]
-    assert "energy of all that RAPL package-0 covers, idle power included" in text
+    assert "energy: everything that RAPL package-0 measures, idle power included" in text
     assert "energy not measured: RAPL package-0 does not count Orin" in text
 
 
@@ -138,8 +141,8 @@ def test_bench_tells_a_fixed_batch(result):
     dense, fast = result.entries
     entries = (dataclasses.replace(dense, fixed_batch=1), dataclasses.replace(fast, fixed_batch=8))
     text = bench_table(dataclasses.replace(result, entries=entries))
-    assert "b computes 8 images in every call, for one image as well" in text
-    assert "a computes" not in text
+    assert "b has a fixed batch: every call computes 8 images, even for one image" in text
+    assert "a has a fixed batch" not in text
 
 
 def test_the_last_line_of_a_bench_with_a_budget_is_the_outcome(result):

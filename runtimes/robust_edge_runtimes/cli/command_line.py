@@ -1,0 +1,68 @@
+"""The click group of every command line of the project: exit codes, Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any, Iterator, List, NoReturn, Optional
+
+import click
+
+from robust_edge_runtimes.cli.failures import Terminated, report_failure
+
+
+class CommandLine(click.Group):
+    """A click group that turns exceptions into one line on stderr and the documented exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run a command and exit with its exit code."""
+        kwargs["standalone_mode"] = False
+        with _recorded_interrupts() as interrupts, _termination_as_exception():
+            try:
+                code = super().main(*args, **kwargs)
+                sys.stdout.flush()
+            except BaseException as error:
+                # a library may catch the KeyboardInterrupt and raise an error of its own
+                code = report_failure(KeyboardInterrupt() if interrupts else error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _recorded_interrupts() -> Iterator[List[int]]:
+    """Yield a list of the SIGINTs received so far; each of them still raises KeyboardInterrupt."""
+    received: List[int] = []
+
+    def record(number: int, frame: Optional[FrameType]) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield received
+        return
+    signal.signal(signal.SIGINT, record)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _termination_as_exception() -> Iterator[None]:
+    """Raise Terminated on SIGTERM, so that temporary files are removed before the process ends."""
+
+    def terminate(number: int, frame: Optional[FrameType]) -> None:
+        raise Terminated
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

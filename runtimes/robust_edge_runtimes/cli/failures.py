@@ -1,0 +1,90 @@
+"""How a command ends when something goes wrong: one line on stderr and the documented exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from typing import Any, Callable, Optional, Sequence, Tuple
+
+import click
+
+from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
+from robust_edge_runtimes.core.extras import extra_of
+
+INTERRUPTED = 130
+TERMINATED = 143
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+HOW_TO_CONTINUE = "all written files are complete; run the same command again (compress: with --resume)"
+
+
+class Terminated(BaseException):
+    """The process received SIGTERM."""
+
+
+def report_failure(error: BaseException) -> int:
+    """Print why a command ended and return its exit code. Only a bug of ours is printed with its traceback."""
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()
+        return 0
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and newer; the help text keeps its lines
+        click.echo(error.format_message(), err=True)  # type: ignore[attr-defined]
+        return RobustEdgeError.exit_code
+    for classes, code, message_of in _FAILURES:
+        message = message_of(error) if isinstance(error, classes) else None
+        if message is not None:
+            _print_error(message)
+            return code if code is not None else int(getattr(error, "exit_code", RobustEdgeError.exit_code))
+    if isinstance(error, SystemExit):
+        raise error
+    traceback.print_exception(type(error), error, error.__traceback__)
+    _print_error(f"this is a bug of robust-edge ({type(error).__name__}); please report it with the lines above")
+    return INTERNAL
+
+
+def _print_error(text: str) -> None:
+    click.echo("error: " + " ".join(text.split()), err=True)
+
+
+def _usage(error: click.UsageError) -> str:
+    return error.format_message() + (f" ({error.ctx.command_path} --help)" if error.ctx else "")
+
+
+def _missing_module(error: ModuleNotFoundError) -> Optional[str]:
+    extra = extra_of(error.name or "")
+    if extra is None:
+        return None
+    python = " (Python 3.10 or newer)" if extra == "train" and sys.version_info < (3, 10) else ""
+    return f"this needs {error.name}, which is not installed: pip install 'robust-edge[{extra}]'{python}"
+
+
+def _out_of_memory(error: BaseException) -> Optional[str]:
+    """Recognises Python's own error, and the text that torch's allocators put into a RuntimeError."""
+    text = str(error)
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not known and "can't allocate memory" not in text and "not enough memory" not in text:
+        return None
+    first = text.splitlines()[0] if text else ""
+    return f"out of memory {first}; use fewer images at a time, or a larger machine"
+
+
+def _os_error(error: OSError) -> str:
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk while writing{where}; free some, or choose another -o"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to use{where} ({error.strerror}); choose another path, or change its permissions"
+    return f"{error.strerror or error}{':' if where else ''}{where}"
+
+
+_FAILURES: Sequence[Tuple[Any, Optional[int], Callable[[Any], Optional[str]]]] = (
+    (click.UsageError, None, _usage),
+    (click.ClickException, None, lambda error: error.format_message()),
+    (RobustEdgeError, None, str),
+    ((click.Abort, KeyboardInterrupt), INTERRUPTED, lambda _: f"interrupted; {HOW_TO_CONTINUE}"),
+    (Terminated, TERMINATED, lambda _: f"terminated; {HOW_TO_CONTINUE}"),
+    (ModuleNotFoundError, BackendUnavailable.exit_code, _missing_module),
+    ((MemoryError, RuntimeError), RobustEdgeError.exit_code, _out_of_memory),
+    (OSError, RobustEdgeError.exit_code, _os_error),
+)
+"""Exception classes, exit code (None: the exception's own) and message (None: try the following rows)."""

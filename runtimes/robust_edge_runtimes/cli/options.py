@@ -1,0 +1,57 @@
+"""Option types and decorators that the commands share."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+BUNDLE = click.Path(path_type=Path)
+THREADS = click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads of one inference."
+)
+
+
+class OutputFile(click.Path):
+    """A file that a command writes at its end. Whether it can be written is checked before the work begins."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Path:
+        """Fail for a path that cannot be written, or that belongs to a bundle or a run."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if (path.parent / "SHA256SUMS").exists() or (path.exists() and (path.parent / "config.yaml").exists()):
+            self.fail(f"{str(path)!r} belongs to a bundle or a run; choose another path", param, ctx)
+        if path.exists() and not path.is_file():
+            self.fail(
+                f"{str(path)!r} is not a regular file and would be replaced by one; use --json to print to stdout",
+                param,
+                ctx,
+            )
+        if not path.absolute().parent.is_dir():
+            self.fail(f"the folder {str(path.parent)!r} does not exist; create it, or choose another", param, ctx)
+        return path
+
+
+OUTPUT_FILE = OutputFile()
+
+
+def refuse_same_file(out: Optional[Path], junit: Optional[Path]) -> None:
+    """Raise UsageError where `-o` and `--junit` name the same file: the second would overwrite the first."""
+    if out is not None and junit is not None and out.absolute() == junit.absolute():
+        raise click.UsageError(f"-o and --junit both name {str(out)!r}; choose another path for one of them")
+
+
+def examples(*lines: str) -> Callable[[F], F]:
+    """Append an examples section to a command's help text."""
+
+    def decorate(command: F) -> F:
+        shown: Sequence[str] = ["\b", "Examples:", *(f"  {line}" for line in lines)]
+        command.__doc__ = inspect.cleandoc(command.__doc__ or "") + "\n\n" + "\n".join(shown)
+        return command
+
+    return decorate

@@ -1,0 +1,60 @@
+"""Where a command writes: its result to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from typing import Any, Callable, TypeVar
+
+import click
+
+from robust_edge_runtimes.cli.progress import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Writes a command's result to stdout and everything else to stderr.
+
+    Attributes:
+        json: print the result as JSON instead of text.
+        verbosity: -1 quiet, 0 normal, 1 verbose.
+    """
+
+    json: bool
+    verbosity: int
+
+    def note(self, text: str) -> None:
+        """Print a line on stderr unless --quiet is given."""
+        if self.verbosity >= 0:
+            click.echo(text, err=True)
+
+    def detail(self, text: str) -> None:
+        """Print a line on stderr if --verbose is given."""
+        if self.verbosity >= 1:
+            click.echo(text, err=True)
+
+    def result(self, text: str, value: Any) -> None:
+        """Print the command's result: `text`, or with --json `value` (plain values or a dataclass)."""
+        plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
+
+    def progress(self, label: str, *, begun: float = 0.0) -> Progress:
+        """A progress display on stderr, silent with --quiet; `begun` as in Progress."""
+        return Progress(label, sys.stderr if self.verbosity >= 0 else None, begun=begun)
+
+
+def output_options(command: F) -> F:
+    """Add --json, -v and -q to a command, which receives them as `output: Output`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print more on stderr.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only the result and errors.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, as_json: bool, verbose: bool, quiet: bool, **kwargs: Any) -> Any:
+        return command(*args, output=Output(as_json, int(verbose) - int(quiet)), **kwargs)
+
+    return wrapped  # type: ignore[return-value]

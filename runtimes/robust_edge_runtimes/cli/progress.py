@@ -1,0 +1,55 @@
+"""Progress of a long computation on stderr."""
+
+from __future__ import annotations
+
+import time
+from typing import Optional, TextIO
+
+
+class Progress:
+    """Shows progress when called with (done, total): a bar with the time left on a terminal, otherwise some lines.
+
+    Args:
+        label: what is being done.
+        stream: where to write; None for nowhere.
+        interval: least time between two lines in seconds, where `stream` is not a terminal.
+        begun: fraction of the work that an earlier process did (a resumed training), which took no time of this one.
+    """
+
+    def __init__(self, label: str, stream: Optional[TextIO], *, interval: float = 10.0, begun: float = 0.0) -> None:
+        self._label = label
+        self._begun = begun
+        self._stream = stream
+        self._terminal = stream is not None and stream.isatty()
+        self._interval = 0.1 if self._terminal else interval
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None:
+        """Show that `done` of `total` steps are done."""
+        now = time.monotonic()
+        finished = done >= total
+        if self._stream is None or (now - self._last < self._interval and not finished):
+            return
+        self._last = now
+        elapsed = now - self._start
+        done_here = done - self._begun * total
+        left = elapsed / done_here * (total - done) if done_here > 0 else 0.0
+        when = f"{_duration(elapsed)}" if finished else f"{_duration(left)} left"
+        text = f"{self._label} {done}/{total}  {when}  {detail}".rstrip()
+        if self._terminal:
+            self._stream.write(f"\r\033[K{_bar(done / max(total, 1))} {text}" + ("\n" if finished else ""))
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def _bar(fraction: float) -> str:
+    filled = int(20 * min(fraction, 1.0))
+    return "█" * filled + "░" * (20 - filled)
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"

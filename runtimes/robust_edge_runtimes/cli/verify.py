@@ -1,0 +1,95 @@
+"""`robust-edge-device verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional, Tuple
+
+import click
+
+from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, refuse_same_file
+from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_modes, mode_help
+
+
+@click.command()
+@click.argument("bundle", type=BUNDLE)
+@click.option(
+    "--mode",
+    "modes",
+    multiple=True,
+    type=click.Choice([mode.name for mode in DEVICE_MODES]),
+    help=mode_help(DEVICE_MODES),
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all stored images]")
+@click.option(
+    "--queries",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Queries per image in mode blackbox.",
+)
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Seed of the drawn images and of every attack.",
+)
+@click.option(
+    "--max-clean-drop", default=1.0, show_default=True, help="Largest allowed loss of clean accuracy, in points."
+)
+@click.option(
+    "--max-robust-drop", default=1.0, show_default=True, help="Largest allowed loss of robust accuracy, in points."
+)
+@click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable.")
+@THREADS
+@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
+@click.option("--junit", type=OUTPUT_FILE, help="Also write the verdict as JUnit XML, for continuous integration.")
+@output_options
+@click.pass_context
+@examples(
+    "robust-edge-device verify bundle/",
+    "robust-edge-device verify bundle/ --mode replay --mode blackbox --limit 100 -o device.json",
+)
+def verify(
+    context: click.Context,
+    bundle: Path,
+    modes: Tuple[str, ...],
+    limit: Optional[int],
+    queries: int,
+    seed: int,
+    max_clean_drop: float,
+    max_robust_drop: float,
+    allow: Tuple[str, ...],
+    threads: int,
+    out: Optional[Path],
+    junit: Optional[Path],
+    output: Output,
+) -> None:
+    """Attack the artifact on this device. Exit 0 if it passes, 1 if it fails, 4 if the bundle is damaged."""
+    import dataclasses
+
+    from robust_edge_runtimes.core.bundle import open_bundle
+    from robust_edge_runtimes.core.files import write_json
+    from robust_edge_runtimes.load import load
+    from robust_edge_runtimes.present.junit import write_junit
+    from robust_edge_runtimes.present.verdict import verdict_table
+    from robust_edge_runtimes.verdict.judge import judge
+    from robust_edge_runtimes.verdict.measurement import Budget
+    from robust_edge_runtimes.verdict.subject import subject_of
+
+    refuse_same_file(out, junit)
+    budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, queries, seed)
+    opened = open_bundle(bundle)
+    with load(opened, threads=threads) as model:
+        subject = subject_of(opened, model, limit=limit, seed=seed)
+        chosen = chosen_modes(modes, DEVICE_MODES)
+        measurements = [mode.measure(subject, settings, output.progress(mode.name)) for mode in chosen]
+        verdict = judge(subject, measurements, budget)
+    if out is not None:
+        write_json(out, dataclasses.asdict(verdict))
+    if junit is not None:
+        write_junit(junit, verdict)
+    output.result(verdict_table(verdict), verdict)
+    context.exit(0 if verdict.passed else 1)

@@ -1,0 +1,67 @@
+"""A verdict as text."""
+
+from __future__ import annotations
+
+from typing import List, Union
+
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.present.tables import percent, table
+from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.measurement import ModeResult, Twin, WorstCase
+from robust_edge_runtimes.verdict.statistic import Drop
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """One row per mode and accuracy, then the notes, the reasons for a failure and the verdict."""
+    rows = [row for mode in verdict.modes for row in _accuracies(mode.mode, attack_name(mode.attack), mode)]
+    if verdict.worst is not None:
+        rows += _accuracies("all modes", "worst case", verdict.worst)
+    for other in verdict.elsewhere:
+        rows += [row for mode in other.modes for row in _accuracies(mode.mode + " *", attack_name(mode.attack), mode)]
+    header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (95% interval) / budget, points"]
+    lines = [table(header, rows)]
+    for other in verdict.elsewhere:
+        where = f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}"
+        lines.append(f"* measured on another machine: {other.source} ({where})")
+    if verdict.modes:
+        lines.append("time: " + ", ".join(f"{mode.mode} {mode.seconds:.1f} s" for mode in verdict.modes))
+    lines += [_twin_line(mode.mode, mode.twin) for mode in verdict.modes if mode.twin is not None]
+    parity = verdict.parity
+    lines.append(
+        f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
+        f"the class agrees on {100 * parity.argmax_agreement:.2f}% of the images"
+    )
+    lines += [f"note: {note}" for note in verdict.notes]
+    lines += [f"FAILED {reason}" for reason in verdict.reasons]
+    decision = "PASS" if verdict.passed else "FAIL"
+    artifact, runtime = verdict.artifact_sha256[:12], verdict.runtime
+    lines.append(f"{decision}  {verdict.target} artifact {artifact} on {runtime.backend} {runtime.version}")
+    return "\n".join(lines)
+
+
+def attack_name(attack: AttackSpec) -> str:
+    """The attack with the settings that are needed to repeat it."""
+    unit = "queries" if attack.name == "square" else "steps"
+    return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {unit}, seed {attack.seed}"
+
+
+def _accuracies(where: str, attack: str, result: Union[ModeResult, WorstCase]) -> List[List[str]]:
+    stored = isinstance(result, ModeResult) and not result.paired
+    return [
+        [where, name, str(result.images), "stored " * stored + percent(reference), percent(artifact), _drop(drop)]
+        for name, reference, artifact, drop in (
+            ("clean", result.reference_clean, result.artifact_clean, result.clean_drop),
+            (attack, result.reference_robust, result.artifact_robust, result.robust_drop),
+        )
+    ]
+
+
+def _twin_line(mode: str, twin: Twin) -> str:
+    return (
+        f"{mode} takes gradients of {twin.made_from}; its logits are within {twin.max_logit_error:.2g} of the "
+        f"artifact's (relative; tolerance {twin.tolerance:.2g}), temperature {twin.temperature:.3g}"
+    )
+
+
+def _drop(drop: Drop) -> str:
+    return f"{drop.points:+.1f} ({drop.low:+.1f} to {drop.high:+.1f}) / {drop.budget:g}"
