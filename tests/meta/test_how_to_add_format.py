@@ -177,7 +177,7 @@ def test_a_format_is_one_folder_and_one_row_in_each_layer(tmp_path):
     assert "targets exits 0" in said
     assert any(line.split()[:1] == ["numpy"] and "npz" in line for line in said.splitlines())
     assert "npz        yes  a linear network: numpy" in said
-    assert "gradients of whitebox: the artifact's own matrix" in said
+    assert "whitebox takes gradients of the artifact's own matrix" in said
     assert "verify exits 0" in said
 
     assert "PASS on 60 images" in python(bundle, "run.py", "replay")

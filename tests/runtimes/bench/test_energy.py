@@ -137,7 +137,7 @@ def test_a_counter_for_root_only_says_how_to_open_it(tmp_path, monkeypatch):
         return 1.0
 
     monkeypatch.setattr(energy, "_read_float", number)  # whoever runs the tests may be root
-    assert find_meter(tmp_path) == f"{path} may be read by root only: sudo chmod a+r {path}"
+    assert find_meter(tmp_path) == f"{path} is readable by root only: sudo chmod a+r {path}"
 
 
 def test_a_counter_that_holds_no_number_is_a_reason(tmp_path):
