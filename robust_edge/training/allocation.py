@@ -1,4 +1,4 @@
-"""Keeping freed memory for the next batch."""
+"""Making glibc keep freed memory for the next batch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ NONE, NEVER = 0, -1
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep large freed blocks instead of giving each back to the kernel.
+    """Let glibc keep large freed blocks instead of returning each to the kernel.
 
-    Every batch frees and asks again for the same activations; by default glibc returns each block of some MiB to
-    the kernel, which clears it page by page before the next use. For the whole process, and only on Linux with
-    glibc; torch has its own cache on GPUs.
+    Every batch frees and allocates the same activations. By default glibc returns blocks of some MiB to the kernel,
+    which zeroes their pages before the next use. Applies to the whole process, on Linux with glibc; on GPUs torch has
+    a cache of its own.
 
     Returns:
-        Whether it could be done.
+        Whether the settings were accepted.
     """
     if sys.platform != "linux":
         return False

@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: the gradient is taken at the worst weights near the present ones.
+"""Adversarial weight perturbation (AWP): the gradient is taken at perturbed weights that raise the loss.
 
 Source: Wu 2020, Eq. (8)-(11), one ascent step per layer, v = γ‖w‖ g/‖g‖, on the prunable weights. Deviations: the
 ascent gradient is of the whole loss and not taken on a copy of the network; running statistics are those of the
@@ -22,7 +22,7 @@ from robust_edge.training.synchrony import ALONE, Share
 def perturbation(
     weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], gamma: float, masks: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """The step of relative length γ along each layer's gradient; zero where the mask or the whole gradient is."""
+    """γ‖w‖ g/‖g‖ for each layer; zero where the mask is zero, or where the gradient is zero throughout."""
     steps = {}
     for name, weight in weights.items():
         gradient = gradients[name] if masks is None else gradients[name] * masks[name]
@@ -34,7 +34,7 @@ def perturbation(
 
 @contextlib.contextmanager
 def perturbed(weights: Mapping[str, nn.Parameter], steps: Mapping[str, Tensor]) -> Iterator[None]:
-    """The weights moved, and afterwards the very same bits as before."""
+    """Add `steps` to the weights inside the block, and restore the same bits afterwards."""
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     with torch.no_grad():
         for name, weight in weights.items():
@@ -57,20 +57,20 @@ def backward(
     masks: Mapping[str, Tensor] | None,
     share: Share = ALONE,
 ) -> tuple[BatchLoss, bool]:
-    """Leave in every `.grad` the gradient at the perturbed weights; the weights stay.
+    """Compute the gradient at the perturbed weights into every `.grad`; the weights are unchanged afterwards.
 
     Args:
-        model: in training mode; its running statistics see one batch, unperturbed.
-        weights: the layers to perturb.
+        model: in training mode; its running statistics are updated once, at the unperturbed weights.
+        weights: to perturb.
         loss_of: the batch's forward pass.
         gamma: relative length of the perturbation.
         abort: largest ratio of the perturbed loss to the unperturbed, or to 1 if that is more.
         masks: of the masked phase.
-        share: this rank's part of the batch; the perturbation and the abort are those of the whole batch.
+        share: this rank's part of the batch; gradient and losses are averaged over the whole batch.
 
     Returns:
-        The unperturbed loss, and whether the perturbation held. If not (a loss that is no number, or beyond
-        `abort`), the gradient is that of the unperturbed weights.
+        The unperturbed loss, and whether the perturbed loss was finite and within `abort`. If it was not, the gradient
+        is that at the unperturbed weights.
     """
     plain = loss_of()
     plain.total.backward()

@@ -1,4 +1,4 @@
-"""Running statistics of batch-norm: left alone for a while, or taken anew."""
+"""Running statistics of batch-norm: frozen for some passes, or re-estimated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 @contextlib.contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise by the batch, as in training, without remembering it."""
+    """Normalise by the statistics of the batch, as in training, without updating the running ones."""
     layers = [layer for layer in batchnorms(model) if layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
@@ -29,24 +29,24 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics by the plain mean over the batches' own; weights stay.
+    """Replace the running statistics by the mean of the batches' statistics.
 
     Args:
-        model: changed in place; left in the mode it came in.
+        model: only its running statistics change; each module's mode is restored.
         batches: (N, C, H, W) images each; consumed one at a time.
     """
     layers = batchnorms(model)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's way to say: cumulative mean
+        layer.momentum = None  # cumulative mean
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for layer in layers:
-        layer.train()  # dropout and the like stay off
+        layer.train()  # alone, so that dropout and the like stay off
     try:
         for images in batches:
-            with torch.no_grad():  # not around the loop: the batches may be attacks in the making
+            with torch.no_grad():  # inside the loop: drawing a batch may need gradients, for its attack
                 model(images)
     finally:
         for module, mode in modes:

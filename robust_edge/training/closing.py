@@ -1,4 +1,4 @@
-"""The end of a run: the last look at its network, the written checkpoint, or what is kept of a run that diverged."""
+"""The end of a run: final evaluation and checkpoint, also of a run that diverged."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ CLOSING_LIMIT = 1000
 
 
 def keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
-    """Write the last good network, marked, and raise what happened; the other ranks wait for the end of rank 0.
+    """Write the last good network as a checkpoint marked `diverged`, and raise TrainingDiverged on every rank.
 
     Args:
         run: that diverged.
         dataset: of the run.
-        learner: loses its state.
-        kept: the best network by the held-out images; None takes that of the last finished epoch.
+        learner: its state is replaced.
+        kept: the best network on the held-out images; None takes that of the last finished epoch.
         problem: what went wrong.
     """
     learner.ranks.broadcast(lambda: _write_last_good(run, dataset, learner, kept, problem))
-    raise AssertionError("a run that has diverged goes on")
+    raise AssertionError("rank 0 did not raise")
 
 
 def _write_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
@@ -60,9 +60,11 @@ def _write_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | 
 
 
 def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
-    """Raise what a run that diverged ends with; `epoch` is that of the network it keeps."""
+    """Raise TrainingDiverged; `epoch` is that of the network that the run keeps, None if it keeps none."""
     keeps = (
-        "nothing was worth keeping" if epoch is None else f"{run.path} keeps the network after epoch {epoch}, marked"
+        "there was no finished epoch to keep"
+        if epoch is None
+        else f"{run.path} keeps the network after epoch {epoch}, marked"
     )
     raise TrainingDiverged(
         f"training diverged: {problem}; {keeps}; lower training.lr (it is {run.config.training.lr}) and start again "
@@ -71,7 +73,10 @@ def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
 
 
 def reestimate_statistics(network: Normalized, train: Source, config: CompressConfig) -> None:
-    """Batch-norm statistics of the final network over images as it was trained on, attacked and clean."""
+    """Re-estimate the batch-norm statistics of the final network, in place, on images as in training.
+
+    Attacked and clean images of one batch pass the network together, as in training.
+    """
     count = min(config.averaging.reestimate, len(train))
     if count < 2:
         return
@@ -81,7 +86,9 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
 
     def batches() -> Iterator[Tensor]:
         order = torch.randperm(len(train), generator=generator)[:count]
-        even = order.tensor_split(max(1, count // config.training.batch_size))  # all weigh the same, none is of one
+        even = order.tensor_split(
+            max(1, count // config.training.batch_size)
+        )  # batches of equal weight and at least two images
         for pixels, labels in train.batches(even):
             images = augment(pixels, config.data.augment, generator)
             attacked = attack_batch(source, images, labels, attack, generator, config.training)
@@ -100,16 +107,16 @@ def finish(
     diverged: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
-    """Judge the network on test images and write it, its constraint checked on the final file.
+    """Evaluate the network on test images and write it; the sparsity constraint is checked on the written file.
 
     Args:
         run: gets the checkpoint.
         dataset: of the run.
-        learner: knows the masks.
+        learner: holds the masks.
         model: the network to write.
         epoch: after which it was taken, counted from 1.
-        diverged: what went wrong later; such a network need not be sparse yet.
-        progress: called with (test images judged, test images in all).
+        diverged: why training failed after that epoch; such a network need not be sparse yet.
+        progress: called with (test images evaluated, test images in all).
     """
     config = run.config
     attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
@@ -150,12 +157,7 @@ def finish(
     peak = peak_bytes(device)
     run.write_environment(peak_memory_bytes=peak)
     checkpoint = run.write_checkpoint(model, describe)
-    for layer in checkpoint.sparsity.layers:
-        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
-    if config.sparse and learner.scheme.dense_layers:
-        run.log(
-            f"left dense by scheme {scheme_name(type(config.pruning.scheme))}: {', '.join(learner.scheme.dense_layers)}"
-        )
+    _log_layers(run, learner, checkpoint)
     ended = "finished" if diverged is None else "kept"
     run.log(
         f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}, "
@@ -164,8 +166,16 @@ def finish(
     return checkpoint
 
 
+def _log_layers(run: Run, learner: Learner, checkpoint: Checkpoint) -> None:
+    for layer in checkpoint.sparsity.layers:
+        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+    dense = learner.scheme.dense_layers
+    if run.config.sparse and dense:
+        run.log(f"left dense by scheme {scheme_name(type(run.config.pruning.scheme))}: {', '.join(dense)}")
+
+
 def _closing_images(test: Split) -> Split:
-    """All of them, or a part with as many of every class as possible, whatever order they come in."""
+    """All test images, or CLOSING_LIMIT of them, with equal numbers of each class as far as possible."""
     return test if len(test) <= CLOSING_LIMIT else test.take(evenly(test.labels, CLOSING_LIMIT))
 
 

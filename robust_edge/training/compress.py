@@ -30,7 +30,7 @@ from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
 from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
-from robust_edge.training.synchrony import check_batch, check_same_images, spread
+from robust_edge.training.synchrony import check_batch, check_same_images, replicate
 from robust_edge.training.tensorboard import check_installed
 from robust_edge_runtimes.core.errors import InputError
 
@@ -49,7 +49,7 @@ def compress(
         config: what to do.
         path: the run directory; nothing is written before data, model and constraint have been checked.
         overwrite: replace an older run.
-        progress: called after every batch with (batches done, batches in all, what goes on).
+        progress: called after every batch with (batches done, batches in all, text).
         ranks: the processes that train together; only the first writes.
 
     Returns:
@@ -132,7 +132,7 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
         hold_out(dataset.train, config.selection.held_out)
     if config.tensorboard:
         check_installed()
-    learner = Learner(spread(model, device, ranks), config, plan, scheme, ranks)
+    learner = Learner(replicate(model, device, ranks), config, plan, scheme, ranks)
     return dataset, learner, plan
 
 

@@ -1,4 +1,4 @@
-"""Whether a run is lost: a loss that is no number, that explodes, or robustness that falls back to guessing."""
+"""Detecting divergence: a loss that is not finite or explodes, or robust accuracy that falls back to guessing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from robust_edge.training.losses import TRADES
 from robust_edge.training.selection import guessing_limit
 
 EXPLOSION = 20.0
-"""Times the loss of guessing, ln K: far beyond the first epochs of a high learning rate, which recover."""
+"""Largest loss, in units of the loss of guessing, ln K. The first epochs of a high learning rate stay far below it."""
 CLEAR = 0.1
-"""Share of the way from chance to perfection by which an accuracy must have stood above guessing to count."""
+"""How far above guessing the best accuracy must have been, as a fraction of the distance from chance to 100%."""
 PATIENCE = 2
-"""Judgements in a row at chance: a single one may be a raised ε or the hard projection."""
+"""Consecutive evaluations at chance: a single one may follow a raised ε or the hard projection."""
 
 
 def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -> str | None:
-    """What is wrong after the last row; None if nothing is.
+    """The reason why the run has diverged after the last row; None if it has not.
 
     Args:
         rows: of all epochs so far, at least one.
@@ -42,7 +42,10 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -
 
 
 def not_finite(model: nn.Module, epoch: int) -> str | None:
-    """The first tensor that holds NaN or infinity after an epoch, in words: the last step comes after its last loss."""
+    """Name the first tensor of a network that holds NaN or infinity; None if all are finite.
+
+    The loss does not show this, for the last step of an epoch comes after its last loss.
+    """
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             return f"{name} holds NaN or infinity after epoch {epoch}"

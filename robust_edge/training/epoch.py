@@ -20,7 +20,7 @@ from robust_edge.training.learner import Learner
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.randomness import Randomness
 from robust_edge.training.schedules import Schedules
-from robust_edge.training.synchrony import LEAST_IMAGES, Share, total
+from robust_edge.training.synchrony import LEAST_IMAGES, Share, sum_over_ranks
 
 BatchProgress = Callable[[int, int, str], None]
 
@@ -125,8 +125,8 @@ def train_epoch(
         if progress is not None:
             progress(count, len(batches), f"loss {float(sums[0]) / seen:.3f}")
         if count < len(batches) and stop():
-            return EpochPart(count, total(sums, ranks), ranks.gather(random.state()))
-    return _result(learner, total(sums, ranks) / len(source))
+            return EpochPart(count, sum_over_ranks(sums, ranks), ranks.gather(random.state()))
+    return _result(learner, sum_over_ranks(sums, ranks) / len(source))
 
 
 def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:

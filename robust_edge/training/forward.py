@@ -15,15 +15,15 @@ LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}
 
 
 class Forward(nn.Module):
-    """Raw pixels to float32 logits, whatever precision the layers between them compute in.
+    """The network as training calls it: float32 pixels to float32 logits.
 
-    Pixels, the normalisation, the loss and the gradient by which an attack moves stay float32; with bf16 the
-    convolutions and products between them run under autocast, on float32 weights.
+    With bf16, convolutions and matrix products run under autocast on float32 weights; normalisation, loss and the
+    gradient with respect to the pixels stay float32.
 
     Attributes:
         network: the trained network itself, or its compiled form; its parameters and mode are shared.
-        settled: false while settings of its layers change from call to call, each of which would be compiled anew,
-            until torch gives up; the network itself computes then.
+        settled: False while momenta of batch-norm change from step to step. Each change would make torch.compile
+            compile again, up to its limit, so the network runs uncompiled meanwhile.
     """
 
     def __init__(self, network: nn.Module, config: ComputeConfig) -> None:
@@ -44,7 +44,7 @@ class Forward(nn.Module):
 
 
 def check_compute(config: ComputeConfig, device: torch.device) -> None:
-    """Whether the device can compute as asked.
+    """Check that the device supports the precision.
 
     Raises:
         InputError: a GPU without bfloat16.
@@ -55,5 +55,5 @@ def check_compute(config: ComputeConfig, device: torch.device) -> None:
 
 
 def place(network: M, device: torch.device, config: ComputeConfig) -> M:
-    """The network on its device, weights in the memory layout that its convolutions will see."""
+    """Move the network to a device, its weights in the configured memory layout."""
     return network.to(device).to(memory_format=LAYOUTS[config.channels_last])  # type: ignore[call-overload, no-any-return]

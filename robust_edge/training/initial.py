@@ -1,4 +1,4 @@
-"""Starting from someone's weights instead of random ones."""
+"""Starting from given weights (`--init`) instead of random ones."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from robust_edge.run.directory import WEIGHTS
 from robust_edge_runtimes.core.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Under which training scripts store the state dict beside other things."""
+"""Keys under which training scripts store the state dict in a larger checkpoint."""
 PREFIXES = ("module.", "_orig_mod.", "network.")
-"""What data-parallel training, torch.compile and our normalisation put before every name."""
+"""Prefixes that data-parallel training, torch.compile and our normalisation add to every name."""
 
 
 def load_initial(model: Normalized, path: Path) -> None:
-    """Load a state dict into the model; never runs code from the file.
+    """Load a state dict into the model without unpickling code.
 
     Args:
-        model: takes the values in place; its own mean and std stay.
+        model: changed in place; its mean and std stay.
         path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, bare or under one of WRAPPERS; names may
             carry PREFIXES.
 
     Raises:
-        InputError: no such file, not tensors, names, shapes or classes that do not fit, values that are no numbers.
+        InputError: the file cannot be read, holds other objects than tensors, has other names or shapes than the
+            model, or values that are not finite.
     """
     own = model.network.state_dict()
     given = _unwrapped(_read(path), own)
@@ -48,7 +49,7 @@ def load_initial(model: Normalized, path: Path) -> None:
 
 
 def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names that fit best; those of the network itself may begin with such a prefix, too."""
+    """The tensors with those prefixes removed that give the most of the network's own names."""
     found = [tensors]
     for prefix in (*PREFIXES[:2], *PREFIXES):
         found.append({name.removeprefix(prefix): tensor for name, tensor in found[-1].items()})
@@ -57,7 +58,7 @@ def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
 
 
 def _other_task(name: str, own: dict[str, Tensor], model: Normalized, given: Tensor) -> str:
-    """What a shape at either end of the network tells about the task that it was trained for."""
+    """Explain a different shape of the first or last layer: another number of channels or classes."""
     weights = [layer.removeprefix("network.") for layer in prunable_parameters(model)]
     ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
     if name in ends and given.shape[:1] != own[name].shape[:1]:
@@ -78,7 +79,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
         raise InputError(f"--init {path} cannot be read as tensors: {cause}") from cause
-    except Exception as cause:  # torch's own text advises to run the file; we don't repeat it
+    except Exception as cause:  # torch's own message recommends loading the file with weights_only=False
         raise InputError(
             f"--init {path} is damaged or holds other objects than tensors, which are never run "
             f"({type(cause).__name__}); save model.state_dict()"

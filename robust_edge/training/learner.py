@@ -30,7 +30,7 @@ class Learner:
         model: on its device.
         config: of the run.
         plan: its schedules.
-        scheme: the sparsity set; built for the network; None builds one that does not need the shape of an image.
+        scheme: the sparsity set, built for the network; None builds one that does not need the shape of an image.
 
     Attributes:
         average: the moving average of the weights; None where `averaging.decay` is 0.

@@ -21,7 +21,7 @@ from robust_edge.training.epoch import BatchProgress, EpochPart, EpochResult, tr
 from robust_edge.training.learner import Learner
 from robust_edge.training.resuming import Start, state_of
 from robust_edge.training.schedules import Schedules, pruned_at
-from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
+from robust_edge.training.selection import Kept, better, evaluate_held_out, guessing_limit, is_due
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
 from robust_edge.training.termination import CODE, deferred_termination
@@ -125,12 +125,14 @@ class _Trainer:
         self.run.write_resume(self._state(epoch + 1))
 
     def _evaluated(self, epoch: int) -> Kept | None:
-        """The network after this epoch with its accuracy on the held-out images, where that is due, by rank 0."""
-        if not due(self.config, epoch):
+        """The network after this epoch, evaluated on the held-out images by rank 0; None where that is not due."""
+        if not is_due(self.config, epoch):
             return None
         final = epoch >= self.plan.masked_from or not self.config.sparse
         network, config = self.learner.candidate(), self.config
-        return self.ranks.broadcast(lambda: judge(network, self.held_out, config, epoch=epoch + 1, final=final))
+        return self.ranks.broadcast(
+            lambda: evaluate_held_out(network, self.held_out, config, epoch=epoch + 1, final=final)
+        )
 
     def _save_interrupted(self, epoch: int, part: EpochPart, seconds: float) -> None:
         self.run.write_unfinished({**self._state(epoch), "part": {**vars(part)}, "seconds": seconds})

@@ -1,8 +1,8 @@
-"""What is minimised on one batch, and the attack that belongs to it.
+"""The loss on one batch, and the attack that belongs to it.
 
 `adversarial`: Marshall 2020, section 3.1, 0.9 and 0.1 of the cross-entropies on attacked and on clean images.
-`trades`: Zhang 2019, Eq. (5), cross-entropy on clean images and β·KL(clean ‖ attacked), whose attack raises that
-divergence. Label smoothing changes what is minimised, never the attack nor what is reported.
+`trades`: Zhang 2019, Eq. (5), cross-entropy on clean images and β·KL(clean ‖ attacked), whose attack maximises that
+divergence. Label smoothing changes the loss only, neither the attack nor the reported cross-entropies.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TRADES = "trades"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchLoss:
-    """One batch.
+    """The loss on one batch.
 
     Attributes:
-        total: what is minimised, with its graph.
+        total: what is minimised, with its autograd graph.
         figures: (5,) detached means: total, clean and adversarial cross-entropy without smoothing, clean and
             adversarial hits.
     """
@@ -43,7 +43,7 @@ def attack_batch(
     settings: TrainingConfig,
     rows: Rows | None = None,
 ) -> Tensor | None:
-    """Attacked images in evaluation mode; None where there is no adversary. Args as of `craft`."""
+    """Attack a batch, the model in evaluation mode; None for ε = 0. Arguments as of `craft`."""
     if attack.eps == 0:
         return None
     if settings.loss != TRADES:

@@ -1,7 +1,7 @@
-"""ε, s, k and η as plain sequences, one value per epoch.
+"""The schedules of ε (radius), s (steps), k (kept fraction) and η (learning rate), one value per epoch.
 
-Source: Marshall 2020, section 3.1: ε is raised every T/3, s grows every epoch and starts again when ε
-steps, k steps down.
+Source: Marshall 2020, section 3.1: ε is raised every T/3, s grows every epoch and starts again from 1 when ε is raised,
+k is lowered in steps.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Schedules:
 
 
 def schedules(config: CompressConfig) -> Schedules:
-    """Resolve names to sequences.
+    """Turn the schedules of a config, names or sequences, into sequences.
 
     Raises:
-        InputError: a given sequence has another length than the epochs it is for, or too few epochs.
+        InputError: a given sequence does not have one value for each epoch that it applies to.
     """
     epochs = config.training.epochs
     masked_from = _masked_from(config)
@@ -52,7 +52,7 @@ def schedules(config: CompressConfig) -> Schedules:
 
 
 def pruned_at(plan: Schedules, config: CompressConfig, epoch: int) -> Schedules:
-    """The same plan with the masked phase beginning at this epoch; what comes before it is not looked at again."""
+    """The same plan with the masked phase starting at this epoch; earlier values are not used any more."""
     keep = plan.keep[:epoch] + (config.pruning.keep,) * (len(plan.keep) - epoch)
     return dataclasses.replace(plan, masked_from=epoch, keep=keep, lr=_lr(config, epoch))
 

@@ -1,4 +1,4 @@
-"""Which epoch's network is kept: judged by PGD on held-out training images."""
+"""Which epoch's network is kept: the best under PGD on held-out training images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from robust_edge.models import Normalized
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kept:
-    """A network worth going back to.
+    """A network of an earlier epoch and its accuracy on the held-out images.
 
     Attributes:
-        epoch: after which it was judged, counted from 1.
-        final: whether it meets the sparsity constraint, so that it may end the run.
+        epoch: after which it was evaluated, counted from 1.
+        final: whether it meets the sparsity constraint, so that it may become the checkpoint.
         clean: accuracy on the held-out images.
         robust: the same under PGD at the run's full radius.
-        tensors: its state dict, on the CPU and its own.
+        tensors: a copy of its state dict on the CPU.
     """
 
     epoch: int
@@ -34,36 +34,35 @@ class Kept:
     tensors: dict[str, Tensor]
 
     def network(self, like: Normalized) -> Normalized:
-        """The network itself, on the device of `like`, in evaluation mode."""
+        """The network, on the device and of the architecture of `like`, in evaluation mode."""
         network = copy.deepcopy(like)
         network.load_state_dict(self.tensors)
         return network.eval()
 
 
-def judge(network: Normalized, held_out: Split, config: CompressConfig, *, epoch: int, final: bool) -> Kept:
-    """Attack the held-out images; the same random starts at every epoch."""
+def evaluate_held_out(network: Normalized, held_out: Split, config: CompressConfig, *, epoch: int, final: bool) -> Kept:
+    """Evaluate a network under PGD on the held-out images, with the same random starts in every epoch."""
     attack = Pgd(eps=config.attack.eps, steps=config.selection.steps)
     result = evaluate_pgd(network, held_out, attack, seed=config.seed)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     return Kept(epoch, final, result.clean.value, result.robust.value, tensors)
 
 
-def due(config: CompressConfig, epoch: int) -> bool:
-    """Whether an epoch, counted from 0, is to be judged."""
+def is_due(config: CompressConfig, epoch: int) -> bool:
+    """Whether the network is evaluated after this epoch, counted from 0."""
     settings, last = config.selection, config.training.epochs - 1
     return settings.held_out > 0 and (epoch == last or (epoch + 1) % settings.every == 0)
 
 
 def better(kept: Kept | None, found: Kept, guessing: float) -> Kept:
-    """The one to keep; of equals the later one.
+    """The better of two networks, the later one if they are equal.
 
-    A network that only guesses never replaces one that does not; else one that meets the constraint replaces one
-    that does not.
+    Robust accuracy above guessing comes first, then the sparsity constraint, robust accuracy, and clean accuracy.
 
     Args:
-        kept: of earlier epochs.
-        found: of this one.
-        guessing: up to which accuracy a network only guesses.
+        kept: the best of earlier epochs.
+        found: that of this epoch.
+        guessing: the highest accuracy that counts as guessing, as of `guessing_limit`.
     """
 
     def rank(network: Kept) -> tuple[bool, bool, float, float]:
@@ -73,6 +72,6 @@ def better(kept: Kept | None, found: Kept, guessing: float) -> Kept:
 
 
 def guessing_limit(classes: int, images: int) -> float:
-    """Two standard deviations above the accuracy of guessing."""
+    """The accuracy of guessing plus two standard deviations, for this number of images."""
     chance = 1 / classes
     return chance + 2 * math.sqrt(chance * (1 - chance) / images)

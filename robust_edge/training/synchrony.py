@@ -1,8 +1,8 @@
-"""Keeping the networks of several processes one network.
+"""Data-parallel training: every rank holds the same network and trains on its part of each batch.
 
-Every rank sees its part of each batch, takes the mean of all gradients and makes the same step; ADMM state, masks and
-momentum follow from equal weights by equal arithmetic, which `check_same` watches. Gradients travel once per step,
-after the backward pass: of the 2s + 3 passes of a step only one has gradients that could travel meanwhile.
+Gradients are averaged once per step, after the backward pass, and every rank makes the same step. ADMM state, masks and
+momentum are computed on every rank from the same weights; `check_same` compares them. Averaging does not overlap with
+the backward pass, because only one of the 2s + 3 passes of a step produces gradients of the weights.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 M = TypeVar("M", bound=nn.Module)
-LEAST_IMAGES = 2  # of a batch on one rank, as batch-norm needs
+LEAST_IMAGES = 2  # of a batch on one rank: batch-norm cannot train on one
 
 
 def check_batch(batch_size: int, ranks: Ranks) -> None:
-    """Whether every rank gets its part of a batch.
+    """Check that every rank gets enough images of a batch.
 
     Raises:
-        InputError: the batch is too small for so many ranks.
+        InputError: the batch is too small for this number of ranks.
     """
     least = LEAST_IMAGES * ranks.world
     if batch_size < least:
@@ -39,10 +39,10 @@ def check_batch(batch_size: int, ranks: Ranks) -> None:
 
 
 def check_same_images(dataset: Dataset, ranks: Ranks) -> None:
-    """Whether every rank found the same data set, by its shapes and labels.
+    """Check that all ranks loaded the same data set, by its shapes and labels.
 
     Raises:
-        InputError: not so.
+        InputError: they did not.
     """
     labels = [part.labels.cpu().numpy().tobytes() for part in (dataset.train, dataset.test)]
     shapes = [tuple(part.images.shape) for part in (dataset.train, dataset.test)]
@@ -55,11 +55,11 @@ def check_same_images(dataset: Dataset, ranks: Ranks) -> None:
             )
 
 
-def spread(model: M, device: torch.device, ranks: Ranks) -> M:
-    """The network for one of several ranks: rank 0's values everywhere, batch-norm over all ranks on GPUs.
+def replicate(model: M, device: torch.device, ranks: Ranks) -> M:
+    """Give every rank the weights of rank 0, and on GPUs batch-norm over the whole batch.
 
-    On CPUs every rank normalises its own part of the batch, for torch's SyncBatchNorm needs a GPU; running statistics
-    are averaged on both (`Share.average`).
+    On CPUs every rank normalises its own part of the batch, because torch's SyncBatchNorm needs a GPU; running
+    statistics are averaged on both (`Share.average`).
     """
     if ranks.world == 1:
         return model
@@ -76,7 +76,7 @@ class Share:
 
     Attributes:
         weight: its images over those of the batch; the weights of all ranks sum to 1.
-        ranks: all of them must call every method.
+        ranks: the methods are collective; every rank must call them.
     """
 
     weight: float
@@ -99,14 +99,14 @@ class Share:
             tensor.copy_(mean.view(tensor.shape))
 
     def mean(self, value: float) -> float:
-        """The mean over the batch of what is a mean over the rank's own images."""
-        return float(total(torch.tensor(value * self.weight, dtype=torch.float64), self.ranks))
+        """The mean over the whole batch, from this rank's mean over its own images."""
+        return float(sum_over_ranks(torch.tensor(value * self.weight, dtype=torch.float64), self.ranks))
 
 
 ALONE = Share(1.0, Ranks())
 
 
-def total(sums: Tensor, ranks: Ranks) -> Tensor:
+def sum_over_ranks(sums: Tensor, ranks: Ranks) -> Tensor:
     """The sum of a CPU tensor over all ranks."""
     if ranks.world > 1:
         distributed.all_reduce(sums)
@@ -114,10 +114,10 @@ def total(sums: Tensor, ranks: Ranks) -> Tensor:
 
 
 def check_same(state: Mapping[str, Any], ranks: Ranks) -> None:
-    """Whether every rank holds the same tensors, by a sum over their bits.
+    """Check that all ranks hold the same tensors, by a checksum of each entry of `state`.
 
     Raises:
-        RobustEdgeError: not so; what differs is named.
+        RobustEdgeError: they do not; the message names the entries.
     """
     if ranks.world == 1:
         return
@@ -126,7 +126,7 @@ def check_same(state: Mapping[str, Any], ranks: Ranks) -> None:
         differing = [name for name in state if sums.get(name) != gathered[0].get(name)]
         if differing:
             raise RobustEdgeError(
-                f"rank {rank} holds another {', '.join(differing)} than rank 0; give all ranks the same kind of "
+                f"rank {rank} and rank 0 differ in {', '.join(differing)}; give all ranks the same kind of "
                 "device and the same software, and go on with --resume"
             )
 

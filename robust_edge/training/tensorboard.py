@@ -1,4 +1,4 @@
-"""Every epoch's row for TensorBoard, where that is installed and asked for."""
+"""Writing the metrics of every epoch for TensorBoard (`--tensorboard`)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ FOLDER = "tensorboard"
 
 
 def check_installed() -> None:
-    """Raise ModuleNotFoundError, which the command line turns into the extra's name, before anything is written."""
+    """Raise ModuleNotFoundError where TensorBoard is missing; the command line then names the extra to install."""
     importlib.import_module("tensorboard")
 
 
 class Board:
-    """Writes into RUN/tensorboard; use it in a `with` statement."""
+    """A writer into RUN/tensorboard, used as a context manager."""
 
     def __init__(self, run: Path, done: int) -> None:
-        """Open the board of a run of which `done` epochs are over; what came after them is forgotten."""
+        """Open the log of a run after `done` epochs; entries of later epochs are discarded."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(run / FOLDER), purge_step=done + 1)
@@ -32,7 +32,7 @@ class Board:
         self._writer.close()
 
     def write(self, row: EpochRow) -> None:
-        """Every number of the row, by its name."""
+        """Log every number of the row under its name."""
         values = {**dataclasses.asdict(row), "images_per_second": row.images_per_second}
         for name, value in values.items():
             if isinstance(value, (int, float)) and name != "epoch":

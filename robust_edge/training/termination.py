@@ -1,4 +1,4 @@
-"""SIGTERM, the usual notice before a machine is taken away, waits until the work can be taken up again."""
+"""SIGTERM, which schedulers send before they end a job, is deferred until the state has been saved."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from types import FrameType
 import torch
 
 from robust_edge.parallel.ranks import Ranks
-from robust_edge.training.synchrony import total
+from robust_edge.training.synchrony import sum_over_ranks
 
 CODE = 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
 def deferred_termination(ranks: Ranks) -> Iterator[Callable[[], bool]]:
-    """Put SIGTERM off to the end of the block; a second one is not put off.
+    """Defer SIGTERM to the end of the block; a second one takes effect at once.
 
     Yields:
-        Whether any rank was asked to end; all ranks must call it at the same places.
+        A function that tells whether any rank has received SIGTERM; every rank must call it at the same places.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked:
-            _end_as(before)
-        asked.append(number)
+        if received:
+            _terminate(before)
+        received.append(number)
 
-    def anywhere() -> bool:
-        return bool(total(torch.tensor(float(len(asked))), ranks))
+    def on_any_rank() -> bool:
+        return bool(sum_over_ranks(torch.tensor(float(len(received))), ranks))
 
     before = signal.getsignal(signal.SIGTERM)
-    minded = threading.current_thread() is threading.main_thread() and before not in (None, signal.SIG_IGN)
-    if not minded:
-        yield anywhere
+    deferrable = threading.current_thread() is threading.main_thread() and before not in (None, signal.SIG_IGN)
+    if not deferrable:
+        yield on_any_rank
         return
     signal.signal(signal.SIGTERM, note)
     try:
-        yield anywhere
+        yield on_any_rank
     finally:
         signal.signal(signal.SIGTERM, before)
-    if asked:
-        _end_as(before)
+    if received:
+        _terminate(before)
 
 
-def _end_as(before: signal.Handlers | Callable[[int, FrameType | None], object] | int | None) -> None:
-    """What SIGTERM would have done without us; at the latest an exit."""
+def _terminate(before: signal.Handlers | Callable[[int, FrameType | None], object] | int | None) -> None:
+    """Let the previous handler act on SIGTERM; exit if it returns."""
     signal.signal(signal.SIGTERM, before)
     signal.raise_signal(signal.SIGTERM)
     raise SystemExit(CODE)

@@ -22,7 +22,7 @@ from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
-from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, spread, total
+from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, replicate, sum_over_ranks
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -60,7 +60,7 @@ def train(*, batchnorm, ranks, flags=None):
         }
     )
     plan, model = schedules(config), network(batchnorm=batchnorm, seed=ranks.rank)
-    learner = Learner(spread(model, torch.device("cpu"), ranks), config, plan, ranks=ranks)
+    learner = Learner(replicate(model, torch.device("cpu"), ranks), config, plan, ranks=ranks)
     results = []
     for epoch in range(EPOCHS):
         results.append(train_epoch(learner, split_of(), plan, epoch))
@@ -185,7 +185,7 @@ def test_batch_norm_on_cpu_ranks_sees_each_part_alone(both):
 
 def test_one_bit_that_differs_is_noticed_on_every_rank_and_named(both):
     for found in both:
-        assert found["differing"].startswith("rank 1 holds another model than rank 0;")
+        assert found["differing"].startswith("rank 1 and rank 0 differ in model;")
 
 
 def test_gradients_and_statistics_are_weighted_by_the_rank_s_part(both):
@@ -214,11 +214,11 @@ def test_all_ranks_get_the_value_of_the_first(both):
 
 def test_one_process_alone_takes_no_detour():
     model = network(batchnorm=True)
-    assert spread(model, torch.device("cpu"), Ranks()) is model
+    assert replicate(model, torch.device("cpu"), Ranks()) is model
     ALONE.average(model)
     assert ALONE.mean(0.3) == 0.3
     check_same({"model": model.state_dict()}, Ranks())
-    assert total(torch.tensor(3.0), Ranks()) == 3
+    assert sum_over_ranks(torch.tensor(3.0), Ranks()) == 3
 
 
 def test_a_batch_that_is_too_small_for_the_ranks():

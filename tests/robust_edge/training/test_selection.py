@@ -9,7 +9,7 @@ from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.models import ModelSpec, build_model
-from robust_edge.training.selection import Kept, better, due, guessing_limit, judge
+from robust_edge.training.selection import Kept, better, evaluate_held_out, guessing_limit, is_due
 
 
 def kept(epoch, robust, *, final=True, clean=1.0):
@@ -49,7 +49,7 @@ def test_guessing_is_two_deviations_above_chance(classes, images, limit):
 )
 def test_every_so_many_epochs_and_the_last(held_out, every, judged):
     flags = {"training.epochs": 5, "selection.held_out": held_out, "selection.every": every}
-    assert [epoch for epoch in range(5) if due(resolve(flags=flags), epoch)] == judged
+    assert [epoch for epoch in range(5) if is_due(resolve(flags=flags), epoch)] == judged
 
 
 def test_the_judgement_is_pgd_at_the_full_radius_on_held_out_images():
@@ -60,7 +60,7 @@ def test_the_judgement_is_pgd_at_the_full_radius_on_held_out_images():
         ModelSpec(arch="small_cnn", shape=dataset.shape, classes=dataset.classes, mean=(0.3,), std=(0.4,))
     )
     _, held_out = hold_out(dataset.train, 50)
-    found = judge(model, held_out, config, epoch=3, final=False)
+    found = evaluate_held_out(model, held_out, config, epoch=3, final=False)
     expected = evaluate_pgd(model, held_out, Pgd(eps=0.05, steps=3), seed=4)
     assert (found.clean, found.robust) == (expected.clean.value, expected.robust.value)
     with torch.no_grad():
