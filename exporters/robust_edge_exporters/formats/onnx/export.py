@@ -1,13 +1,8 @@
-"""ONNX: one file, true opset, batch-norm folded, any batch size or one, in fp32, fp16 or 8 bits."""
+"""ONNX: one file of a given opset, batch-norm folded, of a fixed or dynamic batch size, in fp32, fp16 or int8."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,7 @@ from onnx_ir.passes import common as passes
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.core.manifest import LayerCount, Sparsity, TensorSpec
@@ -27,16 +23,9 @@ from robust_edge_runtimes.core.manifest import LayerCount, Sparsity, TensorSpec
 INPUT, OUTPUT = "images", "logits"
 FILE = "model.onnx"
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-# What may stand between an initializer and the layer whose weight it is.
+# Operators that may lie between a layer and the initializer that is its weight.
 TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 DEFAULTS = ExportSettings()
-# PyTorch's own operators wherever they stand, and anybody's where the exporters speak of one.
-_OPERATOR = re.compile(
-    r"\b(?:aten|prims|torchvision)(?:\.|::)\w+|(?<=OpOverload\(op=')\w+\.\w+|(?<=unrecognized namespace )\w+::\w+"
-)
-# Where PyTorch says which line of the network it could not follow.
-_LINE = re.compile(r'The following call raised this error:\s+File "([^"]+)", line (\d+)')
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_onnx(
@@ -47,42 +36,43 @@ def export_onnx(
     Args:
         model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
         shape: (C, H, W).
-        target: its opset and IR version are written, and asserted on the written file.
+        target: sets opset and IR version, which are checked on the written bytes.
         folder: where to write.
         settings: precision, batch size, calibration images, metadata.
 
     Raises:
-        ExportError: the network cannot be expressed, or the file is not what was asked for.
+        ExportError: the network cannot be converted, or the file is not valid or not of this opset.
     """
     program = in_precision(converted(model, shape, target, settings.batch), target, settings)
     return write_program(program, shape, target, folder, settings)
 
 
 def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: int | None = None) -> Any:
-    """The network as an fp32 program of the target's opset, every constant an initializer.
+    """Convert the network to an fp32 program of the target's opset whose constants are all initializers.
 
     Raises:
-        ExportError: the network cannot be expressed.
+        InputError: the target does not run ONNX.
+        ExportError: the network cannot be converted.
     """
     if target.opset is None:
         raise InputError(f"target {target.name} has no opset; it does not run ONNX")
     convert = _by_dynamo if target.exporter == "dynamo" else _by_torchscript
     example = torch.rand(batch or 2, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        with _unheard():
+        with silenced():
             program = convert(model, example, target.opset, batch is None)
     except Exception as cause:  # torch.onnx raises a different class for every stage
         raise ExportError(
             f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): "
-            f"{_reason(cause, model, example)}"
+            f"{reason(cause, model, example)}"
         ) from cause
-    _forget_sources(program)
+    _remove_source_notes(program)
     program.ir_version = target.ir_version
     return program
 
 
 def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
-    """The program with the numbers that the file is to hold."""
+    """Convert an fp32 program to the precision that the target's file holds."""
     stored = target.in_file(settings.precision)
     if stored == "fp16":
         from robust_edge_exporters.formats.onnx.fp16 import halved
@@ -99,10 +89,13 @@ def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
 def write_program(
     program: Any, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
 ) -> ExportedArtifact:
-    """Save a program once its bytes, read again, are what the target asks for, and describe what they hold.
+    """Serialise a program, check the bytes, and write them.
+
+    Returns:
+        A description of the written bytes.
 
     Raises:
-        ExportError: not valid ONNX, or not what the target asks for.
+        ExportError: they are not valid ONNX, or not of the target's opset, IR version and ports.
     """
     program.ir_version = target.ir_version
     onnx.helper.set_model_props(program, dict(settings.metadata))
@@ -125,7 +118,7 @@ def write_program(
 
 
 def weights_of(program: Any) -> dict[str, np.ndarray]:
-    """Every initializer that is the weight of a convolution or a matrix product, as stored, in order of depth."""
+    """Initializers that are weights of convolutions or matrix products, as stored, in the order of the nodes."""
     initializers = {item.name: item for item in program.graph.initializer}
     producers = {name: node for node in program.graph.node for name in node.output}
     found = {}
@@ -141,7 +134,7 @@ def weights_of(program: Any) -> dict[str, np.ndarray]:
 
 
 def count_nonzeros(program: Any) -> Sparsity:
-    """Non-zeros of every initializer that is the weight of a convolution or a matrix product."""
+    """Count the non-zeros of the initializers that are weights of convolutions or matrix products."""
     layers = tuple(LayerCount(k, int(w.size), int(np.count_nonzero(w))) for k, w in weights_of(program).items())
     return Sparsity.of_layers(layers)
 
@@ -167,7 +160,7 @@ def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_bat
     torch.onnx.export(
         model,
         (example,),
-        buffer,  # type: ignore[arg-type] # its signature forgets what its documentation allows
+        buffer,  # type: ignore[arg-type] # its documentation allows a file object
         dynamo=False,
         opset_version=opset,
         input_names=[INPUT],
@@ -180,80 +173,26 @@ def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_bat
 
 
 def _lift_constants(program: Any) -> None:
-    """Constant nodes become initializers, and copies of initializers their originals.
+    """Turn Constant nodes into initializers and remove Identity nodes.
 
-    torch's older exporter writes both, and TensorRT 8.2 takes weights from initializers only.
+    torch's TorchScript exporter writes both, and TensorRT 8.2 reads weights from initializers only.
     """
     model = onnx_ir.from_proto(program)
     passes.LiftConstantsToInitializersPass(size_limit=0)(model)
     passes.IdentityEliminationPass()(model)
     program.graph.CopyFrom(onnx_ir.to_proto(model.graph))
-    del program.graph.value_info[:]  # onnx-ir repeats there the shapes of initializers
+    del program.graph.value_info[:]  # onnx-ir adds the shapes of initializers
 
 
-def _forget_sources(program: Any) -> None:
-    """Remove what torch notes of the source of each node and value: paths of this machine, mostly.
+def _remove_source_notes(program: Any) -> None:
+    """Remove torch's notes on where each node and value comes from: they hold paths of this machine.
 
-    IR versions before 10 have no field for it. onnx-ir's `ClearMetadataAndDocStringPass` leaves the notes of values.
+    IR versions before 10 have no field for them. onnx-ir's `ClearMetadataAndDocStringPass` leaves those of values.
     """
     graph = program.graph
     for item in (program, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
-
-
-def _reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:
-    """One line of the chain of causes.
-
-    The last link that names an operator, that first; or one that names a line of the network; or else the outermost.
-    """
-    link: BaseException | None = cause
-    found = _one_line(cause)
-    while link is not None:
-        if line := _LINE.search(str(link)):
-            found = f"line {line.group(2)} of {line.group(1)}: {_one_line(link)}"
-        if named := _OPERATOR.search(str(link)):
-            found = f"operator {named.group()}{_place(model, example, named.group())}: {_one_line(link)}"
-        link = link.__cause__ or link.__context__
-    return found
-
-
-def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:
-    """The node and the module that an operator stands in, where torch can follow the network."""
-    name = re.split(r"\W+", operator)[1]
-    try:
-        with _unheard():
-            nodes = list(torch.export.export(model, (example,)).graph.nodes)
-    except Exception:  # the operator is the reason; its place is a kindness
-        return ""
-    for node in nodes:
-        if node.op == "call_function" and name in str(node.target):
-            stack = list((node.meta.get("nn_module_stack") or {}).values())
-            module, kind = stack[-1] if stack else ("", "")
-            kind = getattr(kind, "__qualname__", str(kind)).rsplit(".", 1)[-1]
-            return f" of node {node.name!r} in {f'module {module!r}' if module else 'the network itself'} ({kind})"
-    return ""
-
-
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Without what torch warns, prints and logs of its own internals; what fails is said by our error alone."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _one_line(cause: BaseException) -> str:
-    return " ".join(_COLOUR.sub("", str(cause)).split())[:300]
 
 
 def _check_program(program: Any, target: Target) -> None:

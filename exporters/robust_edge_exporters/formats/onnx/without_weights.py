@@ -16,7 +16,7 @@ GRAPH = "graph.onnx"
 
 
 def without_weights(program: Any) -> Any:
-    """A copy whose weights of convolutions and matrix products keep their shapes and lose their values."""
+    """Copy a program without the values of the weights of convolutions and matrix products; their shapes stay."""
     weighted = weights_of(program)
     emptied = onnx.ModelProto()
     emptied.CopyFrom(program)
@@ -28,10 +28,10 @@ def without_weights(program: Any) -> Any:
 
 
 def with_random_weights(program: Any) -> Any:
-    """A copy with all missing weights filled by random values, none of them zero, at which activations stay in range.
+    """Copy a program and fill missing weights with random non-zero values, scaled to keep activations in range.
 
     Raises:
-        BundleError: an empty weight is not fp32, or of no sensible size.
+        BundleError: a missing weight is not fp32, or its shape has no elements or more than 2³¹.
     """
     random = np.random.default_rng(0)
     filled = onnx.ModelProto()

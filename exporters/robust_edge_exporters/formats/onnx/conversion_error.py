@@ -1,0 +1,76 @@
+"""Why torch could not convert a network to ONNX, in one line for the user."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+# PyTorch's own operators wherever a message names them, and any operator where it is named in an exporter's phrase.
+_OPERATOR = re.compile(
+    r"\b(?:aten|prims|torchvision)(?:\.|::)\w+|(?<=OpOverload\(op=')\w+\.\w+|(?<=unrecognized namespace )\w+::\w+"
+)
+# How torch.export names the line of the network that it could not trace.
+_LINE = re.compile(r'The following call raised this error:\s+File "([^"]+)", line (\d+)')
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:
+    """Explain in one line why torch could not convert a network.
+
+    Of the chain of exceptions that led to `cause`, the innermost one that names an operator or a line of the network
+    is quoted, after that operator or line; the outermost if none does.
+    """
+    link: BaseException | None = cause
+    found = _one_line(cause)
+    while link is not None:
+        if line := _LINE.search(str(link)):
+            found = f"line {line.group(2)} of {line.group(1)}: {_one_line(link)}"
+        if named := _OPERATOR.search(str(link)):
+            found = f"operator {named.group()}{_place(model, example, named.group())}: {_one_line(link)}"
+        link = link.__cause__ or link.__context__
+    return found
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Suppress what torch warns, prints and logs about its internals; a failure is reported by our own error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:
+    """Name the node and the module of an operator, where torch.export can trace the network."""
+    name = re.split(r"\W+", operator)[1]
+    try:
+        with silenced():
+            nodes = list(torch.export.export(model, (example,)).graph.nodes)
+    except Exception:  # the name of the operator suffices
+        return ""
+    for node in nodes:
+        if node.op == "call_function" and name in str(node.target):
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            module, kind = stack[-1] if stack else ("", "")
+            kind = getattr(kind, "__qualname__", str(kind)).rsplit(".", 1)[-1]
+            return f" of node {node.name!r} in {f'module {module!r}' if module else 'the network itself'} ({kind})"
+    return ""
+
+
+def _one_line(cause: BaseException) -> str:
+    return " ".join(_COLOUR.sub("", str(cause)).split())[:300]
