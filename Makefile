@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
 	$(BIN)/robust-edge demo --out demo-out --overwrite
@@ -16,7 +17,13 @@ PYTHON_36 := $(wildcard exporters/robust_edge_exporters/templates exporters/robu
   runtimes/robust_edge_runtimes/formats/native/engine.py runtimes/robust_edge_runtimes/formats/tensorrt/engine
 
 test: $(READY)  ## every test, warnings as errors; two workers of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+	$(PYTEST) --durations 15
+
+quick: $(READY)  ## in under two minutes: lint, types, and the tests that need no compiler and no training
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -q -m quick
 
 check: $(READY)  ## lint, types, import direction, the device side's Python version
 	$(BIN)/ruff check .

@@ -33,6 +33,29 @@ from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+# What `make quick` leaves out: tests that train or compile, by the fixture that does it or by their place.
+SLOW_FIXTURES = {
+    "benign_run", "judged_run", "native", "sibling_run", "sparse_run", "start", "strong", "tiny", "tiny_flags",
+    "trained",
+}  # fmt: skip
+SLOW_PLACES = (
+    "e2e/", "packaging/", "gpu/", "exporters/native/", "exporters/formats/native/", "runtimes/formats/native/",
+    "robust_edge/training/", "robust_edge/evaluation/test_attacks_on_runs.py", "robust_edge/test_reproduce.py",
+    "attacks/test_false_artifacts.py", "examples/test_ci.py", "exporters/test_cpu_targets.py", "meta/test_readme.py",
+    "meta/test_how_to_add_", "runtimes/formats/test_backends.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of `make quick`."""
+    tests = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(tests).as_posix()
+        by_fixture = SLOW_FIXTURES & set(item.fixturenames)
+        if not (by_fixture or place.startswith(SLOW_PLACES) or item.get_closest_marker("slow")):
+            item.add_marker("quick")
+
+
 SHAPE = (1, 4, 4)
 CLASSES = ("north", "east", "south", "west")
 ATTACK = AttackSpec("pgd", 0.05, 1, 0.05, 7)

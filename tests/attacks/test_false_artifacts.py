@@ -46,16 +46,9 @@ def build(config):
     return Dataset("coloured digits", digits.classes, coloured(digits.train), coloured(digits.test))
 """
 SETTINGS = {
-    "data.dataset": "coloured_digits:build",
-    "training.epochs": 6,
-    "training.batch_size": 50,
-    "training.lr": 0.1,
-    "attack.steps": 3,
-    "attack.eps": 0.1,
-    "pruning.keep": 0.5,
-    "threads": 1,
-    "device": "cpu",
-}
+    "data.dataset": "coloured_digits:build", "threads": 1, "device": "cpu", "attack.eps": 0.1, "attack.steps": 3,
+    "training.epochs": 6, "training.batch_size": 50, "training.lr": 0.1, "pruning.keep": 0.5,
+}  # fmt: skip
 MODES = tuple(mode.name for mode in table.MODES)
 DEFAULT = VerifySettings(steps=10, limit=200)
 
