@@ -1,7 +1,7 @@
 """Sparse engine: an ONNX file becomes dependency-free C whose time falls with the number of non-zeros."""
 
 from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
-from robust_edge_exporters.native.plan import Kernel, Options
+from robust_edge_exporters.native.kernel import Options
 from robust_edge_runtimes.core.errors import ExportError
 
-__all__ = ["ExportError", "Kernel", "LayerReport", "NativeExport", "Options", "export_native"]
+__all__ = ["ExportError", "LayerReport", "NativeExport", "Options", "export_native"]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.emit import emit_model, source
+from robust_edge_exporters.native.c_source import source, with_defines
+from robust_edge_exporters.native.emit import emit_model
+from robust_edge_exporters.native.geometry import Tensor
 from robust_edge_exporters.native.importer import import_onnx
+from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.passes import checked, optimise, rounded
-from robust_edge_exporters.native.plan import Layer, Options, Plan, Tensor, make_plan
-from robust_edge_exporters.native.weights import pack
+from robust_edge_exporters.native.plan import Plan, make_plan
+from robust_edge_exporters.native.weights import Packer, Sections
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
 VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
@@ -78,7 +81,7 @@ def export_native(
         onnx_path: a classifier with one input (N, C, H, W) and one output (N, K).
         out_dir: created if missing; files of the same names are replaced.
         weights: how values are stored; fp16 is widened where it is used.
-        options: images in a pass, cache size, a kernel forced on every layer.
+        options: images of a pass, cache size, a family of kernels forced on every layer.
 
     Raises:
         ExportError: the network has an operator that the engine does not run, or a weight beyond the value type.
@@ -124,25 +127,31 @@ def outputs(tensor: Tensor) -> int:
 
 def header(plan: Plan) -> str:
     """Text of model.h."""
-    text = source("model.h")
     sizes = {
-        "CHANNELS": plan.input.channels,
-        "HEIGHT": plan.input.height,
-        "WIDTH": plan.input.width,
-        "OUTPUTS": outputs(plan.output),
+        "RE_INPUT_CHANNELS": plan.input.channels,
+        "RE_INPUT_HEIGHT": plan.input.height,
+        "RE_INPUT_WIDTH": plan.input.width,
+        "RE_OUTPUTS": outputs(plan.output),
     }
-    for name, size in sizes.items():
-        text = text.replace(f"@{name}@", str(size))
-    return text
+    return with_defines(source("model.h"), sizes)
+
+
+def pack(plan: Plan, value_type: type[np.floating[Any]], model: int) -> tuple[bytes, dict[int, Sections]]:
+    """The weights file of `plan`, and each weighted layer's sections by the layer's index."""
+    packer, sections = Packer(value_type), {}
+    for index, layer in enumerate(plan.layers):
+        if layer.kernel is not None:
+            sections[index] = layer.kernel.pack(packer, layer.op, layer.tiling)
+    return packer.finish(model), sections
 
 
 def report(layer: Layer, operator_index: int) -> LayerReport:
     """The manifest's row of a weighted layer."""
     op = layer.op
-    assert isinstance(op, ir.Conv | ir.Linear)
+    assert isinstance(op, ir.Weighted)
     assert layer.kernel is not None
     kept, total = int(np.count_nonzero(op.weight)), int(op.weight.size)
-    pixels = layer.output.height * layer.output.width if isinstance(op, ir.Conv) else 1
+    pixels = 1 if layer.output.flat else layer.output.height * layer.output.width
     return LayerReport(
-        op.name, type(op).__name__, operator_index, layer.kernel.value, kept, total, kept * pixels, total * pixels
+        op.name, type(op).__name__, operator_index, layer.kernel.name, kept, total, kept * pixels, total * pixels
     )

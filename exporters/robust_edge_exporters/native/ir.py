@@ -1,6 +1,7 @@
 """The small typed graph between ONNX and C: operators as frozen dataclasses, shapes per image.
 
-Batch is implicit: every tensor is (N, C, H, W) or (N, K) with N left to the caller of the compiled network.
+Batch is implicit: every tensor is (N, C, H, W) or (N, K) with N left to the caller of the compiled network. Each
+operator is a class of its own in `operators`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+from robust_edge_exporters.native.geometry import Shape, Tensor
 
 Array = npt.NDArray[np.float32]
 
@@ -39,23 +43,20 @@ NONE = Activation()
 
 
 @dataclass(frozen=True)
-class Shape:
-    """One image's tensor: (C, H, W), or a vector of C features when `flat`."""
+class Call:
+    """A call `function(job, &table)` of generated C, whose table is a struct.
 
-    channels: int
-    height: int = 1
-    width: int = 1
-    flat: bool = False
+    Attributes:
+        function: of the header `function`.h, unless `header` is given.
+        struct: the type of the table.
+        fields: of the table: tensors, activations, arrays of floats or pairs, numbers, or C text.
+        header: name of the header, without .h.
+    """
 
-    @property
-    def pixels(self) -> int:
-        """Elements of a plane."""
-        return self.height * self.width
-
-    @property
-    def floats(self) -> int:
-        """Elements of the tensor."""
-        return self.channels * self.pixels
+    function: str
+    struct: str
+    fields: Mapping[str, object]
+    header: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,104 +68,44 @@ class Op:
     output: str
     act: Activation = NONE
 
-
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a sliding window: pads are (top, left, bottom, right)."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilations: tuple[int, int] = (1, 1)
-
-    def output(self, shape: Shape, *, ceil: bool = False) -> tuple[int, int]:
-        """Height and width after the window has slid over `shape`."""
-        sizes = []
-        for axis, size in enumerate((shape.height, shape.width)):
-            pads = self.pads[axis] + self.pads[axis + 2]
-            free = size + pads - self.dilations[axis] * (self.kernel[axis] - 1) - 1
-            steps = free // self.strides[axis]
-            if ceil and free % self.strides[axis]:
-                steps += (steps + 1) * self.strides[axis] < size + self.pads[axis]
-            sizes.append(steps + 1)
-        return sizes[0], sizes[1]
-
-
-@dataclass(frozen=True)
-class Conv(Op):
-    """Convolution: weight (O, I/groups, kh, kw), bias (O,); adds tensor `residual` before the activation."""
-
-    weight: Array = None  # type: ignore[assignment]
-    bias: Array = None  # type: ignore[assignment]
-    window: Window = None  # type: ignore[assignment]
-    groups: int = 1
-    residual: str | None = None
+    fuses_activation: ClassVar[bool] = True  # whether it applies `act`
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs and the residual."""
-        return self.inputs if self.residual is None else (*self.inputs, self.residual)
+        """Names of all tensors that it reads."""
+        return self.inputs
+
+    @property
+    def overwrites(self) -> str | None:
+        """Name of the tensor whose memory the output may take, if nothing reads the tensor later."""
+        return None
+
+    @property
+    def constants(self) -> tuple[Array, ...]:
+        """Values that must be finite."""
+        return ()
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[Call, ...]:
+        """The C that computes it, unless a kernel does."""
+        raise NotImplementedError(f"{type(self).__name__} has no C")
 
 
-@dataclass(frozen=True)
-class Linear(Op):
-    """Matrix product: weight (M, K), bias (M,)."""
+@dataclass(frozen=True, kw_only=True)
+class Weighted(Op):
+    """An operator that multiplies by weights (outputs, ...) and adds a bias (outputs,); a kernel computes it."""
 
-    weight: Array = None  # type: ignore[assignment]
-    bias: Array = None  # type: ignore[assignment]
+    weight: Array
+    bias: Array
 
+    @property
+    def constants(self) -> tuple[Array, ...]:
+        """The bias; `passes.rounded` checks the weight."""
+        return (self.bias,)
 
-@dataclass(frozen=True)
-class Affine(Op):
-    """scale * x + shift by channel, (C,) each."""
-
-    scale: Array = None  # type: ignore[assignment]
-    shift: Array = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class Activate(Op):
-    """The activation alone."""
-
-
-@dataclass(frozen=True)
-class Add(Op):
-    """Sum of two tensors; the second may hold one value per channel."""
-
-
-@dataclass(frozen=True)
-class Mul(Op):
-    """Product of two tensors; the second may hold one value per channel."""
-
-
-@dataclass(frozen=True)
-class MaxPool(Op):
-    """Maximum over a window; padding never wins."""
-
-    window: Window = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class AveragePool(Op):
-    """Mean over a window; `count_padding` divides by padded pixels too."""
-
-    window: Window = None  # type: ignore[assignment]
-    count_padding: bool = False
-
-
-@dataclass(frozen=True)
-class Mean(Op):
-    """Mean of each plane."""
-
-
-@dataclass(frozen=True)
-class Concat(Op):
-    """Tensors one after the other along channels."""
-
-
-@dataclass(frozen=True)
-class Flatten(Op):
-    """(C, H, W) to a vector of C·H·W features."""
+    @property
+    def density(self) -> float:
+        """Fraction of weights that are not zero."""
+        return float(np.count_nonzero(self.weight)) / self.weight.size
 
 
 @dataclass(frozen=True)
@@ -177,7 +118,7 @@ class Graph:
     shapes: Mapping[str, Shape]
 
     def with_ops(self, ops: list[Op]) -> Graph:
-        """The same ends over other operators."""
+        """The same input and output over other operators."""
         return replace(self, ops=tuple(ops))
 
     @cached_property
@@ -185,11 +126,6 @@ class Graph:
         """Tensor name to indices of the operators that read it; the graph's output has reader -1."""
         found: dict[str, list[int]] = {self.output: [-1]}
         for index, op in enumerate(self.ops):
-            for name in reads(op):
+            for name in op.reads:
                 found.setdefault(name, []).append(index)
         return found
-
-
-def reads(op: Op) -> tuple[str, ...]:
-    """Names of all tensors that `op` reads."""
-    return op.reads if isinstance(op, Conv) else op.inputs

@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 
 from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.operators.activate import Activate
+from robust_edge_exporters.native.operators.add import Add
+from robust_edge_exporters.native.operators.affine import Affine
+from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_runtimes.core.errors import ExportError
 
 
@@ -37,7 +41,7 @@ def drop_dead(graph: ir.Graph) -> ir.Graph:
     alive, kept = {graph.output}, []
     for op in reversed(graph.ops):
         if op.output in alive:
-            alive.update(ir.reads(op))
+            alive.update(op.reads)
             kept.append(op)
     return graph.with_ops(kept[::-1])
 
@@ -46,7 +50,7 @@ def merge_affines(graph: ir.Graph) -> ir.Graph:
     """One affine after another is one: (x - mean) / std."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
-        if isinstance(op, ir.Affine) and isinstance(after, ir.Affine):
+        if isinstance(op, Affine) and isinstance(after, Affine):
             merged = replace(
                 after, inputs=op.inputs, scale=op.scale * after.scale, shift=op.shift * after.scale + after.shift
             )
@@ -58,7 +62,7 @@ def fold_affines(graph: ir.Graph) -> ir.Graph:
     """One batch normalisation behind a convolution or a matrix goes into its weights."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
-        if isinstance(op, ir.Conv | ir.Linear) and isinstance(after, ir.Affine):
+        if isinstance(op, ir.Weighted) and isinstance(after, Affine):
             scale = after.scale.reshape((-1,) + (1,) * (op.weight.ndim - 1))
             folded = replace(
                 op,
@@ -74,8 +78,7 @@ def fuse_activations(graph: ir.Graph) -> ir.Graph:
     """One activation behind an operator that has none becomes part of it."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
-        fusable = not isinstance(op, ir.Concat | ir.Flatten) and op.act == ir.NONE
-        if fusable and isinstance(after, ir.Activate):
+        if op.fuses_activation and op.act == ir.NONE and isinstance(after, Activate):
             fused = replace(op, output=after.output, act=after.act)
             return substitute(graph, {op.output: fused, after.output: None})
     return graph
@@ -86,13 +89,13 @@ def fuse_residuals(graph: ir.Graph) -> ir.Graph:
     written = {op.output: index for index, op in enumerate(graph.ops)}
     written[graph.input] = -1
     for op in graph.ops:
-        if not isinstance(op, ir.Add) or graph.shapes[op.inputs[0]] != graph.shapes[op.inputs[1]]:
+        if not isinstance(op, Add) or graph.shapes[op.inputs[0]] != graph.shapes[op.inputs[1]]:
             continue
         late, early = sorted(op.inputs, key=lambda name: -written[name])
         conv = graph.ops[written[late]] if written[late] >= 0 else None
-        fits = isinstance(conv, ir.Conv) and conv.act == ir.NONE and conv.residual is None
+        fits = isinstance(conv, Conv) and conv.act == ir.NONE and conv.residual is None
         if fits and late != early and only_reader(graph, late) is op:
-            assert isinstance(conv, ir.Conv)
+            assert isinstance(conv, Conv)
             fused = replace(conv, output=op.output, residual=early, act=op.act)
             return substitute(graph, {late: fused, op.output: None})
     return graph
@@ -105,16 +108,13 @@ def checked(graph: ir.Graph) -> ir.Graph:
         ExportError: a bias, a scale or a shift is infinite or no number.
     """
     for op in graph.ops:
-        constants: list[ir.Array] = [op.bias] if isinstance(op, ir.Conv | ir.Linear) else []
-        if isinstance(op, ir.Affine):
-            constants = [op.scale, op.shift]
-        if not all(np.isfinite(constant).all() for constant in constants):
+        if not all(np.isfinite(constant).all() for constant in op.constants):
             raise ExportError(f"'{op.name}' has a bias, a scale or a shift that is not finite; train it anew")
     return graph
 
 
 def rounded(graph: ir.Graph, value_type: type[np.floating[Any]]) -> ir.Graph:
-    """Weights as a file of `value_type` holds them, so that whoever counts or plans sees what will be read back.
+    """Weights as a file of `value_type` holds them, so that counts and plans are of what will be read back.
 
     A weight too small for the type is zero from here on: it costs no bytes and no time.
 
@@ -123,7 +123,7 @@ def rounded(graph: ir.Graph, value_type: type[np.floating[Any]]) -> ir.Graph:
     """
     changes: dict[str, ir.Op | None] = {}
     for op in graph.ops:
-        if isinstance(op, ir.Conv | ir.Linear) and op.weight.size:
+        if isinstance(op, ir.Weighted) and op.weight.size:
             largest, limit = float(np.abs(op.weight).max()), float(np.finfo(value_type).max)
             if not largest <= limit:
                 raise ExportError(

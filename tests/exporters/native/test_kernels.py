@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from robust_edge_exporters.native import Kernel, Options, export_native
+from robust_edge_exporters.native import Options, export_native
 from tests.exporters.native.networks import Net, answers
 
 PLANES = [(1, 1), (3, 5), (4, 4), (6, 8), (7, 7), (8, 8), (9, 13), (11, 16), (16, 16), (17, 32), (17, 33), (24, 56)]
@@ -56,7 +56,7 @@ def sweep(net, channels):
         yield weight, attributes | {"group": group}
 
 
-@pytest.mark.parametrize("kernel", [None, Kernel.SPARSE, Kernel.DENSE], ids=["chosen", "sparse", "dense"])
+@pytest.mark.parametrize("kernel", [None, "sparse", "dense"], ids=["chosen", "sparse", "dense"])
 @pytest.mark.parametrize("plane", PLANES, ids=str)
 def test_convolutions_match_loops_over_taps(plane, kernel, tmp_path):
     channels, net = 6, Net(6, *plane)

@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from robust_edge_exporters.native import Kernel, Options, ir
+from robust_edge_exporters.native import Options
 from robust_edge_exporters.native.export import export_native
+from robust_edge_exporters.native.geometry import Shape
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
 from robust_edge_runtimes.core.errors import ExportError
@@ -250,7 +251,7 @@ def test_a_long_matrix_is_dense_even_where_sparse_is_forced(tmp_path):
     net = Net(2, 190, 190)
     matrix = net.constant(net.weights(2 * 190 * 190, 3, density=0.1))
     path = net.save(tmp_path / "model.onnx", net.add("MatMul", net.add("Flatten", "input"), matrix))
-    export = export_native(path, tmp_path, options=Options(kernel=Kernel.SPARSE))
+    export = export_native(path, tmp_path, options=Options(kernel="sparse"))
     assert [layer.kernel for layer in export.layers] == ["dense"]
 
 
@@ -290,14 +291,14 @@ def test_a_network_of_vectors_is_refused(tmp_path):
         export_native(tmp_path / "model.onnx", tmp_path / "out")
 
 
-@pytest.mark.parametrize("kernel", [Kernel.COLUMNS, Kernel.TAPS, Kernel.DEPTHWISE])
+@pytest.mark.parametrize("kernel", ["columns", "taps", "depthwise"])
 def test_a_kernel_that_only_some_layers_have_cannot_be_forced(kernel):
-    with pytest.raises(ValueError, match=f"kernel {kernel.value}: .* force Kernel.SPARSE, Kernel.DENSE or nothing"):
+    with pytest.raises(ValueError, match=f"kernel {kernel}: .* force sparse, dense or nothing"):
         Options(kernel=kernel)
 
 
 def test_shapes_count_elements():
-    assert (ir.Shape(3, 4, 5).pixels, ir.Shape(3, 4, 5).floats) == (20, 60)
+    assert (Shape(3, 4, 5).pixels, Shape(3, 4, 5).floats) == (20, 60)
 
 
 def test_a_graph_without_its_weights_is_no_network(tmp_path):
@@ -342,7 +343,7 @@ def test_operators_are_counted_behind_a_concatenation(tmp_path):
     path = net.save(tmp_path / "model.onnx", net.conv(both, net.weights(4, 5, 1, 1)))
     number = export_native(path, tmp_path).layers[-1].operator_index
     network = (tmp_path / "model.c").read_text().split("static void network")[1]
-    assert re.search(rf"conv_\w+\(j, &layer2\);\n    end_operator\(crew, j->thread, {number}\);", network)
+    assert re.search(rf"conv_\w+\(j, &layer2\);\n    end_operator\(pool, j->thread, {number}\);", network)
 
 
 RESIDUALS = [

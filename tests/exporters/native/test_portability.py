@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robust_edge_exporters.native import Kernel, Options, export_native
+from robust_edge_exporters.native import Options, export_native
+from robust_edge_exporters.native.kernels import KERNELS
 from robust_edge_runtimes.formats.native.engine import Network
 from tests.exporters.native.networks import Net, build, need, reference, relative_error
 
@@ -74,7 +75,7 @@ def exported(tmp_path_factory):
     folder, net = tmp_path_factory.mktemp("native"), Net(3, 20, 18)
     path, images = net.save(folder / "model.onnx", branchy(net)), net.images(5)
     export = export_native(path, folder, options=Options(block_bytes=4096))
-    assert {layer.kernel for layer in export.layers} == {kernel.value for kernel in Kernel}
+    assert {layer.kernel for layer in export.layers} == {kernel.name for kernel in KERNELS}
     return folder, images, reference(path, images)
 
 

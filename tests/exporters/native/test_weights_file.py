@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robust_edge_exporters.native import Kernel, Options, export_native
-from robust_edge_exporters.native.weights import coded, whole_runs
+from robust_edge_exporters.native import Options, export_native
+from robust_edge_exporters.native.weights import coded, padded_to_chunks
 from robust_edge_runtimes.formats.native.engine import DamagedError, Network
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
@@ -62,8 +62,8 @@ def test_each_damage_has_its_own_status(exported):
     assert "other byte order" in status(library, patched(good, 8, 2, ">I"))
 
 
-def decoded(stream, lists):
-    """Counts and places as a reader that knows nothing of the writer would read them."""
+def decoded(stream, segments):
+    """The positions of each segment, by a reader that shares no code with the writer."""
     found, at = [], 0
 
     def number():
@@ -74,35 +74,35 @@ def decoded(stream, lists):
             if stream[at - 1] < 255:
                 return total
 
-    for _ in range(lists):
-        places, last = [], -1
+    for _ in range(segments):
+        positions, last = [], -1
         for _ in range(number()):
             last += number() + 1
-            places.append(last)
-        found.append(places)
+            positions.append(last)
+        found.append(positions)
     assert at == len(stream)
     return found
 
 
 @pytest.mark.parametrize("density", [0, 0.001, 0.1, 1])
-def test_coded_lists_read_back(density):
+def test_coded_segments_read_back(density):
     mask = np.random.default_rng(0).random((7, 2000)) < density
     mask[3] = False
-    mask[5, 1999] = True  # gaps of whole 255s and more, counts over 255, empty and full lists
+    mask[5, 1999] = True  # gaps of whole 255s and more, counts over 255, empty and full segments
     mask[6, [255, 511]] = True
     stream = coded(mask.sum(axis=1), np.nonzero(mask)[1])
     assert decoded(stream.tolist(), 7) == [np.flatnonzero(row).tolist() for row in mask]
 
 
 @pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.9, 1])
-@pytest.mark.parametrize("places", [1, 3, 4, 30])
-def test_lists_are_filled_up_to_whole_runs(density, places):
-    kept = np.random.default_rng(places).random((50, places)) < density
-    filled = whole_runs(kept, 4)
+@pytest.mark.parametrize("positions", [1, 3, 4, 30])
+def test_segments_are_padded_to_whole_chunks(density, positions):
+    kept = np.random.default_rng(positions).random((50, positions)) < density
+    filled = padded_to_chunks(kept, 4)
     for before, after in zip(kept, filled, strict=True):
         wanted = -(-before.sum() // 4) * 4
         free = np.flatnonzero(~before)
-        added = free[: wanted - before.sum()] if wanted <= places else []
+        added = free[: wanted - before.sum()] if wanted <= positions else []
         assert np.flatnonzero(after).tolist() == sorted([*np.flatnonzero(before), *added])
 
 
@@ -122,7 +122,7 @@ def test_the_runtime_says_which_file_is_damaged(exported, tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["fp32", "fp16"])
-@pytest.mark.parametrize("kernel", [None, Kernel.SPARSE], ids=["chosen", "sparse"])
+@pytest.mark.parametrize("kernel", [None, "sparse"], ids=["chosen", "sparse"])
 def test_damaged_files_never_crash(kernel, weights, tmp_path):
     need("gcc")
     skip_without_sanitizers("gcc", tmp_path)

@@ -23,7 +23,8 @@ static int ascending(const void *a, const void *b) {
 
 int main(int argc, char **argv) {
     const char *path = argc > 1 ? argv[1] : "weights.bin";
-    int threads = number(argc, argv, 2, 1), images = number(argc, argv, 3, 1), repeats = number(argc, argv, 4, 100);
+    int threads = parse_count(argc, argv, 2, 1), images = parse_count(argc, argv, 3, 1);
+    int repeats = parse_count(argc, argv, 4, 100);
     void *weights;
     double start = now_ms(), created, first;
     re_context *context = create_or_explain(path, &weights, threads);
@@ -51,5 +52,5 @@ int main(int argc, char **argv) {
     free(in);
     free(out);
     free(ms);
-    return !written();
+    return !flush_output();
 }

@@ -1,5 +1,16 @@
-/* The argument of a worker. */
-struct seat {
+/* The state of one caller: its memory and its threads. */
+#ifndef ROBUST_EDGE_CONTEXT_H
+#define ROBUST_EDGE_CONTEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model.h"
+#include "thread_pool.h"
+#include "values.h"
+
+/* The argument of a worker's thread. */
+struct worker {
     re_context *context;
     int thread;
 };
@@ -7,21 +18,24 @@ struct seat {
 struct re_context {
     const unsigned char *weights;
     float *arena;
-    uint32_t *starts;       /* of each list among its layer's entries */
-    uint16_t *offsets;      /* of all entries */
-    float *scratch;         /* SCRATCH_FLOATS for each thread */
-    void *memory;           /* what arena and scratch lie in */
-    struct crew crew;
-    struct seat seats[THREADS_MAX];
-    const float *in;
+    uint32_t *starts;  /* index of the first entry of each segment among its layer's entries */
+    uint16_t *offsets; /* of each entry: from a tile's first pixel to the pixels that its value is multiplied with */
+    float *scratch;    /* SCRATCH_FLOATS for each thread */
+    void *memory;      /* the allocation that holds arena, scratch, starts and offsets */
+    struct thread_pool pool;
+    struct worker workers[THREADS_MAX];
+    const float *in; /* arguments of the current call of re_infer */
     float *out;
     int images;
 };
 
-static inline const float *float_section(const re_context *c, size_t at) {
-    return (const float *)(const void *)(c->weights + at);
+/* Sections of the weights file, by their byte offset. */
+INLINE const float *float_section(const re_context *c, size_t offset) {
+    return (const float *)(const void *)(c->weights + offset);
 }
 
-static inline const value *value_section(const re_context *c, size_t at) {
-    return (const value *)(const void *)(c->weights + at);
+INLINE const value *value_section(const re_context *c, size_t offset) {
+    return (const value *)(const void *)(c->weights + offset);
 }
+
+#endif

@@ -1,129 +1,66 @@
-/* Convolution: for each tile of output pixels and block of input channels, pack what is not read in place, then let a
-   kernel add the block's products to all output channels. Partial sums stay in the output tensor. */
+/* A convolution of planes: its geometry, and what all of its kernels share. */
+#ifndef ROBUST_EDGE_CONV_H
+#define ROBUST_EDGE_CONV_H
 
-/* A register tile: up to UNITS_MAX units of pixels for a range of output channels. */
-struct strip {
-    const float *packed;    /* packed rows, or the planes, where offsets of the strip's first unit count from */
-    const value *values;    /* of the block */
-    const uint16_t *offsets;
-    const uint32_t *starts; /* sparse: where each output channel's list begins */
-    const float *bias;      /* first block: initial sums, else NULL */
-    float *out;             /* output channel 0 of the group, image 0 */
-    const float *residual;  /* first block: added to the initial sums, or NULL; may be out itself */
-    size_t pitch;
-    struct range channels;
-    size_t scale;           /* images of the tile: an offset counts one image's floats; not where it counts units */
-    int units, taps;        /* taps: packed rows of the block, dense only */
-    size_t at[UNITS_MAX];   /* where each unit, or the first row of its pair, lies in an output plane */
-    size_t apart;           /* from a unit's first half to its second */
-    const struct activation *act; /* last block, else none */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "activation.h"
+#include "context.h"
+#include "job.h"
+#include "tensor.h"
+
+/* Taps of a depthwise filter, 7 x 7, and taps that reach into a plane of one unit, (2h - 1)(2w - 1). */
+#define TAPS_MAX 49
+
+/* A tap (ky, kx) is a position of the filter. A packed copy of an input plane is shifted: for output pixel (y, x) it
+   holds input pixel (y * stride_y + dy, x * stride_x + dx). */
+struct shift {
+    int dy, dx;
 };
 
-typedef void conv_kernel(const struct strip *);
-typedef void pack_rows(const struct conv *, const float *arena, const float *image, int images, struct range channels,
-                       int y0, int rows, float *dst);
-
-/* How a kind of convolution reads its input and computes; `lists` of an output channel in a block, 0: dense values. */
-struct method {
-    pack_rows *pack;
-    conv_kernel *kernel;
-    int lists;
+struct conv {
+    struct tensor in, out;
+    size_t residual;        /* arena offset of a tensor laid out like out, perhaps out itself, or NO_TENSOR */
+    int groups, stride_y, stride_x;
+    int block;              /* input channels of a group that are read at a time */
+    int rows, extra_rows;   /* output rows of a tile; rows that a copy holds beyond them */
+    int images;             /* images of a tile */
+    int taps;               /* of the filter: height * width; offsets of a channel in conv_columns.h */
+    int copies;             /* packed copies of a plane; 0: the plane is read in place */
+    int copy_floats;        /* from one copy to the next */
+    int whole_plane;        /* a copy is a whole shifted plane, so masks cover rows too */
+    int padding_floats;     /* in place: floats of padding above a tile's first row, where offsets count from */
+    int pair_distance;      /* pixels between the two rows that share a packed unit; 0: units are consecutive pixels */
+    const struct shift *shifts; /* of each copy; of each tap where the kernel makes no copies */
+    size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR where none are needed */
+    size_t values, bias;    /* byte offsets in the weights file */
+    size_t starts, offsets; /* indices of the first of its starts and offsets in the context */
+    struct activation act;
 };
 
-/* What a thread does of a layer: tiles (row bands, image groups), groups, output channels of a group. */
-struct part {
-    struct range tiles, groups, channels;
-};
-
-static struct part conv_part(const struct conv *c, const struct job *j, int tiles) {
-    int per_group = c->out.channels / c->groups, aligned = c->rows * c->out.width % UNIT == 0;
-    struct part p = {{0, tiles}, {0, c->groups}, {0, per_group}};
-    if (aligned && (tiles % j->threads == 0 || tiles >= 4 * j->threads))
-        p.tiles = share(tiles, j->thread, j->threads);
-    else if (c->groups > 1)
-        p.groups = share(c->groups, j->thread, j->threads);
-    else {
-        struct range blocks = share((per_group + DENSE_CHANNELS - 1) / DENSE_CHANNELS, j->thread, j->threads);
-        p.channels.begin = blocks.begin * DENSE_CHANNELS;
-        p.channels.end = blocks.end * DENSE_CHANNELS < per_group ? blocks.end * DENSE_CHANNELS : per_group;
-    }
-    return p;
-}
-
-/* Cuts the pixels of a tile into strips of nearly equal size, at multiples of `step` units, and runs the kernel on
-   each. */
-static void run_strips(const struct conv *c, struct strip *s, int floats, int step, size_t origin,
-                       conv_kernel *kernel) {
-    const float *packed = s->packed;
-    int units = (floats + UNIT - 1) / UNIT, steps = units / step, most = UNITS_MAX / step;
-    int strips = (steps + most - 1) / most;
-    size_t image_units = c->images > 1 ? (size_t)(c->out.height * c->out.width / UNIT) : (size_t)units;
-    for (int i = 0; i < strips; i++) {
-        struct range r = share(steps, i, strips);
-        r.begin *= step;
-        r.end *= step;
-        s->units = r.end - r.begin;
-        s->packed = packed + (size_t)r.begin * UNIT;
-        for (int u = 0; u < s->units; u++) {
-            size_t unit = (size_t)(r.begin + u);
-            s->at[u] = origin + unit / image_units * c->out.image + unit % image_units * (c->apart ? UNIT / 2 : UNIT);
-        }
-        kernel(s);
-    }
-}
-
-static void run_tile(const struct conv *c, const struct job *j, const struct part *part, int tile,
-                     const struct method *method) {
-    re_context *ctx = j->context;
-    const int lists = method->lists;
-    int bands = (c->out.height + c->rows - 1) / c->rows, first_image = tile / bands * c->images;
-    int images = j->images - first_image < c->images ? j->images - first_image : c->images;
-    int y0 = tile % bands * c->rows, rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
-    int in_group = c->in.channels / c->groups, out_group = c->out.channels / c->groups;
-    int blocks = (in_group + c->block - 1) / c->block, step = lists > 1 && c->out.width > UNIT ? c->out.width / UNIT : 1;
-    size_t origin = (size_t)y0 * (size_t)c->out.width;
-    const float *image = ctx->arena + c->in.at + (size_t)first_image * c->in.image;
-    const value *values = value_section(ctx, c->values);
-    float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
-    for (int g = part->groups.begin; g < part->groups.end; g++)
-        for (int b = 0; b < blocks; b++) {
-            int first = b * c->block, count = in_group - first < c->block ? in_group - first : c->block;
-            struct range channels = {g * in_group + first, g * in_group + first + count};
-            size_t out = (size_t)first_image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch;
-            int last = b == blocks - 1;
-            struct strip s;
-            s.packed = packed;
-            if (c->copies)
-                method->pack(c, ctx->arena, image, images, channels, y0, rows, packed);
-            else
-                s.packed = image + (size_t)channels.begin * (size_t)c->in.pitch + origin - c->lead;
-            s.scale = (size_t)images;
-            s.apart = c->apart ? (size_t)c->apart : UNIT / 2;
-            s.values = values;
-            s.offsets = ctx->offsets + c->offsets;
-            s.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;
-            s.out = ctx->arena + c->out.at + out;
-            s.residual = b == 0 && c->residual != NO_TENSOR ? ctx->arena + c->residual + out : NULL;
-            s.pitch = (size_t)c->out.pitch;
-            s.channels = part->channels;
-            s.act = last ? &c->act : &no_activation;
-            if (lists == 0) {
-                size_t padded = (size_t)((out_group + DENSE_CHANNELS - 1) / DENSE_CHANNELS * DENSE_CHANNELS);
-                s.taps = count * c->taps;
-                s.starts = NULL;
-                s.values += (size_t)channels.begin * (size_t)c->taps * padded;
-            } else {
-                s.taps = 0;
-                s.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)(out_group * lists);
-            }
-            run_strips(c, &s, images * rows * c->out.width, step, origin, method->kernel);
+/* Lane masks: all ones where a pixel of a shifted plane is inside the input, in its column and, for whole planes, its
+   row. */
+PRIVATE void make_masks(const struct conv *c, uint32_t *mask) {
+    int width = c->out.width;
+    for (int s = 0; s < c->copies; s++)
+        for (int i = 0; i < c->copy_floats; i++, mask++) {
+            int x = i % width * c->stride_x + c->shifts[s].dx, y = i / width * c->stride_y + c->shifts[s].dy;
+            int inside = x >= 0 && x < c->in.width;
+            if (c->whole_plane)
+                inside = inside && y >= 0 && y < c->in.height && i < c->out.height * width;
+            *mask = inside ? 0xffffffffu : 0;
         }
 }
 
-static void run_conv(const struct conv *c, const struct job *j, const struct method *method) {
-    int bands = (c->out.height + c->rows - 1) / c->rows;
-    int tiles = bands * ((j->images + c->images - 1) / c->images);
-    struct part part = conv_part(c, j, tiles);
-    for (int t = part.tiles.begin; t < part.tiles.end; t++)
-        run_tile(c, j, &part, t, method);
+/* Input channels are computed in blocks, whose sums are kept in the output tensor between blocks. The first block's
+   sums begin with the bias, and the last block's go through the activation; the others' through none. */
+PRIVATE const struct activation no_activation = {LINEAR, 0, 0};
+
+/* What the sums of a block are added to, or NULL: the residual in the first block, which is the one that has the bias,
+   and the sums of the previous blocks in the others. */
+INLINE const float *previous_sums(const float *bias, const float *residual, const float *out) {
+    return bias ? residual : out;
 }
+
+#endif

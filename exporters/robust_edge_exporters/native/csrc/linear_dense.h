@@ -1,10 +1,22 @@
-/* Rows of the weight matrix are padded to whole units; what lies behind a vector is not read, it may be a NaN of before. */
-static void linear_dense(const struct job *j, const struct linear *l) {
+/* Dense fully connected layer (inputs) -> (outputs):
+
+       for o < outputs:
+           out[o] = act(bias[o] + sum over i < inputs of values[o][i] * in[i])
+
+   Rows of the matrix are padded to whole units and read as vectors; a unit of partial sums hides the latency of the
+   additions. What lies behind the input vector is not read, since it may be a NaN of an earlier call. */
+#ifndef ROBUST_EDGE_LINEAR_DENSE_H
+#define ROBUST_EDGE_LINEAR_DENSE_H
+
+#include "linear.h"
+#include "vector.h"
+
+PRIVATE void linear_dense(const struct job *j, const struct linear *l) {
     const re_context *ctx = j->context;
     const value *values = value_section(ctx, l->values);
     const float *bias = float_section(ctx, l->bias);
     int padded = (l->inputs + UNIT - 1) / UNIT * UNIT;
-    struct range rows = share(l->outputs, j->thread, j->threads);
+    struct range rows = split_evenly(l->outputs, j->thread, j->threads);
     for (int o = rows.begin; o < rows.end; o++)
         for (int g = 0; g < j->images; g++) {
             const float *in = ctx->arena + l->in + (size_t)g * l->in_image;
@@ -21,8 +33,10 @@ static void linear_dense(const struct job *j, const struct linear *l) {
             for (int i = 0; i < UNIT; i++)
                 y += lanes[i];
             for (; k < l->inputs; k++)
-                y += number(w[k]) * in[k];
+                y += to_float(w[k]) * in[k];
             activate_one(&y, &l->act);
             ctx->arena[l->out + (size_t)g * l->out_image + (size_t)o] = y;
         }
 }
+
+#endif

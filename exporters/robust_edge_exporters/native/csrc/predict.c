@@ -12,7 +12,7 @@ static float image[RE_INPUT_CHANNELS * RE_INPUT_HEIGHT * RE_INPUT_WIDTH], logits
 int main(int argc, char **argv) {
     void *weights;
     const char *path = argc > 1 ? argv[1] : "weights.bin";
-    re_context *context = create_or_explain(path, &weights, number(argc, argv, 2, 1));
+    re_context *context = create_or_explain(path, &weights, parse_count(argc, argv, 2, 1));
     size_t got;
     if (context == NULL)
         return 1;
@@ -25,5 +25,5 @@ int main(int argc, char **argv) {
         fprintf(stderr, "the last image is cut short: %zu bytes\n", got);
     re_destroy(context);
     free(weights);
-    return !written() || got != 0;
+    return !flush_output() || got != 0;
 }

@@ -1,11 +1,29 @@
-/* What bench and predict share: arguments and files. */
+/* What the programs bench and predict share: arguments and files. */
+#ifndef ROBUST_EDGE_PROGRAM_H
+#define ROBUST_EDGE_PROGRAM_H
 
-/* Argument `index`, a whole number of at least 1, or `otherwise` where it is not given; anything else ends the program. */
-static inline int number(int argc, char **argv, int index, int otherwise) {
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L /* posix_memalign */
+#endif
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model.h"
+
+#if defined(__GNUC__)
+#define SHARED static __attribute__((unused))
+#else
+#define SHARED static
+#endif
+
+/* Returns argument `index` as a number of 1 to 1000000, or `missing` if it is not given; ends the program if it is
+   anything else. */
+SHARED int parse_count(int argc, char **argv, int index, int missing) {
     char *end;
     long value;
     if (argc <= index)
-        return otherwise;
+        return missing;
     value = strtol(argv[index], &end, 10);
     if (end == argv[index] || *end != '\0' || value < 1 || value > 1000000) {
         fprintf(stderr, "%s: argument %d is '%s'; give a whole number from 1 to 1000000\n", argv[0], index, argv[index]);
@@ -14,15 +32,16 @@ static inline int number(int argc, char **argv, int index, int otherwise) {
     return (int)value;
 }
 
-/* Whether all that was printed has reached its place, with the reason if it has not. */
-static inline int written(void) {
+/* Returns whether everything that was printed has been written, and prints the reason if it has not. */
+SHARED int flush_output(void) {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return 1;
     perror("standard output");
     return 0;
 }
 
-static void *read_file(const char *path, size_t *bytes) {
+/* Returns the file's bytes at a multiple of 64 bytes, to be freed by the caller, or NULL if it cannot be read. */
+SHARED void *read_file(const char *path, size_t *bytes) {
     FILE *file = fopen(path, "rb");
     void *data = NULL;
     long size = -1;
@@ -39,7 +58,8 @@ static void *read_file(const char *path, size_t *bytes) {
     return data;
 }
 
-static re_context *create_or_explain(const char *path, void **weights, int threads) {
+/* Returns a context of the weights file, or NULL after an error message. */
+SHARED re_context *create_or_explain(const char *path, void **weights, int threads) {
     size_t bytes;
     re_context *context;
     *weights = read_file(path, &bytes);
@@ -52,3 +72,5 @@ static re_context *create_or_explain(const char *path, void **weights, int threa
     }
     return context;
 }
+
+#endif

@@ -1,22 +1,28 @@
-/* Values as the weights file stores them: float, or IEEE half, widened where it is used. */
+/* Weights as the weights file stores them: float, or IEEE half, widened where it is used. */
+#ifndef ROBUST_EDGE_VALUES_H
+#define ROBUST_EDGE_VALUES_H
+
+#include "config.h"
+#include "vector.h"
+
 #if VALUE_BYTES == 4
 typedef float value;
 
-INLINE float number(value x) { return x; }
+INLINE float to_float(value x) { return x; }
 #else
 typedef uint16_t value;
 
 #if defined(__F16C__)
 #include <immintrin.h>
-INLINE float number(value half) { return _cvtsh_ss(half); }
+INLINE float to_float(value half) { return _cvtsh_ss(half); }
 #elif defined(__aarch64__)
-INLINE float number(value half) {
+INLINE float to_float(value half) {
     __fp16 x;
     memcpy(&x, &half, sizeof x);
     return (float)x;
 }
 #else
-INLINE float number(value half) {
+INLINE float to_float(value half) {
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, fraction = half & 1023u, word;
     float x;
     if (exponent == 0) {
@@ -30,7 +36,7 @@ INLINE float number(value half) {
 #endif
 #endif
 
-/* A vector of values. */
+/* Loads a vector of consecutive values. */
 #if VALUE_BYTES == 4
 INLINE vec load_values(const value *p) { return load(p); }
 #elif defined(__F16C__) && LANES == 16
@@ -39,12 +45,12 @@ INLINE vec load_values(const value *p) { return _mm512_cvtph_ps(_mm256_loadu_si2
 INLINE vec load_values(const value *p) {
     float x[LANES];
     UNROLL for (int i = 0; i < LANES; i++)
-        x[i] = number(p[i]);
+        x[i] = to_float(p[i]);
     return load(x);
 }
 #endif
 
-/* Four values, over and over. */
+/* Loads four values, repeated over the vector. */
 #if LANES == 16 && VALUE_BYTES == 4
 INLINE vec load_four(const value *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
 #elif LANES == 16 && defined(__F16C__)
@@ -55,49 +61,52 @@ INLINE vec load_four(const value *p) {
 }
 #elif LANES == 16
 INLINE vec load_four(const value *p) {
-    const float four[4] = {number(p[0]), number(p[1]), number(p[2]), number(p[3])};
+    const float four[4] = {to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
     return _mm512_broadcast_f32x4(_mm_loadu_ps(four));
 }
 #endif
 
-#if RUN > 1
-/* RUN values in the first lanes of a vector; what else a whole vector holds costs time and is not used. */
+#if CHUNK > 1
+/* Loads CHUNK values into the first lanes of a vector; loading a whole vector would cost more. */
 #if LANES == 16 && VALUE_BYTES == 4
-INLINE vec load_whole_run(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
+INLINE vec load_first_lanes(const value *p) { return _mm512_castps256_ps512(_mm256_loadu_ps(p)); }
 #elif LANES == 16 && defined(__F16C__)
-INLINE vec load_whole_run(const value *p) {
+INLINE vec load_first_lanes(const value *p) {
     return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 #else
-INLINE vec load_whole_run(const value *p) { return load_values(p); }
+INLINE vec load_first_lanes(const value *p) { return load_values(p); }
 #endif
 
-/* RUN values about to be spread over all lanes. From fours that costs a load more and less to spread: worth it where
-   each is multiplied with several vectors. */
-struct run {
-    vec part[RUN / 4];
+/* CHUNK values, each of which is about to be broadcast to all lanes. Where each is multiplied with more than two
+   vectors, they are loaded by fours, which takes one load more but makes the broadcasts cheaper. */
+struct chunk {
+    vec fours[CHUNK / 4]; /* or all CHUNK values in the first one */
 };
 
-INLINE struct run load_run(const value *p, const int vectors) {
-    struct run r;
+INLINE struct chunk load_chunk(const value *p, const int vectors) {
+    struct chunk c;
 #if LANES == 16
     if (vectors > 2) {
-        UNROLL for (int i = 0; i < RUN / 4; i++)
-            r.part[i] = load_four(p + 4 * i);
-        return r;
+        UNROLL for (int i = 0; i < CHUNK / 4; i++)
+            c.fours[i] = load_four(p + 4 * i);
+        return c;
     }
 #endif
     (void)vectors;
-    r.part[0] = load_whole_run(p);
-    return r;
+    c.fours[0] = load_first_lanes(p);
+    return c;
 }
 
-INLINE vec spread(const struct run *r, const int i, const int vectors) {
+/* Value i of the chunk in all lanes. */
+INLINE vec broadcast(const struct chunk *c, const int i, const int vectors) {
 #if LANES == 16
     if (vectors > 2)
-        return lane_of_four(r->part[i / 4], i % 4);
+        return broadcast_lane_of_four(c->fours[i / 4], i % 4);
 #endif
     (void)vectors;
-    return lane(r->part[0], i);
+    return broadcast_lane(c->fours[0], i);
 }
+#endif
+
 #endif

@@ -1,7 +1,19 @@
-/* Vectors: one source for AVX-512, AVX2, SSE and NEON through GCC/Clang vector extensions, else scalars; intrinsics
-   only where these have no word for an instruction.
-   A unit is 16 floats; planes, tiles and packed rows are whole units, so that a layout fits every machine. */
-#define UNIT 16
+/* Vectors of LANES floats: one source for AVX-512, AVX2, SSE and NEON through the vector extensions of GCC and Clang,
+   with intrinsics only for instructions that these cannot express; scalars (LANES is 1) elsewhere, or with -DRE_SCALAR.
+
+   A unit is UNIT floats. Planes, tiles and packed rows are whole units, so that one memory layout fits every machine.
+   UNITS_MAX is the number of units of pixels whose sums fit the register file; the exporter reads UNIT and UNITS_MAX
+   from this file. */
+#ifndef ROBUST_EDGE_VECTOR_H
+#define ROBUST_EDGE_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "compiler.h"
+
+#define UNIT 16 /* floats */
 
 #if defined(__GNUC__) && !defined(RE_SCALAR)
 #if defined(__SSE__)
@@ -9,10 +21,10 @@
 #endif
 #if defined(__AVX512F__)
 #define LANES 16
-#define UNITS_MAX 16 /* accumulators of a sparse register tile, in units */
-#define DENSE_VECTORS 4
-#define RUN 8         /* values read at a time, where a lane costs less than a load */
-#define RUN_VECTORS 8 /* of the largest tile for which it does */
+#define UNITS_MAX 16 /* units of sums in a register tile of a sparse kernel */
+#define DENSE_VECTORS 4 /* vectors of pixels in a register tile of the dense kernel */
+#define CHUNK 8         /* values loaded at a time, where broadcasting a lane costs less than loading a value */
+#define CHUNK_VECTORS 8 /* of the largest register tile for which it does */
 #elif defined(__AVX__)
 #define LANES 8
 #define UNITS_MAX 6
@@ -21,8 +33,8 @@
 #define LANES 4
 #define UNITS_MAX 6
 #define DENSE_VECTORS 4
-#define RUN 4
-#define RUN_VECTORS 4
+#define CHUNK 4
+#define CHUNK_VECTORS 4
 #else
 #define LANES 4
 #define UNITS_MAX 3
@@ -30,30 +42,16 @@
 #endif
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
-#define INLINE static inline __attribute__((always_inline, unused))
-#define PREFETCH(p) __builtin_prefetch(p)
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)") /* "unroll" leaves the sums in memory */
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 #else
 #define LANES 1
 #define UNITS_MAX 2
 #define DENSE_VECTORS 2
 typedef float vec;
 typedef uint32_t bits;
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((unused)) /* clang minds what one network does not use */
-#else
-#define INLINE static inline
-#endif
-#define PREFETCH(p) (void)(p)
-#define UNROLL
 #endif
 
-#ifndef RUN
-#define RUN 1
+#ifndef CHUNK
+#define CHUNK 1
 #endif
 
 #define UNIT_VECTORS (UNIT / LANES)
@@ -66,27 +64,27 @@ INLINE vec load(const float *p) {
 
 INLINE void store(float *p, vec v) { memcpy(p, &v, sizeof v); }
 
-/* x - 0 is x for every x, so that compilers drop the subtraction; 0 + x is not (-0) and stays. */
+/* x in all lanes. Since x - 0 is x for every x, compilers drop the subtraction; 0 + x is not x where x is -0. */
 INLINE vec splat(float x) {
     const vec zeros = {0};
     return x - zeros;
 }
 
-/* Lane `k` of v in all lanes; a constant, once the loop around it is unrolled. */
+/* Lane `k` of v in all lanes; `k` is a constant once the loop around it is unrolled. */
 #if LANES == 1
-INLINE vec lane(vec v, const int k) { return (void)k, v; }
+INLINE vec broadcast_lane(vec v, const int k) { return (void)k, v; }
 #elif defined(__clang__)
-INLINE vec lane(vec v, const int k) { return splat(v[k]); }
+INLINE vec broadcast_lane(vec v, const int k) { return splat(v[k]); }
 #else
-INLINE vec lane(vec v, const int k) {
+INLINE vec broadcast_lane(vec v, const int k) {
     const bits zeros = {0};
     return __builtin_shuffle(v, zeros + (uint32_t)k);
 }
 #endif
 
-/* Lane `k` of each four lanes in all four; a constant likewise. */
+/* Lane `k` of each four lanes in all four of them; `k` is a constant likewise. */
 #if LANES == 16
-INLINE vec lane_of_four(vec v, const int k) {
+INLINE vec broadcast_lane_of_four(vec v, const int k) {
     switch (k) {
     case 0:
         return _mm512_permute_ps(v, 0x00);
@@ -100,9 +98,9 @@ INLINE vec lane_of_four(vec v, const int k) {
 }
 #endif
 
-/* The 2 * LANES floats at p, taken apart: the even and the odd ones. */
+/* The even and the odd ones of the 2 * LANES floats at p. */
 #if LANES == 1
-INLINE void take_apart(const float *p, vec *even, vec *odd) { *even = p[0], *odd = p[1]; }
+INLINE void deinterleave(const float *p, vec *even, vec *odd) { *even = p[0], *odd = p[1]; }
 #else
 #if LANES == 16
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
@@ -114,7 +112,7 @@ INLINE void take_apart(const float *p, vec *even, vec *odd) { *even = p[0], *odd
 #define EVEN 0, 2, 4, 6
 #define ODD 1, 3, 5, 7
 #endif
-INLINE void take_apart(const float *p, vec *even, vec *odd) {
+INLINE void deinterleave(const float *p, vec *even, vec *odd) {
     const vec first = load(p), second = load(p + LANES);
 #if defined(__clang__)
     *even = __builtin_shufflevector(first, second, EVEN);
@@ -138,8 +136,8 @@ typedef uint32_t quad_bits __attribute__((vector_size(16)));
 #endif
 #endif
 
-/* Even and odd ones of 2 * `floats`, four at a time: rows may be shorter than a vector. */
-INLINE void split_row(const float *row, int floats, float *even, float *odd) {
+/* The even and the odd ones of 2 * `floats` floats, four at a time since rows may be shorter than a vector. */
+INLINE void deinterleave_row(const float *row, int floats, float *even, float *odd) {
     int i = 0;
 #if LANES > 1
     for (; i + 4 <= floats; i += 4) {
@@ -157,6 +155,7 @@ INLINE void split_row(const float *row, int floats, float *even, float *odd) {
     }
 }
 
+/* v where the mask is all ones, 0 where it is 0. */
 INLINE vec masked(vec v, const uint32_t *mask) {
     bits m, b;
     memcpy(&m, mask, sizeof m);
@@ -166,7 +165,8 @@ INLINE vec masked(vec v, const uint32_t *mask) {
     return v;
 }
 
-/* min(max(v, lo), hi), a NaN stays: x86 returns the second operand then. Else by masks: C has no ?: for vectors. */
+/* min(max(v, lo), hi), where a NaN stays a NaN: the x86 instructions return their second operand for one. Elsewhere
+   masks select the lanes, since C has no ?: for vectors. */
 #if LANES == 16
 INLINE vec clamp(vec v, vec lo, vec hi) { return _mm512_min_ps(hi, _mm512_max_ps(lo, v)); }
 #elif LANES == 8
@@ -174,7 +174,8 @@ INLINE vec clamp(vec v, vec lo, vec hi) { return _mm256_min_ps(hi, _mm256_max_ps
 #elif LANES == 4 && defined(__SSE__)
 INLINE vec clamp(vec v, vec lo, vec hi) { return _mm_min_ps(hi, _mm_max_ps(lo, v)); }
 #elif LANES > 1
-INLINE vec choose(bits mask, vec yes, vec no) {
+/* `yes` where the mask is all ones, `no` where it is 0. */
+INLINE vec blend(bits mask, vec yes, vec no) {
     bits y, n;
     vec v;
     memcpy(&y, &yes, sizeof y);
@@ -185,9 +186,11 @@ INLINE vec choose(bits mask, vec yes, vec no) {
 }
 
 INLINE vec clamp(vec v, vec lo, vec hi) {
-    v = choose((bits)(v < lo), lo, v);
-    return choose((bits)(v > hi), hi, v);
+    v = blend((bits)(v < lo), lo, v);
+    return blend((bits)(v > hi), hi, v);
 }
 #else
 INLINE vec clamp(vec v, vec lo, vec hi) { return v < lo ? lo : v > hi ? hi : v; }
+#endif
+
 #endif

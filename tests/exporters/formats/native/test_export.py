@@ -18,7 +18,7 @@ import torch
 from robust_edge_exporters.bundle import HEADROOM, export_bundle
 from robust_edge_exporters.dense_baseline import with_dense_baseline
 from robust_edge_exporters.formats.onnx.without_weights import with_random_weights, without_weights
-from robust_edge_exporters.native import Kernel
+from robust_edge_exporters.native.kernels import KERNELS
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bench.latency import Contender, bench
 from robust_edge_runtimes.core.bundle import open_bundle
@@ -121,7 +121,7 @@ def test_a_file_that_the_manifest_does_not_count_to_the_artifact_is_not_used(bun
 
 def test_layers_name_kernel_density_and_multiply_adds(written, model):
     manifest = open_bundle(written["fp32"]).manifest
-    kernels = {kernel.value for kernel in Kernel}
+    kernels = {kernel.name for kernel in KERNELS}
     pixels = (36, 9, 1)
     assert len(manifest.layers) == 3
     for layer, weight, area in zip(

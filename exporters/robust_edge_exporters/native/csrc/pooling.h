@@ -1,0 +1,34 @@
+/* What max and average pooling share: the geometry, and the loop over images, channels and rows. */
+#ifndef ROBUST_EDGE_POOLING_H
+#define ROBUST_EDGE_POOLING_H
+
+#include "activation.h"
+#include "context.h"
+#include "job.h"
+#include "tensor.h"
+
+struct pooling {
+    struct tensor in, out;
+    int kernel_y, kernel_x, stride_y, stride_x, top, left, dilation_y, dilation_x;
+    int count_padding; /* average: padding counts as pixels (count_include_pad in ONNX) */
+    int bottom, right; /* padding that counts */
+    struct activation act;
+};
+
+/* Fills one output row from an input plane. */
+typedef void pool_row(const struct pooling *, const float *plane, int y, float *out);
+
+PRIVATE void pool_channels(const struct job *j, const struct pooling *p, pool_row *row) {
+    float *arena = j->context->arena;
+    struct range planes = split_evenly(p->out.channels, j->thread, j->threads);
+    for (int g = 0; g < j->images; g++)
+        for (int c = planes.begin; c < planes.end; c++) {
+            const float *in = arena + p->in.offset + (size_t)g * p->in.image + (size_t)c * (size_t)p->in.pitch;
+            float *out = arena + p->out.offset + (size_t)g * p->out.image + (size_t)c * (size_t)p->out.pitch;
+            for (int y = 0; y < p->out.height; y++)
+                row(p, in, y, out + y * p->out.width);
+            activate(out, plane_floats(&p->out), &p->act);
+        }
+}
+
+#endif

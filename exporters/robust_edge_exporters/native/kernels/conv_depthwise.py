@@ -1,0 +1,48 @@
+"""Kernel `depthwise`: depthwise convolutions, input read in place."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from robust_edge_exporters.native.geometry import UNIT, Shape, layout, whole_units
+from robust_edge_exporters.native.kernel import Family, Options
+from robust_edge_exporters.native.kernels.convolution import TAPS_MAX, SparseConvKernel, blocks_of
+from robust_edge_exporters.native.operators.conv import Conv
+from robust_edge_exporters.native.tiling import Tiling
+from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
+
+MASKED_PIXELS = 1024  # of a plane whose masks stay in the second-level cache
+
+
+class ConvDepthwise(SparseConvKernel):
+    """A segment for each channel, whose offsets are the numbers of its taps."""
+
+    name = "depthwise"
+    family: ClassVar[Family | None] = None
+
+    def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
+        """One channel for each group, output exactly 1 or 1/2 of the input, planes that are not too large."""
+        window = op.window
+        single = op.groups == source.channels == output.channels and op.weight[0, 0].size <= TAPS_MAX
+        small = output.pixels <= MASKED_PIXELS and window.reaches_only_inside(output)
+        return window.divides(source, output) and single and small
+
+    def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
+        """Whole planes; scratch holds the phases of one."""
+        shifts, floats = op.window.shifts, whole_units(output.pixels)
+        return Tiling(
+            output.height, 0, 1, 1, shifts, floats,
+            whole_plane=True, masked=True, tap_offsets=tuple(range(len(shifts))), channel_offset=layout(source).pitch,
+            scratch_floats=6 * floats + 2 * UNIT,
+        )  # fmt: skip
+
+    def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
+        """Segments by channel; within a segment by tap."""
+        blocks, count = blocks_of(op, tiling)
+        return pack_segments(
+            packer, op.bias, [block.reshape(len(block), -1) for block in blocks],
+            blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+        )  # fmt: skip
+
+
+KERNEL = ConvDepthwise()

@@ -1,0 +1,42 @@
+"""Kernel `sparse`: convolutions of any geometry, input rows packed."""
+
+from __future__ import annotations
+
+from robust_edge_exporters.native.geometry import Shape
+from robust_edge_exporters.native.kernel import Layer, Options
+from robust_edge_exporters.native.kernels.convolution import SparseConvKernel, blocks_of
+from robust_edge_exporters.native.kernels.packed import tile_packed
+from robust_edge_exporters.native.operators.conv import Conv
+from robust_edge_exporters.native.program import Program
+from robust_edge_exporters.native.tiling import Tiling
+from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
+
+
+class ConvSparse(SparseConvKernel):
+    """A segment for each output channel and block."""
+
+    name = "sparse"
+
+    def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
+        """Every convolution."""
+        return True
+
+    def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
+        """Packed rows, or a 1x1 convolution's input in place."""
+        return tile_packed(op, source, output, options)
+
+    def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
+        """Segments in the order group, block, output channel; within a segment by channel, then tap."""
+        blocks, count = blocks_of(op, tiling)
+        return pack_segments(
+            packer, op.bias, [block.reshape(len(block), -1) for block in blocks],
+            blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+        )  # fmt: skip
+
+    def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
+        """Compiled once for each size of a register tile."""
+        program.register_tiles("SPARSE", tiling, layer.output)
+        return "conv_sparse"
+
+
+KERNEL = ConvSparse()

@@ -1,0 +1,55 @@
+"""Kernel `taps`: convolutions of small planes, input read in place, sums shifted once for each tap."""
+
+from __future__ import annotations
+
+from robust_edge_exporters.native.c_source import c_constant
+from robust_edge_exporters.native.geometry import UNIT, Shape, layout, whole_units
+from robust_edge_exporters.native.kernel import Options
+from robust_edge_exporters.native.kernels.convolution import TAPS_MAX, SparseConvKernel, blocks_of
+from robust_edge_exporters.native.operators.conv import Conv
+from robust_edge_exporters.native.tiling import Tiling
+from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
+
+TAP_UNITS = c_constant("conv_taps.h", "TAP_UNITS")  # units of a plane
+SHORTEST = 4  # mean entries of a segment for which shifting its sums is worth it
+CHUNK = 4  # segments are padded to multiples of it: what is left of a chunk costs a mispredicted branch
+SPLIT_FLOATS = 16384  # of a block's phases
+
+
+class ConvTaps(SparseConvKernel):
+    """A segment for each output channel and tap."""
+
+    name = "taps"
+
+    def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
+        """Planes of up to four units, exactly 1 or 1/2 of the input, whose segments are not too short."""
+        length = op.density * op.weight.shape[1]
+        small = output.pixels <= TAP_UNITS * UNIT and op.window.reaches_only_inside(output)
+        return op.window.divides(source, output) and op.groups == 1 and length >= SHORTEST and small
+
+    def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
+        """Whole planes and all channels, as far as offsets or the phases of a block reach."""
+        shifts = op.window.shifts
+        floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
+        channel = 4 * floats if split else layout(source).pitch
+        assert output.pixels > UNIT or len(shifts) <= TAPS_MAX
+        block = min(op.weight.shape[1], (SPLIT_FLOATS if split else OFFSETS) // channel)
+        return Tiling(
+            output.height, 0, 1, block, shifts, floats,
+            whole_plane=True, masked=len(shifts) > 1,
+            tap_offsets=tuple(split * floats * (dy % 2 * 2 + dx % 2) for dy, dx in shifts),
+            channel_offset=channel, scratch_floats=(len(shifts) + 2) * TAP_UNITS * UNIT + split * block * channel,
+        )  # fmt: skip
+
+    def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
+        """Segments in the order block, output channel, tap; within a segment by channel, padded to whole chunks."""
+        blocks, count = blocks_of(op, tiling)
+        return pack_segments(
+            packer, op.bias,
+            [b.reshape(*b.shape[:2], -1).transpose(0, 2, 1).reshape(-1, b.shape[1]) for b in blocks],
+            blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+            by_tap=True, chunk=CHUNK,
+        )  # fmt: skip
+
+
+KERNEL = ConvTaps()

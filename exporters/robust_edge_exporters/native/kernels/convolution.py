@@ -1,0 +1,121 @@
+"""What the kernels of convolutions share: the cost model, the C struct conv, and blocks of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.c_source import c_constant
+from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape
+from robust_edge_exporters.native.kernel import Family, Kernel, Layer
+from robust_edge_exporters.native.operators.conv import Conv
+from robust_edge_exporters.native.program import NO_TENSOR, Program
+from robust_edge_exporters.native.tiling import Tiling
+from robust_edge_exporters.native.weights import Sections
+
+DENSE_CHANNELS = c_constant("conv_tiles.h", "DENSE_CHANNELS")  # output channels of a dense register tile
+TAPS_MAX = c_constant("conv.h", "TAPS_MAX")
+GUARD_FLOATS = 2048  # before and after the tensors: shifted copies read across a plane's ends, then mask
+
+# The time of one weight over a tile of u units, in units of one multiply-add of a unit from the first-level cache. A
+# nonzero also loads its value and offset. A dense weight shares the pixels it loads with five others, but in short
+# tiles it waits for the previous sum. Fitted to the times of the layers of ResNet34 and MobileNetV2 on AVX-512, at
+# tiles of 16 units in every kernel.
+SPARSE_FIXED, SPARSE_UNIT = 0.8, 1.0
+DENSE_FIXED, DENSE_UNIT, DENSE_LEAST = 0.2, 0.83, 2.4
+UNPRUNED = 0.95  # density of a layer that was not pruned; a few zeros are not worth the memory of positions
+
+
+class ConvKernel(Kernel[Conv, Tiling]):
+    """A kernel whose C function takes a struct conv."""
+
+    operator: ClassVar[type[ir.Weighted]] = Conv
+
+    def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
+        """Name of the C function; adds to the program what has to be compiled for the layer."""
+        return f"conv_{self.name}"
+
+    def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
+        """One call with a struct conv."""
+        op, tiling = layer.op, layer.tiling
+        assert isinstance(op, Conv)
+        assert tiling is not None
+        weights = program.weights(name, sections)
+        fields = conv_fields(program, name, layer, op, tiling) | weights | {"act": op.act}
+        program.operator(name, [ir.Call(self.function(program, layer, tiling), "conv", fields, f"conv_{self.name}")])
+
+
+class SparseConvKernel(ConvKernel):
+    """A kernel that stores nonzeros."""
+
+    family: ClassVar[Family | None] = "sparse"
+
+    def cost(self, op: Conv, output: Shape) -> float:
+        """Each nonzero costs its multiply-adds and two loads; unpruned layers cost more than they do dense.
+
+        Their positions would cost memory, and time where tiles hold several images.
+        """
+        if op.density > UNPRUNED and not has_narrow_groups(op):
+            return math.inf
+        return op.density * (SPARSE_FIXED + SPARSE_UNIT * tile_units(output))
+
+
+def dense_cost(op: Conv, output: Shape) -> float:
+    """Each weight costs its multiply-adds; narrow groups cost more than they do sparse."""
+    if has_narrow_groups(op):
+        return math.inf
+    return max(DENSE_LEAST, DENSE_FIXED + DENSE_UNIT * tile_units(output))
+
+
+def has_narrow_groups(op: Conv) -> bool:
+    """Whether a group has too few output channels to fill half a dense register tile."""
+    return len(op.weight) // op.groups < DENSE_CHANNELS // 2
+
+
+def tile_units(output: Shape) -> float:
+    """Units of a tile."""
+    return min(output.pixels, TILE_FLOATS) / UNIT
+
+
+def blocks_of(op: Conv, tiling: Tiling) -> tuple[list[ir.Array], int]:
+    """(output channels, channels of the block, height, width) weights of each group and block; blocks of a group."""
+    groups = op.weight.reshape(op.groups, -1, *op.weight.shape[1:])
+    firsts = range(0, op.weight.shape[1], tiling.block)
+    return [group[:, first : first + tiling.block] for group in groups for first in firsts], len(firsts)
+
+
+def conv_fields(program: Program, name: str, layer: Layer, op: Conv, t: Tiling) -> dict[str, object]:
+    """Fields of a struct conv but those of its weights and activation."""
+    pairs = (f"{{{dy}, {dx}}}" for dy, dx in t.shifts)
+    shifts = program.table("struct shift", f"{name}_shifts", pairs) if t.shifts else "NULL"
+    return {
+        "in": layer.inputs[0],
+        "out": layer.output,
+        "residual": NO_TENSOR if op.residual is None else layer.inputs[-1].offset,
+        "groups": op.groups,
+        "stride_y": op.window.strides[0],
+        "stride_x": op.window.strides[1],
+        "block": t.block,
+        "rows": t.rows,
+        "extra_rows": t.extra_rows,
+        "images": t.images,
+        "taps": len(t.tap_offsets),
+        "copies": len(t.shifts),
+        "copy_floats": t.copy_floats,
+        "whole_plane": int(t.whole_plane),
+        "padding_floats": t.padding_floats,
+        "pair_distance": t.pair_distance,
+        "shifts": shifts,
+        "masks": masks(program, name, layer, t),
+    }
+
+
+def masks(program: Program, name: str, layer: Layer, t: Tiling) -> object:
+    """Arena offset of the layer's lane masks; layers of the same geometry share them."""
+    if not (t.masked and t.shifts):
+        return NO_TENSOR
+    view = layer.inputs[0]
+    key = (t.shifts, t.copy_floats, t.whole_plane, view.height, view.width, layer.output.width)
+    code = f"make_masks(&{name}, (uint32_t *)(void *)({{}}));"
+    return program.computed_at_start(key, len(t.shifts) * t.copy_floats + UNIT, code)

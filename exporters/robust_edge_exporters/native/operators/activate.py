@@ -1,0 +1,53 @@
+"""Activate: an activation function alone, which a pass moves into the operator before it where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.builder import GraphBuilder, Handler, attributes, names
+from robust_edge_exporters.native.geometry import Tensor
+from robust_edge_exporters.native.operators.elementwise import elementwise
+
+FLOAT_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Activate(ir.Op):
+    """The activation alone."""
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """An affine function without scale and shift."""
+        return (elementwise("affine", inputs[0], output, self.act),)
+
+
+def handler(activation: Callable[[GraphBuilder, Any], ir.Activation]) -> Handler:
+    """Imports a node as the activation that `activation` makes of it."""
+
+    def handle(builder: GraphBuilder, node: Any) -> None:
+        source = builder.tensor(node, 0)
+        builder.append(Activate(*names(node, source), activation(builder, node)), builder.shapes[source])
+
+    return handle
+
+
+def clip(builder: GraphBuilder, node: Any) -> ir.Activation:
+    """Clip; a missing bound is the largest float."""
+    old = attributes(node)
+    lo, hi = builder.constant(node, 1), builder.constant(node, 2)
+    low = lo.item() if lo is not None else old.get("min", -FLOAT_MAX)
+    high = hi.item() if hi is not None else old.get("max", FLOAT_MAX)
+    return ir.Activation(ir.Kind.CLAMP, *(min(max(bound, -FLOAT_MAX), FLOAT_MAX) for bound in (low, high)))
+
+
+ONNX = {
+    "Clip": handler(clip),
+    "HardSwish": handler(lambda builder, node: ir.Activation(ir.Kind.HARD_SWISH)),
+    "LeakyRelu": handler(lambda builder, node: ir.Activation(ir.Kind.LEAKY_RELU, attributes(node).get("alpha", 0.01))),
+    "Relu": handler(lambda builder, node: ir.Activation(ir.Kind.CLAMP, 0.0, FLOAT_MAX)),
+    "Sigmoid": handler(lambda builder, node: ir.Activation(ir.Kind.SIGMOID)),
+}

@@ -1,0 +1,56 @@
+"""Conv: two-dimensional convolution with constant weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.builder import GraphBuilder, attributes, float32, unsupported
+from robust_edge_exporters.native.geometry import Shape, Window
+from robust_edge_exporters.native.operators.window import not_empty, window_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(ir.Weighted):
+    """Convolution: weight (O, I/groups, kh, kw), bias (O,); adds tensor `residual` before the activation."""
+
+    window: Window
+    groups: int = 1
+    residual: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs and the residual."""
+        return self.inputs if self.residual is None else (*self.inputs, self.residual)
+
+    @property
+    def overwrites(self) -> str | None:
+        """The residual: each sum is written where its own residual was, but the input must stay."""
+        return None if self.residual in self.inputs else self.residual
+
+
+def conv(builder: GraphBuilder, node: Any) -> None:
+    """Conv of any stride, padding, dilation and number of groups."""
+    source, weight = builder.tensor(node, 0), builder.required(node, 1)
+    if weight.ndim != 4:
+        raise unsupported(node, f"only two-dimensional convolution, weight is {weight.shape}")
+    shape, groups, bias = builder.shapes[source], attributes(node).get("group", 1), builder.constant(node, 2)
+    window = window_of(node, shape, weight.shape[2:])
+    if weight.shape[1] * groups != shape.channels:
+        raise unsupported(node, f"weight {weight.shape} with {groups} groups does not fit {shape.channels} channels")
+    op = Conv(
+        node.input[1],
+        (source,),
+        node.output[0],
+        weight=float32(weight),
+        bias=float32(np.zeros(weight.shape[0]) if bias is None else bias),
+        window=window,
+        groups=groups,
+    )
+    builder.append(op, not_empty(node, Shape(weight.shape[0], *window.output(shape))))
+
+
+ONNX = {"Conv": conv}

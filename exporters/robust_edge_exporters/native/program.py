@@ -1,0 +1,113 @@
+"""Program: the tables and calls of a network's C, which grow operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.geometry import Tensor
+from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling, register_tile_units
+from robust_edge_exporters.native.weights import Sections
+
+NO_TENSOR = "NO_TENSOR"
+
+
+@dataclass
+class Program:
+    """Text of the generated parts of model.c, and the totals that a context is sized by."""
+
+    arena: int
+    headers: set[str] = field(default_factory=set)
+    instances: set[str] = field(default_factory=set)  # lines that expand a header's macro
+    tables: list[str] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)  # of each operator
+    prepare: list[str] = field(default_factory=list)
+    segments: list[str] = field(default_factory=list)
+    tile_units: dict[str, dict[int, set[int]]] = field(default_factory=dict)  # by kernel and REGISTER_TILE_UNITS
+    starts: int = 0
+    offsets: int = 0
+    computed: dict[Hashable, int] = field(default_factory=dict)
+
+    def operator(self, name: str, calls: Iterable[ir.Call]) -> None:
+        """Adds an operator of some calls; the threads meet when it is done."""
+        self.calls.append([])
+        listed = tuple(calls)
+        for index, call in enumerate(listed):
+            self._call(name if len(listed) == 1 else f"{name}_{index}", call)
+
+    def _call(self, name: str, call: ir.Call) -> None:
+        body = ", ".join(f".{key} = {self._initialiser(f'{name}_{key}', x)}" for key, x in call.fields.items())
+        self.tables.append(f"static const struct {call.struct} {name} = {{{body}}};")
+        self.calls[-1].append(f"{call.function}(j, &{name});")
+        self.headers.add(call.header or call.function)
+
+    def zero_padding_rows(self, name: str, output: Tensor) -> None:
+        """Makes the last operator zero the padding rows of its output, too."""
+        self.headers.add("padding_rows")
+        self.tables.append(f"static const struct tensor {name}_planes = {tensor(output)};")
+        self.calls[-1].append(f"zero_padding_rows(j, &{name}_planes);")
+
+    def table(self, kind: str, name: str, values: Iterable[object]) -> str:
+        """Adds an array and returns its name."""
+        self.tables.append(f"static const {kind} {name}[] = {{{', '.join(map(str, values))}}};")
+        return name
+
+    def computed_at_start(self, key: Hashable, floats: int, code: str) -> int:
+        """Arena offset of `floats` floats which C `code` computes in re_create, `{}` being their address.
+
+        Equal keys share one place.
+        """
+        if key not in self.computed:
+            self.computed[key] = self.arena
+            self.prepare.append(code.format(f"c->arena + {self.arena}"))
+            self.arena += floats
+        return self.computed[key]
+
+    def register_tiles(self, kernel: str, tiling: Tiling, output: Tensor, *, step: int = 1) -> None:
+        """Makes `kernel`_UNITS name the sizes of a layer's register tiles, which are multiples of `step` units."""
+        sizes = self.tile_units.setdefault(kernel, {most: set() for most in REGISTER_TILE_UNITS})
+        for most, found in sizes.items():
+            found |= register_tile_units(tiling, output.height, output.width, most=most, step=step)
+
+    def weights(self, name: str, sections: Sections) -> dict[str, object]:
+        """Fields that locate a layer's weights; adds its segments to the context's starts and offsets."""
+        fields: dict[str, object] = {
+            "values": sections.values,
+            "bias": sections.bias,
+            "starts": self.starts,
+            "offsets": self.offsets,
+        }
+        if sections.segments is not None:
+            s = sections.segments
+            taps = self.table("uint16_t", f"{name}_taps", s.tap_offsets)
+            row = (
+                s.coded, s.coded_bytes, s.entries, self.starts, self.offsets, s.segments, s.per_block, s.blocks,
+                s.positions, s.last_positions, s.channel_offset, len(s.tap_offsets), taps, int(s.by_tap),
+            )  # fmt: skip
+            self.segments.append(f"{{{', '.join(map(str, row))}}},")
+            self.starts += s.segments + 1
+            self.offsets += s.entries
+        return fields
+
+    def _initialiser(self, name: str, value: object) -> str:
+        if isinstance(value, Tensor):
+            return tensor(value)
+        if isinstance(value, ir.Activation):
+            return f"{{{value.kind.value}, {float_literal(value.lo)}, {float_literal(value.hi)}}}"
+        if isinstance(value, np.ndarray):
+            return self.table("float", name, (float_literal(float(x)) for x in value))
+        return str(value)
+
+
+def float_literal(value: float) -> str:
+    """A float literal that reads back as the same float32."""
+    text = f"{value:.9g}"
+    return text + ("f" if "." in text or "e" in text else ".0f")
+
+
+def tensor(t: Tensor) -> str:
+    """Initialiser of a struct tensor."""
+    return f"{{{t.offset}, {t.channels}, {t.height}, {t.width}, {t.pitch}, {t.image}}}"
