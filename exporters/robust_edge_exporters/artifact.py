@@ -1,4 +1,4 @@
-"""What an exporter is asked for beyond model and target, and what it hands over."""
+"""The settings of an export beyond network and target, and the description of the file that it wrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ExportSettings:
         precision: one of the target's.
         batch: fixed number of images of one call; None takes any.
         calibration: (N, C, H, W) float32 in [0, 1], training images that int8 ranges are read from.
-        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None times both forms.
         metadata: written into the artifact where its format has a place for it.
     """
 
@@ -38,7 +38,7 @@ class ExportedArtifact:
         layers: how each prunable layer is stored and run, where the exporter had a choice.
         companions: names of the files that belong to the model file.
         weights_file: the companion that holds the weights, if one does.
-        notes: what a reader should know of this file, one sentence each.
+        notes: properties of this file that its user should know, one sentence each.
     """
 
     file: str

@@ -1,7 +1,7 @@
-"""Bundles: the artifact, the proof, and all that a stranger needs on the device.
+"""Writes bundles: the artifact, the images that prove its accuracy, and all files that a device needs.
 
-Written to a temporary folder, opened and run there through the same runtime as on the device, and only
-then renamed: a bundle that exists has passed.
+A bundle is written to a temporary folder, opened and run there by the same runtime as on the device, and only then
+renamed: a bundle that exists has passed.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from robust_edge_runtimes.core.manifest import (
 from robust_edge_runtimes.formats.table import runtime_class
 from robust_edge_runtimes.verdict.measurement import Parity, parity_of
 
-# Largest logit error (relative) and least share of equal classes of a faithful conversion, by what the file holds. 8
-# bits round every activation, so there the figures are reported, and only another network altogether is refused.
+# Largest relative logit error and smallest share of equal classes of a correct conversion, by precision of the file.
+# 8 bits round every activation, so there the figures are reported, and only an entirely different network is refused.
 MAX_LOGIT_ERROR = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
 MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.5}
-# What `verify` still takes for the same network on another machine.
+# Logit errors up to which `verify` accepts the artifact as the same network on another machine.
 TOLERANCE = {"fp16": 2e-2, "int8": 0.5}
 HEADROOM = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ExportRequest:
-    """A checkpoint on its way to a target.
+    """A network to export, with all that its bundle records.
 
     Attributes:
         model: in evaluation mode, on the CPU.
@@ -57,8 +57,8 @@ class ExportRequest:
         precision: one of the target's; None for its first.
         batch: fixed number of images of one call; None takes any.
         calibration: (N, C, H, W) float32 in [0, 1], training images; int8 needs them.
-        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
-        compact: take channels that do nothing out of the network first.
+        csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None times both forms.
+        compact: remove channels that do nothing first.
     """
 
     model: nn.Module
@@ -78,7 +78,7 @@ class ExportRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A bundle that has been written, opened again and compared."""
+    """A bundle that was written, and how far its artifact is from the checkpoint."""
 
     path: str
     manifest: Manifest
@@ -141,7 +141,7 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
 
 
 def refuse_choices(target: Target, *, batch: int | None, csr_threshold: float | None) -> None:
-    """Raise InputError for a choice that the target does not leave."""
+    """Raise InputError for a setting that the format of the target does not have."""
     row = format_named(target.format)
     if csr_threshold is not None and not row.takes_csr_threshold:
         raise InputError(f"target {target.name} stores no layer as CSR; leave --csr-threshold out")
@@ -182,7 +182,7 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
 
 
 def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedArtifact, folder: Path) -> Manifest:
-    """All that is known before the files are sealed."""
+    """The manifest before hashes and parity are known."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
         target=request.target.name,
@@ -212,20 +212,18 @@ def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedAr
 
 
 def _size(folder: Path, artifact: ExportedArtifact, dense: int) -> Size:
-    raw = packed = 0
-    for name in (artifact.file, *artifact.companions):
-        raw += (folder / name).stat().st_size
-        packed += _packed(folder / name)
+    paths = [folder / name for name in (artifact.file, *artifact.companions)]
     weights = None if artifact.weights_file is None else (folder / artifact.weights_file).stat().st_size
-    return Size(raw, packed, 4 * dense, weights)
+    total, compressed = sum(path.stat().st_size for path in paths), sum(map(_compressed_size, paths))
+    return Size(total, compressed, 4 * dense, weights)
 
 
-def _packed(path: Path) -> int:
-    packer, packed = zlib.compressobj(6), 0
+def _compressed_size(path: Path) -> int:
+    compressor, size = zlib.compressobj(6), 0
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
-            packed += len(packer.compress(block))
-    return packed + len(packer.flush())
+            size += len(compressor.compress(block))
+    return size + len(compressor.flush())
 
 
 def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tuple[Parity, str]:
@@ -246,10 +244,10 @@ def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tup
 
 
 def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
-    """The golden images' own tolerance, wider where the precision rounds more.
+    """The tolerance of the golden images, or a wider one where the precision rounds more.
 
-    Where the file itself was rounded and the device rounds no further, it is allowed what it showed here and half of
-    it more; where the device rounds, nobody has seen it yet.
+    Where the file itself was rounded and the device rounds no further, 1.5 times the error that was measured here;
+    where the device rounds, the error is unknown, and a fixed tolerance is used.
     """
     rounded_here = precision == "int8" or not format_named(request.target.format).device_rounds
     if rounded_here and request.target.in_file(precision) == precision != "fp32":

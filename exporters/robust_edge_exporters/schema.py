@@ -15,7 +15,7 @@ SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 def manifest_schema() -> dict[str, Any]:
     """The schema of this release's manifests, JSON Schema draft 2020-12.
 
-    It says what stands where and of which type; that hashes fit files, and sums their parts, only reading can check.
+    It describes fields and their types; that hashes fit their files, and sums their parts, is checked on reading.
     """
     schema = _schema(Manifest)
     schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}

@@ -1,4 +1,4 @@
-"""Targets are data: TOML files with the limits of what runs there, and the reasons for them."""
+"""Targets: devices with a runtime, described by TOML files that give the limits of what runs there, and the reasons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DYNAMO_OPSET = 18  # torch's newer exporter writes no lower opset, whatever it is asked for
+DYNAMO_OPSET = 18  # torch's newer exporter writes no lower opset
 MIN_OPSET = 9  # torch writes no older one
 INT8_OPSET = 13  # the first whose QuantizeLinear has an axis
 IR_OF_OPSET = (
@@ -29,20 +29,20 @@ IR_OF_OPSET = (
 )  # the IR version that an opset needs, where a target's own is older
 OLDEST_RUNTIME = "1.14"  # the ONNX Runtime of rows that pin none; it reads opset 18
 RUNTIME_OF_OPSET = ((21, "1.18"), (20, "1.17"), (19, "1.15"))  # the first that reads a later one
-# What to try in place of a precision that a target does not run, the best first.
+# What to suggest in place of a precision that a target does not run, the best first.
 INSTEAD = {"fp8": ("int8", "fp16", "fp32"), "int8": ("fp16", "fp32"), "bf16": ("fp16", "fp32"), "fp16": ("fp32",)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quantisation:
-    """How a target wants 8-bit numbers.
+    """How the int8 artifacts of a target are quantised.
 
     Attributes:
         style: `qdq` writes Quantize/Dequantize pairs into the file; `cache` leaves the file in fp32 and ships
             the ranges beside it as a TensorRT calibration cache.
-        reduce_range: 7-bit weights, for CPUs whose 8-bit dot product adds in 16 bits that saturate.
+        reduce_range: 7-bit weights, for CPUs whose 8-bit dot product saturates at 16 bits.
         symmetric: activations with zero point 0; TensorRT takes no other.
-        bias: quantise biases to int32; TensorRT reads none.
+        bias: quantise biases to int32; TensorRT does not read quantised ones.
     """
 
     style: str
@@ -61,28 +61,28 @@ class Target:
 
     Attributes:
         name: unique; a JetPack's rows are called `FAMILY-jpVERSION`.
-        family: what `--target` is called with; rows of one family differ by their JetPack.
-        format: artifact format; names exporter and runtime.
-        checked_with: artifact format whose runtime compares the file here, where the device's cannot.
+        family: the name that `--target` takes; rows of one family differ by their JetPack.
+        format: artifact format, a row of the tables of formats.
+        checked_with: artifact format whose runtime checks the file at export, where the device's own cannot run there.
         runtime: what executes the file on the device.
         precisions: numeric types the target runs; the first is the default.
         python: oldest Python of the device.
         requirements: pip requirements of the bundle.
         image: base image of the bundle's Dockerfile.
         limits: what the target cannot do, and why, one sentence each.
-        refuses: request that is not met to the reason.
+        refuses: precision that is refused to the reason.
         aliases: other names of the family.
         jetpack: version, where the row belongs to one.
         jetpack_also: versions that count as this one.
-        default: this row stands for its family when no JetPack is named.
+        default: this row is chosen for its family if no JetPack is given.
         opset: what is written; never above `opset_max`.
         opset_max: what the runtime reads.
         ir_version: the ONNX IR version that is written.
         tensorrt: the oldest TensorRT version that the row is written for.
-        fp16: where the precision stands: in the `file` as fp16 weights and casts, or in a build `flag` only.
+        fp16: how fp16 is expressed: in the `file` as fp16 weights and casts, or by a `flag` of the build only.
         int8: how to quantise.
-        made_from: the ONNX target whose file the artifact is generated from, and whose runtime times it dense.
-        machines: what `uname -m` says on the device; there an export leaves compiled code for its own CPU.
+        made_from: the ONNX target from whose file the artifact is generated, and that times the dense baseline.
+        machines: output of `uname -m` on the device; an export on such a machine includes compiled code for its CPU.
     """
 
     name: str
@@ -179,7 +179,7 @@ class Target:
         )
 
     def in_file(self, precision: str) -> str:
-        """What the artifact itself holds: fp32 where only the engine that is built from it rounds further."""
+        """The precision of the numbers in the artifact: fp32 where only the engine built from it uses fewer bits."""
         in_flags = precision == "fp16" and self.fp16 == "flag"
         in_cache = precision == "int8" and self.int8 is not None and self.int8.style == "cache"
         return "fp32" if in_flags or in_cache else precision
@@ -228,7 +228,7 @@ def _of_jetpack(rows: list[Target], name: str, jetpack: str) -> Target:
 
 
 def _rows(raw: dict[str, Any], file: str) -> list[Target]:
-    """The file's own row and one for each JetPack, whose table overrides what it names."""
+    """The row of the file itself, or one for each JetPack, whose table overrides fields of the file."""
     variants = raw.pop("jetpack", {})
     default = raw.pop("default_jetpack", None)
     raw.setdefault("family", raw.get("name"))

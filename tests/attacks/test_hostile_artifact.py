@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robust_edge_runtimes.formats.onnx.wire import keeps_data_elsewhere
+from robust_edge_runtimes.formats.onnx.wire import has_external_data
 
 # A backend that falls over takes its process along, so the mutations run in one of their own.
 SCRIPT = """
@@ -70,7 +70,7 @@ def test_the_wire_reader_ends_and_raises_nothing_but_value_errors(scratch, seale
     blob[at : at + removed] = some
     scratch.write_bytes(blob)
     with contextlib.suppress(ValueError):
-        keeps_data_elsewhere(scratch)
+        has_external_data(scratch)
 
 
 @pytest.mark.parametrize("depth", [10, 1000, 20_000])
@@ -88,7 +88,7 @@ def test_nested_graphs_exhaust_no_stack(tmp_path, depth):
     path = tmp_path / "deep.onnx"
     size = len(blob)
     path.write_bytes(b"\x3a" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + blob)
-    assert keeps_data_elsewhere(path) is False
+    assert has_external_data(path) is False
 
 
 def test_a_model_of_zeros_and_of_ones_ends_quickly(tmp_path):
@@ -96,4 +96,4 @@ def test_a_model_of_zeros_and_of_ones_ends_quickly(tmp_path):
     for byte in (b"\x00", b"\x08", b"\x0a", b"\x7f", b"\xff"):
         path.write_bytes(np.tile(np.frombuffer(byte, np.uint8), 1 << 16).tobytes())
         with contextlib.suppress(ValueError):
-            keeps_data_elsewhere(path)
+            has_external_data(path)

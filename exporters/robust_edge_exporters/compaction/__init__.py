@@ -1,1 +1,1 @@
-"""Takes channels that compute nothing out of a network."""
+"""Removes channels that do not change the outputs of a network."""

@@ -1,9 +1,9 @@
-"""Whether channels really go where the dependency graph says, seen in the network itself.
+"""Checks that channels flow through the network as its dependency graph says, by running the network.
 
-Every convolution and linear layer hands on the same number everywhere, whatever it is given. One channel of every group
-is spoilt where it is written, by NaN, which passes through batch-norm, activation, addition, pooling and depthwise
-filters, but not through a layer that hands on a number of its own. So what each layer is given shows who reads the
-spoilt channels, and at which positions; an operation that mixes channels shows, too.
+The output of every convolution and linear layer is replaced by a constant. One channel of every group is set to NaN in
+the output of the layers that write it. NaN passes through batch-norm, activation, addition, pooling and depthwise
+filters, but not through a layer whose output is replaced. So the inputs of each layer show which layers read the marked
+channels, and at which positions; an operation that mixes channels shows as well.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.utils.hooks import RemovableHandle
 from robust_edge_exporters.compaction.channels import LAYERS, ChannelGroup, channel_axis, evaluating, is_depthwise
 
 LOGITS = "the logits"
-NUMBER = 0.5
+CONSTANT = 0.5
 
 
 def confirmed(groups: Sequence[ChannelGroup], model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
-    """The groups, those that the network itself contradicts no longer removable.
+    """The groups, with `removable` off where the network itself contradicts the dependency graph.
 
-    The first, the middle and the last channel of all groups are tried together; only where that fails, group by group.
+    The first, the middle and the last channel of all groups are checked together, and group by group if that fails.
 
     Args:
         groups: of the network, by torch-pruning.
@@ -32,15 +32,15 @@ def confirmed(groups: Sequence[ChannelGroup], model: nn.Module, shape: tuple[int
         shape: (C, H, W).
     """
     removable = [group for group in groups if group.removable]
-    shared = _shared(removable)
+    shared = _overlapping(removable)
     if not shared and _agree(removable, model, shape):
         return tuple(groups)
     wrong = shared | {group for group in removable if not _agree([group], model, shape)}
     return tuple(dataclasses.replace(group, removable=group.removable and group not in wrong) for group in groups)
 
 
-def _shared(groups: Sequence[ChannelGroup]) -> set[ChannelGroup]:
-    """Groups that claim the same place of a parameter; they are parts of one, and must not be taken apart."""
+def _overlapping(groups: Sequence[ChannelGroup]) -> set[ChannelGroup]:
+    """Groups that own the same position of a parameter: parts of one group, which must not be separated."""
     owners: dict[tuple[str, int, int], ChannelGroup] = {}
     found: set[ChannelGroup] = set()
     for group in groups:
@@ -53,15 +53,17 @@ def _shared(groups: Sequence[ChannelGroup]) -> set[ChannelGroup]:
 
 
 def _agree(groups: Sequence[ChannelGroup], model: nn.Module, shape: tuple[int, ...]) -> bool:
-    return all(_spoilt(groups, place, model, shape) == _expected(groups, place) for place in (0.0, 0.5, 1.0))
+    return all(
+        _observed_readers(groups, place, model, shape) == _expected_readers(groups, place) for place in (0.0, 0.5, 1.0)
+    )
 
 
 def _chosen(group: ChannelGroup, place: float) -> int:
     return round(place * (group.channels - 1))
 
 
-def _expected(groups: Sequence[ChannelGroup], place: float) -> dict[str, set[int]]:
-    """Layer to the positions of its input that read the chosen channels, as the groups say."""
+def _expected_readers(groups: Sequence[ChannelGroup], place: float) -> dict[str, set[int]]:
+    """Layer to the positions of its input that read the chosen channels, according to the groups."""
     found: dict[str, set[int]] = {}
     for group in groups:
         for part in group.slices:
@@ -72,36 +74,36 @@ def _expected(groups: Sequence[ChannelGroup], place: float) -> dict[str, set[int
 
 
 @torch.no_grad()
-def _spoilt(
+def _observed_readers(
     groups: Sequence[ChannelGroup], place: float, model: nn.Module, shape: tuple[int, ...]
 ) -> dict[str, set[int]]:
-    """The same, as the network shows it; positions of the logits under a name of their own."""
-    lines: dict[str, list[int]] = {}
+    """The same, observed in the network; positions of the logits stand under LOGITS."""
+    written: dict[str, list[int]] = {}
     for group in groups:
         for part in group.slices:
             if part.dim == 0 and part.parameter.endswith(".weight"):
-                lines.setdefault(part.layer, []).extend(part.index[part.channel == _chosen(group, place)].tolist())
+                written.setdefault(part.layer, []).extend(part.index[part.channel == _chosen(group, place)].tolist())
     found: dict[str, set[int]] = {}
 
-    def look(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, given: found.setdefault(name, set()).update(_nan_positions(given[0], axis))
+    def record_input(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: found.setdefault(name, set()).update(_nan_positions(inputs[0], axis))
 
-    def hand_on(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        spoilt = torch.tensor(lines.get(name, []), dtype=torch.long)
-        return lambda _, given, output: torch.full_like(output, NUMBER).index_fill(
-            axis, spoilt.to(output.device), torch.nan
+    def replace_output(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        marked = torch.tensor(written.get(name, []), dtype=torch.long)
+        return lambda _, inputs, output: torch.full_like(output, CONSTANT).index_fill(
+            axis, marked.to(output.device), torch.nan
         )
 
     hooks: list[RemovableHandle] = []
     for name, layer in model.named_modules():
         if isinstance(layer, LAYERS) and not is_depthwise(layer):
             axis = channel_axis(layer)
-            hooks.append(layer.register_forward_pre_hook(look(name, axis)))
-            hooks.append(layer.register_forward_hook(hand_on(name, axis)))
+            hooks.append(layer.register_forward_pre_hook(record_input(name, axis)))
+            hooks.append(layer.register_forward_hook(replace_output(name, axis)))
     first = next(model.parameters())
     try:
         with evaluating(model):
-            logits = model(torch.full((1, *shape), NUMBER, device=first.device, dtype=first.dtype))
+            logits = model(torch.full((1, *shape), CONSTANT, device=first.device, dtype=first.dtype))
     finally:
         for hook in hooks:
             hook.remove()
@@ -110,5 +112,5 @@ def _spoilt(
 
 
 def _nan_positions(values: Tensor, axis: int) -> set[int]:
-    lines = values.isnan().movedim(axis, 0).flatten(1).any(1)
-    return set(lines.nonzero().flatten().tolist())
+    marked = values.isnan().movedim(axis, 0).flatten(1).any(1)
+    return set(marked.nonzero().flatten().tolist())

@@ -1,4 +1,4 @@
-"""Channels that can only go together: a layer's output, its batch-norm, whatever is added to it, its readers."""
+"""Groups of channels that can only be removed together: of a layer, its batch-norm, additions, its readers."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ class ChannelGroup:
         layer: one that writes them.
         channels: how many.
         slices: what belongs to them, prunable weights and everything else.
-        removable: false where a channel is a class (no layer reads it), or where something other than
-            convolutions, linear layers and batch-norms with weights of their own holds numbers for it,
-            and where the network contradicts what the graph says of them.
+        removable: false where a channel is a class (no layer reads it), where modules other than convolutions, linear
+            layers and affine batch-norms hold parameters for it, and where the network contradicts the graph.
     """
 
     layer: str
@@ -63,13 +62,13 @@ def is_depthwise(layer: nn.Module) -> bool:
 
 
 def channel_axis(layer: nn.Module) -> int:
-    """Where the channels of a layer's input and output stand."""
+    """The axis of the channels in a layer's input and output."""
     return -1 if isinstance(layer, nn.Linear) else 1
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode; afterwards every module is in its own mode again."""
+    """Switch the network to evaluation mode; afterwards every module is in its own mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -80,21 +79,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def take_out(model: nn.Module, gone: Mapping[ChannelGroup, Tensor]) -> None:
-    """Remove channels from the network that the groups were read off, in place; the groups hold no longer.
+def remove_channels(model: nn.Module, removed: Mapping[ChannelGroup, Tensor]) -> None:
+    """Remove channels from the network in place; its groups are invalid afterwards.
 
-    All at once and by our own indices: torch-pruning loses count of a concatenation that is pruned twice.
+    All at once and by our own indices, since torch-pruning computes wrong ones where a concatenation is pruned twice.
 
     Args:
         model: its layers get new parameters.
-        gone: bool per channel of a group; a group that is not named keeps all.
+        removed: bool per channel of a group; a group that is not named keeps all.
     """
-    lost: dict[str, dict[int, set[int]]] = {}
-    for group, channels in gone.items():
+    removed_of: dict[str, dict[int, set[int]]] = {}
+    for group, channels in removed.items():
         for part in group.slices:
-            lines = lost.setdefault(part.layer, {}).setdefault(part.dim, set())
+            lines = removed_of.setdefault(part.layer, {}).setdefault(part.dim, set())
             lines |= set(part.index[channels[part.channel]].tolist())
-    for name, dims in lost.items():
+    for name, dims in removed_of.items():
         layer = model.get_submodule(name)
         for dim, lines in dims.items():
             kept = torch.tensor([i for i in range(_size(layer, dim)) if i not in lines])
@@ -112,7 +111,7 @@ def _size(layer: nn.Module, dim: int) -> int:
 
 
 def _resize(layer: Any, dim: int, size: int) -> None:
-    """Tell a layer how many channels it has now."""
+    """Set the attributes of a layer that hold its number of channels."""
     if isinstance(layer, _BatchNorm):
         layer.num_features = size
     elif isinstance(layer, nn.Linear):

@@ -1,13 +1,13 @@
-"""Channels that do nothing are taken out of the network before it is exported, and its outputs stay the same.
+"""Removes channels that do nothing before a network is exported; its outputs stay the same.
 
 A channel does nothing if
 
-- nothing reads it: all weights of all layers that read it are zero; or
-- it says the same whatever the image: all weights that write it are zero, so what is left of it after batch-norm and
-  activation is a constant. A constant 0 adds nothing. Another one adds weight × constant to its readers, which is a
-  bias, provided that they do not pad: a padded border is zero and not the constant, so there the channel stays.
+- no layer reads it: all weights of all layers that read it are zero; or
+- it is constant: all weights that write it are zero, so after batch-norm and activation it has the same value for every
+  image. A constant 0 adds nothing. Another one adds weight × constant to the output of the layers that read it, which
+  is a bias, provided that they do not pad: padding is zero and not the constant, so there the channel stays.
 
-Scheme `filter` makes the first kind on purpose; any other may leave some of both.
+Scheme `filter` produces the first kind on purpose; every scheme may produce some of both.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from robust_edge_exporters.compaction.channels import (
     Slice,
     channel_axis,
     evaluating,
-    take_out,
+    remove_channels,
 )
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_exporters.compaction.two_four import two_four_share
 from robust_edge_runtimes.core.manifest import Compaction, LayerCount, Sparsity
 
 PROBES = 4
-TOLERANCE = 1e-5  # of the largest logit; float sums of other lengths round otherwise
-TWO_FOUR = 0.5  # share of the weights from which on a network counts as one for sparse tensor cores
+TOLERANCE = 1e-5  # relative to the largest logit, since sums of another length round differently
+TWO_FOUR = 0.5  # from this share of 2:4 weights on, sparse tensor cores are worth keeping the pattern
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,10 +43,10 @@ class Compacted:
     """A network without the channels that did nothing.
 
     Attributes:
-        model: a copy, or the very network that was given where nothing went.
+        model: a copy, or the given network itself where no channel was removed.
         sparsity: its non-zeros.
-        record: before and after; None where nothing went.
-        notes: what went, or why channels that do nothing are still there; one sentence each.
+        record: before and after; None where no channel was removed.
+        notes: what was removed, or why nothing could be; one sentence each.
     """
 
     model: nn.Module
@@ -58,21 +58,21 @@ class Compacted:
 def compact(
     model: nn.Module, shape: tuple[int, ...], sparsity: Sparsity, *, sparse_tensor_cores: bool = False
 ) -> Compacted:
-    """Take out every channel that does nothing.
+    """Remove every channel that does nothing.
 
     Args:
         model: in evaluation mode, on the CPU; left as it was.
         shape: (C, H, W).
-        sparsity: of the network, returned where nothing goes.
-        sparse_tensor_cores: the target gains from 2:4, half of the arithmetic at best; the network stays whole if its
-            pattern would be lost for less than that.
+        sparsity: of the network, returned where no channel is removed.
+        sparse_tensor_cores: the target is faster for 2:4 weights, twice at best; the network stays as it is if
+            removing channels would break the pattern and save less than that.
 
     Returns:
         The smaller network, its outputs compared with the given one's on random images.
     """
     small = copy.deepcopy(model).requires_grad_(False)
     try:
-        removed = _shrunk(small, shape)
+        removed = _remove_idle_channels(small, shape)
     except Exception as cause:  # the network is the user's own, and torch-pruning cannot follow every one
         return Compacted(
             model, sparsity, notes=(_refusal(f"cannot be followed, or does not run without them: {_one_line(cause)}"),)
@@ -114,38 +114,38 @@ def share_of_two_four(model: nn.Module) -> float:
     return two_four_share(layer.weight.detach().movedim(1, -1).numpy() for layer in layers)
 
 
-def _shrunk(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Remove in place until nothing is left that does nothing; a removed reader may leave its writers unread."""
+def _remove_idle_channels(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Remove channels in place until none is idle, and return their number; removing one may make others idle."""
     removed = 0
     while True:
         groups = [group for group in channel_groups(model, shape) if group.removable]
         inputs = _inputs(model, shape)
-        gone = {group: _idle(group, model, inputs) for group in groups}
-        count = sum(int(channels.sum()) for channels in gone.values())
+        removable = {group: _idle_channels(group, model, inputs) for group in groups}
+        count = sum(int(channels.sum()) for channels in removable.values())
         if not count:
             return removed
-        take_out(model, gone)
+        remove_channels(model, removable)
         removed += count
 
 
-def _idle(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Bool per channel: it does nothing, and its constant is already folded; at least one of the group stays."""
-    unread = _all_zero(group, model, dim=1)
-    silent = _all_zero(group, model, dim=0) & ~unread
-    for channel in silent.nonzero().flatten().tolist():
-        silent[channel] = _foldable(group, channel, model, inputs)
-    gone = unread | silent
-    if gone.all():
-        gone[0] = False
-    for channel in (gone & silent).nonzero().flatten().tolist():
+def _idle_channels(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Bool per channel: it does nothing, and its constant has been added to biases; at least one of a group stays."""
+    unread = _has_zero_weights(group, model, dim=1)
+    constant = _has_zero_weights(group, model, dim=0) & ~unread
+    for channel in constant.nonzero().flatten().tolist():
+        constant[channel] = _foldable(group, channel, model, inputs)
+    removable = unread | constant
+    if removable.all():
+        removable[0] = False
+    for channel in (removable & constant).nonzero().flatten().tolist():
         _fold(group, channel, model, inputs)
-    return gone
+    return removable
 
 
-def _all_zero(group: ChannelGroup, model: nn.Module, *, dim: int) -> Tensor:
-    """Bool per channel: no weight of its writers (0) or its readers (1) is anything but zero.
+def _has_zero_weights(group: ChannelGroup, model: nn.Module, *, dim: int) -> Tensor:
+    """Bool per channel: all weights that write it (`dim` 0) or read it (1) are zero.
 
-    A depthwise filter reads and writes; it only passes on what is written before it.
+    Depthwise filters do not count: they only pass on what is written before them.
     """
     parts = [part for part in _weights(group, model) if part.dim == dim]
     found = torch.full((group.channels,), bool(parts))
@@ -156,7 +156,7 @@ def _all_zero(group: ChannelGroup, model: nn.Module, *, dim: int) -> Tensor:
 
 
 def _weights(group: ChannelGroup, model: nn.Module) -> Iterator[Slice]:
-    """Weights of convolutions and linear layers that write or read the group, no depthwise ones."""
+    """Weights of convolutions and linear layers that write or read the group, without depthwise ones."""
     for part in group.slices:
         layer = model.get_submodule(part.layer)
         named = part.parameter.endswith(".weight") and isinstance(layer, LAYERS)
@@ -169,26 +169,26 @@ def _weight(part: Slice, model: nn.Module) -> Tensor:
 
 
 def _foldable(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str, Tensor]) -> bool:
-    """Whether what the readers see of a channel is one number each, and adds up to a bias."""
+    """Whether each layer that reads the channel reads a constant, which can be added to its bias."""
     for part in _weights(group, model):
         if part.dim != 1:
             continue
         name = part.layer
-        seen = _seen(part, channel, inputs[name])
-        if not (seen == seen[:, :1]).all():
+        values = _values(part, channel, inputs[name])
+        if not (values == values[:, :1]).all():
             return False
-        if seen.any() and not _unpadded(model.get_submodule(name)):
+        if values.any() and not _unpadded(model.get_submodule(name)):
             return False
     return True
 
 
 def _fold(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str, Tensor]) -> None:
-    """Add to each reader's bias what the channel gives it."""
+    """Add to the bias of each layer that reads the channel what the channel contributes."""
     for part in _weights(group, model):
         if part.dim != 1:
             continue
         name = part.layer
-        constants = _seen(part, channel, inputs[name])[:, 0]
+        constants = _values(part, channel, inputs[name])[:, 0]
         if constants.any():
             layer = model.get_submodule(name)
             weight = _weight(part, model)
@@ -198,9 +198,9 @@ def _fold(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str,
             layer.bias = nn.Parameter(bias, requires_grad=False)
 
 
-def _seen(part: Slice, channel: int, given: Tensor) -> Tensor:
-    """(inputs of the channel, values): what a reader was given, over images and positions."""
-    return given[part.index[part.channel == channel]]
+def _values(part: Slice, channel: int, inputs: Tensor) -> Tensor:
+    """(inputs that belong to the channel, values over images and positions) of a layer that reads the channel."""
+    return inputs[part.index[part.channel == channel]]
 
 
 def _unpadded(layer: nn.Module) -> bool:
@@ -214,18 +214,18 @@ def _unpadded(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def _inputs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """What every layer is given for some random images: name to (inputs, values)."""
+    """The input of every layer for some random images: name to (inputs, values over images and positions)."""
     found: dict[str, Tensor] = {}
 
-    def watched(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def remember(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            values = given[0].movedim(axis, 0).flatten(1)
+    def recorder(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            values = inputs[0].movedim(axis, 0).flatten(1)
             found[name] = torch.cat([found[name], values], 1) if name in found else values
 
-        return remember
+        return record
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LAYERS)]
-    hooks = [m.register_forward_pre_hook(watched(name, channel_axis(m))) for name, m in layers]
+    hooks = [m.register_forward_pre_hook(recorder(name, channel_axis(m))) for name, m in layers]
     with evaluating(model):
         model(_probes(shape))
     for hook in hooks:
@@ -239,7 +239,7 @@ def _probes(shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def _difference(model: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """How the smaller network differs, in words; None where it computes the same."""
+    """How the outputs of the smaller network differ, in words; None where they are the same."""
     images = _probes(shape)
     with evaluating(model), evaluating(small):
         expected = model(images)

@@ -1,4 +1,4 @@
-"""Which channels go together, read off the network by torch-pruning's dependency graph, as plain indices.
+"""Which channels can only be removed together, from torch-pruning's dependency graph of the network.
 
 Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning".
 """
@@ -32,12 +32,12 @@ def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGro
         shape: (C, H, W).
 
     Returns:
-        The groups, in no order that means anything.
+        The groups, in no particular order.
     """
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     first = next(model.parameters())
     try:
-        model.requires_grad_(True)  # it follows autograd's graph
+        model.requires_grad_(True)  # torch-pruning follows autograd's graph
         with torch.enable_grad(), evaluating(model):
             graph = torch_pruning.DependencyGraph().build_dependency(
                 model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype), verbose=False
@@ -68,7 +68,7 @@ def _groups(graph: Any, model: nn.Module) -> Iterator[ChannelGroup]:
 
 
 def _slices(module: Any, name: str, writes: bool, index: Tensor, channel: Tensor) -> list[Slice] | None:
-    """What a module owns of a group's channels; None where they cannot be taken out of it."""
+    """What a module owns of a group's channels; None where they cannot be removed from it."""
     if isinstance(module, torch_pruning.ops._OutputOp):
         return None
     if isinstance(module, CONVOLUTIONS) and module.groups > 1:

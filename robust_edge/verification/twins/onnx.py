@@ -1,7 +1,7 @@
 """The twin of an ONNX artifact: its graph, node by node, in torch.
 
-Covers the operators that our exporters emit. Rounding (QuantizeLinear, casts to fp16) is computed as the artifact
-does; its gradient passes straight through, and is zero where the value was cut to its range.
+Covers the operators that our exporters emit. Rounding (QuantizeLinear, casts to fp16) is computed as in the artifact;
+its gradient is the straight-through estimate, and zero where the value was clipped to its range.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_twin(path: Path) -> OnnxTwin:
 
 
 class OnnxTwin(nn.Module):
-    """A graph in torch; what depends on constants only is computed once."""
+    """A graph in torch; nodes that depend on constants only are computed once."""
 
     def __init__(self, program: Any) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class OnnxTwin(nn.Module):
         self._opset = max(item.version for item in program.opset_import if item.domain in ("", "ai.onnx"))
         self._buffers_of: dict[str, str] = {}
         for item in graph.initializer:
-            self._keep(item.name, _constant(item))
+            self._add_constant(item.name, _constant(item))
         known = {item.name for item in graph.initializer}
         ports = [port.name for port in graph.input if port.name not in known]
         if len(ports) != 1 or len(graph.output) != 1:
@@ -58,7 +58,7 @@ class OnnxTwin(nn.Module):
         self._nodes: list[Node] = []
         for proto in graph.node:
             self._add(_node(proto, self._opset))
-        self._forget_unused()
+        self._drop_unused_constants()
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class OnnxTwin(nn.Module):
         return values[self._output]
 
     def _add(self, node: Node) -> None:
-        """Run a node now if its inputs are constants, later otherwise."""
+        """Compute a node now if all its inputs are constants, otherwise in every call."""
         if node.operator not in OPERATORS:
             raise TwinError(
                 f"operator {node.operator} of node {node.name!r} (giving {node.output!r}) is none that robust-edge "
@@ -82,11 +82,11 @@ class OnnxTwin(nn.Module):
         if all(name in self._buffers_of for name in node.inputs if name):
             inputs = [self._value(name, {}) for name in node.inputs]
             with torch.no_grad():
-                self._keep(node.output, OPERATORS[node.operator](node, inputs))
+                self._add_constant(node.output, OPERATORS[node.operator](node, inputs))
         else:
             self._nodes.append(node)
 
-    def _keep(self, name: str, value: Tensor) -> None:
+    def _add_constant(self, name: str, value: Tensor) -> None:
         slot = f"constant_{len(self._buffers_of)}"
         self._buffers_of[name] = slot
         self.register_buffer(slot, value)
@@ -96,7 +96,7 @@ class OnnxTwin(nn.Module):
             return None
         return values[name] if name in values else self.get_buffer(self._buffers_of[name])
 
-    def _forget_unused(self) -> None:
+    def _drop_unused_constants(self) -> None:
         used = {name for node in self._nodes for name in node.inputs} | {self._output}
         for name in [name for name in self._buffers_of if name not in used]:
             delattr(self, self._buffers_of.pop(name))

@@ -1,6 +1,6 @@
 """ONNX operators in torch, one function each, as far as our exporters emit them.
 
-Tensors of 8 bits travel as float32 that hold whole numbers, so that gradients can pass.
+8-bit tensors are represented as float32 tensors of whole numbers, so that gradients can flow through them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Node:
     Attributes:
         inputs: names of tensors, "" where an optional one is left out.
         attributes: by name, tensors already as torch's.
-        opset: the version whose meaning holds.
+        opset: the version that defines the operator.
     """
 
     operator: str
@@ -38,7 +38,7 @@ class Node:
     opset: int
 
     def get(self, name: str, default: Any) -> Any:
-        """An attribute, or what ONNX takes where it is left out; text as text."""
+        """An attribute, or ONNX's default where it is left out; text is decoded."""
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
-from robust_edge_exporters.compaction.channels import take_out
+from robust_edge_exporters.compaction.channels import remove_channels
 from robust_edge_exporters.compaction.dependencies import channel_groups
 
 SHAPE = (3, 8, 8)
@@ -50,7 +50,7 @@ def test_a_network_without_channels_computes_what_it_computes_with_them_masked(a
                 model.get_parameter(part.parameter)[:, lost] = 0
     masked = model(images)
     before = sum(parameter.numel() for parameter in model.parameters())
-    take_out(
+    remove_channels(
         model,
         {group: (torch.arange(group.channels) % 100 == 1) | (torch.arange(group.channels) == 3) for group in groups},
     )

@@ -1,6 +1,6 @@
-"""Sparse-CSR TorchScript: a layer's weights as three dense buffers wherever that is faster than a dense layer.
+"""Export to TorchScript, with the weights of a layer as sparse CSR where that is faster than a dense layer.
 
-TorchScript is deprecated since PyTorch 2.10; nothing but this file and its runtime depends on it.
+TorchScript is deprecated since PyTorch 2.10; only this format depends on it.
 """
 
 import copy
@@ -99,8 +99,8 @@ class CsrLinear(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
-    """A prunable layer and an input that it was given."""
+class _LayerCall:
+    """A prunable layer and its input for one image."""
 
     name: str
     layer: nn.Module
@@ -126,9 +126,9 @@ def export_csr(
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with _one_thread(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
-        seen = _seen(folded, example)
+        calls = _layer_calls(folded, example)
         forms = []
-        for item in seen:
+        for item in calls:
             form = _form(item, settings.csr_threshold)
             forms.append(form)
             if form.form == "csr":
@@ -161,36 +161,36 @@ def _folded(model: nn.Module) -> nn.Module:
     except Exception:  # a network that depends on its data cannot be traced; scripting it may still work
         return copied
     for node in fused.graph.nodes:
-        node.type = None  # annotations of the network's source, under names that TorchScript does not know
+        node.type = None  # annotations of the network's source, which TorchScript may not resolve
     fused.recompile()
     return fused
 
 
-def _seen(model: nn.Module, example: Tensor) -> list[_Seen]:
-    """Every layer that can be CSR, with the input that it gets for one image, in the order of first use."""
-    found: dict[str, _Seen] = {}
+def _layer_calls(model: nn.Module, example: Tensor) -> list[_LayerCall]:
+    """Every convolution and linear layer with its input for one image, in the order of first use."""
+    found: dict[str, _LayerCall] = {}
     hooks = []
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
 
-            def remember(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                found.setdefault(name, _Seen(name, layer, inputs[0].detach()))
+            def record(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                found.setdefault(name, _LayerCall(name, layer, inputs[0].detach()))
 
-            hooks.append(layer.register_forward_pre_hook(remember))
+            hooks.append(layer.register_forward_pre_hook(record))
     model(example)
     for hook in hooks:
         hook.remove()
     return list(found.values())
 
 
-def _form(item: _Seen, threshold: float | None) -> LayerForm:
+def _form(item: _LayerCall, threshold: float | None) -> LayerForm:
     weight = item.layer.get_parameter("weight")
     total, nonzero = weight.numel(), int(torch.count_nonzero(weight))
     if not _expressible(item.layer):
         return LayerForm(item.name, "dense", total, nonzero)
     if threshold is not None:
         return LayerForm(item.name, "csr" if nonzero <= threshold * total else "dense", total, nonzero)
-    csr_ns, dense_ns = _raced(torch.jit.script(_as_csr(item.layer)), item.layer, item.example)
+    csr_ns, dense_ns = _time_both(torch.jit.script(_as_csr(item.layer)), item.layer, item.example)
     return LayerForm(item.name, "csr" if csr_ns < dense_ns else "dense", total, nonzero, csr_ns, dense_ns)
 
 
@@ -200,8 +200,8 @@ def _expressible(layer: nn.Module) -> bool:
     )
 
 
-def _raced(first: nn.Module, second: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Least nanoseconds of both, called in turn: other work on the machine makes calls slower, never faster."""
+def _time_both(first: nn.Module, second: nn.Module, example: Tensor) -> tuple[int, int]:
+    """Minimum time of each in ns, called in turn; other load on the machine makes calls slower, never faster."""
     for layer in (first, second):
         for _ in range(3):
             layer(example)
@@ -235,7 +235,7 @@ def _scripted(model: nn.Module, target: Target) -> torch.jit.ScriptModule:
 
 
 def _counted(written: torch.jit.ScriptModule, forms: list[LayerForm]) -> Sparsity:
-    """Non-zeros as they stand in the written file."""
+    """Non-zeros, counted in the written file."""
     state, layers = written.state_dict(), []
     for form in forms:
         name = f"{form.name}.weight"

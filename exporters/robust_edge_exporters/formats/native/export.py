@@ -1,4 +1,4 @@
-"""The sparse engine as an artifact: C source and what belongs to it, made from the ONNX of another target."""
+"""Export to the sparse engine: C source and its companions, generated from the ONNX file of another target."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS, compile_
 def export_native_artifact(
     model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
 ) -> ExportedArtifact:
-    """Write `model.c`, `weights.bin` and what a device or another program needs to build and call them.
+    """Write `model.c`, `weights.bin` and the files that a device or another program needs to build and call them.
 
     Args:
         model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
         shape: (C, H, W).
         target: names the ONNX target that the network is converted for, and the machines that it serves.
         folder: where to write.
-        settings: precision; fp16 stores values in 16 bits, the arithmetic stays fp32.
+        settings: precision; fp16 stores weights in 16 bits, the arithmetic is fp32.
 
     Raises:
         ExportError: the network has an operator that the engine does not run, or weights beyond fp16.
@@ -61,7 +61,7 @@ def export_native_artifact(
 def write_dense(
     model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
 ) -> ExportedArtifact:
-    """The network as ONNX, as the target named `made_from` would ship it in fp32."""
+    """Write the network as ONNX in fp32, as for the target named by `made_from`."""
     assert target.made_from is not None
     source = target_named(target.made_from)
     program = converted(model, shape, source, settings.batch)
@@ -69,7 +69,7 @@ def write_dense(
 
 
 def counted(export: NativeExport) -> Sparsity:
-    """Non-zeros as they stand in weights.bin; a weight that two operators share counts once."""
+    """Non-zeros in weights.bin; a weight that two operators share counts once."""
     layers = {layer.name: LayerCount(layer.name, layer.weights, layer.nonzeros) for layer in export.layers}
     counts = tuple(layers.values())
     return Sparsity.of_layers(counts)

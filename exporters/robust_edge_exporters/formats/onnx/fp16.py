@@ -8,9 +8,9 @@ import onnx
 
 
 def halved(program: Any) -> Any:
-    """The program with fp16 weights, a cast behind its input and one before its output.
+    """The program with fp16 weights, a cast after its input and one before its output.
 
-    Zeros stay zeros; a weight too small for fp16 becomes its smallest number, not zero.
+    Zeros stay zeros; a weight too small for fp16 becomes the smallest fp16 number, not zero.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

@@ -20,7 +20,7 @@ from robust_edge_exporters.target import Quantisation
 from robust_edge_runtimes.core.errors import ExportError
 
 BATCH = 32
-# Before the first of these the network only normalises its pixels, and 8 bits there would blur the image itself.
+# Nodes before the first of these normalise the pixels; 8 bits there would coarsen the image itself.
 FIRST = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
@@ -29,8 +29,8 @@ def quantised(program: Any, style: Quantisation, images: np.ndarray | None) -> A
 
     Args:
         program: fp32, batch-norm folded.
-        style: what the target wants.
-        images: (N, C, H, W) float32 in [0, 1] that the ranges are read from.
+        style: how the target is quantised.
+        images: (N, C, H, W) float32 in [0, 1] from which the ranges are determined.
 
     Raises:
         ExportError: no images, or ONNX Runtime's quantiser cannot handle the network.
@@ -38,14 +38,14 @@ def quantised(program: Any, style: Quantisation, images: np.ndarray | None) -> A
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     named = onnx.shape_inference.infer_shapes(program)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _quiet():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():
         warnings.simplefilter("ignore")
         path = Path(folder) / "quantised.onnx"
         try:
             quantize_static(
                 named,
                 str(path),
-                _Reader(program, _given(images)),
+                _Reader(program, _required(images)),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
@@ -73,14 +73,14 @@ def ranges(program: Any, images: np.ndarray | None) -> dict[str, float]:
     """Largest absolute value of every float tensor over the calibration images, by tensor name."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _quiet():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
         onnx.save(onnx.shape_inference.infer_shapes(program), str(path))
         calibrator = create_calibrator(
             path, [], str(Path(folder) / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
         )
-        calibrator.collect_data(_Reader(program, _given(images)))
+        calibrator.collect_data(_Reader(program, _required(images)))
         found = calibrator.compute_data()
     return {
         name: float(max(abs(np.min(data.range_value[0])), abs(np.max(data.range_value[1]))))
@@ -104,7 +104,7 @@ class _Reader:
         return None if batch is None else {self._name: batch}
 
 
-def _given(images: np.ndarray | None) -> np.ndarray:
+def _required(images: np.ndarray | None) -> np.ndarray:
     if images is None or not len(images):
         raise ExportError("int8 needs training images to read its ranges from, and none were given")
     return np.ascontiguousarray(images, np.float32)
@@ -129,8 +129,8 @@ def _drop_unused_domains(program: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without ONNX Runtime's advice to preprocess, which is about files that it has not seen."""
+def _without_advice() -> Iterator[None]:
+    """Suppress ONNX Runtime's advice to preprocess the file, which does not apply to ours."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""A network's graph without its weights: a few kilobytes that say what the dense network would compute."""
+"""The graph of a network without its weights: a few kilobytes from which a dense network can be built."""
 
 from __future__ import annotations
 

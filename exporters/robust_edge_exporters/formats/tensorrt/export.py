@@ -1,4 +1,4 @@
-"""TensorRT: an ONNX file within the version's limits, and the recipe that builds an engine on the device."""
+"""Export for TensorRT: an ONNX file that the version can read, and the recipe to build an engine on the device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def export_tensorrt(
     Args:
         model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
         shape: (C, H, W).
-        target: names the TensorRT version whose limits hold.
+        target: gives the TensorRT version.
         folder: where to write.
         settings: precision, batch size, calibration images.
 
@@ -82,10 +82,10 @@ def _ungrouped_weights(program: Any) -> Iterator[np.ndarray]:
 
 
 def readable_operators(version: str) -> set[str]:
-    """Names of the ONNX operators that a version's parser reads."""
+    """Names of the ONNX operators that the parser of a TensorRT version reads."""
     text = (resources.files(__package__) / "operators.toml").read_text(encoding="utf-8")
-    brought = tomllib.loads(text)
-    return {name for since, row in brought.items() if _number(since) <= _number(version) for name in row["operators"]}
+    added = tomllib.loads(text)
+    return {name for since, row in added.items() if _number(since) <= _number(version) for name in row["operators"]}
 
 
 def _check_operators(program: Any, target: Target) -> None:
@@ -120,7 +120,7 @@ def _write_ranges(program: Any, target: Target, folder: str, settings: ExportSet
 
 
 def _recipe(target: Target, settings: ExportSettings, *, sparse: bool, calibrated: bool) -> dict[str, Any]:
-    """What build_engine.py and build_engine.sh do; the names of the flags are TensorRT's."""
+    """The settings of build_engine.py and build_engine.sh; the flags have TensorRT's names."""
     flags = []
     if settings.precision == "fp16" and target.fp16 == "flag":
         flags.append("FP16")

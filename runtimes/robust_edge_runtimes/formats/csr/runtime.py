@@ -1,4 +1,4 @@
-"""Sparse-CSR TorchScript artifacts on PyTorch; robust-edge's own code is not needed inside them."""
+"""Sparse-CSR TorchScript artifacts, executed by PyTorch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 
-_FILTERS = threading.Lock()
+_WARNING_FILTERS = threading.Lock()
 
 
 class CsrRuntime(BaseRuntime):
     """Executes `model.ts` with torch.jit on the CPU.
 
     PyTorch has one number of threads for the whole process: opening sets it. Calls may come from several threads.
-    What PyTorch warns of once in a process it does while this opens, unheard: the filters of warnings belong to all
-    threads, so that an inference must not touch them.
+    PyTorch warns once per process that CSR tensors are a beta feature. Opening triggers that warning and suppresses it,
+    because warning filters are shared by all threads and an inference must not change them.
     """
 
     _network: Any = None
@@ -34,7 +34,7 @@ class CsrRuntime(BaseRuntime):
                 f"this bundle runs on PyTorch, which is not installed ({cause}): pip install torch"
             ) from cause
         try:
-            with _FILTERS, warnings.catch_warnings():
+            with _WARNING_FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
                 self._network = torch.jit.load(str(self.path), map_location="cpu").eval()
                 torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([]), torch.tensor([]), (1, 1))
@@ -46,7 +46,7 @@ class CsrRuntime(BaseRuntime):
         return RuntimeInfo("torch", str(torch.__version__), "cpu", "TorchScript CSR", self.threads)
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
-        """Run the network; not in inference mode, in which some versions refuse to build CSR tensors."""
+        """Run the network; not in inference mode, in which some versions of PyTorch cannot build CSR tensors."""
         torch, network = self._torch, self._network
         if network is None:
             raise self.not_open()

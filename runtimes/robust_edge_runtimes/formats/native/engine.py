@@ -4,8 +4,8 @@ Every native bundle contains it, joined with the modules that it imports, as eng
 compiler. So it runs on Python 3.6 and imports from this package by `from MODULE import NAME` alone.
 
 A library is named `model-SOURCE-CPU-COMPILER.so`, each part a short hash, and kept in $ROBUST_EDGE_CACHE or
-~/.cache/robust-edge. Code for another CPU would die of an illegal instruction, so a library is taken only where source
-and CPU match; one that an exporter on the same kind of machine left beside the sources saves the compiler altogether.
+~/.cache/robust-edge. Code for another CPU would be killed by an illegal instruction, so a library is loaded only where
+source and CPU match. If the exporter ran on the same kind of machine, the bundle holds one, and no compiler is needed.
 """
 
 import ctypes
@@ -78,7 +78,7 @@ def compile_library(folder: Path) -> Path:
 
 
 def cpu() -> str:
-    """What `-march=native` depends on: the machine, the CPU's model and its instruction sets."""
+    """What `-march=native` depends on: the architecture, the CPU's model and its instruction sets."""
     parts = [platform.machine()]
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
@@ -94,11 +94,11 @@ def find_compiler() -> Optional[Tuple[List[str], str]]:
     for text in (os.environ.get("CC"), "cc", "gcc", "clang"):
         command = shlex.split(text or "")
         if command and shutil.which(command[0]):
-            said = subprocess.run(
+            output = subprocess.run(
                 [*command, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
             )
-            if said.returncode == 0:
-                return command, " ".join([*command[1:], said.stdout.decode(errors="replace")])
+            if output.returncode == 0:
+                return command, " ".join([*command[1:], output.stdout.decode(errors="replace")])
     return None
 
 
@@ -132,7 +132,7 @@ def _no_compiler() -> EngineError:
 
 
 def _compile(folder: Path, target: Path, command: List[str]) -> Path:
-    """Build beside the target, then rename: two processes that build at once both end with a whole library."""
+    """Build under a temporary name, then rename: two processes that build at once both get a complete library."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=str(target.parent), suffix=".part")
@@ -143,12 +143,14 @@ def _compile(folder: Path, target: Path, command: List[str]) -> Path:
         ) from cause
     os.close(handle)
     try:
-        call = [*command, *FLAGS, str(folder / SOURCE), "-o", name, "-lm"]
-        done = subprocess.run(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)
+        arguments = [*command, *FLAGS, str(folder / SOURCE), "-o", name, "-lm"]
+        done = subprocess.run(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False
+        )
         if done.returncode != 0:
-            said = done.stdout.decode(errors="replace").strip().splitlines()
+            output = done.stdout.decode(errors="replace").strip().splitlines()
             called = " ".join(map(shlex.quote, command))
-            raise DamagedError(f"{called} cannot compile {folder / SOURCE}: {said[0] if said else '?'}")
+            raise DamagedError(f"{called} cannot compile {folder / SOURCE}: {output[0] if output else '?'}")
         Path(name).chmod(0o755)
         Path(name).replace(target)
     except subprocess.TimeoutExpired as cause:
@@ -163,7 +165,7 @@ def _compile(folder: Path, target: Path, command: List[str]) -> Path:
 
 
 class Network:
-    """One context of a compiled network, with the weights it reads in place; callers on several threads take turns.
+    """One context of a compiled network, which reads the weights in place; calls from several threads run one by one.
 
     Args:
         path: the shared library.
@@ -223,7 +225,7 @@ class Network:
 
 
 def _address(array: Any) -> int:
-    """Where a contiguous array's data lie, without the objects that `array.ctypes` builds if it can be written."""
+    """The address of a contiguous array, without the cost of `array.ctypes` where the array is writable."""
     try:
         return ctypes.addressof(ctypes.c_char.from_buffer(array))
     except (TypeError, ValueError):  # read-only or empty
@@ -232,7 +234,7 @@ def _address(array: Any) -> int:
 
 def _load(path: Path) -> Any:
     try:
-        functions = ctypes.CDLL(str(path.absolute()))  # a bare name would be looked for among the system's libraries
+        functions = ctypes.CDLL(str(path.absolute()))  # a bare name would be searched among the system's libraries
         functions.re_create.restype = ctypes.c_void_p
         functions.re_create.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         functions.re_check.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
@@ -253,7 +255,7 @@ def _load(path: Path) -> Any:
 
 
 def _read_aligned(path: Path) -> np.ndarray:
-    """The file's bytes at an address that whole cache lines start at."""
+    """The file's bytes, at the beginning of a cache line."""
     try:
         size = path.stat().st_size
         memory = np.empty(size + ALIGNMENT, np.uint8)

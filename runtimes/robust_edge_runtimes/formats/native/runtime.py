@@ -31,7 +31,7 @@ class NativeRuntime(BaseRuntime):
         for name in (SOURCE, HEADER, WEIGHTS):
             if name not in artifact.files:
                 raise BundleError(f"{self.path.parent}: {name} is no part of the artifact, so no hash covers it")
-        with _as_our_errors():
+        with _translated_errors():
             network = Network(
                 library(self.path.parent, artifact.files), self.path.parent / WEIGHTS, threads=self.threads
             )
@@ -60,7 +60,7 @@ class NativeRuntime(BaseRuntime):
 
 
 @contextlib.contextmanager
-def _as_our_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except DamagedError as cause:

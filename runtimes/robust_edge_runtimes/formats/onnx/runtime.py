@@ -9,7 +9,7 @@ import numpy as np
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
-from robust_edge_runtimes.formats.onnx.wire import keeps_data_elsewhere
+from robust_edge_runtimes.formats.onnx.wire import has_external_data
 
 PROVIDER = "CPUExecutionProvider"
 TOO_NEW = re.compile(r"[Uu]nsupported model IR version|[Oo]pset \d+ is under development|guarantees support")
@@ -36,7 +36,7 @@ class OnnxRuntime(BaseRuntime):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._refuse_other_files()
+        self._refuse_external_data()
         if self.provider not in ort.get_available_providers():
             raise BackendUnavailable(
                 f"ONNX Runtime {ort.__version__} here has no {self.provider}, only "
@@ -61,12 +61,12 @@ class OnnxRuntime(BaseRuntime):
         self._session = session
         return RuntimeInfo("onnxruntime", ort.__version__, self.device, self.provider, self.threads)
 
-    def _refuse_other_files(self) -> None:
+    def _refuse_external_data(self) -> None:
         try:
-            elsewhere = keeps_data_elsewhere(self.path)
+            external = has_external_data(self.path)
         except ValueError as cause:
             raise BundleError(f"ONNX Runtime cannot load {self.path}: it is not an ONNX file ({cause})") from cause
-        if elsewhere:
+        if external:
             raise BundleError(f"{self.path} keeps weights in another file, which no hash covers; export it again")
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What an ONNX file says about itself on the wire, read without the onnx package.
+"""Reads the protocol buffer of an ONNX file without the onnx package, to find tensors stored in other files.
 
-A tensor of an ONNX file may name another file that holds its numbers. No hash of a bundle covers that file,
-and older backends follow the name out of the folder, so such an artifact is refused before it is loaded.
+A tensor of an ONNX file may refer to another file that holds its values. No hash of a bundle covers that file, and
+older backends follow the name out of the folder, so such an artifact is refused before it is loaded.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
-def keeps_data_elsewhere(path: Path) -> bool:
-    """Whether any tensor of the ONNX file names another file.
+def has_external_data(path: Path) -> bool:
+    """Whether any tensor of the ONNX file is stored in another file.
 
     Raises:
         ValueError: the bytes are not a protocol buffer's.
@@ -37,10 +37,10 @@ def keeps_data_elsewhere(path: Path) -> bool:
         if not path.stat().st_size:
             raise ValueError("the file is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _names_a_file(data)
+            return _refers_to_a_file(data)
 
 
-def _names_a_file(data: Buffer) -> bool:
+def _refers_to_a_file(data: Buffer) -> bool:
     pending = [("model", 0, len(data))]
     while pending:
         message, start, end = pending.pop()
@@ -52,35 +52,35 @@ def _names_a_file(data: Buffer) -> bool:
     return False
 
 
-def _fields(data: Buffer, at: int, end: int) -> Iterator[Tuple[int, int, int, int]]:
+def _fields(data: Buffer, position: int, end: int) -> Iterator[Tuple[int, int, int, int]]:
     """(field, wire type, first byte, end) of each field; a varint's value stands in place of the end."""
-    while at < end:
-        tag, at = _varint(data, at, end)
+    while position < end:
+        tag, position = _varint(data, position, end)
         field, wire = tag >> 3, tag & 7
         if wire == _VARINT:
-            value, at = _varint(data, at, end)
-            yield field, wire, at, value
+            value, position = _varint(data, position, end)
+            yield field, wire, position, value
             continue
         if wire == _LENGTH:
-            size, at = _varint(data, at, end)
+            size, position = _varint(data, position, end)
         elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
             size = 8 if wire == _EIGHT_BYTES else 4
         else:
-            raise ValueError(f"wire type {wire} at byte {at}")
-        if size > end - at:
-            raise ValueError(f"a field of {size} bytes at byte {at} leaves its message")
-        yield field, wire, at, at + size
-        at += size
+            raise ValueError(f"wire type {wire} at byte {position}")
+        if size > end - position:
+            raise ValueError(f"a field of {size} bytes at byte {position} leaves its message")
+        yield field, wire, position, position + size
+        position += size
 
 
-def _varint(data: Buffer, at: int, end: int) -> Tuple[int, int]:
+def _varint(data: Buffer, position: int, end: int) -> Tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if at >= end:
+        if position >= end:
             raise ValueError("a number is cut off")
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
-    raise ValueError(f"a number of more than 10 bytes at byte {at}")
+            return value, position
+    raise ValueError(f"a number of more than 10 bytes at byte {position}")

@@ -1,4 +1,4 @@
-"""ONNX artifacts on ONNX Runtime, on an NVIDIA GPU; never on the CPU instead."""
+"""ONNX artifacts on ONNX Runtime, on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
 
 
 class OnnxCudaRuntime(OnnxRuntime):
-    """Executes `model.onnx` on CUDA; ONNX Runtime would go to the CPU without a word, this refuses."""
+    """Executes `model.onnx` on CUDA; raises BackendUnavailable where ONNX Runtime would silently use the CPU."""
 
     provider = "CUDAExecutionProvider"
     device = "cuda"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.formats.onnx.wire import keeps_data_elsewhere
+from robust_edge_runtimes.formats.onnx.wire import has_external_data
 
 onnx = pytest.importorskip("onnx", reason="the models of these tests are written with onnx")
 make, arrays = onnx.helper, onnx.numpy_helper
@@ -109,10 +109,10 @@ def test_another_file_is_found_wherever_it_is_named(linear, tmp_path, hide):
     model = linear.program()
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    assert not keeps_data_elsewhere(path)
+    assert not has_external_data(path)
     hide(model)
     path.write_bytes(model.SerializeToString())
-    assert keeps_data_elsewhere(path)
+    assert has_external_data(path)
 
 
 def test_harmless_models_pass_whatever_their_names_and_numbers(linear, tmp_path):
@@ -123,7 +123,7 @@ def test_harmless_models_pass_whatever_their_names_and_numbers(linear, tmp_path)
     model.graph.initializer.append(tensor)
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    assert not keeps_data_elsewhere(path)
+    assert not has_external_data(path)
 
 
 @pytest.mark.parametrize("spelling", [b"\x3a", b"\xba\x00", b"\xba\x80\x80\x00"])
@@ -132,7 +132,7 @@ def test_longer_spellings_of_a_number_hide_nothing(tmp_path, spelling):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"\x08\x08" + spelling + bytes([len(graph) & 0x7F | 0x80, len(graph) >> 7]) + graph)
     assert onnx.load(str(path), load_external_data=False).graph.name == "g"
-    assert keeps_data_elsewhere(path)
+    assert has_external_data(path)
 
 
 def test_what_is_no_protocol_buffer_is_an_error(linear, tmp_path):
@@ -141,4 +141,4 @@ def test_what_is_no_protocol_buffer_is_an_error(linear, tmp_path):
     for blob in (b"", b"\xff" * 20, b"\x3a", b"\x3a\x7f", b"\x3b", whole[:-1], whole + b"\x0a", b"\x0d\x00"):
         path.write_bytes(blob)
         with pytest.raises(ValueError):
-            keeps_data_elsewhere(path)
+            has_external_data(path)
