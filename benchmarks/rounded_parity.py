@@ -1,4 +1,4 @@
-"""How far a rounded artifact strays on images that its export has not seen, against what the export saw.
+"""How far the logits of a rounded artifact are off on images that its export has not seen, against what the export saw.
 
     python benchmarks/rounded_parity.py [-o benchmarks/results/rounded_parity.json]
 
@@ -8,7 +8,7 @@ artifact with the checkpoint on other images, of which a share of OUTLIERS may b
 (robust_edge_runtimes/verdict/flags.py). Small CNNs on digits, a seed each, in several strengths of pruning; the
 images are all test images that the bundle does not hold, clean and where PGD against the checkpoint left them. A row
 has the error on the clean ones over the one on the golden images, and the share of either that lies beyond the
-tolerance. Exit 1 if a good artifact strays more than is allowed.
+tolerance. Exit 1 if a good artifact is off on more images than is allowed.
 """
 
 from __future__ import annotations
@@ -52,12 +52,16 @@ def main() -> int:
                 rows += network_rows(Path(folder) / f"{keep}-{seed}", keep, seed)
     for kind in KINDS:
         ratios = sorted(row["ratio"] for row in rows if row["kind"] == kind)
-        strays = max(share for row in rows if row["kind"] == kind for share in (row["strays"], row["attacked_strays"]))
+        outliers = max(
+            share for row in rows if row["kind"] == kind for share in (row["outliers"], row["attacked_outliers"])
+        )
         print(f"{kind}: {len(ratios)} artifacts, error {np.median(ratios):.2f} times the golden one (median), at most")
-        print(f"    {ratios[-1]:.2f} times; beyond tolerance at most {strays:.1%} of an artifact's images")
+        print(f"    {ratios[-1]:.2f} times; beyond tolerance at most {outliers:.1%} of an artifact's images")
     report = {**provenance("python benchmarks/rounded_parity.py", "torch", "onnxruntime"), "rows": rows}
     write_result(given.out, report)
-    return int(any(max(row["strays"], row["attacked_strays"]) > OUTLIERS.get(row["precision"], 0.0) for row in rows))
+    return int(
+        any(max(row["outliers"], row["attacked_outliers"]) > OUTLIERS.get(row["precision"], 0.0) for row in rows)
+    )
 
 
 def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, object]]:
@@ -67,13 +71,13 @@ def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, object]
     run, rows = open_run(folder / "run"), []
     for kind, (target, precision) in KINDS.items():
         for images in GOLDEN:
-            rows.append(stray(run, folder / f"{kind}-{images}", kind, target, precision, images))
+            rows.append(artifact_row(run, folder / f"{kind}-{images}", kind, target, precision, images))
             rows[-1] |= {"keep": keep, "seed": seed}
             print(rows[-1], flush=True)
     return rows
 
 
-def stray(run: Run, path: Path, kind: str, target: str, precision: str | None, golden: int) -> dict[str, object]:
+def artifact_row(run: Run, path: Path, kind: str, target: str, precision: str | None, golden: int) -> dict[str, object]:
     """One artifact: its error on the golden images and on the others."""
     settings, choices = GoldenSettings(images=golden), ExportChoices(precision=precision)
     export_run(run, target_named(target), path, golden=settings, choices=choices)
@@ -93,8 +97,8 @@ def stray(run: Run, path: Path, kind: str, target: str, precision: str | None, g
         "golden_error": seen,
         "error": error,
         "ratio": error / seen,
-        "strays": share_above(tolerance, *answers[0]),
-        "attacked_strays": share_above(tolerance, *answers[1]),
+        "outliers": share_above(tolerance, *answers[0]),
+        "attacked_outliers": share_above(tolerance, *answers[1]),
     }
 
 

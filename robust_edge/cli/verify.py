@@ -8,6 +8,7 @@ import click
 
 from robust_edge.cli.types import PATH, SEED
 from robust_edge.verification.modes.table import MODES
+from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.table import mode_help
@@ -26,30 +27,40 @@ from robust_edge_runtimes.modes.table import mode_help
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Most images per mode.  [default: all stored ones, and 500 drawn ones in the modes that draw]",
+    help="Most images per mode.  [default: all stored images, and 500 of those that are drawn]",
 )
 @click.option(
     "--steps",
-    default=20,
+    default=VerifySettings.steps,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Gradient steps of surrogate and whitebox.",
+    help="Gradient steps per image, in the modes that use gradients.",
 )
 @click.option(
     "--queries",
-    default=500,
+    default=VerifySettings.queries,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Queries per image in blackbox.",
+    help="Queries per image, in the modes that see only logits.",
 )
-@click.option("--seed", default=1, show_default=True, type=SEED, help="Of the images drawn and of every attack.")
-@click.option("--max-clean-drop", default=1.0, show_default=True, help="Points of clean accuracy that may be lost.")
-@click.option("--max-robust-drop", default=1.0, show_default=True, help="Points of robust accuracy that may be lost.")
-@click.option("--allow", multiple=True, metavar="FLAG", help="A validity flag that shall not fail the gate.")
+@click.option(
+    "--seed",
+    default=VerifySettings.seed,
+    show_default=True,
+    type=SEED,
+    help="Seed of the drawn images and of every attack.",
+)
+@click.option(
+    "--max-clean-drop", default=1.0, show_default=True, help="Largest allowed loss of clean accuracy, in points."
+)
+@click.option(
+    "--max-robust-drop", default=1.0, show_default=True, help="Largest allowed loss of robust accuracy, in points."
+)
+@click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable.")
 @click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads of the artifact."
 )
-@click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
+@click.option("--data-dir", help="Folder of the run's images, if they were moved.")
 @click.option(
     "--merge",
     multiple=True,
@@ -58,7 +69,7 @@ from robust_edge_runtimes.modes.table import mode_help
     help="Add what `robust-edge-device verify -o FILE` found on a device with the same artifact.",
 )
 @click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
-@click.option("--junit", type=OUTPUT_FILE, help="Also write it as JUnit XML, for continuous integration.")
+@click.option("--junit", type=OUTPUT_FILE, help="Also write the verdict as JUnit XML, for continuous integration.")
 @output_options
 @click.pass_context
 @examples(
@@ -86,12 +97,11 @@ def verify(
     junit: Path | None,
     output: Output,
 ) -> None:
-    """Attack the file that ships. Exit 0 if it held, 1 if not, 3 without its backend, 4 if the bundle is damaged."""
+    """Attack the file that ships. Exit 0 if it passes, 1 if it fails, 3 without a backend, 4 for a damaged bundle."""
     import dataclasses
 
     from robust_edge.run.directory import open_run
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
-    from robust_edge.verification.settings import VerifySettings
     from robust_edge.verification.verify import verify_bundle
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json

@@ -31,6 +31,11 @@ def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return right
 
 
+def agreement(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the images to which both assign the same class."""
+    return float((logits.argmax(1) == expected.argmax(1)).mean())
+
+
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(N,) logit of the true class minus the largest other logit; below 0 the image is wrong, −∞ with NaN or ∞."""
     rows = np.arange(len(labels))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes.core.batches import filled, in_batches
-from robust_edge_runtimes.scoring import is_right, margins, relative_error, score_of, share_above
+from robust_edge_runtimes.scoring import agreement, is_right, margins, relative_error, score_of, share_above
 
 
 def test_a_row_with_nan_or_infinity_is_never_right():
@@ -35,6 +35,10 @@ def test_error_is_relative_to_the_largest_expected_logit(logits, expected, error
 def test_nan_passes_no_comparison():
     assert not relative_error(np.array([[np.nan, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
     assert not relative_error(np.array([[np.inf, 0]], np.float32), np.ones((1, 2), np.float32)) <= 1e9
+
+
+def test_agreement_is_the_share_of_equal_classes():
+    assert agreement(np.eye(4), np.eye(4)[[0, 1, 2, 2]]) == 0.75
 
 
 @pytest.mark.parametrize(("tolerance", "share"), [(0.04, 1.0), (0.1, 0.5), (0.5, 0.25)])

@@ -13,7 +13,7 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.table import Progress
-from robust_edge_runtimes.scoring import relative_error
+from robust_edge_runtimes.scoring import agreement, relative_error
 from robust_edge_runtimes.verdict.flags import Check, raised, saturated_gradient, zero_gradient
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement, Twin
 
@@ -72,7 +72,7 @@ def compare(subject: HostSubject) -> Twin:
         made_from=twin.made_from,
         max_logit_error=error if np.isfinite(error) else 1e308,
         tolerance=TOLERANCE[subject.precision],
-        argmax_agreement=float((ours.argmax(1) == theirs.argmax(1)).mean()),
+        argmax_agreement=agreement(ours, theirs),
         temperature=1.0,
     )
 

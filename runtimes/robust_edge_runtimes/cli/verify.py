@@ -24,14 +24,14 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_
 @click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all stored images]")
 @click.option(
     "--queries",
-    default=500,
+    default=ModeSettings.queries,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Queries per image in mode blackbox.",
+    help="Queries per image, in the modes that see only logits.",
 )
 @click.option(
     "--seed",
-    default=1,
+    default=ModeSettings.seed,
     show_default=True,
     type=click.IntRange(0, 2**63 - 1),
     help="Seed of the drawn images and of every attack.",

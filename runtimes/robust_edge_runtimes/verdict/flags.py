@@ -11,7 +11,7 @@ from typing import Iterable, List, Optional, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.scoring import Score, relative_error, share_above
+from robust_edge_runtimes.scoring import Score, agreement, relative_error, share_above
 from robust_edge_runtimes.verdict.statistic import Drop, drop_of_counts
 
 REPEAT_TOLERANCE = 1e-4
@@ -291,10 +291,9 @@ def not_the_checkpoint(
         tolerance: largest relative error of a faithful artifact.
         outliers: share of the images that may be further off than that.
     """
-    error, agreement = relative_error(logits, expected), float((logits.argmax(1) == expected.argmax(1)).mean())
     detail = (
-        f"on the {images} logits differ from the checkpoint's by {error:.2g} (relative), tolerance {tolerance:.2g}; "
-        f"classes agree on {100 * agreement:.1f}%"
+        f"on the {images} logits differ from the checkpoint's by {relative_error(logits, expected):.2g} (relative), "
+        f"tolerance {tolerance:.2g}; classes agree on {100 * agreement(logits, expected):.1f}%"
     )
     return Check("not_the_checkpoint", not share_above(tolerance, logits, expected) <= outliers, detail)
 

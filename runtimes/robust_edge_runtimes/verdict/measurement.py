@@ -13,7 +13,7 @@ from robust_edge_runtimes.core.errors import InputError, unknown_name
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.scoring import relative_error, score_of
+from robust_edge_runtimes.scoring import agreement, relative_error, score_of
 from robust_edge_runtimes.verdict.flags import FLAGS, Flag, more_robust_than_parent, raised
 from robust_edge_runtimes.verdict.statistic import Drop, paired_drop
 
@@ -221,6 +221,5 @@ def golden_logits(model: BaseRuntime, golden: Golden) -> np.ndarray:
 def parity_between(logits: np.ndarray, golden: Golden) -> Parity:
     """Compare `golden_logits` with those that are stored."""
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
-    agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
     error = relative_error(logits, expected)
-    return Parity(error if math.isfinite(error) else 1e308, golden.tolerance, agreement)
+    return Parity(error if math.isfinite(error) else 1e308, golden.tolerance, agreement(logits, expected))
