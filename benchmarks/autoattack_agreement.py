@@ -5,7 +5,7 @@
 Two small digits networks are trained first, benign and robust. On each, `evaluate --attack autoattack` (ℓ∞ and ℓ2) and
 `--attack thesis-autoattack` (ℓ∞) stand against pyautoattack with the same seed and batch size: its attacks called one
 by one, each on the images that the ones before have left, and for the standard set its own `run_standard_evaluation`
-as well. Compared is every image's fate: wrong when clean, robust, or broken by which attack. Exit 1 if any differs.
+as well. Compared is every image's outcome: wrong when clean, robust, or broken by which attack. Exit 1 if any differs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pyautoattack import AutoAttack
 from result_file import RESULTS, provenance, write_result
 
 from robust_edge.config.settings import resolve
-from robust_edge.deployment import evaluation_images
-from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.outcome import HELD, WRONG
 from robust_edge.run.directory import open_run
+from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
 
+AUTOATTACK, THESIS_AUTOATTACK = "autoattack", "thesis-autoattack"
 NETWORKS = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 0.1, "pruning.keep": 1.0}}
 NORMS = {"linf": "Linf", "l2": "L2"}
 COMPARED = ((AUTOATTACK, "linf", 0.1), (AUTOATTACK, "l2", 0.6), (THESIS_AUTOATTACK, "linf", 0.1))
@@ -52,11 +52,11 @@ def suite_of(model, attack, norm, eps):
 
 
 def one_by_one(model, images, labels, attack, norm, eps):
-    """The fate of every image under the reference's attacks, called by hand."""
+    """The outcome of every image under the reference's attacks, called by hand."""
     suite = suite_of(model, attack, norm, eps)
     attacks = {"apgd-t": suite.apgd_targeted, "fab": suite.fab, "fab-t": suite.fab, "square": suite.square}
     alive = right(model, images, labels)
-    fates = [HELD if item else WRONG for item in alive.tolist()]
+    outcomes = [HELD if item else WRONG for item in alive.tolist()]
     for name in STAGES[attack]:
         by = attacks.get(name, suite.apgd)
         if by is suite.apgd:
@@ -67,9 +67,9 @@ def one_by_one(model, images, labels, attack, norm, eps):
             by.seed = SEED
             broken = ~right(model, by.perturb(images[rows].clone(), labels[rows].clone()), labels[rows])
             for row in rows[broken].tolist():
-                fates[row] = name
+                outcomes[row] = name
                 alive[row] = False
-    return fates
+    return outcomes
 
 
 def compared(name, run, limit, attack, norm, eps):
@@ -81,24 +81,24 @@ def compared(name, run, limit, attack, norm, eps):
     model, split = run.load_model(), evaluation_images(run)
     rows = torch.tensor(result.positions)
     images, labels = split.floats(rows), split.labels[rows]
-    fates = one_by_one(model, images, labels, attack, norm, eps)
+    outcomes = one_by_one(model, images, labels, attack, norm, eps)
     row = {
         "network": name,
         "attack": attack,
         "norm": norm,
         "eps": eps,
-        "images": len(fates),
+        "images": len(outcomes),
         "clean": result.clean.correct,
         "robust": result.robust.correct,
-        "robust_one_by_one": fates.count(HELD),
+        "robust_one_by_one": outcomes.count(HELD),
         "broken_by": {stage.name: stage.broken for stage in result.stages},
-        "fates_that_differ": sum(a != b for a, b in zip(result.fates, fates, strict=True)),
+        "outcomes_that_differ": sum(a != b for a, b in zip(result.outcomes, outcomes, strict=True)),
     }
     if attack == AUTOATTACK:
         found, _ = suite_of(model, attack, norm, eps).run_standard_evaluation(images, labels, batch_size=BATCH)
         held = (right(model, found, labels) & right(model, images, labels)).tolist()
         row["images_that_differ_from_run_standard_evaluation"] = sum(
-            (fate == HELD) != item for fate, item in zip(result.fates, held, strict=True)
+            (outcome == HELD) != item for outcome, item in zip(result.outcomes, held, strict=True)
         )
     row["seconds"] = round(time.monotonic() - start, 1)
     print(json.dumps(row), flush=True)

@@ -25,9 +25,10 @@ from result_file import RESULTS, provenance, write_result
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, attack_from, last_iterate
 from robust_edge.config.settings import resolve
-from robust_edge.deployment import evaluation_images
 from robust_edge.run.directory import open_run
+from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
+from robust_edge_runtimes.attacks.threat import Threat
 
 STEPS = 20
 ATTACKS = {"linf": "LinfPGD", "l2": "L2PGD"}
@@ -53,9 +54,9 @@ def theirs(model, images, labels, eps, norm, start):
 
 def ours(model, images, labels, eps, norm, start):
     """(N,) bool each: right on our last image, and on every iterate."""
-    settings = Pgd(eps=eps, steps=STEPS, step_size=2.5 * eps / STEPS, norm=norm)
-    last = last_iterate(model, images, labels, settings, start)
-    worst = attack_from(model, images, labels, settings, start)
+    attack, threat = Pgd(steps=STEPS, restarts=1, step_size=2.5 * eps / STEPS), Threat(eps, norm)
+    last = last_iterate(model, images, labels, attack, threat, start)
+    worst = attack_from(model, images, labels, attack, threat, start)
     return right(model, last, labels), worst.robust
 
 
@@ -67,7 +68,7 @@ def compared(name, run, limit, radii):
     rows = []
     for norm, eps in radii.items():
         for random_start in (False, True):
-            start = start_points(images, eps, norm, 0, range(len(images)), 0) if random_start else images
+            start = start_points(images, Threat(eps, norm), 0, range(len(images)), 0) if random_start else images
             held = theirs(model, images, labels, eps, norm, start)
             last, every = ours(model, images, labels, eps, norm, start)
             figures = [round(100 * float((clean & item).float().mean()), 2) for item in (held, last, every)]

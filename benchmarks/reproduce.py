@@ -35,12 +35,10 @@ from typing import Any
 from result_file import RESULTS
 from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
 
-from robust_edge.attacks.autoattack import STAGES
-from robust_edge.attacks.autoattack import THESIS as THESIS_SET
+from robust_edge.attacks.autoattack import ThesisAutoAttack
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import resolve
 from robust_edge.evaluation.accuracy import Accuracy
-from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
 from robust_edge.evaluation.record import Evaluation, stored_evaluation
 from robust_edge.run.directory import CONFIG, ENVIRONMENT, Run, open_run
@@ -49,6 +47,7 @@ from robust_edge_runtimes.core.errors import InputError
 CONFIGS = Path(__file__).with_suffix("")
 STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # as they run
 ADVERSARIES = ("eps0.1", "eps0.03", "benign")
+AUTOATTACK, THESIS_AUTOATTACK = "autoattack", "thesis-autoattack"
 EPS = 8 / 255
 SLICE_OVER = 75  # EX_TEMPFAIL of sysexits.h
 THESIS = {
@@ -217,7 +216,7 @@ def device(run: Run) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Table 4.2: accuracy in percent with its 95% interval, and the thesis' figure beside it; then the standard set."""
     attacked_rows = (item[THESIS_AUTOATTACK]["accuracies"] for item in rows if THESIS_AUTOATTACK in item)
-    columns = list(next(attacked_rows, ["benign", *STAGES[THESIS_SET]]))
+    columns = list(next(attacked_rows, ["benign", *ThesisAutoAttack.names]))
     header = ["network", "weights kept", *columns, "AutoAttack, standard set", "validity flags", "training", "on"]
     lines = []
     for item in rows:

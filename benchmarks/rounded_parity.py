@@ -24,11 +24,13 @@ from result_file import RESULTS, provenance, write_result
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.settings import resolve
-from robust_edge.deployment import ExportChoices, GoldenSettings, evaluation_images, export_run
 from robust_edge.evaluation.accuracy import attack_split
+from robust_edge.export import ExportChoices, GoldenSettings, export_run
 from robust_edge.run.directory import Run, open_run
+from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
 from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.scoring import relative_error, share_above
@@ -84,7 +86,7 @@ def artifact_row(run: Run, path: Path, kind: str, target: str, precision: str | 
     bundle, network = open_bundle(path), run.load_model()
     split = evaluation_images(run)
     others = split.take(torch.arange(golden, len(split)))
-    attacked = attack_split(network, others, Pgd(eps=run.config.attack.eps, steps=20), seed=1).images
+    attacked = attack_split(network, others, Pgd(steps=20), Threat(run.config.attack.eps), seed=1).images
     seen, tolerance = bundle.manifest.parity.max_logit_error, bundle.golden().tolerance
     with torch.no_grad(), load(bundle) as model:
         answers = [(model.infer_all(x.numpy()), network(x).numpy()) for x in (others.floats(slice(None)), attacked)]

@@ -1,4 +1,4 @@
-"""The set that an adversary may move in: an ℓ∞ or ℓ2 ball around each image, cut with the pixel range [0, 1]."""
+"""Geometry of a threat's ball on torch tensors: lengths, projections, random starts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robust_edge_runtimes.core.errors import unknown_name
+from robust_edge_runtimes.attacks.threat import LINF, Threat
 
-LINF, L2 = "linf", "l2"
-NORMS = (LINF, L2)
 TOLERANCE = 1e-6  # pixel units: what float32 arithmetic of a foreign attack may lie outside
-
-
-def check_norm(norm: str) -> str:
-    """The norm itself.
-
-    Raises:
-        InputError: not one of NORMS.
-    """
-    if norm not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
-    return norm
 
 
 def lengths(difference: Tensor, norm: str) -> Tensor:
@@ -31,12 +18,12 @@ def lengths(difference: Tensor, norm: str) -> Tensor:
     return flat.abs().amax(1) if norm == LINF else flat.norm(dim=1)
 
 
-def project(points: Tensor, centre: Tensor, eps: float, norm: str) -> Tensor:
+def project(points: Tensor, centre: Tensor, threat: Threat) -> Tensor:
     """Points brought into the ball, then into [0, 1], which lies no farther from an image in [0, 1]."""
-    if norm == LINF:
-        return torch.minimum(torch.maximum(points, centre - eps), centre + eps).clamp(0, 1)
+    if threat.norm == LINF:
+        return torch.minimum(torch.maximum(points, centre - threat.eps), centre + threat.eps).clamp(0, 1)
     difference = points - centre
-    factor = (eps / lengths(difference, norm).clamp_min(1e-12)).clamp_max(1)
+    factor = (threat.eps / lengths(difference, threat.norm).clamp_min(1e-12)).clamp_max(1)
     return (centre + difference * _per_image(factor)).clamp(0, 1)
 
 
@@ -45,28 +32,27 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     return gradient.sign() if norm == LINF else gradient / _per_image(lengths(gradient, norm).clamp_min(1e-12))
 
 
-def start_points(images: Tensor, eps: float, norm: str, seed: int, positions: Sequence[int], restart: int) -> Tensor:
+def start_points(images: Tensor, threat: Threat, seed: int, positions: Sequence[int], restart: int) -> Tensor:
     """A random point of each image's ball, which depends on the image's position and not on its batch.
 
     Args:
         images: (N, C, H, W) in [0, 1].
-        eps: radius.
-        norm: of NORMS.
+        threat: the ball.
         seed: of the evaluation.
         positions: of the images in the test split.
         restart: counts from 0; every restart begins elsewhere.
     """
-    noise = torch.stack([_noise(images.shape[1:], norm, seed, position, restart) for position in positions])
-    return project(images + eps * noise.to(images), images, eps, norm)
+    noise = torch.stack([_noise(images.shape[1:], threat.norm, seed, position, restart) for position in positions])
+    return project(images + threat.eps * noise.to(images), images, threat)
 
 
-def confine(points: Tensor, centre: Tensor, eps: float, norm: str) -> tuple[Tensor, Tensor]:
+def confine(points: Tensor, centre: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
     """What an attack returned, brought back where it left the ball or the pixel range.
 
     Returns:
         The points, and (N,) bool: which of them had left.
     """
-    allowed = project(points, centre, eps, norm)
+    allowed = project(points, centre, threat)
     outside = (points - allowed).flatten(1).abs().amax(1) > TOLERANCE
     outside |= ~points.flatten(1).isfinite().all(1)
     allowed = torch.where(_per_image(outside), torch.where(allowed.isfinite(), allowed, centre), points)

@@ -7,20 +7,31 @@ other attack here.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar
+
 from torch import Tensor
 
-from robust_edge.attacks.pgd import Loss
+from robust_edge.attacks.pgd import Pgd
+from robust_edge_runtimes.attacks.threat import LINF
 
-CONFIDENCE = 50.0
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CarliniWagner(Pgd):
+    """The attack; further settings as of `Pgd`.
 
-def margin_loss(confidence: float = CONFIDENCE) -> Loss:
-    """−Σ max(Z_y − max_{k≠y} Z_k, −κ): stops pushing an image once another class leads by κ."""
+    Attributes:
+        confidence: κ; an image is not pushed on once another class leads by so much.
+    """
 
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return -margins(logits, labels).clamp_min(-confidence).sum()
+    confidence: float = 50.0
 
-    return loss
+    short: ClassVar[str] = "CW"
+    norms: ClassVar[tuple[str, ...]] = (LINF,)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """−Σ max(Z_y − max_{k≠y} Z_k, −κ)."""
+        return -margins(logits, labels).clamp_min(-self.confidence).sum()
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

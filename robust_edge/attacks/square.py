@@ -1,4 +1,4 @@
-"""Square against a torch network: the search itself is the device's, numpy only."""
+"""A torch network as the score function of the black-box attack Square, which is numpy only."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.pgd import evaluation_mode
-from robust_edge_runtimes.attacks import square
+from robust_edge.attacks.modes import evaluation_mode
 from robust_edge_runtimes.attacks.square import Square
+from robust_edge_runtimes.attacks.threat import Threat
 
 __all__ = ["Square", "square_attack"]
 
 
 def square_attack(
-    model: nn.Module, images: Tensor, labels: Tensor, attack: Square, generator: torch.Generator
+    model: nn.Module, images: Tensor, labels: Tensor, attack: Square, threat: Threat, generator: torch.Generator
 ) -> Tensor:
     """One candidate per image: the one with the smallest margin that was found.
 
@@ -23,6 +23,7 @@ def square_attack(
         images: (N, C, H, W) float in [0, 1].
         labels: (N,) int64.
         attack: the settings.
+        threat: the ball; `linf`.
         generator: of the CPU.
     """
 
@@ -33,5 +34,5 @@ def square_attack(
     random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     with torch.no_grad(), evaluation_mode(model):
         pixels, truth = images.float().cpu().numpy(), labels.cpu().numpy()
-        found = square.square_attack(score, pixels, truth, attack, random)
+        found = attack.perturb(score, pixels, truth, threat, random)
     return torch.from_numpy(found).to(images)

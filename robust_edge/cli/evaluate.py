@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, SEED, AnyRadius
+from robust_edge.attacks.table import ATTACKS, OWN, PGD
+from robust_edge.cli.types import PATH, SEED, AnyRadius, AttackName
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
-ATTACKS = ("pgd", "curve", "autoattack", "thesis-autoattack", "cw", "fgsm")
+
+def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the table of attacks into a command's help text."""
+    width = max(map(len, [*ATTACKS, OWN]))
+    rows = {
+        **{name: row.summary for name, row in ATTACKS.items()},
+        OWN: "your own, a subclass of attacks.attack.Attack",
+    }
+    listed = "\n    ".join(f"{name:{width}}  {text}" for name, text in rows.items())
+    command.__doc__ = (command.__doc__ or "").replace("{attacks}", listed)
+    return command
 
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--attack", type=click.Choice(ATTACKS), default="pgd", show_default=True, help="What to run; see below.")
+@click.option("--attack", type=AttackName(), default=PGD, show_default=True, help="What to run; see above.")
 @click.option("--with", "other", type=PATH, metavar="RUN", help="Average the probabilities with those of this run.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the ball.")
 @click.option("--eps", type=AnyRadius(), help="Radius.  [default: the run's own, 8/255 for a benign run, 0.5 in l2]")
-@click.option("--steps", type=click.IntRange(min=1), help="Of pgd and cw (default 50) and curve (default 100).")
+@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50, of curve 100]")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of pgd and cw.  [default: 3]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the attacks.")
@@ -39,6 +51,7 @@ ATTACKS = ("pgd", "curve", "autoattack", "thesis-autoattack", "cw", "fgsm")
     "robust-edge evaluate runs/robust --with runs/benign --attack cw --eps 0.1 --steps 32",
     "torchrun --nproc-per-node 4 --no-python robust-edge evaluate runs/r34 --attack autoattack",
 )
+@_list_attacks
 def evaluate(
     run: Path,
     attack: str,
@@ -61,12 +74,7 @@ def evaluate(
     """Accuracy of a checkpoint, clean and under attack, image by image, with its validity flags.
 
     \b
-    pgd                projected gradient, every iterate counts
-    curve              pgd-100 at rising eps until below chance (Algorithm 2)
-    autoattack         the leaderboard's set: apgd-ce, apgd-t, fab-t, square
-    thesis-autoattack  the older set: apgd-ce, apgd-dlr, fab, square with 5 restarts (Table 4.2)
-    cw                 Carlini-Wagner's margin loss inside the l-inf ball
-    fgsm               one step
+    {attacks}
 
     A run keeps one record of each attack, norm and --with; a new one takes its place. A killed evaluation goes on
     where it was when the same command is given again. The two AutoAttack sets need the

@@ -68,7 +68,7 @@ def export(
     """Write a bundle that a device can use; it appears only once it computes what the checkpoint computes."""
     import dataclasses
 
-    from robust_edge.deployment import ExportChoices, GoldenSettings, export_run
+    from robust_edge.export import ExportChoices, GoldenSettings, export_run
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named

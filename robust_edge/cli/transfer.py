@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, SEED, AnyRadius
+from robust_edge.attacks.table import CURVE, PGD
+from robust_edge.cli.types import PATH, SEED, AnyRadius, AttackName
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -14,8 +15,15 @@ from robust_edge_runtimes.cli.output import Output, output_options
 @click.command()
 @click.option("--source", "sources", multiple=True, required=True, type=PATH, help="Run whose gradients; repeatable.")
 @click.option("--target", "targets", multiple=True, required=True, type=PATH, help="Run that is shown; repeatable.")
+@click.option(
+    "--attack",
+    type=AttackName(without=(CURVE,)),
+    default=PGD,
+    show_default=True,
+    help="Makes the images; see `robust-edge evaluate -h`.",
+)
 @click.option("--eps", "epsilons", multiple=True, type=AnyRadius(), help="Radius; repeatable.  [default: 0.01 to 0.3]")
-@click.option("--steps", type=click.IntRange(min=1), default=100, show_default=True, help="Gradient steps.")
+@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 100]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random starts.")
 @click.option("--data-dir", help="Where the runs' images lie now, if elsewhere.")
@@ -34,8 +42,9 @@ from robust_edge_runtimes.cli.output import Output, output_options
 def transfer(
     sources: tuple[Path, ...],
     targets: tuple[Path, ...],
+    attack: str,
     epsilons: tuple[float, ...],
-    steps: int,
+    steps: int | None,
     limit: int | None,
     seed: int,
     data_dir: str | None,
@@ -57,6 +66,7 @@ def transfer(
     from robust_edge.run.directory import open_run
 
     settings = TransferSettings(
+        attack=attack,
         epsilons=tuple(sorted(set(epsilons))) or EPSILONS,
         steps=steps,
         seed=seed,

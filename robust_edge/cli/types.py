@@ -8,15 +8,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robust_edge.attacks.table import ATTACKS, OWN
 from robust_edge.settings.ranges import parse_fraction
+from robust_edge_runtimes.core.errors import unknown_name
 
 PATH = click.Path(path_type=Path)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
 if TYPE_CHECKING:  # generic only in newer versions of click
     FloatType = click.ParamType[float]
+    NameType = click.ParamType[str]
 else:
-    FloatType = click.ParamType
+    FloatType = NameType = click.ParamType
+
+
+class AttackName(NameType):
+    """A row of the table of attacks, or a class of the user's as `package.module:Class`."""
+
+    name = "attack"
+
+    def __init__(self, without: tuple[str, ...] = ()) -> None:
+        self._names = [name for name in ATTACKS if name not in without]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the name; a class is imported when the command runs."""
+        if ":" not in value and value not in self._names:
+            self.fail(str(unknown_name("attack", value, [*self._names, OWN])), param, ctx)
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The choices."""
+        return f"[{'|'.join([*self._names, OWN])}]"
 
 
 class Radius(FloatType):

@@ -10,6 +10,7 @@ from torch import nn
 
 from robust_edge.attacks.pgd import Attacked, Pgd, attack_images
 from robust_edge.data import Split
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 
@@ -54,6 +55,7 @@ def evaluate_pgd(
     model: nn.Module,
     split: Split,
     attack: Pgd,
+    threat: Threat,
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -63,13 +65,14 @@ def evaluate_pgd(
     Args:
         model: raw pixels to logits; used in evaluation mode.
         split: on the model's device.
-        attack: eps 0 gives the clean accuracy twice.
+        attack: the settings, of which one start is used.
+        threat: the ball; eps 0 gives the clean accuracy twice.
         seed: of the random start.
         progress: called with (images done, images in all).
     """
-    attacked = attack_split(model, split, attack, seed=seed, progress=progress)
+    attacked = attack_split(model, split, attack, threat, seed=seed, progress=progress)
     total = len(split)
-    spec = AttackSpec("pgd", attack.eps, attack.steps, attack.alpha, seed)
+    spec = AttackSpec("pgd", threat.eps, attack.steps, attack.alpha(threat), seed)
     robust, clean = int(attacked.robust.sum()), int(attacked.clean.sum())
     return PgdResult(spec, accuracy(clean, total), accuracy(robust, total))
 
@@ -78,6 +81,7 @@ def attack_split(
     model: nn.Module,
     split: Split,
     attack: Pgd,
+    threat: Threat,
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -87,7 +91,7 @@ def attack_split(
     parts = []
     for start in range(0, len(split), BATCH):
         chosen = slice(start, start + BATCH)
-        part = attack_images(model, split.floats(chosen), split.labels[chosen], attack, generator)
+        part = attack_images(model, split.floats(chosen), split.labels[chosen], attack, threat, generator)
         parts.append(part)
         if progress is not None:
             progress(min(start + BATCH, len(split)), len(split))

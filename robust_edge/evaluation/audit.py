@@ -16,22 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.ball import L2, LINF, TOLERANCE
+from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.ball import TOLERANCE
 from robust_edge.attacks.carlini_wagner import margins
-from robust_edge.attacks.pgd import (
-    Loss,
-    Pgd,
-    attack_with_restarts,
-    cross_entropy,
-    evaluation_mode,
-    only_input_gradients,
-)
+from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge.attacks.pgd import Loss, Pgd, cross_entropy
 from robust_edge.attacks.square import Square, square_attack
 from robust_edge.data import Split
 from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.evaluation.outcome import HELD, AttackResult
+from robust_edge_runtimes.attacks.threat import L2, LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.flags import (
@@ -55,8 +51,6 @@ STEPS = (1, 5, 20)
 QUERIES = 100
 TRANSFER_GAIN = 0.002  # of all images
 LARGE = {LINF: (0.5, 1.0)}
-FEW_STEPS = 10
-STEPPED = ("pgd", "cw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +76,14 @@ class Audit:
 
 
 def audit_model(
-    model: nn.Module, split: Split, *, eps: float, norm: str, seed: int = 0, batch_size: int = PROBE_IMAGES
+    model: nn.Module, split: Split, *, threat: Threat, seed: int = 0, batch_size: int = PROBE_IMAGES
 ) -> Audit:
     """Probe a network.
 
     Args:
         model: as it is handed to the attack; its mode is part of what is checked.
         split: the evaluated images, on the model's device; the first right ones are probed.
-        eps: radius of the figure.
-        norm: `linf` or `l2`.
+        threat: the ball of the figure.
         seed: of the probing attacks.
         batch_size: images at a time.
 
@@ -108,32 +101,33 @@ def audit_model(
         if not len(images):
             checks.append(Check("nothing_right", raised=True, detail="no probed image is right without an attack"))
             return Audit(0, tuple(checks))
-        probe = _Probe(model, images, labels, norm, seed, batch_size)
+        probe = _Probe(model, images, labels, threat, seed, batch_size)
         checks += _gradients(probe)
-        checks += [_more_steps(probe, eps), _large_radius(probe), _black_box(probe, eps)]
+        checks += [_more_steps(probe), _large_radius(probe), _black_box(probe)]
     return Audit(len(images), tuple(checks))
 
 
-def audit_result(result: AttackResult) -> tuple[Check, ...]:
-    """What the attack's own outcome says."""
+def audit_result(result: AttackResult, attack: Attack) -> tuple[Check, ...]:
+    """What the outcome of an attack says."""
     checks = [_nothing_attacked(result), _outside(result)]
     stages = {stage.name: stage for stage in result.stages}
     if "square" in stages and len(stages) > 1:
         checks.append(black_box_beats_white_box(stages["square"].broken, result.clean.images, exact=True))
-    if result.spec.attack in STEPPED:
-        checks.append(audit_steps(result.spec.stages[0].iterations))
-    return tuple(checks)
+    return (*checks, *audit_steps(attack))
 
 
-def audit_steps(steps: int) -> Check:
-    """A gradient attack of so few steps shows little."""
-    return Check("few_steps", raised=steps < FEW_STEPS, detail=f"{steps} gradient steps, {FEW_STEPS} are the least")
+def audit_steps(attack: Attack) -> tuple[Check, ...]:
+    """A gradient attack of few steps shows little; nothing is asked of an attack that names no least number."""
+    steps, least = getattr(attack, "steps", None), attack.few_steps
+    if steps is None or not least:
+        return ()
+    return (Check("few_steps", raised=steps < least, detail=f"{steps} gradient steps, {least} are the least"),)
 
 
 def audit_oblivious(adaptive: AttackResult, oblivious: Sequence[AttackResult]) -> Check:
     """Whoever knows the gradients should leave nothing to those who do not."""
-    fates = zip(adaptive.fates, *(result.fates for result in oblivious), strict=True)
-    gained = sum(own == HELD and any(other != HELD for other in others) for own, *others in fates)
+    outcomes = zip(adaptive.outcomes, *(result.outcomes for result in oblivious), strict=True)
+    gained = sum(own == HELD and any(other != HELD for other in others) for own, *others in outcomes)
     detail = f"images made on other networks break {gained} image(s) that its own gradients leave"
     return audit_transfer(gained, adaptive.clean.images, detail)
 
@@ -200,7 +194,7 @@ class _Probe:
     model: nn.Module
     images: Tensor
     labels: Tensor
-    norm: str
+    threat: Threat
     seed: int
     batch_size: int
 
@@ -220,29 +214,30 @@ class _Probe:
                 sizes.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
         return torch.cat(sizes)
 
-    def held(self, eps: float, steps: int) -> Tensor:
+    def held(self, threat: Threat, steps: int) -> Tensor:
         """(N,) bool: right under every iterate."""
-        attack = Pgd(eps=eps, steps=steps, norm=self.norm, random_start=steps > 1, step_size=None if steps > 1 else eps)
+        single = Pgd(steps=1, restarts=1, step_size=threat.eps, random_start=False)
+        attack = Pgd(steps=steps, restarts=1) if steps > 1 else single
         right, done = [], 0
         for images, labels in self.batches():
             places = range(done, done + len(images))
-            found = attack_with_restarts(self.model, images, labels, attack, seed=self.seed, positions=places)
+            found = attack.perturb(self.model, images, labels, threat, seed=self.seed, positions=places)
             right.append(predictions(self.model, found) == labels)
             done += len(images)
         return torch.cat(right)
 
-    def held_under_square(self, eps: float) -> Tensor:
+    def held_under_square(self) -> Tensor:
         """(N,) bool: right under a black box of a few queries."""
-        generator, attack = torch.Generator().manual_seed(self.seed), Square(eps=eps, queries=QUERIES)
+        generator, attack = torch.Generator().manual_seed(self.seed), Square(QUERIES)
         right = []
         for images, labels in self.batches():
-            found = square_attack(self.model, images, labels, attack, generator)
+            found = square_attack(self.model, images, labels, attack, self.threat, generator)
             right.append(predictions(self.model, found) == labels)
         return torch.cat(right)
 
 
-def _more_steps(probe: _Probe, eps: float) -> Check:
-    held = [int(probe.held(eps, steps).sum()) for steps in STEPS]
+def _more_steps(probe: _Probe) -> Check:
+    held = [int(probe.held(probe.threat, steps).sum()) for steps in STEPS]
     helped = max(later - earlier for earlier, later in itertools.pairwise(held))
     counts = ", ".join(f"{count} after {steps}" for count, steps in zip(held, STEPS, strict=True))
     detail = f"of {len(probe.images)} right images {counts} step(s)"
@@ -251,20 +246,20 @@ def _more_steps(probe: _Probe, eps: float) -> Check:
 
 def _large_radius(probe: _Probe) -> Check:
     """A radius at which every image can become every other one, or plain grey."""
-    radii = LARGE.get(probe.norm) or (float(probe.images[0].numel()) ** 0.5,)
+    radii = LARGE.get(probe.threat.norm) or (float(probe.images[0].numel()) ** 0.5,)
     held = torch.ones(len(probe.images), dtype=torch.bool, device=probe.images.device)
     for eps in radii:
-        held &= probe.held(eps, STEPS[-1])
+        held &= probe.held(dataclasses.replace(probe.threat, eps=eps), STEPS[-1])
     share = float(held.float().mean())
     detail = f"{100 * share:.0f}% of the right images survive ε = {' and '.join(f'{eps:g}' for eps in radii)}"
     return Check("survives_large_eps", raised=share > SHARE, detail=detail)
 
 
-def _black_box(probe: _Probe, eps: float) -> Check:
+def _black_box(probe: _Probe) -> Check:
     name = "black_box_beats_gradients"
-    if probe.norm == L2:
+    if probe.threat.norm == L2:
         return Check(name, raised=None, detail="not asked: the probing black box moves in ℓ∞ only")
-    gained = int((probe.held(eps, STEPS[-1]) & ~probe.held_under_square(eps)).sum())
+    gained = int((probe.held(probe.threat, STEPS[-1]) & ~probe.held_under_square()).sum())
     detail = f"{QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
     return Check(name, raised=gained > max(1, SHARE * len(probe.images)), detail=detail)
 

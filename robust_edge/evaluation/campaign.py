@@ -15,35 +15,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_edge.attacks.attack import Attack, AttackSet
 from robust_edge.attacks.ball import confine
-from robust_edge.attacks.pgd import evaluation_mode
+from robust_edge.attacks.modes import evaluation_mode
+from robust_edge.attacks.table import is_own
 from robust_edge.data import Split
 from robust_edge.parallel.ranks import Ranks
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.decode import read_json
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 from robust_edge_runtimes.core.files import write_json
 
-Perturb = Callable[[Tensor, Tensor, list[int]], Tensor]
-"""(images, labels, positions in the test split) to one candidate per image."""
 Progress = Callable[[int, int], None]
 """(done, the most that there can be)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """One attack.
+    """One step of a campaign.
 
     Attributes:
         name: unique in its campaign.
-        eps: radius of the ball that candidates are held to.
-        norm: `linf` or `l2`.
-        perturb: makes the candidates.
+        attack: makes the candidates.
+        threat: the ball that candidates are held to.
     """
 
     name: str
-    eps: float
-    norm: str
-    perturb: Perturb
+    attack: Attack
+    threat: Threat
+
+
+def stages_of(name: str, attack: Attack, threat: Threat, classes: int) -> tuple[Stage, ...]:
+    """An attack as one stage, a set of attacks as one stage each.
+
+    Args:
+        name: of the attack.
+        attack: what to run.
+        threat: the ball.
+        classes: K, the number of logits.
+
+    Raises:
+        InputError: too few classes for an attack of a set.
+    """
+    members = attack.members(classes) if isinstance(attack, AttackSet) else {name: attack}
+    return tuple(Stage(key, member, threat) for key, member in members.items())
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,6 +66,7 @@ class Campaign:
     """What is to be run.
 
     Attributes:
+        model: the network that the attacks see.
         judges: whose predictions count; the first decides which images are still worth attacking.
         split: images on the judges' device.
         positions: (N,) of these images in the test split.
@@ -59,8 +75,10 @@ class Campaign:
             every stage attacks everything.
         batch_size: images at a time.
         identity: names everything that the figures depend on; a state file of another identity is not used.
+        seed: of the attacks.
     """
 
+    model: nn.Module
     judges: tuple[nn.Module, ...]
     split: Split
     positions: tuple[int, ...]
@@ -68,6 +86,7 @@ class Campaign:
     cumulative: bool
     batch_size: int
     identity: str
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,13 +134,13 @@ def run_campaign(
         raise InputError("no images to evaluate; raise --limit, or check the data set")
     ranks = ranks or Ranks()
     log = _Log(state if ranks.writes else None, campaign.identity)
-    log.done = ranks.gather(log.done)[0]  # all ranks go by what the writer found
+    log.done = ranks.gather(log.done)[0]  # all ranks use the writer's state
     resumed = sum(len(batches) for batches in log.done.values())
     clean = torch.stack([_right(judge, campaign, campaign.split) for judge in campaign.judges])
     alive, held, attacked, outside = clean[0].clone(), [], [], []
     for number, stage in enumerate(campaign.stages):
         rows = alive.nonzero().squeeze(1) if campaign.cumulative else torch.arange(total)
-        results = _run_stage(campaign, stage, rows, log, ranks, _teller(progress, number, campaign))
+        results = _run_stage(campaign, stage, rows, log, ranks, _reporter(progress, number, campaign))
         stage_held, stage_attacked = torch.zeros_like(clean), torch.zeros(total, dtype=torch.bool)
         stage_attacked[rows] = True
         if len(rows):
@@ -140,7 +159,7 @@ def run_campaign(
 
 
 def _run_stage(
-    campaign: Campaign, stage: Stage, rows: Tensor, log: _Log, ranks: Ranks, tell: Callable[[int], None]
+    campaign: Campaign, stage: Stage, rows: Tensor, log: _Log, ranks: Ranks, report: Callable[[int], None]
 ) -> list[dict[str, Any]]:
     """Every batch's outcome, in order; a round gives each rank one batch."""
     batches = list(rows.split(campaign.batch_size)) if len(rows) else []
@@ -153,18 +172,39 @@ def _run_stage(
         for number, result in zip(turn, ranks.gather(outcome), strict=False):
             done[str(number)] = result
         log.save()
-        tell(min(len(done) * campaign.batch_size, len(rows)))
+        report(min(len(done) * campaign.batch_size, len(rows)))
     return [done[str(number)] for number in range(len(batches))]
 
 
 def _run_batch(campaign: Campaign, stage: Stage, rows: Tensor) -> dict[str, Any]:
     images, labels = campaign.split.floats(rows), campaign.split.labels[rows]
     positions = [campaign.positions[row] for row in rows.tolist()]
-    with torch.enable_grad():
-        candidates = stage.perturb(images, labels, positions).detach()
-    candidates, outside = confine(candidates, images, stage.eps, stage.norm)
-    right = [predictions(judge, candidates) == labels for judge in campaign.judges]
+    found = candidates(campaign.model, stage, images, labels, seed=campaign.seed, positions=positions)
+    found, outside = confine(found, images, stage.threat)
+    right = [predictions(judge, found) == labels for judge in campaign.judges]
     return {"held": ["".join("01"[bit] for bit in row.int().tolist()) for row in right], "outside": int(outside.sum())}
+
+
+def candidates(
+    model: nn.Module, stage: Stage, images: Tensor, labels: Tensor, *, seed: int, positions: Sequence[int]
+) -> Tensor:
+    """What a stage's attack makes of a batch. Args as of `Attack.perturb`.
+
+    Raises:
+        InputError: an attack of the user's failed, or returned anything but one candidate per image.
+    """
+    attack = stage.attack
+    try:
+        with torch.enable_grad():
+            found = attack.perturb(model, images, labels, stage.threat, seed=seed, positions=positions)
+    except Exception as cause:
+        if not is_own(attack) or isinstance(cause, RobustEdgeError):
+            raise
+        raise InputError(f"attack {stage.name!r} failed ({type(cause).__name__}: {cause})") from cause
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
+        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"attack {stage.name!r} must return {images.dtype} {tuple(images.shape)}, it returned {what}")
+    return found.detach()
 
 
 def part_of(progress: Progress | None, turn: int, turns: int) -> Progress | None:
@@ -193,14 +233,14 @@ def _bits(rows: Sequence[str]) -> Tensor:
     return torch.tensor([[bit == "1" for bit in row] for row in rows])
 
 
-def _teller(progress: Progress | None, stage: int, campaign: Campaign) -> Callable[[int], None]:
+def _reporter(progress: Progress | None, stage: int, campaign: Campaign) -> Callable[[int], None]:
     most = _most(campaign)
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if progress is not None:
             progress(min(stage * len(campaign.split) + done, most - 1), most)
 
-    return tell
+    return report
 
 
 def _most(campaign: Campaign) -> int:

@@ -7,10 +7,13 @@ called oblivious here. An adversary who knows of the average follows its gradien
 from __future__ import annotations
 
 import dataclasses
+import os
 
-from robust_edge.evaluation.accuracy import Accuracy
-from robust_edge.evaluation.audit import Audit
-from robust_edge.evaluation.outcome import AttackResult
+from robust_edge.evaluation.accuracy import Accuracy, accuracy
+from robust_edge.evaluation.audit import Audit, audit_result
+from robust_edge.evaluation.campaign import Progress, part_of
+from robust_edge.evaluation.job import Job, Network
+from robust_edge.evaluation.outcome import HELD, AttackResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,3 +39,41 @@ class Combination:
     every: Accuracy
     other_path: str = ""
     audits: tuple[Audit, ...] = ()
+
+
+def evaluate_average(job: Job, audits: tuple[Audit, ...], progress: Progress | None) -> tuple[Combination, int]:
+    """Every row of Table C.1: five campaigns, one after another.
+
+    Args:
+        job: on two runs; its network is their average.
+        audits: of the two members.
+        progress: called with (done, total).
+
+    Returns:
+        The rows, and how many batches a killed process had done.
+    """
+    run, other = job.task.runs
+    names = job.task.names
+    members = [Network(name=name, model=model) for name, model in zip(names, job.task.models, strict=True)]
+    shown = job.attack.for_transfer()
+    turns = [(job.attack, member, member) for member in members]
+    turns += [(shown, member, job.network) for member in members]
+    turns += [(job.attack, job.network, job.network)]
+    done = [job.run(*turn, part_of(progress, place, len(turns))) for place, turn in enumerate(turns)]
+    results = [result for result, _ in done]
+    own, oblivious, adaptive = results[:2], results[2:4], results[4]
+    outcomes = zip(adaptive.outcomes, *(item.outcomes for item in oblivious), strict=True)
+    held = sum(all(outcome == HELD for outcome in row) for row in outcomes)
+    combination = Combination(
+        other=names[1],
+        other_sha256=job.task.weights[1],
+        other_path=os.path.relpath(other.path.resolve(), run.path.resolve()),
+        members=tuple(own),
+        oblivious=tuple(oblivious),
+        adaptive=adaptive,
+        every=accuracy(held, len(job.task.split)),
+        audits=tuple(
+            audit.with_checks(audit_result(result, job.attack)) for audit, result in zip(audits, own, strict=True)
+        ),
+    )
+    return combination, sum(resumed for _, resumed in done)

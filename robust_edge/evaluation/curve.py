@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from robust_edge.attacks.ball import LINF
-from robust_edge.attacks.pgd import Pgd, attack_with_restarts
+from robust_edge.attacks.curve import Curve
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
-from robust_edge.evaluation.campaign import Campaign, Progress, Stage, predictions, run_campaign
+from robust_edge.evaluation.campaign import Campaign, Progress, Stage, candidates, predictions, run_campaign
 from robust_edge.parallel.ranks import Ranks
+from robust_edge_runtimes.attacks.threat import LINF, Threat
 
 EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 PANEL_IMAGES = 6
@@ -74,7 +74,7 @@ def evaluate_curve(
     split: Split,
     classes: int,
     *,
-    steps: int = 100,
+    attack: Curve | None = None,
     epsilons: Sequence[float] = EPSILONS,
     seed: int = 0,
     panel_images: int = PANEL_IMAGES,
@@ -91,7 +91,7 @@ def evaluate_curve(
         model: raw pixels to logits.
         split: on the model's device.
         classes: K; the run stops once the accuracy is below 1/K.
-        steps: gradient steps at every ε.
+        attack: what is run at every ε; None for the default of Curve.
         epsilons: rising, beginning with 0.
         seed: of the random starts.
         panel_images: how many images to keep for the picture.
@@ -102,9 +102,11 @@ def evaluate_curve(
         ranks: the processes that share the work.
         progress: called with (done, total).
     """
-    stages = tuple(_stage(model, eps, steps, seed) for eps in epsilons)
+    attack = attack or Curve()
+    stages = tuple(Stage(f"eps={eps:g}", attack, Threat(eps)) for eps in epsilons)
     places = tuple(range(len(split)) if positions is None else positions)
     campaign = Campaign(
+        model=model,
         judges=(model,),
         split=split,
         positions=places,
@@ -112,6 +114,7 @@ def evaluate_curve(
         cumulative=False,
         batch_size=batch_size,
         identity=identity,
+        seed=seed,
     )
     tally = run_campaign(
         campaign,
@@ -124,26 +127,27 @@ def evaluate_curve(
     for eps, held in zip(epsilons, tally.held[:, 0], strict=False):
         bits = "".join("01"[bit] for bit in held.int().tolist())
         points.append(CurvePoint(eps, accuracy(int(held.sum()), len(held)), bits))
-    panel = _panel(model, split.first(panel_images), places, stages[: len(points)], batch_size)
-    return CurveResult(steps, seed, 1 / classes, tuple(points), panel, tally.resumed, places)
+    panel = _panel(campaign, split.first(panel_images), len(points))
+    return CurveResult(attack.steps, seed, 1 / classes, tuple(points), panel, tally.resumed, places)
 
 
-def _panel(model: nn.Module, shown: Split, positions: Sequence[int], stages: Sequence[Stage], batch: int) -> Panel:
-    rows = [slice(start, start + batch) for start in range(0, len(shown), batch)]
+def _panel(campaign: Campaign, shown: Split, radii: int) -> Panel:
+    """The first images at the first so many radii."""
+    model, batch = campaign.model, campaign.batch_size
+    rows = [slice(start, min(start + batch, len(shown))) for start in range(0, len(shown), batch)]
     pictures, predicted = [], []
-    for stage in stages:
-        seen = [stage.perturb(shown.floats(row), shown.labels[row], list(positions[: len(shown)][row])) for row in rows]
+    for stage in campaign.stages[:radii]:
+        seen = [
+            candidates(
+                model,
+                stage,
+                shown.floats(row),
+                shown.labels[row],
+                seed=campaign.seed,
+                positions=campaign.positions[row],
+            )
+            for row in rows
+        ]
         predicted.append(tuple(label for part in seen for label in predictions(model, part).tolist()))
         pictures.append(tuple(image.tolist() for part in seen for image in part.cpu()))
     return Panel(tuple(pictures), tuple(shown.labels.tolist()), tuple(predicted))
-
-
-def _stage(model: nn.Module, eps: float, steps: int, seed: int) -> Stage:
-    attack = Pgd(eps=eps, steps=steps)
-
-    def perturb(images: Tensor, labels: Tensor, positions: list[int]) -> Tensor:
-        if eps == 0:
-            return images
-        return attack_with_restarts(model, images, labels, attack, seed=seed, positions=positions)
-
-    return Stage(f"eps={eps:g}", eps, LINF, perturb)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robust_edge.attacks.pgd import evaluation_mode, only_input_gradients
+from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 
 
 class TorchOracle:

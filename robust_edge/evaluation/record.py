@@ -6,8 +6,8 @@ import dataclasses
 import re
 from pathlib import Path
 
+from robust_edge.attacks.table import ATTACKS
 from robust_edge.evaluation.accuracy import PgdResult
-from robust_edge.evaluation.adversaries import ATTACKS
 from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.combination import Combination
 from robust_edge.evaluation.curve import CurveResult
@@ -15,11 +15,13 @@ from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.subset import Subset
 from robust_edge.run.directory import Run, open_run
+from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.errors import InputError
 
-OWN_NAME = re.compile(f"({'|'.join(ATTACKS)})(-l2)?(-with-.+)?")
+OWN_ATTACK = "own-"  # before the name of an attack of the user's, in the name of its record
+RECORD_NAME = re.compile(rf"({'|'.join(ATTACKS)}|{OWN_ATTACK}[\w.]+)(-l2)?(-with-.+)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,21 +63,47 @@ class Evaluation:
         return (self.audit, *(self.combination.audits or (None,) * len(self.combination.members)))
 
 
+def record_name(attack: str, norm: str, other: str | None) -> str:
+    """The name of a record that nobody named: one for each attack, norm and partner, which `report` shows.
+
+    Args:
+        attack: as `--attack` spells it.
+        norm: `linf` or `l2`.
+        other: name of the run that is averaged with, if any.
+    """
+    name = OWN_ATTACK + attack.replace(":", ".") if ":" in attack else attack
+    return name + ("" if norm == LINF else f"-{norm}") + ("" if other is None else f"-with-{other}")
+
+
 def stored_evaluation(run: Run, name: str) -> Evaluation | None:
-    """The record `evaluations/NAME.json` of a run, unless it belongs to other weights than the networks have now."""
+    """The record `evaluations/NAME.json` of a run.
+
+    Returns:
+        None where there is none, where it belongs to other weights than the networks have now, and where release 0.1
+        wrote it.
+    """
     path = run.path / "evaluations" / f"{name}.json"
     if not path.is_file():
         return None
-    record = decode(Evaluation, read_json(path), where=str(path))
+    value = read_json(path)
+    if _of_release_0_1(value):
+        return None
+    record = decode(Evaluation, value, where=str(path))
     return record if _current(run, record) else None
 
 
 def stored_evaluations(run: Run) -> dict[str, Evaluation | None]:
-    """Every record in the run by its name, in order; None for one that belongs to other weights."""
+    """Every record in the run by its name, in order; None as in `stored_evaluation`."""
     folder = run.path / "evaluations"
     paths = folder.glob("*.json") if folder.is_dir() else ()
-    names = sorted(path.stem for path in paths if OWN_NAME.fullmatch(path.stem))
+    names = sorted(path.stem for path in paths if RECORD_NAME.fullmatch(path.stem))
     return {name: stored_evaluation(run, name) for name in names}
+
+
+def _of_release_0_1(value: object) -> bool:
+    """Whether the attack stands in the result's `spec`."""
+    result = value.get("result") if isinstance(value, dict) else None
+    return isinstance(result, dict) and "spec" in result
 
 
 def _current(run: Run, record: Evaluation) -> bool:

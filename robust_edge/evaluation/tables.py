@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from robust_edge.attacks.ball import LINF
+from collections.abc import Mapping
+
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.combination import Combination
-from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
+from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.subset import Subset
 from robust_edge.evaluation.transfer import Transfer
+from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.present.tables import percent, table
 
 
@@ -24,9 +26,9 @@ def evaluation_table(record: Evaluation) -> str:
         rows = [_row(f"eps={point.eps:g}", point.accuracy) for point in points]
     lines = [table([record.run, "accuracy", "95% interval", "images"], rows)]
     if record.result is not None:
-        lines.append(threat(record.result.spec))
+        lines.append(attack_line(record.result))
     if record.combination is not None:
-        lines.append(f"oblivious: {threat(record.combination.oblivious[0].spec)}; the last image of each")
+        lines.append(f"oblivious: {attack_line(record.combination.oblivious[0])}; the last image of each")
     if record.subset is not None and record.subset.seed is not None:
         lines.append(_subset_line(record.subset))
     if record.memory is not None:
@@ -34,21 +36,22 @@ def evaluation_table(record: Evaluation) -> str:
     return "\n".join([*lines, *_flag_lines(record)])
 
 
-def threat(spec: ThreatSpec) -> str:
-    """The adversary in one line."""
-    ball = "ℓ∞" if spec.norm == LINF else "ℓ2"
-    parts = []
-    for stage in spec.stages:
-        unit = "queries" if stage.name == "square" else "step" if stage.iterations == 1 else "steps"
-        text = f"{stage.name} {stage.iterations} {unit}"
-        text += f" × {stage.restarts} restarts" if stage.restarts > 1 else ""
-        text += f" × {stage.targets} targets" if stage.targets else ""
-        parts.append(text)
-    return f"{ball}, eps={spec.eps:.4g}, seed {spec.seed}, batches of {spec.batch_size}: {'; '.join(parts)}"
+def attack_line(result: AttackResult) -> str:
+    """The ball and the attacks, as `ℓ∞, eps=0.1, seed 0, batches of 250: pgd 50 steps × 3 restarts`."""
+    ball = "ℓ∞" if result.threat.norm == LINF else "ℓ2"
+    stages = "; ".join(" ".join([stage.name, _counts(stage.settings)]).strip() for stage in result.stages)
+    return f"{ball}, eps={result.threat.eps:.4g}, seed {result.seed}, batches of {result.batch_size}: {stages}"
+
+
+def _counts(settings: Mapping[str, object]) -> str:
+    """The settings that are whole numbers, without those that are 1."""
+    counts = {name: value for name, value in settings.items() if type(value) is int}
+    shown = {name: value for name, value in counts.items() if value != 1 or name == "steps"}
+    return " × ".join(f"{value} {name.removesuffix('s') if value == 1 else name}" for name, value in shown.items())
 
 
 def audit_lines(audit: Audit | None) -> list[str]:
-    """The flags, one line each, or that there is none, or that nobody looked."""
+    """The flags, one line each, or that there is none, or that there was no audit."""
     if audit is None:
         return ["NOT AUDITED: an older record; evaluate again"]
     if audit.clean:
@@ -105,7 +108,8 @@ def transfer_table(result: Transfer) -> str:
         header = [f"images made on {source}", "clean", *(f"{point.eps:g}" for point in curves[0].points)]
         blocks.append(table(header, rows))
     flags = [f"{network.name}: {line}" for network in result.networks for line in audit_lines(network.audit)]
-    lines = [f"pgd {result.steps} steps, last iterate, seed {result.seed}; 95% intervals in the JSON"]
+    how = f"{result.attack} {_counts(result.settings or {'steps': result.steps})}".strip()
+    lines = [f"{how}, last iterate, seed {result.seed}; 95% intervals in the JSON"]
     if result.subset.seed is not None:
         lines.append(_subset_line(result.subset))
     lines.append(result.memory.line() + f", {result.seconds:.1f} s")

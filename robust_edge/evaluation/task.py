@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from robust_edge.data import Split
-from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation.memory import Memory, plan_memory
 from robust_edge.evaluation.subset import Subset, choose, subset_of
 from robust_edge.parallel.device import pick_device
 from robust_edge.parallel.ranks import Ranks, device_of_rank
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
+from robust_edge.run.images import evaluation_images
+from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 
 SOFTWARE = ("robust-edge", "torch")  # another version may round otherwise, and begins anew
@@ -50,6 +51,12 @@ class Task:
     def classes(self) -> int:
         """K."""
         return len(self.checkpoints[0].model.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each run; the path of a run that has the name of an earlier one."""
+        names = [run.name for run in self.runs]
+        return tuple(str(run.path) if run.name in names[:place] else run.name for place, run in enumerate(self.runs))
 
     @property
     def dataset_fingerprint(self) -> str:
@@ -95,6 +102,14 @@ def prepare_task(runs: Sequence[Run], *, limit: int | None, data_dir: str | None
         positions=positions,
         subset=subset_of(split, whole),
     )
+
+
+def check_radius(threat: Threat) -> None:
+    """Raise InputError for a radius that allows nothing, or everything in ℓ∞."""
+    if threat.eps == 0:
+        raise InputError("--eps must be above 0, it is 0; a radius of 0 is no attack")
+    if threat.norm == LINF and threat.eps > 1:
+        raise InputError(f"--eps must be at most 1 in linf, the range of pixels; it is {threat.eps:g}, 8/255 is usual")
 
 
 def state_file(out: Path, identity: str, ranks: Ranks, *, fresh: bool) -> Path:

@@ -10,22 +10,24 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.ball import LINF
+from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.curve import Curve
+from robust_edge.attacks.table import PGD, attack_class, build_attack, setting_names
 from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import Accuracy, accuracy
-from robust_edge.evaluation.adversaries import PGD, Adversary, check_radius, stages_of
 from robust_edge.evaluation.audit import Audit, audit_memory, audit_model, audit_steps, audit_transfer
 from robust_edge.evaluation.campaign import Campaign, Progress, Stage, part_of, run_campaign
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.subset import Subset
-from robust_edge.evaluation.task import Task, prepare_task, state_file
+from robust_edge.evaluation.task import Task, check_radius, prepare_task, state_file
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.run.directory import Run
 from robust_edge.run.environment import versions
+from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_json
@@ -40,16 +42,19 @@ class TransferSettings:
     """How the images are made.
 
     Attributes:
+        attack: a name of ATTACKS, or `package.module:Class`; the targets see what its `for_transfer` makes, the last
+            iterate of PGD.
         epsilons: rising ℓ∞ radii above 0.
-        steps: gradient steps at every ε; the last iterate is what the targets see.
+        steps: the attack's setting of that name; None for STEPS.
         limit: use a fixed random subset of so many test images.
         batch: most images at a time.
         memory_mib: what batches may use.
         fresh: throw away what a killed transfer left, instead of going on with it.
     """
 
+    attack: str = PGD
     epsilons: tuple[float, ...] = EPSILONS
-    steps: int = STEPS
+    steps: int | None = None
     seed: int = 0
     limit: int | None = None
     data_dir: str | None = None
@@ -63,12 +68,20 @@ class TransferSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.partition('_')[0]} must be at least 1, it is {value}")
+        attack = self.build()
+        if isinstance(attack, Curve) or LINF not in attack.norms:
+            raise InputError(f"--attack {self.attack}: transfer takes attacks of one radius in linf")
         if not self.epsilons:
             raise InputError("--eps: at least one radius is needed")
         for eps in self.epsilons:
-            check_radius(eps, LINF)
+            check_radius(Threat(eps))
         if list(self.epsilons) != sorted(set(self.epsilons)):
             raise InputError(f"--eps: radii must rise; they are {', '.join(f'{eps:g}' for eps in self.epsilons)}")
+
+    def build(self) -> Attack:
+        """The attack with its settings, as its images are shown to other networks."""
+        default = STEPS if "steps" in setting_names(attack_class(self.attack)) else None
+        return build_attack(self.attack, {"steps": self.steps or default}).for_transfer()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +118,15 @@ class Transfer:
     """The matrix.
 
     Attributes:
+        steps: gradient steps at every ε; None where the attack has no such setting.
         curves: source by source, and for each every target in the order of `networks`.
+        attack: as `--attack` names it.
+        title: of the attack in a text; empty in older records.
+        settings: the fields of its class that are set; empty in older records.
     """
 
     dataset_fingerprint: str
-    steps: int
+    steps: int | None
     seed: int
     positions: tuple[int, ...]
     sources: tuple[str, ...]
@@ -122,6 +139,9 @@ class Transfer:
     machine: Machine
     seconds: float
     norm: str = LINF
+    attack: str = PGD
+    title: str = ""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def run_transfer(
@@ -156,7 +176,8 @@ def run_transfer(
         raise InputError(f"-o {out} is a folder; name the JSON file to write")
     task = prepare_task([*runs.values()], limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
     plan = task.plan(task.models, budget_mib=settings.memory_mib, most=settings.batch)
-    job = _Job(task=task, settings=settings, plan=plan, out=out, ranks=ranks or Ranks())
+    attack = settings.build()
+    job = _Job(task=task, settings=settings, attack=attack, plan=plan, out=out, ranks=ranks or Ranks())
     if job.ranks.writes:
         out.parent.mkdir(parents=True, exist_ok=True)
     if note is not None:
@@ -171,7 +192,7 @@ def run_transfer(
     memory = plan.finished(task.device)
     result = Transfer(
         dataset_fingerprint=task.dataset_fingerprint,
-        steps=settings.steps,
+        steps=getattr(attack, "steps", None),
         seed=settings.seed,
         positions=task.positions,
         sources=tuple(from_names),
@@ -181,7 +202,7 @@ def run_transfer(
                 name,
                 checkpoint.model.arch,
                 checkpoint.weights_sha256,
-                audits[name].with_checks((*_outcome(name, curves), audit_steps(settings.steps), audit_memory(memory))),
+                audits[name].with_checks((*_outcome(name, curves), *audit_steps(attack), audit_memory(memory))),
             )
             for name, checkpoint in zip(runs, task.checkpoints, strict=True)
         ),
@@ -191,6 +212,9 @@ def run_transfer(
         versions=versions(),
         machine=machine(),
         seconds=round(time.monotonic() - start, 3),
+        attack=settings.attack,
+        title=attack.title,
+        settings=attack.settings(),
     )
     if job.ranks.writes:
         write_json(out, dataclasses.asdict(result))
@@ -203,6 +227,7 @@ class _Job:
 
     task: Task
     settings: TransferSettings
+    attack: Attack
     plan: Memory
     out: Path
     ranks: Ranks
@@ -212,7 +237,7 @@ def _audit(job: _Job, model: nn.Module) -> Audit:
     radii = job.settings.epsilons
     middle = radii[len(radii) // 2]  # at the largest radius little is left to tell apart
     batch = job.plan.batch_size
-    return audit_model(model, job.task.split, eps=middle, norm=LINF, seed=job.settings.seed, batch_size=batch)
+    return audit_model(model, job.task.split, threat=Threat(middle), seed=job.settings.seed, batch_size=batch)
 
 
 def _outcome(name: str, curves: Sequence[TransferCurve]) -> list[Check]:
@@ -234,14 +259,17 @@ def _shown(job: _Job, source: str, judged: Sequence[str], progress: Progress | N
     """One source's images before itself and every target."""
     task, settings, batch = job.task, job.settings, job.plan.batch_size
     models = {run.name: model for run, model in zip(task.runs, task.models, strict=True)}
-    identity = task.identity(source, judged, settings.epsilons, settings.steps, settings.seed, batch)
+    how = (settings.attack, job.attack.settings(), settings.epsilons, settings.seed)
+    identity = task.identity(source, judged, how, batch)
     campaign = Campaign(
+        model=models[source],
         judges=tuple(models[name] for name in judged),
         split=task.split,
         positions=task.positions,
-        stages=_stages(models[source], settings, task.classes, batch),
+        stages=tuple(Stage(f"eps={eps:g}", job.attack, Threat(eps)) for eps in settings.epsilons),
         cumulative=False,
         batch_size=batch,
+        seed=settings.seed,
         identity=identity,
     )
     state = state_file(job.out, identity, job.ranks, fresh=settings.fresh)
@@ -249,15 +277,6 @@ def _shown(job: _Job, source: str, judged: Sequence[str], progress: Progress | N
     return [
         _curve(source, name, settings, tally.clean[place], tally.held[:, place]) for place, name in enumerate(judged)
     ]
-
-
-def _stages(model: nn.Module, settings: TransferSettings, classes: int, batch: int) -> tuple[Stage, ...]:
-    stages = []
-    for eps in settings.epsilons:
-        adversary = Adversary(attack=PGD, eps=eps, steps=settings.steps, seed=settings.seed, last=True)
-        _, (stage,) = stages_of(model, adversary, classes=classes, batch_size=batch, device=torch.device("cpu"))
-        stages.append(dataclasses.replace(stage, name=f"eps={eps:g}"))
-    return tuple(stages)
 
 
 def _curve(source: str, target: str, settings: TransferSettings, clean: Tensor, held: Tensor) -> TransferCurve:

@@ -6,25 +6,25 @@ Source: Marshall 2020, tables 4.1, 4.2 and C.1, and the data of figures 4.5, 4.6
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import safetensors
 
-from robust_edge.attacks.ball import LINF
+from robust_edge.attacks.table import FGSM
 from robust_edge.evaluation.accuracy import Accuracy
-from robust_edge.evaluation.adversaries import AUTOATTACK, FGSM, THESIS_AUTOATTACK
 from robust_edge.evaluation.audit import Audit
-from robust_edge.evaluation.outcome import AttackResult, ThreatSpec
+from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.formats import percent, radius, whole
 from robust_edge.run.directory import WEIGHTS
+from robust_edge_runtimes.attacks.threat import LINF
 
 Cell = Accuracy | str | None
 NOT_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "mean", "std")
 OBLIVIOUS = "oblivious: images made on"
-NAMES = {"pgd": "PGD", "cw": "CW", "fgsm": "FGSM", "autoattack": "AutoAttack", "thesis-autoattack": "AutoAttack (2020)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,7 @@ def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) ->
     finished = [run for run in runs if run.checkpoint is not None]
     tables = [_models(finished)] if finished else []
     tables += _all_attacks(finished)
-    tables += _cumulative(finished, THESIS_AUTOATTACK, "AutoAttack of 2020, attack after attack (Table 4.2)")
-    tables += _cumulative(finished, AUTOATTACK, "AutoAttack, standard set, attack after attack")
+    tables += _cumulative(finished)
     tables += _combined(finished)
     tables += _curve(finished)
     for number, transfer in enumerate(transfers):
@@ -60,13 +59,13 @@ def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) ->
     return tables
 
 
-def adversary(spec: ThreatSpec) -> str:
+def attack_title(result: AttackResult) -> str:
     """An attack in a column head, as `PGD-50 ℓ∞ 8/255`."""
-    name = NAMES.get(spec.attack, spec.attack)
-    if spec.attack in ("pgd", "cw"):
-        stage = spec.stages[0]
-        name += f"-{stage.iterations}" + (f"×{stage.restarts}" if stage.restarts > 1 else "")
-    return f"{name} {'ℓ∞' if spec.norm == LINF else 'ℓ2'} {radius(spec.eps)}"
+    return f"{result.title} {_ball(result)} {radius(result.threat.eps)}"
+
+
+def _ball(result: AttackResult) -> str:
+    return "ℓ∞" if result.threat.norm == LINF else "ℓ2"
 
 
 def flags_of(audits: Iterable[Audit | None]) -> str:
@@ -132,7 +131,7 @@ def _all_attacks(runs: Sequence[RunData]) -> list[Table]:
     for run in runs:
         for record in run.records:
             if record.result is not None and record.combination is None:
-                name = adversary(record.result.spec)
+                name = attack_title(record.result)
                 columns += [] if name in columns else [name]
                 cells[run.name][name] = record.result.robust
     if not columns:
@@ -147,34 +146,36 @@ def _all_attacks(runs: Sequence[RunData]) -> list[Table]:
     return [Table("attacks", title, ("run", "benign", *columns, "validity flags"), rows, _subset_notes(used))]
 
 
-def _cumulative(runs: Sequence[RunData], attack: str, title: str) -> list[Table]:
-    """One table per norm and radius."""
-    groups: dict[tuple[str, float, tuple[str, ...]], list[tuple[RunData, Evaluation, AttackResult]]] = {}
+def _cumulative(runs: Sequence[RunData]) -> list[Table]:
+    """Sets of attacks, attack after attack: one table per set, norm and radius."""
+    groups: dict[tuple[str, str, float, tuple[str, ...]], list[tuple[RunData, Evaluation, AttackResult]]] = {}
     for run in runs:
         for record in run.records:
             result = record.result
-            if result is not None and result.spec.attack == attack and record.combination is None:
+            if result is not None and len(result.stages) > 1 and record.combination is None:
                 names = tuple(stage.name for stage in result.stages)
-                groups.setdefault((result.spec.norm, result.spec.eps, names), []).append((run, record, result))
-    tables = []
-    for number, ((norm, eps, names), found) in enumerate(groups.items()):
+                key = (result.attack, result.threat.norm, result.threat.eps, names)
+                groups.setdefault(key, []).append((run, record, result))
+    tables: list[Table] = []
+    seen: Counter[str] = Counter()
+    for (attack, _, eps, names), found in groups.items():
         rows: tuple[tuple[Cell, ...], ...] = tuple(
             (
                 run.name,
                 percent(run.checkpoint.sparsity.keep) if run.checkpoint else None,
                 result.clean,
                 *(stage.cumulative for stage in result.stages),
-                str(sum(fate == names[-1] for fate in result.fates)),
+                str(sum(outcome == names[-1] for outcome in result.outcomes)),
                 flags_of([record.audit]),
             )
             for run, record, result in found
         )
         header = ("run", "weights kept", "benign", *names, f"broken by {names[-1]} alone", "validity flags")
-        ball = f"{'ℓ∞' if norm == LINF else 'ℓ2'}, ε = {radius(eps)}"
-        key = attack if number == 0 else f"{attack}-{number + 1}"
-        tables.append(
-            Table(key, f"{title}; {ball}", header, rows, _subset_notes((run, record) for run, record, _ in found))
-        )
+        first = found[0][2]
+        title = f"{first.title}, attack after attack (as Table 4.2); {_ball(first)}, ε = {radius(eps)}"
+        seen[attack] += 1
+        table = attack if seen[attack] == 1 else f"{attack}-{seen[attack]}"
+        tables.append(Table(table, title, header, rows, _subset_notes((run, record) for run, record, _ in found)))
     return tables
 
 
@@ -185,18 +186,19 @@ def _combined(runs: Sequence[RunData]) -> list[Table]:
             pair = record.combination
             if pair is None:
                 continue
-            average, spec = flags_of(record.audits), pair.adaptive.spec
+            average = flags_of(record.audits)
             rows += [
-                (item.judged, adversary(item.spec), "its own gradients", item.clean, item.robust, flags_of([audit]))
+                (item.judged, attack_title(item), "its own gradients", item.clean, item.robust, flags_of([audit]))
                 for item, audit in zip(pair.members, record.audits[1:], strict=True)
             ]
             rows += [
-                (item.judged, adversary(item.spec), f"{OBLIVIOUS} {item.attacked}", item.clean, item.robust, average)
+                (item.judged, attack_title(item), f"{OBLIVIOUS} {item.attacked}", item.clean, item.robust, average)
                 for item in pair.oblivious
             ]
-            judged, own = (pair.adaptive.judged, adversary(spec)), (pair.adaptive.clean, pair.adaptive.robust)
-            rows.append((*judged, "adaptive: gradients of the average", *own, average))
-            rows.append((*judged, "all of these", pair.adaptive.clean, pair.every, average))
+            own = pair.adaptive
+            judged = (own.judged, attack_title(own))
+            rows.append((*judged, "adaptive: gradients of the average", own.clean, own.robust, average))
+            rows.append((*judged, "all of these", own.clean, pair.every, average))
     if not rows:
         return []
     note = "oblivious is the thesis' protocol; an adversary who knows of the average is adaptive: quote the last row"
@@ -231,7 +233,7 @@ def _transfer(transfer: Transfer, source: str, number: int, runs: Sequence[RunDa
     )
     header = ("target", "benign", *(f"ε = {radius(point.eps)}" for point in curves[0].points), "validity flags")
     title = f"Attack images made on {source} (Algorithm 3, figures 4.6 and C.2)"
-    notes = [f"PGD-{transfer.steps}, last iterate, seed {transfer.seed}"]
+    notes = [f"{transfer.title or f'PGD-{transfer.steps}'}, last iterate, seed {transfer.seed}"]
     part = transfer.subset
     if part.seed is not None:
         notes.append(f"{part.images} of {part.of} test images, subset {part.seed}")
@@ -258,7 +260,8 @@ def _audits(run: RunData) -> list[Audit | None]:
 
 def _stale_notes(runs: Sequence[RunData]) -> tuple[str, ...]:
     return tuple(
-        f"{run.name}: {', '.join(run.stale)} left out: of other weights than the networks have now; evaluate anew"
+        f"{run.name}: {', '.join(run.stale)} left out: of other weights than the networks have now, or of release 0.1; "
+        "evaluate anew"
         for run in runs
         if run.stale
     )
@@ -271,7 +274,8 @@ def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, .
         part = record.subset
         if part is not None and part.seed is not None:
             text = f"{part.images} of {part.of} test images (fixed subset, seed {part.seed})"
-            groups.setdefault(text, []).append(f"{NAMES.get(record.attack, record.attack)} on {run.name}")
+            name = record.attack if record.result is None else record.result.title
+            groups.setdefault(text, []).append(f"{name} on {run.name}")
     return tuple(f"{text}: {', '.join(dict.fromkeys(names))}" for text, names in groups.items())
 
 

@@ -26,6 +26,7 @@ from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch
 from robust_edge.training.selection import Kept
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import TrainingDiverged
 
 CLOSING_STEPS = 20
@@ -81,7 +82,8 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
     if count < 2:
         return
     generator = torch.Generator().manual_seed(config.seed)
-    attack = Pgd(eps=config.attack.eps, steps=config.attack.steps, step_size=config.attack.step_size)
+    attack = Pgd(steps=config.attack.steps, restarts=1, step_size=config.attack.step_size)
+    threat = Threat(config.attack.eps)
     source = copy.deepcopy(network)
 
     def batches() -> Iterator[Tensor]:
@@ -91,7 +93,7 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
         )  # batches of equal weight and at least two images
         for pixels, labels in train.batches(even):
             images = augment(pixels, config.data.augment, generator)
-            attacked = attack_batch(source, images, labels, attack, generator, config.training)
+            attacked = attack_batch(source, images, labels, attack, threat, generator, config.training)
             yield images if attacked is None else torch.cat([attacked, images])
 
     reestimate(network, batches())
@@ -119,10 +121,10 @@ def finish(
         progress: called with (test images evaluated, test images in all).
     """
     config = run.config
-    attack = Pgd(eps=config.attack.eps, steps=CLOSING_STEPS)
+    attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
     device = model.mean.device
     images = _closing_images(dataset.test).to(device)
-    judged = evaluate_pgd(model, images, attack, seed=config.seed, progress=progress)
+    judged = evaluate_pgd(model, images, attack, threat, seed=config.seed, progress=progress)
     last = run.metrics()[epoch - 1]
     layout = layout_of(model, dataset.shape)
 
@@ -141,7 +143,7 @@ def finish(
                 "clean_accuracy": judged.clean.value,
                 "robust_accuracy": judged.robust.value,
                 "images": float(judged.clean.images),
-                "attack_eps": attack.eps,
+                "attack_eps": threat.eps,
                 "attack_steps": float(attack.steps),
                 "train_loss": last.loss,
             },

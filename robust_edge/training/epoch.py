@@ -21,6 +21,7 @@ from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.randomness import Randomness
 from robust_edge.training.schedules import Schedules
 from robust_edge.training.synchrony import LEAST_IMAGES, Share, sum_over_ranks
+from robust_edge_runtimes.attacks.threat import Threat
 
 BatchProgress = Callable[[int, int, str], None]
 
@@ -102,7 +103,8 @@ def train_epoch(
         group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
-    attack = Pgd(eps=plan.eps[epoch], steps=plan.steps[epoch], step_size=config.attack.step_size)
+    attack = Pgd(steps=plan.steps[epoch], restarts=1, step_size=config.attack.step_size)
+    threat = Threat(plan.eps[epoch])
     order = torch.randperm(len(source), generator=random.generator)
     batches = _batches(order, config.training.batch_size, LEAST_IMAGES * ranks.world)
     shares = [share_rows(len(batch), ranks.rank, ranks.world) for batch in batches]
@@ -119,7 +121,7 @@ def train_epoch(
     for count, (rows, (pixels, labels)) in enumerate(remaining, done + 1):
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
         learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, labels, attack, random.noise, rows, epoch)
+        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
         seen += len(labels)
         if progress is not None:
@@ -159,11 +161,18 @@ def _adapt_batchnorm(momenta: Mapping[_BatchNorm, float], seen: int) -> bool:
 
 
 def _train_batch(
-    learner: Learner, images: Tensor, labels: Tensor, attack: Pgd, noise: torch.Generator, rows: Rows, epoch: int
+    learner: Learner,
+    images: Tensor,
+    labels: Tensor,
+    attack: Pgd,
+    threat: Threat,
+    noise: torch.Generator,
+    rows: Rows,
+    epoch: int,
 ) -> Tensor:
     """Compute the gradients of one batch; returns `BatchLoss.figures`, summed over this rank's images."""
     model, config, share = learner.forward, learner.config, Share(len(rows) / rows.total, learner.ranks)
-    attacked = attack_batch(model, images, labels, attack, noise, config.training, rows)  # lines 3-5
+    attacked = attack_batch(model, images, labels, attack, threat, noise, config.training, rows)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)
 
     def loss_of() -> BatchLoss:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_edge.attacks.pgd import Pgd, craft, evaluation_mode
+from robust_edge.attacks.modes import evaluation_mode
+from robust_edge.attacks.pgd import Pgd, craft
 from robust_edge.config.training import TrainingConfig
 from robust_edge.parallel.rows import Rows
+from robust_edge_runtimes.attacks.threat import Threat
 
 TRADES = "trades"
 
@@ -39,18 +41,21 @@ def attack_batch(
     images: Tensor,
     labels: Tensor,
     attack: Pgd,
+    threat: Threat,
     generator: torch.Generator,
     settings: TrainingConfig,
     rows: Rows | None = None,
 ) -> Tensor | None:
     """Attack a batch, the model in evaluation mode; None for ε = 0. Arguments as of `craft`."""
-    if attack.eps == 0:
+    if threat.eps == 0:
         return None
     if settings.loss != TRADES:
-        return craft(model, images, labels, attack, generator, rows=rows)
+        return craft(model, images, labels, attack, threat, generator, rows=rows)
     with torch.no_grad(), evaluation_mode(model):
         reference = functional.log_softmax(model(images), 1)
-    return craft(model, images, labels, attack, generator, lambda logits, _: _divergence(reference, logits), rows)
+    return craft(
+        model, images, labels, attack, threat, generator, lambda logits, _: _divergence(reference, logits), rows
+    )
 
 
 def batch_loss(

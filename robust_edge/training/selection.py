@@ -13,6 +13,7 @@ from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.models import Normalized
+from robust_edge_runtimes.attacks.threat import Threat
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,8 +43,8 @@ class Kept:
 
 def evaluate_held_out(network: Normalized, held_out: Split, config: CompressConfig, *, epoch: int, final: bool) -> Kept:
     """Evaluate a network under PGD on the held-out images, with the same random starts in every epoch."""
-    attack = Pgd(eps=config.attack.eps, steps=config.selection.steps)
-    result = evaluate_pgd(network, held_out, attack, seed=config.seed)
+    attack, threat = Pgd(steps=config.selection.steps, restarts=1), Threat(config.attack.eps)
+    result = evaluate_pgd(network, held_out, attack, threat, seed=config.seed)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     return Kept(epoch, final, result.clean.value, result.robust.value, tensors)
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from robust_edge.data import Split
-from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.run.directory import Run
+from robust_edge.run.images import evaluation_images
 from robust_edge.verification.paired_pgd import GradientOracle
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.twins.table import has_twin, twin_of

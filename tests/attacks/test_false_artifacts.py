@@ -19,7 +19,7 @@ import onnx  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
 from robust_edge.config.settings import resolve  # noqa: E402
-from robust_edge.deployment import GoldenSettings, export_run  # noqa: E402
+from robust_edge.export import GoldenSettings, export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification.modes import table  # noqa: E402

@@ -17,7 +17,7 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from robust_edge.deployment import export_run
+from robust_edge.export import export_run
 from robust_edge.run.directory import open_run
 from robust_edge_exporters.native import export_native
 from robust_edge_exporters.target import target_named

@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def outcome(path: Path) -> tuple[list[str], list[int]]:
     result = json.loads(path.read_text())["result"]
-    return result["fates"], result["positions"]
+    return result["outcomes"], result["positions"]
 
 
 @pytest.mark.slow

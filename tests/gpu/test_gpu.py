@@ -15,6 +15,7 @@ from robust_edge.data import load_dataset
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
+from robust_edge_runtimes.attacks.threat import Threat
 
 pytestmark = [
     pytest.mark.gpu,
@@ -78,7 +79,7 @@ def test_an_evaluation_finds_what_the_cpu_finds(tmp_path):
     found = []
     for device in map(torch.device, ("cuda", "cpu")):
         split = load_dataset(run.config.data).test.to(device)
-        found.append(evaluate_pgd(run.load_model().to(device), split, Pgd(eps=0.05, steps=5)))
+        found.append(evaluate_pgd(run.load_model().to(device), split, Pgd(steps=5), Threat(0.05)))
     assert abs(found[0].clean.correct - found[1].clean.correct) <= 1
     assert abs(found[0].robust.correct - found[1].robust.correct) <= 2
 
@@ -97,7 +98,7 @@ def test_onnx_runtime_computes_on_the_gpu_what_torch_computes(tmp_path):
     ort = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         pytest.skip("needs onnxruntime-gpu")
-    from robust_edge.deployment import GoldenSettings, export_run
+    from robust_edge.export import GoldenSettings, export_run
     from robust_edge_exporters.target import target_named
     from robust_edge_runtimes import load
 

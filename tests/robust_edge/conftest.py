@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from robust_edge.cli import main
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import resolve
-from robust_edge.deployment import evaluation_images
 from robust_edge.run.directory import Run, open_run
+from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
 
 TINY = {

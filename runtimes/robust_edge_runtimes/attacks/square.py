@@ -11,6 +11,8 @@ from typing import Callable, Optional, Tuple
 
 import numpy as np
 
+from robust_edge_runtimes.attacks.threat import LINF, Threat
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import Score, margins
 
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: where the share of pixels halves
@@ -18,59 +20,69 @@ HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: whe
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """The attack's settings.
+    """The attack in ℓ∞.
 
     Attributes:
-        eps: ℓ∞ radius in pixel units on [0, 1].
-        queries: most looks at the network per image.
+        queries: largest number of queries per image.
         share: fraction of the pixels that the first square covers.
     """
 
-    eps: float
     queries: int
     share: float = 0.8
 
+    def perturb(
+        self,
+        score: Score,
+        images: np.ndarray,
+        labels: np.ndarray,
+        threat: Threat,
+        random: np.random.Generator,
+        *,
+        progress: Optional[Callable[[int, int], None]] = None,
+    ) -> np.ndarray:
+        """One candidate per image: the one with the smallest margin that was found.
 
-def square_attack(
-    score: Score,
-    images: np.ndarray,
-    labels: np.ndarray,
-    attack: Square,
-    random: np.random.Generator,
-    *,
-    progress: Optional[Callable[[int, int], None]] = None,
-) -> np.ndarray:
-    """One candidate per image: the one with the smallest margin that was found.
+        Args:
+            score: the network, of which only the logits are seen.
+            images: (N, C, H, W) float32 in [0, 1].
+            labels: (N,) int64.
+            threat: the ball; `linf`.
+            random: of the squares.
+            progress: called with (queries done, queries in all).
 
-    Args:
-        score: the network, of which only the logits are seen.
-        images: (N, C, H, W) float32 in [0, 1].
-        labels: (N,) int64.
-        attack: the settings.
-        random: of the squares.
-        progress: called with (queries done, queries in all).
+        Returns:
+            (N, C, H, W) float32 in [0, 1], within ε of `images`.
 
-    Returns:
-        (N, C, H, W) float32 in [0, 1], within ε of `images`.
-    """
-    low, high = _ball(images, attack.eps)
-    stripes = _signs((len(images), images.shape[1], 1, images.shape[3]), random)
-    best: np.ndarray = np.clip(images + np.float32(attack.eps) * stripes, low, high)
-    lowest = margins(score(best), labels)
-    for query in range(1, attack.queries):
+        Raises:
+            InputError: another norm.
+        """
+        if threat.norm != LINF:
+            raise InputError(f"Square is defined in {LINF} only, not in {threat.norm}")
+        low, high = _ball(images, threat.eps)
+        stripes = _signs((len(images), images.shape[1], 1, images.shape[3]), random)
+        best: np.ndarray = np.clip(images + np.float32(threat.eps) * stripes, low, high)
+        lowest = margins(score(best), labels)
+        for query in range(1, self.queries):
+            if progress is not None:
+                progress(query, self.queries)
+            rows = np.flatnonzero(lowest >= 0)
+            if not len(rows):
+                break
+            step = np.float32(2 * threat.eps) * _squares(best[rows].shape, self._side(query, images), random)
+            candidate = np.clip(best[rows] + step, low[rows], high[rows])
+            margin = margins(score(candidate), labels[rows])
+            better = margin < lowest[rows]
+            best[rows[better]], lowest[rows[better]] = candidate[better], margin[better]
         if progress is not None:
-            progress(query, attack.queries)
-        rows = np.flatnonzero(lowest >= 0)
-        if not len(rows):
-            break
-        step = np.float32(2 * attack.eps) * _squares(best[rows].shape, _side(attack, query, images), random)
-        candidate = np.clip(best[rows] + step, low[rows], high[rows])
-        margin = margins(score(candidate), labels[rows])
-        better = margin < lowest[rows]
-        best[rows[better]], lowest[rows[better]] = candidate[better], margin[better]
-    if progress is not None:
-        progress(attack.queries, attack.queries)
-    return best
+            progress(self.queries, self.queries)
+        return best
+
+    def _side(self, query: int, images: np.ndarray) -> int:
+        """Pixels of a square's side at this query."""
+        progress = query * 10_000 / self.queries
+        share = self.share / 2 ** sum(progress > mark for mark in HALVINGS)
+        height, width = images.shape[2:]
+        return int(min(max(round((share * height * width) ** 0.5), 1), height, width))
 
 
 def _squares(shape: Tuple[int, ...], side: int, random: np.random.Generator) -> np.ndarray:
@@ -83,13 +95,6 @@ def _squares(shape: Tuple[int, ...], side: int, random: np.random.Generator) -> 
     covered = in_rows[:, None, :, None] & in_columns[:, None, None, :]
     squares: np.ndarray = _signs((count, channels, 1, 1), random) * covered
     return squares
-
-
-def _side(attack: Square, query: int, images: np.ndarray) -> int:
-    progress = query * 10_000 / attack.queries
-    share = attack.share / 2 ** sum(progress > mark for mark in HALVINGS)
-    height, width = images.shape[2:]
-    return int(min(max(round((share * height * width) ** 0.5), 1), height, width))
 
 
 def _signs(shape: Tuple[int, ...], random: np.random.Generator) -> np.ndarray:

@@ -206,7 +206,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class AttackSpec:
-    """An ℓ∞ attack: `eps` in pixel units on [0, 1], its steps, the seed of its random start."""
+    """The record of an attack and its ℓ∞ threat: `eps` in pixel units on [0, 1], steps or queries, the seed."""
 
     name: str
     eps: float

@@ -7,7 +7,8 @@ from typing import Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.square import Square, square_attack
+from robust_edge_runtimes.attacks.square import Square
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.table import ModeSettings, Progress
 from robust_edge_runtimes.scoring import Score, is_right
@@ -23,11 +24,11 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
     attack = AttackSpec("square", subject.eps, settings.queries, 0.0, settings.seed)
-    square = Square(attack.eps, attack.steps)
+    square, threat = Square(attack.steps), Threat(attack.eps)
     networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
     found = [
-        square_attack(
-            network, drawn.images, drawn.labels, square, np.random.default_rng(attack.seed), progress=progress
+        square.perturb(
+            network, drawn.images, drawn.labels, threat, np.random.default_rng(attack.seed), progress=progress
         )
         for network in networks
     ]

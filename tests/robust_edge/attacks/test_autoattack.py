@@ -1,17 +1,14 @@
 """Both AutoAttack sets against the reference implementation called directly, image by image."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from robust_edge.attacks.autoattack import STAGES, STANDARD, THESIS, AutoAttackSettings, reference_attacks
-from robust_edge.evaluation.adversaries import AUTOATTACK, THESIS_AUTOATTACK, Adversary, stages_of
-from robust_edge.evaluation.campaign import Campaign, run_campaign
+from robust_edge.attacks.autoattack import AutoAttack, ThesisAutoAttack
+from robust_edge.evaluation.campaign import Campaign, run_campaign, stages_of
+from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
-CPU = torch.device("cpu")
 COUNT, FULL, BATCH, EPS = 12, 16, 5, 0.12
 
 
@@ -45,9 +42,9 @@ def _short(monkeypatch):
 
 
 def ours(model, split, attack, norm, eps, batch=BATCH):
-    adversary = Adversary(attack=attack, eps=eps, norm=norm, seed=3)
-    spec, stages = stages_of(model, adversary, classes=10, batch_size=batch, device=CPU)
+    stages = stages_of("set", attack, Threat(eps, norm), 10)
     campaign = Campaign(
+        model=model,
         judges=(model,),
         split=split,
         positions=tuple(range(len(split))),
@@ -55,14 +52,15 @@ def ours(model, split, attack, norm, eps, batch=BATCH):
         cumulative=True,
         batch_size=batch,
         identity="test",
+        seed=3,
     )
-    return spec, run_campaign(campaign)
+    return {stage.name: stage.attack for stage in stages}, run_campaign(campaign)
 
 
 @pytest.mark.parametrize(("norm", "name", "eps"), [("linf", "Linf", EPS), ("l2", "L2", 0.6)])
 def test_the_standard_set_is_the_references_own_evaluation(images, norm, name, eps):
     model, split = images
-    _, tally = ours(model, split, AUTOATTACK, norm, eps)
+    _, tally = ours(model, split, AutoAttack(), norm, eps)
     suite = pyautoattack.AutoAttack(model, norm=name, eps=eps, version="standard", seed=3)
     suite.verbose = False
     clean = split.floats(slice(None))
@@ -105,21 +103,20 @@ def one_by_one(model, split, stages, batch=BATCH):
 
 def test_the_thesis_set_is_its_attacks_called_one_by_one(images):
     model, split = images
-    spec, tally = ours(model, split, THESIS_AUTOATTACK, "linf", EPS)
-    names = [stage.name for stage in spec.stages]
+    attacks, tally = ours(model, split, ThesisAutoAttack(), "linf", EPS)
+    names = [*attacks]
     for name, held, expected in zip(names, tally.held[:, 0], one_by_one(model, split, names), strict=True):
         assert torch.equal(held, expected), name
-    assert [stage.restarts for stage in spec.stages] == [5, 5, 5, 1]
+    assert [attack.restarts for attack in attacks.values()] == [5, 5, 5, 1]
 
 
-@pytest.mark.parametrize("version", [STANDARD, THESIS])
-def test_global_randomness_gradients_and_mode_are_left_alone(images, version):
+@pytest.mark.parametrize("attack", [AutoAttack(), ThesisAutoAttack()])
+def test_global_randomness_gradients_and_mode_are_left_alone(images, attack):
     model, split = images
-    settings = AutoAttackSettings(version=version, eps=EPS, seed=1, classes=10)
     model.train()
     before = torch.get_rng_state()
-    for attack in reference_attacks(model, settings, CPU):
-        attack.perturb(split.floats(slice(0, 3)), split.labels[:3])
+    for member in attack.members(10).values():
+        member.perturb(model, split.floats(slice(0, 3)), split.labels[:3], Threat(EPS), seed=1, positions=range(3))
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert model.training
@@ -127,45 +124,41 @@ def test_global_randomness_gradients_and_mode_are_left_alone(images, version):
 
 def test_few_classes_get_fewer_targets_or_a_reason():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4))
-    settings = AutoAttackSettings(version=STANDARD, eps=0.1, classes=4)
-    attacks = {attack.name: attack for attack in reference_attacks(model, settings, CPU)}
-    assert list(attacks) == list(STAGES[STANDARD])
+    attacks = AutoAttack().members(4)
+    assert list(attacks) == list(AutoAttack.names)
     assert attacks["apgd-t"].targets == attacks["fab-t"].targets == 3
     for attack in attacks.values():  # more targets than classes would end in an IndexError
-        attack.perturb(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 2]))
+        labels = torch.tensor([0, 1, 2])
+        attack.perturb(model, torch.rand(3, 1, 2, 2), labels, Threat(0.1), seed=0, positions=range(3))
     with pytest.raises(InputError, match="at least 4 classes"):
-        dataclasses.replace(settings, classes=3)
+        AutoAttack().members(3)
     with pytest.raises(InputError, match="at least 3 classes"):
-        AutoAttackSettings(version=THESIS, eps=0.1, classes=2)
+        ThesisAutoAttack().members(2)
 
 
 def test_the_full_sets_are_those_of_the_papers(images, monkeypatch):
     monkeypatch.undo()
-    model, _ = images
-    facts = {
-        version: [
-            (a.name, a.iterations, a.restarts, a.targets)
-            for a in reference_attacks(model, AutoAttackSettings(version=version, eps=EPS, classes=10), CPU)
-        ]
-        for version in STAGES
-    }
-    assert facts == {
-        STANDARD: [("apgd-ce", 100, 1, None), ("apgd-t", 100, 1, 9), ("fab-t", 100, 1, 9), ("square", 5000, 1, None)],
-        THESIS: [
+    facts = [
+        [(a.name, a.iterations or a.queries, a.restarts, a.targets) for a in attack.members(10).values()]
+        for attack in (AutoAttack(), ThesisAutoAttack())
+    ]
+    assert facts == [
+        [("apgd-ce", 100, 1, None), ("apgd-t", 100, 1, 9), ("fab-t", 100, 1, 9), ("square", 5000, 1, None)],
+        [
             ("apgd-ce", 100, 5, None),
             ("apgd-dlr", 100, 5, None),
             ("fab", 100, 5, None),
             ("square", 5000, 1, None),
         ],
-    }
+    ]
 
 
 @pytest.mark.slow
 def test_at_full_length_too_the_standard_set_is_the_references_own_evaluation(at_full_length):
     """All iterations, targets and queries of the paper; benchmarks/autoattack_agreement.py has more images."""
     model, split = at_full_length
-    spec, tally = ours(model, split, AUTOATTACK, "linf", EPS, batch=FULL)
-    assert [stage.iterations for stage in spec.stages] == [100, 100, 100, 5000]
+    attacks, tally = ours(model, split, AutoAttack(), "linf", EPS, batch=FULL)
+    assert [a.iterations or a.queries for a in attacks.values()] == [100, 100, 100, 5000]
     suite = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, version="standard", seed=3)
     suite.verbose = False
     clean = split.floats(slice(None))
@@ -180,10 +173,22 @@ def test_at_full_length_too_the_standard_set_is_the_references_own_evaluation(at
 def test_at_full_length_too_the_thesis_set_is_its_attacks_called_one_by_one(at_full_length):
     """All restarts, iterations and queries of the thesis."""
     model, split = at_full_length
-    spec, tally = ours(model, split, THESIS_AUTOATTACK, "linf", EPS, batch=FULL)
-    assert [(stage.iterations, stage.restarts) for stage in spec.stages] == [(100, 5), (100, 5), (100, 5), (5000, 1)]
-    names = [stage.name for stage in spec.stages]
+    attacks, tally = ours(model, split, ThesisAutoAttack(), "linf", EPS, batch=FULL)
+    settings = [(a.iterations or a.queries, a.restarts) for a in attacks.values()]
+    assert settings == [(100, 5), (100, 5), (100, 5), (5000, 1)]
+    names = [*attacks]
     expected = one_by_one(model, split, names, batch=FULL)
     for name, held, theirs in zip(names, tally.held[:, 0], expected, strict=True):
         assert torch.equal(held, theirs), name
     assert 0 < int(tally.held[-1, 0].sum()) < int(tally.clean.sum())
+
+
+def test_a_set_attacks_by_itself_what_its_stages_attack(images):
+    """As one attack it keeps the first candidate that fools, so that the same images hold."""
+    model, split = images
+    clean, labels = split.floats(slice(None)), split.labels
+    _, tally = ours(model, split, AutoAttack(), LINF, EPS, batch=COUNT)
+    found = AutoAttack().perturb(model, clean, labels, Threat(EPS), seed=3, positions=range(COUNT))
+    with torch.no_grad():
+        held = (model(found).argmax(1) == labels) & (model(clean).argmax(1) == labels)
+    assert torch.equal(held, tally.held[-1, 0])

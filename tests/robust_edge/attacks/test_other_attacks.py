@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.attacks.ball import L2, lengths
-from robust_edge.attacks.carlini_wagner import margin_loss, margins
-from robust_edge.attacks.pgd import Pgd, attack_with_restarts, last_iterate
+from robust_edge.attacks.ball import lengths
+from robust_edge.attacks.carlini_wagner import CarliniWagner, margins
+from robust_edge.attacks.fgsm import Fgsm
+from robust_edge.attacks.pgd import Pgd, last_iterate
 from robust_edge.attacks.square import Square, square_attack
-from robust_edge.deployment import evaluation_images
+from robust_edge.run.images import evaluation_images
+from robust_edge_runtimes.attacks.threat import L2, Threat
 
 
 def right(model, images, labels):
@@ -29,9 +31,9 @@ def test_robust_accuracy_is_foolboxs_within_a_point(judged_run, norm, eps, name)
     model, split = judged_run.load_model(), evaluation_images(judged_run, limit=200)
     images, labels, steps = split.floats(slice(None)), split.labels, 20
     step = 2.5 * eps / steps
-    settings = Pgd(eps=eps, steps=steps, step_size=step, norm=norm, random_start=False)
-    last = last_iterate(model, images, labels, settings, images)
-    best = attack_with_restarts(model, images, labels, settings, seed=0, positions=range(len(labels)))
+    pgd, threat = Pgd(steps=steps, restarts=1, step_size=step, random_start=False), Threat(eps, norm)
+    last = last_iterate(model, images, labels, pgd, threat, images)
+    best = pgd.perturb(model, images, labels, threat, seed=0, positions=range(len(labels)))
     attack = getattr(foolbox.attacks, name)(abs_stepsize=step, steps=steps, random_start=False)
     _, seen, fooled = attack(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=eps)
     clean = right(model, images, labels)
@@ -57,22 +59,22 @@ def test_carlini_wagner_is_the_margin_followed_step_by_step(judged):
         moved = point + 0.02 * torch.sign(at.grad)
         point = image + (moved - image).clamp(-0.05, 0.05)
         point = point.clamp(0, 1)
-    settings = Pgd(eps=0.05, steps=5, step_size=0.02, random_start=False)
-    assert torch.allclose(last_iterate(model, image, label, settings, image, margin_loss()), point, atol=1e-6)
+    attack = CarliniWagner(steps=5, step_size=0.02, random_start=False).for_transfer()
+    found = attack.perturb(model, image, label, Threat(0.05), seed=0, positions=[0])
+    assert torch.allclose(found, point, atol=1e-6)
 
 
 def test_the_margin_is_a_lead_and_its_loss_ends_at_the_confidence():
     logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 9.0]])
     labels = torch.tensor([0, 1])
     assert margins(logits, labels).tolist() == [1.0, -4.0]
-    assert margin_loss(50)(logits, labels).item() == 3.0
-    assert margin_loss(2)(logits, labels).item() == 1.0
+    assert CarliniWagner().loss(logits, labels).item() == 3.0
+    assert CarliniWagner(confidence=2).loss(logits, labels).item() == 1.0
 
 
 def test_fgsm_on_a_linear_model_is_the_worst_corner(linear):
     images, labels = torch.rand(20, 1, 4, 4, dtype=torch.float64), torch.arange(20) % 2
-    settings = Pgd(eps=0.15, steps=1, step_size=0.15, random_start=False)
-    crafted = last_iterate(linear, images, labels, settings, images)
+    crafted = Fgsm().for_transfer().perturb(linear, images, labels, Threat(0.15), seed=0, positions=range(20))
     weight = linear[1].weight.detach().view(2, 1, 4, 4)
     worst = (images + 0.15 * torch.sign(weight[1 - labels] - weight[labels])).clamp(0, 1)
     assert torch.allclose(crafted, worst, atol=1e-12)
@@ -80,7 +82,7 @@ def test_fgsm_on_a_linear_model_is_the_worst_corner(linear):
 
 def test_l2_steps_on_a_linear_model_end_at_the_far_point_of_the_sphere(linear):
     images, labels = torch.full((8, 1, 4, 4), 0.5, dtype=torch.float64), torch.arange(8) % 2
-    crafted = last_iterate(linear, images, labels, Pgd(eps=0.3, steps=20, norm=L2), images)
+    crafted = last_iterate(linear, images, labels, Pgd(steps=20), Threat(0.3, L2), images)
     weight = linear[1].weight.detach().view(2, 1, 4, 4)
     direction = weight[1 - labels] - weight[labels]
     worst = images + 0.3 * direction / lengths(direction, L2).view(-1, 1, 1, 1)
@@ -96,10 +98,10 @@ def test_restarts_find_what_one_start_misses():
             return torch.stack([0.5 - hit, hit - 0.5], 1)
 
     images, labels = torch.full((60, 1, 1, 1), 0.5), torch.zeros(60, dtype=torch.int64)
-    settings = Pgd(eps=0.1, steps=1, step_size=1e-9)
     held = []
     for restarts in (1, 4, 16):
-        found = attack_with_restarts(Needle(), images, labels, settings, seed=0, positions=range(60), restarts=restarts)
+        attack = Pgd(steps=1, step_size=1e-9, restarts=restarts)
+        found = attack.perturb(Needle(), images, labels, Threat(0.1), seed=0, positions=range(60))
         held.append(right(Needle(), found, labels))
     assert held[0].sum() > held[1].sum() > held[2].sum()
     assert not (held[2] & ~held[1]).any()
@@ -114,8 +116,8 @@ def test_square_breaks_without_gradients_and_stays_in_the_ball(judged):
         def forward(self, x):
             return model(x.detach()).round(decimals=2)
 
-    settings = Square(eps=0.15, queries=150)
-    found = square_attack(Opaque(), images, labels, settings, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    found = square_attack(Opaque(), images, labels, Square(150), Threat(0.15), generator)
     assert (found - images).abs().max() <= 0.15 + 1e-6
     assert found.min() >= 0
     assert found.max() <= 1

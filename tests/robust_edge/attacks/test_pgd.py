@@ -5,7 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robust_edge.attacks.pgd import Pgd, attack_images, craft, evaluation_mode, only_input_gradients
+from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge.attacks.pgd import Pgd, attack_images, craft
+from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.core.errors import InputError
 
 DOUBLE = torch.float64
 N, CLASSES = 12, 3
@@ -46,54 +49,54 @@ def seeded():
     return torch.Generator().manual_seed(5)
 
 
-def start_of(images, attack):
+def start_of(images, attack, threat):
     """The random start, written out: uniform noise from the generator, clipped to [0, 1]."""
     if not attack.random_start:
         return images
     noise = torch.rand(images.shape, generator=seeded()) * 2 - 1
-    return (images + attack.eps * noise).clamp(0, 1)
+    return (images + threat.eps * noise).clamp(0, 1)
 
 
-def naive_iterates(model, image, label, start, attack):
+def naive_iterates(model, image, label, start, attack, threat):
     """Eq. (3) for one image, in evaluation mode: every iterate, the start first."""
     iterates = [start]
     for _ in range(attack.steps):
         point = iterates[-1].clone().requires_grad_(True)
         functional.cross_entropy(model(point[None]), label[None]).backward()
-        step = 2.5 * attack.eps / attack.steps if attack.step_size is None else attack.step_size
+        step = 2.5 * threat.eps / attack.steps if attack.step_size is None else attack.step_size
         moved = point.detach() + step * torch.sign(point.grad)
-        moved = image + (moved - image).clamp(-attack.eps, attack.eps)
+        moved = image + (moved - image).clamp(-threat.eps, threat.eps)
         iterates.append(moved.clamp(0, 1))
     return iterates
 
 
-def all_iterates(model, images, labels, attack):
-    starts = start_of(images, attack)
+def all_iterates(model, images, labels, attack, threat):
+    starts = start_of(images, attack, threat)
     with evaluation_mode(model):
-        return [naive_iterates(model, *row, attack) for row in zip(images, labels, starts, strict=True)]
+        return [naive_iterates(model, *row, attack, threat) for row in zip(images, labels, starts, strict=True)]
 
 
 ATTACKS = [
-    Pgd(eps=0.1, steps=1),
-    Pgd(eps=0.1, steps=5),
-    Pgd(eps=0.3, steps=4, step_size=0.05),
-    Pgd(eps=0.05, steps=3, step_size=0.5),
-    Pgd(eps=0.2, steps=3, random_start=False),
+    (Pgd(steps=1), Threat(0.1)),
+    (Pgd(steps=5), Threat(0.1)),
+    (Pgd(steps=4, step_size=0.05), Threat(0.3)),
+    (Pgd(steps=3, step_size=0.5), Threat(0.05)),
+    (Pgd(steps=3, random_start=False), Threat(0.2)),
 ]
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_craft_is_the_last_iterate_of_the_naive_loop(model, images, labels, attack):
-    crafted = craft(model, images, labels, attack, seeded())
-    expected = torch.stack([iterates[-1] for iterates in all_iterates(model, images, labels, attack)])
+@pytest.mark.parametrize(("attack", "threat"), ATTACKS)
+def test_craft_is_the_last_iterate_of_the_naive_loop(model, images, labels, attack, threat):
+    crafted = craft(model, images, labels, attack, threat, seeded())
+    expected = torch.stack([iterates[-1] for iterates in all_iterates(model, images, labels, attack, threat)])
     assert torch.allclose(crafted, expected, atol=1e-12)
     assert not crafted.requires_grad
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_attack_images_counts_every_iterate_and_stops_at_the_first_that_fools(model, images, labels, attack):
-    outcome = attack_images(model, images, labels, attack, seeded())
-    naive = all_iterates(model, images, labels, attack)
+@pytest.mark.parametrize(("attack", "threat"), ATTACKS)
+def test_attack_images_counts_every_iterate_and_stops_at_the_first_that_fools(model, images, labels, attack, threat):
+    outcome = attack_images(model, images, labels, attack, threat, seeded())
+    naive = all_iterates(model, images, labels, attack, threat)
     with torch.no_grad(), evaluation_mode(model):
         for i, iterates in enumerate(naive):
             clean = bool(model(images[i : i + 1]).argmax() == labels[i])
@@ -106,23 +109,23 @@ def test_attack_images_counts_every_iterate_and_stops_at_the_first_that_fools(mo
 
 
 def test_the_cases_above_hold_robust_and_broken_images(model, images, labels):
-    robust = torch.stack([attack_images(model, images, labels, attack, seeded()).robust for attack in ATTACKS])
+    robust = torch.stack([attack_images(model, images, labels, *case, seeded()).robust for case in ATTACKS])
     assert robust.any()
     assert not robust[:, [0, 1, 2, *range(5, N)]].all()
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(("attack", "threat"), ATTACKS)
 @pytest.mark.parametrize("batch", [torch.float32, DOUBLE])
-def test_every_image_stays_in_the_ball_and_in_the_pixel_range(model, images, labels, attack, batch):
+def test_every_image_stays_in_the_ball_and_in_the_pixel_range(model, images, labels, attack, threat, batch):
     model, images = model.to(batch), images.to(batch)
     for attacked in (
-        craft(model, images, labels, attack, seeded()),
-        attack_images(model, images, labels, attack, seeded()).images,
+        craft(model, images, labels, attack, threat, seeded()),
+        attack_images(model, images, labels, attack, threat, seeded()).images,
     ):
         assert attacked.dtype == batch
         assert attacked.min() >= 0
         assert attacked.max() <= 1
-        assert (attacked - images).abs().max() <= attack.eps * (1 + 1e-6)
+        assert (attacked - images).abs().max() <= threat.eps * (1 + 1e-6)
 
 
 def test_a_linear_model_is_attacked_optimally():
@@ -130,39 +133,45 @@ def test_a_linear_model_is_attacked_optimally():
     torch.manual_seed(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
     images, labels = torch.rand(20, 1, 4, 4, dtype=DOUBLE), torch.arange(20) % 2
-    attack = Pgd(eps=0.15, steps=10)
-    crafted = craft(model, images, labels, attack, seeded())
+    attack, threat = Pgd(steps=10), Threat(0.15)
+    crafted = craft(model, images, labels, attack, threat, seeded())
     weight = model[1].weight.detach().view(2, 1, 4, 4)
-    worst = (images + attack.eps * torch.sign(weight[1 - labels] - weight[labels])).clamp(0, 1)
+    worst = (images + threat.eps * torch.sign(weight[1 - labels] - weight[labels])).clamp(0, 1)
     assert torch.allclose(crafted, worst, atol=1e-12)
     with torch.no_grad():
         optimum = model(worst).argmax(1) == labels
         clean = model(images).argmax(1) == labels
-    assert torch.equal(attack_images(model, images, labels, attack, seeded()).robust, optimum & clean)
+    assert torch.equal(attack_images(model, images, labels, attack, threat, seeded()).robust, optimum & clean)
 
 
 def test_radius_zero_gives_the_images_back(model, images, labels):
-    outcome = attack_images(model, images, labels, Pgd(eps=0.0, steps=5), seeded())
+    outcome = attack_images(model, images, labels, Pgd(steps=5), Threat(0.0), seeded())
     assert torch.equal(outcome.images, images)
     assert torch.equal(outcome.robust, outcome.clean)
 
 
 def test_default_step_is_two_and_a_half_radii_over_the_steps():
-    assert Pgd(eps=0.08, steps=5).alpha == pytest.approx(0.04)
-    assert Pgd(eps=0.08, steps=5, step_size=0.01).alpha == 0.01
+    assert Pgd(steps=5).alpha(Threat(0.08)) == pytest.approx(0.04)
+    assert Pgd(steps=5, step_size=0.01).alpha(Threat(0.08)) == 0.01
+
+
+@pytest.mark.parametrize("name", ["steps", "restarts"])
+def test_no_step_and_no_start_is_no_attack(name):
+    with pytest.raises(InputError, match=f"--{name} must be at least 1"):
+        Pgd(**{name: 0})
 
 
 def test_the_same_generator_gives_the_same_attack_and_another_one_another(model, images, labels):
-    attack = Pgd(eps=0.1, steps=2)
-    first, again = (craft(model, images, labels, attack, seeded()) for _ in range(2))
+    attack, threat = Pgd(steps=2), Threat(0.1)
+    first, again = (craft(model, images, labels, attack, threat, seeded()) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, craft(model, images, labels, attack, torch.Generator().manual_seed(6)))
+    assert not torch.equal(first, craft(model, images, labels, attack, threat, torch.Generator().manual_seed(6)))
 
 
 def test_arguments_are_left_alone(model, images, labels):
     before = images.clone(), labels.clone()
-    craft(model, images, labels, ATTACKS[1], seeded())
-    attack_images(model, images, labels, ATTACKS[1], seeded())
+    craft(model, images, labels, *ATTACKS[1], seeded())
+    attack_images(model, images, labels, *ATTACKS[1], seeded())
     assert torch.equal(images, before[0])
     assert torch.equal(labels, before[1])
     assert not images.requires_grad
@@ -175,7 +184,7 @@ def test_parameter_gradients_buffers_and_modes_are_as_before(model, images, labe
     gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
-    attacker(model, images, labels, ATTACKS[1], seeded())
+    attacker(model, images, labels, *ATTACKS[1], seeded())
     assert model.training
     assert model[1].training
     for name, parameter in model.named_parameters():
@@ -189,7 +198,7 @@ def test_parameter_gradients_buffers_and_modes_are_as_before(model, images, labe
 def test_parameters_take_no_part_in_the_attack(model, images, labels):
     seen = []
     model.register_forward_hook(lambda *_: seen.append([p.requires_grad for p in model.parameters()]))
-    craft(model, images, labels, Pgd(eps=0.1, steps=3), seeded())
+    craft(model, images, labels, Pgd(steps=3), Threat(0.1), seeded())
     assert len(seen) == 3  # one pass per step and none to spare
     assert not any(any(row) for row in seen)
 
@@ -198,7 +207,7 @@ def test_parameters_take_no_part_in_the_attack(model, images, labels):
 def test_an_exception_restores_mode_and_gradients(model, images, labels, attacker):
     model.register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        attacker(model, images, labels, ATTACKS[0], seeded())
+        attacker(model, images, labels, *ATTACKS[0], seeded())
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
 

@@ -10,6 +10,7 @@ from robust_edge.attacks.pgd import Pgd, attack_images
 from robust_edge.data import Split
 from robust_edge.evaluation import accuracy as module
 from robust_edge.evaluation.accuracy import accuracy, attack_split, evaluate_pgd
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -41,7 +42,7 @@ def test_nothing_checked_is_no_result():
         accuracy(0, 0)
     empty = Split(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(InputError, match="no images"):
-        attack_split(linear(), empty, Pgd(eps=0.1, steps=1))
+        attack_split(linear(), empty, Pgd(steps=1), Threat(0.1))
 
 
 def linear():
@@ -61,12 +62,12 @@ def split():
 
 def test_a_split_in_batches_is_the_batches_one_after_the_other(split, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 10)
-    attack, done = Pgd(eps=0.05, steps=3), []
-    found = attack_split(linear(), split, attack, seed=4, progress=lambda *row: done.append(row))
+    attack, threat, done = Pgd(steps=3), Threat(0.05), []
+    found = attack_split(linear(), split, attack, threat, seed=4, progress=lambda *row: done.append(row))
     generator = torch.Generator().manual_seed(4)
     for start in (0, 10, 20):
         chosen = slice(start, start + 10)
-        part = attack_images(linear(), split.floats(chosen), split.labels[chosen], attack, generator)
+        part = attack_images(linear(), split.floats(chosen), split.labels[chosen], attack, threat, generator)
         assert torch.equal(found.images[chosen], part.images)
         assert torch.equal(found.robust[chosen], part.robust)
         assert torch.equal(found.clean[chosen], part.clean)
@@ -74,20 +75,21 @@ def test_a_split_in_batches_is_the_batches_one_after_the_other(split, monkeypatc
 
 
 def test_figures_are_counts_of_that_attack(split):
-    attack = Pgd(eps=0.05, steps=3)
-    outcome, found = attack_split(linear(), split, attack, seed=4), evaluate_pgd(linear(), split, attack, seed=4)
+    attack, threat = Pgd(steps=3), Threat(0.05)
+    outcome = attack_split(linear(), split, attack, threat, seed=4)
+    found = evaluate_pgd(linear(), split, attack, threat, seed=4)
     assert found.clean.correct == int(outcome.clean.sum()) == 18
     assert 0 < found.robust.correct == int(outcome.robust.sum()) < 18
     assert found.clean.images == found.robust.images == 23
     assert (found.attack.eps, found.attack.steps, found.attack.step_size, found.attack.seed) == (
         0.05,
         3,
-        attack.alpha,
+        attack.alpha(threat),
         4,
     )
-    assert evaluate_pgd(linear(), split, attack, seed=4) == found
+    assert evaluate_pgd(linear(), split, attack, threat, seed=4) == found
 
 
 def test_radius_zero_gives_the_clean_accuracy_twice(split):
-    found = evaluate_pgd(linear(), split, Pgd(eps=0.0, steps=3))
+    found = evaluate_pgd(linear(), split, Pgd(steps=3), Threat(0.0))
     assert found.clean == found.robust

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.attacks.autoattack import AutoAttackSettings, reference_attacks
-from robust_edge.attacks.pgd import Pgd, attack_with_restarts
-from robust_edge.deployment import evaluation_images
-from robust_edge.evaluation import evaluate as module
+from robust_edge.attacks.autoattack import AutoAttack
+from robust_edge.attacks.pgd import Pgd
+from robust_edge.evaluation import job as module
 from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.averaged import Averaged
 from robust_edge.evaluation.campaign import predictions
@@ -21,6 +20,8 @@ from robust_edge.evaluation.record import Evaluation, stored_evaluation, stored_
 from robust_edge.evaluation.subset import choose
 from robust_edge.evaluation.tables import audit_lines, evaluation_table
 from robust_edge.run.directory import open_run
+from robust_edge.run.images import evaluation_images
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.errors import InputError
 
@@ -42,19 +43,18 @@ def test_the_record_holds_every_image_and_reads_back(run):
     again = decode(Evaluation, read_json(run.path / "evaluations/pgd.json"))
     assert again == record
     result = record.result
-    assert len(result.positions) == len(result.fates) == 30
-    assert result.fates.count("robust") == result.robust.correct < result.clean.correct
-    assert (result.spec.norm, result.spec.eps, result.spec.seed) == ("linf", 0.1, 0)
-    assert (result.spec.stages[0].iterations, result.spec.stages[0].restarts) == (10, 3)
+    assert len(result.positions) == len(result.outcomes) == 30
+    assert result.outcomes.count("robust") == result.robust.correct < result.clean.correct
+    assert (result.threat, result.seed) == (Threat(0.1), 0)
+    assert (result.attack, result.title) == ("pgd", "PGD-10×3")
+    assert result.stages[0].settings == {"steps": 10, "restarts": 3, "random_start": True, "last": False}
     model, split = run.load_model(), evaluation_images(run)
     rows = torch.tensor(result.positions)
     images, labels = split.floats(rows), split.labels[rows]
-    found = attack_with_restarts(
-        model, images, labels, Pgd(eps=0.1, steps=10), seed=0, positions=list(result.positions), restarts=3
-    )
+    found = Pgd(steps=10).perturb(model, images, labels, Threat(0.1), seed=0, positions=result.positions)
     with torch.no_grad():
         held = (model(found).argmax(1) == labels) & (model(images).argmax(1) == labels)
-    assert [fate == "robust" for fate in result.fates] == held.tolist()
+    assert [outcome == "robust" for outcome in result.outcomes] == held.tolist()
 
 
 @pytest.mark.parametrize("name", ["judged_run", "sibling_run"])
@@ -63,9 +63,9 @@ def test_pgd_as_it_comes_is_within_two_points_of_apgd(name, request, tmp_path):
     attacked = request.getfixturevalue(name)
     model, (split, _) = attacked.load_model(), choose(evaluation_images(attacked), 150)
     pgd = evaluate_run(attacked, EvaluateSettings(eps=0.1, limit=150), tmp_path / "pgd.json")
-    settings = AutoAttackSettings(version="standard", eps=0.1, classes=10)
-    apgd = reference_attacks(model, settings, torch.device("cpu"))[0]
-    held = predictions(model, apgd.perturb(split.floats(slice(None)), split.labels)) == split.labels
+    apgd, images = AutoAttack().members(10)["apgd-ce"], split.floats(slice(None))
+    found = apgd.perturb(model, images, split.labels, Threat(0.1), seed=0, positions=range(150))
+    held = predictions(model, found) == split.labels
     assert 10 < 100 * float(held.float().mean()) < 90, "the radius shows nothing if all hold or all fall"
     assert 100 * pgd.result.robust.value <= 100 * float(held.float().mean()) + 2
 
@@ -113,20 +113,16 @@ def test_a_subset_is_random_fixed_nested_and_recorded(run):
 def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
     settings = EvaluateSettings(**QUICK, batch=8)
     whole = evaluate_run(run, settings, run.path / "whole.json")
-    inner, calls = module.stages_of, []
+    inner, calls = Pgd.perturb, []
 
-    def stages_of(*arguments, **keywords):
-        spec, (stage,) = inner(*arguments, **keywords)
-
-        def perturb(*images):
+    def dying(attack, *batch, **rest):
+        if attack.steps == QUICK["steps"]:  # others are of the audit
             calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            return stage.perturb(*images)
+        return inner(attack, *batch, **rest)
 
-        return spec, (dataclasses.replace(stage, perturb=perturb),)
-
-    monkeypatch.setattr(module, "stages_of", stages_of)
+    monkeypatch.setattr(Pgd, "perturb", dying)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(run, settings)
     assert [path.suffix for path in run.evaluations.iterdir()] == [".state"]
@@ -188,8 +184,8 @@ def test_a_combination_shows_oblivious_and_adaptive(run, other):
     assert [item.attacked for item in pair.members] == [item.judged for item in pair.members]
     assert record.result == pair.adaptive
     every = [
-        all(fate == "robust" for fate in row)
-        for row in zip(*(item.fates for item in (*pair.oblivious, pair.adaptive)), strict=True)
+        all(outcome == "robust" for outcome in row)
+        for row in zip(*(item.outcomes for item in (*pair.oblivious, pair.adaptive)), strict=True)
     ]
     assert pair.every.correct == sum(every)
     assert pair.adaptive.robust.correct < max(item.robust.correct for item in pair.oblivious)
@@ -278,7 +274,7 @@ def test_a_small_budget_makes_small_batches_and_the_same_figures(run):
     assert all(plan.batch_size * plan.image_bytes <= mib << 20 for plan, mib in zip(plans, (1, 2, 64), strict=True))
     small = evaluate_run(run, EvaluateSettings(**QUICK, memory_mib=2))
     large = evaluate_run(run, EvaluateSettings(**QUICK, memory_mib=256))
-    assert small.result.fates == large.result.fates
+    assert small.result.outcomes == large.result.outcomes
     assert large.memory.held
     huge = torch.rand(1, 1, 256, 256)
     with pytest.raises(InputError, match="--memory"):
@@ -331,5 +327,5 @@ def test_the_command_prints_a_table_or_json(run, cli):
     assert "after pgd" in text.stdout
     assert "peak memory at most" in text.stdout
     record = json.loads(cli(*words, "--json").stdout)
-    assert record["result"]["spec"]["eps"] == pytest.approx(25 / 255)
-    assert len(record["result"]["fates"]) == 20
+    assert record["result"]["threat"]["eps"] == pytest.approx(25 / 255)
+    assert len(record["result"]["outcomes"]) == 20

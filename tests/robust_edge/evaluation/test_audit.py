@@ -6,6 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from robust_edge.attacks.autoattack import AutoAttack
+from robust_edge.attacks.carlini_wagner import CarliniWagner
+from robust_edge.attacks.curve import Curve
+from robust_edge.attacks.fgsm import Fgsm
+from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
 from robust_edge.evaluation.audit import (
@@ -17,7 +22,8 @@ from robust_edge.evaluation.audit import (
     audit_steps,
 )
 from robust_edge.evaluation.memory import Memory
-from robust_edge.evaluation.outcome import AttackResult, StageResult, StageSpec, ThreatSpec
+from robust_edge.evaluation.outcome import AttackResult, StageResult
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.verdict.flags import EVALUATE, VALIDITY_FLAGS, Check
 
@@ -96,14 +102,14 @@ def images(judged):
 
 @pytest.mark.parametrize("flag", BROKEN)
 def test_a_known_broken_network_raises_its_flag(judged, images, flag):
-    audit = audit_model(BROKEN[flag](judged[0]), images, eps=0.15, norm="linf")
+    audit = audit_model(BROKEN[flag](judged[0]), images, threat=Threat(0.15, "linf"))
     assert flag in audit.flags
     assert not audit.clean
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("l2", 0.5)])
 def test_a_sound_network_raises_none(judged, images, norm, eps):
-    audit = audit_model(judged[0], images, eps=eps, norm=norm)
+    audit = audit_model(judged[0], images, threat=Threat(eps, norm))
     assert audit.flags == ()
     assert audit.clean
     assert audit.images >= 20
@@ -122,7 +128,7 @@ def test_more_steps_that_help_are_found(judged, images):
             logits = inner(x)
             return torch.where(moved, 2 * logits.detach() - logits, logits)
 
-    audit = audit_model(Trap(), images, eps=0.15, norm="linf")
+    audit = audit_model(Trap(), images, threat=Threat(0.15, "linf"))
     check = next(check for check in audit.checks if check.name == "more_steps_help_the_model")
     assert check.raised, check.detail
 
@@ -130,7 +136,7 @@ def test_more_steps_that_help_are_found(judged, images):
 def test_an_audit_leaves_the_network_as_it_was(judged, images):
     model = judged[0]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    audit_model(model, images, eps=0.1, norm="linf")
+    audit_model(model, images, threat=Threat(0.1, "linf"))
     assert not model.training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -139,48 +145,49 @@ def test_an_audit_leaves_the_network_as_it_was(judged, images):
 def test_an_audit_probes_in_batches_and_answers_the_same(judged, images):
     seen, model = [], judged[0]
     watching = Behind(model, lambda z: (seen.append(len(z)), z)[1]).eval()
-    small = audit_model(watching, images, eps=0.1, norm="l2", batch_size=16)
+    small = audit_model(watching, images, threat=Threat(0.1, "l2"), batch_size=16)
     assert max(seen) == 16
-    assert audit_model(watching, images, eps=0.1, norm="l2") == small
+    assert audit_model(watching, images, threat=Threat(0.1, "l2")) == small
     assert max(seen) == 60
 
 
 def test_no_images_are_no_clean_audit(judged, images):
     empty = Split(images.images[:0], images.labels[:0], images.levels)
     with pytest.raises(InputError, match="no images"):
-        audit_model(judged[0], empty, eps=0.1, norm="linf")
+        audit_model(judged[0], empty, threat=Threat(0.1, "linf"))
     assert not Audit(0, ()).clean
 
 
-def result_of(*stages, steps=50, attack="autoattack"):
-    spec = ThreatSpec(
-        attack=attack,
-        norm="linf",
-        eps=0.1,
-        seed=0,
-        batch_size=10,
-        stages=tuple(StageSpec(name=stage.name, iterations=steps) for stage in stages),
-    )
+def result_of(*stages):
     return AttackResult(
         attacked="a",
         judged="a",
-        spec=spec,
+        attack="x",
+        title="X",
+        threat=Threat(0.1),
+        seed=0,
+        batch_size=10,
         clean=accuracy(900, 1000),
         stages=stages,
         robust=stages[-1].cumulative,
         positions=(),
-        fates=(),
+        outcomes=(),
     )
 
 
 def stage(name, attacked, broken, outside=0):
     return StageResult(
-        name=name, attacked=attacked, broken=broken, outside=outside, cumulative=accuracy(attacked - broken, 1000)
+        name=name,
+        settings={},
+        attacked=attacked,
+        broken=broken,
+        outside=outside,
+        cumulative=accuracy(attacked - broken, 1000),
     )
 
 
-def flags(result):
-    return {check.name for check in audit_result(result) if check.raised}
+def flags(result, attack=AutoAttack()):  # noqa: B008 - frozen
+    return {check.name for check in audit_result(result, attack) if check.raised}
 
 
 def test_square_that_breaks_what_gradients_left_is_flagged_above_two_in_a_thousand():
@@ -194,18 +201,19 @@ def test_an_attack_on_nothing_and_one_that_leaves_its_ball_are_flagged():
 
 
 def test_few_steps_are_flagged():
-    assert flags(result_of(stage("pgd", 900, 1), steps=5, attack="pgd")) == {"few_steps"}
-    assert flags(result_of(stage("pgd", 900, 1), steps=10, attack="pgd")) == set()
-    assert flags(result_of(stage("fgsm", 900, 1), steps=1, attack="fgsm")) == set()
-    assert audit_steps(9).raised
-    assert not audit_steps(10).raised
+    result = result_of(stage("x", 900, 1))
+    assert flags(result, Pgd(steps=9)) == flags(result, CarliniWagner(steps=9)) == {"few_steps"}
+    assert flags(result, Pgd(steps=10)) == flags(result, CarliniWagner(steps=10)) == set()
+    assert audit_steps(Fgsm()) == audit_steps(AutoAttack()) == ()
+    assert [check.raised for check in audit_steps(Curve(steps=9))] == [True]
+    assert [check.raised for check in audit_steps(Curve(steps=10))] == [False]
 
 
 def test_images_of_others_that_beat_its_own_gradients_are_flagged():
-    own = result_of(stage("pgd", 900, 1), attack="pgd")
-    adaptive = dataclasses.replace(own, clean=accuracy(5, 5), fates=("robust", "robust", "robust", "pgd", "clean"))
-    weaker = dataclasses.replace(adaptive, fates=("pgd", "robust", "robust", "robust", "clean"))
-    other = dataclasses.replace(adaptive, fates=("robust", "robust", "pgd", "robust", "clean"))
+    own = result_of(stage("pgd", 900, 1))
+    adaptive = dataclasses.replace(own, clean=accuracy(5, 5), outcomes=("robust", "robust", "robust", "pgd", "clean"))
+    weaker = dataclasses.replace(adaptive, outcomes=("pgd", "robust", "robust", "robust", "clean"))
+    other = dataclasses.replace(adaptive, outcomes=("robust", "robust", "pgd", "robust", "clean"))
     one, two = audit_oblivious(adaptive, [weaker]), audit_oblivious(adaptive, [weaker, other])
     assert (one.raised, two.raised) == (False, True), "one image may be chance"
     assert "break 2 image(s)" in two.detail
@@ -225,6 +233,6 @@ def test_an_unasked_question_raises_nothing_and_passes_nothing():
 
 def test_every_flag_of_an_evaluation_is_in_the_table():
     checks = [audit_memory(Memory(batch_size=1, image_bytes=1, before_bytes=1, bound_bytes=2, peak_bytes=2))]
-    checks += audit_result(result_of(stage("pgd", 900, 1), stage("square", 899, 1), attack="pgd"))
+    checks += audit_result(result_of(stage("pgd", 900, 1), stage("square", 899, 1)), Pgd())
     named = {check.name for check in checks} | set(BROKEN) | {"transfer_beats_white_box", "more_steps_help_the_model"}
     assert named == NAMES

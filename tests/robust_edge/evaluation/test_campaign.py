@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from robust_edge.attacks.pgd import Pgd, attack_with_restarts
+from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
-from robust_edge.evaluation.campaign import Campaign, Stage, predictions, run_campaign
-from robust_edge.evaluation.outcome import StageSpec, ThreatSpec, attack_result
+from robust_edge.evaluation.campaign import Campaign, Stage, Tally, predictions, run_campaign
+from robust_edge.evaluation.outcome import stage_results
 from robust_edge.parallel.ranks import Ranks, torchrun_ranks
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 
 N, EPS = 17, 0.15
@@ -32,19 +34,42 @@ def split_of(model):
     return Split(images, labels)
 
 
-def pgd_stage(model, name, steps, eps=EPS, step_size=None):
-    def perturb(images, labels, positions):
-        settings = Pgd(eps=eps, steps=steps, step_size=step_size)
-        return attack_with_restarts(model, images, labels, settings, seed=0, positions=positions)
+def pgd_stage(name, steps, step_size=None):
+    return Stage(name, Pgd(steps=steps, restarts=1, step_size=step_size), Threat(EPS))
 
-    return Stage(name, eps, "linf", perturb)
+
+@dataclasses.dataclass(frozen=True)
+class Calling(Attack):
+    """A function of images as an attack."""
+
+    function: object
+
+    def perturb(self, model, images, labels, threat, *, seed, positions):
+        return self.function(images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Before(Attack):
+    """Something that is done before another attack runs."""
+
+    inner: Attack
+    function: object
+
+    def perturb(self, model, images, labels, threat, *, seed, positions):
+        self.function(images)
+        return self.inner.perturb(model, images, labels, threat, seed=seed, positions=positions)
+
+
+def before(stage, function):
+    return dataclasses.replace(stage, attack=Before(stage.attack, function))
 
 
 def campaign_of(model=None, *, batch=4, cumulative=True, stages=None, judges=None, identity="one"):
     model = model or network()
     split = split_of(model)
-    stages = stages or (pgd_stage(model, "weak", 1, step_size=0.02), pgd_stage(model, "strong", 10))
+    stages = stages or (pgd_stage("weak", 1, step_size=0.02), pgd_stage("strong", 10))
     return Campaign(
+        model=model,
         judges=judges or (model,),
         split=split,
         positions=tuple(range(N)),
@@ -72,7 +97,8 @@ def test_a_naive_loop_over_single_images_counts_the_same():
         assert bool(tally.clean[0, row]) == alive
         for number, stage in enumerate(campaign.stages):
             assert bool(tally.attacked[number, row]) == alive
-            alive = alive and bool(model(stage.perturb(image, label[None], [row])).argmax() == label)
+            found = stage.attack.perturb(model, image, label[None], stage.threat, seed=0, positions=[row])
+            alive = alive and bool(model(found).argmax() == label)
             assert bool(tally.held[number, 0, row]) == alive
     held = [int(row.sum()) for row in tally.held[:, 0]]
     assert N > held[0] > held[1] > 0, "the stages show nothing if each breaks all or none"
@@ -112,7 +138,7 @@ def test_nothing_to_check_is_no_pass():
 
 def test_candidates_outside_the_ball_are_brought_back_before_they_are_judged():
     model = network()
-    grey = Stage("cheat", 0.01, "linf", lambda images, labels, positions: torch.rand_like(images) * 9 - 4)
+    grey = Stage("cheat", Calling(lambda images: torch.rand_like(images) * 9 - 4), Threat(0.01))
     tally = run_campaign(campaign_of(model, stages=(grey,)))
     assert tally.outside == (N - 1,)
     seen = []
@@ -132,7 +158,7 @@ def test_candidates_outside_the_ball_are_brought_back_before_they_are_judged():
 
 def test_an_attack_is_not_believed():
     """It says nothing of success: candidates equal to the image break nothing."""
-    idle = Stage("idle", EPS, "linf", lambda images, labels, positions: images)
+    idle = Stage("idle", Calling(lambda images: images), Threat(EPS))
     tally = run_campaign(campaign_of(stages=(idle,)))
     assert torch.equal(tally.held[0, 0], tally.clean[0])
 
@@ -156,17 +182,13 @@ def test_a_killed_campaign_ends_with_the_same_figures(tmp_path, after):
     model = network()
     whole = run_campaign(campaign_of(model))
 
-    def dying(stage):
-        def perturb(images, labels, positions):
-            if len(calls) == after:
-                raise Killed
-            calls.append(len(images))
-            return stage.perturb(images, labels, positions)
-
-        return dataclasses.replace(stage, perturb=perturb)
+    def dying(images):
+        if len(calls) == after:
+            raise Killed
+        calls.append(len(images))
 
     campaign = campaign_of(model)
-    mortal = dataclasses.replace(campaign, stages=tuple(dying(stage) for stage in campaign.stages))
+    mortal = dataclasses.replace(campaign, stages=tuple(before(stage, dying) for stage in campaign.stages))
     with pytest.raises(Killed):
         run_campaign(mortal, state=state)
     assert state.is_file()
@@ -200,16 +222,7 @@ def _worker(rank, folder, port, queue):
     with torchrun_ranks() as ranks:
         made = []
         campaign = campaign_of()
-        counting = tuple(
-            dataclasses.replace(
-                stage,
-                perturb=lambda images, labels, positions, inner=stage.perturb: (
-                    made.append(len(images)),
-                    inner(images, labels, positions),
-                )[1],
-            )
-            for stage in campaign.stages
-        )
+        counting = tuple(before(stage, lambda images: made.append(len(images))) for stage in campaign.stages)
         tally = run_campaign(
             dataclasses.replace(campaign, stages=counting), state=Path(folder) / f"s{rank}", ranks=ranks
         )
@@ -251,11 +264,23 @@ def test_one_process_alone_is_the_writer():
 def test_the_record_says_which_attack_broke_which_image():
     clean = torch.tensor([True, True, True, False, True])
     held = torch.tensor([[True, False, True, False, True], [True, False, False, False, True]])
-    stages = (StageSpec(name="first", iterations=1), StageSpec(name="second", iterations=1))
-    spec = ThreatSpec(attack="x", norm="linf", eps=0.1, seed=0, batch_size=5, stages=stages)
-    result = attack_result(spec, clean, held, (0, 2), (4, 8, 15, 16, 23), attacked="a", judged="a")
-    assert result.fates == ("robust", "first", "second", "clean", "robust")
-    assert [(s.attacked, s.broken, s.outside) for s in result.stages] == [(4, 1, 0), (3, 1, 2)]
-    assert result.clean == accuracy(4, 5)
-    assert [stage.cumulative.correct for stage in result.stages] == [3, 2]
-    assert result.robust.correct == sum(fate == "robust" for fate in result.fates)
+    tally = Tally(clean[None], held[:, None], torch.ones(2, 5, dtype=torch.bool), (0, 2), 0)
+    results, outcomes = stage_results((pgd_stage("first", 1), pgd_stage("second", 2)), tally)
+    assert outcomes == ("robust", "first", "second", "clean", "robust")
+    assert [(s.attacked, s.broken, s.outside) for s in results] == [(4, 1, 0), (3, 1, 2)]
+    assert [stage.cumulative for stage in results] == [accuracy(3, 5), accuracy(2, 5)]
+    assert results[1].settings == {"steps": 2, "restarts": 1, "random_start": True, "last": False}
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda images: 1 / 0, r"attack 'own' failed \(ZeroDivisionError"),
+        (lambda images: images[:1], r"must return torch.float32 \(4, 1, 4, 4\), it returned torch.float32 \(1,"),
+        (lambda images: images.double(), "it returned torch.float64"),
+        (lambda images: None, "it returned NoneType"),
+    ],
+)
+def test_an_attack_of_the_user_s_that_fails_is_one_error(function, says):
+    with pytest.raises(InputError, match=says):
+        run_campaign(campaign_of(stages=(Stage("own", Calling(function), Threat(EPS)),)))

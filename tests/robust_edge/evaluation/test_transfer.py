@@ -7,9 +7,10 @@ import torch
 
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, last_iterate
-from robust_edge.deployment import evaluation_images
 from robust_edge.evaluation.transfer import Transfer, TransferSettings, run_transfer
 from robust_edge.run.directory import open_run
+from robust_edge.run.images import evaluation_images
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.errors import InputError
 
@@ -34,8 +35,8 @@ def test_a_naive_loop_finds_the_same(matrix, judged_run, sibling_run):
     ]
     for curve in result.curves:
         for point in curve.points:
-            start = start_points(images, point.eps, "linf", 0, list(result.positions), 0)
-            seen = last_iterate(models[curve.source], images, labels, Pgd(eps=point.eps, steps=5), start)
+            start = start_points(images, Threat(point.eps), 0, list(result.positions), 0)
+            seen = last_iterate(models[curve.source], images, labels, Pgd(steps=5), Threat(point.eps), start)
             with torch.no_grad():
                 target = models[curve.target]
                 held = (target(images).argmax(1) == labels) & (target(seen).argmax(1) == labels)
@@ -85,13 +86,16 @@ def test_a_killed_transfer_goes_on_or_begins_anew(matrix, judged_run, sibling_ru
     def dying(campaign, **keywords):
         calls = iter(range(2))
 
-        def perturb(*batch):
+        perturb = Pgd.perturb
+
+        def dying_perturb(*batch, **rest):
             if next(calls, None) is None:
                 raise KeyboardInterrupt
-            return campaign.stages[0].perturb(*batch)
+            return perturb(*batch, **rest)
 
-        mortal = dataclasses.replace(campaign.stages[0], perturb=perturb)
-        return inner(dataclasses.replace(campaign, stages=(mortal, *campaign.stages[1:])), **keywords)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Pgd, "perturb", dying_perturb)
+            return inner(campaign, **keywords)
 
     def counting(campaign, **keywords):
         resumed.append(inner(campaign, **keywords))
@@ -113,10 +117,13 @@ def test_a_killed_transfer_goes_on_or_begins_anew(matrix, judged_run, sibling_ru
 
 
 def test_images_are_made_once_per_source(judged_run, sibling_run, tmp_path, monkeypatch):
-    from robust_edge.evaluation import adversaries
+    made, inner = [], Pgd.perturb
 
-    made, inner = [], adversaries.last_iterate
-    monkeypatch.setattr(adversaries, "last_iterate", lambda *a: made.append(a[0]) or inner(*a))
+    def counted(attack, *batch, **rest):
+        made.extend([attack] if attack.last else [])
+        return inner(attack, *batch, **rest)
+
+    monkeypatch.setattr(Pgd, "perturb", counted)
     run_transfer([judged_run], [judged_run, sibling_run], SETTINGS, tmp_path / "t.json")
     assert len(made) == 2 * 3, "two radii, three batches, whatever the number of targets"
 

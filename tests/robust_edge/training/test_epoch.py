@@ -16,6 +16,7 @@ from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsit
 from robust_edge.training.epoch import EpochPart, train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
+from robust_edge_runtimes.attacks.threat import Threat
 
 
 def config_of(**flags):
@@ -76,7 +77,7 @@ def test_loss_gradient_and_step_by_hand(weight):
     model, reference = linear(), linear()
     order, images, generator = expected_batch(split, config)
     labels = split.labels[order]
-    attacked = craft(reference, images, labels, Pgd(eps=0.1, steps=2), generator)
+    attacked = craft(reference, images, labels, Pgd(steps=2), Threat(0.1), generator)
     clean_loss = functional.cross_entropy(reference(images), labels)
     adversarial_loss = functional.cross_entropy(reference(attacked), labels)
     loss = weight * adversarial_loss + (1 - weight) * clean_loss

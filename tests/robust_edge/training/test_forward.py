@@ -16,6 +16,7 @@ from robust_edge.training.epoch import train_epoch
 from robust_edge.training.forward import Forward, place
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
+from robust_edge_runtimes.attacks.threat import Threat
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
@@ -72,8 +73,8 @@ def test_a_bf16_attack_moves_in_float32_without_parameter_gradients():
     model, (entry, _) = network()
     asked = []
     model.register_forward_pre_hook(lambda *_: asked.append(any(p.requires_grad for p in model.parameters())))
-    attack = Pgd(eps=0.004, steps=4, step_size=0.001, random_start=False)
-    attacked = craft(Forward(model, config), IMAGES, LABELS, attack, torch.Generator())
+    attack = Pgd(steps=4, step_size=0.001, random_start=False)
+    attacked = craft(Forward(model, config), IMAGES, LABELS, attack, Threat(0.004), torch.Generator())
     moves = (attacked - IMAGES).abs()[(IMAGES > 0.01) & (IMAGES < 0.99)]
     assert attacked.dtype == torch.float32
     assert {kind for kind, _ in entry.seen} == {torch.float32}

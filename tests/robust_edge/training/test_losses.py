@@ -8,6 +8,7 @@ from torch.nn import functional
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.training import TrainingConfig
 from robust_edge.training.losses import attack_batch, batch_loss
+from robust_edge_runtimes.attacks.threat import Threat
 
 
 @pytest.fixture
@@ -71,10 +72,10 @@ def test_figures_are_plain_whatever_is_minimised(model, batch, loss):
 
 def test_the_adversary_of_trades_needs_no_labels(model, batch):
     images, _, labels = batch
-    attack = Pgd(eps=0.1, steps=3)
+    attack, threat = Pgd(steps=3), Threat(0.1)
 
     def crafted(settings, given):
-        return attack_batch(model, images, given, attack, torch.Generator().manual_seed(0), settings)
+        return attack_batch(model, images, given, attack, threat, torch.Generator().manual_seed(0), settings)
 
     trades, usual = TrainingConfig(loss="trades"), TrainingConfig()
     assert torch.equal(crafted(trades, labels), crafted(trades, labels.flip(0)))
@@ -91,7 +92,13 @@ def test_the_adversary_of_trades_raises_the_divergence(model, batch):
     generator = torch.Generator().manual_seed(0)
     start = (images + 0.1 * (torch.rand(images.shape, generator=generator) * 2 - 1)).clamp(0, 1)
     attacked = attack_batch(
-        model, images, labels, Pgd(eps=0.1, steps=8), torch.Generator().manual_seed(0), TrainingConfig(loss="trades")
+        model,
+        images,
+        labels,
+        Pgd(steps=8),
+        Threat(0.1),
+        torch.Generator().manual_seed(0),
+        TrainingConfig(loss="trades"),
     )
     assert (divergence(attacked) > divergence(start)).all()
     assert float((attacked - images).abs().max()) <= 0.1 + 1e-6
@@ -101,6 +108,6 @@ def test_no_adversary_no_attack(model, batch):
     images, _, labels = batch
     for loss in ("adversarial", "trades"):
         settings = TrainingConfig(loss=loss)
-        assert attack_batch(model, images, labels, Pgd(eps=0.0, steps=3), torch.Generator(), settings) is None
+        assert attack_batch(model, images, labels, Pgd(steps=3), Threat(0.0), torch.Generator(), settings) is None
         found = batch_loss(model, images, None, labels, settings)
         assert found.total.item() == pytest.approx(functional.cross_entropy(model(images), labels).item())

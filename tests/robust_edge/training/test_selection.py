@@ -10,6 +10,7 @@ from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import evaluate_pgd
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.training.selection import Kept, better, evaluate_held_out, guessing_limit, is_due
+from robust_edge_runtimes.attacks.threat import Threat
 
 
 def kept(epoch, robust, *, final=True, clean=1.0):
@@ -61,7 +62,7 @@ def test_the_judgement_is_pgd_at_the_full_radius_on_held_out_images():
     )
     _, held_out = hold_out(dataset.train, 50)
     found = evaluate_held_out(model, held_out, config, epoch=3, final=False)
-    expected = evaluate_pgd(model, held_out, Pgd(eps=0.05, steps=3), seed=4)
+    expected = evaluate_pgd(model, held_out, Pgd(steps=3), Threat(0.05), seed=4)
     assert (found.clean, found.robust) == (expected.clean.value, expected.robust.value)
     with torch.no_grad():
         model.network[0].weight.zero_()  # the kept tensors are its own

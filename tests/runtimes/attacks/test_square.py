@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.attacks.square import Square, square_attack
+from robust_edge_runtimes.attacks.square import Square
+from robust_edge_runtimes.attacks.threat import L2, Threat
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import is_right, margins
 
 EPS = 0.08
+THREAT = Threat(EPS)
 
 
 def worst_margins(linear, images, labels, eps):
@@ -25,8 +28,7 @@ def worst_margins(linear, images, labels, eps):
 
 @pytest.fixture
 def attacked(linear, golden):
-    settings = Square(EPS, 400)
-    return square_attack(linear.logits, golden.clean, golden.labels, settings, np.random.default_rng(0))
+    return Square(400).perturb(linear.logits, golden.clean, golden.labels, THREAT, np.random.default_rng(0))
 
 
 def test_it_finds_what_can_be_found_and_nothing_else(linear, golden, attacked):
@@ -41,7 +43,7 @@ def test_it_finds_what_can_be_found_and_nothing_else(linear, golden, attacked):
 def test_candidates_lie_in_the_ball_and_among_pixels(linear, golden):
     images = golden.clean.copy()
     images[:5], images[5:10] = 0, 1
-    found = square_attack(linear.logits, images, golden.labels, Square(EPS, 30), np.random.default_rng(1))
+    found = Square(30).perturb(linear.logits, images, golden.labels, THREAT, np.random.default_rng(1))
     assert found.dtype == np.float32
     assert np.abs(found - images).max() <= EPS + 1e-6
     assert found.min() >= 0
@@ -51,7 +53,7 @@ def test_candidates_lie_in_the_ball_and_among_pixels(linear, golden):
 def test_more_queries_never_help_the_network(linear, golden):
     def lead(queries):
         random = np.random.default_rng(2)
-        found = square_attack(linear.logits, golden.clean, golden.labels, Square(EPS, queries), random)
+        found = Square(queries).perturb(linear.logits, golden.clean, golden.labels, THREAT, random)
         return margins(linear.logits(found), golden.labels)
 
     first = lead(1)
@@ -70,7 +72,7 @@ def test_it_asks_no_more_than_it_may_and_leaves_broken_images_alone(linear, gold
         logits[np.array(rows) < 20] = np.nan  # already wrong
         return logits
 
-    square_attack(score, golden.clean, golden.labels, Square(0.001, 25), np.random.default_rng(3))
+    Square(25).perturb(score, golden.clean, golden.labels, Threat(0.001), np.random.default_rng(3))
     assert (asked[:20] == 1).all()
     assert (asked[20:] <= 25).all()
     assert asked.max() == 25
@@ -79,9 +81,14 @@ def test_it_asks_no_more_than_it_may_and_leaves_broken_images_alone(linear, gold
 def test_the_seed_decides_and_progress_counts(linear, golden):
     def run(seed, **options):
         random = np.random.default_rng(seed)
-        return square_attack(linear.logits, golden.clean, golden.labels, Square(EPS, 20), random, **options)
+        return Square(20).perturb(linear.logits, golden.clean, golden.labels, THREAT, random, **options)
 
     seen = []
     assert np.array_equal(run(4), run(4, progress=lambda done, total: seen.append((done, total))))
     assert not np.array_equal(run(4), run(5))
     assert seen == [(query, 20) for query in range(1, 21)]
+
+
+def test_another_norm_is_refused(linear, golden):
+    with pytest.raises(InputError, match="linf only"):
+        Square(2).perturb(linear.logits, golden.clean, golden.labels, Threat(EPS, L2), np.random.default_rng(0))

@@ -6,22 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from robust_edge import deployment
+from robust_edge import export
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
-from robust_edge.deployment import (
-    BENIGN_EPS,
-    ExportChoices,
-    GoldenSettings,
-    calibration_images,
-    evaluation_images,
-    export_run,
-    make_golden,
-)
 from robust_edge.evaluation.accuracy import attack_split
+from robust_edge.export import ExportChoices, GoldenSettings, calibration_images, export_run, make_golden
 from robust_edge.run.directory import open_run
+from robust_edge.run.images import evaluation_images
 from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
 
@@ -46,11 +40,11 @@ def test_images_that_have_changed_are_refused(sparse_run, tmp_path):
 
 def test_golden_images_are_the_attack_and_the_checkpoint_s_logits(sparse_run):
     model, split = sparse_run.load_model(), evaluation_images(sparse_run, limit=25)
-    golden = make_golden(model, split, Pgd(eps=0.1, steps=5), seed=3)
+    golden = make_golden(model, split, Pgd(steps=5), Threat(0.1), seed=3)
     assert golden.clean.dtype == golden.attacked.dtype == np.float32
     assert np.array_equal(golden.clean, split.floats(slice(None)).numpy())
     assert np.array_equal(golden.labels, split.labels.numpy())
-    expected = attack_split(model, split, Pgd(eps=0.1, steps=5), seed=3)
+    expected = attack_split(model, split, Pgd(steps=5), Threat(0.1), seed=3)
     assert np.array_equal(golden.attacked, expected.images.numpy())
     assert np.abs(golden.attacked - golden.clean).max() <= 0.1 + 1e-6
     with torch.no_grad():
@@ -72,7 +66,7 @@ def test_the_bundle_knows_its_checkpoint_and_what_to_expect(sparse_run, exported
     assert manifest.source.dataset_fingerprint == checkpoint.dataset_fingerprint
     assert manifest.sparsity == checkpoint.sparsity
     assert manifest.classes == checkpoint.model.classes
-    golden = make_golden(sparse_run.load_model(), evaluation_images(sparse_run, limit=25), Pgd(eps=0.1, steps=5), 3)
+    golden = make_golden(sparse_run.load_model(), evaluation_images(sparse_run, limit=25), Pgd(steps=5), Threat(0.1), 3)
     clean = golden.clean_logits.argmax(1) == golden.labels
     robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
     expected = manifest.expected
@@ -83,7 +77,7 @@ def test_the_bundle_knows_its_checkpoint_and_what_to_expect(sparse_run, exported
 
 def test_a_benign_run_is_stored_with_the_usual_radius(benign_run, tmp_path):
     exported = export_run(benign_run, target_named("x86-cpu"), tmp_path / "b", golden=GoldenSettings(images=5, steps=1))
-    assert exported.manifest.expected.attack.eps == BENIGN_EPS
+    assert exported.manifest.expected.attack.eps == USUAL_EPS[LINF]
 
 
 def test_an_existing_bundle_is_kept(sparse_run, exported):
@@ -95,7 +89,7 @@ def test_an_existing_bundle_is_kept(sparse_run, exported):
 
 def test_int8_ranges_come_from_training_images_and_no_test_image(sparse_run, tmp_path, monkeypatch):
     requests = []
-    monkeypatch.setattr(deployment, "export_bundle", lambda request, path, overwrite: requests.append(request))
+    monkeypatch.setattr(export, "export_bundle", lambda request, path, overwrite: requests.append(request))
     settings = GoldenSettings(images=25, steps=1)
     choices = ExportChoices(precision="int8", batch=5, calibration=40)
     export_run(sparse_run, target_named("x86-cpu-int8"), tmp_path / "b", golden=settings, choices=choices)
@@ -125,7 +119,7 @@ def test_int8_ranges_come_from_what_a_run_held_out_and_from_every_class(sparse_r
 
 
 def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(deployment, "make_golden", lambda *arguments: pytest.fail("attacked"))
+    monkeypatch.setattr(export, "make_golden", lambda *arguments: pytest.fail("attacked"))
     choices = ExportChoices(precision="int8")
     with pytest.raises(InputError, match="takes no int8: a Nano's GPU"):
         export_run(sparse_run, target_named("jetson-gpu", "4.6"), tmp_path / "b", choices=choices)

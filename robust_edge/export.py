@@ -1,4 +1,4 @@
-"""From a finished run to what the exporters and the verdict need: golden images, sources, test images."""
+"""From a finished run to a bundle: golden images, calibration images and the source, handed to the exporters."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.data import Dataset, Split, load_dataset
+from robust_edge.data import Split
 from robust_edge.data.holdout import drawn
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
+from robust_edge.run.images import dataset_of
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.golden import Golden, expected_of
 from robust_edge_runtimes.core.manifest import AttackSpec, Source
 
-BENIGN_EPS = 8 / 255
 GOLDEN_TOLERANCE = 1e-3
 GOLDEN_IMAGES = 512
 CALIBRATION_IMAGES = 256
@@ -64,27 +64,6 @@ class ExportChoices:
     calibration: int = CALIBRATION_IMAGES
 
 
-def evaluation_images(run: Run, *, data_dir: str | None = None, limit: int | None = None) -> Split:
-    """The run's test split, checked to be the one it was judged on.
-
-    Raises:
-        InputError: the images at hand are others than those of the run.
-    """
-    return _dataset_of(run, data_dir).test.first(limit)
-
-
-def _dataset_of(run: Run, data_dir: str | None) -> Dataset:
-    settings = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=data_dir)
-    dataset = load_dataset(settings)
-    expected = run.checkpoint().dataset_fingerprint
-    if dataset.fingerprint() != expected:
-        raise InputError(
-            f"the {dataset.name} images found now are not those that {run.path} was trained on; "
-            "name their folder with --data-dir"
-        )
-    return dataset
-
-
 def export_run(
     run: Run,
     target: Target,
@@ -108,18 +87,18 @@ def export_run(
     refuse_choices(target, batch=chosen.batch, csr_threshold=chosen.csr_threshold)
     precision = target.precision(chosen.precision)
     checkpoint, model = run.checkpoint(), run.load_model()
-    dataset = _dataset_of(run, data_dir)
+    dataset = dataset_of(run, data_dir)
     split = dataset.test.first(settings.images)
-    eps = settings.eps if settings.eps is not None else run.config.attack.eps or BENIGN_EPS
-    attack = Pgd(eps=eps, steps=settings.steps)
-    images = make_golden(model, split, attack, settings.seed, progress)
+    eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
+    attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
+    images = make_golden(model, split, attack, threat, settings.seed, progress)
     request = ExportRequest(
         model=model,
         shape=checkpoint.model.shape,
         classes=checkpoint.model.classes,
         sparsity=checkpoint.sparsity,
         source=_source(run, checkpoint),
-        expected=expected_of(images, AttackSpec("pgd", eps, attack.steps, attack.alpha, settings.seed)),
+        expected=expected_of(images, AttackSpec("pgd", eps, attack.steps, attack.alpha(threat), settings.seed)),
         golden=images,
         target=target,
         precision=precision,
@@ -137,10 +116,15 @@ def calibration_images(train: Split, count: int) -> np.ndarray:
 
 
 def make_golden(
-    model: Normalized, split: Split, attack: Pgd, seed: int, progress: Callable[[int, int], None] | None = None
+    model: Normalized,
+    split: Split,
+    attack: Pgd,
+    threat: Threat,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Golden:
     """Clean and attacked images with the checkpoint's logits on both."""
-    attacked = attack_split(model, split, attack, seed=seed, progress=progress).images.numpy()
+    attacked = attack_split(model, split, attack, threat, seed=seed, progress=progress).images.numpy()
     clean = split.floats(slice(None)).numpy()
     return Golden(
         clean=clean,

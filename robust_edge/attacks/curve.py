@@ -1,0 +1,52 @@
+"""The attack of Algorithm 2: PGD from one random start, which `evaluate` runs at rising radii.
+
+Source: Marshall 2020, Algorithm 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.pgd import Pgd
+from robust_edge_runtimes.attacks.threat import LINF, Threat
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve(Attack):
+    """The attack at one radius.
+
+    Attributes:
+        steps: gradient steps at every radius.
+    """
+
+    steps: int = 100
+
+    norms: ClassVar[tuple[str, ...]] = (LINF,)
+    few_steps: ClassVar[int] = Pgd.few_steps
+
+    @property
+    def title(self) -> str:
+        """As `PGD-100`."""
+        return self._pgd.title
+
+    @property
+    def _pgd(self) -> Pgd:
+        return Pgd(steps=self.steps, restarts=1)
+
+    def perturb(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        threat: Threat,
+        *,
+        seed: int,
+        positions: Sequence[int],
+    ) -> Tensor:
+        """See Attack."""
+        return self._pgd.perturb(model, images, labels, threat, seed=seed, positions=positions)

@@ -1,0 +1,31 @@
+"""The set that an attack may move an image in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from robust_edge_runtimes.core.errors import InputError, unknown_name
+
+LINF, L2 = "linf", "l2"
+NORMS = (LINF, L2)
+USUAL_EPS = {LINF: 8 / 255, L2: 0.5}  # where neither the user nor the run names a radius
+
+
+@dataclasses.dataclass(frozen=True)
+class Threat:
+    """A ball around each image, cut with the pixel range [0, 1].
+
+    Attributes:
+        eps: radius in pixel units on [0, 1]; 0 allows no change.
+        norm: `linf` or `l2`.
+    """
+
+    eps: float
+    norm: str = LINF
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown_name("norm", self.norm, NORMS)
+        if not 0 <= self.eps < math.inf:
+            raise InputError(f"eps must be a finite radius of 0 or above, it is {self.eps:g}")
