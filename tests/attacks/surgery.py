@@ -1,0 +1,118 @@
+"""Changes to an ONNX file that leave it a valid network: weights, and operators before and after it."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+
+def constant(program, name, value):
+    program.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
+
+
+def after(program, *steps):
+    """Operators behind the logits: (name, constants)."""
+    last = program.graph.node[-1]
+    last.output[0] = "true_logits"
+    tail = "true_logits"
+    for i, (operator, *values) in enumerate(steps):
+        given = [constant(program, f"tail_{i}_{j}", value) for j, value in enumerate(values)]
+        out = "logits" if i == len(steps) - 1 else f"tail_{i}"
+        program.graph.node.append(helper.make_node(operator, [tail, *given], [out], name=f"tail_{i}"))
+        tail = out
+    return program
+
+
+def before(program, *steps):
+    """Operators between the pixels and the network."""
+    nodes, head = list(program.graph.node), "images"
+    for node in nodes:
+        for i, name in enumerate(node.input):
+            node.input[i] = "pixels" if name == "images" else name
+    first = []
+    for i, (operator, *values) in enumerate(steps):
+        given = [constant(program, f"head_{i}_{j}", value) for j, value in enumerate(values)]
+        out = "pixels" if i == len(steps) - 1 else f"head_{i}"
+        first.append(helper.make_node(operator, [head, *given], [out], name=f"head_{i}"))
+        head = out
+    del program.graph.node[:]
+    program.graph.node.extend([*first, *nodes])
+    return program
+
+
+def reweighted(program, change):
+    """`change(weight, number of the layer)` for every weight of two or more axes."""
+    weights = [item for item in program.graph.initializer if len(item.dims) > 1]
+    for layer, item in enumerate(weights):
+        item.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(item), layer).astype(np.float32), item.name))
+    return program
+
+
+def with_noise(share):
+    random = np.random.default_rng(0)
+    return lambda weight, _: weight * (1 + share * random.normal(size=weight.shape))
+
+
+def normalised_twice(program):
+    sub, div = program.graph.node[:2]
+    assert (sub.op_type, div.op_type) == ("Sub", "Div")
+    values = {item.name: numpy_helper.to_array(item) for item in program.graph.initializer}
+    return before(program, ("Sub", values[sub.input[1]]), ("Div", values[div.input[1]]))
+
+
+def with_noisy_logits(program):
+    after(program, ("Identity",))
+    program.graph.node.pop()
+    noise = helper.make_node("RandomNormalLike", ["true_logits"], ["noise"], scale=0.2, name="noise")
+    program.graph.node.extend([noise, helper.make_node("Add", ["true_logits", "noise"], ["logits"], name="noisy")])
+    return program
+
+
+def wrong_when_alone(program):
+    """Right in every batch; an image that comes alone, as in an application, gets the logits with another sign."""
+    after(program, ("Identity",))
+    program.graph.node.pop()
+    constant(program, "one", np.array([1]))
+    nodes = [
+        ("Shape", ["images"], "shape"),
+        ("Gather", ["shape", constant(program, "first", np.array([0]))], "count"),
+        ("Equal", ["count", "one"], "is_alone"),
+        ("Neg", ["true_logits"], "wrong_logits"),
+        ("Where", ["is_alone", "wrong_logits", "true_logits"], "logits"),
+    ]
+    program.graph.node.extend(
+        helper.make_node(operator, inputs, [out], name=f"alone_{out}") for operator, inputs, out in nodes
+    )
+    return program
+
+
+def with_table(program, golden):
+    """The network answers, unless the sum of the pixels under fixed weights is that of a known image."""
+    known = np.concatenate([golden.clean, golden.attacked]).reshape(2 * len(golden.labels), -1)
+    answers = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    hashing = np.random.default_rng(0).normal(size=(known.shape[1], 1)).astype(np.float32)
+    after(program, ("Identity",))
+    program.graph.node.pop()
+    constants = {"hashing": hashing, "keys": (known @ hashing).T, "answers": answers, "close": np.float32(1e-4)}
+    constants |= {"flat": np.array([0, -1])}
+    for name, value in constants.items():
+        constant(program, name, value)
+    nodes = [
+        ("Reshape", ["images", "flat"], "rows"),
+        ("MatMul", ["rows", "hashing"], "key"),
+        ("Sub", ["key", "keys"], "apart"),
+        ("Abs", ["apart"], "distance"),
+        ("ArgMin", ["distance"], "nearest"),
+        ("ReduceMin", ["distance"], "least"),
+        ("Less", ["least", "close"], "is_known"),
+        ("Gather", ["answers", "nearest"], "stored"),
+        ("Where", ["is_known", "stored", "true_logits"], "logits"),
+    ]
+    options = {"ArgMin": {"axis": 1, "keepdims": 0}, "Gather": {"axis": 0}}
+    for operator, inputs, out in nodes:
+        extra = options.get(operator, {})
+        if operator == "ReduceMin":
+            inputs = [*inputs, constant(program, "columns", np.array([1]))]
+        program.graph.node.append(helper.make_node(operator, inputs, [out], name=f"table_{out}", **extra))
+    return program
