@@ -88,10 +88,9 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
 
     def batches() -> Iterator[Tensor]:
         order = torch.randperm(len(train), generator=generator)[:count]
-        even = order.tensor_split(
-            max(1, count // config.training.batch_size)
-        )  # batches of equal weight and at least two images
-        for pixels, labels in train.batches(even):
+        # of equal sizes, for all batches weigh the same in the mean, and none of a single image
+        parts = order.tensor_split(max(1, count // config.training.batch_size))
+        for pixels, labels in train.batches(parts):
             images = augment(pixels, config.data.augment, generator)
             attacked = attack_batch(source, images, labels, attack, threat, generator, config.training)
             yield images if attacked is None else torch.cat([attacked, images])
