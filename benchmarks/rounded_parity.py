@@ -5,7 +5,7 @@
 An export of rounded numbers (int8, fp16 weights) records the largest logit error on its golden images, clean and
 attacked, and allows HEADROOM times that error (exporters/robust_edge_exporters/bundle.py). `verify` compares the
 artifact with the checkpoint on other images, of which a share of OUTLIERS may be further off
-(robust_edge_runtimes/verdict/flags.py). Small CNNs on digits, a seed each, in several strengths of pruning; the
+(robust_edge_runtimes/verdict/checks.py). Small CNNs on digits, a seed each, in several strengths of pruning; the
 images are all test images that the bundle does not hold, clean and where PGD against the checkpoint left them. A row
 has the error on the clean ones over the one on the golden images, and the share of either that lies beyond the
 tolerance. Exit 1 if a good artifact is off on more images than is allowed.
@@ -34,7 +34,7 @@ from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.scoring import relative_error, share_above
-from robust_edge_runtimes.verdict.flags import OUTLIERS
+from robust_edge_runtimes.verdict.checks import OUTLIERS
 
 KINDS = {"int8": ("x86-cpu-int8", None), "fp16 weights": ("x86-cpu-sparse", "fp16")}
 KEEPS = (1.0, 0.5, 0.1)

@@ -2,8 +2,8 @@
 
 Source: the checks of Athalye et al. 2018, Carlini et al. 2019 and AutoAttack's own warnings, run on a few of the
 evaluated images before and on all of them after the attack. A raised check is a flag, which stands beside the figure
-wherever it is shown. The table of flags, and the checks that `verify` shares, are in
-`robust_edge_runtimes.verdict.flags`.
+wherever it is shown. The table of flags is
+`robust_edge_runtimes.verdict.flags`; the checks that `verify` shares are in `robust_edge_runtimes.verdict.checks`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from robust_edge.evaluation.outcome import HELD, AttackResult
 from robust_edge_runtimes.attacks.threat import L2, LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import Score
-from robust_edge_runtimes.verdict.flags import (
+from robust_edge_runtimes.verdict.checks import (
     ALONE,
-    Check,
     batch_dependent,
     black_box_beats_white_box,
     non_finite,
@@ -42,6 +41,7 @@ from robust_edge_runtimes.verdict.flags import (
     softmax_output,
     zero_gradient,
 )
+from robust_edge_runtimes.verdict.flags import Check
 
 PROBE_IMAGES = 64
 REPEATS = 5

@@ -10,7 +10,8 @@ from robust_edge.verification.paired_pgd import GradientOracle, paired_pgd, pgd_
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge_runtimes.modes.table import Progress
-from robust_edge_runtimes.verdict.flags import OUTLIERS, Check, not_the_checkpoint, raised, zero_gradient
+from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, zero_gradient
+from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement
 
 RESTART = 0

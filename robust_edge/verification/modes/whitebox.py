@@ -14,7 +14,8 @@ from robust_edge.verification.subject import HostSubject
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.table import Progress
 from robust_edge_runtimes.scoring import agreement, relative_error
-from robust_edge_runtimes.verdict.flags import Check, raised, saturated_gradient, zero_gradient
+from robust_edge_runtimes.verdict.checks import saturated_gradient, zero_gradient
+from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement, Twin
 
 RESTART = 1

@@ -14,14 +14,8 @@ import numpy as np
 
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.flags import (
-    Check,
-    Flag,
-    black_box_beats_white_box,
-    not_the_checkpoint,
-    output_checks,
-    raised,
-)
+from robust_edge_runtimes.verdict.checks import black_box_beats_white_box, not_the_checkpoint, output_checks
+from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
     LOGITS,

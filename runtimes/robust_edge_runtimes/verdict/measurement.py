@@ -14,7 +14,8 @@ from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import agreement, relative_error, score_of
-from robust_edge_runtimes.verdict.flags import FLAGS, Flag, more_robust_than_parent, raised
+from robust_edge_runtimes.verdict.checks import more_robust_than_parent
+from robust_edge_runtimes.verdict.flags import FLAGS, Flag, raised
 from robust_edge_runtimes.verdict.statistic import Drop, paired_drop
 
 STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"

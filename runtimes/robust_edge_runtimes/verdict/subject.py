@@ -13,7 +13,8 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, is_right, score_of
-from robust_edge_runtimes.verdict.flags import Flag, raised, repeat_checks
+from robust_edge_runtimes.verdict.checks import repeat_checks
+from robust_edge_runtimes.verdict.flags import Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
 
 

@@ -1,0 +1,264 @@
+"""The checks of logits and attacks that raise validity flags.
+
+They see a network only through a function from images to logits, so that `verify` judges artifacts by them, and
+`evaluate` networks in torch.
+"""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+import numpy as np
+
+from robust_edge_runtimes.scoring import Score, agreement, relative_error, share_above
+from robust_edge_runtimes.verdict.flags import Check, raised
+from robust_edge_runtimes.verdict.statistic import Drop, drop_of_counts
+
+REPEAT_TOLERANCE = 1e-4
+ALONE = 32  # images that are also scored one by one
+ALONE_TOLERANCE = 2e-2  # kernels for other batch sizes add in another order: TF32 and fp16 differ by up to 1e-2
+OUTLIERS = {"int8": 0.1}
+"""Share of the images on which an artifact of a precision may exceed a tolerance; other precisions: none.
+
+Eight bits round to the neighbouring value, and clip what leaves the calibrated range: at most 3% of the images of good
+artifacts in benchmarks/results/rounded_parity.json, nearly all images of another network.
+"""
+PROBABILITY_TOLERANCE = 1e-4  # fp16 has a spacing of 5e-4 just below 1, and sums add up K roundings
+LEVELS = 200  # fewer steps between zero and the largest logit are coarser than any number format that we write
+INT8_LEVELS = 100  # an artifact whose last layer has 8 bits has 127
+ON_GRID = 1e-2  # of a step
+DISTINCT = 0.5  # of the logits
+GRADIENTS = 0.05  # share of the gradients
+EXACT_GAIN = 0.002  # of the images
+APPROXIMATE_GAIN = 1.0  # percentage points
+STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
+
+
+def output_checks(
+    score: Score, images: np.ndarray, expected: np.ndarray, tolerance: float, precision: str
+) -> List[Check]:
+    """Signs of an artifact that hides where it is weak, in its logits alone.
+
+    Args:
+        score: the artifact.
+        images: (N, C, H, W) float32 in [0, 1].
+        expected: (N, K), the checkpoint's logits; a property that they have too is no sign.
+        tolerance: relative error that is taken for rounding.
+        precision: of the artifact, as in its manifest.
+    """
+    logits = score(images)
+    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision)]
+    if not raised(checks):
+        checks += [
+            softmax_output(logits, expected),
+            rounded_logits(logits, expected, precision),
+            scaled_logits(logits, expected, tolerance),
+        ]
+    return checks
+
+
+def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision: str) -> List[Check]:
+    """Whether logits depend on more than the image: on chance, or on the rest of the batch.
+
+    Args:
+        score: the artifact.
+        images: (N, C, H, W) float32 in [0, 1]; all are scored again, and the first ALONE one by one, as an
+            application does.
+        first: (N, K), their logits the first time.
+        precision: of the artifact.
+    """
+    if not np.isfinite(first).all():
+        return []
+    repeated = randomised(first, score(images))
+    if repeated.raised:
+        return [repeated]
+    alone = np.concatenate([score(image[None]) for image in images[:ALONE]])
+    return [repeated, batch_dependent(alone, first[:ALONE], precision)]
+
+
+def non_finite(logits: np.ndarray) -> Check:
+    """Logits that are NaN or infinite."""
+    finite = bool(np.isfinite(logits).all())
+    return Check("non_finite", not finite, "all logits are finite" if finite else "logits that are NaN or infinite")
+
+
+def randomised(first: np.ndarray, *again: np.ndarray) -> Check:
+    """Whether the logits of the same images differ between passes by more than 1e-4.
+
+    The difference is relative to the largest logit, as all tolerances here are. (AutoAttack normalises each image's
+    logits first, which does not see a random scale and is unstable where an image's logits are all near zero.)
+
+    Args:
+        first: (N, K), of the first pass.
+        again: the same of at least one other pass.
+    """
+    error = relative_error(np.concatenate(again), np.concatenate([first] * len(again)))
+    detail = f"{len(again) + 1} passes over the same images give logits that differ by {error:.2g} (relative)"
+    return Check("randomised", not error <= REPEAT_TOLERANCE, detail)
+
+
+def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "fp32") -> Check:
+    """Whether images have other logits alone than in a batch, by more than 2% of the largest logit.
+
+    No image may differ so much, but one in ten in 8 bits: kernels for another batch size round to the neighbour there.
+
+    Args:
+        alone: (n, K) logits of the images scored one by one.
+        together: the same of one batch.
+        precision: of the network.
+    """
+    share = share_above(ALONE_TOLERANCE, alone, together)
+    detail = f"{100 * share:.0f}% of the images have other logits alone than in a batch"
+    return Check("batch_dependent", share > OUTLIERS.get(precision, 0.0), detail)
+
+
+def softmax_output(logits: np.ndarray, expected: Optional[np.ndarray] = None) -> Check:
+    """Whether outputs are probabilities: in [0, 1] within 1e-4, and each row's sum 1 within K·1e-4, which fp16 keeps.
+
+    Args:
+        logits: (N, K).
+        expected: the checkpoint's; where these are probabilities too, the artifact's are what they should be.
+    """
+    found = _are_probabilities(logits) and not (expected is not None and _are_probabilities(expected))
+    detail = "the outputs are probabilities, which hide gradients; export the logits"
+    return Check("softmax_output", found, detail if found else "the outputs are not probabilities")
+
+
+def rounded_logits(logits: np.ndarray, expected: Optional[np.ndarray] = None, precision: str = "fp32") -> Check:
+    """Whether logits are coarser than a number format: equally spaced, or of few values that mostly repeat.
+
+    The spacing is found from the values themselves, so that the number of images does not matter as long as there are
+    some; the number of values sees spacings that are not equal, and is not counted in 8 bits, where it says nothing.
+
+    Args:
+        logits: (N, K).
+        expected: the checkpoint's; where these are as coarse, the artifact's are what they should be.
+        precision: of the network.
+    """
+    if not np.isfinite(logits).all():
+        return Check("rounded_logits", None, "not asked: there are logits that are not finite")
+    coarse = _coarseness(logits, precision)
+    found = bool(coarse) and not (expected is not None and _coarseness(expected, precision))
+    return Check("rounded_logits", found, coarse if found else "the logits are as fine as floating point")
+
+
+def scaled_logits(logits: np.ndarray, expected: np.ndarray, tolerance: float) -> Check:
+    """Whether logits are a multiple of the checkpoint's, which saturates or flattens gradients.
+
+    Args:
+        logits: (N, K), finite.
+        expected: the checkpoint's.
+        tolerance: relative error that is taken for rounding.
+    """
+    wide = expected.astype(np.float64)
+    factor = float((wide * logits).sum() / max(float((wide * wide).sum()), 1e-30))
+    scaled = relative_error(logits, factor * expected) <= tolerance
+    detail = f"the logits are {factor:.4g} times the checkpoint's, which saturates or flattens gradients"
+    return Check("scaled_logits", scaled and not abs(factor - 1) <= tolerance, detail)
+
+
+def not_the_checkpoint(
+    images: str, logits: np.ndarray, expected: np.ndarray, tolerance: float, outliers: float = 0.0
+) -> Check:
+    """Whether logits differ from the checkpoint's.
+
+    Args:
+        images: which ones they are, for the detail.
+        logits: (N, K), the artifact's.
+        expected: (N, K), the checkpoint's.
+        tolerance: largest relative error of a faithful artifact.
+        outliers: share of the images that may be further off than that.
+    """
+    detail = (
+        f"on the {images} logits differ from the checkpoint's by {relative_error(logits, expected):.2g} (relative), "
+        f"tolerance {tolerance:.2g}; classes agree on {100 * agreement(logits, expected):.1f}%"
+    )
+    return Check("not_the_checkpoint", not share_above(tolerance, logits, expected) <= outliers, detail)
+
+
+def forged_answers(stored: np.ndarray, own: np.ndarray) -> Check:
+    """Whether the logits that a bundle stores are those of its checkpoint.
+
+    Args:
+        stored: (N, K), from the bundle.
+        own: (N, K), computed by the checkpoint here.
+    """
+    error = relative_error(stored, own)
+    detail = f"the logits in golden.npz are not the checkpoint's, by {error:.2g} (relative): replay proves nothing"
+    return Check("forged_answers", not error <= STORED_TOLERANCE, detail)
+
+
+def zero_gradient(share: float, detail: str) -> Check:
+    """Whether an attack had no gradient to follow, at more than 5% of the points: a figure may be off by as much.
+
+    Args:
+        share: of the gradients that are zero at every pixel. Of the margin, or of the cross-entropy at the best
+            temperature that was tried: a loss that is saturated is no property of the network.
+        detail: what was measured.
+    """
+    return Check("zero_gradient", share > GRADIENTS, detail)
+
+
+def saturated_gradient(share: float, detail: str) -> Check:
+    """Whether the cross-entropy's gradient vanishes where the logits have one, at more than 5% of the points.
+
+    Args:
+        share: of the gradients.
+        detail: what was measured.
+    """
+    return Check("saturated_gradient", share > GRADIENTS, detail)
+
+
+def more_robust_than_parent(drop: Drop, mode: str) -> Check:
+    """Whether the artifact gains robustness from its export, by more than the budget and beyond chance."""
+    gain = f"{-drop.points:.1f} points more robust than its own checkpoint in mode {mode}"
+    return Check("more_robust_than_parent", drop.high < -drop.budget, f"{gain}: gradients are hidden, not harmless")
+
+
+def black_box_beats_white_box(broken: int, images: int, *, exact: bool) -> Check:
+    """Whether an attack that sees only logits breaks what every attack with gradients left.
+
+    Args:
+        broken: images that it broke and they did not.
+        images: all of them, at least 1.
+        exact: the gradients are the network's own: more than 0.2% of the images are a sign, as in AutoAttack. The
+            gradients of a surrogate or of a twin that rounds are not, and leave some images to chance: there it takes
+            more than 1% beyond the 95% interval.
+    """
+    found = broken > EXACT_GAIN * images if exact else drop_of_counts(broken, 0, images, APPROXIMATE_GAIN).exceeded
+    detail = f"an attack without gradients broke {broken} of {images} images that every attack with gradients had left"
+    return Check("black_box_beats_white_box", found, detail)
+
+
+def _are_probabilities(logits: np.ndarray) -> bool:
+    inside = bool((logits >= -PROBABILITY_TOLERANCE).all() and (logits <= 1 + PROBABILITY_TOLERANCE).all())
+    return inside and bool(np.abs(logits.sum(1) - 1).max() <= PROBABILITY_TOLERANCE * logits.shape[1])
+
+
+def _coarseness(logits: np.ndarray, precision: str) -> str:
+    """What makes the logits coarse; empty where nothing does."""
+    values = np.unique(logits.astype(np.float64))
+    largest = float(np.abs(values).max())
+    eight_bits = precision == "int8"
+    step = _grid_step(values, largest)
+    if step * (INT8_LEVELS if eight_bits else LEVELS) > largest:
+        return f"all logits are multiples of {step:.3g}, the largest is {largest:.3g}: a grid hides gradients"
+    if not eight_bits and len(values) <= min(2 * LEVELS, DISTINCT * logits.size):
+        return f"the {logits.size} logits take {len(values)} values: flat steps hide gradients"
+    return ""
+
+
+def _grid_step(values: np.ndarray, largest: float) -> float:
+    """The spacing of the grid that all values lie on, 0 where there is none.
+
+    Args:
+        values: sorted, each once.
+        largest: their largest absolute value.
+    """
+    gaps = np.diff(values)
+    gaps = gaps[gaps > 1e-6 * largest]
+    if not len(gaps) or largest == 0:
+        return 0.0
+    step = float(gaps.min())
+    multiples = (values - values[0]) / step
+    return step if bool(np.abs(multiples - np.round(multiples)).max() <= ON_GRID) else 0.0
