@@ -29,7 +29,7 @@ check: $(READY)  ## lint, types, import direction, the device side's Python vers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/meta/test_imports.py
+	$(BIN)/python -m pytest -q tests/meta/test_imports.py tests/meta/test_layers.py
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.8- runtimes/robust_edge_runtimes
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- $(PYTHON_36)
 

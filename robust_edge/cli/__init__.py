@@ -14,8 +14,8 @@ from robust_edge.cli.report import report
 from robust_edge.cli.targets import targets
 from robust_edge.cli.transfer import transfer
 from robust_edge.cli.verify import verify
-from robust_edge_runtimes import __version__
 from robust_edge_runtimes.cli.command_line import CommandLine
+from robust_edge_runtimes.core.version import __version__
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -23,10 +23,10 @@ from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, flags_under, robustness_tables
 from robust_edge.reporting.sign_off import sign_off
 from robust_edge.run.directory import Run
-from robust_edge_runtimes import __version__
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
+from robust_edge_runtimes.core.version import __version__
 
 TEMPLATE = "report.html.j2"
 PANEL_IMAGES = 4

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from robust_edge_runtimes import __version__
 from robust_edge_runtimes.core.environment import machine
+from robust_edge_runtimes.core.version import __version__
 
 PACKAGES = (
     "torch",

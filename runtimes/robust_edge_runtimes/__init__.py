@@ -1,7 +1,5 @@
 """Open, run, time and attack a bundle on the device; needs numpy and the backend of the bundle only."""
 
-__version__ = "0.1.0"
-
 from robust_edge_runtimes.core.bundle import Bundle, open_bundle
 from robust_edge_runtimes.core.errors import (
     BackendUnavailable,
@@ -12,6 +10,7 @@ from robust_edge_runtimes.core.errors import (
 )
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime, Runtime, RuntimeInfo
+from robust_edge_runtimes.core.version import __version__ as __version__
 from robust_edge_runtimes.load import load
 
 __all__ = [

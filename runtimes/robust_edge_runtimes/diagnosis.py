@@ -8,10 +8,10 @@ import importlib.metadata
 import shutil
 from typing import Optional, Tuple
 
-from robust_edge_runtimes import __version__
 from robust_edge_runtimes.bench.energy import find_meter
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.extras import extra_of
+from robust_edge_runtimes.core.version import __version__
 from robust_edge_runtimes.formats.backends import Backend, backends
 
 TRAINING = "compress, evaluate, export, verify --mode surrogate and whitebox"

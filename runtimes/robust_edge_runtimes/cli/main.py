@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from robust_edge_runtimes import __version__
 from robust_edge_runtimes.cli.bench import bench
 from robust_edge_runtimes.cli.command_line import CommandLine
 from robust_edge_runtimes.cli.doctor import doctor
 from robust_edge_runtimes.cli.predict import predict
 from robust_edge_runtimes.cli.verify import verify
+from robust_edge_runtimes.core.version import __version__
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
