@@ -1,4 +1,4 @@
-"""The entry point of `robust-edge` and of `python -m robust_edge`: nothing is imported before Ctrl-C is minded."""
+"""The entry point of `robust-edge` and of `python -m robust_edge`; Ctrl-C during imports is handled, too."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; an interrupt during its first imports is one line, too."""
+    """Run the command line. Ctrl-C during its first imports prints one line instead of a traceback."""
     try:
         from robust_edge.cli import main as command_line
     except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; nothing was begun\n")
+        sys.stderr.write("error: interrupted before the command started; run it again\n")
         sys.exit(130)
     command_line()
 

@@ -1,4 +1,4 @@
-"""The pipeline end to end on scikit-learn's digits: benign dense, robust dense, robust sparse."""
+"""The whole pipeline on scikit-learn's digits with three networks: benign dense, robust dense, robust sparse."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ NETWORKS = {
     "robust-sparse": {"attack.eps": EPS, "pruning.keep": KEEP},
 }
 EXPORTED = ("robust-dense", "robust-sparse")
-MARK = "DEMO"
+MARKER = "DEMO"  # file that marks a folder as a demo, which --overwrite may delete
 
 
 @dataclasses.dataclass(frozen=True)
 class DemoRow:
-    """One network; accuracies in [0, 1], and the validity flags raised against them."""
+    """One network: accuracies in [0, 1] and their validity flags."""
 
     network: str
     weights: int
@@ -51,10 +51,10 @@ class DemoRow:
 
 @dataclasses.dataclass(frozen=True)
 class DemoSummary:
-    """What the demo measured.
+    """The results of the demo.
 
     Attributes:
-        speedup: median one-image latency of the dense bundle divided by the sparse one's.
+        speedup: median latency of one image of the dense bundle, divided by that of the sparse bundle.
     """
 
     rows: tuple[DemoRow, ...]
@@ -68,14 +68,14 @@ class DemoSummary:
 
 
 def run_demo(out: Path, *, overwrite: bool, seed: int, output: Output) -> DemoSummary:
-    """Train, judge, export, verify, time and report into `out`.
+    """Train, evaluate, export, verify, time and report into `out`.
 
     Raises:
-        InputError: `out` is taken, or is not an older demo.
+        InputError: `out` exists and `overwrite` is off, or it is not an older demo.
     """
-    _clear(out, overwrite=overwrite)
+    _create_folder(out, overwrite=overwrite)
     runs = {name: _train(out / "runs" / name, flags, seed, output) for name, flags in NETWORKS.items()}
-    rows = tuple(_judge(name, run, output) for name, run in runs.items())
+    rows = tuple(_evaluate(name, run, output) for name, run in runs.items())
     bundles = {name: out / "bundles" / name for name in EXPORTED}
     for name, path in bundles.items():
         output.note(f"exporting {name}")
@@ -96,7 +96,7 @@ def run_demo(out: Path, *, overwrite: bool, seed: int, output: Output) -> DemoSu
 
 
 def summary_table(summary: DemoSummary) -> str:
-    """The summary for a person."""
+    """The summary as text."""
     rows = [
         [
             row.network,
@@ -112,22 +112,22 @@ def summary_table(summary: DemoSummary) -> str:
         table(header, rows),
         *(f"FLAG {row.network}: {flag}" for row in summary.rows for flag in row.flags),
         "",
-        f"exported artifact under attack: {summary.verdict}",
-        f"speed-up of the sparse network on ONNX Runtime, which runs dense kernels: {summary.speedup:.2f}x",
+        f"verdict on the exported artifact: {summary.verdict}",
+        f"speed-up of the sparse network on ONNX Runtime, which has only dense kernels: {summary.speedup:.2f}x",
         f"bundle: {summary.bundle}",
         f"report: {summary.report}",
     ]
     return "\n".join(lines)
 
 
-def _clear(out: Path, *, overwrite: bool) -> None:
+def _create_folder(out: Path, *, overwrite: bool) -> None:
     check_new_directory(out, overwrite=overwrite)
     if out.is_dir() and any(out.iterdir()):
-        if not (out / MARK).is_file():
-            raise InputError(f"{out} exists and is not a demo; --overwrite replaces demos only")
+        if not (out / MARKER).is_file():
+            raise InputError(f"{out} exists and is not a demo; choose another folder, --overwrite replaces demos only")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text("Written by `robust-edge demo`; --overwrite may replace this folder.\n")
+    (out / MARKER).write_text("Written by `robust-edge demo`, which may replace this folder with --overwrite.\n")
 
 
 def _train(path: Path, flags: dict[str, float], seed: int, output: Output) -> Run:
@@ -136,10 +136,10 @@ def _train(path: Path, flags: dict[str, float], seed: int, output: Output) -> Ru
     return open_run(path)
 
 
-def _judge(name: str, run: Run, output: Output) -> DemoRow:
+def _evaluate(name: str, run: Run, output: Output) -> DemoRow:
     settings = EvaluateSettings(attack="pgd", eps=EPS, steps=STEPS)
     attacked = evaluate_run(run, settings, progress=output.progress(f"attacking {name}"))
-    evaluate_run(run, EvaluateSettings(attack="curve"), progress=output.progress(f"rising eps on {name}"))
+    evaluate_run(run, EvaluateSettings(attack="curve"), progress=output.progress(f"increasing eps on {name}"))
     counts = run.checkpoint().sparsity
     assert attacked.pgd is not None
     assert attacked.audit is not None

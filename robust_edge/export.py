@@ -11,7 +11,7 @@ import torch
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
-from robust_edge.data.holdout import drawn
+from robust_edge.data.holdout import balanced_sample
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
@@ -112,7 +112,7 @@ def export_run(
 
 def calibration_images(train: Split, count: int) -> np.ndarray:
     """(n, C, H, W) float32 in [0, 1]: the training images that a run sets aside first, if it sets any aside."""
-    return train.take(drawn(train, count)).floats(slice(None)).numpy()
+    return train.take(balanced_sample(train, count)).floats(slice(None)).numpy()
 
 
 def make_golden(

@@ -1,8 +1,8 @@
-"""Import torchvision also where its C++ operators cannot be loaded.
+"""Import torchvision even where its C++ operators cannot be loaded.
 
-The ordinary torchvision wheel links its operators against CUDA; beside a CPU-only torch they stay
-unregistered and `import torchvision` fails on two schemas that it only wants to describe. Models,
-data sets and transforms need neither, so declaring the schemas first is enough.
+The default torchvision wheel links its operators against CUDA. With a CPU-only torch they are not registered, and
+`import torchvision` fails because it refers to the schemas of two of them. Models, data sets and transforms do not
+use these operators, so it is enough to declare the schemas first.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []  # a Library undoes its definitions when it is collected
+_declared: list[torch.library.Library] = []  # a Library removes its definitions when it is garbage-collected
 
 
 def torchvision_module(name: str) -> ModuleType:
     """Import `torchvision.<name>`.
 
     Raises:
-        ImportError: torchvision is not installed, or broken in another way.
+        ImportError: torchvision is not installed, or is broken in another way.
     """
     try:
         return importlib.import_module(f"torchvision.{name}")

@@ -1,7 +1,7 @@
-"""Data sets by name, the user's own, and batched augmentation.
+"""Data sets, chosen by name or given by the user, and augmentation of batches.
 
-The names below are imported when they are first used, since the command line reads the table of data sets and must
-not wait for torch.
+The names below are imported on first use: the command line reads the table of data sets and must not wait for the
+import of torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random flips, rotations and shifts of a whole batch at once, on whatever device it lies."""
+"""Random flips, rotations and shifts of a whole batch at once, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_ROTATION = math.radians(15)
 
 
 def augment(images: Tensor, names: Sequence[str], generator: torch.Generator, rows: Rows | None = None) -> Tensor:
-    """Apply each named augmentation, with its own random choice per image.
+    """Apply each named augmentation; every image gets random parameters of its own.
 
     Args:
         images: (N, C, H, W) float in [0, 1].
-        names: any of `flip` (left-right, half the images), `rotate` (up to 15 degrees, bilinear), `shift` (up to an
-            eighth of the side, zeros move in), `crop` (the same, by the name of pad-and-cut).
-        generator: of the CPU; the source of all randomness.
-        rows: which part of a shared batch the images are; None for all of it.
+        names: any of `flip` (left-right, half of the images), `rotate` (up to 15 degrees, bilinear), `shift` (up to an
+            eighth of the side, filled with zeros), `crop` (the same: pad and crop).
+        generator: a CPU generator, the only source of randomness.
+        rows: the part of a batch that this process holds; None for the whole batch.
 
     Returns:
-        New images of the same shape, still in [0, 1].
+        New images of the same shape, in [0, 1].
     """
     own = rows or all_rows(images)
     for name in names:
@@ -40,7 +40,7 @@ def _flip(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
 
 def _rotate(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
     _, _, height, width = images.shape
-    aspect = height / width  # the grid's coordinates run from -1 to 1 on both sides, whatever their lengths
+    aspect = height / width  # the coordinates of the grid run from -1 to 1 along both sides, whatever their lengths
     angle = (rows.uniform((), generator) * 2 - 1) * MAX_ROTATION
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrices = torch.stack([torch.stack([cos, -sin * aspect, zero], 1), torch.stack([sin / aspect, cos, zero], 1)], 1)
@@ -51,8 +51,8 @@ def _shift(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
     _, _, height, width = images.shape
     matrices = torch.eye(2, 3).repeat(len(images), 1, 1)
     for axis, side in enumerate((width, height)):
-        reach = max(1, side // 8)
-        pixels = rows.integers(-reach, reach + 1, generator)
+        limit = max(1, side // 8)
+        pixels = rows.integers(-limit, limit + 1, generator)
         matrices[:, axis, 2] = pixels * 2 / side
     return _resampled(images, matrices, mode="nearest")
 

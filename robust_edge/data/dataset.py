@@ -1,4 +1,4 @@
-"""Labelled images: uint8, in memory or still to be read, that become floats in [0, 1] batch by batch."""
+"""Labelled images: uint8, in memory or read on demand, converted to floats in [0, 1] batch by batch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from robust_edge.data.stored import StoredImages, chunks
 
 
 class Batch(NamedTuple):
-    """Images (n, C, H, W) float32 in [0, 1] and labels (n,) int64, on the device that trains."""
+    """Images (n, C, H, W) float32 in [0, 1] and labels (n,) int64, on the training device."""
 
     images: Tensor
     labels: Tensor
 
 
 class Source(Protocol):
-    """Where training takes its batches from."""
+    """A source of training batches."""
 
     def __len__(self) -> int: ...
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
-        """One batch for each (n,) int64 index, in this order."""
+        """Yield one batch for each (n,) int64 index, in this order."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class Split:
     """Labelled images.
 
     Attributes:
-        images: (N, C, H, W) uint8; a tensor, or images that are read when they are indexed.
+        images: (N, C, H, W) uint8; a tensor, or images that are read on indexing.
         labels: (N,) int64.
-        levels: the value that stands for 1.0 (255 for ordinary pictures, 16 for digits).
+        levels: the pixel value that is converted to 1.0 (255 for ordinary images, 16 for digits).
     """
 
     images: Tensor | StoredImages
@@ -49,21 +49,21 @@ class Split:
         return len(self.labels)
 
     def floats(self, index: Tensor | slice) -> Tensor:
-        """(n, C, H, W) float32 in [0, 1] of the chosen images."""
+        """The chosen images as (n, C, H, W) float32 in [0, 1]."""
         return self.images[index].float().div_(self.levels)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
-        """One batch for each (n,) int64 index, in this order."""
+        """Yield one batch for each (n,) int64 index, in this order."""
         for index in indices:
             yield Batch(self.floats(index), self.labels[index])
 
     def to(self, device: torch.device) -> Split:
-        """The same images on a device, read if they were not."""
+        """The same images as a tensor on a device."""
         images = self.images if isinstance(self.images, Tensor) else self.images[:]
         return Split(images.to(device), self.labels.to(device), self.levels)
 
     def take(self, index: Tensor) -> Split:
-        """The images of a (n,) int64 index in its order; those that were not read stay so."""
+        """The images of an (n,) int64 index, in its order; images that are read on demand are not read now."""
         place = index.to(self.labels.device)
         images = self.images[place] if isinstance(self.images, Tensor) else self.images.take(index.tolist())
         return Split(images, self.labels[place], self.levels)
@@ -107,32 +107,32 @@ class Dataset:
         return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
     def fingerprint(self) -> str:
-        """SHA-256 over classes, images and labels of both splits."""
+        """SHA-256 of classes, images and labels of both splits."""
         return self._survey[0]
 
     @functools.cached_property
     def _survey(self) -> tuple[str, Tensor]:
-        """The fingerprint, and how often each value occurs in each channel of the training images; in one pass."""
+        """In one pass: the fingerprint, and the (C, 256) histograms of the training images."""
         digest = hashlib.sha256(repr((self.name, self.classes)).encode())
         counts = torch.zeros(self.shape[0], 256, dtype=torch.int64)
-        for number, split in enumerate((self.train, self.test)):
+        for is_test, split in enumerate((self.train, self.test)):
             digest.update(repr((tuple(split.images.shape), split.levels)).encode())
             for part in chunks(split.images):
                 host = part.cpu()
                 digest.update(host.contiguous().numpy().tobytes())
-                counts += _histograms(host) if number == 0 else 0
+                counts += 0 if is_test else _histograms(host)
             digest.update(split.labels.cpu().numpy().tobytes())
         return digest.hexdigest(), counts
 
 
 def _histograms(images: Tensor) -> Tensor:
-    """(C, 256) how often each value occurs in each channel; without a float copy of the images."""
+    """(C, 256) counts of each pixel value in each channel, without a float copy of the images."""
     planes = images.transpose(0, 1).flatten(1)
     return torch.stack([torch.bincount(plane, minlength=256) for plane in planes])
 
 
 def evenly(labels: Tensor, limit: int | None) -> Tensor:
-    """Indices of at most `limit` items, taken in turn from every class, in an order that mixes classes."""
+    """Indices of at most `limit` items: the first of every class, then the second of every class, and so on."""
     within: dict[int, int] = {}
     rank = []
     for position, label in enumerate(labels.tolist()):

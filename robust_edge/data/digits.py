@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 real 8×8 scans of handwriting, inside the package."""
+"""scikit-learn's digits: 1,797 scans of handwritten digits, 8×8 pixels, included in scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 from robust_edge.data.dataset import Dataset, Split, evenly
 from robust_edge.data.settings import DataConfig
 
-TEST_SHARE = 5
+TEST_PERIOD = 5
 LEVELS = 16
 
 
 def load_digits(config: DataConfig) -> Dataset:
-    """Every fifth image of each class is for testing: 1,440 to train, 357 to test.
+    """1,440 training and 357 test images: every fifth image of each class is a test image.
 
-    Pixels have 17 levels, 0 to 16, and are stored as such.
+    Pixels have the levels 0 to 16 and are stored as such.
     """
     from sklearn.datasets import load_digits as read
 
@@ -22,7 +22,7 @@ def load_digits(config: DataConfig) -> Dataset:
     images = torch.from_numpy(bunch.images).to(torch.uint8)[:, None]
     labels = torch.from_numpy(bunch.target).to(torch.int64)
     mixed = evenly(labels, None)
-    held_out = torch.arange(len(mixed)) // len(bunch.target_names) % TEST_SHARE == TEST_SHARE - 1
+    held_out = torch.arange(len(mixed)) // len(bunch.target_names) % TEST_PERIOD == TEST_PERIOD - 1
     train, test = mixed[~held_out], mixed[held_out]
     return Dataset(
         "digits",

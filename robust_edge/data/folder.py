@@ -1,4 +1,4 @@
-"""Any images in folders: `train/CLASS/*` and `test/CLASS/*`."""
+"""Image files in folders: `train/CLASS/*` and `test/CLASS/*`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,30 @@ from robust_edge_runtimes.core.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 GREY_MODES = {"1", "L"}
-DEEP_MODES = ("I", "F")  # 16 bits and more; Pillow would clip them to 255 without a word
+DEEP_MODES = ("I", "F")  # 16 bits and more; Pillow would silently clip them to 255
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 
 def load_folder(config: DataConfig) -> Dataset:
-    """A tree of images; grey if the first one is, colour otherwise. Read now, or on demand where they are too many.
+    """Read a folder of images now, or on demand where they are too many. All are grey if the first one is.
 
     Raises:
-        InputError: no such folder, no `train` or `test` in it, fewer than two classes, classes that differ
-            between the two, a broken image, images of different sizes.
+        InputError: the folder, its `train` or its `test` is missing; there are fewer than two classes; `train` and
+            `test` have different classes; an image is broken; or images differ in size.
     """
     if config.dir is None:
-        raise InputError("dataset 'folder' needs --data-dir, a folder with train/CLASS/* and test/CLASS/*")
+        raise InputError("dataset 'folder' needs data.dir (--data-dir), a folder with train/CLASS/* and test/CLASS/*")
     root = Path(config.dir)
     if not root.is_dir():
-        raise InputError(f"--data-dir {root} is not a folder")
+        raise InputError(
+            f"data.dir (--data-dir) is {root}, which is not a folder; give one with train/CLASS/* and test/CLASS/*"
+        )
     classes = _classes(root / "train")
     if classes != _classes(root / "test"):
         differing = sorted(set(classes) ^ set(_classes(root / "test")))
-        raise InputError(f"{root}: train and test must have the same classes; these differ: {', '.join(differing)}")
+        raise InputError(
+            f"{root}: train and test must have the same classes; only one of them has: {', '.join(differing)}"
+        )
     train, test = (
         _files(root / "train", classes, config.limit_train),
         _files(root / "test", classes, config.limit_test),
@@ -60,14 +64,16 @@ def _files(folder: Path, classes: tuple[str, ...], limit: int | None) -> list[tu
     for label, name in enumerate(classes):
         paths = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
         if not paths:
-            raise InputError(f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))})")
+            raise InputError(
+                f"{folder / name} contains no images ({', '.join(sorted(SUFFIXES))}); add some, or remove it"
+            )
         found += [(path, label) for path in paths]
     order = evenly(torch.tensor([label for _, label in found]), limit)
     return [found[index] for index in order.tolist()]
 
 
 class _Reader:
-    """Reads images as the first one was: its colour mode and its size."""
+    """Reads images in the colour mode and the size of the first one."""
 
     def __init__(self, first: Path, resize: int | None) -> None:
         self.resize = resize
@@ -100,8 +106,8 @@ class _Reader:
         if pixels.size != self.size:
             width, height = pixels.size
             raise InputError(
-                f"{path} is {width}×{height}, but {self.first} is {self.size[0]}×{self.size[1]}; bring all images "
-                f"to one size, or pass --set data.resize={self.size[0]}"
+                f"{path} is {width}×{height}, but {self.first} is {self.size[0]}×{self.size[1]}; resize the "
+                f"images to one size, or set data.resize (--set data.resize={self.size[0]})"
             )
         return np.asarray(pixels)
 
@@ -114,7 +120,7 @@ def _open(path: Path) -> Image.Image:
 
 
 class FolderImages(StoredImages):
-    """Files that are decoded when they are asked for."""
+    """Image files that are decoded on indexing."""
 
     def __init__(self, reader: _Reader, paths: Sequence[Path]) -> None:
         self.reader = reader

@@ -15,7 +15,7 @@ DATASETS = {
 }
 OWN_DATASET = "package.module:function"
 AUGMENTATIONS = {
-    "crop": "pad an eighth of the side, 4 pixels at 32, and cut a window: the field's name for shift",
+    "crop": "pad by an eighth of the side (4 pixels of 32) and crop at random; the same as shift",
     "flip": "left to right",
     "rotate": "up to 15 degrees",
     "shift": "up to an eighth of the side",
@@ -29,32 +29,32 @@ class DataConfig:
     dataset: str = setting(
         "digits", "name of the data set", flag="--dataset", choices=summaries(DATASETS), beside=OWN_DATASET
     )
-    dir: str | None = setting(
-        None, "folder in which the images of `folder` and of the CIFAR sets lie", flag="--data-dir"
-    )
-    download: bool = setting(False, "fetch a CIFAR set that is not in the folder yet", flag="--download")
+    dir: str | None = setting(None, "folder of the images, for `folder` and the CIFAR sets", flag="--data-dir")
+    download: bool = setting(False, "download a CIFAR set that is not in the folder yet", flag="--download")
     limit_train: int | None = setting(
-        None, "use only this many training images, evenly over the classes", range="[1, inf)"
+        None, "use only this many training images, balanced over the classes", range="[1, inf)"
     )
     limit_test: int | None = setting(None, "the same for test images", range="[1, inf)")
     resize: int | None = setting(
-        None, "side in pixels that every image of a folder is brought to; null takes them as they are", range="[1, inf)"
+        None, "side in pixels to which every image of a folder is resized; null keeps their size", range="[1, inf)"
     )
     augment: tuple[str, ...] = setting((), "random changes of the training images", choices=AUGMENTATIONS)
     resident: bool | str = setting(
         "auto",
-        "whether all images lie in the memory of the device that trains; `auto` where they take no more than "
-        "`resident_mib`. Others are read by worker processes while the network trains",
+        "whether all images are kept in the memory of the training device; `auto`: if `resident_mib` is enough. "
+        "Otherwise worker processes read them during the training",
         choices=["auto"],
         beside="true or false",
     )
     resident_mib: int = setting(
-        4096, "MiB of pixels, training and test images together, one byte each", range="[0, inf)"
+        4096,
+        "largest size of all training and test images for `resident: auto`, in MiB at one byte per value",
+        range="[0, inf)",
     )
 
     def __post_init__(self) -> None:
         check(self, "data")
 
     def stays(self, pixels: int) -> bool:
-        """Whether images of so many bytes in all are held in memory."""
+        """Whether images with a total of `pixels` bytes are kept in memory."""
         return self.resident if isinstance(self.resident, bool) else pixels <= self.resident_mib << 20

@@ -1,4 +1,4 @@
-"""Images that stay where they are until a batch needs them."""
+"""Images that are read from storage when a batch needs them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-CHUNK = 256  # images at a time where all of them are looked at
+CHUNK = 256  # number of images that are read at once when all are processed
 
 
 class StoredImages(abc.ABC):
-    """What a `Split` holds instead of a tensor when its images are too many to hold; read by several processes.
+    """The images of a `Split` that are too many for memory.
 
-    An implementation must survive pickling, for worker processes read with a copy of it.
+    An implementation must support pickling: worker processes read with a copy of it.
     """
 
     dtype = torch.uint8
@@ -27,11 +27,11 @@ class StoredImages(abc.ABC):
 
     @abc.abstractmethod
     def read(self, indices: Sequence[int]) -> Tensor:
-        """(n, C, H, W) uint8 of the chosen images, in the order asked for."""
+        """Read the chosen images as (n, C, H, W) uint8, in the order of `indices`."""
 
     @abc.abstractmethod
     def take(self, indices: Sequence[int]) -> StoredImages:
-        """The chosen images, still unread."""
+        """The chosen images, without reading them."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -42,7 +42,7 @@ class StoredImages(abc.ABC):
 
 
 def chunks(images: Tensor | StoredImages) -> Iterator[Tensor]:
-    """All images in order, as few at a time as memory may need."""
+    """Yield all images in order, stored ones CHUNK at a time."""
     if isinstance(images, Tensor):
         yield images
         return

@@ -1,4 +1,4 @@
-"""Batches of images that do not lie on the device: worker processes read ahead while the network trains."""
+"""Batches of images that are not kept on the device: worker processes read them ahead of the training."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from robust_edge.data.dataset import Batch, Source, Split
 from robust_edge_runtimes.core.environment import available_cores
 from robust_edge_runtimes.core.errors import RobustEdgeError
 
-AHEAD = 4  # batches that every worker has ready
+PREFETCH = 4  # batches that every worker reads ahead
 
 
 class Streamed:
-    """A split whose batches travel to the device one by one.
+    """A split whose batches are copied to the device one by one.
 
-    The order of batches is the caller's and does not depend on the number of workers; torch's global random state
-    is left alone. The workers live as long as this object.
+    The caller determines the order of the batches, whatever the number of workers. The global random state of torch is
+    not used. The workers live as long as this object.
     """
 
     def __init__(self, split: Split, device: torch.device, workers: int) -> None:
         self.split = split
         self.device = device
         self.order = _Order()
-        workers = min(workers, available_cores())  # more of them only wait for each other, and torch warns
+        workers = min(workers, available_cores())  # more than that slow each other down, and torch warns
         self.loader: DataLoader[Any] = DataLoader(
             _Rows(split),
             batch_sampler=self.order,
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=device.type == "cuda",
-            prefetch_factor=AHEAD if workers else None,
+            prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
             generator=torch.Generator(),
         )
@@ -55,12 +55,12 @@ class Streamed:
 
 
 def source_of(split: Split, device: torch.device, *, stays: bool, workers: int) -> Source:
-    """A source of batches: the images on the device if they may stay there, else streamed to it."""
+    """A source of batches: all images kept on the device (`stays`), or batches copied to it one by one."""
     return split.to(device) if stays else Streamed(split, device, workers)
 
 
 class _Order(Sampler[list[int]]):
-    """The batches of the present epoch."""
+    """The indices of the batches of the current epoch."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -74,7 +74,7 @@ class _Order(Sampler[list[int]]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows(Dataset[Any]):
-    """What a worker reads: whole batches at once."""
+    """Reads a whole batch in a worker process."""
 
     split: Split
 
@@ -82,7 +82,7 @@ class _Rows(Dataset[Any]):
         chosen = torch.tensor(indices, dtype=torch.int64)
         try:
             return self.split.images[chosen], self.split.labels[chosen]
-        except RobustEdgeError as error:  # raised in the worker, it would arrive as a page of traceback
+        except RobustEdgeError as error:  # raised in the worker, it would arrive with a long traceback
             return error
 
 

@@ -1,4 +1,4 @@
-"""Networks: the zoo, the user's own, and the normalisation that every one of them carries inside."""
+"""Networks, chosen by name or built by the user's function, with normalisation inside the model."""
 
 from robust_edge.models.normalized import Normalized
 from robust_edge.models.spec import ARCHITECTURES, ModelSpec, build_model

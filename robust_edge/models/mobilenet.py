@@ -1,4 +1,4 @@
-"""torchvision's MobileNetV2 with a stem for small images: the first two reductions are left out."""
+"""torchvision's MobileNetV2 with a stem for small images: the first two strides are 1 instead of 2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from robust_edge.torchvision_compat import torchvision_module
 
-# expansion, channels, blocks, stride; the second row has stride 2 in the network for large images
+# expansion, channels, blocks, stride; the stride of the second row is 2 in the original
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),

@@ -1,6 +1,6 @@
-"""Normalisation inside the model, so that every artifact takes raw pixels and ε means the same everywhere."""
+"""Normalisation inside the model: every artifact takes raw pixels, and ε has the same unit everywhere."""
 
-# No annotations of the future here: TorchScript reads those of a class itself, and takes no strings.
+# Without `from __future__ import annotations`: TorchScript cannot read annotations that are strings.
 from collections.abc import Sequence
 
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class Normalized(nn.Module):
-    """A network behind `(x - mean) / std` per channel.
+    """Applies `(x - mean) / std` per channel, then the network.
 
-    Takes (N, C, H, W) float in [0, 1] and returns what the network returns.
+    Takes (N, C, H, W) float in [0, 1] and returns the output of the network.
     """
 
     mean: Tensor

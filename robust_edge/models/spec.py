@@ -1,4 +1,4 @@
-"""What it takes to build a network again: the zoo, and the user's own factories."""
+"""Describe a network so that it can be built again, and build it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ ARCHITECTURES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Architecture and preprocessing; written into every checkpoint.
+    """Architecture and preprocessing of a network; stored in every checkpoint.
 
     Attributes:
-        arch: a name of ARCHITECTURES, or `package.module:function` with the signature
+        arch: a key of ARCHITECTURES, or `package.module:function` with the signature
             `function(num_classes, in_channels) -> nn.Module`.
         shape: (C, H, W) of one image.
         classes: class names, in the order of the logits.
-        mean: per channel, subtracted inside the model.
-        std: per channel, divided by inside the model.
+        mean: one value per channel, subtracted inside the model.
+        std: one value per channel, by which the model divides.
     """
 
     arch: str
@@ -44,11 +44,11 @@ class ModelSpec:
 
 
 def build_model(spec: ModelSpec) -> Normalized:
-    """Build the network with torch's current random state.
+    """Build the network; its initial weights follow from torch's global random state.
 
     Raises:
-        InputError: an unknown architecture, or a factory whose network does not give (N, K) logits or has
-            nothing to prune.
+        InputError: the architecture is unknown, the network does not return (N, K) logits, or it has no prunable
+            layer.
     """
     network = _network(spec)
     if not isinstance(network, nn.Module):
@@ -59,14 +59,14 @@ def build_model(spec: ModelSpec) -> Normalized:
 
 
 def check_training(model: Normalized, spec: ModelSpec) -> None:
-    """Whether the network gives logits in training mode, too; some return a tuple there.
+    """Check that the network returns logits in training mode, too; some networks return a tuple there.
 
     Args:
-        model: left as it was.
-        spec: what it was built from.
+        model: the network; it is not changed.
+        spec: the description that it was built from.
 
     Raises:
-        InputError: it does not.
+        InputError: it returns something else.
     """
     _check_logits(copy.deepcopy(model).train(), spec, " in training mode")
 
@@ -95,7 +95,9 @@ def _factory(arch: str) -> Callable[[int, int], nn.Module]:
 
 def _check(model: Normalized, spec: ModelSpec) -> None:
     if not prunable_parameters(model):
-        raise InputError(f"model {spec.arch!r} has no convolution and no linear layer, so nothing to prune")
+        raise InputError(
+            f"model {spec.arch!r} has no convolution and no linear layer, so nothing to prune; use another"
+        )
     training = model.training
     try:
         _check_logits(model.eval(), spec)
@@ -103,7 +105,9 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
         model.train(training)
     tensors = list(model.state_dict().values())
     if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
-        raise InputError(f"model {spec.arch!r} uses one tensor in two places, which a checkpoint cannot hold; clone it")
+        raise InputError(
+            f"model {spec.arch!r} shares one tensor between two places, which safetensors cannot store; clone it"
+        )
 
 
 def _check_logits(model: Normalized, spec: ModelSpec, when: str = "") -> None:

@@ -1,1 +1,1 @@
-"""Devices, ranks and rows: how work is parted."""
+"""Devices and processes that share a training or an evaluation."""

@@ -1,4 +1,4 @@
-"""Which device a run uses."""
+"""Choose the device of a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from robust_edge_runtimes.core.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU if there is one.
+    """The device of a name; `auto` is the first GPU, or the CPU without one.
 
     Raises:
-        InputError: not a device name, or not on this machine.
+        InputError: the name is not a device, or the device is not available on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -20,5 +20,5 @@ def pick_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()  # `meta` allocates, but holds no values
     except (RuntimeError, AssertionError) as cause:
         reason = str(cause).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}); try cpu or auto") from cause
+        raise InputError(f"device {name} cannot be used here ({reason}); use cpu or auto") from cause
     return device

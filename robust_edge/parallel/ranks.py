@@ -1,4 +1,4 @@
-"""The processes that share a training or an evaluation: one alone, or those that torchrun started."""
+"""The processes that share a training or an evaluation: a single one, or those that torchrun started."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
-FAILED = "robust_edge/failed"  # counts the processes that could not go on
-PATIENCE = datetime.timedelta(days=7)  # a batch may take hours; torchrun itself ends what has failed
+FAILED = "robust_edge/failed"  # key of the number of failed processes in the store
+TIMEOUT = datetime.timedelta(days=7)  # a batch may take hours; torchrun itself ends failed processes
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """Where this process stands.
+    """The rank of this process.
 
     Attributes:
-        rank: from 0; rank 0 is the only one that writes.
-        world: how many processes share the work.
+        rank: from 0; only rank 0 writes files.
+        world: number of processes that share the work.
     """
 
     rank: int = 0
@@ -33,11 +33,11 @@ class Ranks:
 
     @property
     def writes(self) -> bool:
-        """Whether files and results are this process's business."""
+        """Whether this process writes files and prints results."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in order of rank; all ranks must call it."""
+        """The values of all ranks, in order of rank; all ranks must call it."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -45,7 +45,7 @@ class Ranks:
         return values
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """Rank 0's value of `make()` on every rank; all ranks must call it."""
+        """The value of `make()`, computed on rank 0, on every rank; all ranks must call it."""
         if self.world == 1:
             return make()
         values: list[Any] = [make() if self.writes else None]
@@ -55,19 +55,19 @@ class Ranks:
 
 @contextlib.contextmanager
 def torchrun_ranks() -> Iterator[Ranks]:
-    """Join the processes of torchrun, if it started this one.
+    """Join the process group of torchrun, if torchrun started this process.
 
-    Objects travel by gloo, tensors on a GPU by NCCL. An error of one rank reaches the others as a broken connection;
-    only the first rank that fails speaks, the others leave without a word.
+    Objects are exchanged through gloo, tensors on a GPU through NCCL. When one rank fails, the connections of the
+    others break: only the first rank that fails prints its error, the others exit silently.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "RANK" not in os.environ:
         yield Ranks()
         return
-    _import_before_the_group()
-    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    _import_distributed_functional()
+    store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
         yield Ranks(rank, world)
     except BaseException as error:
@@ -78,17 +78,18 @@ def torchrun_ranks() -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def _import_before_the_group() -> None:
-    """Import the module that keeps the group of its import in its functions' defaults (`group=group.WORLD`).
+def _import_distributed_functional() -> None:
+    """Import `torch.distributed.nn.functional` before there is a process group.
 
-    DDP imports it. Were there a group by then, it would outlive `destroy_process_group` with gloo's threads, and one
-    that lets go of a tensor while the interpreter ends aborts the process.
+    DDP imports it, and its functions have `group=group.WORLD` as a default. A group that exists at its import would
+    therefore outlive `destroy_process_group`, and with it the threads of gloo; one of them that frees a tensor during
+    the exit of the interpreter aborts the process.
     """
     importlib.import_module("torch.distributed.nn.functional")
 
 
 def _first_to_fail(store: Any) -> bool:
-    """Whether no other rank has failed before; if even the store is gone, another one has."""
+    """Whether no other rank has failed before. If the store is gone, another one has."""
     try:
         return bool(store.add(FAILED, 1) == 1)
     except RuntimeError:
@@ -96,7 +97,7 @@ def _first_to_fail(store: Any) -> bool:
 
 
 def device_of_rank(device: torch.device) -> torch.device:
-    """The GPU that torchrun meant for this process, where a GPU was asked for without a number."""
+    """The GPU that torchrun assigned to this process, where `device` is a GPU without an index."""
     local = os.environ.get("LOCAL_RANK")
     if device.type == "cuda" and device.index is None and local is not None:
         return torch.device("cuda", int(local) % torch.cuda.device_count())

@@ -1,4 +1,4 @@
-"""The part of a batch that one process holds, when several share it."""
+"""The part of a batch that one process holds when several processes share it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Images `first` to `last - 1` of a batch of `total`.
+    """Images `first` to `last - 1` of a batch of `total` images.
 
-    Random numbers are drawn for the whole batch and cut to the own part: every process draws the same, so that the
-    image at one position of a batch meets the same randomness however many processes share the batch.
+    Every process draws the same random numbers for the whole batch and uses those of its own images. The random numbers
+    of an image therefore do not depend on the number of processes.
     """
 
     first: int
@@ -25,12 +25,12 @@ class Rows:
         return self.last - self.first
 
     def uniform(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Numbers in [0, 1) of shape (own images, *shape), on the generator's device."""
+        """Uniform numbers in [0, 1) of shape (own images, *shape), on the device of the generator."""
         drawn = torch.rand((self.total, *shape), generator=generator, device=generator.device)
         return drawn[self.first : self.last]
 
     def integers(self, low: int, high: int, generator: torch.Generator) -> Tensor:
-        """One integer in [low, high) for each own image, on the generator's device."""
+        """One integer in [low, high) for each own image, on the device of the generator."""
         drawn = torch.randint(low, high, (self.total,), generator=generator, device=generator.device)
         return drawn[self.first : self.last]
 
@@ -41,5 +41,5 @@ def all_rows(images: Tensor) -> Rows:
 
 
 def share_rows(total: int, rank: int, world: int) -> Rows:
-    """The part of a batch that falls to one of `world` processes; parts differ by at most one image."""
+    """The part of a batch of one of `world` processes; the parts differ by at most one image."""
     return Rows(total * rank // world, total * (rank + 1) // world, total)

@@ -1,1 +1,1 @@
-"""The run directory."""
+"""The run directory: reading and writing its files."""

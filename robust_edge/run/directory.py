@@ -1,4 +1,4 @@
-"""The run directory: everything that a compression leaves behind, whole or absent.
+"""The run directory: the files that `compress` writes, each of them completely or not at all.
 
 config.yaml  metrics.jsonl  run.log  environment.json
 checkpoint.safetensors  checkpoint.json  resume.pt  unfinished.pt  plots/  evaluations/  tensorboard/
@@ -47,8 +47,8 @@ class Arithmetic:
     """Multiply-accumulates of the prunable layers for one image.
 
     Attributes:
-        dense: with every weight.
-        kept: with the weights that are not zero, each of which takes part once for every output position.
+        dense: with all weights.
+        kept: with the non-zero weights; each of them counts once per output position.
     """
 
     dense: int
@@ -56,20 +56,21 @@ class Arithmetic:
 
     @property
     def keep(self) -> float:
-        """Fraction that is left."""
+        """Fraction of the multiply-accumulates that is kept."""
         return self.kept / self.dense
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What `checkpoint.json` says of the weights beside it.
+    """The content of `checkpoint.json`, which describes the weights in checkpoint.safetensors.
 
     Attributes:
-        sparsity: counted in the written file.
-        metrics: accuracies in [0, 1] on the test images, with the attack that closed the run.
-        epoch: after which the weights were taken, counted from 1; None in files of older versions.
-        diverged: what went wrong later, if the run did not end well; such weights may miss the kept count.
-        arithmetic: what one image costs; None in files of older versions.
+        sparsity: numbers of non-zero weights in the written file.
+        metrics: accuracies in [0, 1] on the test images, and the settings of the attack.
+        epoch: the epoch of the weights, counted from 1; None in files of older versions.
+        diverged: what went wrong after that epoch, if the training diverged; such weights may not have the target
+            sparsity.
+        arithmetic: multiply-accumulates of one image; None in files of older versions.
     """
 
     model: ModelSpec
@@ -87,10 +88,10 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory that exists.
+    """An existing run directory.
 
     Attributes:
-        writes: whether this process keeps its files; of several that train together only one does.
+        writes: whether this process writes its files; of several processes that train together only one does.
     """
 
     path: Path
@@ -99,7 +100,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """The name of the folder."""
         return self.path.resolve().name
 
     @property
@@ -109,7 +110,7 @@ class Run:
 
     @property
     def evaluations(self) -> Path:
-        """The folder of evaluation results, made on demand."""
+        """The folder of evaluation results; created if it is missing."""
         folder = self.path / "evaluations"
         folder.mkdir(exist_ok=True)
         return folder
@@ -128,7 +129,7 @@ class Run:
             lines = path.read_bytes().splitlines() if path.is_file() else []
             return [decode(EpochRow, parse_json(line)) for line in lines]
         except (ValueError, InputError) as cause:
-            raise InputError(f"{path} is damaged ({cause}); restore it, or start again with --overwrite") from cause
+            raise InputError(f"{path} is damaged ({cause}); restore it, or train again with --overwrite") from cause
 
     def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Replace metrics.jsonl."""
@@ -138,22 +139,22 @@ class Run:
         write_atomic(self.path / METRICS, "".join(lines))
 
     def write_resume(self, state: dict[str, Any]) -> None:
-        """Save everything that the next epoch needs."""
+        """Save the state after a finished epoch."""
         self._write_state(RESUME, state)
         if self.writes:
             (self.path / UNFINISHED).unlink(missing_ok=True)
 
     def write_unfinished(self, state: dict[str, Any]) -> None:
-        """Save an epoch that is left in its middle, beside what the last finished one saved."""
+        """Save the state in the middle of an epoch; the state after the last finished epoch is kept, too."""
         self._write_state(UNFINISHED, state)
 
     def read_resume(self) -> dict[str, Any] | None:
         """The state after the last finished epoch, or None before the first one has ended."""
-        return self._read_state(RESUME, "start again with --overwrite")
+        return self._read_state(RESUME, "train again with --overwrite")
 
     def read_unfinished(self) -> dict[str, Any] | None:
-        """The state in the middle of an epoch, or None if none was left there."""
-        return self._read_state(UNFINISHED, "delete it to go on after the last finished epoch")
+        """The state in the middle of an epoch, or None if there is none."""
+        return self._read_state(UNFINISHED, "delete it to resume after the last finished epoch")
 
     def _write_state(self, name: str, state: dict[str, Any]) -> None:
         if not self.writes:
@@ -169,29 +170,29 @@ class Run:
         try:
             intact = _checksums_hold(path)
             state = torch.load(path, map_location="cpu", weights_only=True) if intact else None
-        except Exception as cause:  # torch raises whatever the damaged bytes provoke
+        except Exception as cause:  # damaged bytes can make torch raise any exception
             raise InputError(f"{path} is damaged ({type(cause).__name__}); {remedy}") from cause
         if not isinstance(state, dict):
             raise InputError(f"{path} is damaged; {remedy}")
         return state
 
     def write_environment(self, *, peak_memory_bytes: int) -> None:
-        """Replace environment.json by that of the process that finishes the run, with the most memory it used."""
+        """Replace environment.json by the environment and the peak memory of the process that finishes the run."""
         write_json(self.path / ENVIRONMENT, {**environment(), "peak_memory_bytes": peak_memory_bytes})
 
     def tidy(self) -> None:
-        """Remove what a process that was killed while writing left behind; write what it could not."""
+        """Remove temporary files of a process that was killed while writing, and write a missing environment.json."""
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink()
         if not (self.path / ENVIRONMENT).is_file():
             write_json(self.path / ENVIRONMENT, environment())
 
     def write_checkpoint(self, model: Normalized, describe: Any) -> Checkpoint:
-        """Write the weights, then what is true of the written file.
+        """Write the weights, then the description of the written file.
 
         Args:
             model: the network to save.
-            describe: function of the file's SHA-256 and its tensors to a Checkpoint.
+            describe: takes the SHA-256 and the tensors of the written file and returns the Checkpoint.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         path = self.path / WEIGHTS
@@ -206,15 +207,15 @@ class Run:
         """Read checkpoint.json.
 
         Raises:
-            InputError: the run is not finished, or the file is not ours.
+            InputError: the run is not finished, or the file was not written by robust-edge.
         """
         path = self.path / CHECKPOINT
         if not path.is_file():
-            raise InputError(f"{self.path} is not finished; go on with: robust-edge compress --resume -o {self.path}")
+            raise InputError(f"{self.path} is not finished; resume it: robust-edge compress --resume -o {self.path}")
         return decode(Checkpoint, read_json(path), where=str(path))
 
     def load_model(self) -> Normalized:
-        """The trained network in evaluation mode, its file checked against checkpoint.json."""
+        """The trained network in evaluation mode; its file is checked against checkpoint.json."""
         checkpoint = self.checkpoint()
         path = self.path / WEIGHTS
         if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
@@ -222,7 +223,7 @@ class Run:
         model = build_model(checkpoint.model)
         try:
             model.load_state_dict(safetensors.torch.load_file(path))
-        except RuntimeError as cause:  # the user's own factory may have changed since
+        except RuntimeError as cause:  # a model function of the user may have changed since
             reason = " ".join(str(cause).split())[:200]
             raise InputError(f"{path} does not fit model {checkpoint.model.arch!r} as it is now: {reason}") from cause
         return model.eval()
@@ -232,7 +233,7 @@ def open_run(path: Path) -> Run:
     """Open a run directory.
 
     Raises:
-        InputError: not a run.
+        InputError: `path` is not a run.
     """
     file = path / CONFIG
     if not file.is_file():
@@ -241,19 +242,19 @@ def open_run(path: Path) -> Run:
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError where `create_run` would; cheap, so that it can be asked before the data is read."""
-    for unborn in path.glob(f".{CONFIG}.*.tmp"):  # killed before it had its first file
-        unborn.unlink()
+    """Raise InputError where `create_run` would. It is cheap, so call it before the data is read."""
+    for leftover in path.glob(f".{CONFIG}.*.tmp"):  # of a process that was killed before it wrote its first file
+        leftover.unlink()
     check_new_directory(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()):
         _refuse_foreign(path)
 
 
 def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
-    """Make an empty run directory that knows its config.
+    """Create a run directory that holds only its config and environment.
 
     Raises:
-        InputError: something else stands there.
+        InputError: `path` exists and is not a run, or `overwrite` is off.
     """
     check_free(path, overwrite=overwrite)
     if path.is_dir():
@@ -265,17 +266,19 @@ def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
 
 
 def _checksums_hold(path: Path) -> bool:
-    """Whether every part of a torch file is what was written; torch.load does not look."""
+    """Whether the checksums of a torch file are correct; torch.load does not check them."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip() is None
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Many folders have a config.yaml: only one that reads as ours, with our files alone, may be deleted."""
+    """Raise InputError unless `path` is a run that contains only files of a run, so that it may be deleted."""
     try:
         open_run(path)
     except InputError as cause:
         raise InputError(f"{path} exists and is not a run ({cause}); --overwrite replaces runs only") from cause
     foreign = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))
     if foreign:
-        raise InputError(f"{path} holds {', '.join(foreign[:3])}, which no run writes; move it away, or delete by hand")
+        raise InputError(
+            f"{path} holds {', '.join(foreign[:3])}, which no run contains; move it away, or delete the folder yourself"
+        )

@@ -1,4 +1,4 @@
-"""What software and machine a run was made with."""
+"""The software and the machine of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """The installed version of everything that takes part; packages that are missing are left out."""
+    """The versions of the installed packages among PACKAGES, and of robust-edge."""
     found = {"robust-edge": __version__}
     for package in PACKAGES:
         try:

@@ -9,23 +9,23 @@ ADMM, MASKED, DENSE = "admm", "masked", "dense"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """What one epoch was and did; losses and accuracies are means over its training images.
+    """The settings and results of one epoch; losses and accuracies are means over its training images.
 
     Attributes:
         epoch: counted from 1.
         phase: `admm`, `masked`, or `dense` where nothing is pruned.
         eps: radius of the attack in pixel units.
         steps: gradient steps of the attack.
-        keep: kept fraction that the projection aimed at.
-        loss: what was minimised, without the ADMM penalty.
+        keep: target kept fraction of the projection.
+        loss: the training loss, without the ADMM penalty.
         clean_loss: cross-entropy on clean images.
         adversarial_loss: the same on attacked images.
-        nonzero: prunable weights that are not zero at the end.
-        images: training images seen.
-        seconds: of training, without the judgement on held-out images.
-        held_out_clean: accuracy on the held-out images at the end of the epoch; None where it was not judged.
-        held_out_robust: the same under PGD at the run's full radius.
-        awp: whether weight perturbation is still in use.
+        nonzero: number of non-zero prunable weights at the end of the epoch.
+        images: number of training images.
+        seconds: training time, without the evaluation on held-out images.
+        held_out_clean: accuracy on the held-out images at the end of the epoch; None where it was not evaluated.
+        held_out_robust: the same under PGD at the full radius of the run.
+        awp: whether adversarial weight perturbation was in use.
     """
 
     epoch: int
@@ -51,5 +51,5 @@ class EpochRow:
 
     @property
     def images_per_second(self) -> float:
-        """Throughput of the training alone."""
+        """Training images per second."""
         return self.images / self.seconds if self.seconds > 0 else 0.0

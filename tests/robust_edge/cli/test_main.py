@@ -25,4 +25,4 @@ def test_an_interrupt_during_the_first_imports_is_one_line():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130
-    assert done.stderr.splitlines() == ["error: interrupted; nothing was begun"]
+    assert done.stderr.splitlines() == ["error: interrupted before the command started; run it again"]

@@ -58,5 +58,5 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path):
 
 
 def test_no_data_dir():
-    with pytest.raises(InputError, match="cifar100 needs --data-dir"):
+    with pytest.raises(InputError, match=r"cifar100 needs data\.dir \(--data-dir\)"):
         load_dataset(DataConfig(dataset="cifar100"))

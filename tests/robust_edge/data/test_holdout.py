@@ -49,5 +49,5 @@ def test_nothing_held_out_is_the_split_itself():
 
 @pytest.mark.parametrize("count", [59, 60, 1000])
 def test_something_must_be_left(count):
-    with pytest.raises(InputError, match=r"selection\.held_out is \d+, of 60 training images"):
+    with pytest.raises(InputError, match=r"selection\.held_out is \d+, but there are only 60 training images"):
         hold_out(split_of(), count)

@@ -118,7 +118,7 @@ class Pair(nn.Module):
         (lambda k, c: nn.Sequential(nn.Flatten(), nn.Linear(64, k + 1)), r"gives \(2, 4\) for 2 images"),
         (lambda k, c: nn.Conv2d(c, k, 1), r"gives \(2, 3, 8, 8\) for 2 images"),
         (lambda k, c: Pair(), "gives tuple for 2 images"),
-        (lambda k, c: Tied(), "one tensor in two places"),
+        (lambda k, c: Tied(), "shares one tensor between two places"),
     ],
 )
 def test_networks_that_cannot_be_compressed(own, build, match):

@@ -15,6 +15,6 @@ def test_cpu_is_always_there():
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "meta", "cpu:x"])
 def test_what_cannot_compute_here_is_refused_in_one_line(name):
-    with pytest.raises(InputError, match="try cpu or auto") as caught:
+    with pytest.raises(InputError, match="use cpu or auto") as caught:
         pick_device(name)
     assert "\n" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_no_config_is_not_a_run(tmp_path):
 def test_an_unfinished_run_says_how_to_go_on(tmp_path):
     run = create_run(tmp_path / "run", resolve(), overwrite=False)
     for use in (run.checkpoint, run.load_model):
-        with pytest.raises(InputError, match=r"is not finished; go on with: robust-edge compress --resume -o .*run$"):
+        with pytest.raises(InputError, match=r"is not finished; resume it: robust-edge compress --resume -o .*run$"):
             use()
 
 
