@@ -1,0 +1,93 @@
+"""An attack is one new file: named by its class, or by one row of the table of attacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ATTACK = '''
+import dataclasses
+from typing import ClassVar
+import torch
+from robust_edge.attacks.attack import Attack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise(Attack):
+    """Points at random corners of the ball: the last of several draws."""
+
+    steps: int = 4
+    scale: float = 1.0
+
+    few_steps: ClassVar[int] = 3
+
+    @property
+    def title(self):
+        return f"Noise-{self.steps}"
+
+    def perturb(self, model, images, labels, threat, *, seed, positions):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(self.steps):
+            signs = torch.randint(0, 2, images.shape, generator=generator) * 2 - 1
+        return images + self.scale * threat.eps * signs
+'''
+ROW = '    "noise": Row("robust_edge.attacks.noise:Noise", "random corners of the ball"),\n'
+# One process for all commands, since each would import torch anew.
+COMMANDS = """
+import sys
+from click.testing import CliRunner
+from robust_edge.cli import main
+for line in sys.stdin.read().splitlines():
+    result = CliRunner().invoke(main, line.split())
+    print(result.output)
+    assert result.exit_code == 0, line
+"""
+
+
+@pytest.mark.parametrize("way", ["class", "row"])
+def test_a_new_attack(way: str, tmp_path: Path) -> None:
+    package, name, record = ROOT, "my_attacks:Noise", "own-my_attacks.Noise"
+    if way == "row":
+        package, name, record = tmp_path / "package", "noise", "noise"
+        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
+        (package / "robust_edge/attacks/noise.py").write_text(ATTACK)
+        table = package / "robust_edge/attacks/table.py"
+        table.write_text(table.read_text().replace("ATTACKS = {\n", "ATTACKS = {\n" + ROW))
+    else:
+        (tmp_path / "my_attacks.py").write_text(ATTACK)
+    lines = [
+        "evaluate --help",
+        "transfer --help",
+        "compress --epochs 2 --steps 1 --keep 1 --threads 1 --set data.limit_train=60 --set data.limit_test=20 -o run",
+        f"evaluate run --attack {name} --steps 2 --eps 0.1",
+        f"transfer --source run --target run --attack {name} --steps 2 --eps 0.1 -o transfer.json",
+        "report run --transfer transfer.json -o report.html",
+    ]
+    path = os.pathsep.join(map(str, (package, ROOT / "exporters", ROOT / "runtimes")))
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS], input="\n".join(lines), text=True, cwd=tmp_path, check=False,
+        capture_output=True, env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = " ".join(done.stdout.split())
+    assert ("noise random corners of the ball" in output) == (way == "row")
+    assert output.count("[noise|pgd|") == (2 if way == "row" else 0)
+    assert f"{name} 2 steps" in output
+    assert "FLAG few_steps: 2 gradient steps, 3 are the least" in output
+    stored = json.loads((tmp_path / f"run/evaluations/{record}.json").read_text())
+    assert stored["attack"] == stored["result"]["attack"] == name
+    assert stored["result"]["title"] == "Noise-2"
+    assert stored["result"]["threat"] == {"eps": 0.1, "norm": "linf"}
+    assert stored["result"]["stages"][0]["settings"] == {"steps": 2, "scale": 1.0}
+    matrix = json.loads((tmp_path / "transfer.json").read_text())
+    assert (matrix["attack"], matrix["settings"]["steps"]) == (name, 2)
+    tables = (tmp_path / "report.md").read_text()
+    assert "| Noise-2 ℓ∞ 0.1 |" in tables
+    assert "Noise-2, last iterate" in tables
