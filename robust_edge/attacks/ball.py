@@ -47,10 +47,10 @@ def start_points(images: Tensor, threat: Threat, seed: int, positions: Sequence[
 
 
 def confine(points: Tensor, centre: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
-    """What an attack returned, brought back where it left the ball or the pixel range.
+    """What an attack returned, projected back where it lies outside the ball or the pixel range.
 
     Returns:
-        The points, and (N,) bool: which of them had left.
+        The points, and (N,) bool: which of them lay outside.
     """
     allowed = project(points, centre, threat)
     outside = (points - allowed).flatten(1).abs().amax(1) > TOLERANCE

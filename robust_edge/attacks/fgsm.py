@@ -21,7 +21,7 @@ class Fgsm(Attack):
     """The attack.
 
     Attributes:
-        last: step on images, too, that the network has wrong.
+        last: also step on images that the network has wrong without an attack.
     """
 
     last: bool = False

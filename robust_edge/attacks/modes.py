@@ -1,4 +1,4 @@
-"""What an attack does to a network for a while, and undoes."""
+"""Contexts that switch a network's parameter gradients and training mode off, and restore them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (N, K) and labels (N,) to the sum over the images of what the adversary wants large."""
+"""Logits (N, K) and labels (N,) to the loss that the attack raises, summed over the images."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def craft(
         attack: the settings, of which one start is used.
         threat: the ball.
         generator: the random start; of any device.
-        loss: what the adversary raises.
+        loss: what the attack raises.
         rows: which part of a shared batch the images are; None for all of it.
 
     Returns:

@@ -13,8 +13,15 @@ from robust_edge_runtimes.cli.output import Output, output_options
 
 
 @click.command()
-@click.option("--source", "sources", multiple=True, required=True, type=PATH, help="Run whose gradients; repeatable.")
-@click.option("--target", "targets", multiple=True, required=True, type=PATH, help="Run that is shown; repeatable.")
+@click.option("--source", "sources", multiple=True, required=True, type=PATH, help="Run to attack; repeatable.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    required=True,
+    type=PATH,
+    help="Run to evaluate; repeatable.",
+)
 @click.option(
     "--attack",
     type=AttackName(without=(CURVE,)),

@@ -1,6 +1,6 @@
-"""The one loop under every robustness figure: attacks in order, batch by batch, judged outside the attack.
+"""The loop behind every robustness figure: attacks in order, batch by batch, evaluated outside the attack.
 
-A candidate counts only after it has been brought back into the ball and scored anew by the network that is judged.
+A candidate counts only after it has been projected into the ball and scored again by the evaluated network.
 A batch's candidates depend on its images and the seed alone, so batches may be spread over processes and taken up
 after a kill without a change in any figure.
 """
@@ -67,7 +67,7 @@ class Campaign:
 
     Attributes:
         model: the network that the attacks see.
-        judges: whose predictions count; the first decides which images are still worth attacking.
+        judges: the networks whose predictions count; the first one decides which images are still attacked.
         split: images on the judges' device.
         positions: (N,) of these images in the test split.
         stages: in order.
@@ -98,7 +98,7 @@ class Tally:
         held: (S, J, N) bool, right when clean and under the stage's candidate, or, where the stage did not attack
             the image, False.
         attacked: (S, N) bool.
-        outside: (S,) how many candidates had left the ball or the pixel range and were brought back.
+        outside: (S,) how many candidates lay outside the ball or the pixel range and were projected back.
         resumed: batches taken from a state file.
     """
 
@@ -215,7 +215,7 @@ def part_of(progress: Progress | None, turn: int, turns: int) -> Progress | None
 
 
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
-    """(N,) classes; −1 where the logits are not numbers, so that such an image is right for nobody."""
+    """(N,) classes; −1 where the logits are not numbers, so that such an image counts as wrong."""
     with torch.no_grad(), evaluation_mode(model):
         logits = model(images)
     return torch.where(logits.isfinite().all(1), logits.argmax(1), torch.full_like(logits.argmax(1), -1))

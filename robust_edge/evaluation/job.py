@@ -35,7 +35,7 @@ class Job:
         attack: with its settings.
         threat: the ball; an attack that runs through radii of its own is audited at this one.
         seed: of the attack.
-        network: what is judged, the run's network or the average of two.
+        network: what is evaluated, the run's network or the average of two.
         out: the record to write; state files stand beside it until the end.
         fresh: throw away what a killed evaluation left.
     """
@@ -77,8 +77,8 @@ class Job:
 
         Args:
             attack: what to run.
-            attacked: whose gradients or scores it uses.
-            judged: whose predictions count.
+            attacked: the network whose gradients or scores it uses.
+            judged: the network whose predictions count.
             progress: called with (done, total).
 
         Returns:

@@ -22,7 +22,7 @@ class StageResult:
         settings: the fields of its class that are set.
         attacked: images that were still right before it.
         broken: how many of them it broke.
-        outside: candidates that had left the ball or [0, 1] and were brought back before they were judged.
+        outside: candidates that lay outside the ball or [0, 1] and were projected back before they were scored.
         cumulative: right when clean and under every attack up to this one.
     """
 

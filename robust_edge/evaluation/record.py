@@ -57,14 +57,14 @@ class Evaluation:
 
     @property
     def audits(self) -> tuple[Audit | None, ...]:
-        """Of the attacked network, and of the members of an average; None where nobody looked."""
+        """Of the attacked network, and of the members of an average; None where there was no audit."""
         if self.combination is None:
             return (self.audit,)
         return (self.audit, *(self.combination.audits or (None,) * len(self.combination.members)))
 
 
 def record_name(attack: str, norm: str, other: str | None) -> str:
-    """The name of a record that nobody named: one for each attack, norm and partner, which `report` shows.
+    """The file name of a record, where `-o` names none: one for each attack, norm and partner, which `report` shows.
 
     Args:
         attack: as `--attack` spells it.

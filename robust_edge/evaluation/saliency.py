@@ -1,4 +1,4 @@
-"""Which pixels a network looks at: the gradient of the true class' logit, through captum.
+"""Which pixels matter to a network: the gradient of the true class' logit, through captum.
 
 Source: Marshall 2020, appendix A, and Etmann et al. 2019: robust networks have gradients that people can read.
 """

@@ -1,4 +1,4 @@
-"""Which test images an evaluation looks at."""
+"""Which test images an evaluation uses."""
 
 from __future__ import annotations
 

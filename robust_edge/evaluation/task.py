@@ -28,7 +28,7 @@ SHOWN = 60
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """Runs that may be compared, loaded, and the images that they are judged on.
+    """Runs that may be compared, loaded, and the images that they are evaluated on.
 
     Attributes:
         runs: one or several.

@@ -157,8 +157,8 @@ def run_transfer(
     """Run Algorithm 3 for every source and write the matrix.
 
     Args:
-        sources: whose gradients make the images.
-        targets: who are shown them.
+        sources: the runs whose networks the images are made on.
+        targets: the runs whose networks classify them.
         settings: radii, steps, images.
         out: the JSON file; a state file stands beside it until the end.
         ranks: the processes that share the work.

@@ -80,7 +80,8 @@ class RunData:
         limits: attack to the number of test images that was asked for, where not all were.
         records: every stored evaluation of these weights.
         saliency: which pixels the network looks at.
-        stale: names of stored evaluations that belong to other weights, its own or those it was averaged with.
+        stale: names of stored evaluations that belong to other weights, its own or those it was averaged with, or that
+            release 0.1 wrote.
     """
 
     name: str
@@ -142,7 +143,11 @@ class RunData:
             flags = " --attack curve"
         elif reference is not None:
             flags = f" --eps {reference.eps:.6g} --steps {reference.steps}"
-        older = "its stored result belongs to an older checkpoint" if attack in self.stale else "no result is stored"
+        older = (
+            "its stored result belongs to an older checkpoint or release"
+            if attack in self.stale
+            else "no result is stored"
+        )
         return Missing(f"{self.name}: {older}", (f"robust-edge evaluate {self.shell_path}{flags}",))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from robust_edge.attacks.table import ATTACKS, OWN
 from robust_edge.verification.modes.table import MODES
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.flags import EVALUATE, VALIDITY_FLAGS, VERIFY
@@ -32,3 +33,8 @@ def test_the_modes_are_those_of_the_table() -> None:
         for mode in MODES
     ]
     assert table("verification.md", "| mode | attack | needs, beside the bundle | by default | on the device |") == rows
+
+
+def test_the_attacks_are_those_of_the_table() -> None:
+    rows = table("evaluation.md", "| `--attack` | what it is | settings | norms |")
+    assert [row.split("`")[1] for row in rows] == [*ATTACKS, OWN]

@@ -105,6 +105,18 @@ def test_what_belongs_to_other_weights_is_left_out_and_named(run, sibling_run, t
     assert "other" in tables["transfer-1-other"].notes[-1]
 
 
+def test_a_record_of_release_0_1_is_left_out_and_named(run):
+    record = evaluate_run(run, EvaluateSettings(steps=10, **SMALL))
+    value = dataclasses.asdict(record)
+    value["result"] = {"spec": {"attack": "pgd"}, "fates": [], "clean": value["result"]["clean"]}
+    write_json(run.evaluations / "pgd.json", value)
+    (data,) = collect_runs([run])
+    assert (data.records, data.pgd, data.stale) == ((), None, ("pgd",))
+    (note,) = table_of(run, "models").notes
+    assert note.startswith("net: pgd left out")
+    assert "release 0.1" in note
+
+
 def test_a_subset_is_named_under_its_table(run):
     evaluate_run(run, EvaluateSettings(attack="fgsm", **SMALL))
     (note,) = table_of(run, "attacks").notes
