@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,17 +86,17 @@ def tiles_write_only_their_pixels(output: Shape) -> bool:
 
 def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
     """First fit: each tensor, with the padding rows before it, at the lowest address free over its whole life."""
-    placed: list[tuple[int, int, Slot]] = []  # address, end
+    placed: list[tuple[int, int, Slot]] = []  # address, end; sorted
     tensors = {}
     for new in slots(graph):
         shape = graph.shapes[new.names[0]]
         tensor, lead = layout(shape), padding_floats(shape)
         size, address = lead + tensor.image * images, GUARD_FLOATS
-        for begin, end, old in sorted(placed, key=lambda entry: entry[:2]):
+        for begin, end, old in placed:
             overlap = old.first <= new.last and new.first <= old.last
             if overlap and begin < address + size and address < end:
                 address = end
-        placed.append((address, address + size, new))
+        insort(placed, (address, address + size, new), key=lambda entry: entry[:2])
         tensors.update(dict.fromkeys(new.names, replace(tensor, offset=address + lead)))
     return tensors, max(end for _, end, _ in placed) + GUARD_FLOATS
 

@@ -15,7 +15,6 @@ from tests.exporters.native.test_portability import ON_X86
 CSRC = Path(robust_edge_exporters.native.__file__).with_name("csrc")
 STRICT = ("-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c99", "-D_POSIX_C_SOURCE=200809L")
 MACHINES = [
-    pytest.param((), id="baseline"),
     pytest.param(("-march=x86-64-v4",), marks=ON_X86, id="avx512"),
     pytest.param(("-DRE_SCALAR", "-DRE_PROFILE"), id="scalar-profile"),
 ]

@@ -58,7 +58,7 @@ def test_networks_match_onnx_runtime(name, size, tmp_path):
     images = np.random.default_rng(0).random((5, 3, size, size), dtype=np.float32)
     expected = reference(path, images)
     export = export_native(path, tmp_path)
-    got = answers(tmp_path, images, threads=2, flags=("-O2", "-march=native"))
+    got = answers(tmp_path, images, threads=2, flags=("-O1", "-march=native"))
     assert relative_error(got, expected) <= 1e-4
     assert np.array_equal(got.argmax(1), expected.argmax(1))
     weighted = sum(layer.weights for layer in export.layers)
@@ -73,5 +73,5 @@ def test_networks_match_onnx_runtime(name, size, tmp_path):
         compiled = Network(tmp_path / "libtest.so", tmp_path / "weights.bin")
         assert 0 <= compiled.memory - export.memory_bytes < 10_000  # the context's own fields
         compiled.close()
-        got = answers(tmp_path / "half", images, flags=("-O2", "-march=native"))
+        got = answers(tmp_path / "half", images)
         assert relative_error(got, expected) <= 1e-2
