@@ -1,25 +1,27 @@
-"""Values that a command line takes in the field's own notation."""
+"""Values of options in the field's own notation."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from robust_edge.attacks.table import ATTACKS, OWN
-from robust_edge.settings.ranges import parse_fraction
+from robust_edge.config.training import AttackConfig
+from robust_edge.pruning.settings import PruningConfig
+from robust_edge.settings.options import Number
+from robust_edge.settings.ranges import Interval
+from robust_edge.settings.setting import Setting, settings_of
 from robust_edge_runtimes.core.errors import unknown_name
 
 PATH = click.Path(path_type=Path)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
 if TYPE_CHECKING:  # generic only in newer versions of click
-    FloatType = click.ParamType[float]
     NameType = click.ParamType[str]
 else:
-    FloatType = NameType = click.ParamType
+    NameType = click.ParamType
 
 
 class AttackName(NameType):
@@ -41,48 +43,23 @@ class AttackName(NameType):
         return f"[{'|'.join([*self._names, OWN])}]"
 
 
-class Radius(FloatType):
+class Radius(Number):
     """An ε in pixel units on [0, 1], as 0.03 or as 8/255."""
 
-    name = "eps"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse and check the range."""
-        try:
-            radius = parse_fraction(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a radius; write it as 8/255 or 0.03", param, ctx)
-        problem = self.check(radius)
-        if problem is not None:
-            self.fail(f"{value} {problem}", param, ctx)
-        return radius
-
-    def check(self, radius: float) -> str | None:
-        """What is wrong with a number."""
-        inside = math.isfinite(radius) and 0 <= radius <= 1
-        return None if inside else "is outside [0, 1], the range of pixels; 8/255 is a usual radius"
+    def __init__(self) -> None:
+        super().__init__(settings_of(AttackConfig)["eps"])
 
 
-class AnyRadius(Radius):
-    """An ε above 0 of any norm, as 0.5 or 8/255; whether it fits the norm is the evaluation's question."""
+class AnyRadius(Number):
+    """An ε above 0 of any norm, as 0.5 or 8/255; the evaluation checks whether it fits the norm."""
 
-    def check(self, radius: float) -> str | None:
-        """What is wrong with a number."""
-        inside = math.isfinite(radius) and radius > 0
-        return None if inside else "is not above 0; a radius of 0 is no attack, 8/255 is a usual one"
+    def __init__(self) -> None:
+        hint = "a radius of 0 is no attack, 8/255 is a usual one"
+        super().__init__(Setting(help="radius", range=Interval.parse("(0, inf)"), noun="a radius", hint=hint))
 
 
-class Keep(FloatType):
-    """The fraction of prunable weights that stay."""
+class Keep(Number):
+    """The fraction of prunable weights that are kept."""
 
-    name = "fraction"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse and check the range."""
-        try:
-            keep = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number; 10% of the weights is 0.1", param, ctx)
-        if not 0 < keep <= 1:
-            self.fail(f"{value} is not above 0 and at most 1; 10% of the weights is 0.1", param, ctx)
-        return keep
+    def __init__(self) -> None:
+        super().__init__(settings_of(PruningConfig)["keep"])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from robust_edge.config.recipe import AveragingConfig, AwpConfig, SelectionConfig
 from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig, TrainingConfig
 from robust_edge.data.settings import DataConfig
+from robust_edge.models.table import ARCHITECTURES, OWN_ARCHITECTURE
 from robust_edge.pruning.settings import SCOPE, PruningConfig
 from robust_edge.settings.setting import Setting, check, setting, walk
 from robust_edge_runtimes.core.runtime import MAX_THREADS
@@ -22,7 +23,7 @@ class CompressConfig:
 
     arch: str = setting(
         "small_cnn",
-        "the network: small_cnn, resnet18, resnet34, mobilenet_v2, or package.module:function",
+        f"the network: {', '.join(ARCHITECTURES)}, or {OWN_ARCHITECTURE}",
         flag="--arch",
     )
     init: str | None = setting(

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from robust_edge.models.normalized import Normalized
-from robust_edge.plugins import import_function
+from robust_edge.models.table import ARCHITECTURES, OWN_ARCHITECTURE
+from robust_edge.plugins import load
 from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge_runtimes.core.errors import InputError, unknown_name
-
-ARCHITECTURES = {
-    "small_cnn": "robust_edge.models.small_cnn:small_cnn",
-    "resnet18": "robust_edge.models.resnet:resnet18",
-    "resnet34": "robust_edge.models.resnet:resnet34",
-    "mobilenet_v2": "robust_edge.models.mobilenet:mobilenet_v2",
-}
+from robust_edge_runtimes.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,25 +64,16 @@ def check_training(model: Normalized, spec: ModelSpec) -> None:
 
 
 def _network(spec: ModelSpec) -> nn.Module:
-    factory = _factory(spec.arch)
+    factory = load("model", spec.arch, ARCHITECTURES, OWN_ARCHITECTURE)
     if ":" not in spec.arch:
-        return factory(len(spec.classes), spec.shape[0])
+        return factory(len(spec.classes), spec.shape[0])  # type: ignore[no-any-return]
     try:
-        return factory(len(spec.classes), spec.shape[0])
+        return factory(len(spec.classes), spec.shape[0])  # type: ignore[no-any-return]
     except Exception as cause:  # the function is the user's; it may raise anything
         raise InputError(
             f"model {spec.arch!r} failed ({type(cause).__name__}: {cause}); it is called as "
             f"function(num_classes={len(spec.classes)}, in_channels={spec.shape[0]})"
         ) from cause
-
-
-def _factory(arch: str) -> Callable[[int, int], nn.Module]:
-    if ":" in arch:
-        return import_function("model", arch)  # type: ignore[no-any-return]
-    if arch not in ARCHITECTURES:
-        raise unknown_name("model", arch, [*ARCHITECTURES, "package.module:function"])
-    module, name = ARCHITECTURES[arch].split(":")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
 def _check(model: Normalized, spec: ModelSpec) -> None:

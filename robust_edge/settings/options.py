@@ -37,7 +37,9 @@ class Number(FloatType):
             self.fail(f"{value!r} is not {self.noun}{hint}", param, ctx)
         allowed = self.declaration.range
         if allowed is not None and not (number in allowed and math.isfinite(number)):
-            self.fail(f"{value} is outside {allowed}{hint}", param, ctx)
+            closed = not (allowed.open_low or allowed.open_high)
+            problem = f"is outside {allowed}" if closed else f"is not {allowed.words}"
+            self.fail(f"{value} {problem}{hint}", param, ctx)
         return number
 
 

@@ -1,0 +1,13 @@
+"""The table of networks: one is a function `(num_classes, in_channels) -> nn.Module` in a file, and one row here."""
+
+from __future__ import annotations
+
+from robust_edge.plugins import Row
+
+ARCHITECTURES = {
+    "small_cnn": Row("robust_edge.models.small_cnn:small_cnn"),
+    "resnet18": Row("robust_edge.models.resnet:resnet18"),
+    "resnet34": Row("robust_edge.models.resnet:resnet34"),
+    "mobilenet_v2": Row("robust_edge.models.mobilenet:mobilenet_v2"),
+}
+OWN_ARCHITECTURE = "package.module:function"
