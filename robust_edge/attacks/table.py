@@ -6,19 +6,17 @@ The user's own attacks need no row: `package.module:Class` names a subclass of `
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from robust_edge.plugins import Row, load
+from robust_edge.plugins import OWN_CLASS, Row, load_class
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 if TYPE_CHECKING:
     from robust_edge.attacks.attack import Attack
 
 PGD, CURVE, FGSM = "pgd", "curve", "fgsm"
-OWN = "package.module:Class"
-
+OWN = OWN_CLASS
 
 ATTACKS = {
     PGD: Row("robust_edge.attacks.pgd:Pgd", "projected gradient, every iterate counts"),
@@ -43,14 +41,7 @@ def attack_class(name: str) -> type[Attack]:
     """
     from robust_edge.attacks.attack import Attack
 
-    cls = load("attack", name, ATTACKS, OWN)
-    if not (inspect.isclass(cls) and issubclass(cls, Attack)):
-        raise InputError(f"attack {name!r} must be a class derived from robust_edge.attacks.attack.Attack")
-    if "__dataclass_params__" not in vars(cls):
-        raise InputError(f"attack {name!r} must be decorated with @dataclasses.dataclass(frozen=True, kw_only=True)")
-    if inspect.isabstract(cls):
-        raise InputError(f"attack {name!r} does not define {', '.join(sorted(cls.__abstractmethods__))}")
-    return cls
+    return load_class("attack", name, ATTACKS, Attack)  # type: ignore[no-any-return]
 
 
 def build_attack(name: str, options: Mapping[str, int | None]) -> Attack:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from robust_edge.config.recipe import AveragingConfig, AwpConfig, SelectionConfig
 from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig, TrainingConfig
 from robust_edge.data.settings import DataConfig
-from robust_edge.models.table import ARCHITECTURES, OWN_ARCHITECTURE
+from robust_edge.models.table import ARCHITECTURES
+from robust_edge.plugins import OWN_FUNCTION
 from robust_edge.pruning.settings import SCOPE, PruningConfig
 from robust_edge.settings.setting import Setting, check, setting, walk
 from robust_edge_runtimes.core.runtime import MAX_THREADS
@@ -23,7 +24,7 @@ class CompressConfig:
 
     arch: str = setting(
         "small_cnn",
-        f"the network: {', '.join(ARCHITECTURES)}, or {OWN_ARCHITECTURE}",
+        f"the network: {', '.join(ARCHITECTURES)}, or {OWN_FUNCTION}",
         flag="--arch",
     )
     init: str | None = setting(

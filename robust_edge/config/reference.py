@@ -12,9 +12,9 @@ from typing import Any
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import PRESETS
-from robust_edge.data.settings import DATASETS, OWN_DATASET
-from robust_edge.plugins import Row
-from robust_edge.pruning.schemes import OWN_SCHEME, SCHEMES, scheme_class
+from robust_edge.data.settings import DATASETS
+from robust_edge.plugins import OWN_CLASS, OWN_FUNCTION, Row
+from robust_edge.pruning.schemes import SCHEMES, scheme_class
 from robust_edge.pruning.settings import DEFAULT
 from robust_edge.settings.notation import write_yaml
 from robust_edge.settings.setting import Setting, settings_of
@@ -41,9 +41,9 @@ def settings_page() -> str:
         assert isinstance(section, type)
         parts += [f"## `{field.name}`\n", f"{inspect.getdoc(section)}\n", _table(section, f"{field.name}.")]
         if field.name == "data":
-            parts += ["### Data sets\n", _rows(DATASETS, OWN_DATASET)]
+            parts += ["### Data sets\n", _rows(DATASETS, OWN_FUNCTION)]
         if field.name == "pruning":
-            parts += ["### Schemes\n", _rows(SCHEMES, OWN_SCHEME), *(_scheme(name) for name in SCHEMES)]
+            parts += ["### Schemes\n", _rows(SCHEMES, OWN_CLASS), *(_scheme(name) for name in SCHEMES)]
     return "\n".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from robust_edge.data.dataset import Dataset, Split
-from robust_edge.data.settings import DATASETS, OWN_DATASET, DataConfig
+from robust_edge.data.settings import DATASETS, DataConfig
 from robust_edge.data.stored import chunks
 from robust_edge.plugins import load
 from robust_edge_runtimes.core.errors import InputError
@@ -41,7 +41,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 
 def _read(config: DataConfig) -> Dataset:
-    reader = load("data set", config.dataset, DATASETS, OWN_DATASET)
+    reader = load("data set", config.dataset, DATASETS)
     if ":" not in config.dataset:
         return reader(config)  # type: ignore[no-any-return]
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from robust_edge.plugins import Row, summaries
+from robust_edge.plugins import OWN_FUNCTION, Row, summaries
 from robust_edge.settings.setting import check, setting
 
 DATASETS = {
@@ -13,7 +13,6 @@ DATASETS = {
     "cifar100": Row("robust_edge.data.cifar:load_cifar100", "the same in 100 classes"),
     "folder": Row("robust_edge.data.folder:load_folder", "train/CLASS/* and test/CLASS/*"),
 }
-OWN_DATASET = "package.module:function"
 AUGMENTATIONS = {
     "crop": "pad by an eighth of the side (4 pixels of 32) and crop at random; the same as shift",
     "flip": "left to right",
@@ -27,7 +26,7 @@ class DataConfig:
     """The images of a run."""
 
     dataset: str = setting(
-        "digits", "name of the data set", flag="--dataset", choices=summaries(DATASETS), beside=OWN_DATASET
+        "digits", "name of the data set", flag="--dataset", choices=summaries(DATASETS), beside=OWN_FUNCTION
     )
     dir: str | None = setting(None, "folder of the images, for `folder` and the CIFAR sets", flag="--data-dir")
     download: bool = setting(False, "download a CIFAR set that is not in the folder yet", flag="--download")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.models.normalized import Normalized
-from robust_edge.models.table import ARCHITECTURES, OWN_ARCHITECTURE
+from robust_edge.models.table import ARCHITECTURES
 from robust_edge.plugins import load
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge_runtimes.core.errors import InputError
@@ -64,7 +64,7 @@ def check_training(model: Normalized, spec: ModelSpec) -> None:
 
 
 def _network(spec: ModelSpec) -> nn.Module:
-    factory = load("model", spec.arch, ARCHITECTURES, OWN_ARCHITECTURE)
+    factory = load("model", spec.arch, ARCHITECTURES)
     if ":" not in spec.arch:
         return factory(len(spec.classes), spec.shape[0])  # type: ignore[no-any-return]
     try:

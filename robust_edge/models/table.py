@@ -10,4 +10,3 @@ ARCHITECTURES = {
     "resnet34": Row("robust_edge.models.resnet:resnet34"),
     "mobilenet_v2": Row("robust_edge.models.mobilenet:mobilenet_v2"),
 }
-OWN_ARCHITECTURE = "package.module:function"

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from robust_edge.plugins import summaries
-from robust_edge.pruning.schemes import OWN_SCHEME, SCHEMES, scheme_class, scheme_name
+from robust_edge.plugins import OWN_CLASS, summaries
+from robust_edge.pruning.schemes import SCHEMES, scheme_class, scheme_name
 from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, Setting, check, setting, settings_of
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError, unknown_name
@@ -58,7 +58,7 @@ class PruningConfig:
         help="shape of the sparsity",
         flag="--scheme",
         choices=summaries(SCHEMES),
-        beside=OWN_SCHEME,
+        beside=OWN_CLASS,
     )
 
     def __post_init__(self) -> None:

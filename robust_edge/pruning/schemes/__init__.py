@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robust_edge.plugins import Row, load
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge.plugins import Row, load_class
 
 if TYPE_CHECKING:
     from robust_edge.pruning.schemes.scheme import Scheme
@@ -17,7 +16,6 @@ SCHEMES = {
     "nm": Row("robust_edge.pruning.schemes.nm:NOfM", "n of m neighbours, 2 of 4 as GPUs run them"),
     "filter": Row("robust_edge.pruning.schemes.filter:Filter", "whole channels, which export takes out"),
 }
-OWN_SCHEME = "package.module:Class"
 
 
 def scheme_class(name: str) -> type[Scheme]:
@@ -28,10 +26,7 @@ def scheme_class(name: str) -> type[Scheme]:
     """
     from robust_edge.pruning.schemes.scheme import Scheme  # brings torch, which the table itself does not need
 
-    found = load("scheme", name, SCHEMES, OWN_SCHEME)
-    if not (isinstance(found, type) and issubclass(found, Scheme)):
-        raise InputError(f"scheme {name!r} is not a subclass of robust_edge.pruning.schemes.scheme.Scheme")
-    return found
+    return load_class("scheme", name, SCHEMES, Scheme)  # type: ignore[no-any-return]
 
 
 def scheme_name(cls: type[Scheme]) -> str:

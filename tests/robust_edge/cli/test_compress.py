@@ -61,7 +61,7 @@ def test_flags_reach_the_config_and_set_wins_over_them(cli, tiny_flags, out):
         (["--dataset", "no_such_module:build"], "cannot be imported"),
         (["--arch", "resnet35"], "did you mean 'resnet34'"),
         (["--scheme", "irregula"], "did you mean 'irregular'"),
-        (["--scheme", "json:dumps"], "is not a subclass of"),
+        (["--scheme", "json:dumps"], "must be a class derived from"),
         (["--scope", "everywhere"], "unknown --scope 'everywhere'"),
         (["--scheme", "nm", "--scope", "layer"], "pruning.scope does not apply to scheme nm"),
         (["--loss", "trade"], "unknown --loss 'trade'; did you mean 'trades'"),

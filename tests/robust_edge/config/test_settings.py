@@ -380,3 +380,15 @@ def test_configs_of_release_0_1_which_named_every_setting_of_every_scheme(tmp_pa
 def test_differences_of_two_schemes():
     left, right = resolve(), resolve(flags={"pruning.scheme": "nm", "pruning.floor": 0.1})
     assert differences(left, right) == ["pruning.scheme: irregular, not nm", "pruning.floor: None, not 0.1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no_such_module:Scheme", "cannot be imported"),
+        ("json:dumps", r"must be a class derived from robust_edge\.pruning\.schemes\.scheme\.Scheme"),
+        ("robust_edge.pruning.schemes.scheme:Scheme", "does not define support_impl"),
+    ],
+)
+def test_a_scheme_of_ones_own_that_does_not_fit(name, says):
+    refused(says, flags={"pruning.scheme": name})
