@@ -12,14 +12,14 @@ from robust_edge_runtimes.cli.output import Output, output_options
 
 
 @click.command()
-@click.option("--out", default=Path("demo-out"), show_default=True, type=PATH, help="Folder to write.")
+@click.option("--out", default=Path("demo-out"), show_default=True, type=PATH, help="Folder to create.")
 @click.option("--overwrite", is_flag=True, help="Replace an older demo in --out.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of all training and attacks.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of training and attacks.")
 @output_options
 @click.pass_context
 @examples("robust-edge demo", "robust-edge demo --out /tmp/demo --overwrite")
 def demo(context: click.Context, out: Path, overwrite: bool, seed: int, output: Output) -> None:
-    """The whole way on embedded data: three networks, attacked, exported, verified, timed and reported."""
+    """Run the whole pipeline on built-in data: train three networks, attack, export, verify, time and report."""
     from robust_edge.demo import run_demo, summary_table
 
     summary = run_demo(out, overwrite=overwrite, seed=seed, output=output)

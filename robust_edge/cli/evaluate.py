@@ -27,20 +27,24 @@ def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--attack", type=AttackName(), default=PGD, show_default=True, help="What to run; see above.")
-@click.option("--with", "other", type=PATH, metavar="RUN", help="Average the probabilities with those of this run.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the ball.")
-@click.option("--eps", type=AnyRadius(), help="Radius.  [default: the run's own, 8/255 for a benign run, 0.5 in l2]")
+@click.option("--attack", type=AttackName(), default=PGD, show_default=True, help="Attack to run; see above.")
+@click.option(
+    "--with", "other", type=PATH, metavar="RUN", help="Average the class probabilities with those of this run."
+)
+@click.option(
+    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the perturbation."
+)
+@click.option("--eps", type=AnyRadius(), help="Radius.  [default: that of the run, 8/255 for a benign run, 0.5 in l2]")
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50, of curve 100]")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of pgd and cw.  [default: 3]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the attack.")
-@click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
+@click.option("--data-dir", help="Folder of the run's images, if they were moved.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images at a time.")
-@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="MiB that batches may use.")
+@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images per batch.")
+@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory of a batch in MiB.")
 @click.option("--saliency", is_flag=True, help="Also store input gradients for the report (extra `interpret`).")
-@click.option("--fresh", is_flag=True, help="Begin anew instead of going on with a killed evaluation.")
+@click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted evaluation.")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
 @output_options
 @examples(
@@ -71,13 +75,13 @@ def evaluate(
     out: Path | None,
     output: Output,
 ) -> None:
-    """Accuracy of a checkpoint, clean and under attack, image by image, with its validity flags.
+    """Measure the clean and robust accuracy of a checkpoint, image by image, with validity flags.
 
     \b
     {attacks}
 
-    A run keeps one record of each attack, norm and --with; a new one takes its place. A killed evaluation goes on
-    where it was when the same command is given again. The two AutoAttack sets need the
+    A run keeps one record per attack, norm and --with; a new one replaces it. The same command resumes an interrupted
+    evaluation. The two AutoAttack sets need the
     extra: pip install 'robust-edge[attack]'.
     """
     from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run

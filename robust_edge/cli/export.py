@@ -18,27 +18,35 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--target", required=True, help="A name from `robust-edge targets`.")
-@click.option("--jetpack", metavar="VERSION", help="4.6, 5.1, 6.2 or 7.2, for targets that are Jetsons.")
-@click.option("--precision", metavar="P", help="fp32, fp16 or int8, if the target runs it.  [default: its first]")
-@click.option("--opset", type=click.IntRange(min=1), help="Write this ONNX opset.  [default: the target's]")
-@click.option("--batch", type=click.IntRange(min=1), help="Fix the number of images of one call.  [default: any]")
+@click.option("--target", required=True, help="A name that `robust-edge targets` lists.")
+@click.option("--jetpack", metavar="VERSION", help="4.6, 5.1, 6.2 or 7.2, for Jetson targets.")
 @click.option(
-    "--csr-threshold", type=Keep(), help="CSR below this kept fraction.  [default: time each layer both ways]"
+    "--precision",
+    metavar="P",
+    help="fp32, fp16 or int8, if the target supports it.  [default: the first that it lists]",
+)
+@click.option("--opset", type=click.IntRange(min=1), help="Write this ONNX opset.  [default: the target's]")
+@click.option("--batch", type=click.IntRange(min=1), help="Fixed number of images per call.  [default: any number]")
+@click.option(
+    "--csr-threshold",
+    type=Keep(),
+    help="Use CSR below this kept fraction.  [default: time each layer as CSR and dense]",
 )
 @click.option(
     "--compact/--no-compact",
     default=True,
     show_default=True,
-    help="Take channels that do nothing out of the network first; its outputs stay the same.",
+    help="First remove channels that do not change the outputs.",
 )
-@click.option("--golden", default=512, show_default=True, type=click.IntRange(min=1), help="Test images to store.")
-@click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: the run's own]")
+@click.option(
+    "--golden", default=512, show_default=True, type=click.IntRange(min=1), help="Number of test images to store."
+)
+@click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run]")
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Steps of the stored attack.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the stored attack.")
-@click.option("--data-dir", help="Where the run's images lie now, if elsewhere.")
-@click.option("--archive", is_flag=True, help="Also write OUT.tar; the same bundle gives the same bytes.")
-@click.option("--overwrite", is_flag=True, help="Replace an older bundle in -o.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the stored attack.")
+@click.option("--data-dir", help="Folder of the run's images, if they were moved.")
+@click.option("--archive", is_flag=True, help="Also write OUT.tar; equal bundles give identical files.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")
 @output_options
 @examples(
@@ -65,7 +73,7 @@ def export(
     out: Path,
     output: Output,
 ) -> None:
-    """Write a bundle that a device can use; it appears only once it computes what the checkpoint computes."""
+    """Export a run as a bundle for a device. The bundle is written only if it computes what the checkpoint computes."""
     import dataclasses
 
     from robust_edge.export import ExportChoices, GoldenSettings, export_run
@@ -98,14 +106,14 @@ def export(
         output.note(f"note: {limit}")
     if exported.manifest.expected.images < MIN_IMAGES:
         few = exported.manifest.expected.images
-        output.note(f"note: replay will fail with {few} stored images, verify asks for {MIN_IMAGES}; raise --golden")
+        output.note(f"note: verify will fail with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
     archived = {} if tar is None else {"archive": str(tar)}
-    text = _summary(exported) + (f"\n{tar}: the same as one file" if tar else "")
+    text = _summary(exported) + (f"\n{tar}: the same bundle as one file" if tar else "")
     output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json(), **archived})
 
 
 def _summary(exported: Exported) -> str:
-    """What was written, how large it is and how close to the checkpoint."""
+    """What was written, its size, and how close it is to the checkpoint."""
     manifest, parity = exported.manifest, exported.parity
     artifact, counts, size = manifest.artifact, manifest.sparsity, manifest.size
     assert size is not None
@@ -122,13 +130,13 @@ def _summary(exported: Exported) -> str:
 
 
 def _form(layer: LayerForm) -> str:
-    """How a layer runs, in words."""
+    """How the artifact computes one layer."""
     counted = "" if layer.macs is None else f", {layer.macs} of {layer.dense_macs} multiply-adds left"
     return f"{layer.form} at {100 * layer.nonzero / layer.weights:.1f}% of its weights{counted}"
 
 
 def _forms(layers: tuple[LayerForm, ...]) -> str:
-    """How the layers run, summed up in a line."""
+    """How the artifact computes its layers, in one line."""
     names = [layer.form for layer in layers]
     counts = ", ".join(
         f"{names.count(name)} {name}" for name in sorted(set(names), key=lambda name: (-names.count(name), name))

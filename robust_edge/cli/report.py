@@ -13,10 +13,12 @@ from robust_edge_runtimes.cli.output import Output, output_options
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option("--verify", "verdicts", multiple=True, type=PATH, help="A verdict that `verify -o` wrote; repeatable.")
-@click.option("--bench", "benches", multiple=True, type=PATH, help="A result that `bench -o` wrote; repeatable.")
-@click.option("--transfer", "transfers", multiple=True, type=PATH, help="What `transfer -o` wrote; repeatable.")
-@click.option("-o", "--out", default=Path("report.html"), show_default=True, type=OUTPUT_FILE, help="Page to write.")
+@click.option("--verify", "verdicts", multiple=True, type=PATH, help="JSON file of `verify -o`; repeatable.")
+@click.option("--bench", "benches", multiple=True, type=PATH, help="JSON file of `bench -o`; repeatable.")
+@click.option("--transfer", "transfers", multiple=True, type=PATH, help="JSON file of `transfer -o`; repeatable.")
+@click.option(
+    "-o", "--out", default=Path("report.html"), show_default=True, type=OUTPUT_FILE, help="HTML page to write."
+)
 @output_options
 @examples(
     "robust-edge report runs/* -o report.html",
@@ -31,10 +33,10 @@ def report(
     out: Path,
     output: Output,
 ) -> None:
-    """One self-contained HTML page: what was compressed, how right it is, how fast it is.
+    """Write one self-contained HTML page about compression, accuracy and speed.
 
-    Beside it stand the robustness tables as one Markdown file and one CSV file each, all from what `evaluate` and
-    `transfer` have written.
+    The robustness tables of `evaluate` and `transfer` are also written next to it, as one Markdown file and as one CSV
+    file each.
     """
     from robust_edge.reporting.page import write_report
     from robust_edge.run.directory import open_run

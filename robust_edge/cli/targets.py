@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @output_options
 @examples("robust-edge targets", "robust-edge targets --json")
 def targets(output: Output) -> None:
-    """The devices that `export --target` knows, with their limits."""
+    """List the targets of `export --target` with their limits."""
     import dataclasses
 
     from robust_edge_exporters.target import targets as table_of_targets
@@ -46,7 +46,7 @@ def targets(output: Output) -> None:
 
 
 def _limits(target: Target) -> str:
-    """A target's names, what it cannot do and what it refuses, a line each."""
+    """The names of a target, its limits and the requests that it refuses, one per line."""
     names = [f"--target {name}" for name in (target.family, *target.aliases)]
     calls = names if target.jetpack is None else [f"{name} --jetpack {target.jetpack}" for name in names]
     if target.jetpack is not None and target.default:

@@ -27,17 +27,17 @@ from robust_edge_runtimes.cli.output import Output, output_options
     type=AttackName(without=(CURVE,)),
     default=PGD,
     show_default=True,
-    help="Makes the images; see `robust-edge evaluate -h`.",
+    help="Attack that makes the images; see `robust-edge evaluate -h`.",
 )
 @click.option("--eps", "epsilons", multiple=True, type=AnyRadius(), help="Radius; repeatable.  [default: 0.01 to 0.3]")
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 100]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random starts.")
-@click.option("--data-dir", help="Where the runs' images lie now, if elsewhere.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
+@click.option("--data-dir", help="Folder of the runs' images, if they were moved.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images at a time.")
-@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="MiB that batches may use.")
-@click.option("--fresh", is_flag=True, help="Begin anew instead of going on with a killed transfer.")
+@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images per batch.")
+@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory of a batch in MiB.")
+@click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted transfer.")
 @click.option(
     "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
 )
@@ -62,9 +62,9 @@ def transfer(
     out: Path,
     output: Output,
 ) -> None:
-    """Attack images of one network shown to others, at rising eps (Algorithm 3).
+    """Test networks with attack images that were made on other networks, at increasing eps (Algorithm 3).
 
-    A source's images are made once; the source itself is always shown them too, as the white box to compare with.
+    The images of a source are made once. The source itself classifies them, too, as the white box to compare with.
     `robust-edge report RUN... --transfer FILE` draws the curves.
     """
     from robust_edge.evaluation.tables import transfer_table

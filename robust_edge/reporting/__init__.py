@@ -1,1 +1,1 @@
-"""Figures and the page, made from what runs, verdicts and benches have written."""
+"""Figures, tables and the HTML report, made from the files of runs, verdicts and bench results."""

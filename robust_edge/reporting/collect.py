@@ -1,4 +1,4 @@
-"""Everything that the page shows, read once: runs, verdicts, benches, and what is missing of them."""
+"""Read the data of the report: runs, verdicts and bench results, and what is missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BINS = 120
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A part of the page that nothing was found for: why, and the commands that make it."""
+    """A part of the report that there is no data for: why, and the commands that produce it."""
 
     why: str
     commands: tuple[str, ...]
@@ -41,11 +41,11 @@ class Missing:
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """environment.json.
+    """The content of environment.json.
 
     Attributes:
-        peak_memory_bytes: the most that the training used, on its GPU if it had one; of each run its own, so that
-            runs of one machine still compare equal.
+        peak_memory_bytes: peak memory of the training, on its GPU if it used one. It is not compared, so that runs on
+            one machine have equal environments.
     """
 
     versions: dict[str, str]
@@ -57,11 +57,11 @@ class Environment:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightCounts:
-    """How a run's non-zero prunable weights are distributed.
+    """Histogram of the non-zero prunable weights of a run.
 
     Attributes:
-        edges: (B + 1,) float64, the same for all runs of a page.
-        counts: (B,) int64, non-zeros per bin; they sum to `nonzero`.
+        edges: (B + 1,) float64 edges of the bins, the same for all runs of a report.
+        counts: (B,) int64 numbers of non-zero weights; their sum is `nonzero`.
     """
 
     edges: np.ndarray
@@ -72,16 +72,18 @@ class WeightCounts:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RunData:
-    """One run; what is None or empty has not been made, and `missing_*` says how to make it.
+    """The data of one run.
+
+    Results that do not exist are None or empty; `unfinished` and `not_evaluated` say how to produce them.
 
     Attributes:
-        name: unique on the page.
-        index: position on the page; decides colour and marker.
-        limits: attack to the number of test images that was asked for, where not all were.
+        name: unique in the report.
+        index: position in the report; determines colour and marker.
+        limits: attack to the number of test images, where it was limited.
         records: every stored evaluation of these weights.
-        saliency: which pixels the network looks at.
-        stale: names of stored evaluations that belong to other weights, its own or those it was averaged with, or that
-            release 0.1 wrote.
+        saliency: input gradients.
+        stale: names of stored evaluations of other weights (of this run or of the run that it was averaged with), or of
+            release 0.1.
     """
 
     name: str
@@ -105,27 +107,27 @@ class RunData:
 
     @property
     def sparse(self) -> bool:
-        """Whether anything was to be pruned."""
+        """Whether the run prunes."""
         return self.config.sparse
 
     @property
     def roles(self) -> tuple[str, str]:
-        """Benign or robust, dense or sparse: from what it was trained for, not from how it turned out."""
+        """Benign or robust, and dense or sparse, according to the config of the run."""
         return ("robust" if self.config.robust else "benign", "sparse" if self.config.sparse else "dense")
 
     @property
     def masked_from(self) -> int | None:
-        """First epoch of the masked phase, counted from 1; None where there was none (yet)."""
+        """First epoch of the masked phase, counted from 1; None if there is none yet."""
         return next((row.epoch for row in self.epochs if row.phase == "masked"), None)
 
     @property
     def shell_path(self) -> str:
-        """The run's path for a command line."""
+        """The path of the run, quoted for a shell."""
         return shlex.quote(clean_text(str(self.run.path)))
 
     @property
     def unfinished(self) -> Missing | None:
-        """How to finish the run."""
+        """How to finish the run; None if it is finished."""
         if self.checkpoint is not None:
             return None
         done, planned = len(self.epochs), self.config.training.epochs
@@ -133,7 +135,7 @@ class RunData:
         return Missing(why, (f"robust-edge compress --resume -o {self.shell_path}",))
 
     def not_evaluated(self, attack: str, reference: AttackSpec | None = None) -> Missing | None:
-        """How to get the result of `pgd` or `curve`, with the attack that other runs were under."""
+        """How to produce the result of `pgd` or `curve`, with the attack of the other runs; None if there is one."""
         if self.unfinished is not None:
             return self.unfinished
         if getattr(self, attack) is not None:
@@ -153,7 +155,7 @@ class RunData:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VerdictData:
-    """A verdict, the run its checkpoint belongs to, and the bench entries that timed the same file."""
+    """A verdict, the run of its checkpoint, and the labels of the bench entries of the same artifact."""
 
     path: str
     verdict: Verdict
@@ -163,7 +165,7 @@ class VerdictData:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BenchData:
-    """A bench, and for each entry the verdict on the same file: True, False, or None without one."""
+    """A bench result, and for each entry whether its artifact passed verification; None without a verdict."""
 
     path: str
     bench: Bench
@@ -172,7 +174,7 @@ class BenchData:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportData:
-    """The whole page's data; failed verdicts come first."""
+    """The data of the whole report; failed verdicts come first."""
 
     runs: tuple[RunData, ...]
     verdicts: tuple[VerdictData, ...]
@@ -184,14 +186,14 @@ class ReportData:
 def collect(
     runs: Sequence[Run], verdicts: Sequence[Path], benches: Sequence[Path], transfers: Sequence[Path] = ()
 ) -> ReportData:
-    """Read everything.
+    """Read all files of the report.
 
     Raises:
-        InputError: no run, a file that is not what its command writes, weights that are not those of their
+        InputError: there is no run, a file was not written by its command, or weights do not match their
             checkpoint.json.
     """
     if not runs:
-        raise InputError("a report needs at least one run; name what `robust-edge compress -o` wrote")
+        raise InputError("a report needs at least one run; give a folder that `robust-edge compress -o` wrote")
     data = collect_runs(list({run.path.resolve(): run for run in runs}.values()))  # runs/* names some twice
     judged = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
     timed = [(path, read_result(Bench, path, "bench")) for path in benches]
@@ -225,7 +227,7 @@ def collect(
 
 
 def collect_runs(runs: Sequence[Run]) -> tuple[RunData, ...]:
-    """Read runs; their weights are counted over common bins."""
+    """Read runs; the histograms of their weights have common bins."""
     names = _unique_names(runs)
     data = [_run_data(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))]
     finished = [item for item in data if item.checkpoint is not None]
@@ -241,7 +243,7 @@ def read_result(cls: type[T], path: Path, command: str) -> T:
     """Read a JSON file that `robust-edge COMMAND -o` wrote.
 
     Raises:
-        InputError: it is something else.
+        InputError: the file is missing, or was not written by that command.
     """
     if not path.is_file():
         raise InputError(f"--{command} {path} is not a file; `robust-edge {command} -o {path}` writes one")
@@ -252,7 +254,7 @@ def read_result(cls: type[T], path: Path, command: str) -> T:
 
 
 def clean_text(text: str) -> str:
-    """A file name that can be written as UTF-8; bytes that are not show as question marks."""
+    """The text with characters that UTF-8 cannot encode, as in some file names, replaced by question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -298,7 +300,7 @@ def _environment(run: Run) -> Environment | None:
 
 
 def _check_panel(curve: CurveResult, checkpoint: Checkpoint, path: Path) -> None:
-    """The only part of an evaluation that decode cannot check: nested lists of pixels, class indices."""
+    """Check the part of an evaluation that `decode` cannot check: nested lists of pixels, and class indices."""
     panel, classes = curve.panel, len(checkpoint.model.classes)
     expected = (len(curve.points), len(panel.truth), *checkpoint.model.shape)
     try:
@@ -309,11 +311,11 @@ def _check_panel(curve: CurveResult, checkpoint: Checkpoint, path: Path) -> None
     indices = (*panel.truth, *(index for row in panel.predicted for index in row))
     if not valid or not all(0 <= index < classes for index in indices):
         file = path / "evaluations" / "curve.json"
-        raise InputError(f"{file} holds images of another shape or class; make it anew with evaluate --attack curve")
+        raise InputError(f"{file} contains images of another shape or class; run evaluate --attack curve again")
 
 
 def _tensors(data: RunData) -> Iterator[np.ndarray]:
-    """The prunable weights, layer by layer, so that a large network never lies in memory whole."""
+    """Yield the prunable weights layer by layer, so that the whole network is never in memory."""
     assert data.checkpoint is not None
     with safetensors.safe_open(data.run.path / WEIGHTS, framework="pt") as file:
         for layer in data.checkpoint.sparsity.layers:

@@ -1,4 +1,4 @@
-"""Grouped bars: every network on every device."""
+"""Latencies of several networks on several devices as grouped bars."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NAME, MAX_NUMBERS = 20, 28
 
 
 def device_bars(devices: Sequence[DeviceTimings], protocol: str, images: int) -> Figure:
-    """Median latency, a group of bars for each device, a colour for each network.
+    """Median latencies: one group of bars per device, one colour per network.
 
-    Source: Marshall 2020, figures 4.7 and D.1; devices that are much slower stand in a panel with an axis of its own,
-    which the thesis draws as figures 4.8 and D.2.
+    Source: Marshall 2020, figures 4.7 and D.1. Devices that are much slower have a panel with an axis of its own;
+    the thesis shows them in figures 4.8 and D.2.
 
     Args:
-        devices: at least one with a latency of that protocol and number of images.
+        devices: at least one has a latency of that protocol and number of images.
     """
     groups = panels(devices, protocol, images)
     labels = labels_of(devices)
@@ -50,8 +50,8 @@ def _panel(axes: Axes, group: Sequence[DeviceTimings], labels: Sequence[str], pr
     unit, length = time_unit(slowest)
     width = 0.84 / len(labels)
     numbers = sum(len(device.entries) for device in group) <= MAX_NUMBERS
-    for turn, label in enumerate(labels):
-        place = (turn - (len(labels) - 1) / 2) * width
+    for index, label in enumerate(labels):
+        place = (index - (len(labels) - 1) / 2) * width
         named = False
         for x, device in enumerate(group):
             item = device.latency(label, protocol, images)
@@ -61,7 +61,7 @@ def _panel(axes: Axes, group: Sequence[DeviceTimings], labels: Sequence[str], pr
                 x + place,
                 item.p50_ns / length,
                 0.94 * width,
-                color=look(turn).colour,
+                color=look(index).colour,
                 edgecolor="white",
                 linewidth=0.4,
                 hatch="///" if item.unstable else None,
@@ -78,7 +78,7 @@ def _panel(axes: Axes, group: Sequence[DeviceTimings], labels: Sequence[str], pr
 
 
 def _legend(label: str) -> str:
-    """Matplotlib leaves out names that begin with an underscore."""
+    """A legend entry; matplotlib would omit one that begins with an underscore."""
     return textwrap.shorten(label, 40, placeholder="…") if not label.startswith("_") else f" {label[:39]}"
 
 

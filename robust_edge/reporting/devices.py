@@ -1,7 +1,7 @@
-"""Latencies of several devices side by side, from bench results that were gathered from them.
+"""Latencies of several devices side by side, from the bench results of each.
 
-Source: Marshall 2020, the data of figures 4.7, 4.8, D.1 and D.2; medians where the thesis has means, since one
-interruption by the system is in a mean for ever.
+Source: Marshall 2020, the data of figures 4.7, 4.8, D.1 and D.2. We use medians instead of means, since a single
+interruption by the operating system changes a mean.
 """
 
 from __future__ import annotations
@@ -15,31 +15,34 @@ from robust_edge.reporting.robustness import Table
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.bench.results import Bench, Entry, Latency
 
-SCALES = 5.0  # a device so many times slower than the fastest of a panel gets another panel, as figure 4.8
+MAX_RATIO = (
+    5.0  # a device that is this many times slower than the fastest of a panel gets another panel, as in figure 4.8
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceTimings:
-    """What was timed on one device; entries of equal labels are bars of one colour."""
+    """The bench entries of one device; entries with equal labels have one colour."""
 
     device: str
     entries: tuple[Entry, ...]
 
     def latency(self, label: str, protocol: str, images: int) -> Latency | None:
-        """One bar; None where it was not measured."""
+        """The latency of a label; None if it was not measured."""
         found = (item for entry in self.entries if entry.label == label for item in entry.latencies)
         return next((item for item in found if (item.protocol, item.images) == (protocol, images)), None)
 
     def slowest(self, protocol: str, images: int) -> float | None:
-        """The largest median in nanoseconds; None where there is none."""
+        """The largest median in nanoseconds; None if there is none."""
         found = [self.latency(entry.label, protocol, images) for entry in self.entries]
         return max((item.p50_ns for item in found if item is not None), default=None)
 
 
 def by_device(benches: Sequence[BenchData]) -> list[DeviceTimings]:
-    """Entries grouped by where they ran, in the order of the files.
+    """Entries grouped by device, in the order of the files.
 
-    A label that comes again for the same device is another measurement: it stands apart under its file's name.
+    If a label appears again for the same device, it is another measurement: it becomes a device of its own, with the
+    name of the file.
     """
     groups: dict[str, list[Entry]] = {}
     for item in benches:
@@ -53,7 +56,7 @@ def by_device(benches: Sequence[BenchData]) -> list[DeviceTimings]:
 
 
 def device_of(bench: Bench, entry: Entry) -> str:
-    """Board or CPU, the GPU if it computed there, threads, and the power mode of a Jetson."""
+    """Board or CPU, GPU or threads, and the power mode of a Jetson."""
     machine = bench.machine
     parts = [machine.board or machine.cpu]
     if entry.runtime.device == "cpu":
@@ -66,14 +69,14 @@ def device_of(bench: Bench, entry: Entry) -> str:
 
 
 def protocols_of(devices: Sequence[DeviceTimings]) -> list[tuple[str, int]]:
-    """One image, and every n that was timed."""
+    """All protocols and numbers of images that were timed; one image comes first."""
     found = {(item.protocol, item.images) for device in devices for entry in device.entries for item in entry.latencies}
     order = (ONE_IMAGE, N_IMAGES)
     return sorted(found, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key[1]))
 
 
 def called(protocol: str, images: int) -> str:
-    """A protocol in words."""
+    """The name of a protocol in tables and captions."""
     return "one image" if protocol == ONE_IMAGE else f"{images} images"
 
 
@@ -83,12 +86,12 @@ def labels_of(devices: Sequence[DeviceTimings]) -> list[str]:
 
 
 def panels(devices: Sequence[DeviceTimings], protocol: str, images: int) -> list[list[DeviceTimings]]:
-    """Devices from fast to slow, cut wherever the scale of the panel would hide its fastest."""
+    """Devices from fast to slow, split into panels so that the bars of each panel are visible on one scale."""
     timed = [(slowest, device) for device in devices if (slowest := device.slowest(protocol, images)) is not None]
     found: list[list[DeviceTimings]] = []
     floor = 0.0
     for slowest, device in sorted(timed, key=lambda pair: pair[0]):
-        if not found or slowest > SCALES * floor:
+        if not found or slowest > MAX_RATIO * floor:
             found.append([])
             floor = slowest
         found[-1].append(device)

@@ -1,4 +1,4 @@
-"""Tables as Markdown for a document and as CSV for a spreadsheet."""
+"""Tables as Markdown and as CSV files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMULA = ("=", "+", "-", "@")
 
 
 def write_documents(tables: Sequence[Table], page: Path) -> list[Path]:
-    """Write PAGE.md with all tables and PAGE-KEY.csv with each, beside the page; returns the paths."""
+    """Write PAGE.md with all tables, and PAGE-KEY.csv for each table, next to the report; return the paths."""
     written = [page.with_suffix(".md")]
     write_atomic(written[0], clean_text("\n".join(markdown(table) for table in tables)))
     for table in tables:
@@ -41,24 +41,24 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """RFC 4180; an accuracy takes four columns: value, low, high (fractions) and images."""
+    """The table as CSV (RFC 4180). An accuracy has four columns: value, low, high (fractions) and images."""
     wide = [any(isinstance(row[i], Accuracy) for row in table.rows) for i in range(len(table.header))]
     header: list[str] = []
     for name, is_wide in zip(table.header, wide, strict=True):
         header += [name, f"{name} low", f"{name} high", f"{name} images"] if is_wide else [name]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow([_harmless(name) for name in header])
+    writer.writerow([_without_formula(name) for name in header])
     for row in table.rows:
         values: list[str] = []
         for cell, is_wide in zip(row, wide, strict=True):
             values += _columns(cell) if is_wide else [text_of(cell, nothing="")]
-        writer.writerow([_harmless(value) for value in values])
+        writer.writerow([_without_formula(value) for value in values])
     return buffer.getvalue()
 
 
 def text_of(cell: Cell, nothing: str = "–") -> str:
-    """A cell for a person."""
+    """A cell as text."""
     if isinstance(cell, Accuracy):
         return f"{percent(cell.value)} ({interval(cell)})"
     return nothing if cell is None else cell
@@ -70,8 +70,8 @@ def _columns(cell: Cell) -> list[str]:
     return [cell or "", "", "", ""]
 
 
-def _harmless(text: str) -> str:
-    """A spreadsheet would run a run's name that begins like a formula."""
+def _without_formula(text: str) -> str:
+    """Quote text that a spreadsheet would execute as a formula, such as a run name that begins with `=`."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

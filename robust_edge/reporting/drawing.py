@@ -1,4 +1,4 @@
-"""How figures look, and how they become bytes."""
+"""The style of all figures, and their conversion to SVG and PNG."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in print.
+# The palette of Okabe and Ito: distinguishable with common colour blindness, and by lightness in print.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 RIGHT, WRONG, GREY = "#0072B2", "#D55E00", "#6b7280"
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so a page looks the same wherever it is made
+    "font.family": "DejaVu Sans",  # included in matplotlib, so that reports look the same everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -39,14 +39,14 @@ STYLE = {
     "legend.fontsize": 8.5,
     "figure.facecolor": "white",
     "svg.fonttype": "path",
-    "svg.hashsalt": "robust-edge",  # the same data give the same bytes
-    "text.parse_math": False,  # names of runs and classes are text, dollar signs included
+    "svg.hashsalt": "robust-edge",  # makes the output deterministic
+    "text.parse_math": False,  # names of runs and classes may contain dollar signs
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Colour, dash and marker of one run in every figure."""
+    """Colour, dashes and marker of a run, the same in all figures."""
 
     colour: str
     dash: str
@@ -54,16 +54,16 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of the run at a position; 28 differ before one comes again."""
-    turn = index // len(PALETTE)
-    return Look(PALETTE[index % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[index % len(MARKERS)])
+    """The look of the run at a position; it repeats after 28 runs."""
+    cycle = index // len(PALETTE)
+    return Look(PALETTE[index % len(PALETTE)], DASHES[cycle % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The house style; figures are made and saved inside it."""
+    """Apply the common style; figures are made and saved in this context."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes; the page's tables show it right.
+        # Characters that the font lacks are drawn as boxes; the tables of the report show them correctly.
         warnings.filterwarnings("ignore", message=".*Glyph.*missing from.*font")
         yield
 
@@ -74,12 +74,12 @@ def svg_uri(figure: Figure) -> str:
 
 
 def png_uri(figure: Figure) -> str:
-    """The figure as a PNG data URI; for pictures, which SVG only wraps."""
+    """The figure as a PNG data URI; for figures of images, which SVG would only embed."""
     return _uri("png", png(figure))
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, at a resolution for print."""
+    """The figure as the bytes of a PNG file with a resolution for print."""
     return _saved(figure, format="png", dpi=160, metadata={"Software": None})
 
 

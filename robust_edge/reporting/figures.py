@@ -1,6 +1,6 @@
-"""The report's figures: data in, one matplotlib Figure out, nothing read and nothing written.
+"""The figures of the report. Each function takes data and returns a matplotlib Figure; none reads or writes files.
 
-All figures are built on `Figure` directly, without pyplot: no window system, no global state.
+The figures do not use pyplot, which needs a window system and has global state.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PATCH = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
 def kept_weights(sparsities: Sequence[tuple[RunData, Sparsity]]) -> Figure:
-    """Fraction of every layer's weights that is not zero; a dashed line at each network's total.
+    """Kept fraction of every layer; a dashed line shows the kept fraction of the whole network.
 
     Args:
-        sparsities: runs of networks with the same layers, at least one.
+        sparsities: at least one run; all networks have the same layers.
     """
     layers = sparsities[0][1].layers
     rows, height = np.arange(len(layers)), 0.8 / len(sparsities)
@@ -40,9 +40,9 @@ def kept_weights(sparsities: Sequence[tuple[RunData, Sparsity]]) -> Figure:
     with style():
         figure = Figure((WIDTH, inches))
         axes = figure.add_subplot()
-        for turn, (run, sparsity) in enumerate(sparsities):
+        for index, (run, sparsity) in enumerate(sparsities):
             kept = [layer.keep for layer in sparsity.layers]
-            place = rows + (turn - (len(sparsities) - 1) / 2) * height
+            place = rows + (index - (len(sparsities) - 1) / 2) * height
             colour = look(run.index).colour
             axes.barh(place, kept, height * 0.92, color=colour, label=_label(run.name))
             for y, layer in zip(place, sparsity.layers, strict=True):
@@ -59,7 +59,7 @@ def kept_weights(sparsities: Sequence[tuple[RunData, Sparsity]]) -> Figure:
 
 
 def accuracy_curves(curves: Sequence[tuple[RunData, CurveResult]]) -> Figure:
-    """Algorithm 2: robust accuracy against ε with 95% bands, and the chance line.
+    """Robust accuracy against ε (Algorithm 2) with 95% intervals, and the chance level.
 
     Source: Marshall 2020, figure 4.5.
     """
@@ -97,7 +97,7 @@ def accuracy_curves(curves: Sequence[tuple[RunData, CurveResult]]) -> Figure:
 
 
 def weight_histograms(runs: Sequence[RunData]) -> Figure:
-    """Non-zero prunable weights by value, counts on a log axis; zeros are counted in the legend.
+    """Histograms of the non-zero prunable weights on a log axis; the legend gives the number of zeros.
 
     Source: Marshall 2020, figures 4.1 and 4.2.
     """
@@ -122,7 +122,7 @@ def weight_histograms(runs: Sequence[RunData]) -> Figure:
 
 
 def adversarial_loss(runs: Sequence[RunData]) -> Figure:
-    """Loss on attacked training images per epoch, one panel a run, the masked phase shaded.
+    """Loss on attacked training images per epoch, one panel per run; the masked phase is shaded.
 
     Source: Marshall 2020, figures 4.3 and 4.4.
     """
@@ -143,21 +143,24 @@ def adversarial_loss(runs: Sequence[RunData]) -> Figure:
 
 
 def attacked_images(run: RunData, curve: CurveResult, *, images: int | None = None) -> Figure:
-    """Images under rising ε with the class that the network gave; right and wrong by colour, sign and frame.
+    """Images at increasing ε with the predicted class; colour, sign and frame show whether it is right.
 
     Args:
-        run: a finished one, for its class names.
-        curve: holds the panel.
-        images: show only the first so many; None shows all.
+        run: a finished run, for its class names.
+        curve: its curve with the stored images.
+        images: number of images to show; None for all.
     """
     assert run.checkpoint is not None
     classes, panel = run.checkpoint.model.classes, curve.panel
     shown = range(len(panel.truth) if images is None else min(images, len(panel.truth)))
     steps = _spread(len(curve.points), MAX_COLUMNS)
-    columns, rows = MAX_COLUMNS + 0.6, ROW * len(shown) + 0.25  # in widths of a picture; the same for all runs
+    columns, rows = (
+        MAX_COLUMNS + 0.6,
+        ROW * len(shown) + 0.25,
+    )  # in units of the width of an image; the same for all runs
     with style():
         figure = Figure((WIDTH, WIDTH * rows / columns))
-        axes = figure.add_axes((0, 0, 1, 1))  # one for all: an Axes per picture takes seconds to draw
+        axes = figure.add_axes((0, 0, 1, 1))  # one Axes for all images: one per image takes seconds to draw
         for column, step in enumerate(steps):
             title = f"ε = {radius(curve.points[step].eps)}"
             axes.text(column + 0.5, -0.08, title, ha="center", fontweight="bold")
@@ -176,7 +179,7 @@ def attacked_images(run: RunData, curve: CurveResult, *, images: int | None = No
 
 
 def latency_bars(bench: Bench) -> Figure:
-    """Median latency of every bundle for one image and for n, with whiskers from the minimum to p99."""
+    """Median latency of every bundle for one image and for n images; whiskers from the minimum to p99."""
     entries = bench.entries
     with style():
         figure = Figure((WIDTH, 0.42 * len(entries) + 1.1))
@@ -240,7 +243,7 @@ def _mark_phases(axes: Axes, run: RunData, last: int) -> None:
 
 
 def _note(axes: Axes, x: float, text: str, *, height: float = 0.04) -> None:
-    """At the bottom, where a falling loss leaves room."""
+    """Write a note at the bottom of a panel, where a decreasing loss leaves room."""
     axes.text(x, height, text, transform=axes.get_xaxis_transform(), va="bottom", fontsize=7.5)
 
 
@@ -264,7 +267,7 @@ def _picture(axes: Axes, place: tuple[int, int], pixels: list, predicted: str, *
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` indices, evenly, the first and the last among them."""
+    """At most `most` evenly spaced indices below `count`, including the first and the last."""
     return sorted({round(index) for index in np.linspace(0, count - 1, min(count, most))})
 
 
@@ -273,17 +276,19 @@ def _legend_above(axes: Axes) -> None:
 
 
 def _log_scale(axes: Axes) -> None:
-    """A log y axis with plain numbers; the powers of ten would need the math text that names must not have."""
+    """A log y axis with plain numbers: powers of ten need math text, which is off because names may contain $."""
     axes.set_yscale("log", nonpositive="clip")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _label(name: str) -> str:
-    """A legend entry; matplotlib leaves out those that begin with an underscore."""
+    """A legend entry; matplotlib would omit one that begins with an underscore."""
     return _cut(name if not name.startswith("_") else f" {name}", 2 * LABEL)
 
 
 def _cut(text: str, length: int) -> str:
-    whole_text = clean_text(text)  # a class may be a folder whose name is not UTF-8; the font would refuse it
+    whole_text = clean_text(
+        text
+    )  # a class name may come from a folder name that is not UTF-8, which the font cannot draw
     return whole_text if len(whole_text) <= length else whole_text[: length - 1] + "…"

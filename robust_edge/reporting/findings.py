@@ -1,4 +1,4 @@
-"""What follows from the collected data: comparisons, groups, remarks and the commands that make what is missing."""
+"""Derive comparisons, groups, remarks and commands from the collected data."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult
 
 T = TypeVar("T")
-ALMOST_ALL = 0.999  # a dense network may hold a few exact zeros
+ALMOST_ALL = 0.999  # a dense network may have a few weights that are exactly zero
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerTable:
-    """Runs whose networks have the same layers, and the counts of each layer run by run."""
+    """Runs whose networks have the same layers, and for each layer the counts of all runs."""
 
     runs: tuple[RunData, ...]
     rows: tuple[tuple[LayerCount, ...], ...]
 
     @property
     def pruned(self) -> tuple[RunData, ...]:
-        """The runs that a figure has something to show of."""
+        """The runs that prune."""
         return tuple(run for run in self.runs if run.sparse)
 
 
@@ -38,9 +38,9 @@ class Timing:
     """One row of a latency table.
 
     Attributes:
-        attacked: the verdict on the same file, None without one.
-        speedup: against the baseline, None for the baseline itself.
-        noise: the speed-up is no larger than what this machine's speed changed during the run.
+        attacked: whether the same artifact passed verification; None without a verdict.
+        speedup: relative to the baseline; None for the baseline itself.
+        noise: the speed-up is within the spread of the measurement.
     """
 
     entry: Entry
@@ -51,7 +51,7 @@ class Timing:
 
 
 def reference_attack(runs: Iterable[RunData]) -> AttackSpec | None:
-    """The attack of the first evaluated robust run, or of any: what the other runs should be put under too."""
+    """The attack of the first evaluated robust run, else of any run; the other runs should be evaluated with it."""
     evaluated = [run for run in runs if run.pgd is not None]
     ordered = sorted(evaluated, key=lambda run: not run.config.robust)
     return ordered[0].pgd.attack if ordered and ordered[0].pgd is not None else None
@@ -63,7 +63,7 @@ def attacks_differ(runs: Iterable[RunData]) -> bool:
 
 
 def layer_tables(runs: Iterable[RunData]) -> list[LayerTable]:
-    """Finished runs, grouped by layers."""
+    """Finished runs, grouped by the layers of their networks."""
     groups: dict[tuple[tuple[str, int], ...], list[RunData]] = {}
     for run in runs:
         if run.checkpoint is not None:
@@ -78,13 +78,13 @@ def layer_tables(runs: Iterable[RunData]) -> list[LayerTable]:
 
 
 def curve_rows(runs: Sequence[RunData]) -> list[tuple[float, list[Accuracy | None]]]:
-    """Every ε of any curve with the accuracy of each run there; None where its curve had ended or had no such ε."""
+    """Every ε of any curve with the accuracy of each run; None where a curve has no such ε or ended before."""
     found = [{point.eps: point.accuracy for point in run.curve.points} if run.curve else {} for run in runs]
     return [(eps, [points.get(eps) for points in found]) for eps in sorted({eps for points in found for eps in points})]
 
 
 def hardest_mode(item: VerdictData) -> ModeResult | None:
-    """The mode under which the artifact was right least often."""
+    """The mode in which the artifact has the lowest robust accuracy."""
     return min(item.verdict.modes, key=lambda mode: mode.artifact_robust, default=None)
 
 
@@ -113,18 +113,18 @@ def _timing(entry: Entry, latency: Latency, attacked: bool | None, base: Latency
 
 
 def timing_of(data: ReportData, item: VerdictData, protocol: str) -> Timing | None:
-    """How the attacked file was timed, if it was."""
+    """The latency of the artifact of a verdict; None if it was not timed."""
     rows = (row for bench in data.benches for row in timings(bench, protocol))
     return next((row for row in rows if row.entry.artifact_sha256 == item.verdict.artifact_sha256), None)
 
 
 def baseline_is_dense(bench: Bench) -> bool:
-    """Whether speed-ups are against a dense network; a device without the training side may have had none."""
+    """Whether the baseline is dense; `robust-edge-device bench` may have had no dense bundle."""
     return any(entry.keep > ALMOST_ALL for entry in bench.entries if entry.label == bench.baseline)
 
 
 def energy_lines(bench: Bench) -> list[str]:
-    """Joules of every bundle, and the reasons where there are none."""
+    """The joules of every bundle, or the reasons why there are none."""
     lines = []
     for entry in bench.entries:
         for item in entry.latencies:
@@ -137,18 +137,18 @@ def energy_lines(bench: Bench) -> list[str]:
 
 
 def unstable(bench: Bench) -> list[tuple[str, Latency]]:
-    """Measurements that a noisy machine spoilt, by bundle."""
+    """Labels and latencies of unstable measurements."""
     return [(entry.label, item) for entry in bench.entries for item in entry.latencies if item.unstable]
 
 
 def no_verdict(data: ReportData, out: Path) -> Missing:
-    """How to attack an exported file: of the sparsest robust run that is finished."""
+    """The commands that export and verify the sparsest finished robust run."""
     finished = [run for run in data.runs if run.checkpoint is not None]
-    ready = sorted(finished, key=lambda run: (not run.config.robust, run.config.pruning.keep))
+    candidates = sorted(finished, key=lambda run: (not run.config.robust, run.config.pruning.keep))
     why = "no verdict was given to this page, so nothing is known about an exported file under attack"
-    if not ready:
+    if not candidates:
         return Missing(f"{why}; first finish a run", ())
-    chosen = ready[0]
+    chosen = candidates[0]
     bundle = shlex.quote(f"bundles/{Path(chosen.name).name}")
     return Missing(
         why,
@@ -161,7 +161,7 @@ def no_verdict(data: ReportData, out: Path) -> Missing:
 
 
 def no_bench(data: ReportData, out: Path) -> Missing:
-    """How to time every finished run, dense ones first so that one of them is the baseline."""
+    """The commands that time all finished runs; dense ones come first, so that one of them is the baseline."""
     finished = sorted((run for run in data.runs if run.checkpoint is not None), key=lambda run: run.sparse)
     why = "no bench result was given to this page, so nothing is known about speed"
     if not finished:
@@ -179,7 +179,7 @@ def no_bench(data: ReportData, out: Path) -> Missing:
 
 
 def report_command(data: ReportData, out: Path, *more: str) -> str:
-    """The command that writes this page, with `more` to show."""
+    """The command that writes this report, with `more` options."""
     runs = " ".join(run.shell_path for run in data.runs)
     verdicts = [f"--verify {shlex.quote(item.path)}" for item in data.verdicts]
     benches = [f"--bench {shlex.quote(item.path)}" for item in data.benches]
@@ -189,14 +189,14 @@ def report_command(data: ReportData, out: Path, *more: str) -> str:
 
 
 def reproduce_commands(run: RunData) -> list[str]:
-    """Train the same network again beside the first, and look whether it is the same."""
+    """The commands that train the same network again and print its hash for comparison."""
     again = shlex.quote(clean_text(f"{run.run.path}-again"))
     config = shlex.quote(clean_text(str(run.run.path / "config.yaml")))
     return [f"robust-edge compress --config {config} -o {again}", f"sha256sum {again}/checkpoint.safetensors"]
 
 
 def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
-    """Settings that are not the same in all runs, with each run's value."""
+    """Settings in which the runs differ, with the value of each run."""
     flat = [dict(_flatten(to_plain(run.config))) for run in runs]
     keys = dict.fromkeys(key for config in flat for key in config)  # schemes have different settings
     found = [(key, [config.get(key, "-") for config in flat]) for key in keys]
@@ -204,12 +204,12 @@ def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
 
 
 def versions(runs: Sequence[RunData]) -> list[tuple[str, dict[str, str] | None]]:
-    """Names of runs that were trained with the same software, and that software."""
+    """Groups of runs that were trained with the same software: their names, and the versions."""
     return _grouped(runs, [run.environment.versions if run.environment else None for run in runs])
 
 
 def machines(runs: Sequence[RunData]) -> list[tuple[str, Environment | None]]:
-    """Names of runs that were trained on the same machine, and that machine."""
+    """Groups of runs that were trained on the same machine: their names, and the machine."""
     return _grouped(runs, [run.environment for run in runs])
 
 

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: points with a true minus sign, radii in the field's notation."""
+"""Numbers as text: percentages, points, radii, durations, sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def interval(value: Accuracy) -> str:
 
 
 def points(value: float) -> str:
-    """Percentage points with a sign; what rounds to nothing has none."""
+    """Percentage points with a sign; zero has none."""
     text = f"{abs(value):.1f}"
     if float(text) == 0:
         return text
@@ -33,31 +33,31 @@ def drop_interval(drop: Drop) -> str:
 
 
 def radius(eps: float) -> str:
-    """An ε; the usual small ones as a fraction of 255, which their decimals hide."""
+    """An ε; multiples of 1/255 up to 16 are written as a fraction."""
     levels = round(eps * 255)
     usual = 1 <= levels <= 16 and abs(eps * 255 - levels) < 1e-6
     return f"{levels}/255" if usual else f"{eps:.4g}"
 
 
 def attack(spec: AttackSpec) -> str:
-    """An attack by its usual name, as `PGD-50, ε = 0.1`."""
+    """An attack by its usual name, such as `PGD-50, ε = 0.1`."""
     if spec.name == "square":
         return f"Square, {spec.steps} queries, ε = {radius(spec.eps)}"
     return f"{spec.name.upper()}-{spec.steps}, ε = {radius(spec.eps)}"
 
 
 def whole(value: float) -> str:
-    """A count with thin separators of thousands."""
+    """A count with thin spaces between thousands."""
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def short(sha256: str) -> str:
-    """The start of a hash, enough to recognise it."""
+    """The first digits of a hash."""
     return sha256[:SHORT_HASH]
 
 
 def time_unit(nanoseconds: float) -> tuple[str, float]:
-    """The unit in which a latency reads well, and its length in nanoseconds."""
+    """A suitable unit for a latency, and its length in nanoseconds."""
     if nanoseconds < 1e6:
         return "µs", 1e3
     return ("ms", 1e6) if nanoseconds < 1e9 else ("s", 1e9)

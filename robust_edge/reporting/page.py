@@ -1,4 +1,4 @@
-"""One self-contained HTML page: what was compressed, how right it is, did the exported file hold, how fast is it."""
+"""The report, one self-contained HTML page: compression, accuracy, verdict on the exported artifact, latency."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def write_report(
     *,
     transfers: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write the page, its tables as Markdown and CSV beside it, and each run's figures into RUN/plots.
+    """Write the page, its tables as Markdown and CSV next to it, and the figures of each run into RUN/plots.
 
     Args:
         runs: at least one, finished or not.
         verdicts: files that `verify -o` wrote.
         benches: files that `bench -o` wrote.
-        out: the page; written whole or not at all. Its folder is made.
+        out: path of the page; its folder is created.
         transfers: files that `transfer -o` wrote.
 
     Returns:
-        Everything that was written beside the runs, the page first.
+        The paths of the page and of the tables.
 
     Raises:
-        InputError: a file is not what it should be, or `out` is a folder.
+        InputError: a file was not written by its command, or `out` is a folder.
     """
     if out.is_dir():
         raise InputError(f"-o {out} is a folder; name the page to write, for example {out / 'report.html'}")
@@ -69,9 +69,9 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
     """The page as text.
 
     Args:
-        data: what `collect` read.
-        out: where it will lie; shown in the command that makes it again.
-        notes: what went wrong beside the page.
+        data: the result of `collect`.
+        out: path of the page, for the command that writes it again.
+        notes: warnings to show on the page.
     """
     template = _environment().from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
@@ -91,7 +91,7 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
 
 
 def _write_all_plots(data: ReportData) -> list[str]:
-    """A run that may only be read still gets its report; the page says that its plots are missing."""
+    """Write the plots of all runs; return a note for each run whose folder is not writable."""
     notes = []
     for run in data.runs:
         try:
@@ -102,7 +102,7 @@ def _write_all_plots(data: ReportData) -> list[str]:
 
 
 def _figures(data: ReportData) -> dict[str, Any]:
-    """Data URIs of the page's figures; None where there is nothing to draw."""
+    """Data URIs of the figures; None where there is no data."""
     runs = data.runs
     trained = [run for run in runs if run.epochs]
     weighed = [run for run in runs if run.weights is not None]
@@ -129,7 +129,7 @@ def _figures(data: ReportData) -> dict[str, Any]:
 
 
 def _device_figures(devices: Sequence[DeviceTimings]) -> list[tuple[str, str]]:
-    """What was timed, and the figure; none for a single device, whose bars stand with its bench."""
+    """Name of the protocol, and figure; none for a single device, whose figure belongs to its bench result."""
     if len(devices) < 2:
         return []
     return [(called(*timed), svg_uri(device_bars(devices, *timed))) for timed in protocols_of(devices)]

@@ -1,4 +1,4 @@
-"""Each run's own figures, as PNG files in RUN/plots."""
+"""The figures of one run, as PNG files in RUN/plots."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from robust_edge_runtimes.core.files import write_atomic
 
 
 def write_plots(run: RunData) -> None:
-    """Write what can be drawn, and remove older plots of what cannot.
+    """Write the figures that there is data for, and remove older ones of which the data is gone.
 
     Raises:
-        OSError: the run's folder cannot be written.
+        OSError: the folder of the run is not writable.
     """
     folder = run.run.path / "plots"
     folder.mkdir(exist_ok=True)
@@ -29,7 +29,7 @@ def write_plots(run: RunData) -> None:
 
 
 def run_figures(run: RunData) -> dict[str, Figure | None]:
-    """File name to figure; None where the run has nothing to draw it from."""
+    """File name to figure; None where the run has no data for it."""
     curve, checkpoint = run.curve, run.checkpoint
     return {
         "schedules": schedule_panels(schedules(run.config), run.config),

@@ -1,4 +1,4 @@
-"""The thesis' robustness tables from any set of runs: numbers with intervals, and every flag that is true of them.
+"""The robustness tables of the thesis for any set of runs: accuracies with intervals, and validity flags.
 
 Source: Marshall 2020, tables 4.1, 4.2 and C.1, and the data of figures 4.5, 4.6, B.1, C.1 and C.2.
 """
@@ -29,14 +29,14 @@ OBLIVIOUS = "oblivious: images made on"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One table, not yet in any format.
+    """One table, independent of its output format.
 
     Attributes:
-        key: of its file.
-        title: what it shows and where the thesis has it.
+        key: part of its file name.
+        title: what it shows, and the corresponding table of the thesis.
         header: one name per column.
-        rows: text, an accuracy with its interval, or None for what was not measured.
-        notes: what a reader must know, flags first.
+        rows: each cell is text, an accuracy with its interval, or None where nothing was measured.
+        notes: remarks below the table.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Table:
 
 
 def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) -> list[Table]:
-    """Every table that there is a row for."""
+    """All tables that have at least one row."""
     finished = [run for run in runs if run.checkpoint is not None]
     tables = [_models(finished)] if finished else []
     tables += _all_attacks(finished)
@@ -60,7 +60,7 @@ def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) ->
 
 
 def attack_title(result: AttackResult) -> str:
-    """An attack in a column head, as `PGD-50 ℓ∞ 8/255`."""
+    """The attack in the header of a column, such as `PGD-50 ℓ∞ 8/255`."""
     return f"{result.title} {_ball(result)} {radius(result.threat.eps)}"
 
 
@@ -87,7 +87,7 @@ def flags_under(run: RunData, attack: str) -> str:
 
 
 def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accuracy]]:
-    """Figure B.1: of every benign run with an FGSM result its clean and its attacked accuracy."""
+    """Figure B.1: every benign run with an FGSM result, its clean and its robust accuracy."""
     found = []
     for run in runs:
         record = _record(run, FGSM)
@@ -97,7 +97,7 @@ def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accu
 
 
 def clean_of(run: RunData) -> Accuracy | None:
-    """The run's accuracy without an attack, from whichever evaluation saw the most images."""
+    """The clean accuracy of the run, from the evaluation with the most images."""
     found = [record.result.clean for record in run.records if record.result and record.combination is None]
     found += [run.pgd.clean] if run.pgd else []
     found += [run.curve.points[0].accuracy] if run.curve else []
@@ -239,12 +239,12 @@ def _transfer(transfer: Transfer, source: str, number: int, runs: Sequence[RunDa
         notes.append(f"{part.images} of {part.of} test images, subset {part.seed}")
     older = _retrained(transfer, runs)
     if older:
-        notes.append(f"OTHER WEIGHTS than the runs on this page have: {', '.join(older)}; make the matrix anew")
+        notes.append(f"OTHER WEIGHTS than the runs on this page have: {', '.join(older)}; run transfer again")
     return Table(f"transfer-{number + 1}-{source}", title, header, rows, tuple(notes))
 
 
 def _retrained(transfer: Transfer, runs: Sequence[RunData]) -> list[str]:
-    """Networks of the matrix that bear the name of a run on the page, and are none."""
+    """Networks of the transfer that have the name of a run in the report but other weights."""
     shown = {run.checkpoint.weights_sha256 for run in runs if run.checkpoint is not None}
     names = {run.run.name for run in runs}
     return [item.name for item in transfer.networks if item.name in names and item.checkpoint_sha256 not in shown]
@@ -268,7 +268,7 @@ def _stale_notes(runs: Sequence[RunData]) -> tuple[str, ...]:
 
 
 def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, ...]:
-    """Which figures are not of the whole test split; a note for each size of subset."""
+    """One note for each subset of the test images that was used, with the results it applies to."""
     groups: dict[str, list[str]] = {}
     for run, record in records:
         part = record.subset
@@ -280,7 +280,7 @@ def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, .
 
 
 def _parameters(run: RunData) -> int:
-    """Counted in the file's header: everything but statistics and preprocessing."""
+    """Number of parameters according to the file header, without batch-norm statistics and normalisation."""
     total = 0
     with safetensors.safe_open(run.run.path / WEIGHTS, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping

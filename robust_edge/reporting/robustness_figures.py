@@ -1,4 +1,4 @@
-"""Figures of transfer, of compression against accuracy, and of what networks look at; data in, one Figure out."""
+"""Figures of transfer, of accuracy against compression, and of input gradients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = 28
 
 
 def transfer_panels(transfer: Transfer) -> Figure:
-    """A panel per source: the white box in black, every other target in its colour, 95% bands.
+    """One panel per source: the source itself (white box) in black, the other targets in colour, 95% intervals.
 
     Source: Marshall 2020, figures 4.6 and C.2.
     """
@@ -50,7 +50,7 @@ def transfer_panels(transfer: Transfer) -> Figure:
 
 
 def compression(points: Sequence[tuple[RunData, Accuracy, Accuracy]]) -> Figure:
-    """Benign networks by the share of weights kept: accuracy on clean images and under FGSM.
+    """Accuracy of benign networks on clean images and under FGSM against the kept fraction of the weights.
 
     Source: Marshall 2020, figure B.1.
     """
@@ -86,10 +86,10 @@ def compression(points: Sequence[tuple[RunData, Accuracy, Accuracy]]) -> Figure:
 
 
 def saliency_panel(runs: Sequence[tuple[RunData, Saliency]], *, images: int = 8) -> Figure:
-    """The image above, and below it, run by run, the signed gradient of the true class' logit.
+    """The images, and below them, for each run, the signed gradient of the logit of the true class.
 
-    Purple pixels speak for the true class when they are brighter, orange ones against it; every picture has its own
-    scale.
+    Brighter purple pixels raise the logit of the true class, brighter orange ones lower it. Every image has a scale of
+    its own.
     """
     shown = runs[0][1].images[:images]
     with style():
@@ -111,9 +111,9 @@ def saliency_panel(runs: Sequence[tuple[RunData, Saliency]], *, images: int = 8)
 
 
 def blind_spots(run: RunData, curve: CurveResult, *, images: int = 3) -> Figure | None:
-    """A right image, ten times the noise that the attack adds at the smallest ε that fools, and the sum.
+    """Correctly classified images, ten times the perturbation of the smallest ε that changes the class, and the sum.
 
-    Source: Marshall 2020, figure A.1. None where no shown image was right and then fooled.
+    Source: Marshall 2020, figure A.1. None where no stored image is correctly classified and then fooled.
     """
     assert run.checkpoint is not None
     classes, panel = run.checkpoint.model.classes, curve.panel

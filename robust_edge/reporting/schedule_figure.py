@@ -1,4 +1,4 @@
-"""What a run was planned to do: ε, s, k and η over the epochs."""
+"""The schedules of a run: ε, steps, kept fraction and learning rate over the epochs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robust_edge.training.schedules import Schedules
 
 
 def schedule_panels(plan: Schedules, config: CompressConfig) -> Figure:
-    """One panel each, constant over an epoch; the masked phase is shaded.
+    """One panel per schedule, constant within an epoch; the masked phase is shaded.
 
     Source: Marshall 2020, section 3.1.
     """

@@ -1,4 +1,4 @@
-"""The line that a person signs: which bytes were attacked, how, with what result, where and when."""
+"""The sentence that a reviewer signs: which artifact was attacked, how, with what result, where and when."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robust_edge_runtimes.verdict.measurement import ModeResult
 
 
 def sign_off(verdict: Verdict) -> str:
-    """One sentence with everything that it takes to repeat the verdict."""
+    """One sentence with everything that is needed to repeat the verdict."""
     word = "Signed off" if verdict.passed else "Not signed off"
     parts = [
         f"{word}: artifact sha256 {verdict.artifact_sha256} ({verdict.target}), checkpoint sha256 "

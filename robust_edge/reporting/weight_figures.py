@@ -1,4 +1,4 @@
-"""Weights of networks that differ in one thing only: in the adversary, or in how many weights were kept."""
+"""Weight histograms of networks that differ in one respect: in adversarial training, or in the kept fraction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class WeightFigure:
 
 
 def weight_figures(runs: Sequence[RunData]) -> list[WeightFigure]:
-    """What these runs can show, architecture by architecture; a panel needs networks that differ in its one thing.
+    """The figures of each architecture; a panel needs networks that differ in its respect.
 
     Source: Marshall 2020, figures 4.1, 4.2, B.2 and B.3.
     """
@@ -48,7 +48,7 @@ def weight_figures(runs: Sequence[RunData]) -> list[WeightFigure]:
 
 
 def draw(figure: WeightFigure) -> Figure:
-    """Share of a network's weights per bin; zeros are left out. By kept fraction on a log axis from -1 to 1."""
+    """Share of the weights per bin, without zeros. BY_KEEP has a log axis and weights scaled to [-1, 1]."""
     log = figure.kind == BY_KEEP
     with style():
         drawn = Figure((WIDTH, 3.4))
@@ -74,7 +74,7 @@ def draw(figure: WeightFigure) -> Figure:
 
 
 def caption(figure: WeightFigure) -> str:
-    """What the figure shows."""
+    """The caption of the figure."""
     if figure.kind == BENIGN_OR_ROBUST:
         return f"Weights of dense {figure.arch} networks, trained with and without an adversary."
     return (
@@ -83,15 +83,15 @@ def caption(figure: WeightFigure) -> str:
     )
 
 
-def _panels(runs: Sequence[RunData], thing: Callable[[RunData], object]) -> dict[str, tuple[RunData, ...]]:
-    """Runs by data set, where they differ in the thing."""
+def _panels(runs: Sequence[RunData], property_of: Callable[[RunData], object]) -> dict[str, tuple[RunData, ...]]:
+    """Runs by data set, where they differ in the property."""
     datasets = sorted({run.config.data.dataset for run in runs})
     groups = {name: tuple(run for run in runs if run.config.data.dataset == name) for name in datasets}
-    return {name: group for name, group in groups.items() if len({thing(run) for run in group}) > 1}
+    return {name: group for name, group in groups.items() if len({property_of(run) for run in group}) > 1}
 
 
 def _middle(runs: Sequence[RunData]) -> tuple[float, float]:
-    """The range that holds all but one in a thousand weights of every run."""
+    """The range that contains 99.9% of the weights of every run."""
     reach = 0.0
     for run in runs:
         assert run.weights is not None
@@ -103,7 +103,7 @@ def _middle(runs: Sequence[RunData]) -> tuple[float, float]:
 
 
 def _label(run: RunData) -> str:
-    """Name, kept fraction and accuracies, as in the thesis' legends."""
+    """Name, kept fraction and accuracies, as in the legends of the thesis."""
     name = clean_text(run.name)
     text = f"{' ' if name.startswith('_') else ''}{name}: {percent(run.config.pruning.keep, 0)} kept"
     if run.pgd is not None:
