@@ -16,6 +16,12 @@ PLANES += [(5, 64)]  # rows of 32 pixels at stride 2
 CHANNELS, WHOLE = 6, (24, 67)
 KERNELS = [(1, 1), (3, 3), (5, 2), (1, 7)]
 DENSITIES = [0.0, 0.1, 0.5, 1.0]
+SAME = {
+    (3, 3): (1, 1, 1, 1),
+    (5, 3): (2, 1, 2, 1),
+    (1, 3): (0, 1, 0, 1),
+    (3, 5): (1, 2, 1, 2),
+}  # padding that keeps sizes
 
 
 def convolve(images, weight, bias, *, strides, pads, dilations, group):
@@ -56,6 +62,9 @@ def sweep(net, shape):
             weight[0] = 0  # an empty row
             weight[-1] = 1  # a full one
         yield weight, attributes | {"group": group}
+    for (kernel, pads), stride in itertools.product(SAME.items(), [1, 2]):  # what the kernels taps and columns suit
+        weight = net.weights(channels, channels, *kernel, density=0.8)
+        yield weight, {"strides": (stride, stride), "pads": pads, "dilations": (1, 1), "group": 1}
 
 
 def corners(plane):
