@@ -125,7 +125,7 @@ def check_value(name: str, value: Any, declaration: Setting) -> None:
     """
     if isinstance(value, tuple):
         schedule = declaration.range is not None
-        require(bool(value) or not schedule, name, list(value), f"{', '.join(declaration.choices)} or {PER_EPOCH}")
+        require(bool(value) or not schedule, name, list(value), " or ".join([*declaration.choices, PER_EPOCH]))
         for item in value:
             check_value(name, item, declaration)
     elif isinstance(value, str):
