@@ -1,12 +1,12 @@
-"""Four digits networks under every attack: the robustness tables of docs/evaluation.md by one command.
+"""Evaluate four digits networks with every attack: the robustness tables of docs/evaluation.md.
 
     pip install 'robust-edge[all]'
     python examples/robustness_digits.py --out robustness-digits
 
 Trains benign-dense, robust-dense, robust-10 and robust-5 (10% and 5% of the weights kept; small CNN, preset quick,
-PGD at ε = 0.1), attacks each with FGSM, PGD-50, Carlini-Wagner, both AutoAttack sets and rising ε, averages the
-benign with the robust network (Table C.1), shows every network's attack images to the others (Algorithm 3), and
-writes report.html with its tables as Markdown and CSV. Killed, it goes on where it was when started again.
+PGD at ε = 0.1), attacks each with FGSM, PGD-50, Carlini-Wagner, both AutoAttack sets and increasing ε, averages the
+benign with the robust network (Table C.1), tests every network on the attack images of the others (Algorithm 3), and
+writes report.html with its tables as Markdown and CSV. The same command resumes it after an interruption.
 """
 
 import argparse

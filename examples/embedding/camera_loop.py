@@ -1,4 +1,4 @@
-"""Frames of a camera within a latency budget: the newest one each time, older ones that waited are dropped.
+"""Classify the frames of a camera within a latency budget: always the newest one; older waiting frames are dropped.
 
     python camera_loop.py bundle/ --fps 30 --seconds 5              # frames of noise
     python camera_loop.py bundle/ --frames pictures/ --budget-ms 20 # the pictures of a folder, again and again
@@ -22,7 +22,7 @@ from robust_edge_runtimes.core.images import read_image
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the frames; times in seconds."""
+    """Numbers of processed and dropped frames; times in seconds."""
 
     latencies: list
     dropped: int = 0
@@ -38,7 +38,7 @@ class Tally:
 
 
 def watch(model, frames, *, fps: float, seconds: float, budget_s: float, clock=time.perf_counter, sleep=time.sleep):
-    """Classify the newest frame that has arrived, until the time is over.
+    """Classify the newest frame until the time is over.
 
     Args:
         frames: an iterator of (C, H, W) float32 in [0, 1]; frame k arrives k / fps after the start.
@@ -61,7 +61,7 @@ def watch(model, frames, *, fps: float, seconds: float, budget_s: float, clock=t
 
 
 def pictures(folder: Path, shape):
-    """The pictures of a folder, for ever."""
+    """Yield the images of a folder in an endless loop."""
     paths = sorted(path for path in folder.glob("*") if path.is_file())
     if not paths:
         raise SystemExit(f"{folder} holds no pictures")
@@ -69,14 +69,14 @@ def pictures(folder: Path, shape):
 
 
 def noise(shape):
-    """Frames of a camera that sees nothing."""
+    """Yield random frames in place of a camera."""
     random = np.random.default_rng(0)
     while True:
         yield random.random(shape, dtype=np.float32)
 
 
 def positive(text: str) -> float:
-    """A number above 0, for argparse to refuse any other."""
+    """Parse a number above 0, as an argument type of argparse."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")

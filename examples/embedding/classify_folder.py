@@ -1,8 +1,8 @@
-"""Every picture of a folder through a bundle, one line of CSV each; numpy and the bundle's backend, no torch.
+"""Classify the images of a folder with a bundle, one line of CSV each; needs numpy and the backend, no torch.
 
     python classify_folder.py bundle/ pictures/ > answers.csv
 
-Pictures that cannot be read are named on stderr, the others are classified all the same; the exit code is 1 then.
+Images that cannot be read are listed on stderr and the others are classified; the exit code is 1 in this case.
 """
 
 import argparse
@@ -17,7 +17,7 @@ SUFFIXES = {".npy", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"}
 
 
 def classify(bundle: Path, folder: Path, out) -> int:
-    """Write path, label and probability; returns how many pictures could not be read."""
+    """Write path, label and probability; return the number of images that could not be read."""
     pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not pictures:
         raise SystemExit(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")

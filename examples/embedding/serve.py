@@ -1,4 +1,4 @@
-"""A bundle behind HTTP: standard library, numpy and the bundle's backend.
+"""Serve a bundle over HTTP with the standard library, numpy and the backend of the bundle.
 
     python serve.py bundle/ --port 8080
     curl localhost:8080/health
@@ -28,7 +28,7 @@ TIMEOUT_S = 10  # for a client that sends nothing more
 
 
 class Refusal(Exception):
-    """An answer other than 200."""
+    """An error response: a status other than 200."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 
 class Service(ThreadingHTTPServer):
-    """One open model, shared by the threads of all requests; runtimes are safe to share."""
+    """One open model, shared by the threads of all requests; runtimes are thread-safe."""
 
     daemon_threads = False  # so that the end waits for requests that run
     request_queue_size = 64
@@ -49,7 +49,7 @@ class Service(ThreadingHTTPServer):
         self.free = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     def health(self) -> dict:
-        """What runs here."""
+        """The artifact and the runtime, for GET /health."""
         info, artifact = self.model.info, self.model.manifest.artifact
         return {
             "status": "ok",
@@ -61,7 +61,7 @@ class Service(ThreadingHTTPServer):
         }
 
     def predict(self, body: bytes) -> dict:
-        """Class and probability of every image of a request."""
+        """Classify the images of a request."""
         images = parsed(body)
         if images.ndim and len(images) > MAX_IMAGES:
             raise Refusal(413, f"{len(images)} images; at most {MAX_IMAGES} in one request")
@@ -76,7 +76,7 @@ class Service(ThreadingHTTPServer):
         return {"predictions": [{"label": classes[k], "probability": float(p)} for k, p in best]}
 
     def handle_error(self, request, client_address) -> None:
-        """A client that went away is no event."""
+        """Ignore clients that closed the connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -139,12 +139,12 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def log_message(self, pattern: str, *values: object) -> None:
-        """One line for each request on stderr, in text alone whatever the client sent."""
+        """Print one line per request on stderr, in ASCII because the client may send control characters."""
         print(self.address_string(), ascii(pattern % values), file=sys.stderr, flush=True)
 
 
 def parsed(body: bytes) -> np.ndarray:
-    """The images of a request; the model checks their shape and their range."""
+    """Decode the images of a request; the model checks their shape and range."""
     try:
         request = json.loads(body)
         return np.array(request["images"], dtype=np.float32)
@@ -154,7 +154,7 @@ def parsed(body: bytes) -> np.ndarray:
 
 
 def listening(host: str, port: int, model) -> Service:
-    """The service, bound to its address."""
+    """Create the server, bound to its address."""
     try:
         return Service((host, port), model)
     except (OSError, OverflowError) as error:
