@@ -1,9 +1,15 @@
-/* Sparse convolution with filters of three columns, for rows of half a unit, one or two: (I, H, W) -> (O, P, Q), W = Q
-   * stride, stride 1 or 2, one pixel of padding to the left, one group or several:
+/* Sparse convolution with filters of three columns, for rows of half a unit, one or two: (I, H, W) -> (O, P, Q), where
+   W = Q * stride, stride is 1 or 2, and one pixel is padded to the left; one group or several. It computes
+
+       for o < O, y < P, x < Q:
+           out[o][y][x] = act(bias[o] + residual[o][y][x] + sum over the nonzeros (i, ky, kx) of channel o of
+                              weight[o][i][ky][kx] * in[i][y * stride + ky * dilation - top][x * stride + kx - 1])
+
+   At stride 1 this is done as
 
        for o < O, kx < 3, y < P, x < Q:
            sum[kx][y][x] = sum over the nonzeros (i, ky) of channel o and column kx of
-                           weight[o][i][ky][kx] * in[i][y * stride + ky * dilation - top][x * stride]
+                           weight[o][i][ky][kx] * in[i][y + ky * dilation - top][x]
        for o < O, y < P, x < Q:
            out[o][y][x] = act(bias[o] + residual[o][y][x] + sum[0][y][x - 1] + sum[1][y][x] + sum[2][y][x + 1])
 

@@ -1,8 +1,14 @@
-/* Sparse convolution of small planes, up to TAP_UNITS units: (I, H, W) -> (O, P, Q), H = P * stride, W = Q * stride,
-   stride 1 or 2, one group:
+/* Sparse convolution of small planes, up to TAP_UNITS units: (I, H, W) -> (O, P, Q), where H = P * stride, W = Q * stride
+   and stride is 1 or 2; one group. Tap k of the filter reads the input at a distance (dy(k), dx(k)). It computes
+
+       for o < O, y < P, x < Q:
+           out[o][y][x] = act(bias[o] + residual[o][y][x] + sum over the nonzeros (i, k) of channel o of
+                              weight[o][i][k] * in[i][y * stride + dy(k)][x * stride + dx(k)])
+
+   At stride 1 this is done as
 
        for o < O, k < taps, y < P, x < Q:
-           sum[k][y][x] = sum over the nonzeros i of channel o and tap k of weight[o][i][k] * in[i][y * stride][x * stride]
+           sum[k][y][x] = sum over the nonzeros i of channel o and tap k of weight[o][i][k] * in[i][y][x]
        for o < O, y < P, x < Q:
            out[o][y][x] = act(bias[o] + residual[o][y][x] + sum over k of sum[k][y + dy(k)][x + dx(k)])
 
