@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,14 @@ from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import dataset_of
-from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
+from robust_edge_exporters.bundle import (
+    ArtifactRequest,
+    Exported,
+    ExportRequest,
+    export_bundle,
+    refuse_choices,
+    refuse_to_replace,
+)
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.golden import Golden, expected_of
@@ -53,6 +60,8 @@ class ExportChoices:
         precision: one of the target's; None for its first.
         batch: fixed number of images of one call; None takes any.
         csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        csr_forms: how an earlier export stored each layer, `csr` or `dense` by the layer's name; None chooses.
+        compile_library: compile generated C for this machine, where it is of the target's kind.
         compact: take channels that do nothing out of the network first.
         calibration: how many training images int8 ranges are read from; what the run held out comes first.
     """
@@ -60,6 +69,8 @@ class ExportChoices:
     precision: str | None = None
     batch: int | None = None
     csr_threshold: float | None = None
+    csr_forms: Mapping[str, str] | None = None
+    compile_library: bool = True
     compact: bool = True
     calibration: int = CALIBRATION_IMAGES
 
@@ -85,29 +96,50 @@ def export_run(
     settings, chosen = golden or GoldenSettings(), choices or ExportChoices()
     refuse_to_replace(path, overwrite=overwrite)  # like the precision, before anything is attacked
     refuse_choices(target, batch=chosen.batch, csr_threshold=chosen.csr_threshold)
-    precision = target.precision(chosen.precision)
-    checkpoint, model = run.checkpoint(), run.load_model()
+    target.precision(chosen.precision)
     dataset = dataset_of(run, data_dir)
+    network = artifact_request(run, target, chosen, lambda: dataset.train)
+    model = run.load_model()
     split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
     attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
     images = make_golden(model, split, attack, threat, settings.seed, progress)
-    request = ExportRequest(
-        model=model,
+    spec = AttackSpec("pgd", eps, attack.steps, attack.alpha(threat), settings.seed)
+    request = ExportRequest(**vars(network), expected=expected_of(images, spec), golden=images)
+    return export_bundle(request, path, overwrite=overwrite)
+
+
+def artifact_request(
+    run: Run, target: Target, choices: ExportChoices, training_images: Callable[[], Split]
+) -> ArtifactRequest:
+    """All that the artifact of a finished run depends on, for `write_artifact`; no image is attacked.
+
+    Args:
+        run: finished.
+        target: what it is exported for.
+        choices: what the target leaves open.
+        training_images: called where int8 needs them.
+
+    Raises:
+        InputError: the target does not run the precision, or the run is not finished.
+    """
+    precision, checkpoint = target.precision(choices.precision), run.checkpoint()
+    calibrated = precision == "int8"
+    return ArtifactRequest(
+        model=run.load_model(),
         shape=checkpoint.model.shape,
         classes=checkpoint.model.classes,
         sparsity=checkpoint.sparsity,
         source=_source(run, checkpoint),
-        expected=expected_of(images, AttackSpec("pgd", eps, attack.steps, attack.alpha(threat), settings.seed)),
-        golden=images,
         target=target,
         precision=precision,
-        batch=chosen.batch,
-        calibration=calibration_images(dataset.train, chosen.calibration),
-        csr_threshold=chosen.csr_threshold,
-        compact=chosen.compact,
+        batch=choices.batch,
+        calibration=calibration_images(training_images(), choices.calibration) if calibrated else None,
+        csr_threshold=choices.csr_threshold,
+        csr_forms=choices.csr_forms,
+        compile_library=choices.compile_library,
+        compact=choices.compact,
     )
-    return export_bundle(request, path, overwrite=overwrite)
 
 
 def calibration_images(train: Split, count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,6 +19,8 @@ class ExportSettings:
         batch: fixed number of images of one call; None takes any.
         calibration: (N, C, H, W) float32 in [0, 1], training images that int8 ranges are read from.
         csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None times both forms.
+        csr_forms: `csr` or `dense` by the name of the layer, as an earlier export chose; None chooses.
+        compile_library: compile generated source for the exporting machine, where it is of the target's kind.
         metadata: written into the artifact where its format has a place for it.
     """
 
@@ -25,6 +28,8 @@ class ExportSettings:
     batch: int | None = None
     calibration: np.ndarray | None = None
     csr_threshold: float | None = None
+    csr_forms: Mapping[str, str] | None = None
+    compile_library: bool = True
     metadata: tuple[tuple[str, str], ...] = ()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from robust_edge_runtimes.core.golden import GOLDEN, Golden, write_golden
 from robust_edge_runtimes.core.manifest import (
     SCHEMA_VERSION,
     Artifact,
+    Choices,
     Companion,
     Expected,
     ExportParity,
@@ -46,18 +48,17 @@ HEADROOM = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ExportRequest:
-    """A network to export, with all that its bundle records.
+class ArtifactRequest:
+    """A network to export, and all that the artifact and the files beside it depend on.
 
     Attributes:
         model: in evaluation mode, on the CPU.
         shape: (C, H, W) of one image.
         sparsity: of the checkpoint; the artifact may have no other non-zeros.
-        golden: images and the checkpoint's own logits on them.
         precision: one of the target's; None for its first.
         batch: fixed number of images of one call; None takes any.
         calibration: (N, C, H, W) float32 in [0, 1], training images; int8 needs them.
-        csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None times both forms.
+        csr_threshold, csr_forms, compile_library: as in ExportSettings.
         compact: remove channels that do nothing first.
     """
 
@@ -66,14 +67,35 @@ class ExportRequest:
     classes: tuple[str, ...]
     sparsity: Sparsity
     source: Source
-    expected: Expected
-    golden: Golden
     target: Target
     precision: str | None = None
     batch: int | None = None
     calibration: np.ndarray | None = None
     csr_threshold: float | None = None
+    csr_forms: Mapping[str, str] | None = None
+    compile_library: bool = True
     compact: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ExportRequest(ArtifactRequest):
+    """The same with what else a bundle records.
+
+    Attributes:
+        expected: accuracies on the golden images.
+        golden: images and the checkpoint's own logits on them.
+    """
+
+    expected: Expected
+    golden: Golden
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenArtifact:
+    """An artifact in a folder, and the network that it was made from."""
+
+    artifact: ExportedArtifact
+    compacted: Compacted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +122,11 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
     """
     refuse_to_replace(path, overwrite=overwrite)
     refuse_choices(request.target, batch=request.batch, csr_threshold=request.csr_threshold)
-    settings = _settings(request)
-    compacted = _compacted(request)
     with new_directory(path, overwrite=overwrite) as folder:
-        artifact = format_named(request.target.format).export(
-            compacted.model, request.shape, request.target, str(folder), settings
-        )
-        artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes))
-        _check_sparsity(compacted.sparsity, artifact.sparsity)
+        written = write_artifact(request, folder)
+        artifact = written.artifact
         write_golden(folder / GOLDEN, request.golden)
-        write_scripts(folder, request.target, request.classes)
-        manifest = seal(folder, _manifest(request, compacted, artifact, folder))
+        manifest = seal(folder, _manifest(request, written.compacted, artifact, folder))
         parity, checked_with = _checked_parity(folder, request, artifact.precision)
         golden = dataclasses.replace(request.golden, tolerance=parity.tolerance)
         write_golden(folder / GOLDEN, golden)
@@ -119,6 +135,23 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         manifest = seal(folder, dataclasses.replace(manifest, parity=record))
         open_bundle(folder).golden()
     return Exported(str(path), manifest, parity)
+
+
+def write_artifact(request: ArtifactRequest, folder: Path) -> WrittenArtifact:
+    """Write what of a bundle does not depend on its images: the artifact, and the files that use it on a device.
+
+    Raises:
+        ExportError: the target cannot express the network.
+        InputError: the target does not run the precision.
+    """
+    settings, compacted = _settings(request), _compacted(request)
+    artifact = format_named(request.target.format).export(
+        compacted.model, request.shape, request.target, str(folder), settings
+    )
+    artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes))
+    _check_sparsity(compacted.sparsity, artifact.sparsity)
+    write_scripts(folder, request.target, request.classes)
+    return WrittenArtifact(artifact, compacted)
 
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
@@ -149,13 +182,15 @@ def refuse_choices(target: Target, *, batch: int | None, csr_threshold: float | 
         raise InputError(f"target {target.name} takes any number of images in one call; leave --batch out")
 
 
-def _settings(request: ExportRequest) -> ExportSettings:
+def _settings(request: ArtifactRequest) -> ExportSettings:
     source, target = request.source, request.target
     return ExportSettings(
         precision=target.precision(request.precision),
         batch=request.batch,
         calibration=request.calibration,
         csr_threshold=request.csr_threshold,
+        csr_forms=request.csr_forms,
+        compile_library=request.compile_library,
         metadata=(
             ("arch", source.arch),
             ("checkpoint_sha256", source.checkpoint_sha256),
@@ -166,7 +201,7 @@ def _settings(request: ExportRequest) -> ExportSettings:
     )
 
 
-def _compacted(request: ExportRequest) -> Compacted:
+def _compacted(request: ArtifactRequest) -> Compacted:
     if not request.compact:
         return Compacted(request.model, request.sparsity)
     sparse_tensor_cores = format_named(request.target.format).sparse_tensor_cores
@@ -208,6 +243,7 @@ def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedAr
         size=_size(folder, artifact, request.sparsity.weights),
         notes=artifact.notes,
         compaction=compacted.record,
+        choices=Choices(request.compact, 0 if request.calibration is None else len(request.calibration)),
     )
 
 

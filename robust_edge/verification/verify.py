@@ -41,7 +41,7 @@ def verify_bundle(
             raise InputError(f"mode {mode.name} needs {mode.needs}; name the run with --against RUN")
     if run is not None:
         check_origin(bundle, run)
-    with load(bundle, threads=threads) as model:
+    with load(bundle, threads=threads, from_source=True) as model:
         subject = host_subject(bundle, model, run, settings)
         measurements = [mode.measure(subject, settings, progress(mode.name)) for mode in modes]
         return judge(subject, measurements, budget)

@@ -7,15 +7,16 @@ from typing import Union
 
 from robust_edge_runtimes.core.bundle import Bundle, open_bundle
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.formats.table import runtime_class
+from robust_edge_runtimes.formats.table import format_named
 
 
-def load(bundle: Union[str, Path, Bundle], *, threads: int = 1) -> BaseRuntime:
+def load(bundle: Union[str, Path, Bundle], *, threads: int = 1, from_source: bool = False) -> BaseRuntime:
     """Check a bundle, choose the runtime for its artifact format, and open it.
 
     Args:
         bundle: the folder that `robust-edge export` wrote, or an opened bundle.
         threads: CPU threads of one inference.
+        from_source: compile what the bundle holds the source of, where there is a compiler, as `verify` does.
 
     Returns:
         An open runtime; use it in a `with` block, or call `close()`.
@@ -30,5 +31,6 @@ def load(bundle: Union[str, Path, Bundle], *, threads: int = 1) -> BaseRuntime:
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
-    kind = runtime_class(manifest.artifact.format)
+    row = format_named(manifest.artifact.format)
+    kind = row.runtime_from_source() if from_source else row.runtime()
     return kind(opened.artifact_path, manifest, threads=threads).open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.differences import byte_differences
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
 
@@ -69,6 +70,25 @@ class Format(abc.ABC):
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline | None:
         """Write a bundle of the same network without zeros into `folder`; None where the format allows none."""
         return None
+
+    def differences(self, built: Path, shipped: Path, names: Iterable[str]) -> list[str]:
+        """Where files of a bundle are not those that the run exports, in one line for each place.
+
+        Args:
+            built: the folder of a new export.
+            shipped: the bundle.
+            names: of the files, as the new export has them.
+        """
+        missing = [name for name in names if not (shipped / name).is_file()]
+        found = [f"{name} is missing" for name in missing]
+        for name in names:
+            if name not in missing:
+                found += self.file_differences(built / name, shipped / name)
+        return found
+
+    def file_differences(self, built: Path, shipped: Path) -> list[str]:
+        """The same of one file; byte by byte, unless the format knows its parts."""
+        return byte_differences(built, shipped)
 
     def backend(self) -> str:
         """The Python 3.6 source that run.py contains: `open_model(path, manifest, threads)` and what it needs."""

@@ -7,6 +7,13 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES, Default, Mode
 MODES = (
     *DEVICE_MODES,
     Mode(
+        "rebuild",
+        "no attack: exports the run again and compares every file with the bundle's",
+        "robust_edge.verification.modes.rebuild:rebuild",
+        Default.WITH_RUN,
+        needs="its checkpoint",
+    ),
+    Mode(
         "surrogate",
         "PGD with the checkpoint's gradients, taken at the points where the artifact is scored (BPDA)",
         "robust_edge.verification.modes.surrogate:surrogate",

@@ -82,7 +82,7 @@ def verify(
     refuse_same_file(out, junit)
     budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, queries, seed)
     opened = open_bundle(bundle)
-    with load(opened, threads=threads) as model:
+    with load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
         chosen = chosen_modes(modes, DEVICE_MODES)
         measurements = [mode.measure(subject, settings, output.progress(mode.name)) for mode in chosen]

@@ -176,6 +176,19 @@ class Compaction:
 
 
 @dataclasses.dataclass(frozen=True)
+class Choices:
+    """What was chosen at export and stands nowhere else in the manifest; `verify` exports the run with it again.
+
+    Attributes:
+        compact: channels that do nothing were removed from the network first.
+        calibration: number of training images that the ranges of int8 were read from; 0 where there are no ranges.
+    """
+
+    compact: bool
+    calibration: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportParity:
     """How far the artifact's logits were from the checkpoint's on the golden images when it was exported.
 
@@ -241,6 +254,7 @@ class Manifest:
         layers: how each layer is stored, where the exporter had a choice.
         notes: what a reader should know about this artifact, one sentence each.
         compaction: what was removed from the network before the export; None where nothing was.
+        choices: what was chosen at export; None in bundles of releases that did not record it.
     """
 
     schema_version: int
@@ -259,6 +273,7 @@ class Manifest:
     parity: Optional[ExportParity] = None
     notes: Tuple[str, ...] = ()
     compaction: Optional[Compaction] = None
+    choices: Optional[Choices] = None
 
     def to_json(self) -> Dict[str, Any]:
         """The manifest as plain values, ready for a JSON writer."""
@@ -290,6 +305,8 @@ def _check_values(manifest: Manifest, where: str) -> None:
     _check_expected(manifest.expected, where)
     _check_artifact(manifest, where)
     _check_sparsity(manifest.sparsity, where)
+    if manifest.choices is not None and manifest.choices.calibration < 0:
+        raise _invalid(where, f"choices.calibration is {manifest.choices.calibration}")
 
 
 def _check_tensors(manifest: Manifest, where: str) -> None:

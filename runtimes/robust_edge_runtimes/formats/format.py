@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import abc
-from typing import Type
+import dataclasses
+from typing import Callable, Iterable, Optional, Tuple, Type
 
+from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.runtime import BaseRuntime
+
+
+@dataclasses.dataclass(frozen=True)
+class Prebuilt:
+    """A compiled file of a bundle, which a device may load instead of the source beside it.
+
+    Attributes:
+        name: of the file.
+        open: takes a number of threads, and opens a runtime that loads this file; None where that says nothing.
+        reason: why it says nothing.
+    """
+
+    name: str
+    open: Optional[Callable[[int], BaseRuntime]] = None
+    reason: str = ""
 
 
 class Format(abc.ABC):
@@ -24,6 +41,23 @@ class Format(abc.ABC):
     @abc.abstractmethod
     def runtime(self) -> Type[BaseRuntime]:
         """The class that executes an artifact; importing it must not import the backend."""
+
+    def runtime_from_source(self) -> Type[BaseRuntime]:
+        """The class that `verify` attacks: it compiles what the bundle holds the source of, and loads nothing else."""
+        return self.runtime()
+
+    def compiled_files(self, names: Iterable[str]) -> Tuple[str, ...]:
+        """Those of a bundle's files that were compiled on the exporting machine, and are other bytes on another."""
+        return ()
+
+    def prebuilt(self, bundle: Bundle, model: BaseRuntime) -> Tuple[Prebuilt, ...]:
+        """The compiled files of a bundle.
+
+        Args:
+            bundle: opened.
+            model: its open runtime, as `runtime_from_source` gives it.
+        """
+        return ()
 
     @abc.abstractmethod
     def probe(self) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
-from typing import Any, Callable, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.core.errors import unknown_name
-from robust_edge_runtimes.verdict.measurement import Measurement
+from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
 
 Progress = Optional[Callable[[int, int], None]]
 """Called with (steps done, steps in all)."""
@@ -49,7 +49,7 @@ class Mode:
         name: as after `--mode` and in verify.json.
         help: which attack it is, in one phrase.
         function: `package.module:function`, which takes a subject, the settings and `progress`, and returns a
-            Measurement; imported when the mode runs.
+            Measurement, or a Rebuild; imported when the mode runs.
         default: when it runs without being named.
         needs: what of the run it cannot do without; empty where the bundle is enough.
     """
@@ -60,11 +60,11 @@ class Mode:
     default: Default = Default.NEVER
     needs: str = ""
 
-    def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Measurement:
+    def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
         """Run the mode."""
         module, name = self.function.split(":")
-        measurement: Measurement = getattr(importlib.import_module(module), name)(subject, settings, progress)
-        return measurement
+        function: Callable[..., Union[Measurement, Rebuild]] = getattr(importlib.import_module(module), name)
+        return function(subject, settings, progress)
 
 
 DEVICE_MODES = (

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from robust_edge_runtimes.core.files import write_atomic
 from robust_edge_runtimes.present.tables import percent
-from robust_edge_runtimes.present.verdict import attack_name
+from robust_edge_runtimes.present.verdict import attack_name, rebuild_line
 from robust_edge_runtimes.verdict.judge import Elsewhere, Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, WorstCase
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop
@@ -42,7 +42,7 @@ def write_junit(path: Path, verdict: Verdict) -> None:
 
 def junit_text(verdict: Verdict) -> str:
     """The XML itself."""
-    cases = [_verdict_case(verdict)]
+    cases = [_verdict_case(verdict), *_rebuild_cases(verdict)]
     here = (verdict.target, verdict.modes, verdict.worst)
     for where, modes, worst in (here, *(_elsewhere(verdict, other) for other in verdict.elsewhere)):
         for mode in modes:
@@ -72,6 +72,15 @@ def _verdict_case(verdict: Verdict) -> TestCase:
     notes = "\n".join(verdict.notes)
     failure = None if verdict.passed else "\n".join(verdict.reasons) or "the verdict is FAIL"
     return TestCase(verdict.target, "verdict", 0.0, failure, notes)
+
+
+def _rebuild_cases(verdict: Verdict) -> List[TestCase]:
+    rebuild = verdict.rebuild
+    if rebuild is None:
+        return []
+    failure = None if rebuild.equal else "\n".join(rebuild.differences)
+    measured = "\n".join([rebuild_line(rebuild), *rebuild.versions])
+    return [TestCase(f"{verdict.target}.rebuild", "equals a new export", rebuild.seconds, failure, measured)]
 
 
 def _cases(where: str, attack: str, result: Union[ModeResult, WorstCase], seconds: float) -> List[TestCase]:

@@ -7,7 +7,7 @@ from typing import List, Union
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.judge import Verdict
-from robust_edge_runtimes.verdict.measurement import ModeResult, Twin, WorstCase
+from robust_edge_runtimes.verdict.measurement import ModeResult, Rebuild, Twin, WorstCase
 from robust_edge_runtimes.verdict.statistic import Drop
 
 
@@ -26,6 +26,8 @@ def verdict_table(verdict: Verdict) -> str:
     if verdict.modes:
         lines.append("time: " + ", ".join(f"{mode.mode} {mode.seconds:.1f} s" for mode in verdict.modes))
     lines += [_twin_line(mode.mode, mode.twin) for mode in verdict.modes if mode.twin is not None]
+    if verdict.rebuild is not None:
+        lines.append(rebuild_line(verdict.rebuild))
     parity = verdict.parity
     lines.append(
         f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
@@ -37,6 +39,15 @@ def verdict_table(verdict: Verdict) -> str:
     artifact, runtime = verdict.artifact_sha256[:12], verdict.runtime
     lines.append(f"{decision}  {verdict.target} artifact {artifact} on {runtime.backend} {runtime.version}")
     return "\n".join(lines)
+
+
+def rebuild_line(rebuild: Rebuild) -> str:
+    """What the comparison with a new export of the run found."""
+    files, places = len(rebuild.compared), len(rebuild.differences)
+    found = (
+        "equal those that the run exports again" if rebuild.equal else f"differ from a new export in {places} places"
+    )
+    return f"rebuild: {files} files {found} ({rebuild.seconds:.1f} s)"
 
 
 def attack_name(attack: AttackSpec) -> str:

@@ -34,6 +34,13 @@ VALIDITY_FLAGS = (
         "or where the surrogate attack left them (int8: on more than a tenth of the drawn images)",
     ),
     ValidityFlag("forged_answers", "the logits that the bundle stores are not those of the run's checkpoint"),
+    ValidityFlag(
+        "rebuild_differs",
+        "the run, exported again with the recorded choices, gives other files than the bundle holds (`rebuild`)",
+    ),
+    ValidityFlag(
+        "library_differs", "a compiled library in the bundle does not compute what the source beside it computes"
+    ),
     ValidityFlag("scaled_logits", "logits are a multiple of the checkpoint's"),
     ValidityFlag(
         "batch_dependent",

@@ -23,6 +23,7 @@ from robust_edge_runtimes.verdict.measurement import (
     Measurement,
     ModeResult,
     Parity,
+    Rebuild,
     WorstCase,
     common_ids,
     golden_logits,
@@ -30,6 +31,7 @@ from robust_edge_runtimes.verdict.measurement import (
     right_in_all,
     worst_case,
 )
+from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 from robust_edge_runtimes.verdict.subject import Subject
 
@@ -63,6 +65,8 @@ class Verdict:
         notes: what a reader should know although it does not fail the gate.
         worst: over all modes, where more than one was run on the same images.
         elsewhere: verdicts of other machines that were merged into this one.
+        rebuild: whether the bundle's files are those that its run exports again; None where that was not asked.
+        remarks: notes on the artifact's files, which stay whatever is merged.
     """
 
     passed: bool
@@ -78,24 +82,35 @@ class Verdict:
     flags: Tuple[Flag, ...]
     worst: Optional[WorstCase] = None
     elsewhere: Tuple[Elsewhere, ...] = ()
+    rebuild: Optional[Rebuild] = None
+    remarks: Tuple[str, ...] = ()
     schema_version: int = VERDICT_VERSION
 
 
-def judge(subject: Subject, measurements: Sequence[Measurement], budget: Budget) -> Verdict:
+def judge(subject: Subject, results: Sequence[Union[Measurement, Rebuild]], budget: Budget) -> Verdict:
     """Weigh all modes and flags.
 
     Args:
         subject: the artifact under test.
-        measurements: of each mode that was run; an empty list fails, since nothing was checked.
+        results: of each mode that was run; an empty list fails, since nothing was checked.
         budget: what may be lost.
     """
     manifest, golden = subject.bundle.manifest, subject.golden
+    measurements = [item for item in results if isinstance(item, Measurement)]
+    rebuild = next((item for item in results if isinstance(item, Rebuild)), None)
+    prebuilt, remarks = prebuilt_checks(subject.bundle, subject.model, golden)
     logits = golden_logits(subject.model, golden)
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
     checks = output_checks(subject.score, golden.clean, golden.clean_logits, golden.tolerance, subject.precision)
     checks.append(not_the_checkpoint("golden images", logits, expected, golden.tolerance))
     modes = tuple(item.result(budget) for item in measurements)
-    flags = (*raised(checks), *(flag for mode in modes for flag in mode.flags), *raised(_over_modes(measurements)))
+    rebuilt = () if rebuild is None else rebuild.flags
+    flags = (
+        *rebuilt,
+        *raised([*prebuilt, *checks]),
+        *(flag for mode in modes for flag in mode.flags),
+        *raised(_over_modes(measurements)),
+    )
     return decided(
         Verdict(
             passed=False,
@@ -110,6 +125,8 @@ def judge(subject: Subject, measurements: Sequence[Measurement], budget: Budget)
             modes=modes,
             flags=tuple(dict.fromkeys(flags)),  # what several modes found is one reason
             worst=worst_case(measurements, budget),
+            rebuild=rebuild,
+            remarks=(*remarks, *(() if rebuild is None else rebuild.notes)),
         ),
         budget,
     )
@@ -119,6 +136,7 @@ def decided(verdict: Verdict, budget: Budget) -> Verdict:
     """The same figures with reasons, notes and the decision that follow from them."""
     here = Elsewhere("", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, verdict.flags, verdict.worst)
     reasons, notes = _weighed(here, budget)
+    notes = [*verdict.remarks, *notes]
     for other in verdict.elsewhere:
         more_reasons, more_notes = _weighed(other, budget)
         reasons += [f"{other.source}: {reason}" for reason in more_reasons]

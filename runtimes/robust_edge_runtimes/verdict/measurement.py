@@ -21,6 +21,8 @@ from robust_edge_runtimes.verdict.statistic import Drop, paired_drop
 STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"
 """What an attack works with: images made at export, gradients, or the artifact's logits only."""
 
+NAMED = 3  # differences that a reason lists
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
@@ -66,6 +68,37 @@ class Twin:
     tolerance: float
     argmax_agreement: float
     temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Rebuild:
+    """Whether a bundle's files are those that its run exports again.
+
+    Attributes:
+        equal: no file differs: the artifact answers every input as a new export of the run does.
+        differences: the places that differ, in one line each.
+        compared: names of the files.
+        seconds: what the export and the comparison took.
+        versions: packages whose version here is not the recorded one, in one line each.
+        notes: what could not be compared, and what was assumed.
+    """
+
+    equal: bool
+    differences: Tuple[str, ...]
+    compared: Tuple[str, ...]
+    seconds: float
+    versions: Tuple[str, ...] = ()
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> Tuple[Flag, ...]:
+        """A flag with the first differences, where there are any."""
+        if self.equal:
+            return ()
+        more = len(self.differences) - NAMED
+        detail = "; ".join(self.differences[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+        versions = f" (exported with other versions: {', '.join(self.versions)})" if self.versions else ""
+        return (Flag("rebuild_differs", detail + versions),)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def export_csr(
         shape: (C, H, W).
         target: only named in errors.
         folder: where to write.
-        settings: `csr_threshold` decides by density; without it both forms of each layer are timed.
+        settings: `csr_forms` or `csr_threshold` decides; without them both forms of each layer are timed.
 
     Raises:
         ExportError: TorchScript cannot express the network.
@@ -129,7 +129,7 @@ def export_csr(
         calls = _layer_calls(folded, example)
         forms = []
         for item in calls:
-            form = _form(item, settings.csr_threshold)
+            form = _form(item, settings.csr_threshold, settings.csr_forms)
             forms.append(form)
             if form.form == "csr":
                 _replace(folded, item.name, _as_csr(item.layer))
@@ -183,11 +183,13 @@ def _layer_calls(model: nn.Module, example: Tensor) -> list[_LayerCall]:
     return list(found.values())
 
 
-def _form(item: _LayerCall, threshold: float | None) -> LayerForm:
+def _form(item: _LayerCall, threshold: float | None, forms: Mapping[str, str] | None) -> LayerForm:
     weight = item.layer.get_parameter("weight")
     total, nonzero = weight.numel(), int(torch.count_nonzero(weight))
     if not _expressible(item.layer):
         return LayerForm(item.name, "dense", total, nonzero)
+    if forms is not None:
+        return LayerForm(item.name, "csr" if forms.get(item.name) == "csr" else "dense", total, nonzero)
     if threshold is not None:
         return LayerForm(item.name, "csr" if nonzero <= threshold * total else "dense", total, nonzero)
     csr_ns, dense_ns = _time_both(torch.jit.script(_as_csr(item.layer)), item.layer, item.example)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
-from robust_edge_exporters.formats.csr.export import export_csr
+from robust_edge_exporters.formats.csr.differences import csr_differences
+from robust_edge_exporters.formats.csr.export import FILE, export_csr
 from robust_edge_exporters.formats.format import Format
 from robust_edge_exporters.target import Target
 
@@ -22,3 +25,8 @@ class CsrFormat(Format):
     ) -> ExportedArtifact:
         """Write `model.ts`."""
         return export_csr(model, shape, target, folder, settings)
+
+    def file_differences(self, built: Path, shipped: Path) -> list[str]:
+        """Code and tensors of `model.ts`."""
+        compare = csr_differences if built.name == FILE else super().file_differences
+        return compare(built, shipped)

@@ -43,7 +43,7 @@ def export_native_artifact(
         program = onnx.load(str(Path(scratch) / written.file))
     onnx.save(without_weights(program), str(out / GRAPH))
     companions = set(export.files) - {SOURCE}
-    if platform.machine() in target.machines and find_compiler() is not None:
+    if settings.compile_library and platform.machine() in target.machines and find_compiler() is not None:
         companions.add(compile_library(out).name)
     return ExportedArtifact(
         file=SOURCE,

@@ -9,6 +9,7 @@ from torch import nn
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.format import DenseBaseline, Format
 from robust_edge_exporters.formats.onnx.dense import filled
+from robust_edge_exporters.formats.onnx.differences import onnx_differences
 from robust_edge_exporters.formats.onnx.export import export_onnx
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
@@ -28,3 +29,8 @@ class OnnxFormat(Format):
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
         """The same file, its zeros filled by small random values."""
         return DenseBaseline(filled(bundle, folder), "dense weights")
+
+    def file_differences(self, built: Path, shipped: Path) -> list[str]:
+        """Operators and tensors of `model.onnx`."""
+        compare = onnx_differences if built.suffix == ".onnx" else super().file_differences
+        return compare(built, shipped)

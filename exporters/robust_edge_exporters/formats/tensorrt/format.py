@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.format import Format
-from robust_edge_exporters.formats.tensorrt.export import export_tensorrt
+from robust_edge_exporters.formats.onnx.differences import onnx_differences
+from robust_edge_exporters.formats.tensorrt.differences import calibration_differences
+from robust_edge_exporters.formats.tensorrt.export import CALIBRATION, export_tensorrt
 from robust_edge_exporters.standalone import standalone
 from robust_edge_exporters.target import Target
 
@@ -24,6 +28,13 @@ class TensorRtFormat(Format):
     ) -> ExportedArtifact:
         """Write `model.onnx`, the recipe, and the script that builds the engine with trtexec."""
         return export_tensorrt(model, shape, target, folder, settings)
+
+    def file_differences(self, built: Path, shipped: Path) -> list[str]:
+        """Operators and tensors of `model.onnx`, steps of the calibration cache; recipe and scripts byte by byte."""
+        if built.name == CALIBRATION:
+            return calibration_differences(built, shipped)
+        compare = onnx_differences if built.suffix == ".onnx" else super().file_differences
+        return compare(built, shipped)
 
     def extra_files(self) -> dict[str, str]:
         """The script that builds and runs the engine."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import List, Type
+from typing import Callable, Iterable, List, Tuple, Type
 
+from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.formats.format import Format
+from robust_edge_runtimes.formats.format import Format, Prebuilt
 from robust_edge_runtimes.formats.native.engine import FLAGS, find_compiler
-from robust_edge_runtimes.formats.native.runtime import NativeRuntime
+from robust_edge_runtimes.formats.native.runtime import FromSourceRuntime, LibraryRuntime, NativeRuntime
 
+LIBRARY = re.compile(r"model-[0-9a-f]{12}-[0-9a-f]{12}-[0-9a-f]{12}\.so")
 PROGRAM = "int answer(void) { return 42; }\n"
 
 
@@ -27,6 +31,27 @@ class NativeFormat(Format):
         """The compiled network, called through ctypes."""
         return NativeRuntime
 
+    def runtime_from_source(self) -> Type[BaseRuntime]:
+        """The same, compiled anew."""
+        return FromSourceRuntime
+
+    def compiled_files(self, names: Iterable[str]) -> Tuple[str, ...]:
+        """The libraries."""
+        return tuple(name for name in names if LIBRARY.fullmatch(name))
+
+    def prebuilt(self, bundle: Bundle, model: BaseRuntime) -> Tuple[Prebuilt, ...]:
+        """The bundle's libraries; those for this source and this CPU can be compared."""
+        names = self.compiled_files(bundle.manifest.files)
+        if names and find_compiler() is None:
+            reason = "attacked as it is, since there is no C compiler here (cc, gcc, clang) for its source"
+            return tuple(Prebuilt(name, reason=reason) for name in names)
+        stem = model.info.version.rpartition("-")[0]  # of source and CPU
+        reason = "compiled for another CPU or from another source, so that this machine would not load it; not compared"
+        return tuple(
+            Prebuilt(name, open=_opener(bundle, name)) if name.startswith(stem) else Prebuilt(name, reason=reason)
+            for name in names
+        )
+
     def probe(self) -> str:
         """Compile a small function and call it: a compiler may be there without the headers that it needs."""
         found = find_compiler()
@@ -37,6 +62,11 @@ class NativeFormat(Format):
         command, version = found
         _compile_and_call(command)
         return f"{' '.join(command)}: {version.splitlines()[0] if version else 'version unknown'}"
+
+
+def _opener(bundle: Bundle, name: str) -> Callable[[int], BaseRuntime]:
+    runtime = functools.partial(LibraryRuntime, name, bundle.artifact_path, bundle.manifest)
+    return lambda threads: runtime(threads=threads).open()
 
 
 def _compile_and_call(command: List[str]) -> None:

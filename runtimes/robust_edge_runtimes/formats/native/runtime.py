@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator, Optional
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator, Optional
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from robust_edge_runtimes.formats.native.engine import (
     DamagedError,
     EngineError,
     Network,
+    find_compiler,
     library,
 )
 
@@ -32,15 +35,20 @@ class NativeRuntime(BaseRuntime):
             if name not in artifact.files:
                 raise BundleError(f"{self.path.parent}: {name} is no part of the artifact, so no hash covers it")
         with _translated_errors():
-            network = Network(
-                library(self.path.parent, artifact.files), self.path.parent / WEIGHTS, threads=self.threads
-            )
+            network = self.network_of_artifact()
         expected = (*self.manifest.input.shape[1:], len(self.manifest.classes))
         if network.shape != expected:
             network.close()
             raise BundleError(f"{self.path} computes {network.shape} (C, H, W, classes), the manifest says {expected}")
         self._network = network
         return RuntimeInfo("native", network.library.stem, "cpu", "sparse C", self.threads)
+
+    def network_of_artifact(self) -> Network:
+        """Load the bundle's library for this CPU, or compile the source where no earlier call has."""
+        return self._load(library(self.path.parent, self.manifest.artifact.files))
+
+    def _load(self, path: Path) -> Network:
+        return Network(path, self.path.parent / WEIGHTS, threads=self.threads)
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the network on a batch."""
@@ -57,6 +65,29 @@ class NativeRuntime(BaseRuntime):
         assert self._network is not None
         self._network.close()
         self._network = None
+
+
+class FromSourceRuntime(NativeRuntime):
+    """Compiles the bundle's source for itself, where there is a compiler; no library of the bundle or cache is used."""
+
+    def network_of_artifact(self) -> Network:
+        """Compile into a temporary folder; a loaded library stays in memory without its file."""
+        if find_compiler() is None:
+            return super().network_of_artifact()
+        with tempfile.TemporaryDirectory() as folder:
+            return self._load(library(self.path.parent, cache=Path(folder)))
+
+
+class LibraryRuntime(NativeRuntime):
+    """Loads one library of the bundle, whatever the machine would choose."""
+
+    def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._name = name
+
+    def network_of_artifact(self) -> Network:
+        """Load the library of that name."""
+        return self._load(self.path.parent / self._name)
 
 
 @contextlib.contextmanager

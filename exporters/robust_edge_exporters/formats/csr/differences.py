@@ -1,0 +1,128 @@
+"""Where a TorchScript file is not the one that the run exports: its code, its constants and its tensors.
+
+The code that runs is read in two ways, as it is stored and with every call inlined: definitions of one name, which
+TorchScript tells apart by a number that depends on what the process scripted before, cannot stand for one another.
+Left out are the places in the source that error messages name, and an archive's serial number.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_edge_exporters.differences import tensor_difference
+from robust_edge_runtimes.core.decode import short_repr
+
+NUMBER = re.compile(r"[./]___torch_mangle_\d+")
+LEFT_OUT = re.compile(r".*\.debug_pkl|\.data/serialization_id")
+
+
+def csr_differences(built: Path, shipped: Path) -> list[str]:
+    """Compare the file in `shipped` with the one that the run exports."""
+    if built.read_bytes() == shipped.read_bytes():
+        return []
+    try:
+        ours, theirs = _records(built), _records(shipped)
+        found = [*_code(ours, theirs), *_tensors(built, shipped), *_pickles(ours, theirs)]
+        found = found or [*_graph(built, shipped), *_other_records(ours, theirs)]
+    except Exception as cause:  # torch raises whatever the bytes provoke
+        found = [f"cannot be read as TorchScript: {short_repr(str(cause))}"]
+    return [f"{shipped.name}: {line}" for line in found]
+
+
+def _records(path: Path) -> dict[str, bytes]:
+    """The parts of an archive, read as `torch.jit.load` reads them."""
+    reader = torch._C.PyTorchFileReader(str(path))
+    names = reader.get_all_records()
+    if len(set(names)) != len(names):
+        raise ValueError("two parts of the archive have one name")
+    return {name: reader.get_record(name) for name in names if not LEFT_OUT.fullmatch(name)}
+
+
+def _is_code(name: str) -> bool:
+    return name.startswith("code/")
+
+
+def _code(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
+    """Every class and function, whichever file holds it."""
+    expected, given = _definitions(ours), _definitions(theirs)
+    missing, added = list((expected - given).elements()), list((given - expected).elements())
+    for text in added:
+        title = text.split("\n", 1)[0]
+        like = next((item for item in missing if item.split("\n", 1)[0] == title), None)
+        if like is None:
+            yield f"the code has {short_repr(title)}, which is not in the export"
+        else:
+            missing.remove(like)
+            line = next((line for line in text.split("\n") if line not in like.split("\n")), title)
+            yield f"the code of {short_repr(title)} differs, for example in {short_repr(line.strip())}"
+    for text in missing:
+        yield f"the code lacks {short_repr(text.split(chr(10), 1)[0])}"
+
+
+def _definitions(records: dict[str, bytes]) -> Counter[str]:
+    """Classes and functions with the number of times that they occur, without the numbers in their names."""
+    texts = [NUMBER.sub("", text.decode()) for name, text in records.items() if _is_code(name)]
+    return Counter(part.strip() for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
+
+
+def _tensors(built: Path, shipped: Path) -> Iterable[str]:
+    expected, given = (_load(path).state_dict() for path in (built, shipped))
+    for name in sorted({*expected, *given}):
+        if name not in given or name not in expected:
+            yield f"tensor {name!r} is {'missing' if name in expected else 'not in the export'}"
+            continue
+        ours, theirs = expected[name].numpy(), given[name].numpy()
+        if (ours.dtype, ours.shape, ours.tobytes()) != (theirs.dtype, theirs.shape, theirs.tobytes()):
+            yield tensor_difference(f"tensor {name!r}", ours, theirs)
+
+
+def _pickles(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
+    """Attributes and constants, compared as the instructions that build them; nothing is unpickled."""
+    for name, what in (("data.pkl", "attributes"), ("constants.pkl", "constants")):
+        expected, given = (_instructions(records.get(name, b".")) for records in (ours, theirs))
+        if expected != given:
+            pairs = zip(expected, given, strict=False)
+            first = next((b for a, b in pairs if a != b), f"{len(given)} instructions instead of {len(expected)}")
+            yield f"the {what} differ, first at {short_repr(first)}"
+
+
+def _instructions(pickled: bytes) -> list[str]:
+    return [
+        f"{operation.name} {NUMBER.sub('', argument) if isinstance(argument, str) else argument!r}"
+        for operation, argument, _ in pickletools.genops(pickled)
+    ]
+
+
+def _graph(built: Path, shipped: Path) -> Iterable[str]:
+    """The whole network with every call inlined."""
+    expected, given = (_inlined(path) for path in (built, shipped))
+    if expected != given:
+        pairs = zip(expected.split("\n"), given.split("\n"), strict=False)
+        line = next((b for a, b in pairs if a != b), "its end")
+        yield f"with its calls inlined the code differs, first at {short_repr(line.strip())}"
+
+
+def _inlined(path: Path) -> str:
+    graph = torch._C._jit_pass_canonicalize(_load(path).inlined_graph, False)
+    return NUMBER.sub("", graph.str(False))
+
+
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript's deprecation
+        return torch.jit.load(str(path), map_location="cpu")
+
+
+def _other_records(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
+    """What no rule above reads: tensors that are constants or plain attributes, and parts that no export writes."""
+    for name in sorted({*ours, *theirs}):
+        if not _is_code(name) and not name.endswith(".pkl") and ours.get(name) != theirs.get(name):
+            yield f"part {name!r} of the archive differs"

@@ -1,0 +1,205 @@
+"""Where an ONNX file is not the one that the run exports: operator by operator, tensor by tensor.
+
+Names of values may differ, as long as every operator takes the same ones; another release of torch chooses others.
+Everything else of the file has to be equal. Only what 8 bits read from calibration images is compared within rounding,
+since these images were scored by another CPU's kernels.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from robust_edge_exporters.differences import tensor_difference
+from robust_edge_runtimes.core.decode import short_repr
+
+SCALE = 1e-6  # relative: what another CPU's kernels may change in the ranges of the calibration images
+COMPARED = ("node", "initializer", "input", "output", "value_info", "name")
+
+
+def onnx_differences(built: Path, shipped: Path) -> list[str]:
+    """Compare the file in `shipped` with the one that the run exports."""
+    ours, theirs, name = built.read_bytes(), shipped.read_bytes(), shipped.name
+    if ours == theirs:
+        return []
+    try:
+        program = onnx.load_from_string(theirs)
+    except Exception as cause:  # protobuf raises classes of its own
+        return [f"{name} cannot be read as ONNX: {short_repr(str(cause))}"]
+    found = _Comparison(onnx.load_from_string(ours), program).differences()
+    return [f"{name}: {line}" for line in found]
+
+
+class _Comparison:
+    """Two programs, and which value of the second is which of the first."""
+
+    def __init__(self, ours: Any, theirs: Any) -> None:
+        self.ours, self.theirs = ours, theirs
+        self._theirs_of: dict[str, str] = {"": ""}
+        self._ours_of: dict[str, str] = {"": ""}
+
+    def differences(self) -> list[str]:
+        """One line for each place."""
+        found = [*self._ports(), *self._nodes(), *self._initializers()]
+        if _rest(self.ours) != _rest(self.theirs):
+            found.append("its head differs (opset, IR version, metadata), or it has parts that no export writes")
+        return found
+
+    def _ports(self) -> Iterable[str]:
+        for kind in ("input", "output"):
+            expected, given = getattr(self.ours.graph, kind), getattr(self.theirs.graph, kind)
+            if [port.SerializeToString() for port in expected] != [port.SerializeToString() for port in given]:
+                yield f"the {kind}s are {[port.name for port in given]} with other shapes or names than the export's"
+            for ours, theirs in zip(expected, given, strict=False):
+                self._same(ours.name, theirs.name)
+
+    def _nodes(self) -> Iterable[str]:
+        ours, theirs = list(self.ours.graph.node), list(self.theirs.graph.node)
+        matcher = difflib.SequenceMatcher(None, _operators(ours), _operators(theirs), autojunk=False)
+        for tag, first, last, start, stop in matcher.get_opcodes():
+            if tag == "equal":
+                for expected, given in zip(ours[first:last], theirs[start:stop], strict=True):
+                    yield from self._node(expected, given)
+                continue
+            for node in theirs[start:stop]:
+                yield f"node {_label(node)} is not in the export"
+            for node in ours[first:last]:
+                yield f"node {_label(node)} of the export is missing"
+
+    def _node(self, expected: Any, given: Any) -> Iterable[str]:
+        ours, theirs = _attributes(expected), _attributes(given)
+        for name in sorted({*ours, *theirs}):
+            if ours.get(name) != theirs.get(name):
+                values = [_value(node, name) for node in (given, expected)]
+                yield f"node {_label(given)}: attribute {name} is {values[0]} instead of {values[1]}"
+        if _bare(expected) != _bare(given):
+            yield f"node {_label(given)}: it has fields that no export writes"
+        for kind in ("input", "output"):
+            names, others = list(getattr(expected, kind)), list(getattr(given, kind))
+            if len(names) != len(others):
+                yield f"node {_label(given)} has {len(others)} {kind}s instead of {len(names)}"
+            for ours_name, theirs_name in zip(names, others, strict=False):
+                if not self._same(ours_name, theirs_name):
+                    yield f"node {_label(given)}: {kind} {theirs_name!r} is another value than in the export"
+
+    def _same(self, ours: str, theirs: str) -> bool:
+        """Whether two names can be those of one value, given all that were seen before."""
+        known = self._theirs_of.setdefault(ours, theirs) == theirs
+        return self._ours_of.setdefault(theirs, ours) == ours and known
+
+    def _initializers(self) -> Iterable[str]:
+        given = {item.name: item for item in self.theirs.graph.initializer}
+        calibrated = _calibrated(self.ours.graph)
+        if len(given) != len(self.theirs.graph.initializer):
+            yield "two initializers have one name"
+        for item in self.ours.graph.initializer:
+            found = given.pop(self._theirs_of.get(item.name, item.name), None)
+            if found is None:
+                yield f"initializer {item.name!r} of the export is missing"
+            elif not _equal(item, found, calibrated.get(item.name, "")):
+                yield _distance(item, found)
+        for name in given:
+            yield f"initializer {name!r} is not in the export"
+
+
+def _operators(nodes: Iterable[Any]) -> list[tuple[str, str]]:
+    return [(node.domain, node.op_type) for node in nodes]
+
+
+def _label(node: Any) -> str:
+    return f"{node.op_type} ({node.name or (node.output[0] if node.output else '')!r})"
+
+
+def _attributes(node: Any) -> dict[str, bytes]:
+    found = {}
+    for item in node.attribute:
+        copy = onnx.AttributeProto()
+        copy.CopyFrom(item)
+        copy.ClearField("doc_string")
+        found[item.name] = copy.SerializeToString(deterministic=True)
+    return found
+
+
+def _value(node: Any, name: str) -> str:
+    values = [helper.get_attribute_value(item) for item in node.attribute if item.name == name]
+    return short_repr(values[0]) if values else "not given"
+
+
+def _bare(node: Any) -> bytes:
+    """What is left of a node without all that is compared or said otherwise, and the number of its attributes."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for field in ("input", "output", "attribute", "name", "doc_string", "metadata_props"):
+        copy.ClearField(field)
+    return bytes(copy.SerializeToString(deterministic=True)) + bytes([len(node.attribute) % 256])
+
+
+def _rest(program: Any) -> bytes:
+    """What is left of a program without all that is compared part by part, and without the version that wrote it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(program)
+    for field in COMPARED:
+        copy.graph.ClearField(field)
+    for field in ("producer_name", "producer_version"):
+        copy.ClearField(field)
+    return bytes(copy.SerializeToString(deterministic=True))
+
+
+def _calibrated(graph: Any) -> dict[str, str]:
+    """Initializers that follow from calibration images: `scale`, and `bias` for those in quanta of such scales."""
+    types = {item.name: item.data_type for item in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            found[node.input[1]] = "scale"
+            if types.get(node.input[0]) == onnx.TensorProto.INT32:
+                found[node.input[0]] = "bias"
+    return {name: kind for name, kind in found.items() if name in types}
+
+
+def _equal(ours: Any, theirs: Any, calibrated: str) -> bool:
+    """Equal but for their names; what follows from calibration, within the rounding of another CPU.
+
+    8-bit weights do not depend on it: one that lies within half a quantum of the run's is the same integer.
+    """
+    if _nameless(ours) == _nameless(theirs):
+        return True
+    if not calibrated or (ours.data_type, ours.dims) != (theirs.data_type, theirs.dims):
+        return False
+    try:
+        expected, given = (np.asarray(_array(item), np.float64) for item in (ours, theirs))
+    except ValueError:  # the bytes of the second do not fit its shape
+        return False
+    quantum = 1.0 if calibrated == "bias" else 0.0
+    return bool((np.abs(expected - given) <= SCALE * np.abs(expected) + quantum).all())
+
+
+def _nameless(item: Any) -> bytes:
+    copy = onnx.TensorProto()
+    copy.CopyFrom(item)
+    for field in ("name", "doc_string", "metadata_props"):
+        copy.ClearField(field)
+    return bytes(copy.SerializeToString(deterministic=True))
+
+
+def _array(item: Any) -> np.ndarray:
+    if item.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError("the values lie in another file")
+    return np.asarray(numpy_helper.to_array(item))
+
+
+def _distance(ours: Any, theirs: Any) -> str:
+    label = f"initializer {theirs.name!r}"
+    try:
+        expected, given = _array(ours), _array(theirs)
+    except Exception as cause:  # whatever the bytes provoke
+        return f"{label} cannot be compared: {short_repr(str(cause))}"
+    if expected.dtype == given.dtype and expected.shape == given.shape and np.array_equal(expected, given):
+        return f"{label} is stored in another way than the export stores it"
+    return tensor_difference(label, expected, given)

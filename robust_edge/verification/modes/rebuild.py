@@ -1,0 +1,100 @@
+"""Mode `rebuild`: the run exported again with the recorded choices, and compared file by file with the bundle."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from robust_edge.export import CALIBRATION_IMAGES, ExportChoices, artifact_request
+from robust_edge.run.environment import versions
+from robust_edge.run.images import dataset_of
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.subject import HostSubject
+from robust_edge_exporters.bundle import write_artifact
+from robust_edge_exporters.device_files import write_readme
+from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.target import Target, target_named
+from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
+from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.golden import GOLDEN
+from robust_edge_runtimes.core.manifest import Choices, Manifest
+from robust_edge_runtimes.formats.table import format_named as runtime_format
+from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.verdict.images import refuse_no_images
+from robust_edge_runtimes.verdict.measurement import Parity, Rebuild
+
+DEFAULTS = Choices(compact=True, calibration=CALIBRATION_IMAGES)
+ASSUMED = "the manifest records no choices of the export: those that are the default were assumed"
+NO_README = "README.md is not compared: the manifest records no parity, which it names"
+IMPORTABLE = {".py", ".pyc", ".so", ".pyd", ".pth"}
+"""Files that Python would import from the folder of run.py instead of an installed package."""
+
+
+def rebuild(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Rebuild:
+    """Export the run into a temporary folder, and compare every file of the bundle that does not hold images.
+
+    Nothing of the bundle is executed. Files that no export writes are differences, too.
+    """
+    assert subject.run is not None, "the mode's row says that it needs a run"
+    refuse_no_images(settings.limit)
+    start, bundle = time.monotonic(), subject.bundle
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch)
+        try:
+            notes = _export(subject, settings.data_dir, built)
+        except RobustEdgeError as cause:
+            return Rebuild(False, (f"the run cannot be exported again: {cause}",), (), time.monotonic() - start)
+        names = sorted(file.relative_to(built).as_posix() for file in built.rglob("*") if file.is_file())
+        differences = format_named(bundle.manifest.artifact.format).differences(built, bundle.path, names)
+    compiled = runtime_format(bundle.manifest.artifact.format).compiled_files(bundle.manifest.files)
+    unknown = _files(bundle) - {*names, *compiled, GOLDEN, MANIFEST, SUMS, "README.md"}
+    differences += [f"{name} is in the bundle, and no export writes it" for name in sorted(unknown)]
+    seconds = time.monotonic() - start
+    return Rebuild(not differences, tuple(differences), tuple(names), seconds, _versions(bundle.manifest), notes)
+
+
+def _export(subject: HostSubject, data_dir: str | None, folder: Path) -> tuple[str, ...]:
+    """Write all files but those with images; returns notes on what was assumed and left out."""
+    manifest, run = subject.bundle.manifest, subject.run
+    assert run is not None
+    target = _target(manifest)
+    recorded = manifest.choices or DEFAULTS
+    choices = ExportChoices(
+        precision=manifest.artifact.precision,
+        batch=manifest.input.shape[0],
+        csr_forms={layer.name: layer.form for layer in manifest.layers},
+        compact=recorded.compact,
+        calibration=recorded.calibration,
+        compile_library=False,
+    )
+    request = artifact_request(run, target, choices, lambda: dataset_of(run, data_dir).train)
+    artifact = write_artifact(request, folder).artifact
+    notes = () if manifest.choices is not None else (ASSUMED,)
+    if manifest.parity is None:
+        return (*notes, NO_README)
+    parity = Parity(manifest.parity.max_logit_error, manifest.parity.tolerance, manifest.parity.argmax_agreement)
+    write_readme(folder, target, request.source, manifest.expected, artifact, parity)
+    return notes
+
+
+def _target(manifest: Manifest) -> Target:
+    """The row that the bundle names, in the opset that it names."""
+    target, opset = target_named(manifest.target), manifest.artifact.opset
+    return target if opset in (None, target.opset) else target.with_opset(opset)
+
+
+def _files(bundle: Bundle) -> set[str]:
+    """The files that the manifest lists, and those beside them that Python would import."""
+    found = {file.relative_to(bundle.path).as_posix() for file in bundle.path.rglob("*") if file.suffix in IMPORTABLE}
+    return {*bundle.manifest.files, *(name for name in found if "__pycache__" not in name)}
+
+
+def _versions(manifest: Manifest) -> tuple[str, ...]:
+    """Packages of another version than at export."""
+    here = versions()
+    return tuple(
+        f"{name} {version}, here {here.get(name, 'none')}"
+        for name, version in sorted(manifest.source.versions.items())
+        if here.get(name) != version
+    )
