@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
@@ -98,8 +99,8 @@ def export_run(
     refuse_choices(target, batch=chosen.batch, csr_threshold=chosen.csr_threshold)
     target.precision(chosen.precision)
     dataset = dataset_of(run, data_dir)
-    network = artifact_request(run, target, chosen, lambda: dataset.train)
     model = run.load_model()
+    network = artifact_request(run, model, target, chosen, lambda: dataset.train)
     split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
     attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
@@ -110,12 +111,13 @@ def export_run(
 
 
 def artifact_request(
-    run: Run, target: Target, choices: ExportChoices, training_images: Callable[[], Split]
+    run: Run, model: nn.Module, target: Target, choices: ExportChoices, training_images: Callable[[], Split]
 ) -> ArtifactRequest:
     """All that the artifact of a finished run depends on, for `write_artifact`; no image is attacked.
 
     Args:
         run: finished.
+        model: its network, as loaded.
         target: what it is exported for.
         choices: what the target leaves open.
         training_images: called where int8 needs them.
@@ -126,7 +128,7 @@ def artifact_request(
     precision, checkpoint = target.precision(choices.precision), run.checkpoint()
     calibrated = precision == "int8"
     return ArtifactRequest(
-        model=run.load_model(),
+        model=model,
         shape=checkpoint.model.shape,
         classes=checkpoint.model.classes,
         sparsity=checkpoint.sparsity,

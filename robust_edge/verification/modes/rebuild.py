@@ -56,8 +56,9 @@ def rebuild(subject: HostSubject, settings: VerifySettings, progress: Progress =
 
 def _export(subject: HostSubject, data_dir: str | None, folder: Path) -> tuple[str, ...]:
     """Write all files but those with images; returns notes on what was assumed and left out."""
-    manifest, run = subject.bundle.manifest, subject.run
+    manifest, run, network = subject.bundle.manifest, subject.run, subject.network
     assert run is not None
+    assert network is not None
     target = _target(manifest)
     recorded = manifest.choices or DEFAULTS
     choices = ExportChoices(
@@ -68,7 +69,7 @@ def _export(subject: HostSubject, data_dir: str | None, folder: Path) -> tuple[s
         calibration=recorded.calibration,
         compile_library=False,
     )
-    request = artifact_request(run, target, choices, lambda: dataset_of(run, data_dir).train)
+    request = artifact_request(run, network, target, choices, lambda: dataset_of(run, data_dir).train)
     artifact = write_artifact(request, folder).artifact
     notes = () if manifest.choices is not None else (ASSUMED,)
     if manifest.parity is None:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+import torch
+
+from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.formats.csr.differences import csr_differences
+from robust_edge_exporters.formats.csr.export import FILE, export_csr
+from robust_edge_exporters.target import target_named
+from tests.exporters.conftest import SHAPE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def export(model, tmp_path):
+    """export(name, **settings) -> a new file."""
+
+    def write(name, **settings):
+        folder = tmp_path / name
+        folder.mkdir()
+        export_csr(model, SHAPE, target_named("x86-cpu-csr"), str(folder), ExportSettings(**settings))
+        return folder / FILE
+
+    return write
+
+
+def test_a_second_export_of_one_process_has_other_numbers_and_is_equal(export):
+    first, second = export("first", csr_threshold=1.0), export("second", csr_threshold=1.0)
+    assert first.read_bytes() != second.read_bytes()
+    assert csr_differences(first, second) == []
+
+
+def test_another_form_of_a_layer_is_a_difference(export, model):
+    layer = next(name for name, item in model.named_modules() if isinstance(item, torch.nn.Linear))
+    sparse, dense = export("sparse", csr_threshold=1.0), export("dense", csr_forms={})
+    lines = csr_differences(sparse, dense)
+    assert any(f"tensor '{layer}.weight' is not in the export" in line for line in lines)
+    assert any("the code lacks 'class CsrLinear" in line for line in lines)
+
+
+def test_parts_that_no_export_writes(export, tmp_path):
+    built, shipped = export("built", csr_threshold=1.0), export("shipped", csr_threshold=1.0)
+    with zipfile.ZipFile(shipped) as archive:
+        top = archive.namelist()[0].split("/")[0]
+    with zipfile.ZipFile(shipped, "a") as archive:
+        archive.writestr(f"{top}/extra/hidden", b"more")
+    assert csr_differences(built, shipped) == ["model.ts: part 'extra/hidden' of the archive differs"]
+    shipped.write_bytes(b"PK no archive")
+    (line,) = csr_differences(built, shipped)
+    assert "cannot be read as TorchScript" in line

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from robust_edge_exporters.formats.onnx.differences import onnx_differences
+
+
+def program(*, swapped=False, name="y"):
+    """Two additions of one shape; swapped, each takes the other's constant."""
+    first, second = ("b", "a") if swapped else ("a", "b")
+    nodes = [
+        helper.make_node("Add", ["images", first], [name], name="one"),
+        helper.make_node("Sub", [name, second], ["logits"], name="two"),
+    ]
+    ports = [helper.make_tensor_value_info(port, onnx.TensorProto.FLOAT, [None, 2]) for port in ("images", "logits")]
+    constants = [numpy_helper.from_array(np.array(v, np.float32), k) for k, v in (("a", [1, 2]), ("b", [3, 4]))]
+    graph = helper.make_graph(nodes, "graph", ports[:1], ports[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.fixture
+def compared(tmp_path):
+    def compare(theirs, ours=None):
+        for folder, item in (("built", ours or program()), ("shipped", theirs)):
+            (tmp_path / folder).mkdir()
+            data = item if isinstance(item, bytes) else item.SerializeToString()
+            (tmp_path / folder / "model.onnx").write_bytes(data)
+        return onnx_differences(tmp_path / "built/model.onnx", tmp_path / "shipped/model.onnx")
+
+    return compare
+
+
+def test_the_version_that_wrote_it_and_names_of_values_may_differ(compared):
+    other = program(name="another")
+    other.producer_name, other.producer_version = "pytorch", "9"
+    assert compared(other) == []
+
+
+def test_what_an_operator_takes_is_compared(compared):
+    lines = compared(program(swapped=True))
+    assert len(lines) == 2
+    assert all("values differ" in line for line in lines)
+
+
+def changed(edit):
+    theirs = program()
+    edit(theirs)
+    return theirs
+
+
+def stored_otherwise(theirs):
+    item = theirs.graph.initializer[0]
+    item.float_data.extend(numpy_helper.to_array(item).tolist())
+    item.ClearField("raw_data")
+
+
+def elsewhere(theirs):
+    item = theirs.graph.initializer[0]
+    item.ClearField("raw_data")
+    item.data_location = onnx.TensorProto.EXTERNAL
+    item.external_data.add(key="location", value="other.bin")
+
+
+def with_function(theirs):
+    theirs.functions.add(name="Add", domain="evil")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda p: p.graph.node[0].input.__setitem__(0, "b"), "input 'b' is another value"),
+        (lambda p: p.graph.node[0].input.append("b"), "3 inputs instead of 2"),
+        (
+            lambda p: p.graph.node[0].attribute.append(helper.make_attribute("axis", 1)),
+            "attribute axis is 1 instead of",
+        ),
+        (lambda p: setattr(p.graph.node[0], "domain", "evil"), "is not in the export"),
+        (lambda p: p.graph.initializer.append(numpy_helper.from_array(np.ones(1), "c")), "'c' is not in the export"),
+        (lambda p: p.graph.initializer.pop(), "'b' of the export is missing"),
+        (lambda p: p.graph.initializer.append(p.graph.initializer[0]), "two initializers have one name"),
+        (lambda p: setattr(p.graph.output[0], "name", "other"), "the outputs are ['other']"),
+        (stored_otherwise, "is stored in another way"),
+        (elsewhere, "lie in another file"),
+        (with_function, "parts that no export writes"),
+        (lambda p: setattr(p, "ir_version", 9), "IR version"),
+    ],
+)
+def test_every_part_is_compared(edit, words, compared):
+    lines = compared(changed(edit))
+    assert any(words in line for line in lines), lines
+    assert all(line.startswith("model.onnx: ") for line in lines)
+
+
+def test_bytes_that_are_no_onnx(compared):
+    (line,) = compared(b"\xff\xff\xff")
+    assert "cannot be read as ONNX" in line
