@@ -116,3 +116,47 @@ def with_table(program, golden):
             inputs = [*inputs, constant(program, "columns", np.array([1]))]
         program.graph.node.append(helper.make_node(operator, inputs, [out], name=f"table_{out}", **extra))
     return program
+
+
+def shifted(program):
+    node = next(node for node in program.graph.node if node.op_type == "Conv")
+    pads = next(item for item in node.attribute if item.name == "pads")
+    pads.ints[:] = [0, *pads.ints[1:2], 2, *pads.ints[3:]]
+
+
+def renamed(program):
+    """Every value but input and output has another name: the same network."""
+    kept = {"images", "logits", ""}
+
+    def new(name):
+        return name if name in kept else f"value_{name}"
+
+    for node in program.graph.node:
+        node.input[:] = [new(name) for name in node.input]
+        node.output[:] = [new(name) for name in node.output]
+    for item in (*program.graph.initializer, *program.graph.value_info):
+        item.name = new(item.name)
+
+
+def rewired(program):
+    """The same operators and tensors, but the normalisation subtracts what it divided by."""
+    sub, div = program.graph.node[:2]
+    sub.input[1], div.input[1] = div.input[1], sub.input[1]
+
+
+def nudged(role, change):
+    """`change(values)` of the first initializer of a quantiser's that has this role: 0 value, 1 scale."""
+
+    def write(program):
+        names = {node.input[role] for node in program.graph.node if node.op_type == "DequantizeLinear"}
+        item = next(i for i in program.graph.initializer if i.name in names and (role or i.data_type == 3))
+        values = numpy_helper.to_array(item)
+        item.CopyFrom(numpy_helper.from_array(change(values.copy()).astype(values.dtype), item.name))
+
+    return write
+
+
+def one_step(values):
+    flat = values.reshape(-1)
+    flat[np.flatnonzero(np.abs(flat) < 100)[0]] += 1
+    return values

@@ -17,7 +17,6 @@ for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
 
 import onnx  # noqa: E402
 import torch  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
 
 from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.export import ExportChoices, GoldenSettings, export_run  # noqa: E402
@@ -30,7 +29,7 @@ from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.formats.native.engine import FLAGS, find_compiler  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
-from tests.attacks.surgery import after, before, reweighted, with_noise  # noqa: E402
+from tests.attacks import surgery  # noqa: E402
 
 SETTINGS = {
     "data.limit_train": 300, "data.limit_test": 60, "training.epochs": 3, "training.batch_size": 50, "training.lr": 0.1,
@@ -189,53 +188,30 @@ def test_channels_that_are_zero(channels, changed, verified):
     def zeroed(weight, layer):
         return np.where(np.arange(len(weight)).reshape(-1, 1, 1, 1) < channels, 0, weight) if layer == 1 else weight
 
-    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: reweighted(p, zeroed))))
+    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: surgery.reweighted(p, zeroed))))
     assert "rebuild_differs" in reasons
     (line,) = differs(verdict, "initializer", "weight")
     assert f"in row{'s' * (channels > 1)} 0" in line
 
 
 def test_half_a_percent_of_noise_is_in_every_layer(changed, verified):
-    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: reweighted(p, with_noise(0.005)))))
+    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: surgery.reweighted(p, surgery.with_noise(0.005)))))
     assert "rebuild_differs" in reasons
     assert len(differs(verdict, "initializer", "by up to")) >= 3
 
 
-def shifted(program):
-    node = next(node for node in program.graph.node if node.op_type == "Conv")
-    pads = next(item for item in node.attribute if item.name == "pads")
-    pads.ints[:] = [0, *pads.ints[1:2], 2, *pads.ints[3:]]
-
-
-def renamed(program):
-    """Every value but input and output has another name: the same network."""
-    kept = {"images", "logits", ""}
-
-    def new(name):
-        return name if name in kept else f"value_{name}"
-
-    for node in program.graph.node:
-        node.input[:] = [new(name) for name in node.input]
-        node.output[:] = [new(name) for name in node.output]
-    for item in (*program.graph.initializer, *program.graph.value_info):
-        item.name = new(item.name)
-
-
-def rewired(program):
-    """The same operators and tensors, but the normalisation subtracts what it divided by."""
-    sub, div = program.graph.node[:2]
-    sub.input[1], div.input[1] = div.input[1], sub.input[1]
-
-
 ONNX = {
-    "an attribute": (shifted, ("Conv", "attribute pads", "[0, 1, 2, 1] instead of [1, 1, 1, 1]")),
-    "a node before": (lambda p: before(p, ("Add", np.float32(0))), ("node Add ('head_0') is not in the export",)),
-    "a node behind": (lambda p: after(p, ("Identity",)), ("node Identity ('tail_0') is not in the export",)),
+    "an attribute": (surgery.shifted, ("Conv", "attribute pads", "[0, 1, 2, 1] instead of [1, 1, 1, 1]")),
+    "a node before": (
+        lambda p: surgery.before(p, ("Add", np.float32(0))),
+        ("node Add ('head_0') is not in the export",),
+    ),
+    "a node behind": (lambda p: surgery.after(p, ("Identity",)), ("node Identity ('tail_0') is not in the export",)),
     "an operator": (
         lambda p: setattr(next(n for n in p.graph.node if n.op_type == "Relu"), "op_type", "Softplus"),
         ("node Softplus", "is not in the export"),
     ),
-    "what an operator takes": (rewired, ("initializer 'std'", "values differ")),
+    "what an operator takes": (surgery.rewired, ("initializer 'std'", "values differ")),
     "the opset": (lambda p: setattr(p.opset_import[0], "version", 19), ("opset",)),
     "metadata": (lambda p: setattr(p.metadata_props[0], "value", "x"), ("metadata",)),
 }
@@ -250,7 +226,7 @@ def test_another_graph(name, changed, verified):
 
 
 def test_values_of_other_names_are_the_same_network(changed, verified):
-    verdict, reasons = verified(changed("fp32", in_onnx(renamed)))
+    verdict, reasons = verified(changed("fp32", in_onnx(surgery.renamed)))
     assert verdict.rebuild.equal, verdict.rebuild.differences
     assert "rebuild_differs" not in reasons
 
@@ -266,30 +242,12 @@ def test_weights_of_another_run_under_the_runs_hash(run, other, verified, tmp_pa
     differs(verdict, "model.onnx", "initializer", "values differ")
 
 
-def nudged(role, change):
-    """`change(values)` of the first initializer of a quantiser's that has this role: 0 value, 1 scale."""
-
-    def write(program):
-        names = {node.input[role] for node in program.graph.node if node.op_type == "DequantizeLinear"}
-        item = next(i for i in program.graph.initializer if i.name in names and (role or i.data_type == 3))
-        values = numpy_helper.to_array(item)
-        item.CopyFrom(numpy_helper.from_array(change(values.copy()).astype(values.dtype), item.name))
-
-    return write
-
-
-def one_step(values):
-    flat = values.reshape(-1)
-    flat[np.flatnonzero(np.abs(flat) < 100)[0]] += 1
-    return values
-
-
 def test_int8_takes_the_rounding_of_another_cpu_and_no_more(changed, verified, honest, tmp_path):
-    verdict, _ = verified(changed("int8", in_onnx(nudged(1, lambda scale: scale * (1 + 5e-7)))))
+    verdict, _ = verified(changed("int8", in_onnx(surgery.nudged(1, lambda scale: scale * (1 + 5e-7)))))
     assert verdict.rebuild.equal, verdict.rebuild.differences
-    for role, change in ((1, lambda scale: scale * 1.01), (0, one_step)):
+    for role, change in ((1, lambda scale: scale * 1.01), (0, surgery.one_step)):
         shutil.rmtree(tmp_path / "bundle")
-        verdict, reasons = verified(changed("int8", in_onnx(nudged(role, change))))
+        verdict, reasons = verified(changed("int8", in_onnx(surgery.nudged(role, change))))
         assert "rebuild_differs" in reasons
         differs(verdict, "model.onnx: initializer", "differ")
 

@@ -34,6 +34,7 @@ LAYERS = {
         artifact
         target
         schema
+        differences
         standalone
         compaction
         native
