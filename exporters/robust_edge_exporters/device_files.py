@@ -47,7 +47,7 @@ def write_readme(
         "kept": f"{100 * artifact.sparsity.keep:.1f}%",
         "clean": f"{100 * expected.clean_accuracy:.1f}%",
         "robust": f"{100 * expected.robust_accuracy:.1f}%",
-        "attack": f"{expected.attack.name.upper()}-{expected.attack.steps}",
+        "attack": expected.attack.describe(),
         "eps": f"{expected.attack.eps:.4g}",
         "images": str(expected.images),
         "error": f"{parity.max_logit_error:.1g}",

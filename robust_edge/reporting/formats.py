@@ -1,22 +1,11 @@
-"""Numbers as text: percentages, points, radii, durations, sizes."""
+"""Numbers as text: points, radii, durations, sizes."""
 
 from __future__ import annotations
 
-from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.verdict.statistic import Drop
 
 SHORT_HASH = 12
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """A fraction as a percentage."""
-    return f"{100 * fraction:.{digits}f}%"
-
-
-def interval(value: Accuracy) -> str:
-    """The 95% interval of an accuracy, in percent."""
-    return f"{100 * value.low:.1f} to {100 * value.high:.1f}"
 
 
 def points(value: float) -> str:
@@ -41,9 +30,7 @@ def radius(eps: float) -> str:
 
 def attack(spec: AttackSpec) -> str:
     """An attack by its usual name, such as `PGD-50, ε = 0.1`."""
-    if spec.name == "square":
-        return f"Square, {spec.steps} queries, ε = {radius(spec.eps)}"
-    return f"{spec.name.upper()}-{spec.steps}, ε = {radius(spec.eps)}"
+    return f"{spec.describe()}, ε = {radius(spec.eps)}"
 
 
 def whole(value: float) -> str:

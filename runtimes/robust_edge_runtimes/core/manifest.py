@@ -219,13 +219,31 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class AttackSpec:
-    """The record of an attack and its ℓ∞ threat: `eps` in pixel units on [0, 1], steps or queries, the seed."""
+    """The record of an attack and its ℓ∞ threat.
+
+    Attributes:
+        eps: radius in pixel units on [0, 1].
+        steps: gradient steps, or queries of an attack that sees only logits.
+        step_size: length of a gradient step in pixel units; 0 for an attack that sees only logits.
+        seed: of all random choices.
+    """
 
     name: str
     eps: float
     steps: int
     step_size: float
     seed: int
+
+    @property
+    def unit(self) -> str:
+        """What `steps` counts: `steps` or `queries`."""
+        return "queries" if self.step_size == 0 < self.eps else "steps"
+
+    def describe(self) -> str:
+        """The attack in a text, such as `PGD-50` or `Square, 500 queries`."""
+        if self.unit == "queries":
+            return f"{self.name.capitalize()}, {self.steps} queries"
+        return f"{self.name.upper()}-{self.steps}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,8 +52,7 @@ def rebuild_line(rebuild: Rebuild) -> str:
 
 def attack_name(attack: AttackSpec) -> str:
     """The attack with the settings that are needed to repeat it."""
-    unit = "queries" if attack.name == "square" else "steps"
-    return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {unit}, seed {attack.seed}"
+    return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {attack.unit}, seed {attack.seed}"
 
 
 def _accuracies(where: str, attack: str, result: Union[ModeResult, WorstCase]) -> List[List[str]]:
