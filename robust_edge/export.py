@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
 from robust_edge.evaluation.accuracy import attack_split
+from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
@@ -29,12 +29,11 @@ from robust_edge_exporters.bundle import (
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.golden import Golden, expected_of
-from robust_edge_runtimes.core.manifest import AttackSpec, Source
+from robust_edge_runtimes.core.manifest import Source
 
 GOLDEN_TOLERANCE = 1e-3
 GOLDEN_IMAGES = 512
 CALIBRATION_IMAGES = 256
-BATCH = 250
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,7 @@ def export_run(
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
     attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
     images = make_golden(model, split, attack, threat, settings.seed, progress)
-    spec = AttackSpec("pgd", eps, attack.steps, attack.alpha(threat), settings.seed)
+    spec = attack.spec(threat, settings.seed)
     request = ExportRequest(**vars(network), expected=expected_of(images, spec), golden=images)
     return export_bundle(request, path, overwrite=overwrite)
 
@@ -159,21 +158,15 @@ def make_golden(
 ) -> Golden:
     """Clean and attacked images with the checkpoint's logits on both."""
     attacked = attack_split(model, split, attack, threat, seed=seed, progress=progress).images.numpy()
-    clean = split.floats(slice(None)).numpy()
+    clean, oracle = split.floats(slice(None)).numpy(), TorchOracle(model)
     return Golden(
         clean=clean,
         attacked=attacked,
         labels=split.labels.numpy(),
-        clean_logits=_logits(model, clean),
-        attacked_logits=_logits(model, attacked),
+        clean_logits=oracle.logits(clean),
+        attacked_logits=oracle.logits(attacked),
         tolerance=GOLDEN_TOLERANCE,
     )
-
-
-def _logits(model: Normalized, images: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        parts = [model(torch.from_numpy(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
-    return torch.cat(parts).numpy()
 
 
 def _source(run: Run, checkpoint: Checkpoint) -> Source:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from robust_edge.attacks.logits import is_right
 from robust_edge.attacks.modes import evaluation_mode
 from robust_edge_runtimes.attacks.threat import NORMS, Threat
 
@@ -100,7 +101,7 @@ class AttackSet(Attack):
         """The first candidate that fooled the network, else the last one. Args as of `Attack.perturb`."""
         found, classes = images.clone(), _logits(model, images[:1]).shape[1]
         for member in self.members(classes).values():
-            rows = (_logits(model, found).argmax(1) == labels).nonzero().squeeze(1)
+            rows = is_right(_logits(model, found), labels).nonzero().squeeze(1)
             if len(rows):
                 places = [positions[row] for row in rows.tolist()]
                 found[rows] = member.perturb(model, images[rows], labels[rows], threat, seed=seed, positions=places)

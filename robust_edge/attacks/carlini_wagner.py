@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from robust_edge.attacks.logits import margins
 from robust_edge.attacks.pgd import Pgd
 from robust_edge_runtimes.attacks.threat import LINF
 
@@ -32,10 +33,3 @@ class CarliniWagner(Pgd):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """−Σ max(Z_y − max_{k≠y} Z_k, −κ)."""
         return -margins(logits, labels).clamp_min(-self.confidence).sum()
-
-
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N,) how far the true class leads the best other one; below 0 the image is wrong."""
-    true = logits.gather(1, labels[:, None]).squeeze(1)
-    others = logits.scatter(1, labels[:, None], -float("inf")).amax(1)
-    return true - others

@@ -15,10 +15,12 @@ from torch.nn import functional
 
 from robust_edge.attacks.attack import Attack
 from robust_edge.attacks.ball import project, start_points, steepest
+from robust_edge.attacks.logits import is_right
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge.parallel.rows import Rows, all_rows
-from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.attacks.threat import Threat, step_size
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.manifest import AttackSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, K) and labels (N,) to the loss that the attack raises, summed over the images."""
@@ -64,7 +66,11 @@ class Pgd(Attack):
 
     def alpha(self, threat: Threat) -> float:
         """The step size in use."""
-        return 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
+        return step_size(threat.eps, self.steps) if self.step_size is None else self.step_size
+
+    def spec(self, threat: Threat, seed: int) -> AttackSpec:
+        """The record of the attack in a bundle."""
+        return AttackSpec("pgd", threat.eps, self.steps, self.alpha(threat), seed)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What the attack raises, summed over the images."""
@@ -190,7 +196,7 @@ def attack_from(
     """As `attack_images`, from a start and with a loss of the caller's."""
     with only_input_gradients(model), evaluation_mode(model):
         with torch.no_grad():
-            clean = model(images).argmax(1) == labels
+            clean = is_right(model(images), labels)
         robust, result, candidate = clean.clone(), images.clone(), start.clone()
         for step in range(attack.steps + 1):
             rows = robust.nonzero().squeeze(1)
@@ -199,7 +205,7 @@ def attack_from(
             points = candidate[rows]
             logits, gradient = _gradient(model, points, labels[rows], loss)
             result[rows] = points
-            robust[rows] = logits.argmax(1) == labels[rows]
+            robust[rows] = is_right(logits, labels[rows])
             if step < attack.steps:
                 candidate[rows] = _step(points, images[rows], attack, threat, gradient)
     return Attacked(result, robust, clean)

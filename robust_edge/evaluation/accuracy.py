@@ -11,6 +11,7 @@ from torch import nn
 from robust_edge.attacks.pgd import Attacked, Pgd, attack_images
 from robust_edge.data import Split
 from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 
@@ -26,6 +27,11 @@ class Accuracy:
     value: float
     low: float
     high: float
+
+    @property
+    def interval(self) -> str:
+        """The interval in percent, such as `97.6 to 99.7`."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +78,7 @@ def evaluate_pgd(
     """
     attacked = attack_split(model, split, attack, threat, seed=seed, progress=progress)
     total = len(split)
-    spec = AttackSpec("pgd", threat.eps, attack.steps, attack.alpha(threat), seed)
+    spec = attack.spec(threat, seed)
     robust, clean = int(attacked.robust.sum()), int(attacked.clean.sum())
     return PgdResult(spec, accuracy(clean, total), accuracy(robust, total))
 
@@ -89,12 +95,11 @@ def attack_split(
     """Attack batch by batch; the outcome of all images on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for start in range(0, len(split), BATCH):
-        chosen = slice(start, start + BATCH)
+    for chosen in batches_of(len(split), BATCH):
         part = attack_images(model, split.floats(chosen), split.labels[chosen], attack, threat, generator)
         parts.append(part)
         if progress is not None:
-            progress(min(start + BATCH, len(split)), len(split))
+            progress(chosen.stop, len(split))
     if not parts:
         raise InputError("no images to evaluate; raise --limit, or check the data set")
     return Attacked(

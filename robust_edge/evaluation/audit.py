@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robust_edge.attacks.attack import Attack
 from robust_edge.attacks.ball import TOLERANCE
-from robust_edge.attacks.carlini_wagner import margins
+from robust_edge.attacks.logits import margins
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge.attacks.pgd import Loss, Pgd, cross_entropy
 from robust_edge.attacks.square import Square, square_attack

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from robust_edge.attacks.attack import Attack, AttackSet
 from robust_edge.attacks.ball import confine
+from robust_edge.attacks.logits import classes_of
 from robust_edge.attacks.modes import evaluation_mode
 from robust_edge.attacks.table import is_own
 from robust_edge.data import Split
 from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.decode import read_json
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 from robust_edge_runtimes.core.files import write_json
@@ -217,16 +219,12 @@ def part_of(progress: Progress | None, turn: int, turns: int) -> Progress | None
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
     """(N,) classes; −1 where the logits are not numbers, so that such an image counts as wrong."""
     with torch.no_grad(), evaluation_mode(model):
-        logits = model(images)
-    return torch.where(logits.isfinite().all(1), logits.argmax(1), torch.full_like(logits.argmax(1), -1))
+        return classes_of(model(images))
 
 
 def _right(judge: nn.Module, campaign: Campaign, split: Split) -> Tensor:
-    parts = []
-    for start in range(0, len(split), campaign.batch_size):
-        chosen = slice(start, start + campaign.batch_size)
-        parts.append((predictions(judge, split.floats(chosen)) == split.labels[chosen]).cpu())
-    return torch.cat(parts)
+    parts = batches_of(len(split), campaign.batch_size)
+    return torch.cat([(predictions(judge, split.floats(part)) == split.labels[part]).cpu() for part in parts])
 
 
 def _bits(rows: Sequence[str]) -> Tensor:

@@ -17,6 +17,7 @@ from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
 from robust_edge.evaluation.campaign import Campaign, Progress, Stage, candidates, predictions, run_campaign
 from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.attacks.threat import LINF, Threat
+from robust_edge_runtimes.core.batches import batches_of
 
 EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 PANEL_IMAGES = 6
@@ -134,7 +135,7 @@ def evaluate_curve(
 def _panel(campaign: Campaign, shown: Split, radii: int) -> Panel:
     """The first images at the first so many radii."""
     model, batch = campaign.model, campaign.batch_size
-    rows = [slice(start, min(start + batch, len(shown))) for start in range(0, len(shown), batch)]
+    rows = list(batches_of(len(shown), batch))
     pictures, predicted = [], []
     for stage in campaign.stages[:radii]:
         seen = [

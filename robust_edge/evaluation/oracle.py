@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge_runtimes.core.batches import batches_of, in_batches
 
 
 class TorchOracle:
@@ -31,18 +32,16 @@ class TorchOracle:
 
     def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, K), and the cross-entropy's gradient (N, C, H, W) with respect to `images`."""
-        parts = [self._pass(images[i : i + self._batch], labels[i : i + self._batch]) for i in self._starts(images)]
+        parts = [self._pass(images[part], labels[part]) for part in batches_of(len(images), self._batch)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits (N, K) without the gradient, at a third of the cost."""
         with torch.no_grad(), evaluation_mode(self._model), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that CSR is in beta whenever a twin multiplies by it
-            points = [torch.from_numpy(images[i : i + self._batch]).to(self._device) for i in self._starts(images)]
-            return np.concatenate([self._model(part).cpu().numpy() for part in points])
-
-    def _starts(self, images: np.ndarray) -> range:
-        return range(0, len(images), self._batch)
+            return in_batches(
+                lambda part: self._model(torch.from_numpy(part).to(self._device)).cpu().numpy(), images, self._batch
+            )
 
     def _pass(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         points = torch.from_numpy(images).to(self._device).requires_grad_(True)

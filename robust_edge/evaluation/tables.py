@@ -11,7 +11,6 @@ from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.subset import Subset
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.present.tables import percent, table
 
 
@@ -38,9 +37,9 @@ def evaluation_table(record: Evaluation) -> str:
 
 def attack_line(result: AttackResult) -> str:
     """The ball and the attacks, as `ℓ∞, eps=0.1, seed 0, batches of 250: pgd 50 steps × 3 restarts`."""
-    ball = "ℓ∞" if result.threat.norm == LINF else "ℓ2"
     stages = "; ".join(" ".join([stage.name, _counts(stage.settings)]).strip() for stage in result.stages)
-    return f"{ball}, eps={result.threat.eps:.4g}, seed {result.seed}, batches of {result.batch_size}: {stages}"
+    ball = f"{result.threat.symbol}, eps={result.threat.eps:.4g}"
+    return f"{ball}, seed {result.seed}, batches of {result.batch_size}: {stages}"
 
 
 def _counts(settings: Mapping[str, object]) -> str:
@@ -89,7 +88,7 @@ def _combination_rows(pair: Combination) -> list[list[str]]:
 
 
 def _row(name: str, value: Accuracy) -> list[str]:
-    return [name, percent(value.value), f"{100 * value.low:.1f} to {100 * value.high:.1f}", str(value.images)]
+    return [name, percent(value.value), value.interval, str(value.images)]
 
 
 def transfer_table(result: Transfer) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import clean_text
-from robust_edge.reporting.formats import interval, percent
 from robust_edge.reporting.robustness import Cell, Table
 from robust_edge_runtimes.core.files import write_atomic
+from robust_edge_runtimes.present.tables import percent
 
 FORMULA = ("=", "+", "-", "@")
 
@@ -60,7 +60,7 @@ def comma_separated(table: Table) -> str:
 def text_of(cell: Cell, nothing: str = "–") -> str:
     """A cell as text."""
     if isinstance(cell, Accuracy):
-        return f"{percent(cell.value)} ({interval(cell)})"
+        return f"{percent(cell.value)} ({cell.interval})"
     return nothing if cell is None else cell
 
 

@@ -16,10 +16,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from robust_edge.evaluation.curve import CurveResult
 from robust_edge.reporting.collect import RunData, clean_text
 from robust_edge.reporting.drawing import GREY, RIGHT, WRONG, look, style
-from robust_edge.reporting.formats import duration, percent, radius, time_unit, whole
+from robust_edge.reporting.formats import duration, radius, time_unit, whole
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.bench.results import Bench, Latency
 from robust_edge_runtimes.core.manifest import Sparsity
+from robust_edge_runtimes.present.tables import percent
 
 WIDTH = 9.6
 MAX_COLUMNS = 10

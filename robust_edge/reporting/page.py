@@ -27,6 +27,7 @@ from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
 from robust_edge_runtimes.core.version import __version__
+from robust_edge_runtimes.present.tables import percent
 
 TEMPLATE = "report.html.j2"
 PANEL_IMAGES = 4
@@ -155,8 +156,7 @@ def _robustness_figures(data: ReportData) -> dict[str, Any]:
 def _environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for function in (
-        formats.percent,
-        formats.interval,
+        percent,
         formats.points,
         formats.drop_interval,
         formats.radius,

@@ -18,9 +18,9 @@ from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.reporting.collect import RunData
-from robust_edge.reporting.formats import percent, radius, whole
+from robust_edge.reporting.formats import radius, whole
 from robust_edge.run.directory import WEIGHTS
-from robust_edge_runtimes.attacks.threat import LINF
+from robust_edge_runtimes.present.tables import percent
 
 Cell = Accuracy | str | None
 NOT_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked", "mean", "std")
@@ -61,11 +61,7 @@ def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) ->
 
 def attack_title(result: AttackResult) -> str:
     """The attack in the header of a column, such as `PGD-50 ℓ∞ 8/255`."""
-    return f"{result.title} {_ball(result)} {radius(result.threat.eps)}"
-
-
-def _ball(result: AttackResult) -> str:
-    return "ℓ∞" if result.threat.norm == LINF else "ℓ2"
+    return f"{result.title} {result.threat.symbol} {radius(result.threat.eps)}"
 
 
 def flags_of(audits: Iterable[Audit | None]) -> str:
@@ -172,7 +168,7 @@ def _cumulative(runs: Sequence[RunData]) -> list[Table]:
         )
         header = ("run", "weights kept", "benign", *names, f"broken by {names[-1]} alone", "validity flags")
         first = found[0][2]
-        title = f"{first.title}, attack after attack (as Table 4.2); {_ball(first)}, ε = {radius(eps)}"
+        title = f"{first.title}, attack after attack (as Table 4.2); {first.threat.symbol}, ε = {radius(eps)}"
         seen[attack] += 1
         table = attack if seen[attack] == 1 else f"{attack}-{seen[attack]}"
         tables.append(Table(table, title, header, rows, _subset_notes((run, record) for run, record, _ in found)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from robust_edge.reporting.formats import attack, percent
+from robust_edge.reporting.formats import attack
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
+from robust_edge_runtimes.present.tables import percent
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult
 

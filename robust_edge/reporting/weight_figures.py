@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from robust_edge.reporting.collect import RunData, clean_text
 from robust_edge.reporting.drawing import look, style
 from robust_edge.reporting.figures import WIDTH
-from robust_edge.reporting.formats import percent, radius
+from robust_edge.reporting.formats import radius
+from robust_edge_runtimes.present.tables import percent
 
 BENIGN_OR_ROBUST, BY_KEEP = "benign-or-robust", "by-keep"
 

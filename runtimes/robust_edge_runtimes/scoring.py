@@ -1,4 +1,4 @@
-"""What is computed from logits: right answers, margins, the error against other logits."""
+"""Logits of an artifact, their margins, and their error against other logits."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ def score_of(model: BaseRuntime) -> Score:
     if model.manifest.input.shape[0] is None:
         return lambda images: in_batches(model.infer, images, BATCH)
     return model.infer_all
-
-
-def is_right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) bool: the largest logit is the label's; a row with NaN or infinity is never right."""
-    right: np.ndarray = (logits.argmax(1) == labels) & np.isfinite(logits).all(axis=1)
-    return right
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray) -> float:

@@ -20,7 +20,7 @@ TOY = '''
 import numpy as np
 
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.scoring import is_right
+from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes.core.batches import filled, in_batches
-from robust_edge_runtimes.scoring import agreement, is_right, margins, relative_error, score_of, share_above
+from robust_edge_runtimes.core.logits import is_right
+from robust_edge_runtimes.scoring import agreement, margins, relative_error, score_of, share_above
 
 
 def test_a_row_with_nan_or_infinity_is_never_right():

@@ -11,6 +11,7 @@ from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification.paired_pgd import paired_pgd, pgd_settings
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
+from robust_edge_runtimes.attacks.threat import step_size
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.table import Progress
 from robust_edge_runtimes.scoring import agreement, relative_error
@@ -92,7 +93,7 @@ def _temperature(subject: HostSubject, attack: AttackSpec) -> tuple[float, float
     lead = float(np.median(ordered[:, -1] - ordered[:, -2]))
     lead = lead if np.isfinite(lead) and lead > 0 else 1.0
     steps = min(PROBE_STEPS, attack.steps)
-    short = dataclasses.replace(attack, steps=steps, step_size=2.5 * attack.eps / max(steps, 1))
+    short = dataclasses.replace(attack, steps=steps, step_size=step_size(attack.eps, max(steps, 1)))
     found = []
     for temperature in (1.0, *(scale * lead for scale in SCALES)):
         outcome = paired_pgd(score, TorchOracle(network, temperature=temperature), images, labels, short)

@@ -9,6 +9,7 @@ from robust_edge_runtimes.core.errors import InputError, unknown_name
 
 LINF, L2 = "linf", "l2"
 NORMS = (LINF, L2)
+SYMBOLS = {LINF: "ℓ∞", L2: "ℓ2"}
 USUAL_EPS = {LINF: 8 / 255, L2: 0.5}  # where neither the user nor the run names a radius
 
 
@@ -29,3 +30,16 @@ class Threat:
             raise unknown_name("norm", self.norm, NORMS)
         if not 0 <= self.eps < math.inf:
             raise InputError(f"eps must be a finite radius of 0 or above, it is {self.eps:g}")
+
+    @property
+    def symbol(self) -> str:
+        """The norm in a table, such as `ℓ∞`."""
+        return SYMBOLS[self.norm]
+
+
+def step_size(eps: float, steps: int) -> float:
+    """The length of a gradient step where none is given: 2.5·ε/s, so that s steps can cross the ball.
+
+    Source: Madry et al. 2018.
+    """
+    return 2.5 * eps / steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy as np
 
@@ -23,8 +23,13 @@ def in_batches(
         (N, K) logits, a new array.
     """
     padded = filled(images, size) if fill else images
-    parts = [function(padded[i : i + size]) for i in range(0, len(padded), size)]
+    parts = [function(padded[part]) for part in batches_of(len(padded), size)]
     return np.concatenate(parts)[: len(images)]
+
+
+def batches_of(count: int, size: int) -> Iterator[slice]:
+    """The rows of each batch of at most `size` out of `count`, in order."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def filled(images: np.ndarray, size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Manifest
 
 GOLDEN = "golden.npz"
@@ -44,8 +45,8 @@ class Golden:
 
 def expected_of(golden: Golden, attack: AttackSpec) -> Expected:
     """The clean and robust accuracies that follow from the stored logits and labels."""
-    clean = golden.clean_logits.argmax(1) == golden.labels
-    robust = clean & (golden.attacked_logits.argmax(1) == golden.labels)
+    clean = is_right(golden.clean_logits, golden.labels)
+    robust = clean & is_right(golden.attacked_logits, golden.labels)
     return Expected(len(golden.labels), float(clean.mean()), float(robust.mean()), attack)
 
 

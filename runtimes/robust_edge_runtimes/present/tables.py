@@ -24,6 +24,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 
     return "\n".join(lines)
 
 
-def percent(fraction: float) -> str:
-    """A fraction as a percentage with one decimal."""
-    return f"{100 * fraction:.1f}%"
+def percent(fraction: float, digits: int = 1) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * fraction:.{digits}f}%"

@@ -11,8 +11,9 @@ import numpy as np
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.scoring import Score, is_right, score_of
+from robust_edge_runtimes.scoring import Score, score_of
 from robust_edge_runtimes.verdict.checks import repeat_checks
 from robust_edge_runtimes.verdict.flags import Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from robust_edge.attacks.ball import lengths
-from robust_edge.attacks.carlini_wagner import CarliniWagner, margins
+from robust_edge.attacks.carlini_wagner import CarliniWagner
 from robust_edge.attacks.fgsm import Fgsm
+from robust_edge.attacks.logits import margins
 from robust_edge.attacks.pgd import Pgd, last_iterate
 from robust_edge.attacks.square import Square, square_attack
 from robust_edge.run.images import evaluation_images

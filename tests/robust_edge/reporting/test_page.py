@@ -19,6 +19,7 @@ from robust_edge.run.directory import open_run
 from robust_edge_runtimes.bench.energy import EnergySource
 from robust_edge_runtimes.bench.harness import Harness
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.present.tables import percent
 from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.statistic import Drop
 from tests.robust_edge.reporting.samples import ARTIFACT, MACHINE, bench_of, verdict_of, written
@@ -83,8 +84,8 @@ def test_a_full_page_says_what_was_measured(runs, tmp_path):
     text = text_of(page_of(runs, tmp_path, verdict=verdict_of(runs[0]), bench=bench_of()))
     assert "Not here:" not in text
     for run in collect(runs, [], []).runs:
-        assert formats.percent(run.pgd.robust.value) in text
-        assert formats.interval(run.pgd.robust) in text
+        assert percent(run.pgd.robust.value) in text
+        assert run.pgd.robust.interval in text
         assert run.checkpoint.weights_sha256 in text
         assert f"robust-edge compress --config {run.run.path}/config.yaml" in text
         for layer in run.checkpoint.sparsity.layers:

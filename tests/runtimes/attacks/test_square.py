@@ -8,7 +8,8 @@ import pytest
 from robust_edge_runtimes.attacks.square import Square
 from robust_edge_runtimes.attacks.threat import L2, Threat
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.scoring import is_right, margins
+from robust_edge_runtimes.core.logits import is_right
+from robust_edge_runtimes.scoring import margins
 
 EPS = 0.08
 THREAT = Threat(EPS)
