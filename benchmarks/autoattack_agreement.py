@@ -23,7 +23,7 @@ from result_file import RESULTS, provenance, write_result
 
 from robust_edge.config.settings import resolve
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
-from robust_edge.evaluation.outcome import HELD, WRONG
+from robust_edge.evaluation.outcome import ROBUST, WRONG_WHEN_CLEAN
 from robust_edge.run.directory import open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
@@ -56,7 +56,7 @@ def one_by_one(model, images, labels, attack, norm, eps):
     suite = suite_of(model, attack, norm, eps)
     attacks = {"apgd-t": suite.apgd_targeted, "fab": suite.fab, "fab-t": suite.fab, "square": suite.square}
     alive = right(model, images, labels)
-    outcomes = [HELD if item else WRONG for item in alive.tolist()]
+    outcomes = [ROBUST if item else WRONG_WHEN_CLEAN for item in alive.tolist()]
     for name in STAGES[attack]:
         by = attacks.get(name, suite.apgd)
         if by is suite.apgd:
@@ -90,7 +90,7 @@ def compared(name, run, limit, attack, norm, eps):
         "images": len(outcomes),
         "clean": result.clean.correct,
         "robust": result.robust.correct,
-        "robust_one_by_one": outcomes.count(HELD),
+        "robust_one_by_one": outcomes.count(ROBUST),
         "broken_by": {stage.name: stage.broken for stage in result.stages},
         "outcomes_that_differ": sum(a != b for a, b in zip(result.outcomes, outcomes, strict=True)),
     }
@@ -98,7 +98,7 @@ def compared(name, run, limit, attack, norm, eps):
         found, _ = suite_of(model, attack, norm, eps).run_standard_evaluation(images, labels, batch_size=BATCH)
         held = (right(model, found, labels) & right(model, images, labels)).tolist()
         row["images_that_differ_from_run_standard_evaluation"] = sum(
-            (outcome == HELD) != item for outcome, item in zip(result.outcomes, held, strict=True)
+            (outcome == ROBUST) != item for outcome, item in zip(result.outcomes, held, strict=True)
         )
     row["seconds"] = round(time.monotonic() - start, 1)
     print(json.dumps(row), flush=True)

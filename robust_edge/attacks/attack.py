@@ -1,4 +1,4 @@
-"""What every attack is: a frozen dataclass that holds its settings and perturbs images.
+"""The base class of all attacks: a frozen dataclass that holds the settings and perturbs images.
 
 A new attack is one file with one subclass of `Attack`, and one row in `robust_edge/attacks/table.py`. An attack outside
 this package needs no row: `--attack package.module:Class`.
@@ -21,13 +21,13 @@ from robust_edge_runtimes.attacks.threat import NORMS, Threat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(abc.ABC):
-    """An attack with its settings, which are the fields of the subclass, each with a default.
+    """An attack and its settings, which are the fields of the subclass; every field has a default.
 
-    `--steps` and `--restarts` set fields of those names; a record in JSON holds every field.
+    `--steps` and `--restarts` set the fields of these names; the JSON record holds all fields.
 
     Attributes:
-        norms: where the attack is defined.
-        few_steps: fewer `steps` than this raise the validity flag `few_steps`; 0 never raises it.
+        norms: the norms in which the attack is defined.
+        few_steps: number of `steps` below which the validity flag `few_steps` is raised; 0 never raises it.
     """
 
     norms: ClassVar[tuple[str, ...]] = NORMS
@@ -35,7 +35,7 @@ class Attack(abc.ABC):
 
     @property
     def title(self) -> str:
-        """The attack in a column head, with the settings that tell it from others, as `PGD-50×3`."""
+        """The name of the attack in a column header, with its main settings, for example `PGD-50×3`."""
         return type(self).__name__
 
     @abc.abstractmethod
@@ -49,33 +49,33 @@ class Attack(abc.ABC):
         seed: int,
         positions: Sequence[int],
     ) -> Tensor:
-        """One candidate per image; the caller projects it into the ball and judges it.
+        """Compute one candidate per image; the caller projects it into the ball and evaluates it.
 
         Args:
-            model: raw pixels to logits, in the caller's mode; leave modes and gradients of parameters as they are.
+            model: raw pixels to logits; training mode and parameter gradients must be the same afterwards.
             images: (N, C, H, W) float in [0, 1].
             labels: (N,) int64.
             threat: the ball.
             seed: of all random choices.
-            positions: of the images in the test split; random choices that depend on these and on the seed alone give
-                the same candidates in batches of any size.
+            positions: indices of the images in the test split. An attack whose random choices depend only on these
+                and on the seed gives the same candidates for every batch size.
 
         Returns:
             (N, C, H, W), detached.
         """
 
     def for_transfer(self) -> Attack:
-        """The attack whose candidates are shown to other networks than `model`."""
+        """The variant of the attack whose candidates are evaluated on other networks than `model`."""
         return self
 
     def settings(self) -> dict[str, Any]:
-        """The fields that are set, for the record."""
+        """The fields that are not None, for the record."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackSet(Attack):
-    """Several attacks in order, each on the images that are still right after those before it."""
+    """A sequence of attacks, each on the images that the earlier ones did not break."""
 
     @abc.abstractmethod
     def members(self, classes: int) -> Mapping[str, Attack]:
@@ -85,7 +85,7 @@ class AttackSet(Attack):
             classes: K, the number of logits.
 
         Raises:
-            InputError: too few classes.
+            InputError: there are too few classes for an attack.
         """
 
     def perturb(
@@ -98,14 +98,16 @@ class AttackSet(Attack):
         seed: int,
         positions: Sequence[int],
     ) -> Tensor:
-        """The first candidate that fooled the network, else the last one. Args as of `Attack.perturb`."""
-        found, classes = images.clone(), _logits(model, images[:1]).shape[1]
+        """The first candidate that is misclassified, otherwise the last one; arguments as for `Attack.perturb`."""
+        candidates, classes = images.clone(), _logits(model, images[:1]).shape[1]
         for member in self.members(classes).values():
-            rows = is_right(_logits(model, found), labels).nonzero().squeeze(1)
+            rows = is_right(_logits(model, candidates), labels).nonzero().squeeze(1)
             if len(rows):
-                places = [positions[row] for row in rows.tolist()]
-                found[rows] = member.perturb(model, images[rows], labels[rows], threat, seed=seed, positions=places)
-        return found
+                chosen = [positions[row] for row in rows.tolist()]
+                candidates[rows] = member.perturb(
+                    model, images[rows], labels[rows], threat, seed=seed, positions=chosen
+                )
+        return candidates
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""AutoAttack through its reference implementation, attack by attack and batch by batch.
+"""AutoAttack, run through its reference implementation: each of its attacks, batch by batch.
 
-`AutoAttack` is the leaderboard's set (Croce and Hein 2020, since August 2020). `ThesisAutoAttack` is the set before
-that, which Marshall 2020 used for Table 4.2: APGD on cross-entropy and on the DLR loss and FAB with 5 restarts of 100
-iterations each, Square with 5000 queries. Every attack begins with the same seed in every batch, as the reference
-does, so a batch's outcome depends on the seed and on the images in it, and not on what ran before.
+`AutoAttack` is the standard set of RobustBench's leaderboard (Croce and Hein 2020, since August 2020).
+`ThesisAutoAttack` is the earlier set, which Marshall 2020 used for Table 4.2: APGD on cross-entropy and on the DLR loss
+and FAB with 5 restarts of 100 iterations each, Square with 5000 queries. As in the reference, every attack starts with
+the same seed in every batch, so the result of a batch depends only on the seed and on its images.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 
-MOST_TARGETS = 9
+MAX_TARGETS = 9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceAttack(Attack):
-    """One attack of a set.
+    """One attack of the reference implementation.
 
     Attributes:
-        name: as the reference calls it.
-        version: the reference's set whose settings it has: `standard` or `custom`.
+        name: its name in the reference.
+        version: the set of the reference that determines its settings: `standard` or `custom`.
         iterations: gradient steps per restart, as the reference sets them.
         queries: of Square, as the reference sets them.
         restarts: random starts, as the reference sets them.
-        targets: classes that a targeted attack aims at.
+        targets: number of target classes of a targeted attack.
     """
 
     name: str
@@ -54,10 +54,10 @@ class ReferenceAttack(Attack):
         seed: int,
         positions: Sequence[int],
     ) -> Tensor:
-        """See Attack; the random choices depend on the seed and on the batch, not on the positions."""
+        """As `Attack.perturb`; the random choices depend on the seed and on the batch, not on the positions."""
         devices = [images.device] if images.is_cuda else []
-        quiet = logging.getLogger("auto-attack")
-        before, quiet.disabled = quiet.disabled, True  # what it would warn of is measured by the audit
+        logger = logging.getLogger("auto-attack")
+        before, logger.disabled = logger.disabled, True  # the audit checks what the reference would warn about
         try:
             attack = _reference(self.name, _suite(model, self.version, threat, seed, images.device))
             if self.targets is not None:
@@ -65,33 +65,33 @@ class ReferenceAttack(Attack):
             with torch.random.fork_rng(devices), only_input_gradients(model), evaluation_mode(model), torch.no_grad():
                 return attack.perturb(images.clone(), labels.clone())  # type: ignore[no-any-return]
         finally:
-            quiet.disabled = before
+            logger.disabled = before
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttack(AttackSet):
-    """The leaderboard's set; its settings are the reference's."""
+    """The standard set; all settings are those of the reference."""
 
     version: ClassVar[str] = "standard"
     names: ClassVar[tuple[str, ...]] = ("apgd-ce", "apgd-t", "fab-t", "square")
-    least_classes: ClassVar[int] = 4  # the targeted DLR loss divides by a gap to the fourth logit
+    least_classes: ClassVar[int] = 4  # the targeted DLR loss uses the fourth largest logit
 
     @property
     def title(self) -> str:
-        """As `AutoAttack`."""
+        """The name of the set."""
         return "AutoAttack"
 
     def members(self, classes: int) -> dict[str, Attack]:
-        """See AttackSet.
+        """The reference's attacks by name, in order.
 
         Raises:
-            InputError: too few classes.
+            InputError: there are too few classes for the DLR loss.
             ModuleNotFoundError: the extra `attack` is not installed.
         """
         if classes < self.least_classes:
             raise InputError(
-                f"{self.title} needs at least {self.least_classes} classes for its DLR loss, the data have {classes}; "
-                "use --attack pgd or cw"
+                f"{self.title} needs at least {self.least_classes} classes for its DLR loss, the data set has "
+                f"{classes}; use --attack pgd or cw"
             )
         suite = _suite(nn.Identity(), self.version, Threat(0.1), 0, torch.device("cpu"))
         return {name: self._member(name, suite, classes) for name in self.names}
@@ -104,26 +104,26 @@ class AutoAttack(AttackSet):
             iterations=None if name == "square" else attack.n_iter,
             queries=attack.n_queries if name == "square" else None,
             restarts=attack.n_restarts,
-            targets=min(MOST_TARGETS, classes - 1) if name.endswith("-t") else None,
+            targets=min(MAX_TARGETS, classes - 1) if name.endswith("-t") else None,
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThesisAutoAttack(AutoAttack):
-    """The set before August 2020."""
+    """AutoAttack's set before August 2020."""
 
     version: ClassVar[str] = "custom"
     names: ClassVar[tuple[str, ...]] = ("apgd-ce", "apgd-dlr", "fab", "square")
-    least_classes: ClassVar[int] = 3  # the DLR loss divides by a gap to the third logit
+    least_classes: ClassVar[int] = 3  # the DLR loss uses the third largest logit
 
     @property
     def title(self) -> str:
-        """As `AutoAttack (2020)`."""
+        """The name of the set with its year."""
         return "AutoAttack (2020)"
 
 
 def _suite(model: nn.Module, version: str, threat: Threat, seed: int, device: torch.device) -> Any:
-    """All attacks of the reference, bound to a network."""
+    """The reference's object that holds all attacks on a network."""
     from pyautoattack import AutoAttack as Reference
 
     norm = "Linf" if threat.norm == LINF else "L2"
@@ -132,7 +132,7 @@ def _suite(model: nn.Module, version: str, threat: Threat, seed: int, device: to
 
 
 def _reference(name: str, suite: Any) -> Any:
-    """The reference's object of an attack, set to its loss."""
+    """The reference's object of one attack, configured for its loss."""
     if name.startswith("fab"):
         suite.fab.targeted = name == "fab-t"
         return suite.fab

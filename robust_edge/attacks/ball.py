@@ -9,17 +9,17 @@ from torch import Tensor
 
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 
-TOLERANCE = 1e-6  # pixel units: what float32 arithmetic of a foreign attack may lie outside
+TOLERANCE = 1e-6  # in pixel units: float32 rounding by which a candidate may lie outside the ball
 
 
 def lengths(difference: Tensor, norm: str) -> Tensor:
-    """(N,) the norm of each row of (N, C, H, W)."""
+    """(N,) norms of the images of an (N, C, H, W) difference."""
     flat = difference.flatten(1)
     return flat.abs().amax(1) if norm == LINF else flat.norm(dim=1)
 
 
 def project(points: Tensor, centre: Tensor, threat: Threat) -> Tensor:
-    """Points brought into the ball, then into [0, 1], which lies no farther from an image in [0, 1]."""
+    """Project points into the ball around `centre`, then clamp to [0, 1], which keeps them in the ball."""
     if threat.norm == LINF:
         return torch.minimum(torch.maximum(points, centre - threat.eps), centre + threat.eps).clamp(0, 1)
     difference = points - centre
@@ -28,29 +28,29 @@ def project(points: Tensor, centre: Tensor, threat: Threat) -> Tensor:
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """The direction of unit length along which a linear loss rises fastest."""
+    """The direction of unit length in which the loss increases fastest to first order."""
     return gradient.sign() if norm == LINF else gradient / _per_image(lengths(gradient, norm).clamp_min(1e-12))
 
 
 def start_points(images: Tensor, threat: Threat, seed: int, positions: Sequence[int], restart: int) -> Tensor:
-    """A random point of each image's ball, which depends on the image's position and not on its batch.
+    """A random point in the ball of each image; it depends on the image's position, not on the batch.
 
     Args:
         images: (N, C, H, W) in [0, 1].
         threat: the ball.
         seed: of the evaluation.
-        positions: of the images in the test split.
-        restart: counts from 0; every restart begins elsewhere.
+        positions: indices of the images in the test split.
+        restart: number of the restart, from 0; every restart has other start points.
     """
     noise = torch.stack([_noise(images.shape[1:], threat.norm, seed, position, restart) for position in positions])
     return project(images + threat.eps * noise.to(images), images, threat)
 
 
 def confine(points: Tensor, centre: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
-    """What an attack returned, projected back where it lies outside the ball or the pixel range.
+    """Project candidates that lie outside the ball or the pixel range back into both.
 
     Returns:
-        The points, and (N,) bool: which of them lay outside.
+        The candidates, and (N,) bool: which of them lay outside.
     """
     allowed = project(points, centre, threat)
     outside = (points - allowed).flatten(1).abs().amax(1) > TOLERANCE

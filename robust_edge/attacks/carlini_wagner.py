@@ -1,8 +1,8 @@
 """Carlini and Wagner's margin loss under a bound on the perturbation.
 
-Source: Carlini and Wagner 2017, loss f6 with confidence κ, raised by projected gradient steps inside the ball as in
-Madry et al. 2018. Deviation: the bound is the ball itself and not a penalty, so that ε means the same as in every
-other attack here.
+Source: Carlini and Wagner 2017, loss f6 with confidence κ, maximised by projected gradient steps inside the ball as in
+Madry et al. 2018. Deviation: the perturbation is bounded by the ball and not by a penalty, so that ε has the same
+meaning as in all other attacks.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from robust_edge_runtimes.attacks.threat import LINF
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CarliniWagner(Pgd):
-    """The attack; further settings as of `Pgd`.
+    """PGD on the margin loss; its other settings are those of `Pgd`.
 
     Attributes:
-        confidence: κ; an image is not pushed on once another class leads by so much.
+        confidence: κ; the loss stops increasing once another class leads by this margin.
     """
 
     confidence: float = 50.0

@@ -1,4 +1,4 @@
-"""The attack of Algorithm 2: PGD from one random start, which `evaluate` runs at rising radii.
+"""The attack of Algorithm 2: PGD from one random start, which `evaluate` runs at increasing radii.
 
 Source: Marshall 2020, Algorithm 2.
 """
@@ -18,7 +18,7 @@ from robust_edge_runtimes.attacks.threat import LINF, Threat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve(Attack):
-    """The attack at one radius.
+    """PGD from one random start at one radius.
 
     Attributes:
         steps: gradient steps at every radius.
@@ -31,7 +31,7 @@ class Curve(Attack):
 
     @property
     def title(self) -> str:
-        """As `PGD-100`."""
+        """The name with the number of steps, for example `PGD-100`."""
         return self._pgd.title
 
     @property
@@ -48,5 +48,5 @@ class Curve(Attack):
         seed: int,
         positions: Sequence[int],
     ) -> Tensor:
-        """See Attack."""
+        """As `Attack.perturb`."""
         return self._pgd.perturb(model, images, labels, threat, seed=seed, positions=positions)

@@ -18,10 +18,10 @@ from robust_edge_runtimes.attacks.threat import LINF, Threat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fgsm(Attack):
-    """The attack.
+    """One gradient step of length ε.
 
     Attributes:
-        last: also step on images that the network has wrong without an attack.
+        last: whether to perturb images that the network misclassifies without an attack, too.
     """
 
     last: bool = False
@@ -30,7 +30,7 @@ class Fgsm(Attack):
 
     @property
     def title(self) -> str:
-        """As `FGSM`."""
+        """The name without settings."""
         return "FGSM"
 
     def perturb(
@@ -43,10 +43,10 @@ class Fgsm(Attack):
         seed: int,
         positions: Sequence[int],
     ) -> Tensor:
-        """See Attack."""
-        step = Pgd(steps=1, restarts=1, step_size=threat.eps, random_start=False, last=self.last)
-        return step.perturb(model, images, labels, threat, seed=seed, positions=positions)
+        """As `Attack.perturb`."""
+        pgd = Pgd(steps=1, restarts=1, step_size=threat.eps, random_start=False, last=self.last)
+        return pgd.perturb(model, images, labels, threat, seed=seed, positions=positions)
 
     def for_transfer(self) -> Fgsm:
-        """The step itself, for every image."""
+        """The same step for all images, whether they are classified correctly or not."""
         return dataclasses.replace(self, last=True)

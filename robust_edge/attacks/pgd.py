@@ -1,6 +1,7 @@
-"""Projected gradient descent on the ℓ∞ ball, and on the ℓ2 ball for judging.
+"""Projected gradient descent (PGD) in the ℓ∞ ball for training and evaluation, and in the ℓ2 ball for evaluation.
 
-Source: Marshall 2020, Eq. (3), with a step size of its own (the text steps by ε) and a random start.
+Source: Marshall 2020, Eq. (3). Deviations: the step size is a separate setting (in the text it is ε), and the start is
+random.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (N, K) and labels (N,) to the loss that the attack raises, summed over the images."""
+"""Logits (N, K) and labels (N,) to the loss that the attack maximises, summed over the images."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,16 +34,16 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pgd(Attack):
-    """The attack.
+    """Projected gradient descent with random restarts.
 
     Attributes:
-        steps: gradient steps from every start, s.
-        restarts: random starts; images that are broken take no part in the next one. With one start PGD-50 leaves up
-            to 2.5 points more than APGD on a benign network.
+        steps: gradient steps s per start.
+        restarts: number of random starts; each attacks only the images that the earlier ones did not break. With one
+            start, PGD-50 gives accuracies up to 2.5 points higher than APGD on a benign network.
         step_size: α; None for 2.5·ε/s.
-        random_start: begin anywhere in the ball instead of at the image.
-        last: take all steps on all images and keep the last iterate of one start, which is what transfers to other
-            networks; otherwise the first iterate that fools the network.
+        random_start: whether to start at a random point of the ball instead of at the image.
+        last: whether to take all steps for all images and return the last iterate of one start, which transfers
+            better to other networks; otherwise the first misclassified iterate is returned.
     """
 
     steps: int = 50
@@ -61,11 +62,11 @@ class Pgd(Attack):
 
     @property
     def title(self) -> str:
-        """As `PGD-50×3`."""
+        """The name with steps and restarts, for example `PGD-50×3`."""
         return f"{self.short}-{self.steps}" + (f"×{self.restarts}" if self.restarts > 1 else "")
 
     def alpha(self, threat: Threat) -> float:
-        """The step size in use."""
+        """The step size for this ball."""
         return step_size(threat.eps, self.steps) if self.step_size is None else self.step_size
 
     def spec(self, threat: Threat, seed: int) -> AttackSpec:
@@ -73,7 +74,7 @@ class Pgd(Attack):
         return AttackSpec("pgd", threat.eps, self.steps, self.alpha(threat), seed)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What the attack raises, summed over the images."""
+        """The loss that the attack maximises, summed over the images."""
         return cross_entropy(logits, labels)
 
     def perturb(
@@ -86,9 +87,9 @@ class Pgd(Attack):
         seed: int,
         positions: Sequence[int],
     ) -> Tensor:
-        """The first iterate that fooled the network over all restarts, else the last one. Args as of `Attack.perturb`.
+        """The first misclassified iterate over all restarts, otherwise the last one; arguments as `Attack.perturb`.
 
-        The random starts depend on the seed, on the image's position and on nothing else.
+        The random starts depend only on the seed and on the position of the image.
         """
         candidates, rows = images.clone(), torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):
@@ -96,8 +97,8 @@ class Pgd(Attack):
                 break
             start, truth = images[rows], labels[rows]
             if self.random_start:
-                places = [positions[row] for row in rows.tolist()]
-                start = start_points(start, threat, seed, places, restart)
+                chosen = [positions[row] for row in rows.tolist()]
+                start = start_points(start, threat, seed, chosen, restart)
             if self.last:
                 return last_iterate(model, images, labels, self, threat, start, self.loss)
             attacked = attack_from(model, images[rows], truth, self, threat, start, self.loss)
@@ -106,7 +107,7 @@ class Pgd(Attack):
         return candidates
 
     def for_transfer(self) -> Pgd:
-        """The last iterate of one start."""
+        """PGD that returns the last iterate of one start."""
         return dataclasses.replace(self, restarts=1, last=True)
 
 
@@ -120,17 +121,17 @@ def craft(
     loss: Loss = cross_entropy,
     rows: Rows | None = None,
 ) -> Tensor:
-    """Attack images for training: the last iterate.
+    """Compute attack images for training: the last iterate of PGD.
 
     Args:
-        model: raw pixels to logits, in whatever mode the caller wants it.
+        model: raw pixels to logits; used in evaluation mode, its own mode is restored.
         images: (N, C, H, W) float in [0, 1].
         labels: (N,) int64.
-        attack: the settings, of which one start is used.
+        attack: the settings; only one start is used.
         threat: the ball.
-        generator: the random start; of any device.
-        loss: what the attack raises.
-        rows: which part of a shared batch the images are; None for all of it.
+        generator: for the random start; on any device.
+        loss: the loss to maximise.
+        rows: the part of a batch that `images` are, if several processes share it; None for the whole batch.
 
     Returns:
         (N, C, H, W) in [0, 1], within ε of `images`, detached.
@@ -148,9 +149,9 @@ def last_iterate(
     start: Tensor,
     loss: Loss = cross_entropy,
 ) -> Tensor:
-    """All steps on all images, fooled or not: what transfers to other networks.
+    """Take all steps for all images, misclassified or not.
 
-    Args and shapes as in `craft`; `start` is where the first gradient is taken.
+    Arguments and shapes as in `craft`; `start` is the first iterate.
     """
     candidate = start
     with only_input_gradients(model), evaluation_mode(model):
@@ -161,10 +162,10 @@ def last_iterate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Attacked:
-    """What an evaluation attack did.
+    """The result of an attack on a batch.
 
     Attributes:
-        images: (N, C, H, W), the first candidate that fooled the network, else the last one.
+        images: (N, C, H, W), the first misclassified candidate, otherwise the last one.
         robust: (N,) bool, right on the clean image and on every candidate.
         clean: (N,) bool, right on the clean image.
     """
@@ -177,9 +178,9 @@ class Attacked:
 def attack_images(
     model: nn.Module, images: Tensor, labels: Tensor, attack: Pgd, threat: Threat, generator: torch.Generator
 ) -> Attacked:
-    """Attack for judging: every iterate counts, and images that are already broken are left alone.
+    """Attack for an evaluation: every iterate counts, and misclassified images are not attacked further.
 
-    Args and shapes as in `craft`. The model is used in evaluation mode.
+    Arguments and shapes as in `craft`. The model is used in evaluation mode.
     """
     return attack_from(model, images, labels, attack, threat, random_start(images, attack, threat, generator))
 
@@ -193,7 +194,7 @@ def attack_from(
     start: Tensor,
     loss: Loss = cross_entropy,
 ) -> Attacked:
-    """As `attack_images`, from a start and with a loss of the caller's."""
+    """As `attack_images`, from a given start and with a given loss."""
     with only_input_gradients(model), evaluation_mode(model):
         with torch.no_grad():
             clean = is_right(model(images), labels)
@@ -214,9 +215,9 @@ def attack_from(
 def random_start(
     images: Tensor, attack: Pgd, threat: Threat, generator: torch.Generator, rows: Rows | None = None
 ) -> Tensor:
-    """Where the first gradient is taken: anywhere in the ball, or at the image itself.
+    """The first iterate: a random point of the ball, or the image itself.
 
-    Args and shapes as in `craft`.
+    Arguments and shapes as in `craft`.
     """
     if not attack.random_start:
         return images.clone()

@@ -1,4 +1,4 @@
-"""A torch network as the score function of the black-box attack Square, which is numpy only."""
+"""The black-box attack Square, which is written in numpy, on torch networks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Square", "square_attack"]
 def square_attack(
     model: nn.Module, images: Tensor, labels: Tensor, attack: Square, threat: Threat, generator: torch.Generator
 ) -> Tensor:
-    """One candidate per image: the one with the smallest margin that was found.
+    """Compute one candidate per image: the one with the smallest margin.
 
     Args:
-        model: raw pixels to logits; used in evaluation mode, never differentiated.
+        model: raw pixels to logits; used in evaluation mode and without gradients.
         images: (N, C, H, W) float in [0, 1].
         labels: (N,) int64.
         attack: the settings.
         threat: the ball; `linf`.
-        generator: of the CPU.
+        generator: a CPU generator.
     """
 
     def score(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The attacks that `--attack` names: one row each, and no torch before one is built.
+"""The table of attacks for `--attack`; an attack's module, and torch with it, is imported when the attack is used.
 
 The user's own attacks need no row: `package.module:Class` names a subclass of `robust_edge.attacks.attack.Attack`.
 """
@@ -19,17 +19,15 @@ PGD, CURVE, FGSM = "pgd", "curve", "fgsm"
 OWN = OWN_CLASS
 
 ATTACKS = {
-    PGD: Row("robust_edge.attacks.pgd:Pgd", "projected gradient, every iterate counts"),
-    CURVE: Row("robust_edge.attacks.curve:Curve", "pgd-100 at rising eps until below chance (Algorithm 2)"),
-    "autoattack": Row(
-        "robust_edge.attacks.autoattack:AutoAttack", "the leaderboard's set: apgd-ce, apgd-t, fab-t, square"
-    ),
+    PGD: Row("robust_edge.attacks.pgd:Pgd", "projected gradient descent; every iterate counts"),
+    CURVE: Row("robust_edge.attacks.curve:Curve", "pgd-100 at increasing eps until below chance (Algorithm 2)"),
+    "autoattack": Row("robust_edge.attacks.autoattack:AutoAttack", "the standard set: apgd-ce, apgd-t, fab-t, square"),
     "thesis-autoattack": Row(
         "robust_edge.attacks.autoattack:ThesisAutoAttack",
         "the older set: apgd-ce, apgd-dlr, fab, square with 5 restarts (Table 4.2)",
     ),
     "cw": Row("robust_edge.attacks.carlini_wagner:CarliniWagner", "Carlini-Wagner's margin loss inside the l-inf ball"),
-    FGSM: Row("robust_edge.attacks.fgsm:Fgsm", "one step"),
+    FGSM: Row("robust_edge.attacks.fgsm:Fgsm", "one gradient step of length eps"),
 }
 
 
@@ -37,7 +35,7 @@ def attack_class(name: str) -> type[Attack]:
     """The class of an attack.
 
     Raises:
-        InputError: an unknown name, or a class of the user's that is no attack.
+        InputError: the name is unknown, or the user's class is not an attack.
     """
     from robust_edge.attacks.attack import Attack
 
@@ -45,20 +43,20 @@ def attack_class(name: str) -> type[Attack]:
 
 
 def build_attack(name: str, options: Mapping[str, int | None]) -> Attack:
-    """An attack with the settings that are given, and its own defaults for the others.
+    """Build an attack with the given settings; the others have their defaults.
 
     Args:
-        name: as `--attack` spells it.
-        options: setting to value; None stands for the default.
+        name: as given to `--attack`.
+        options: values by setting; None for the default.
 
     Raises:
-        InputError: an unknown name, or a setting that the attack does not have or does not take.
+        InputError: the name is unknown, the attack does not have a setting, or a value is not allowed.
     """
     cls, given = attack_class(name), {key: value for key, value in options.items() if value is not None}
     for option in given:
         if option not in setting_names(cls):
-            having = ", ".join(key for key in ATTACKS if option in setting_names(attack_class(key)))
-            raise InputError(f"--{option} belongs to {having}; {name} fixes its own")
+            others = ", ".join(key for key in ATTACKS if option in setting_names(attack_class(key)))
+            raise InputError(f"--attack {name} has no option --{option}; attacks that have it: {others}")
     try:
         return cls(**given)
     except RobustEdgeError:
@@ -68,10 +66,10 @@ def build_attack(name: str, options: Mapping[str, int | None]) -> Attack:
 
 
 def setting_names(cls: type[Attack]) -> tuple[str, ...]:
-    """The fields of an attack's class."""
+    """The names of an attack's settings."""
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def is_own(attack: Attack) -> bool:
-    """Whether the attack is the user's, from outside this package."""
+    """Whether the attack is the user's own class, from outside this package."""
     return type(attack).__module__.partition(".")[0] != __name__.partition(".")[0]

@@ -36,7 +36,7 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class PgdResult:
-    """Right when clean, and right when clean and on every iterate of the attack."""
+    """The clean and the robust accuracy; an image counts as robust if it is right when clean and on every iterate."""
 
     attack: AttackSpec
     clean: Accuracy
@@ -47,7 +47,7 @@ def accuracy(correct: int, images: int) -> Accuracy:
     """Wilson's score interval around correct / images.
 
     Raises:
-        InputError: no images; nothing checked is never a result.
+        InputError: there are no images.
     """
     if images < 1:
         raise InputError("no images to evaluate; raise --limit, or check the data set")
@@ -70,11 +70,11 @@ def evaluate_pgd(
 
     Args:
         model: raw pixels to logits; used in evaluation mode.
-        split: on the model's device.
-        attack: the settings, of which one start is used.
-        threat: the ball; eps 0 gives the clean accuracy twice.
+        split: the images, on the model's device.
+        attack: the settings; only one random start is used.
+        threat: the ball; with an eps of 0 both accuracies are the clean one.
         seed: of the random start.
-        progress: called with (images done, images in all).
+        progress: called with (images done, number of images).
     """
     attacked = attack_split(model, split, attack, threat, seed=seed, progress=progress)
     total = len(split)
@@ -92,7 +92,7 @@ def attack_split(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attacked:
-    """Attack batch by batch; the outcome of all images on the CPU."""
+    """Attack a split batch by batch; the result for all images, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for chosen in batches_of(len(split), BATCH):

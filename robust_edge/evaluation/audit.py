@@ -1,9 +1,9 @@
-"""Is a robustness figure worth its digits? Signs of masked gradients and of a network that is not what it seems.
+"""Checks that a robust accuracy is valid: signs of masked gradients and of a network in the wrong state.
 
-Source: the checks of Athalye et al. 2018, Carlini et al. 2019 and AutoAttack's own warnings, run on a few of the
-evaluated images before and on all of them after the attack. A raised check is a flag, which stands beside the figure
-wherever it is shown. The table of flags is
-`robust_edge_runtimes.verdict.flags`; the checks that `verify` shares are in `robust_edge_runtimes.verdict.checks`.
+Source: the checks of Athalye et al. 2018, Carlini et al. 2019 and AutoAttack's own warnings. Some run on a few of the
+evaluated images before the attack, others on all of them after it. A raised check is a validity flag, which is shown
+beside the accuracy in every table. The table of flags is `robust_edge_runtimes.verdict.flags`; the checks that
+`verify` uses, too, are in `robust_edge_runtimes.verdict.checks`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from robust_edge.data import Split
 from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.oracle import TorchOracle
-from robust_edge.evaluation.outcome import HELD, AttackResult
+from robust_edge.evaluation.outcome import ROBUST, AttackResult
 from robust_edge_runtimes.attacks.threat import L2, LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import Score
@@ -45,12 +45,12 @@ from robust_edge_runtimes.verdict.flags import Check
 
 PROBE_IMAGES = 64
 REPEATS = 5
-VANISHED = 1e-12  # of the margin's gradient: what float32 leaves of a cross-entropy that is saturated
-SHARE = 0.05  # of the probed images
-STEPS = (1, 5, 20)
-QUERIES = 100
-TRANSFER_GAIN = 0.002  # of all images
-LARGE = {LINF: (0.5, 1.0)}
+VANISHED = 1e-12  # ratio of the gradient norms of cross-entropy and margin, below which the softmax is saturated
+SHARE = 0.05  # fraction of the probed images for which a check may fail without being raised
+STEPS = (1, 5, 20)  # numbers of PGD steps that are compared
+QUERIES = 100  # of the Square attack, per image
+TRANSFER_GAIN = 0.002  # fraction of the images that transferred attacks may break beyond a white-box attack
+LARGE_EPS = {LINF: (0.5, 1.0)}  # radii at which no network can be robust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,28 +67,28 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """No check is raised, and there is at least one."""
+        """Whether there is at least one check, and none is raised."""
         return bool(self.checks) and not self.flags
 
     def with_checks(self, more: tuple[Check, ...]) -> Audit:
-        """The same with further answers."""
+        """A copy with additional checks."""
         return Audit(self.images, self.checks + more)
 
 
 def audit_model(
     model: nn.Module, split: Split, *, threat: Threat, seed: int = 0, batch_size: int = PROBE_IMAGES
 ) -> Audit:
-    """Probe a network.
+    """Check a network on a few images before it is attacked.
 
     Args:
-        model: as it is handed to the attack; its mode is part of what is checked.
-        split: the evaluated images, on the model's device; the first right ones are probed.
-        threat: the ball of the figure.
-        seed: of the probing attacks.
-        batch_size: images at a time.
+        model: the network in the mode in which it will be attacked; training mode raises a flag.
+        split: the evaluated images, on the model's device; the first PROBE_IMAGES of them are used.
+        threat: the ball of the evaluation.
+        seed: of the short attacks that the checks run.
+        batch_size: number of images per forward pass.
 
     Raises:
-        InputError: no images.
+        InputError: the split has no images.
     """
     if len(split) == 0:
         raise InputError("no images to audit with; raise --limit, or check the data set")
@@ -108,7 +108,7 @@ def audit_model(
 
 
 def audit_result(result: AttackResult, attack: Attack) -> tuple[Check, ...]:
-    """What the outcome of an attack says."""
+    """The checks that need the result of an attack."""
     checks = [_nothing_attacked(result), _outside(result)]
     stages = {stage.name: stage for stage in result.stages}
     if "square" in stages and len(stages) > 1:
@@ -117,45 +117,45 @@ def audit_result(result: AttackResult, attack: Attack) -> tuple[Check, ...]:
 
 
 def audit_steps(attack: Attack) -> tuple[Check, ...]:
-    """A gradient attack of few steps shows little; nothing is asked of an attack that names no least number."""
+    """Check that the attack has at least `few_steps` steps; no check for attacks without steps or without a minimum."""
     steps, least = getattr(attack, "steps", None), attack.few_steps
     if steps is None or not least:
         return ()
-    return (Check("few_steps", raised=steps < least, detail=f"{steps} gradient steps, {least} are the least"),)
+    return (Check("few_steps", raised=steps < least, detail=f"{steps} gradient steps; at least {least} are needed"),)
 
 
 def audit_oblivious(adaptive: AttackResult, oblivious: Sequence[AttackResult]) -> Check:
-    """Whoever knows the gradients should leave nothing to those who do not."""
+    """Check that attacks on the members do not break images that withstand the attack on the average itself."""
     outcomes = zip(adaptive.outcomes, *(result.outcomes for result in oblivious), strict=True)
-    gained = sum(own == HELD and any(other != HELD for other in others) for own, *others in outcomes)
-    detail = f"images made on other networks break {gained} image(s) that its own gradients leave"
+    gained = sum(own == ROBUST and any(other != ROBUST for other in others) for own, *others in outcomes)
+    detail = f"attack images made on other networks break {gained} image(s) that the white-box attack does not break"
     return audit_transfer(gained, adaptive.clean.images, detail)
 
 
 def audit_transfer(gained: int, images: int, detail: str) -> Check:
-    """Images made on other networks are a black box too.
+    """Check that transferred attacks, which use no gradients of the network, are not stronger than a white-box attack.
 
     Args:
-        gained: how many of the network's images they break more than its own gradients.
-        images: out of how many.
-        detail: what was compared.
+        gained: number of images that transferred attacks break beyond those of the white-box attack.
+        images: number of evaluated images.
+        detail: description of the comparison for the user.
     """
     return Check("transfer_beats_white_box", raised=gained > max(1, TRANSFER_GAIN * images), detail=detail)
 
 
 def audit_memory(memory: Memory) -> Check:
-    """A bound that was promised and not kept."""
-    return Check("memory_exceeded", raised=memory.held is False, detail=memory.line())
+    """Check that the peak memory stayed within the announced bound."""
+    return Check("memory_exceeded", raised=memory.within_bound is False, detail=memory.summary())
 
 
 def _training_mode(model: nn.Module) -> Check:
-    left = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
-    detail = f"{len(left)} module(s) in training mode" + (f", as {', '.join(left[:3])}" if left else "")
-    return Check("training_mode", raised=bool(left), detail=detail)
+    training = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
+    detail = f"{len(training)} module(s) in training mode" + (f": {', '.join(training[:3])}" if training else "")
+    return Check("training_mode", raised=bool(training), detail=detail)
 
 
 def _outputs(model: nn.Module, images: Tensor, batch_size: int) -> list[Check]:
-    """The checks of logits alone, which `verify` makes of artifacts too."""
+    """The checks that need only logits, which `verify` also applies to artifacts."""
     score, pixels = TorchOracle(model, batch=batch_size).logits, images.float().cpu().numpy()
     first, *again = [score(pixels) for _ in range(REPEATS)]
     return [
@@ -168,28 +168,29 @@ def _outputs(model: nn.Module, images: Tensor, batch_size: int) -> list[Check]:
 
 
 def _batch_dependent(model: nn.Module, score: Score, images: np.ndarray, together: np.ndarray) -> Check:
-    """Statistics of the batch make one image's answer depend on the others; buffers show it where logits do not."""
+    """Check that an image's logits do not depend on the other images of the batch, and that no buffer changes."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     check = batch_dependent(np.concatenate([score(image[None]) for image in images]), together)
     changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     if not changed:
         return check
-    return Check(check.name, raised=True, detail=f"{check.detail}; a pass changes {', '.join(changed[:3])}")
+    return Check(check.name, raised=True, detail=f"{check.detail}; a forward pass changes {', '.join(changed[:3])}")
 
 
 def _gradients(probe: _Probe) -> Iterator[Check]:
-    margin, entropy = probe.slopes(lambda z, y: margins(z, y).sum()), probe.slopes(cross_entropy)
+    margin = probe.gradient_norms(lambda logits, labels: margins(logits, labels).sum())
+    entropy = probe.gradient_norms(cross_entropy)
     zero = float((margin == 0).float().mean())
     detail = f"the margin's gradient is zero on {100 * zero:.0f}% of the probed images"
     yield zero_gradient(zero, detail)
     saturated = float(((margin > 0) & (entropy <= VANISHED * margin)).float().mean())
-    detail = f"the cross-entropy's gradient has vanished on {100 * saturated:.0f}% of them"
+    detail = f"the cross-entropy's gradient has vanished on {100 * saturated:.0f}% of the probed images"
     yield saturated_gradient(saturated, detail)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Probe:
-    """Right images and short attacks on them."""
+    """Correctly classified images, and short attacks on them."""
 
     model: nn.Module
     images: Tensor
@@ -199,78 +200,80 @@ class _Probe:
     batch_size: int
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels, as many at a time as memory allows."""
+        """Images and labels in batches of `batch_size`."""
         return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
 
-    def slopes(self, loss: Loss) -> Tensor:
-        """(N,) length of a loss's gradient at each image; 0 where there is none, or none that is a number."""
-        sizes = []
+    def gradient_norms(self, loss: Loss) -> Tensor:
+        """(N,) norm of the gradient of a loss at each image; 0 where there is no gradient, or it is not finite."""
+        norms = []
         with only_input_gradients(self.model):
             for images, labels in self.batches():
                 points = images.detach().clone().requires_grad_(True)
                 value = loss(self.model(points), labels)
                 gradient = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
                 gradient = torch.zeros_like(images) if gradient is None else gradient
-                sizes.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
-        return torch.cat(sizes)
+                norms.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
+        return torch.cat(norms)
 
-    def held(self, threat: Threat, steps: int) -> Tensor:
-        """(N,) bool: right under every iterate."""
-        single = Pgd(steps=1, restarts=1, step_size=threat.eps, random_start=False)
-        attack = Pgd(steps=steps, restarts=1) if steps > 1 else single
+    def robust_under_pgd(self, threat: Threat, steps: int) -> Tensor:
+        """(N,) bool: still right under PGD of one random start; a single step is FGSM."""
+        fgsm = Pgd(steps=1, restarts=1, step_size=threat.eps, random_start=False)
+        attack = Pgd(steps=steps, restarts=1) if steps > 1 else fgsm
         right, done = [], 0
         for images, labels in self.batches():
-            places = range(done, done + len(images))
-            found = attack.perturb(self.model, images, labels, threat, seed=self.seed, positions=places)
-            right.append(predictions(self.model, found) == labels)
+            positions = range(done, done + len(images))
+            attacked = attack.perturb(self.model, images, labels, threat, seed=self.seed, positions=positions)
+            right.append(predictions(self.model, attacked) == labels)
             done += len(images)
         return torch.cat(right)
 
-    def held_under_square(self) -> Tensor:
-        """(N,) bool: right under a black box of a few queries."""
+    def robust_under_square(self) -> Tensor:
+        """(N,) bool: still right under the black-box attack Square with QUERIES queries."""
         generator, attack = torch.Generator().manual_seed(self.seed), Square(QUERIES)
         right = []
         for images, labels in self.batches():
-            found = square_attack(self.model, images, labels, attack, self.threat, generator)
-            right.append(predictions(self.model, found) == labels)
+            attacked = square_attack(self.model, images, labels, attack, self.threat, generator)
+            right.append(predictions(self.model, attacked) == labels)
         return torch.cat(right)
 
 
 def _more_steps(probe: _Probe) -> Check:
-    held = [int(probe.held(probe.threat, steps).sum()) for steps in STEPS]
-    helped = max(later - earlier for earlier, later in itertools.pairwise(held))
-    counts = ", ".join(f"{count} after {steps}" for count, steps in zip(held, STEPS, strict=True))
-    detail = f"of {len(probe.images)} right images {counts} step(s)"
-    return Check("more_steps_help_the_model", raised=helped > max(1, SHARE * len(probe.images)), detail=detail)
+    """Check that an attack of more steps does not leave more images right."""
+    robust = [int(probe.robust_under_pgd(probe.threat, steps).sum()) for steps in STEPS]
+    increase = max(later - earlier for earlier, later in itertools.pairwise(robust))
+    counts = ", ".join(f"{count} after {steps}" for count, steps in zip(robust, STEPS, strict=True))
+    detail = f"of {len(probe.images)} images, still right are {counts} step(s)"
+    return Check("more_steps_help_the_model", raised=increase > max(1, SHARE * len(probe.images)), detail=detail)
 
 
 def _large_radius(probe: _Probe) -> Check:
-    """A radius at which every image can become every other one, or plain grey."""
-    radii = LARGE.get(probe.threat.norm) or (float(probe.images[0].numel()) ** 0.5,)
-    held = torch.ones(len(probe.images), dtype=torch.bool, device=probe.images.device)
+    """Check that the attack succeeds at a radius at which any image can become plain grey or any other image."""
+    radii = LARGE_EPS.get(probe.threat.norm) or (float(probe.images[0].numel()) ** 0.5,)
+    robust = torch.ones(len(probe.images), dtype=torch.bool, device=probe.images.device)
     for eps in radii:
-        held &= probe.held(dataclasses.replace(probe.threat, eps=eps), STEPS[-1])
-    share = float(held.float().mean())
+        robust &= probe.robust_under_pgd(dataclasses.replace(probe.threat, eps=eps), STEPS[-1])
+    share = float(robust.float().mean())
     detail = f"{100 * share:.0f}% of the right images survive ε = {' and '.join(f'{eps:g}' for eps in radii)}"
     return Check("survives_large_eps", raised=share > SHARE, detail=detail)
 
 
 def _black_box(probe: _Probe) -> Check:
+    """Check that a short black-box attack does not break images that a gradient attack does not break."""
     name = "black_box_beats_gradients"
     if probe.threat.norm == L2:
-        return Check(name, raised=None, detail="not asked: the probing black box moves in ℓ∞ only")
-    gained = int((probe.held(probe.threat, STEPS[-1]) & ~probe.held_under_square()).sum())
+        return Check(name, raised=None, detail="not checked: Square is implemented for ℓ∞ only")
+    gained = int((probe.robust_under_pgd(probe.threat, STEPS[-1]) & ~probe.robust_under_square()).sum())
     detail = f"{QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
     return Check(name, raised=gained > max(1, SHARE * len(probe.images)), detail=detail)
 
 
 def _nothing_attacked(result: AttackResult) -> Check:
     attacked = result.stages[0].attacked if result.stages else 0
-    return Check("nothing_attacked", raised=attacked == 0, detail=f"{attacked} image(s) were right and so attacked")
+    return Check("nothing_attacked", raised=attacked == 0, detail=f"{attacked} image(s) were right without an attack")
 
 
 def _outside(result: AttackResult) -> Check:
     count = sum(stage.outside for stage in result.stages)
-    detail = f"{count} candidate(s) lay farther than {TOLERANCE:g} outside the ball and were brought back"
+    detail = f"{count} candidate(s) lay farther than {TOLERANCE:g} outside the ball and were projected back"
     share = count / max(sum(stage.attacked for stage in result.stages), 1)
     return Check("left_the_ball", raised=share > SHARE, detail=detail)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Averaged(nn.Module):
-    """Logarithms of the averaged probabilities: logits whose softmax is the average, so that attacks lose nothing."""
+    """A network whose logits are the logarithms of the averaged probabilities, so that their softmax is the average."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -22,6 +22,6 @@ class Averaged(nn.Module):
             self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) raw pixels to (N, K)."""
+        """(N, C, H, W) raw pixels to (N, K) logits."""
         logs = torch.stack([member(images).log_softmax(1) for member in self.members])
         return logs.logsumexp(0) - math.log(len(self.members))

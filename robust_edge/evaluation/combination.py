@@ -1,7 +1,7 @@
-"""A benign and a robust network averaged, attacked by someone who knows it and by someone who does not.
+"""The average of a benign and a robust network, under adaptive and oblivious attacks.
 
-Source: Marshall 2020, Table C.1. The thesis attacks one member and shows the images to the average; that is
-called oblivious here. An adversary who knows of the average follows its gradients: adaptive.
+Source: Marshall 2020, Table C.1. An oblivious attack computes images on one member and evaluates the average on them,
+as the thesis does. An adaptive attack knows of the average and uses its gradients.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from robust_edge.evaluation.accuracy import Accuracy, accuracy
 from robust_edge.evaluation.audit import Audit, audit_result
 from robust_edge.evaluation.campaign import Progress, part_of
 from robust_edge.evaluation.job import Job, Network
-from robust_edge.evaluation.outcome import HELD, AttackResult
+from robust_edge.evaluation.outcome import ROBUST, AttackResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combination:
-    """All rows of Table C.1 for one pair and one attack.
+    """All rows of Table C.1 for one pair of networks and one attack.
 
     Attributes:
-        other: the second run.
-        other_sha256: of its checkpoint.
-        other_path: where it lies, seen from the first run; empty in older records.
-        members: each network on its own, attacked through its own gradients.
-        oblivious: the average under images made on the one, and on the other member.
-        adaptive: the average under images made with its own gradients.
-        every: the average right when clean and under all three; the figure to quote.
-        audits: of each member by itself, whose faults the average may hide; empty in older records.
+        other: name of the second run.
+        other_sha256: hash of its weights.
+        other_path: its path relative to the first run; empty in older records.
+        members: the result of each network alone, attacked with its own gradients.
+        oblivious: the results of the average on images made on the first and on the second member.
+        adaptive: the result of the average, attacked with its own gradients.
+        every: accuracy of the average on images that it classifies correctly when clean and under all three attacks.
+        audits: the audit of each member alone, since the average may hide its problems; empty in older records.
     """
 
     other: str
@@ -42,28 +42,28 @@ class Combination:
 
 
 def evaluate_average(job: Job, audits: tuple[Audit, ...], progress: Progress | None) -> tuple[Combination, int]:
-    """Every row of Table C.1: five campaigns, one after another.
+    """Compute all rows of Table C.1 in five campaigns.
 
     Args:
-        job: on two runs; its network is their average.
-        audits: of the two members.
+        job: an evaluation of two runs, whose network is their average.
+        audits: the audits of the two members.
         progress: called with (done, total).
 
     Returns:
-        The rows, and how many batches a killed process had done.
+        The rows, and the number of batches that an interrupted process had finished.
     """
     run, other = job.task.runs
     names = job.task.names
     members = [Network(name=name, model=model) for name, model in zip(names, job.task.models, strict=True)]
-    shown = job.attack.for_transfer()
-    turns = [(job.attack, member, member) for member in members]
-    turns += [(shown, member, job.network) for member in members]
-    turns += [(job.attack, job.network, job.network)]
-    done = [job.run(*turn, part_of(progress, place, len(turns))) for place, turn in enumerate(turns)]
-    results = [result for result, _ in done]
+    transferred = job.attack.for_transfer()
+    campaigns = [(job.attack, member, member) for member in members]
+    campaigns += [(transferred, member, job.network) for member in members]
+    campaigns += [(job.attack, job.network, job.network)]
+    finished = [job.run(*each, part_of(progress, index, len(campaigns))) for index, each in enumerate(campaigns)]
+    results = [result for result, _ in finished]
     own, oblivious, adaptive = results[:2], results[2:4], results[4]
     outcomes = zip(adaptive.outcomes, *(item.outcomes for item in oblivious), strict=True)
-    held = sum(all(outcome == HELD for outcome in row) for row in outcomes)
+    robust = sum(all(outcome == ROBUST for outcome in row) for row in outcomes)
     combination = Combination(
         other=names[1],
         other_sha256=job.task.weights[1],
@@ -71,9 +71,9 @@ def evaluate_average(job: Job, audits: tuple[Audit, ...], progress: Progress | N
         members=tuple(own),
         oblivious=tuple(oblivious),
         adaptive=adaptive,
-        every=accuracy(held, len(job.task.split)),
+        every=accuracy(robust, len(job.task.split)),
         audits=tuple(
             audit.with_checks(audit_result(result, job.attack)) for audit, result in zip(audits, own, strict=True)
         ),
     )
-    return combination, sum(resumed for _, resumed in done)
+    return combination, sum(resumed for _, resumed in finished)

@@ -1,6 +1,6 @@
-"""Accuracy against an adversary that grows stronger.
+"""Robust accuracy at increasing ε.
 
-Source: Marshall 2020, Algorithm 2: a fixed number of steps, rising ε, stop below chance.
+Source: Marshall 2020, Algorithm 2: a fixed number of steps, increasing ε, stop below the chance level.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CurvePoint:
     """Robust accuracy at one ε.
 
     Attributes:
-        held: a digit per image, 1 where it is right when clean and under attack; empty in older records.
+        held: a digit per image: 1 if it is right when clean and under attack, otherwise 0; empty in older records.
     """
 
     eps: float
@@ -42,8 +42,8 @@ class Panel:
 
     Attributes:
         pixels: for each ε, for each image, its values in [0, 1] as nested lists (C, H, W).
-        truth: class index of each image.
-        predicted: for each ε, the class index the network gave each image.
+        truth: true class index of each image.
+        predicted: for each ε, the predicted class index of each image.
     """
 
     pixels: tuple[tuple[list, ...], ...]  # type: ignore[type-arg]
@@ -53,11 +53,11 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CurveResult:
-    """Algorithm 2's scores, in order of ε; the last one may lie below chance.
+    """The accuracies of Algorithm 2, in order of ε; the last one may be below the chance level.
 
     Attributes:
-        positions: of the images in the test split; empty in older records.
-        resumed: batches that an earlier, killed process had done.
+        positions: indices of the images in the test split; empty in older records.
+        resumed: number of batches that an interrupted process had finished.
     """
 
     steps: int
@@ -92,12 +92,12 @@ def evaluate_curve(
         model: raw pixels to logits.
         split: on the model's device.
         classes: K; the run stops once the accuracy is below 1/K.
-        attack: what is run at every ε; None for the default of Curve.
-        epsilons: rising, beginning with 0.
+        attack: the attack at every ε; None for Curve with its default settings.
+        epsilons: increasing radii, the first one 0.
         seed: of the random starts.
-        panel_images: how many images to keep for the picture.
-        positions: of the images in the test split; None where the split is all of it.
-        batch_size: images at a time.
+        panel_images: number of images to store for the figure.
+        positions: indices of the images in the test split; None if `split` is the whole test split.
+        batch_size: number of images per batch.
         state: see `run_campaign`.
         identity: see Campaign.
         ranks: the processes that share the work.
@@ -105,40 +105,40 @@ def evaluate_curve(
     """
     attack = attack or Curve()
     stages = tuple(Stage(f"eps={eps:g}", attack, Threat(eps)) for eps in epsilons)
-    places = tuple(range(len(split)) if positions is None else positions)
+    positions = tuple(range(len(split)) if positions is None else positions)
     campaign = Campaign(
         model=model,
-        judges=(model,),
+        evaluated=(model,),
         split=split,
-        positions=places,
+        positions=positions,
         stages=stages,
         cumulative=False,
         batch_size=batch_size,
         identity=identity,
         seed=seed,
     )
-    tally = run_campaign(
+    result = run_campaign(
         campaign,
         state=state,
         ranks=ranks,
-        stop=lambda held: float(held.double().mean()) < 1 / classes,
+        stop=lambda robust: float(robust.double().mean()) < 1 / classes,
         progress=progress,
     )
     points = []
-    for eps, held in zip(epsilons, tally.held[:, 0], strict=False):
-        bits = "".join("01"[bit] for bit in held.int().tolist())
-        points.append(CurvePoint(eps, accuracy(int(held.sum()), len(held)), bits))
+    for eps, robust in zip(epsilons, result.robust[:, 0], strict=False):
+        digits = "".join("01"[bit] for bit in robust.int().tolist())
+        points.append(CurvePoint(eps, accuracy(int(robust.sum()), len(robust)), digits))
     panel = _panel(campaign, split.first(panel_images), len(points))
-    return CurveResult(attack.steps, seed, 1 / classes, tuple(points), panel, tally.resumed, places)
+    return CurveResult(attack.steps, seed, 1 / classes, tuple(points), panel, result.resumed, positions)
 
 
 def _panel(campaign: Campaign, shown: Split, radii: int) -> Panel:
-    """The first images at the first so many radii."""
+    """Attack the images `shown` at the first `radii` radii of the campaign."""
     model, batch = campaign.model, campaign.batch_size
     rows = list(batches_of(len(shown), batch))
     pictures, predicted = [], []
     for stage in campaign.stages[:radii]:
-        seen = [
+        attacked = [
             candidates(
                 model,
                 stage,
@@ -149,6 +149,6 @@ def _panel(campaign: Campaign, shown: Split, radii: int) -> Panel:
             )
             for row in rows
         ]
-        predicted.append(tuple(label for part in seen for label in predictions(model, part).tolist()))
-        pictures.append(tuple(image.tolist() for part in seen for image in part.cpu()))
+        predicted.append(tuple(label for part in attacked for label in predictions(model, part).tolist()))
+        pictures.append(tuple(image.tolist() for part in attacked for image in part.cpu()))
     return Panel(tuple(pictures), tuple(shown.labels.tolist()), tuple(predicted))

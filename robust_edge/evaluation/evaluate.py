@@ -1,4 +1,4 @@
-"""Evaluate a run and keep the result as JSON, bound to the checkpoint it is true of."""
+"""Evaluate a run and write the result as JSON, with the hash of the evaluated checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from robust_edge_runtimes.verdict.flags import Check
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """What to run; None stands for the default that `evaluate_run` names.
+    """The attack and the images of an evaluation; `evaluate_run` documents the defaults for None.
 
     Attributes:
         attack: a name of ATTACKS, or `package.module:Class`.
@@ -43,11 +43,13 @@ class EvaluateSettings:
         eps: radius in pixel units on [0, 1].
         steps: the attack's setting of that name.
         restarts: the attack's setting of that name.
-        limit: use a fixed random subset of so many test images.
+        limit: number of test images, a fixed random subset; None for all.
         seed: of the attack.
-        batch: most images at a time.
-        memory_mib: what batches may use beyond what is in use at the start.
-        fresh: throw away what a killed evaluation left, instead of going on with it.
+        data_dir: folder of the run's images, if they were moved.
+        device: where to evaluate: cpu, cuda, cuda:1 or auto.
+        batch: largest number of images per batch.
+        memory_mib: memory in MiB that a batch may use beyond what is in use at the start.
+        fresh: start again instead of resuming an interrupted evaluation.
     """
 
     attack: str = PGD
@@ -70,11 +72,13 @@ class EvaluateSettings:
                 raise InputError(f"--{name.partition('_')[0]} must be at least 1, it is {value}")
         attack = self.build()
         if Threat(0.0, self.norm).norm not in attack.norms:
-            taking = ", ".join(name for name in ATTACKS if self.norm in attack_class(name).norms)
+            suitable = ", ".join(name for name in ATTACKS if self.norm in attack_class(name).norms)
             defined = ", ".join(attack.norms)
-            raise InputError(f"--attack {self.attack} is defined in {defined} only; --norm {self.norm} takes {taking}")
+            raise InputError(f"--attack {self.attack} is defined in {defined} only; attacks in {self.norm}: {suitable}")
         if isinstance(attack, Curve) and self.eps is not None:
-            raise InputError("--eps has no meaning for curve, which runs through rising radii; leave it out")
+            raise InputError(
+                "--eps cannot be combined with --attack curve, which uses a fixed list of radii; leave it out"
+            )
 
     def build(self) -> Attack:
         """The attack with its settings."""
@@ -82,8 +86,8 @@ class EvaluateSettings:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class _Found:
-    """What an attack adds to the record."""
+class _Results:
+    """The results of an attack, for the record."""
 
     checks: tuple[Check, ...]
     resumed: int
@@ -106,29 +110,29 @@ def evaluate_run(
     """Attack a finished run's test images and write the record.
 
     Args:
-        run: what to attack.
+        run: the run to evaluate.
         settings: eps defaults to the run's own (8/255 for a benign run, 0.5 in ℓ2), steps and restarts to the attack's.
-        out: defaults to `evaluations/ATTACK.json` in the run. What has been done so far stands beside it in a state
-            file until the end.
-        other: average the probabilities of both runs, and attack the average.
-        ranks: the processes that share the work; only the first writes.
+        out: defaults to `evaluations/ATTACK.json` in the run. A state file in the same folder holds the finished
+            batches until the record is written.
+        other: a second run; if given, the average of both networks' probabilities is attacked.
+        ranks: the processes that share the work; only rank 0 writes.
         progress: called with (done, total).
-        note: called with a line for a person.
-        warn: the same, with what is about to be lost.
+        note: called with a message for the user.
+        warn: called with a warning if an existing record will be replaced.
 
     Raises:
-        InputError: settings that contradict each other, or runs that do not fit together.
+        InputError: settings contradict each other, or the runs cannot be averaged.
     """
     start = time.monotonic()
     job = _prepare(run, settings, out, other, ranks or Ranks())
     if note is not None:
-        note(job.memory.line())
-    replaced = _replaced(job) if out is None else None
+        note(job.memory.summary())
+    replaced = _replaced_record(job) if out is None else None
     if warn is not None and replaced is not None:
         warn(f"{job.out} ({replaced}) will be replaced at the end; -o FILE keeps both")
     members = () if other is None else tuple(job.audit(model) for model in job.task.models)
     audit = job.audit(job.network.model)
-    found = _attack(job, members, progress)
+    results = _attack(job, members, progress)
     memory = job.memory.finished(job.task.device)
     record = Evaluation(
         run=run.name,
@@ -137,16 +141,16 @@ def evaluate_run(
         dataset_fingerprint=job.task.dataset_fingerprint,
         limit=settings.limit,
         versions=versions(),
-        pgd=_short(job, found.result) if other is None else None,
-        curve=found.curve,
-        result=found.result,
-        combination=found.combination,
-        audit=audit.with_checks((*found.checks, audit_memory(memory))),
+        pgd=_pgd_result(job, results.result) if other is None else None,
+        curve=results.curve,
+        result=results.result,
+        combination=results.combination,
+        audit=audit.with_checks((*results.checks, audit_memory(memory))),
         subset=job.task.subset,
         memory=memory,
         machine=machine(),
         seconds=round(time.monotonic() - start, 3),
-        resumed=found.resumed,
+        resumed=results.resumed,
     )
     if job.ranks.writes:
         write_json(job.out, dataclasses.asdict(record))
@@ -156,7 +160,7 @@ def evaluate_run(
 def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run | None, ranks: Ranks) -> Job:
     attack, threat = settings.build(), _threat(run, settings)
     if other is not None and isinstance(attack, Curve):
-        raise InputError("--with takes an attack of one radius, not curve")
+        raise InputError("--with cannot be combined with --attack curve; choose an attack with a single radius")
     runs = (run,) if other is None else (run, other)
     task = prepare_task(runs, limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
     model = task.models[0] if other is None else Averaged(task.models)
@@ -182,43 +186,43 @@ def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run 
 
 
 def _threat(run: Run, settings: EvaluateSettings) -> Threat:
-    """The ball that was asked for, or the usual one."""
+    """The ball of the settings; its default radius is that of the run's training, or the usual one."""
     norm, usual = settings.norm, USUAL_EPS[settings.norm]
-    own = (run.config.attack.eps or usual) if norm == LINF else usual
-    threat = Threat(own if settings.eps is None else settings.eps, norm)
+    default = (run.config.attack.eps or usual) if norm == LINF else usual
+    threat = Threat(default if settings.eps is None else settings.eps, norm)
     check_radius(threat)
     return threat
 
 
-def _replaced(job: Job) -> str | None:
-    """What the record says that stands in the way; None if there is none, or one of the same radius and images."""
+def _replaced_record(job: Job) -> str | None:
+    """Radius and number of images of the record to be replaced; None if there is none, or if they are the same."""
     try:
         record = stored_evaluation(job.task.runs[0], job.out.stem)
-    except InputError:  # damaged, so nothing is lost
+    except InputError:  # a damaged record need not be kept
         return None
     if record is None:
         return None
     eps = None if record.result is None else record.result.threat.eps
     images = None if record.subset is None else record.subset.images
-    asked = None if isinstance(job.attack, Curve) else job.threat.eps
-    if (eps, images) == (asked, len(job.task.split)):
+    new_eps = None if isinstance(job.attack, Curve) else job.threat.eps
+    if (eps, images) == (new_eps, len(job.task.split)):
         return None
     radius = "" if eps is None else f"eps {eps:.4g}, "
     return f"{radius}{images if images is not None else record.limit or 'all'} images"
 
 
-def _attack(job: Job, members: tuple[Audit, ...], progress: Progress | None) -> _Found:
+def _attack(job: Job, members: tuple[Audit, ...], progress: Progress | None) -> _Results:
     if isinstance(job.attack, Curve):
         return _curve(job, job.attack, progress)
     if members:
         pair, resumed = evaluate_average(job, members, progress)
         checks = (*audit_result(pair.adaptive, job.attack), audit_oblivious(pair.adaptive, pair.oblivious))
-        return _Found(result=pair.adaptive, combination=pair, checks=checks, resumed=resumed)
+        return _Results(result=pair.adaptive, combination=pair, checks=checks, resumed=resumed)
     result, resumed = job.run(job.attack, job.network, job.network, progress)
-    return _Found(result=result, checks=audit_result(result, job.attack), resumed=resumed)
+    return _Results(result=result, checks=audit_result(result, job.attack), resumed=resumed)
 
 
-def _curve(job: Job, attack: Curve, progress: Progress | None) -> _Found:
+def _curve(job: Job, attack: Curve, progress: Progress | None) -> _Results:
     identity = job.identity(EPSILONS)
     result = evaluate_curve(
         job.network.model,
@@ -233,11 +237,11 @@ def _curve(job: Job, attack: Curve, progress: Progress | None) -> _Found:
         ranks=job.ranks,
         progress=progress,
     )
-    return _Found(curve=result, checks=audit_steps(attack), resumed=result.resumed)
+    return _Results(curve=result, checks=audit_steps(attack), resumed=result.resumed)
 
 
-def _short(job: Job, result: AttackResult | None) -> PgdResult | None:
-    """The result of `pgd` in ℓ∞, in short."""
+def _pgd_result(job: Job, result: AttackResult | None) -> PgdResult | None:
+    """The accuracies of attack `pgd` in ℓ∞; None for any other attack."""
     if result is None or job.name != PGD or job.threat.norm != LINF:
         return None
     attack = job.attack

@@ -1,4 +1,4 @@
-"""An evaluation that is ready to run: networks, images, the attack, and where the record goes."""
+"""An evaluation that is ready to run: networks, images, the attack, and the path of the record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robust_edge_runtimes.attacks.threat import Threat
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Network:
-    """A network and the name that the record gives it."""
+    """A network and its name in the record."""
 
     name: str
     model: nn.Module
@@ -28,16 +28,18 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Job:
-    """A task and what is to be done.
+    """A task, the attack to run on it, and where the result is written.
 
     Attributes:
-        name: of the attack, as `--attack` spells it.
-        attack: with its settings.
-        threat: the ball; an attack that runs through radii of its own is audited at this one.
+        name: name of the attack, as given to `--attack`.
+        attack: the attack with its settings.
+        threat: the ball; for an attack with a list of radii of its own, the ball of the audit.
         seed: of the attack.
-        network: what is evaluated, the run's network or the average of two.
-        out: the record to write; state files stand beside it until the end.
-        fresh: throw away what a killed evaluation left.
+        network: the evaluated network: that of the run, or the average of two.
+        memory: the batch size and its memory bound.
+        out: path of the record; state files are written to the same folder and removed at the end.
+        ranks: the processes that share the work.
+        fresh: whether to discard the state file of an interrupted evaluation.
     """
 
     task: Task
@@ -51,17 +53,17 @@ class Job:
     ranks: Ranks
     fresh: bool
 
-    def identity(self, *what: object) -> str:
-        """A short hash of everything that the figures depend on."""
+    def identity(self, *details: object) -> str:
+        """A short hash of everything that the results depend on; `details` are included."""
         settings = (self.name, self.attack.settings(), dataclasses.astuple(self.threat), self.seed)
-        return self.task.identity(settings, *what, self.memory.batch_size)
+        return self.task.identity(settings, *details, self.memory.batch_size)
 
     def state(self, identity: str) -> Path:
-        """The state file."""
+        """The path of the state file with this identity."""
         return state_file(self.out, identity, self.ranks, fresh=self.fresh)
 
     def audit(self, model: nn.Module) -> Audit:
-        """Probe a network before it is attacked."""
+        """Check a network on a few images before it is attacked."""
         return audit_model(
             model,
             self.task.split,
@@ -71,24 +73,24 @@ class Job:
         )
 
     def run(
-        self, attack: Attack, attacked: Network, judged: Network, progress: Progress | None
+        self, attack: Attack, attacked: Network, evaluated: Network, progress: Progress | None
     ) -> tuple[AttackResult, int]:
-        """One attack.
+        """Run one attack.
 
         Args:
-            attack: what to run.
-            attacked: the network whose gradients or scores it uses.
-            judged: the network whose predictions count.
+            attack: the attack with its settings.
+            attacked: the network whose gradients or scores the attack uses.
+            evaluated: the network that classifies the candidates.
             progress: called with (done, total).
 
         Returns:
-            The result, and how many batches a killed process had done.
+            The result, and the number of batches that an interrupted process had finished.
         """
         stages = stages_of(self.name, attack, self.threat, self.task.classes)
-        identity = self.identity(attack.settings(), attacked.name, judged.name)
+        identity = self.identity(attack.settings(), attacked.name, evaluated.name)
         campaign = Campaign(
             model=attacked.model,
-            judges=(judged.model,),
+            evaluated=(evaluated.model,),
             split=self.task.split,
             positions=self.task.positions,
             stages=stages,
@@ -97,20 +99,20 @@ class Job:
             seed=self.seed,
             identity=identity,
         )
-        tally = run_campaign(campaign, state=self.state(identity), ranks=self.ranks, progress=progress)
-        results, outcomes = stage_results(stages, tally)
+        finished = run_campaign(campaign, state=self.state(identity), ranks=self.ranks, progress=progress)
+        results, outcomes = stage_results(stages, finished)
         result = AttackResult(
             attacked=attacked.name,
-            judged=judged.name,
+            judged=evaluated.name,
             attack=self.name,
             title=attack.title,
             threat=self.threat,
             seed=self.seed,
             batch_size=self.memory.batch_size,
-            clean=accuracy(int(tally.clean[0].sum()), len(outcomes)),
+            clean=accuracy(int(finished.clean[0].sum()), len(outcomes)),
             stages=results,
             robust=results[-1].cumulative,
             positions=self.task.positions,
             outcomes=outcomes,
         )
-        return result, tally.resumed
+        return result, finished.resumed

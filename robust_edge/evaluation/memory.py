@@ -1,4 +1,4 @@
-"""How many images fit into a batch: counted on the network, so that the same budget gives the same batch anywhere."""
+"""The batch size that fits a memory budget, computed from the network; equal on all machines."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from robust_edge_runtimes.core.errors import InputError
 
 DEFAULT_BUDGET_MIB = 2048
 MOST_IMAGES = 250
-COPIES = 8  # clean, candidate, best, step, gradients of an attack, per image
-WORKSPACE = 3  # activations, their gradients, and what convolutions unfold
+COPIES = 8  # copies of an image that an attack keeps: clean, candidate, best, step, gradients
+WORKSPACE = 3  # memory in units of the activations: the activations, their gradients, unfolded convolution inputs
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What an evaluation may use and has used.
+    """The memory bound and the memory use of an evaluation.
 
     Attributes:
-        batch_size: images at a time.
-        image_bytes: counted need of one image: activations kept for the gradient, and an attack's copies.
-        before_bytes: in use when the evaluation began.
-        bound_bytes: before_bytes and the budget.
-        peak_bytes: the most that was in use; None until the end.
+        batch_size: number of images per batch.
+        image_bytes: estimated memory per image: activations for the backward pass, and an attack's copies.
+        before_bytes: memory in use when the evaluation started.
+        bound_bytes: `before_bytes` plus the budget.
+        peak_bytes: peak memory; None until the evaluation has finished.
     """
 
     batch_size: int
@@ -36,35 +36,35 @@ class Memory:
     peak_bytes: int | None = None
 
     @property
-    def held(self) -> bool | None:
-        """Whether the bound was kept; None until the end."""
+    def within_bound(self) -> bool | None:
+        """Whether the peak is within the bound; None until the evaluation has finished."""
         return None if self.peak_bytes is None else self.peak_bytes <= self.bound_bytes
 
     def finished(self, device: torch.device) -> Memory:
-        """The same with the peak."""
+        """A copy with the peak memory of this process."""
         return dataclasses.replace(self, peak_bytes=peak_bytes(device))
 
-    def line(self) -> str:
-        """For a person, before or after."""
+    def summary(self) -> str:
+        """One line for the user, before the evaluation (without the peak) or after it."""
         text = f"batch {self.batch_size}, peak memory at most {self.bound_bytes >> 20} MiB"
         return text if self.peak_bytes is None else f"{text}, {self.peak_bytes >> 20} MiB used"
 
 
 def plan_memory(model: nn.Module, image: Tensor, classes: int, *, budget_mib: int, most: int) -> Memory:
-    """Size the batch.
+    """Choose the batch size.
 
     Args:
-        model: on its device.
+        model: the network, on its device.
         image: (1, C, H, W) on the same device.
-        classes: K; FAB holds a gradient per class.
-        budget_mib: MiB beyond what is in use now.
-        most: images at a time, however much memory there is.
+        classes: K; the attack FAB keeps one gradient per class.
+        budget_mib: memory budget in MiB, beyond what is in use now.
+        most: largest batch size.
 
     Raises:
-        InputError: not even one image fits.
+        InputError: the budget is too small for one image.
     """
-    kept = _kept_for_gradient(model, image)
-    need = WORKSPACE * kept + (COPIES + 3 * classes) * image.numel() * image.element_size()
+    activations = _activation_bytes(model, image)
+    need = WORKSPACE * activations + (COPIES + 3 * classes) * image.numel() * image.element_size()
     fits = (budget_mib << 20) // max(need, 1)
     if fits < 1:
         raise InputError(f"one image needs about {-(-need >> 20)} MiB, --memory allows {budget_mib}; raise it")
@@ -73,7 +73,7 @@ def plan_memory(model: nn.Module, image: Tensor, classes: int, *, budget_mib: in
 
 
 def current_bytes(device: torch.device) -> int:
-    """Bytes in use now: of the process, or of torch on its GPU."""
+    """Bytes in use now: by this process, or by torch on its GPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return int(torch.cuda.memory_allocated(device))
@@ -81,14 +81,14 @@ def current_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most bytes that were in use at once."""
+    """Peak memory in bytes of this process, or of torch on its GPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return peak_rss_bytes()
 
 
-def _kept_for_gradient(model: nn.Module, image: Tensor) -> int:
-    """Bytes of everything that one pass keeps; weights are kept once for all images and do not count."""
+def _activation_bytes(model: nn.Module, image: Tensor) -> int:
+    """Bytes that autograd saves for the backward pass of one image, without parameters and buffers."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 

@@ -1,4 +1,4 @@
-"""A torch network as the source of gradients for an artifact: its checkpoint, or its twin."""
+"""A torch network that provides the gradients for an attack on an artifact: its checkpoint or its twin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TorchOracle:
 
     Args:
         model: raw pixels to logits; used in evaluation mode, on its own device.
-        batch: images per pass.
+        batch: number of images per forward pass.
         temperature: the logits are divided by it before the loss, and only there.
     """
 
@@ -36,7 +36,7 @@ class TorchOracle:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits (N, K) without the gradient, at a third of the cost."""
+        """Logits (N, K) without the gradient, which takes a third of the time."""
         with torch.no_grad(), evaluation_mode(self._model), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that CSR is in beta whenever a twin multiplies by it
             return in_batches(

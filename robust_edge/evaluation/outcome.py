@@ -1,4 +1,4 @@
-"""What an evaluation found: which attack broke which image, and with which settings."""
+"""The results of an attack: which stage broke which image, and with which settings."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from robust_edge.evaluation.accuracy import Accuracy, accuracy
-from robust_edge.evaluation.campaign import Stage, Tally
+from robust_edge.evaluation.campaign import CampaignResult, Stage
 from robust_edge_runtimes.attacks.threat import Threat
 
-WRONG, HELD = "clean", "robust"
+WRONG_WHEN_CLEAN, ROBUST = "clean", "robust"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """One attack.
+    """The result of one attack of a sequence.
 
     Attributes:
         name: of the attack.
-        settings: the fields of its class that are set.
-        attacked: images that were still right before it.
-        broken: how many of them it broke.
-        outside: candidates that lay outside the ball or [0, 1] and were projected back before they were scored.
-        cumulative: right when clean and under every attack up to this one.
+        settings: its settings, without those that are None.
+        attacked: number of images that were right before this attack.
+        broken: number of these images that the attack broke.
+        outside: number of candidates that lay outside the ball or [0, 1] and were projected back before scoring.
+        cumulative: accuracy on images that are right when clean and under all attacks up to this one.
     """
 
     name: str
@@ -36,19 +36,21 @@ class StageResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackResult:
-    """A network under an attack, or under a sequence of attacks, each on the images that are right after those before.
+    """The result of an attack, or of a sequence of attacks on the images that the earlier ones did not break.
 
     Attributes:
         attacked: the network whose gradients or scores the attack used.
-        judged: the network whose predictions count.
-        attack: as `--attack` names it.
-        title: of the attack in a column head.
+        judged: the network that classified the candidates.
+        attack: name of the attack, as given to `--attack`.
+        title: the attack's name in a column header.
         threat: the ball.
         seed: of all random choices.
-        batch_size: images at a time; AutoAttack's random choices depend on it.
-        robust: right when clean and under every candidate.
-        positions: of the images in the test split.
-        outcomes: per image `clean` (wrong without an attack), `robust`, or the name of the attack that broke it.
+        batch_size: number of images per batch; AutoAttack's random choices depend on it.
+        clean: accuracy on clean images.
+        stages: the result of each attack of the sequence.
+        robust: accuracy on images that are right when clean and under all candidates.
+        positions: indices of the images in the test split.
+        outcomes: for each image `clean` (wrong without an attack), `robust`, or the name of the attack that broke it.
     """
 
     attacked: str
@@ -65,19 +67,19 @@ class AttackResult:
     outcomes: tuple[str, ...]
 
 
-def stage_results(stages: Sequence[Stage], tally: Tally) -> tuple[tuple[StageResult, ...], tuple[str, ...]]:
-    """Count a cumulative campaign of one judge.
+def stage_results(stages: Sequence[Stage], result: CampaignResult) -> tuple[tuple[StageResult, ...], tuple[str, ...]]:
+    """Count the broken images of a cumulative campaign with one evaluated network.
 
     Args:
-        stages: what was run.
-        tally: how it came out.
+        stages: the stages of the campaign.
+        result: the result of the campaign.
 
     Returns:
-        One result per stage, and one outcome per image, as AttackResult describes them.
+        One StageResult per stage, and one outcome per image as in `AttackResult.outcomes`.
     """
-    clean, before, results = tally.clean[0], tally.clean[0], []
-    outcomes = [HELD if right else WRONG for right in clean.tolist()]
-    for stage, after, outside in zip(stages, tally.held[:, 0], tally.outside, strict=True):
+    clean, before, results = result.clean[0], result.clean[0], []
+    outcomes = [ROBUST if right else WRONG_WHEN_CLEAN for right in clean.tolist()]
+    for stage, after, outside in zip(stages, result.robust[:, 0], result.outside, strict=True):
         broken = before & ~after
         for row in broken.nonzero().squeeze(1).tolist():
             outcomes[row] = stage.name

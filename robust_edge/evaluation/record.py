@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its run, and whether it is still true of the networks there."""
+"""The records of evaluations in a run, and whether they belong to its present weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.errors import InputError
 
-OWN_ATTACK = "own-"  # before the name of an attack of the user's, in the name of its record
+OWN_ATTACK = "own-"  # prefix of the record's file name for an attack of the user
 RECORD_NAME = re.compile(rf"({'|'.join(ATTACKS)}|{OWN_ATTACK}[\w.]+)(-l2)?(-with-.+)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One attack on one checkpoint, or on the average of two.
+    """The record of one attack on one checkpoint, or on the average of two.
 
     Attributes:
-        limit: how many test images were asked for; None is all.
-        pgd: the result of attack `pgd` in ℓ∞, in short.
+        run: name of the run.
+        attack: name of the attack, as given to `--attack`.
+        checkpoint_sha256: hash of the run's weights.
+        limit: value of `--limit`; None for all test images.
+        pgd: the accuracies of attack `pgd` in ℓ∞.
         curve: the result of attack `curve`.
-        result: every other attack, image by image; of a combination, the average under the adaptive attack.
-        combination: of an average of two networks.
-        audit: of the attacked network; None in records from before there was one.
-        resumed: batches that an earlier, killed process had done.
+        result: the result of any other attack, with an outcome per image; of an average, under the adaptive attack.
+        combination: the results of an average of two networks.
+        audit: validity checks of the attacked network; None in older records.
+        subset: number and selection of the evaluated images.
+        resumed: number of batches that an interrupted process had finished.
     """
 
     run: str
@@ -57,17 +61,17 @@ class Evaluation:
 
     @property
     def audits(self) -> tuple[Audit | None, ...]:
-        """Of the attacked network, and of the members of an average; None where there was no audit."""
+        """The audits of the attacked network and of the members of an average; None for each without an audit."""
         if self.combination is None:
             return (self.audit,)
         return (self.audit, *(self.combination.audits or (None,) * len(self.combination.members)))
 
 
 def record_name(attack: str, norm: str, other: str | None) -> str:
-    """The file name of a record, where `-o` names none: one for each attack, norm and partner, which `report` shows.
+    """The default file name of a record without its suffix, from attack, norm and second run.
 
     Args:
-        attack: as `--attack` spells it.
+        attack: name of the attack, as given to `--attack`.
         norm: `linf` or `l2`.
         other: name of the run that is averaged with, if any.
     """
@@ -79,8 +83,8 @@ def stored_evaluation(run: Run, name: str) -> Evaluation | None:
     """The record `evaluations/NAME.json` of a run.
 
     Returns:
-        None where there is none, where it belongs to other weights than the networks have now, and where release 0.1
-        wrote it.
+        The record, or None if it does not exist, belongs to other weights than the present ones, or was written by
+        release 0.1.
     """
     path = run.path / "evaluations" / f"{name}.json"
     if not path.is_file():
@@ -89,11 +93,11 @@ def stored_evaluation(run: Run, name: str) -> Evaluation | None:
     if _of_release_0_1(value):
         return None
     record = decode(Evaluation, value, where=str(path))
-    return record if _current(run, record) else None
+    return record if _is_current(run, record) else None
 
 
 def stored_evaluations(run: Run) -> dict[str, Evaluation | None]:
-    """Every record in the run by its name, in order; None as in `stored_evaluation`."""
+    """All records of the run by name, in alphabetical order; None as in `stored_evaluation`."""
     folder = run.path / "evaluations"
     paths = folder.glob("*.json") if folder.is_dir() else ()
     names = sorted(path.stem for path in paths if RECORD_NAME.fullmatch(path.stem))
@@ -101,12 +105,13 @@ def stored_evaluations(run: Run) -> dict[str, Evaluation | None]:
 
 
 def _of_release_0_1(value: object) -> bool:
-    """Whether the attack stands in the result's `spec`."""
+    """Whether release 0.1 wrote the record: its result has the key `spec`."""
     result = value.get("result") if isinstance(value, dict) else None
     return isinstance(result, dict) and "spec" in result
 
 
-def _current(run: Run, record: Evaluation) -> bool:
+def _is_current(run: Run, record: Evaluation) -> bool:
+    """Whether the record belongs to the present weights of the run, and of the run that it was averaged with."""
     if record.checkpoint_sha256 != run.checkpoint().weights_sha256:
         return False
     pair = record.combination
@@ -114,7 +119,7 @@ def _current(run: Run, record: Evaluation) -> bool:
 
 
 def _weights_at(path: Path) -> str | None:
-    """The hash of a run's weights; None where no finished run stands any more."""
+    """The hash of the weights of the run at `path`; None if there is no finished run."""
     try:
         return open_run(path).checkpoint().weights_sha256
     except InputError:

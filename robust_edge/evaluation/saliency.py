@@ -1,4 +1,4 @@
-"""Which pixels matter to a network: the gradient of the true class' logit, through captum.
+"""Input gradients: the derivative of the logit of the true class with respect to the pixels, through captum.
 
 Source: Marshall 2020, appendix A, and Etmann et al. 2019: robust networks have gradients that people can read.
 """
@@ -29,9 +29,11 @@ class SaliencyImage:
     """One image.
 
     Attributes:
-        position: in the test split.
-        pixels: row after row of every channel, (C·H·W) values in [0, 1].
-        gradient: the same layout; the signed derivative of the true class' logit.
+        position: index in the test split.
+        truth: true class index.
+        predicted: predicted class index.
+        pixels: (C·H·W) values in [0, 1], in the order channel, row, column.
+        gradient: the signed derivative of the logit of the true class, in the same order.
     """
 
     position: int
@@ -43,7 +45,7 @@ class SaliencyImage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Saliency:
-    """The first images of a fixed random order, the same for every run on the same data."""
+    """Input gradients for a fixed random subset of the test images, the same for all runs on the same data."""
 
     checkpoint_sha256: str
     shape: tuple[int, ...]
@@ -52,7 +54,7 @@ class Saliency:
 
 
 def evaluate_saliency(run: Run, *, images: int = IMAGES, data_dir: str | None = None, device: str = "auto") -> Saliency:
-    """Differentiate, and write `evaluations/saliency.json`.
+    """Compute the input gradients of some test images and write `evaluations/saliency.json`.
 
     Raises:
         ModuleNotFoundError: the extra `interpret` is not installed.
@@ -87,7 +89,7 @@ def evaluate_saliency(run: Run, *, images: int = IMAGES, data_dir: str | None = 
 
 
 def stored_saliency(run: Run) -> Saliency | None:
-    """What `evaluate_saliency` left in the run, unless it belongs to an older checkpoint."""
+    """The result of `evaluate_saliency` stored in the run; None if there is none or it belongs to other weights."""
     path: Path = run.path / "evaluations" / FILE
     if not path.is_file():
         return None

@@ -9,15 +9,17 @@ import torch
 from robust_edge.data import Split
 from robust_edge_runtimes.core.errors import InputError
 
-SUBSET_SEED = 20200831  # of every --limit, so that the same N gives the same images whatever --seed is
+SUBSET_SEED = 20200831  # constant, so that --limit N selects the same images for any --seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """Which images: all of the test split, or a fixed random part.
+    """Which images were evaluated: the whole test split, or a fixed random subset.
 
     Attributes:
-        seed: of the choice; None where all were taken.
+        images: number of evaluated images.
+        of: number of images in the test split.
+        seed: seed of the random subset; None for the whole test split.
     """
 
     images: int
@@ -26,7 +28,7 @@ class Subset:
 
 
 def subset_of(chosen: Split, whole: Split) -> Subset:
-    """What `choose` has chosen, for the record."""
+    """Describe the result of `choose` for the record."""
     return Subset(len(chosen), len(whole), SUBSET_SEED if len(chosen) < len(whole) else None)
 
 
@@ -34,10 +36,10 @@ def choose(split: Split, limit: int | None) -> tuple[Split, tuple[int, ...]]:
     """At most `limit` images, drawn at random with a fixed seed, in the order of the split.
 
     Returns:
-        The images, and their positions in the split; smaller limits choose from among those of larger ones.
+        The images and their indices in the split. The images of a smaller limit are a subset of those of a larger one.
 
     Raises:
-        InputError: none to choose.
+        InputError: the split is empty, or the limit is below 1.
     """
     if len(split) == 0 or (limit is not None and limit < 1):
         raise InputError(f"no images to evaluate: {len(split)} in the test split, --limit {limit}")

@@ -1,4 +1,4 @@
-"""Evaluations as text for a terminal; flags stand under every table that they are true of."""
+"""Evaluations as text for a terminal: tables, and below them the validity flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_edge_runtimes.present.tables import percent, table
 
 
 def evaluation_table(record: Evaluation) -> str:
-    """The record for a person."""
+    """The record as a table with its flags."""
     if record.combination is not None:
         rows = _combination_rows(record.combination)
     elif record.result is not None:
@@ -27,35 +27,35 @@ def evaluation_table(record: Evaluation) -> str:
     if record.result is not None:
         lines.append(attack_line(record.result))
     if record.combination is not None:
-        lines.append(f"oblivious: {attack_line(record.combination.oblivious[0])}; the last image of each")
+        lines.append(f"oblivious: {attack_line(record.combination.oblivious[0])}; the last iterate of each image")
     if record.subset is not None and record.subset.seed is not None:
         lines.append(_subset_line(record.subset))
     if record.memory is not None:
-        lines.append(record.memory.line() + f", {record.seconds:.1f} s")
+        lines.append(record.memory.summary() + f", {record.seconds:.1f} s")
     return "\n".join([*lines, *_flag_lines(record)])
 
 
 def attack_line(result: AttackResult) -> str:
-    """The ball and the attacks, as `ℓ∞, eps=0.1, seed 0, batches of 250: pgd 50 steps × 3 restarts`."""
+    """The ball and the attacks, for example `ℓ∞, eps=0.1, seed 0, batches of 250: pgd 50 steps × 3 restarts`."""
     stages = "; ".join(" ".join([stage.name, _counts(stage.settings)]).strip() for stage in result.stages)
     ball = f"{result.threat.symbol}, eps={result.threat.eps:.4g}"
     return f"{ball}, seed {result.seed}, batches of {result.batch_size}: {stages}"
 
 
 def _counts(settings: Mapping[str, object]) -> str:
-    """The settings that are whole numbers, without those that are 1."""
+    """The integer settings, for example `50 steps × 3 restarts`; those with value 1 are omitted except `steps`."""
     counts = {name: value for name, value in settings.items() if type(value) is int}
     shown = {name: value for name, value in counts.items() if value != 1 or name == "steps"}
     return " × ".join(f"{value} {name.removesuffix('s') if value == 1 else name}" for name, value in shown.items())
 
 
 def audit_lines(audit: Audit | None) -> list[str]:
-    """The flags, one line each, or that there is none, or that there was no audit."""
+    """One line per raised flag, or one line that no flag is raised or that there was no audit."""
     if audit is None:
         return ["NOT AUDITED: an older record; evaluate again"]
     if audit.clean:
-        asked = [check for check in audit.checks if check.raised is not None]
-        return [f"validity: none of {len(asked)} checks raised"]
+        decided = [check for check in audit.checks if check.raised is not None]
+        return [f"validity: none of {len(decided)} checks raised"]
     return [f"FLAG {check.name}: {check.detail}" for check in audit.checks if check.raised]
 
 
@@ -92,7 +92,7 @@ def _row(name: str, value: Accuracy) -> list[str]:
 
 
 def transfer_table(result: Transfer) -> str:
-    """One block per source: a row per network that was shown its images, a column per ε."""
+    """One table per source: a row per network that classified its images, a column per ε."""
     blocks = []
     for source in result.sources:
         curves = [curve for curve in result.curves if curve.source == source]
@@ -111,5 +111,5 @@ def transfer_table(result: Transfer) -> str:
     lines = [f"{how}, last iterate, seed {result.seed}; 95% intervals in the JSON"]
     if result.subset.seed is not None:
         lines.append(_subset_line(result.subset))
-    lines.append(result.memory.line() + f", {result.seconds:.1f} s")
+    lines.append(result.memory.summary() + f", {result.seconds:.1f} s")
     return "\n".join(["\n\n".join(blocks), *lines, *flags])

@@ -1,4 +1,4 @@
-"""What every evaluation of trained runs begins with: networks that go together, the same images, a batch that fits."""
+"""Load the networks and the images of an evaluation, and check that the runs can be compared."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from robust_edge.run.images import evaluation_images
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 
-SOFTWARE = ("robust-edge", "torch")  # another version may round otherwise, and begins anew
-SHOWN = 60
+SOFTWARE = ("robust-edge", "torch")  # another version may round differently; its state files are not reused
+MAX_SHOWN = 60  # characters of a value in an error message
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """Runs that may be compared, loaded, and the images that they are evaluated on.
+    """The loaded runs of an evaluation and its images.
 
     Attributes:
-        runs: one or several.
-        checkpoints: of each run.
-        models: of each run, on `device`.
+        runs: one or several runs with the same classes, image shape and test images.
+        checkpoints: the checkpoint of each run.
+        models: the network of each run, on `device`.
+        device: where the networks and the images are.
         split: the images, on `device`.
-        positions: of the images in the test split.
-        subset: the same for the record.
+        positions: indices of the images in the test split.
+        subset: number and selection of the images, for the record.
     """
 
     runs: tuple[Run, ...]
@@ -49,18 +50,18 @@ class Task:
 
     @property
     def classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.checkpoints[0].model.classes)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of each run; the path of a run that has the name of an earlier one."""
+        """The name of each run; its path if an earlier run has the same name."""
         names = [run.name for run in self.runs]
         return tuple(str(run.path) if run.name in names[:place] else run.name for place, run in enumerate(self.runs))
 
     @property
     def dataset_fingerprint(self) -> str:
-        """Of the images that all runs share."""
+        """The fingerprint of the data set that all runs share."""
         return self.checkpoints[0].dataset_fingerprint
 
     @property
@@ -69,26 +70,26 @@ class Task:
         return tuple(checkpoint.weights_sha256 for checkpoint in self.checkpoints)
 
     def plan(self, models: Sequence[nn.Module], *, budget_mib: int, most: int) -> Memory:
-        """The batch that fits whichever of the networks is attacked."""
+        """The smallest batch size that any of the networks needs."""
         image = self.split.floats(slice(0, 1))
         plans = [plan_memory(model, image, self.classes, budget_mib=budget_mib, most=most) for model in models]
         return min(plans, key=lambda plan: plan.batch_size)
 
-    def identity(self, *what: object) -> str:
-        """A short hash of everything that figures depend on: `what` is done, on which networks, images and software."""
+    def identity(self, *details: object) -> str:
+        """A short hash of everything that results depend on: networks, images, software versions, and `details`."""
         software = {name: version for name, version in versions().items() if name in SOFTWARE}
-        values = (what, self.weights, self.dataset_fingerprint, self.positions, software)
+        values = (details, self.weights, self.dataset_fingerprint, self.positions, software)
         return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def prepare_task(runs: Sequence[Run], *, limit: int | None, data_dir: str | None, device: str) -> Task:
-    """Load.
+    """Load the runs and their test images.
 
     Raises:
-        InputError: runs of other classes, sizes or images; no images.
+        InputError: the runs differ in classes, image shape or test images, or there are no images.
     """
     checkpoints = tuple(run.checkpoint() for run in runs)
-    _same_images(runs, checkpoints)
+    _check_same_images(runs, checkpoints)
     where = device_of_rank(pick_device(device))
     models = tuple(run.load_model().to(where) for run in runs)
     whole = evaluation_images(runs[0], data_dir=data_dir)
@@ -105,7 +106,7 @@ def prepare_task(runs: Sequence[Run], *, limit: int | None, data_dir: str | None
 
 
 def check_radius(threat: Threat) -> None:
-    """Raise InputError for a radius that allows nothing, or everything in ℓ∞."""
+    """Raise InputError for a radius of 0, or one above 1 in ℓ∞."""
     if threat.eps == 0:
         raise InputError("--eps must be above 0, it is 0; a radius of 0 is no attack")
     if threat.norm == LINF and threat.eps > 1:
@@ -113,29 +114,29 @@ def check_radius(threat: Threat) -> None:
 
 
 def state_file(out: Path, identity: str, ranks: Ranks, *, fresh: bool) -> Path:
-    """Where a campaign keeps what it has done, beside its result; `fresh` forgets what a killed one left there."""
+    """The path of a campaign's state file, in the folder of `out`; `fresh` removes an existing one."""
     path = out.with_name(f".{out.stem}.{identity}.state")
     if fresh and ranks.writes:
         path.unlink(missing_ok=True)
     return path
 
 
-def _same_images(runs: Sequence[Run], checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise InputError unless one network's attack images mean something to all others."""
+def _check_same_images(runs: Sequence[Run], checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise InputError unless all networks take the same images and have the same classes."""
     first = checkpoints[0]
     for run, checkpoint in zip(runs, checkpoints, strict=True):
-        for what, mine, theirs in (
+        for what, value, first_value in (
             ("classes", checkpoint.model.classes, first.model.classes),
             ("image shape", checkpoint.model.shape, first.model.shape),
             ("test images", checkpoint.dataset_fingerprint[:12], first.dataset_fingerprint[:12]),
         ):
-            if mine != theirs:
+            if value != first_value:
                 raise InputError(
-                    f"{run.path} and {runs[0].path} differ in their {what} ({_short(mine)}, {_short(theirs)}), "
-                    "so one's attack images say nothing of the other"
+                    f"{run.path} and {runs[0].path} differ in their {what} "
+                    f"({_short(value)}, {_short(first_value)}), so they cannot be compared on the same attack images"
                 )
 
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

@@ -1,7 +1,8 @@
-"""Attack images of one network shown to others.
+"""Transfer attacks: networks evaluated on attack images that were made on other networks.
 
-Source: Marshall 2020, Algorithm 3, at rising ε (figures 4.6 and C.2). The images of a source are made once and shown
-to every target. Deviation: an image counts as right only if it is right when clean too, as everywhere here.
+Source: Marshall 2020, Algorithm 3, at increasing ε (figures 4.6 and C.2). The images of a source are computed once and
+classified by every target. Deviation: an image counts as right only if it is right when clean, too, as in all other
+evaluations.
 """
 
 from __future__ import annotations
@@ -39,17 +40,20 @@ STEPS = 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransferSettings:
-    """How the images are made.
+    """How the attack images are computed.
 
     Attributes:
-        attack: a name of ATTACKS, or `package.module:Class`; the targets see what its `for_transfer` makes, the last
-            iterate of PGD.
-        epsilons: rising ℓ∞ radii above 0.
+        attack: a name of ATTACKS, or `package.module:Class`; the attack that its `for_transfer` returns is used, for
+            PGD the last iterate.
+        epsilons: increasing ℓ∞ radii above 0.
         steps: the attack's setting of that name; None for STEPS.
-        limit: use a fixed random subset of so many test images.
-        batch: most images at a time.
-        memory_mib: what batches may use.
-        fresh: throw away what a killed transfer left, instead of going on with it.
+        seed: of the random starts.
+        limit: number of test images, a fixed random subset; None for all.
+        data_dir: folder of the runs' images, if they were moved.
+        device: where to evaluate: cpu, cuda, cuda:1 or auto.
+        batch: largest number of images per batch.
+        memory_mib: memory in MiB that a batch may use beyond what is in use at the start.
+        fresh: start again instead of resuming an interrupted transfer.
     """
 
     attack: str = PGD
@@ -70,23 +74,23 @@ class TransferSettings:
                 raise InputError(f"--{name.partition('_')[0]} must be at least 1, it is {value}")
         attack = self.build()
         if isinstance(attack, Curve) or LINF not in attack.norms:
-            raise InputError(f"--attack {self.attack}: transfer takes attacks of one radius in linf")
+            raise InputError(f"--attack {self.attack}: transfer needs an attack with a single radius in linf")
         if not self.epsilons:
             raise InputError("--eps: at least one radius is needed")
         for eps in self.epsilons:
             check_radius(Threat(eps))
         if list(self.epsilons) != sorted(set(self.epsilons)):
-            raise InputError(f"--eps: radii must rise; they are {', '.join(f'{eps:g}' for eps in self.epsilons)}")
+            raise InputError(f"--eps: radii must increase; they are {', '.join(f'{eps:g}' for eps in self.epsilons)}")
 
     def build(self) -> Attack:
-        """The attack with its settings, as its images are shown to other networks."""
+        """The variant of the attack for transfer, with its settings."""
         default = STEPS if "steps" in setting_names(attack_class(self.attack)) else None
         return build_attack(self.attack, {"steps": self.steps or default}).for_transfer()
 
 
 @dataclasses.dataclass(frozen=True)
 class TransferPoint:
-    """One target at one ε; `held` has a digit per image, 1 where it is right when clean and under attack."""
+    """Accuracy of one target at one ε; `held` has a digit per image, 1 if it is right when clean and under attack."""
 
     eps: float
     accuracy: Accuracy
@@ -95,7 +99,7 @@ class TransferPoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransferCurve:
-    """One target under one source's images; white-box where both are the same run."""
+    """The accuracies of one target on the attack images of one source; white-box if both are the same run."""
 
     source: str
     target: str
@@ -105,7 +109,7 @@ class TransferCurve:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A run that took part, and whether its figures can be trusted."""
+    """A source or target, with its validity checks."""
 
     name: str
     arch: str
@@ -115,14 +119,15 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """The matrix.
+    """The accuracies of all targets on the attack images of all sources.
 
     Attributes:
-        steps: gradient steps at every ε; None where the attack has no such setting.
-        curves: source by source, and for each every target in the order of `networks`.
-        attack: as `--attack` names it.
-        title: of the attack in a text; empty in older records.
-        settings: the fields of its class that are set; empty in older records.
+        steps: gradient steps at every ε; None if the attack has no such setting.
+        positions: indices of the images in the test split.
+        curves: for each source, the source itself and then the other targets.
+        attack: name of the attack, as given to `--attack`.
+        title: the attack's name in a table or text; empty in older records.
+        settings: its settings, without those that are None; empty in older records.
     """
 
     dataset_fingerprint: str
@@ -154,22 +159,23 @@ def run_transfer(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Transfer:
-    """Run Algorithm 3 for every source and write the matrix.
+    """Run Algorithm 3 for every source and write the results.
 
     Args:
-        sources: the runs whose networks the images are made on.
-        targets: the runs whose networks classify them.
-        settings: radii, steps, images.
-        out: the JSON file; a state file stands beside it until the end.
-        ranks: the processes that share the work.
+        sources: the runs on whose networks the images are computed.
+        targets: the runs whose networks classify the images.
+        settings: the attack, radii and images.
+        out: the JSON file to write; state files are kept in the same folder until then.
+        ranks: the processes that share the work; only rank 0 writes.
         progress: called with (done, total).
-        note: called with a line for a person.
+        note: called with a message for the user.
 
     Raises:
-        InputError: no source or target, the same name twice, or runs of other classes, sizes or images.
+        InputError: there is no source or no target, two runs have the same name, or the runs differ in classes,
+            image shape or test images.
     """
     start = time.monotonic()
-    runs = _named([*sources, *targets])
+    runs = _runs_by_name([*sources, *targets])
     if not sources or not targets:
         raise InputError("transfer needs at least one --source and one --target")
     if out.is_dir():
@@ -181,28 +187,28 @@ def run_transfer(
     if job.ranks.writes:
         out.parent.mkdir(parents=True, exist_ok=True)
     if note is not None:
-        note(plan.line())
-    from_names = list(dict.fromkeys(run.name for run in sources))
-    shown_names = list(dict.fromkeys(run.name for run in targets))
+        note(plan.summary())
+    source_names = list(dict.fromkeys(run.name for run in sources))
+    target_names = list(dict.fromkeys(run.name for run in targets))
     audits = {name: _audit(job, model) for name, model in zip(runs, task.models, strict=True)}
     curves: list[TransferCurve] = []
-    for turn, source in enumerate(from_names):
-        judged = [source, *(name for name in shown_names if name != source)]
-        curves += _shown(job, source, judged, part_of(progress, turn, len(from_names)))
+    for turn, source in enumerate(source_names):
+        evaluated = [source, *(name for name in target_names if name != source)]
+        curves += _evaluate_source(job, source, evaluated, part_of(progress, turn, len(source_names)))
     memory = plan.finished(task.device)
     result = Transfer(
         dataset_fingerprint=task.dataset_fingerprint,
         steps=getattr(attack, "steps", None),
         seed=settings.seed,
         positions=task.positions,
-        sources=tuple(from_names),
-        targets=tuple(shown_names),
+        sources=tuple(source_names),
+        targets=tuple(target_names),
         networks=tuple(
             Network(
                 name,
                 checkpoint.model.arch,
                 checkpoint.weights_sha256,
-                audits[name].with_checks((*_outcome(name, curves), *audit_steps(attack), audit_memory(memory))),
+                audits[name].with_checks((*_transfer_check(name, curves), *audit_steps(attack), audit_memory(memory))),
             )
             for name, checkpoint in zip(runs, task.checkpoints, strict=True)
         ),
@@ -223,7 +229,7 @@ def run_transfer(
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _Job:
-    """A task and what is to be done."""
+    """A task, the attack to run on it, and where the result is written."""
 
     task: Task
     settings: TransferSettings
@@ -235,35 +241,37 @@ class _Job:
 
 def _audit(job: _Job, model: nn.Module) -> Audit:
     radii = job.settings.epsilons
-    middle = radii[len(radii) // 2]  # at the largest radius little is left to tell apart
+    middle = radii[len(radii) // 2]  # at the largest radius hardly any image is still right
     batch = job.plan.batch_size
     return audit_model(model, job.task.split, threat=Threat(middle), seed=job.settings.seed, batch_size=batch)
 
 
-def _outcome(name: str, curves: Sequence[TransferCurve]) -> list[Check]:
-    """What a network's accuracy under others' images says of that under its own, where both were measured."""
+def _transfer_check(name: str, curves: Sequence[TransferCurve]) -> list[Check]:
+    """Check that images of other networks are not stronger than the network's own, if both were evaluated."""
     own = next((curve for curve in curves if curve.source == curve.target == name), None)
     others = [curve for curve in curves if curve.target == name != curve.source]
     if own is None or not others:
         return []
     gained = max(
-        mine.accuracy.correct - theirs.accuracy.correct
+        white_box.accuracy.correct - transferred.accuracy.correct
         for other in others
-        for mine, theirs in zip(own.points, other.points, strict=True)
+        for white_box, transferred in zip(own.points, other.points, strict=True)
     )
     detail = f"images made on another network break at most {max(gained, 0)} image(s) more than its own at any ε"
     return [audit_transfer(gained, own.clean.images, detail)]
 
 
-def _shown(job: _Job, source: str, judged: Sequence[str], progress: Progress | None) -> list[TransferCurve]:
-    """One source's images before itself and every target."""
+def _evaluate_source(
+    job: _Job, source: str, evaluated: Sequence[str], progress: Progress | None
+) -> list[TransferCurve]:
+    """Compute the images of one source and evaluate the named networks on them."""
     task, settings, batch = job.task, job.settings, job.plan.batch_size
     models = {run.name: model for run, model in zip(task.runs, task.models, strict=True)}
-    how = (settings.attack, job.attack.settings(), settings.epsilons, settings.seed)
-    identity = task.identity(source, judged, how, batch)
+    details = (settings.attack, job.attack.settings(), settings.epsilons, settings.seed)
+    identity = task.identity(source, evaluated, details, batch)
     campaign = Campaign(
         model=models[source],
-        judges=tuple(models[name] for name in judged),
+        evaluated=tuple(models[name] for name in evaluated),
         split=task.split,
         positions=task.positions,
         stages=tuple(Stage(f"eps={eps:g}", job.attack, Threat(eps)) for eps in settings.epsilons),
@@ -273,27 +281,28 @@ def _shown(job: _Job, source: str, judged: Sequence[str], progress: Progress | N
         identity=identity,
     )
     state = state_file(job.out, identity, job.ranks, fresh=settings.fresh)
-    tally = run_campaign(campaign, state=state, ranks=job.ranks, progress=progress)
+    result = run_campaign(campaign, state=state, ranks=job.ranks, progress=progress)
     return [
-        _curve(source, name, settings, tally.clean[place], tally.held[:, place]) for place, name in enumerate(judged)
+        _curve(source, name, settings, result.clean[index], result.robust[:, index])
+        for index, name in enumerate(evaluated)
     ]
 
 
-def _curve(source: str, target: str, settings: TransferSettings, clean: Tensor, held: Tensor) -> TransferCurve:
+def _curve(source: str, target: str, settings: TransferSettings, clean: Tensor, robust: Tensor) -> TransferCurve:
     points = []
-    for eps, row in zip(settings.epsilons, held, strict=True):
-        bits = "".join("01"[bit] for bit in row.int().tolist())
-        points.append(TransferPoint(eps, accuracy(int(row.sum()), len(row)), bits))
+    for eps, row in zip(settings.epsilons, robust, strict=True):
+        digits = "".join("01"[bit] for bit in row.int().tolist())
+        points.append(TransferPoint(eps, accuracy(int(row.sum()), len(row)), digits))
     return TransferCurve(
         source=source, target=target, clean=accuracy(int(clean.sum()), len(clean)), points=tuple(points)
     )
 
 
-def _named(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by name; one that is source and target stands once."""
-    found: dict[str, Run] = {}
+def _runs_by_name(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by name; a run that is both source and target appears once."""
+    by_name: dict[str, Run] = {}
     for run in runs:
-        known = found.setdefault(run.name, run)
+        known = by_name.setdefault(run.name, run)
         if known.path.resolve() != run.path.resolve():
             raise InputError(f"{known.path} and {run.path} have the same name; rename one of them")
-    return found
+    return by_name

@@ -46,7 +46,7 @@ def test_a_killed_autoattack_goes_on_and_ends_the_same(trained: Path) -> None:
     assert not (folder / "autoattack.json").exists()
     done = run("robust-edge", *words, "--json")
     assert json.loads(done.stdout)["resumed"] >= 1
-    assert "taken from the killed evaluation" in done.stderr
+    assert "resumed from an interrupted evaluation" in done.stderr
     unbroken = trained.parent / "unbroken.json"
     run("robust-edge", *words, "-q", "-o", unbroken)
     assert outcome(folder / "autoattack.json") == outcome(unbroken)

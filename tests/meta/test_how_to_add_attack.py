@@ -80,7 +80,7 @@ def test_a_new_attack(way: str, tmp_path: Path) -> None:
     assert ("noise random corners of the ball" in output) == (way == "row")
     assert output.count("[noise|pgd|") == (2 if way == "row" else 0)
     assert f"{name} 2 steps" in output
-    assert "FLAG few_steps: 2 gradient steps, 3 are the least" in output
+    assert "FLAG few_steps: 2 gradient steps; at least 3 are needed" in output
     stored = json.loads((tmp_path / f"run/evaluations/{record}.json").read_text())
     assert stored["attack"] == stored["result"]["attack"] == name
     assert stored["result"]["title"] == "Noise-2"

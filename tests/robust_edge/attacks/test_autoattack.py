@@ -45,7 +45,7 @@ def ours(model, split, attack, norm, eps, batch=BATCH):
     stages = stages_of("set", attack, Threat(eps, norm), 10)
     campaign = Campaign(
         model=model,
-        judges=(model,),
+        evaluated=(model,),
         split=split,
         positions=tuple(range(len(split))),
         stages=stages,
@@ -60,17 +60,17 @@ def ours(model, split, attack, norm, eps, batch=BATCH):
 @pytest.mark.parametrize(("norm", "name", "eps"), [("linf", "Linf", EPS), ("l2", "L2", 0.6)])
 def test_the_standard_set_is_the_references_own_evaluation(images, norm, name, eps):
     model, split = images
-    _, tally = ours(model, split, AutoAttack(), norm, eps)
+    _, result = ours(model, split, AutoAttack(), norm, eps)
     suite = pyautoattack.AutoAttack(model, norm=name, eps=eps, version="standard", seed=3)
     suite.verbose = False
     clean = split.floats(slice(None))
     adversarial, _ = suite.run_standard_evaluation(clean, split.labels, batch_size=BATCH)
     with torch.no_grad():
         expected = (model(adversarial).argmax(1) == split.labels) & (model(clean).argmax(1) == split.labels)
-    held = tally.held[-1, 0]
+    held = result.robust[-1, 0]
     assert torch.equal(held, expected)
-    assert 0 < int(held.sum()) < int(tally.clean.sum()), "the radius shows nothing if all hold or all fall"
-    assert sum(tally.outside) == 0
+    assert 0 < int(held.sum()) < int(result.clean.sum()), "the radius shows nothing if all hold or all fall"
+    assert sum(result.outside) == 0
 
 
 def one_by_one(model, split, stages, batch=BATCH):
@@ -103,9 +103,9 @@ def one_by_one(model, split, stages, batch=BATCH):
 
 def test_the_thesis_set_is_its_attacks_called_one_by_one(images):
     model, split = images
-    attacks, tally = ours(model, split, ThesisAutoAttack(), "linf", EPS)
+    attacks, result = ours(model, split, ThesisAutoAttack(), "linf", EPS)
     names = [*attacks]
-    for name, held, expected in zip(names, tally.held[:, 0], one_by_one(model, split, names), strict=True):
+    for name, held, expected in zip(names, result.robust[:, 0], one_by_one(model, split, names), strict=True):
         assert torch.equal(held, expected), name
     assert [attack.restarts for attack in attacks.values()] == [5, 5, 5, 1]
 
@@ -157,7 +157,7 @@ def test_the_full_sets_are_those_of_the_papers(images, monkeypatch):
 def test_at_full_length_too_the_standard_set_is_the_references_own_evaluation(at_full_length):
     """All iterations, targets and queries of the paper; benchmarks/autoattack_agreement.py has more images."""
     model, split = at_full_length
-    attacks, tally = ours(model, split, AutoAttack(), "linf", EPS, batch=FULL)
+    attacks, result = ours(model, split, AutoAttack(), "linf", EPS, batch=FULL)
     assert [a.iterations or a.queries for a in attacks.values()] == [100, 100, 100, 5000]
     suite = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, version="standard", seed=3)
     suite.verbose = False
@@ -165,30 +165,30 @@ def test_at_full_length_too_the_standard_set_is_the_references_own_evaluation(at
     adversarial, _ = suite.run_standard_evaluation(clean, split.labels, batch_size=FULL)
     with torch.no_grad():
         expected = (model(adversarial).argmax(1) == split.labels) & (model(clean).argmax(1) == split.labels)
-    assert torch.equal(tally.held[-1, 0], expected)
-    assert 0 < int(expected.sum()) < int(tally.clean.sum())
+    assert torch.equal(result.robust[-1, 0], expected)
+    assert 0 < int(expected.sum()) < int(result.clean.sum())
 
 
 @pytest.mark.slow
 def test_at_full_length_too_the_thesis_set_is_its_attacks_called_one_by_one(at_full_length):
     """All restarts, iterations and queries of the thesis."""
     model, split = at_full_length
-    attacks, tally = ours(model, split, ThesisAutoAttack(), "linf", EPS, batch=FULL)
+    attacks, result = ours(model, split, ThesisAutoAttack(), "linf", EPS, batch=FULL)
     settings = [(a.iterations or a.queries, a.restarts) for a in attacks.values()]
     assert settings == [(100, 5), (100, 5), (100, 5), (5000, 1)]
     names = [*attacks]
     expected = one_by_one(model, split, names, batch=FULL)
-    for name, held, theirs in zip(names, tally.held[:, 0], expected, strict=True):
+    for name, held, theirs in zip(names, result.robust[:, 0], expected, strict=True):
         assert torch.equal(held, theirs), name
-    assert 0 < int(tally.held[-1, 0].sum()) < int(tally.clean.sum())
+    assert 0 < int(result.robust[-1, 0].sum()) < int(result.clean.sum())
 
 
 def test_a_set_attacks_by_itself_what_its_stages_attack(images):
     """As one attack it keeps the first candidate that fools, so that the same images hold."""
     model, split = images
     clean, labels = split.floats(slice(None)), split.labels
-    _, tally = ours(model, split, AutoAttack(), LINF, EPS, batch=COUNT)
+    _, result = ours(model, split, AutoAttack(), LINF, EPS, batch=COUNT)
     found = AutoAttack().perturb(model, clean, labels, Threat(EPS), seed=3, positions=range(COUNT))
     with torch.no_grad():
         held = (model(found).argmax(1) == labels) & (model(clean).argmax(1) == labels)
-    assert torch.equal(held, tally.held[-1, 0])
+    assert torch.equal(held, result.robust[-1, 0])

@@ -79,12 +79,14 @@ def test_settings_are_those_of_the_class():
     assert is_own(build_attack("mine:Own", {"strength": 2}))
     with pytest.raises(InputError, match=r"cannot be built .*strength"):
         build_attack("mine:Own", {})
-    with pytest.raises(InputError, match="--steps belongs to pgd, curve, cw; autoattack fixes its own"):
+    with pytest.raises(
+        InputError, match="--attack autoattack has no option --steps; attacks that have it: pgd, curve, cw"
+    ):
         build_attack("autoattack", {"steps": 3})
 
 
 def test_transfer_takes_attacks_of_one_radius():
-    with pytest.raises(InputError, match="one radius in linf"):
+    with pytest.raises(InputError, match="a single radius in linf"):
         TransferSettings(attack="curve")
     assert TransferSettings().build() == Pgd(steps=100, restarts=1, last=True)
     assert TransferSettings(attack="fgsm").build().last

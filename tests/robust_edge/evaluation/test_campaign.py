@@ -12,7 +12,7 @@ from robust_edge.attacks.attack import Attack
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
-from robust_edge.evaluation.campaign import Campaign, Stage, Tally, predictions, run_campaign
+from robust_edge.evaluation.campaign import Campaign, CampaignResult, Stage, predictions, run_campaign
 from robust_edge.evaluation.outcome import stage_results
 from robust_edge.parallel.ranks import Ranks, torchrun_ranks
 from robust_edge_runtimes.attacks.threat import Threat
@@ -64,13 +64,13 @@ def before(stage, function):
     return dataclasses.replace(stage, attack=Before(stage.attack, function))
 
 
-def campaign_of(model=None, *, batch=4, cumulative=True, stages=None, judges=None, identity="one"):
+def campaign_of(model=None, *, batch=4, cumulative=True, stages=None, evaluated=None, identity="one"):
     model = model or network()
     split = split_of(model)
     stages = stages or (pgd_stage("weak", 1, step_size=0.02), pgd_stage("strong", 10))
     return Campaign(
         model=model,
-        judges=judges or (model,),
+        evaluated=evaluated or (model,),
         split=split,
         positions=tuple(range(N)),
         stages=tuple(stages),
@@ -82,25 +82,25 @@ def campaign_of(model=None, *, batch=4, cumulative=True, stages=None, judges=Non
 
 def same(left, right):
     assert torch.equal(left.clean, right.clean)
-    assert torch.equal(left.held, right.held)
+    assert torch.equal(left.robust, right.robust)
     assert torch.equal(left.attacked, right.attacked)
     assert left.outside == right.outside
 
 
 def test_a_naive_loop_over_single_images_counts_the_same():
     campaign = campaign_of()
-    (model,) = campaign.judges
-    tally = run_campaign(campaign)
+    (model,) = campaign.evaluated
+    result = run_campaign(campaign)
     for row in range(N):
         image, label = campaign.split.floats(slice(row, row + 1)), campaign.split.labels[row]
         alive = bool(model(image).argmax() == label)
-        assert bool(tally.clean[0, row]) == alive
+        assert bool(result.clean[0, row]) == alive
         for number, stage in enumerate(campaign.stages):
-            assert bool(tally.attacked[number, row]) == alive
+            assert bool(result.attacked[number, row]) == alive
             found = stage.attack.perturb(model, image, label[None], stage.threat, seed=0, positions=[row])
             alive = alive and bool(model(found).argmax() == label)
-            assert bool(tally.held[number, 0, row]) == alive
-    held = [int(row.sum()) for row in tally.held[:, 0]]
+            assert bool(result.robust[number, 0, row]) == alive
+    held = [int(row.sum()) for row in result.robust[:, 0]]
     assert N > held[0] > held[1] > 0, "the stages show nothing if each breaks all or none"
 
 
@@ -110,15 +110,15 @@ def test_batches_do_not_change_what_pgd_finds(batch):
 
 
 def test_stages_that_are_not_cumulative_attack_everything():
-    tally = run_campaign(campaign_of(cumulative=False))
-    assert tally.attacked.all()
-    assert not (tally.held & ~tally.clean).any()
+    result = run_campaign(campaign_of(cumulative=False))
+    assert result.attacked.all()
+    assert not (result.robust & ~result.clean).any()
 
 
 def test_a_campaign_may_end_early():
     seen = []
-    tally = run_campaign(campaign_of(), stop=lambda held: seen.append(held.clone()) is None)
-    assert len(tally.held) == len(seen) == 1
+    result = run_campaign(campaign_of(), stop=lambda held: seen.append(held.clone()) is None)
+    assert len(result.robust) == len(seen) == 1
 
 
 @pytest.mark.parametrize("stop", [None, lambda held: True])
@@ -139,8 +139,8 @@ def test_nothing_to_check_is_no_pass():
 def test_candidates_outside_the_ball_are_brought_back_before_they_are_judged():
     model = network()
     grey = Stage("cheat", Calling(lambda images: torch.rand_like(images) * 9 - 4), Threat(0.01))
-    tally = run_campaign(campaign_of(model, stages=(grey,)))
-    assert tally.outside == (N - 1,)
+    result = run_campaign(campaign_of(model, stages=(grey,)))
+    assert result.outside == (N - 1,)
     seen = []
 
     class Watching(nn.Module):
@@ -148,9 +148,9 @@ def test_candidates_outside_the_ball_are_brought_back_before_they_are_judged():
             seen.append(x)
             return model(x)
 
-    campaign = campaign_of(model, stages=(grey,), judges=(Watching().eval(),), batch=N)
+    campaign = campaign_of(model, stages=(grey,), evaluated=(Watching().eval(),), batch=N)
     run_campaign(campaign)
-    clean = campaign.split.floats(tally.clean[0])
+    clean = campaign.split.floats(result.clean[0])
     assert (seen[-1] - clean).abs().max() <= 0.01 + 1e-6
     assert seen[-1].min() >= 0
     assert seen[-1].max() <= 1
@@ -159,8 +159,8 @@ def test_candidates_outside_the_ball_are_brought_back_before_they_are_judged():
 def test_an_attack_is_not_believed():
     """It says nothing of success: candidates equal to the image break nothing."""
     idle = Stage("idle", Calling(lambda images: images), Threat(EPS))
-    tally = run_campaign(campaign_of(stages=(idle,)))
-    assert torch.equal(tally.held[0, 0], tally.clean[0])
+    result = run_campaign(campaign_of(stages=(idle,)))
+    assert torch.equal(result.robust[0, 0], result.clean[0])
 
 
 def test_logits_that_are_no_numbers_are_right_for_nobody():
@@ -223,10 +223,10 @@ def _worker(rank, folder, port, queue):
         made = []
         campaign = campaign_of()
         counting = tuple(before(stage, lambda images: made.append(len(images))) for stage in campaign.stages)
-        tally = run_campaign(
+        result = run_campaign(
             dataclasses.replace(campaign, stages=counting), state=Path(folder) / f"s{rank}", ranks=ranks
         )
-        queue.put((rank, ranks.writes, made, tally.held.tolist()))
+        queue.put((rank, ranks.writes, made, result.robust.tolist()))
 
 
 def test_two_processes_share_the_batches_and_find_the_same(tmp_path):
@@ -247,7 +247,7 @@ def test_two_processes_share_the_batches_and_find_the_same(tmp_path):
     assert found[0][0]
     assert not found[1][0]
     for _, made, held in found.values():
-        assert held == whole.held.tolist()
+        assert held == whole.robust.tolist()
         assert made, "each process has made some of the candidates"
     assert sum(found[0][1]) + sum(found[1][1]) == int(whole.attacked.sum())
 
@@ -264,8 +264,8 @@ def test_one_process_alone_is_the_writer():
 def test_the_record_says_which_attack_broke_which_image():
     clean = torch.tensor([True, True, True, False, True])
     held = torch.tensor([[True, False, True, False, True], [True, False, False, False, True]])
-    tally = Tally(clean[None], held[:, None], torch.ones(2, 5, dtype=torch.bool), (0, 2), 0)
-    results, outcomes = stage_results((pgd_stage("first", 1), pgd_stage("second", 2)), tally)
+    result = CampaignResult(clean[None], held[:, None], torch.ones(2, 5, dtype=torch.bool), (0, 2), 0)
+    results, outcomes = stage_results((pgd_stage("first", 1), pgd_stage("second", 2)), result)
     assert outcomes == ("robust", "first", "second", "clean", "robust")
     assert [(s.attacked, s.broken, s.outside) for s in results] == [(4, 1, 0), (3, 1, 2)]
     assert [stage.cumulative for stage in results] == [accuracy(3, 5), accuracy(2, 5)]
