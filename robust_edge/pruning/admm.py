@@ -24,12 +24,12 @@ Weights = Mapping[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class AdmmState:
-    """θ', u and ρ; every tensor detached.
+    """The state of ADMM beside the weights: θ', u and ρ; all tensors are detached.
 
     Attributes:
-        target: θ', the nearest sparse network.
-        dual: u.
-        rho: ρ, the penalty of the next gradient.
+        target: θ', the projection onto the sparsity set.
+        dual: the dual variable u.
+        rho: the penalty ρ for the next gradients.
         dual_residual: ρ‖θ'_t − θ'_{t−1}‖ / ‖θ'_t‖ of the last update.
     """
 
@@ -41,7 +41,7 @@ class AdmmState:
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
-    """How far θ and θ' are apart, and how far θ' moved; both relative, both converge to 0.
+    """The relative primal and dual residual; both converge to 0.
 
     Attributes:
         primal: ‖θ − θ'‖ / ‖θ‖.

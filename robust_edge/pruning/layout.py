@@ -13,13 +13,13 @@ from robust_edge.pruning.prunable import PRUNABLE
 
 @dataclasses.dataclass(frozen=True)
 class LayerUse:
-    """One prunable layer as the forward pass uses it.
+    """The use of one prunable layer in the forward pass.
 
     Attributes:
-        name: of the weight.
-        groups: of a convolution; 1 for a linear layer.
-        macs_per_weight: multiply-accumulates of one image that each weight takes part in: the number of output
-            positions of a convolution, 1 in a linear layer.
+        name: name of the weight.
+        groups: groups of a convolution; 1 for a linear layer.
+        macs_per_weight: multiply-accumulates per weight and image: the number of output positions of a convolution,
+            1 for a linear layer.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Layout:
 
     @property
     def depth(self) -> tuple[str, ...]:
-        """Weight names from the image to the logits."""
+        """Names of the weights in the order of the forward pass."""
         return tuple(layer.name for layer in self.layers)
 
     @property
@@ -50,22 +50,22 @@ class Layout:
 
     @property
     def grouped(self) -> frozenset[str]:
-        """Convolutions of several groups, depthwise ones among them."""
+        """Convolutions with several groups, including depthwise ones."""
         return frozenset(layer.name for layer in self.layers if layer.groups > 1)
 
     @property
     def macs_per_weight(self) -> dict[str, int]:
-        """Multiply-accumulates of one image that one weight of each layer takes part in."""
+        """Multiply-accumulates per weight and image, by layer."""
         return {layer.name: layer.macs_per_weight for layer in self.layers}
 
     def macs(self, support: Mapping[str, Tensor]) -> int:
-        """Multiply-accumulates of one image with the weights that are not zero (or false)."""
+        """Multiply-accumulates per image of the weights that are non-zero (or True)."""
         costs = self.macs_per_weight
         return sum(costs[name] * int(torch.count_nonzero(kept)) for name, kept in support.items())
 
 
 def depthwise_layers(model: nn.Module) -> frozenset[str]:
-    """Weight names of the convolutions whose filters read one channel of several."""
+    """Names of the weights of depthwise convolutions, whose filters read one input channel each."""
     return frozenset(
         f"{name}.weight"
         for name, layer in model.named_modules()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def hard_prune(weights: Mapping[str, nn.Parameter], support: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Zero the weights outside the support and return the masks of those that are still trained.
+    """Set the weights outside the support to zero and return the masks for further training.
 
-    A mask holds positions, not values: a kept weight that is zero now is still trained.
+    A mask marks positions: a kept weight that happens to be zero is still trained.
 
     Returns:
         Layer name to a float mask of 0 and 1, shaped like the weight.
@@ -24,6 +24,6 @@ def hard_prune(weights: Mapping[str, nn.Parameter], support: Mapping[str, Tensor
 
 @torch.no_grad()
 def apply_mask(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-    """Zero the masked weights again, which momentum or weight decay may have changed; NaN and -0.0 become +0.0, too."""
+    """Set masked weights to +0.0 again, which momentum, weight decay, NaN or -0.0 may have changed."""
     for name, weight in weights.items():
         weight.masked_fill_(masks[name] == 0, 0.0)

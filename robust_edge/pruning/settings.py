@@ -1,4 +1,4 @@
-"""The settings of a run's sparsity set: what all schemes share, and the chosen scheme with its own."""
+"""The settings of section `pruning`: those of all schemes, and the chosen scheme with its own settings."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ else:
 
 DEFAULT = "irregular"
 RELEASE_0_1 = {"scope": "global", "floor": None, "prune_depthwise": False, "macs": None, "n": 2, "m": 4}
-"""The schemes' own settings in release 0.1, which wrote all of them, with their defaults, whatever the scheme."""
+"""The schemes' own settings with their defaults in release 0.1, which wrote all of them for every scheme."""
 
 SCOPE = Setting(
-    help="where the threshold of irregular and filter pruning holds",
+    help="range of the threshold of irregular and filter pruning",
     flag="--scope",
     choices={
-        "global": "one for all layers",
-        "layer": "the same fraction in each",
-        "macs": "irregular only: no more than keep of the arithmetic, or pruning.macs",
+        "global": "one threshold for all layers",
+        "layer": "the same kept fraction in each layer",
+        "macs": "irregular only: one threshold, at most keep (or pruning.macs) of the multiply-accumulates",
     },
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PruningConfig:
-    """The sparsity set S. In files and in `--set`, the settings of the chosen scheme stand beside these."""
+    """Section `pruning` of a config. In files and in `--set` it also has the chosen scheme's own settings."""
 
     keep: float = setting(
         0.1,
@@ -48,14 +48,14 @@ class PruningConfig:
     )
     keep_schedule: FloatSchedule = setting(
         "constant",
-        "how the kept fraction reaches `keep` before the hard projection",
+        "schedule of the kept fraction up to the hard projection",
         choices={"constant": "", "halve": "1/2, 1/4, ... down to keep"},
         beside=PER_EPOCH,
         range="(0, 1]",
     )
     scheme: Scheme = setting(
         factory=lambda: scheme_class(DEFAULT)(),
-        help="shape of the sparsity",
+        help="pruning scheme: the pattern of the kept weights",
         flag="--scheme",
         choices=summaries(SCHEMES),
         beside=OWN_CLASS,
@@ -65,7 +65,7 @@ class PruningConfig:
         check(self, "pruning")
 
     def build(self, model: nn.Module, shape: tuple[int, ...]) -> Scheme:
-        """The scheme for one network, which is left as it was.
+        """The scheme with the properties of one network; the network is not changed.
 
         Args:
             model: the network to prune.
@@ -75,10 +75,10 @@ class PruningConfig:
 
     @classmethod
     def from_plain(cls, section: Any, where: str = "") -> PruningConfig:
-        """Read the section of a config file, in which the scheme's own settings stand beside the common ones.
+        """Read section `pruning` of a config, which has the common settings and the scheme's own.
 
         Raises:
-            InputError: an unknown setting, one that the scheme does not have, a value out of its range.
+            InputError: a setting is unknown or not one of the scheme, or a value is outside its range.
         """
         group = f"{where}.pruning".lstrip(".")
         if not isinstance(section, Mapping):
@@ -95,7 +95,7 @@ class PruningConfig:
         return decode(cls, {**shared, "scheme": decode(scheme, own, where=group)}, where=group)
 
     def to_plain(self) -> dict[str, Any]:
-        """What `from_plain` reads."""
+        """The section as a dict, which `from_plain` reads."""
         own = {name: getattr(self.scheme, name) for name in settings_of(self.scheme)}
         return {
             "keep": self.keep,
@@ -106,13 +106,13 @@ class PruningConfig:
 
     @classmethod
     def applicable(cls, section: Mapping[str, Any], scheme: str) -> dict[str, Any]:
-        """What stays of a section when another scheme is chosen: the common settings and those it has itself."""
+        """The settings of a section that another scheme has, too: the common ones and its own of the same name."""
         kept = {**settings_of(cls), **settings_of(scheme_class(scheme))}
         return {key: value for key, value in section.items() if key in kept}
 
 
 def _without_release_defaults(section: Mapping[str, Any], scheme: type[Scheme]) -> dict[str, Any]:
-    """A section without what release 0.1 wrote for other schemes, where it had no effect."""
+    """Remove the settings of other schemes that release 0.1 wrote without effect."""
     written = section.keys() >= RELEASE_0_1.keys()
     other = RELEASE_0_1.keys() - settings_of(scheme).keys()
     return {

@@ -1,4 +1,4 @@
-"""Making glibc keep freed memory for the next batch."""
+"""Configure glibc to keep freed memory for the next batch."""
 
 from __future__ import annotations
 

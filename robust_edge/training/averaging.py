@@ -18,23 +18,23 @@ Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def moving_average(model: Normalized, decay: float) -> AveragedModel:
-    """An average that starts at the present weights; `update_parameters(model)` moves it towards later ones.
+    """An exponential moving average of the weights; call `update_parameters(model)` after every optimiser step.
 
-    Update n, counted from 0, uses the decay (1 + n) / (10 + n) where that is smaller, so that the weights at the start
-    soon lose their influence.
+    Update n, counted from 0, uses the decay (1 + n) / (10 + n) if that is smaller than `decay`, so that the influence
+    of the initial weights vanishes quickly.
 
     Args:
-        model: copied.
-        decay: in [0, 1), of the later updates.
+        model: the network at which the average starts; it is copied.
+        decay: the final decay, in [0, 1).
     """
 
     def update(averages: Tensors, present: Tensors, averaged: Tensor | int) -> None:
-        """Update tensors of one type in place; `averaged` counts the models so far, the first one included."""
+        """Update averaged tensors in place; `averaged` is the number of models so far, including the first one."""
         if averages[0].is_floating_point():
             n = int(averaged) - 1
             torch._foreach_lerp_(averages, present, 1 - min(decay, (1 + n) / (10 + n)))
         else:
-            torch._foreach_copy_(averages, present)  # counters of batches
+            torch._foreach_copy_(averages, present)  # integer buffers, such as num_batches_tracked
 
     average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
     average.update_parameters(model)  # AveragedModel copies the first model that it is given

@@ -1,8 +1,8 @@
 """Adversarial weight perturbation (AWP): the gradient is taken at perturbed weights that raise the loss.
 
 Source: Wu 2020, Eq. (8)-(11), one ascent step per layer, v = γ‖w‖ g/‖g‖, on the prunable weights. Deviations: the
-ascent gradient is of the whole loss and not taken on a copy of the network; running statistics are those of the
-unperturbed weights; under a mask pruned weights are not perturbed.
+ascent gradient is that of the whole loss, on the network itself and not on a copy; running statistics are updated at
+the unperturbed weights; under a mask pruned weights are not perturbed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robust_edge.training.synchrony import ALONE, Share
 def perturbation(
     weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], gamma: float, masks: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """γ‖w‖ g/‖g‖ for each layer; zero where the mask is zero, or where the gradient is zero throughout."""
+    """γ‖w‖ g/‖g‖ for each layer; zero where the mask is zero, and for layers whose gradient is zero."""
     steps = {}
     for name, weight in weights.items():
         gradient = gradients[name] if masks is None else gradients[name] * masks[name]
@@ -34,7 +34,7 @@ def perturbation(
 
 @contextlib.contextmanager
 def perturbed(weights: Mapping[str, nn.Parameter], steps: Mapping[str, Tensor]) -> Iterator[None]:
-    """Add `steps` to the weights inside the block, and restore the same bits afterwards."""
+    """Add `steps` to the weights inside the `with` block; afterwards the exact old values are restored."""
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     with torch.no_grad():
         for name, weight in weights.items():
@@ -57,20 +57,20 @@ def backward(
     masks: Mapping[str, Tensor] | None,
     share: Share = ALONE,
 ) -> tuple[BatchLoss, bool]:
-    """Compute the gradient at the perturbed weights into every `.grad`; the weights are unchanged afterwards.
+    """Compute the gradient at the perturbed weights and store it in `.grad`; the weights are unchanged afterwards.
 
     Args:
         model: in training mode; its running statistics are updated once, at the unperturbed weights.
-        weights: to perturb.
-        loss_of: the batch's forward pass.
-        gamma: relative length of the perturbation.
-        abort: largest ratio of the perturbed loss to the unperturbed, or to 1 if that is more.
-        masks: of the masked phase.
+        weights: the weights to perturb, by name.
+        loss_of: computes the loss of the batch in a forward pass.
+        gamma: norm of the perturbation relative to that of the weights.
+        abort: largest allowed ratio of the perturbed loss to the unperturbed loss, or to 1 if that is larger.
+        masks: the masks of the masked phase; None before it.
         share: this rank's part of the batch; gradient and losses are averaged over the whole batch.
 
     Returns:
-        The unperturbed loss, and whether the perturbed loss was finite and within `abort`. If it was not, the gradient
-        is that at the unperturbed weights.
+        The unperturbed loss, and whether the perturbed loss was finite and within `abort`. If it was not, `.grad` has
+        the gradient at the unperturbed weights.
     """
     plain = loss_of()
     plain.total.backward()

@@ -1,4 +1,4 @@
-"""Running statistics of batch-norm: frozen for some passes, or re-estimated."""
+"""Freeze or re-estimate the running statistics of batch norm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 @contextlib.contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise by the statistics of the batch, as in training, without updating the running ones."""
+    """Use the statistics of the batch, as in training, without updating the running statistics."""
     layers = [layer for layer in batchnorms(model) if layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
@@ -33,7 +33,7 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: only its running statistics change; each module's mode is restored.
-        batches: (N, C, H, W) images each; consumed one at a time.
+        batches: batches of (N, C, H, W) images; only one is in memory at a time.
     """
     layers = batchnorms(model)
     momenta = [layer.momentum for layer in layers]
@@ -43,10 +43,10 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for layer in layers:
-        layer.train()  # alone, so that dropout and the like stay off
+        layer.train()  # only the batch-norm layers are in training mode, so that dropout stays off
     try:
         for images in batches:
-            with torch.no_grad():  # inside the loop: drawing a batch may need gradients, for its attack
+            with torch.no_grad():  # not around the loop: the iterator may attack the batch, which needs gradients
                 model(images)
     finally:
         for module, mode in modes:

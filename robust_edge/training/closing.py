@@ -1,4 +1,4 @@
-"""The end of a run: final evaluation and checkpoint, also of a run that diverged."""
+"""The end of a run: the final evaluation and the checkpoint, also if training diverged."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | No
     """Write the last good network as a checkpoint marked `diverged`, and raise TrainingDiverged on every rank.
 
     Args:
-        run: that diverged.
-        dataset: of the run.
-        learner: its state is replaced.
-        kept: the best network on the held-out images; None takes that of the last finished epoch.
-        problem: what went wrong.
+        run: the run that diverged.
+        dataset: its data set.
+        learner: its state is replaced by that of the last finished epoch.
+        kept: the best network on the held-out images; None for the network of the last finished epoch.
+        problem: the reason why the run counts as diverged.
     """
     learner.ranks.broadcast(lambda: _write_last_good(run, dataset, learner, kept, problem))
     raise AssertionError("rank 0 did not raise")
@@ -61,11 +61,11 @@ def _write_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | 
 
 
 def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
-    """Raise TrainingDiverged; `epoch` is that of the network that the run keeps, None if it keeps none."""
+    """Raise TrainingDiverged; `epoch` is the epoch of the network in the checkpoint, None if there is none."""
     keeps = (
-        "there was no finished epoch to keep"
+        "no epoch was finished, so there is no checkpoint"
         if epoch is None
-        else f"{run.path} keeps the network after epoch {epoch}, marked"
+        else f"{run.path} keeps the network after epoch {epoch}, marked as diverged"
     )
     raise TrainingDiverged(
         f"training diverged: {problem}; {keeps}; lower training.lr (it is {run.config.training.lr}) and start again "
@@ -76,7 +76,7 @@ def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
 def reestimate_statistics(network: Normalized, train: Source, config: CompressConfig) -> None:
     """Re-estimate the batch-norm statistics of the final network, in place, on images as in training.
 
-    Attacked and clean images of one batch pass the network together, as in training.
+    As in training, attacked and clean images are in one batch.
     """
     count = min(config.averaging.reestimate, len(train))
     if count < 2:
@@ -88,7 +88,7 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
 
     def batches() -> Iterator[Tensor]:
         order = torch.randperm(len(train), generator=generator)[:count]
-        # of equal sizes, for all batches weigh the same in the mean, and none of a single image
+        # of equal sizes, since all batches have equal weight in the mean; none has a single image
         parts = order.tensor_split(max(1, count // config.training.batch_size))
         for pixels, labels in train.batches(parts):
             images = augment(pixels, config.data.augment, generator)
@@ -108,22 +108,22 @@ def finish(
     diverged: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
-    """Evaluate the network on test images and write it; the sparsity constraint is checked on the written file.
+    """Evaluate the network on test images and write the checkpoint; the sparsity of the written file is checked.
 
     Args:
-        run: gets the checkpoint.
-        dataset: of the run.
-        learner: holds the masks.
+        run: where the checkpoint is written.
+        dataset: the data set of the run.
+        learner: has the scheme and the masks.
         model: the network to write.
-        epoch: after which it was taken, counted from 1.
-        diverged: why training failed after that epoch; such a network need not be sparse yet.
-        progress: called with (test images evaluated, test images in all).
+        epoch: the epoch after which the network was copied, counted from 1.
+        diverged: why training diverged after that epoch; such a network need not be sparse yet. None if it did not.
+        progress: called with (test images evaluated, number of test images).
     """
     config = run.config
     attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
     device = model.mean.device
     images = _closing_images(dataset.test).to(device)
-    judged = evaluate_pgd(model, images, attack, threat, seed=config.seed, progress=progress)
+    result = evaluate_pgd(model, images, attack, threat, seed=config.seed, progress=progress)
     last = run.metrics()[epoch - 1]
     layout = layout_of(model, dataset.shape)
 
@@ -139,9 +139,9 @@ def finish(
             dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,
             metrics={
-                "clean_accuracy": judged.clean.value,
-                "robust_accuracy": judged.robust.value,
-                "images": float(judged.clean.images),
+                "clean_accuracy": result.clean.value,
+                "robust_accuracy": result.robust.value,
+                "images": float(result.clean.images),
                 "attack_eps": threat.eps,
                 "attack_steps": float(attack.steps),
                 "train_loss": last.loss,
@@ -161,7 +161,7 @@ def finish(
     _log_layers(run, learner, checkpoint)
     ended = "finished" if diverged is None else "kept"
     run.log(
-        f"{ended}: epoch {epoch}, clean {judged.clean.value:.4f}, PGD-{CLOSING_STEPS} {judged.robust.value:.4f}, "
+        f"{ended}: epoch {epoch}, clean {result.clean.value:.4f}, PGD-{CLOSING_STEPS} {result.robust.value:.4f}, "
         f"peak memory {peak >> 20} MiB"
     )
     return checkpoint

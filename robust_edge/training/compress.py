@@ -46,18 +46,18 @@ def compress(
     """Train one network into a new run directory.
 
     Args:
-        config: what to do.
+        config: all settings of the run.
         path: the run directory; nothing is written before data, model and constraint have been checked.
-        overwrite: replace an older run.
-        progress: called after every batch with (batches done, batches in all, text).
-        ranks: the processes that train together; only the first writes.
+        overwrite: whether to replace an older run.
+        progress: called after every batch with (batches done, number of batches, text).
+        ranks: the processes that train together; only rank 0 writes.
 
     Returns:
-        What was written to checkpoint.json.
+        The content of checkpoint.json.
 
     Raises:
-        InputError: data, model, device or constraint cannot be used, or `path` is taken.
-        TrainingDiverged: the run keeps the last good network, marked.
+        InputError: data, model, device or constraint cannot be used, or `path` exists.
+        TrainingDiverged: training diverged; the last good network has been written and is marked as diverged.
     """
     ranks = ranks or Ranks()
     ranks.broadcast(lambda: check_free(path, overwrite=overwrite))
@@ -67,14 +67,14 @@ def compress(
 
 
 def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None = None) -> Checkpoint:
-    """Continue an interrupted run, to the same weights as without the interruption; a finished one is returned.
+    """Continue an interrupted run, with the same final weights as without the interruption.
 
-    The random numbers of an epoch depend on the seed and the epoch alone; where SIGTERM interrupted an epoch, the state
-    of the generators was saved.
+    A finished run is not changed. The random numbers of an epoch depend only on the seed and the epoch; if SIGTERM
+    interrupted an epoch, the state of the random generators was saved.
 
     Raises:
-        InputError: not a run, or its saved state does not fit its config, its data or this machine.
-        TrainingDiverged: the run has diverged before, or does now.
+        InputError: `path` is not a run, or its saved state does not fit its config, its data or this machine.
+        TrainingDiverged: training diverged, before the interruption or now.
     """
     ranks = ranks or Ranks()
     run, finished = ranks.broadcast(lambda: _opened(path))
@@ -86,14 +86,14 @@ def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None 
     start = Start() if state is None else restore(run, dataset, learner, state)
     if start.masked_from is not None and start.masked_from != plan.masked_from:
         plan = pruned_at(plan, run.config, start.masked_from)
-    # a process that was killed between writing the two files may have left the row of an unsaved epoch
+    # a process that was killed between writing the two files may have written the row of an epoch that was not saved
     run.write_metrics(ranks.broadcast(run.metrics)[: start.epochs])
     run.log(f"resumed at epoch {start.epochs + 1}")
     return train(run, dataset, learner, plan, start, progress)
 
 
 def _opened(path: Path) -> tuple[Run, Checkpoint | None]:
-    """The run and, if it is finished, its checkpoint; otherwise temporary files of a killed process are removed."""
+    """Open a run; return it and its checkpoint, or None if it is not finished. Temporary files are then removed."""
     run = open_run(path)
     if run.finished:
         checkpoint = run.checkpoint()
@@ -105,12 +105,12 @@ def _opened(path: Path) -> tuple[Run, Checkpoint | None]:
 
 
 def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tuple[Dataset, Learner, Schedules]:
-    """Check and build everything that training needs, before anything is written.
+    """Load the data and build network, scheme and schedules, with all checks, before anything is written.
 
     Args:
-        config: of the run.
+        config: the settings of the run.
         ranks: the processes that train together.
-        fresh: start from `config.init`; a resumed run has weights of its own.
+        fresh: whether to load `config.init`, which a resumed run does not need.
     """
     device = _prepare_device(config)
     check_batch(config.training.batch_size, ranks)
@@ -137,7 +137,7 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
 
 
 def _prepare_device(config: CompressConfig) -> torch.device:
-    """The device of this rank, checked, and torch's global settings made for it: threads, memory, determinism."""
+    """Choose and check the device of this rank, and set torch's threads, memory and determinism for it."""
     device = device_of_rank(pick_device(config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -152,7 +152,7 @@ def _prepare_device(config: CompressConfig) -> torch.device:
 
 
 def _check_constraint(scheme: Scheme, weights: Weights, keep: float, plan: Schedules) -> None:
-    """Raise InputError where the network cannot lie in S at `keep`, or at a step of `pruning.keep_schedule`."""
+    """Raise InputError if the scheme cannot prune the network to `keep` or to a value of `pruning.keep_schedule`."""
     scheme.support(weights, keep)
     for step in sorted(set(plan.keep) - {keep}):
         try:

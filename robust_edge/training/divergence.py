@@ -1,4 +1,4 @@
-"""Detecting divergence: a loss that is not finite or explodes, or robust accuracy that falls back to guessing."""
+"""Detect divergence: a loss that is not finite or explodes, or robust accuracy that falls back to chance level."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from robust_edge.training.losses import TRADES
 from robust_edge.training.selection import guessing_limit
 
 EXPLOSION = 20.0
-"""Largest loss, in units of the loss of guessing, ln K. The first epochs of a high learning rate stay far below it."""
+"""Largest loss in units of ln K, the loss of guessing; the first epochs at a high learning rate stay far below it."""
 CLEAR = 0.1
-"""How far above guessing the best accuracy must have been, as a fraction of the distance from chance to 100%."""
+"""How far above chance level the best accuracy must have been, as a fraction of the distance from chance to 100%."""
 PATIENCE = 2
-"""Consecutive evaluations at chance: a single one may follow a raised ε or the hard projection."""
+"""Number of consecutive evaluations at chance level; a single one can follow a larger ε or the hard projection."""
 
 
 def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -> str | None:
     """The reason why the run has diverged after the last row; None if it has not.
 
     Args:
-        rows: of all epochs so far, at least one.
-        config: of the run.
-        classes: K.
+        rows: the metrics of all epochs so far, at least one.
+        config: the settings of the run.
+        classes: K, the number of classes.
     """
     last = rows[-1]
     if not math.isfinite(last.loss):
         return f"the loss of epoch {last.epoch} is {last.loss}"
     limit = EXPLOSION * math.log(classes) * _scale(config)
     if last.loss > limit:
-        return f"the loss of epoch {last.epoch} is {last.loss:.4g}, beyond {limit:.4g}, {EXPLOSION:g} times guessing"
+        return f"the loss of epoch {last.epoch} is {last.loss:.4g}, above {limit:.4g}, {EXPLOSION:g} times guessing"
     for name, value in dataclasses.asdict(last).items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"the {name} of epoch {last.epoch} is {value}"
@@ -44,7 +44,7 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -
 def not_finite(model: nn.Module, epoch: int) -> str | None:
     """Name the first tensor of a network that holds NaN or infinity; None if all are finite.
 
-    The loss does not show this, for the last step of an epoch comes after its last loss.
+    The loss does not show this, since the last step of an epoch follows its last loss.
     """
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
@@ -57,15 +57,15 @@ def _scale(config: CompressConfig) -> float:
 
 
 def _collapse(rows: Sequence[EpochRow], classes: int, images: int) -> str | None:
-    judged = [(row.epoch, row.held_out_robust) for row in rows if row.held_out_robust is not None]
-    if len(judged) <= PATIENCE or rows[-1].held_out_robust is None:
+    evaluated = [(row.epoch, row.held_out_robust) for row in rows if row.held_out_robust is not None]
+    if len(evaluated) <= PATIENCE or rows[-1].held_out_robust is None:
         return None
     limit = guessing_limit(classes, images)
-    epoch, best = max(judged[:-PATIENCE], key=lambda item: item[1])
-    fallen = [robust for _, robust in judged[-PATIENCE:]]
+    epoch, best = max(evaluated[:-PATIENCE], key=lambda item: item[1])
+    fallen = [robust for _, robust in evaluated[-PATIENCE:]]
     if best < limit + CLEAR * (1 - 1 / classes) or max(fallen) > limit:
         return None
     return (
-        f"accuracy under attack on held-out images fell to {100 * fallen[-1]:.1f}%, which is guessing, after epoch "
-        f"{judged[-1][0]}; it was {100 * best:.1f}% after epoch {epoch}"
+        f"accuracy under attack on held-out images fell to {100 * fallen[-1]:.1f}%, which is chance level, after epoch "
+        f"{evaluated[-1][0]}; it was {100 * best:.1f}% after epoch {epoch}"
     )

@@ -1,4 +1,4 @@
-"""The training loop itself: attack, loss, gradient, step, projection."""
+"""One epoch of training: attack, loss, gradient, optimiser step, projection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EpochResult:
     """Averages over the epoch's training images, and the state at its end.
 
     Attributes:
-        loss: what was minimised, without the ADMM penalty.
+        loss: the minimised loss, without the ADMM penalty.
         clean_loss: cross-entropy on the augmented clean images.
         adversarial_loss: the same on the attacked ones.
         clean_accuracy: on the augmented clean images, in training mode.
@@ -56,7 +56,7 @@ class EpochPart:
     """An epoch that was interrupted between two batches.
 
     Attributes:
-        batches: number of batches done.
+        batches: number of finished batches.
         sums: (5,) sums of `BatchLoss.figures` over their images, over all ranks.
         random: the state of each rank's random generators.
     """
@@ -67,7 +67,7 @@ class EpochPart:
 
 
 def never() -> bool:
-    """The default of `stop`."""
+    """The default of `stop`: do not interrupt."""
     return False
 
 
@@ -83,19 +83,20 @@ def train_epoch(
 ) -> EpochResult | EpochPart:
     """One pass over the training images; Algorithm 1, lines 2 to 8.
 
-    Every random number depends on the seed and the epoch alone; all ranks draw the same and use those of their images.
+    Random numbers depend only on the seed and the epoch. All ranks draw them for whole batches and use those of their
+    own images.
 
     Args:
         learner: changed in place.
-        source: gives batches on the learner's device.
+        source: the training images, in batches on the learner's device.
         plan: the schedules.
-        epoch: from 0.
+        epoch: number of the epoch, from 0.
         progress: called with (batches done, batches in the epoch, text).
-        part: continue this interrupted epoch, with the learner in the state that it had then.
-        stop: called between two batches; the epoch is interrupted where it returns True.
+        part: the interrupted epoch to continue; the learner must have the state that it had then.
+        stop: called between two batches; returns True to interrupt the epoch.
 
     Returns:
-        The epoch's result, or, if it was interrupted, the part that was done.
+        The result of the epoch, or the finished part if it was interrupted.
     """
     config, ranks = learner.config, learner.ranks
     random = Randomness(config.seed, epoch, learner.device, ranks.rank)
@@ -132,9 +133,9 @@ def train_epoch(
 
 
 def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
-    """Slices of `order`; a last one of fewer than `least` images is merged with the one before it.
+    """Split `order` into batches; a last batch of fewer than `least` images is merged with the one before it.
 
-    Batch-norm needs two images on every rank.
+    Batch norm needs two images on every rank.
     """
     batches = list(order.split(size))
     if len(batches) > 1 and len(batches[-1]) < least:
@@ -143,17 +144,17 @@ def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
 
 
 def _adapt_batchnorm(momenta: Mapping[_BatchNorm, float], seen: int) -> bool:
-    """Set momenta such that running statistics are the plain mean over the first batches of a phase.
+    """Set the momenta so that the running statistics are the mean over the batches, at the start of a phase.
 
-    Their initial values, 0 and 1, and those from before the hard projection do not describe the present network, and
-    the attack uses them from the first batch on.
+    The attack uses the running statistics from the first batch on, but neither their initial values, 0 and 1, nor those
+    from before the hard projection describe the present network.
 
     Args:
-        momenta: of each layer, as the architecture sets it.
-        seen: batches of this phase, this one included.
+        momenta: the momentum that the architecture sets, by layer.
+        seen: number of batches of this phase, including the present one.
 
     Returns:
-        Whether every layer has its own momentum again.
+        Whether all layers have the momentum of the architecture again.
     """
     for layer, own in momenta.items():
         layer.momentum = max(own, 1 / seen)
@@ -170,7 +171,7 @@ def _train_batch(
     rows: Rows,
     epoch: int,
 ) -> Tensor:
-    """Compute the gradients of one batch; returns `BatchLoss.figures`, summed over this rank's images."""
+    """Compute the gradients of one batch; return `BatchLoss.figures` times the number of this rank's images."""
     model, config, share = learner.forward, learner.config, Share(len(rows) / rows.total, learner.ranks)
     attacked = attack_batch(model, images, labels, attack, threat, noise, config.training, rows)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""How a training run calls its network: in which precision, memory layout, and compiled or not."""
+"""Call the network in training: precision, memory layout and compilation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Forward(nn.Module):
 
     Attributes:
         network: the trained network itself, or its compiled form; its parameters and mode are shared.
-        settled: False while momenta of batch-norm change from step to step. Each change would make torch.compile
-            compile again, up to its limit, so the network runs uncompiled meanwhile.
+        settled: False while the momenta of batch norm change from step to step. As each change would make torch.compile
+            recompile, up to its limit, the network runs uncompiled meanwhile.
     """
 
     def __init__(self, network: nn.Module, config: ComputeConfig) -> None:

@@ -17,7 +17,7 @@ from robust_edge_runtimes.core.errors import InputError
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the state dict in a larger checkpoint."""
 PREFIXES = ("module.", "_orig_mod.", "network.")
-"""Prefixes that data-parallel training, torch.compile and our normalisation add to every name."""
+"""Prefixes that data-parallel training, torch.compile and `Normalized` add to every name."""
 
 
 def load_initial(model: Normalized, path: Path) -> None:
@@ -25,8 +25,8 @@ def load_initial(model: Normalized, path: Path) -> None:
 
     Args:
         model: changed in place; its mean and std stay.
-        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, bare or under one of WRAPPERS; names may
-            carry PREFIXES.
+        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, by itself or under one of the keys in
+            WRAPPERS; names may have PREFIXES.
 
     Raises:
         InputError: the file cannot be read, holds other objects than tensors, has other names or shapes than the
@@ -49,7 +49,7 @@ def load_initial(model: Normalized, path: Path) -> None:
 
 
 def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with those prefixes removed that give the most of the network's own names."""
+    """The tensors without the prefix whose removal gives the most names of the network."""
     found = [tensors]
     for prefix in (*PREFIXES[:2], *PREFIXES):
         found.append({name.removeprefix(prefix): tensor for name, tensor in found[-1].items()})
@@ -58,7 +58,7 @@ def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
 
 
 def _other_task(name: str, own: dict[str, Tensor], model: Normalized, given: Tensor) -> str:
-    """Explain a different shape of the first or last layer: another number of channels or classes."""
+    """Explain a shape mismatch of the first or last layer by its number of channels or classes; otherwise ""."""
     weights = [layer.removeprefix("network.") for layer in prunable_parameters(model)]
     ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
     if name in ends and given.shape[:1] != own[name].shape[:1]:
@@ -70,7 +70,7 @@ def _other_task(name: str, own: dict[str, Tensor], model: Normalized, given: Ten
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
-        raise InputError(f"--init {path} is a folder; name the file in it, of a run {path / WEIGHTS}")
+        raise InputError(f"--init {path} is a folder; give the path of a file, for a run {path / WEIGHTS}")
     if not path.is_file():
         raise InputError(f"--init {path} is not a file")
     try:
@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise InputError(f"--init {path} cannot be read as tensors: {cause}") from cause
     except Exception as cause:  # torch's own message recommends loading the file with weights_only=False
         raise InputError(
-            f"--init {path} is damaged or holds other objects than tensors, which are never run "
+            f"--init {path} is damaged or holds other objects than tensors, which are not loaded "
             f"({type(cause).__name__}); save model.state_dict()"
         ) from cause
     if isinstance(state, dict):

@@ -27,16 +27,16 @@ class Learner:
     """The network with its optimiser, ADMM state, masks and moving average.
 
     Args:
-        model: on its device.
-        config: of the run.
-        plan: its schedules.
-        scheme: the sparsity set, built for the network; None builds one that does not need the shape of an image.
+        model: the network, on its device.
+        config: the settings of the run.
+        plan: the schedules of the run.
+        scheme: the pruning scheme, built for the network; None for the scheme of the config without `build`.
 
     Attributes:
         average: the moving average of the weights; None where `averaging.decay` is 0.
         awp: whether adversarial weight perturbation is in use; False once it has diverged.
         forward: how training calls the network.
-        momenta: of the batch-norm layers, as the architecture sets them.
+        momenta: the momentum that the architecture sets, by batch-norm layer.
         ranks: the processes that train the same network, each on its part of every batch.
     """
 
@@ -72,11 +72,11 @@ class Learner:
         return next(self.model.parameters()).device
 
     def candidate(self) -> Normalized:
-        """The network to evaluate and to write, the moving average if there is one."""
+        """The network to evaluate and to write: the moving average if there is one, otherwise the trained network."""
         return self.model if self.average is None else cast(Normalized, self.average.module.eval())
 
     def state(self) -> dict[str, Any]:
-        """Plain containers and tensors, for `torch.load(weights_only=True)`."""
+        """The state as plain containers and tensors, which `torch.load(weights_only=True)` can read."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -87,7 +87,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore the state that `state` returned."""
 
         def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: tensor.to(self.device) for name, tensor in tensors.items()}
@@ -108,7 +108,7 @@ class Learner:
         self.awp = state["awp"]
 
     def prune(self, keep: float) -> None:
-        """Project the weights onto S and fix the mask; momentum, ADMM state and moving average start again."""
+        """Do the hard projection onto S and fix the mask; momentum, ADMM state and moving average are reset."""
         support = self.scheme.support(self.weights, keep)
         support |= self.scheme.support_beside(support)
         self.masks = hard_prune(self._parameters(support), support)
@@ -117,7 +117,7 @@ class Learner:
         self.average = self._moving_average()
 
     def violation(self, written: Mapping[str, Tensor], keep: float) -> str | None:
-        """The reason why the weights of a file do not lie in S; None where they do."""
+        """The reason why the weights of a file do not lie in S; None if they do."""
         if self.masks is None:
             return "nothing was pruned"
         support = {name: self.masks[name].cpu() != 0 for name in self.weights}
@@ -131,7 +131,7 @@ class Learner:
         return moving_average(self.model, decay) if decay > 0 else None
 
     def _trainable(self) -> dict[str, nn.Parameter]:
-        """The prunable weights that are trained; those that the loss does not depend on get a gradient of zero."""
+        """The prunable weights that are not frozen; a missing gradient is set to zero."""
         trainable = {name: weight for name, weight in self.weights.items() if weight.requires_grad}
         for weight in trainable.values():
             if weight.grad is None:
@@ -142,11 +142,11 @@ class Learner:
         return {name: self.model.get_parameter(name) for name in names}
 
     def update(self, keep: float, count: int) -> None:
-        """One step of the optimiser, then of mask, moving average and ADMM.
+        """One step of the optimiser, then apply the mask and update the moving average and the ADMM state.
 
         Args:
-            keep: kept fraction that the projection aims at.
-            count: number of this step in the run, from 1; ADMM updates its state every `admm.interval` steps.
+            keep: kept fraction of the projection.
+            count: number of this step in the run, from 1; the ADMM state is updated every `admm.interval` steps.
         """
         if self.admm is not None:
             admm.add_penalty_gradient(self.admm, self._trainable())

@@ -35,16 +35,16 @@ def train(
     """Train the remaining epochs and write the final network.
 
     Args:
-        run: gets metrics, log, states to resume from, and the checkpoint.
-        dataset: of the run.
-        learner: in the state of `start`.
+        run: where metrics, log, resume states and the checkpoint are written.
+        dataset: the data set of the run.
+        learner: the network and its training state, in the state of `start`.
         plan: the schedules.
-        start: finished epochs.
-        progress: called after every batch with (batches done, batches in all, text).
+        start: where training starts: the number of finished epochs and related state.
+        progress: called after every batch with (batches done, number of batches, text).
 
     Raises:
-        TrainingDiverged: the run keeps the last good network, marked.
-        SystemExit: SIGTERM interrupted an epoch, whose state was saved.
+        TrainingDiverged: training diverged; the last good network has been written and is marked as diverged.
+        SystemExit: SIGTERM interrupted an epoch; its state was saved.
     """
     epochs, config = run.config.training.epochs, run.config
     with _board(run, start.epochs) as board, deferred_termination(learner.ranks) as stop:
@@ -59,15 +59,15 @@ def train(
 
 
 class _Trainer:
-    """What changes from epoch to epoch, beside the learner.
+    """Runs the epochs; holds the state that changes from epoch to epoch besides the learner.
 
     Attributes:
-        images: to train on, in batches on the learner's device.
-        held_out: images of the training set to select by; none of them is trained on.
-        plan: the schedules; pruning may begin earlier than planned.
+        images: the training images, in batches on the learner's device.
+        held_out: held-out training images, on which the best epoch is selected.
+        plan: the schedules; the masked phase may start earlier than planned.
         kept: the best network so far, if one was evaluated.
-        rows: of the finished epochs.
-        part: of the next epoch, where an earlier process left it in its middle.
+        rows: the metrics of the finished epochs.
+        part: the finished part of the next epoch, if an earlier process was interrupted in it.
         seconds: duration of this part.
     """
 
@@ -87,7 +87,7 @@ class _Trainer:
         self.fingerprint = self.ranks.broadcast(dataset.fingerprint)
 
     def run_epoch(self, epoch: int, progress: Progress | None, stop: Callable[[], bool]) -> bool:
-        """Train, evaluate and record one epoch, counted from 0; False where `stop` interrupted it."""
+        """Train, evaluate and record one epoch, counted from 0; return False if `stop` interrupted it."""
         begun = time.monotonic()
         if self.part is None:
             self.plan = _pruned_early(self.plan, self.learner, epoch)
@@ -103,7 +103,7 @@ class _Trainer:
         return True
 
     def final_network(self) -> tuple[Normalized, int]:
-        """The network to write, and after which epoch it was taken, counted from 1."""
+        """The network to write, and the epoch after which it was copied, counted from 1."""
         if self.kept is not None and self.kept.final:
             return self.kept.network(self.learner.model), self.kept.epoch
         return self.learner.candidate(), self.config.training.epochs
@@ -125,7 +125,7 @@ class _Trainer:
         self.run.write_resume(self._state(epoch + 1))
 
     def _evaluated(self, epoch: int) -> Kept | None:
-        """The network after this epoch, evaluated on the held-out images by rank 0; None where that is not due."""
+        """The network after this epoch, evaluated on the held-out images by rank 0; None if no evaluation is due."""
         if not is_due(self.config, epoch):
             return None
         final = epoch >= self.plan.masked_from or not self.config.sparse
@@ -137,7 +137,7 @@ class _Trainer:
     def _save_interrupted(self, epoch: int, part: EpochPart, seconds: float) -> None:
         self.run.write_unfinished({**self._state(epoch), "part": {**vars(part)}, "seconds": seconds})
         self.run.log(f"epoch {epoch + 1} interrupted by SIGTERM after {part.batches} batches")
-        self.ranks.gather(None)  # torchrun ends all ranks once one ends, so none may before the file is written
+        self.ranks.gather(None)  # torchrun ends all ranks when one exits, so all wait until the file is written
 
     def _state(self, epochs: int) -> dict[str, Any]:
         return state_of(
@@ -161,9 +161,9 @@ def _board(run: Run, epochs: int) -> contextlib.AbstractContextManager[Board | N
 
 
 def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
-    """The plan, its masked phase moved to this epoch where θ and θ' agree to within `admm.prune_when`.
+    """The schedules with the masked phase moved to this epoch, if the primal residual is at most `admm.prune_when`.
 
-    The fraction that the projection aims at must have reached `pruning.keep`.
+    The kept fraction of the schedule must have reached `pruning.keep`.
     """
     config, state = learner.config, learner.admm
     threshold = config.admm.prune_when
@@ -194,10 +194,10 @@ def _row(
 
 
 def _line(row: EpochRow, epochs: int) -> str:
-    judged = "" if row.held_out_robust is None else f" held out {row.held_out_clean:.4f}/{row.held_out_robust:.4f}"
+    held_out = "" if row.held_out_robust is None else f" held out {row.held_out_clean:.4f}/{row.held_out_robust:.4f}"
     return (
         f"epoch {row.epoch}/{epochs} {row.phase} loss {row.loss:.4f} adversarial {row.adversarial_loss:.4f}"
-        f" accuracy {row.clean_accuracy:.4f}/{row.robust_accuracy:.4f}{judged} nonzero {row.nonzero} {row.seconds}s"
+        f" accuracy {row.clean_accuracy:.4f}/{row.robust_accuracy:.4f}{held_out} nonzero {row.nonzero} {row.seconds}s"
         f" {row.images_per_second:.0f} images/s"
     )
 

@@ -27,9 +27,9 @@ class BatchLoss:
     """The loss on one batch.
 
     Attributes:
-        total: what is minimised, with its autograd graph.
-        figures: (5,) detached means: total, clean and adversarial cross-entropy without smoothing, clean and
-            adversarial hits.
+        total: the loss to minimise, with its autograd graph.
+        figures: (5,) detached means over the images: total loss, cross-entropy on clean and on attacked images without
+            smoothing, accuracy on clean and on attacked images.
     """
 
     total: Tensor
@@ -46,7 +46,7 @@ def attack_batch(
     settings: TrainingConfig,
     rows: Rows | None = None,
 ) -> Tensor | None:
-    """Attack a batch, the model in evaluation mode; None for ε = 0. Arguments as of `craft`."""
+    """Attack a batch with the model in evaluation mode; None for ε = 0. Arguments as for `craft`."""
     if threat.eps == 0:
         return None
     if settings.loss != TRADES:
@@ -61,7 +61,7 @@ def attack_batch(
 def batch_loss(
     model: nn.Module, images: Tensor, attacked: Tensor | None, labels: Tensor, settings: TrainingConfig
 ) -> BatchLoss:
-    """Forward pass in the model's present mode, clean and attacked images in one batch.
+    """Compute the loss in the model's present mode, with clean and attacked images in one batch.
 
     Args:
         model: raw pixels to logits.

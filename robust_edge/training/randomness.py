@@ -11,7 +11,7 @@ class Randomness:
 
     Attributes:
         generator: on the CPU, for the order of images and augmentation.
-        noise: for the attack: on the CPU the same generator, on a GPU one of its own, so that nothing is copied.
+        noise: for the attack: on the CPU the same generator, on a GPU a generator on that GPU.
     """
 
     def __init__(self, seed: int, epoch: int, device: torch.device, rank: int = 0) -> None:
@@ -30,7 +30,7 @@ class Randomness:
         return found
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned on the same kind of device."""
+        """Restore the state that `state` returned on the same kind of device."""
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["global"])
         if self.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The state of a run between two epochs, or in the middle of one, as it is saved and restored."""
+"""Save and restore the state of a run, between two epochs or in the middle of one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from robust_edge_runtimes.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """Where training starts.
+    """The point at which training starts or continues.
 
     Attributes:
         epochs: number of finished epochs.
         kept: the best network so far, if one was evaluated.
-        masked_from: first epoch of the masked phase if that has begun; None leaves it to the schedules.
-        part: of the next epoch, if SIGTERM interrupted it.
+        masked_from: first epoch of the masked phase, if that has begun; None for that of the schedules.
+        part: the finished part of the next epoch, if SIGTERM interrupted it.
         seconds: duration of this part.
     """
 
@@ -47,10 +47,10 @@ def state_of(
 
 
 def read_state(run: Run) -> dict[str, Any] | None:
-    """The state after the last finished epoch, or in the middle of the next one where SIGTERM interrupted that."""
+    """The state after the last finished epoch, or in the middle of the next one if SIGTERM interrupted it."""
     state, unfinished = run.read_resume(), run.read_unfinished()
     if unfinished is None or unfinished.get("epoch") != (0 if state is None else state.get("epoch")):
-        return state  # an interrupted epoch that was resumed and finished since
+        return state  # an interrupted epoch that has been resumed and finished since then
     return unfinished
 
 
@@ -58,7 +58,7 @@ def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any])
     """Load a saved state into the learner.
 
     Raises:
-        InputError: it is of another config or of other images.
+        InputError: the state belongs to another config or to other images.
     """
     try:
         kept = None if state["kept"] is None else Kept(**state["kept"])
@@ -73,7 +73,7 @@ def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any])
         ) from cause
     if fingerprint != learner.ranks.broadcast(dataset.fingerprint):
         raise InputError(
-            f"the {dataset.name} images found now are not those that {run.path} began with; bring them back, or start "
-            "again with --overwrite"
+            f"the present {dataset.name} images are not those that {run.path} was started with; restore them, or "
+            "start again with --overwrite"
         )
     return start

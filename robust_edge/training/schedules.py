@@ -16,12 +16,12 @@ from robust_edge_runtimes.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedules:
-    """One value per epoch each.
+    """The values of all schedules, one per epoch.
 
     Attributes:
         eps: attack radius in pixel units.
         steps: gradient steps of the attack.
-        keep: kept fraction that the projection aims at.
+        keep: kept fraction of the projection.
         lr: learning rate at the start of the epoch.
         masked_from: first epoch of the masked phase; equal to the number of epochs where nothing is pruned.
     """
@@ -34,10 +34,10 @@ class Schedules:
 
 
 def schedules(config: CompressConfig) -> Schedules:
-    """Turn the schedules of a config, names or sequences, into sequences.
+    """Compute the values of the schedules of a config, which are given as names or sequences.
 
     Raises:
-        InputError: a given sequence does not have one value for each epoch that it applies to.
+        InputError: a sequence does not have one value for each epoch that it applies to.
     """
     epochs = config.training.epochs
     masked_from = _masked_from(config)
@@ -52,7 +52,7 @@ def schedules(config: CompressConfig) -> Schedules:
 
 
 def pruned_at(plan: Schedules, config: CompressConfig, epoch: int) -> Schedules:
-    """The same plan with the masked phase starting at this epoch; earlier values are not used any more."""
+    """The schedules with the masked phase starting at this epoch."""
     keep = plan.keep[:epoch] + (config.pruning.keep,) * (len(plan.keep) - epoch)
     return dataclasses.replace(plan, masked_from=epoch, keep=keep, lr=_lr(config, epoch))
 

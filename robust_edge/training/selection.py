@@ -1,4 +1,4 @@
-"""Which epoch's network is kept: the best under PGD on held-out training images."""
+"""Select the best network of all epochs by PGD accuracy on held-out training images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from robust_edge_runtimes.attacks.threat import Threat
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kept:
-    """A network of an earlier epoch and its accuracy on the held-out images.
+    """A copy of the network after an epoch, with its accuracies on the held-out images.
 
     Attributes:
-        epoch: after which it was evaluated, counted from 1.
-        final: whether it meets the sparsity constraint, so that it may become the checkpoint.
+        epoch: the epoch after which it was copied, counted from 1.
+        final: whether it satisfies the sparsity constraint and may become the checkpoint.
         clean: accuracy on the held-out images.
         robust: the same under PGD at the run's full radius.
         tensors: a copy of its state dict on the CPU.
@@ -35,7 +35,7 @@ class Kept:
     tensors: dict[str, Tensor]
 
     def network(self, like: Normalized) -> Normalized:
-        """The network, on the device and of the architecture of `like`, in evaluation mode."""
+        """The network in evaluation mode, with the architecture and on the device of `like`."""
         network = copy.deepcopy(like)
         network.load_state_dict(self.tensors)
         return network.eval()
@@ -62,8 +62,8 @@ def better(kept: Kept | None, found: Kept, guessing: float) -> Kept:
 
     Args:
         kept: the best of earlier epochs.
-        found: that of this epoch.
-        guessing: the highest accuracy that counts as guessing, as of `guessing_limit`.
+        found: the network of this epoch.
+        guessing: the highest accuracy that counts as chance level, from `guessing_limit`.
     """
 
     def rank(network: Kept) -> tuple[bool, bool, float, float]:

@@ -21,7 +21,7 @@ from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 M = TypeVar("M", bound=nn.Module)
-LEAST_IMAGES = 2  # of a batch on one rank: batch-norm cannot train on one
+LEAST_IMAGES = 2  # per batch and rank: batch norm cannot be trained on a single image
 
 
 def check_batch(batch_size: int, ranks: Ranks) -> None:
@@ -42,7 +42,7 @@ def check_same_images(dataset: Dataset, ranks: Ranks) -> None:
     """Check that all ranks loaded the same data set, by its shapes and labels.
 
     Raises:
-        InputError: they did not.
+        InputError: the ranks loaded different data sets.
     """
     labels = [part.labels.cpu().numpy().tobytes() for part in (dataset.train, dataset.test)]
     shapes = [tuple(part.images.shape) for part in (dataset.train, dataset.test)]
@@ -50,7 +50,7 @@ def check_same_images(dataset: Dataset, ranks: Ranks) -> None:
     for rank, other in enumerate(ranks.gather(digest)):
         if other != digest:
             raise InputError(
-                f"rank {rank} finds other {dataset.name} images than rank {ranks.rank}; give every machine the same "
+                f"rank {rank} loaded other {dataset.name} images than rank {ranks.rank}; give every machine the same "
                 "files under the same --data-dir"
             )
 
@@ -75,8 +75,8 @@ class Share:
     """The part of one batch that this rank holds.
 
     Attributes:
-        weight: its images over those of the batch; the weights of all ranks sum to 1.
-        ranks: the methods are collective; every rank must call them.
+        weight: number of its images divided by that of the batch; the weights of all ranks sum to 1.
+        ranks: all ranks; the methods are collective operations, which every rank must call.
     """
 
     weight: float
@@ -87,7 +87,7 @@ class Share:
         """Replace gradients and running statistics by their mean over the ranks.
 
         Args:
-            model: after the backward pass of a loss that is a mean over the rank's own images.
+            model: the network after the backward pass of the mean loss over the rank's own images.
         """
         if self.ranks.world == 1:
             return
@@ -117,7 +117,7 @@ def check_same(state: Mapping[str, Any], ranks: Ranks) -> None:
     """Check that all ranks hold the same tensors, by a checksum of each entry of `state`.
 
     Raises:
-        RobustEdgeError: they do not; the message names the entries.
+        RobustEdgeError: an entry differs; the message names all such entries.
     """
     if ranks.world == 1:
         return
@@ -127,7 +127,7 @@ def check_same(state: Mapping[str, Any], ranks: Ranks) -> None:
         if differing:
             raise RobustEdgeError(
                 f"rank {rank} and rank 0 differ in {', '.join(differing)}; give all ranks the same kind of "
-                "device and the same software, and go on with --resume"
+                "device and the same software, and continue with --resume"
             )
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they end a job, is deferred until the state has been saved."""
+"""Defer SIGTERM, which schedulers send before they end a job, until the state has been saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def deferred_termination(ranks: Ranks) -> Iterator[Callable[[], bool]]:
     """Defer SIGTERM to the end of the block; a second one takes effect at once.
 
     Yields:
-        A function that tells whether any rank has received SIGTERM; every rank must call it at the same places.
+        A function that returns whether any rank has received SIGTERM; a collective operation of all ranks.
     """
     received: list[int] = []
 

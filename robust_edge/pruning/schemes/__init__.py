@@ -1,4 +1,4 @@
-"""The table of schemes: a scheme is one file with a class that holds its settings, and one row here."""
+"""The table of pruning schemes; a row names a class in a file of its own, whose fields are the scheme's settings."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ if TYPE_CHECKING:
     from robust_edge.pruning.schemes.scheme import Scheme
 
 SCHEMES = {
-    "irregular": Row("robust_edge.pruning.schemes.irregular:Irregular", "any weights"),
-    "funnel": Row("robust_edge.pruning.schemes.funnel:Funnel", "less in every deeper layer"),
-    "redundant": Row("robust_edge.pruning.schemes.redundant:Redundant", "no filters alike"),
-    "nm": Row("robust_edge.pruning.schemes.nm:NOfM", "n of m neighbours, 2 of 4 as GPUs run them"),
-    "filter": Row("robust_edge.pruning.schemes.filter:Filter", "whole channels, which export takes out"),
+    "irregular": Row("robust_edge.pruning.schemes.irregular:Irregular", "any weights; the largest are kept"),
+    "funnel": Row("robust_edge.pruning.schemes.funnel:Funnel", "a smaller kept fraction in every deeper layer"),
+    "redundant": Row(
+        "robust_edge.pruning.schemes.redundant:Redundant", "whole filters, without filters similar to a stronger one"
+    ),
+    "nm": Row(
+        "robust_edge.pruning.schemes.nm:NOfM", "n of m neighbouring weights, for example 2:4 for sparse tensor cores"
+    ),
+    "filter": Row("robust_edge.pruning.schemes.filter:Filter", "whole channels, which `export` removes"),
 }
 
 
 def scheme_class(name: str) -> type[Scheme]:
-    """The class of a row, or the user's own.
+    """Import the class of a scheme, or the user's own.
 
     Raises:
-        InputError: an unknown name, a module that cannot be imported, something that is no scheme.
+        InputError: the name is unknown, the module cannot be imported, or the class is not a scheme.
     """
-    from robust_edge.pruning.schemes.scheme import Scheme  # brings torch, which the table itself does not need
+    from robust_edge.pruning.schemes.scheme import Scheme  # imports torch, which the table itself does not need
 
     return load_class("scheme", name, SCHEMES, Scheme)  # type: ignore[no-any-return]
 
 
 def scheme_name(cls: type[Scheme]) -> str:
-    """What `scheme_class` finds the class by."""
+    """The name by which `scheme_class` finds the class."""
     reference = f"{cls.__module__}:{cls.__qualname__}"
     return next((name for name, row in SCHEMES.items() if row.reference == reference), reference)

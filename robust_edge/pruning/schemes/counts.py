@@ -1,4 +1,4 @@
-"""How many weights each layer keeps: shares of a budget, one threshold over all layers, and the layers' floors."""
+"""Numbers of weights that layers keep, from a total budget: in proportion, by a global threshold, and with floors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robust_edge_runtimes.core.errors import InputError
 
 
 def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
-    """The budget divided among the layers in proportion to their sizes, at least 1 each, by largest remainders."""
+    """Divide the budget among the layers in proportion to their sizes, at least 1 each, by the largest remainders."""
     if budget < len(sizes):
         raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
     total = sum(sizes.values())
@@ -30,18 +30,18 @@ def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
 
 
 def global_counts(weights: Weights, budget: int, floor: float) -> dict[str, int]:
-    """Numbers of weights that the layers keep under one threshold and with a floor for each."""
+    """Kept weights of each layer under one global threshold with a floor for each layer."""
     return counts_above(weights, budget, granted_floors(weights, budget, floor))
 
 
 def counts_above(weights: Weights, budget: int, granted: Mapping[str, int]) -> dict[str, int]:
-    """Numbers of weights that the layers keep under one threshold, beside those already granted to them."""
-    free = {name: beyond(weight, granted[name]) for name, weight in weights.items()}
+    """Kept weights of each layer: the `granted` largest ones, then the largest of all others by a global threshold."""
+    free = {name: without_largest(weight, granted[name]) for name, weight in weights.items()}
     return counts_of_largest(free, budget, granted)
 
 
 def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
-    """How many of the largest scores over all layers each layer has, added to the number that it was granted."""
+    """Kept weights of each layer: the `granted` ones, and as many as it has among the largest scores of all layers."""
     chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values()), sorted=False).indices
     ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
     layer = torch.searchsorted(ends, chosen, right=True)
@@ -49,14 +49,14 @@ def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mappin
     return {name: granted[name] + more for name, more in zip(scores, extra, strict=True)}
 
 
-def beyond(weight: Tensor, count: int) -> Tensor:
-    """Absolute values without the `count` largest."""
+def without_largest(weight: Tensor, count: int) -> Tensor:
+    """The absolute values of a weight without the `count` largest."""
     magnitudes = weight.abs()
     return magnitudes[~highest(magnitudes, count)]
 
 
 def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
-    """Least number of weights of each layer: a fraction of it, at least one weight; all of a layer in `dense`."""
+    """Smallest number of weights that each layer keeps: a fraction, at least one; all weights for layers in `dense`."""
     return {
         name: weight.numel() if name in dense else max(1, int(floor * weight.numel()))
         for name, weight in weights.items()
@@ -64,19 +64,19 @@ def floor_counts(weights: Weights, floor: float, dense: Collection[str] = ()) ->
 
 
 def granted_floors(weights: Weights, budget: int, floor: float, dense: Collection[str] = ()) -> dict[str, int]:
-    """The floors of all layers, checked against the budget.
+    """The floors of all layers, if the budget suffices for them.
 
     Raises:
-        InputError: their sum exceeds the budget.
+        InputError: the sum of the floors exceeds the budget.
     """
     floors = floor_counts(weights, floor, dense)
     granted = sum(floors.values())
     if budget < granted:
         whole = f" ({len(dense)} depthwise layers dense)" if dense else ""
-        way = ", or set pruning.prune_depthwise=true" if dense else ""
+        remedy = ", or set pruning.prune_depthwise=true" if dense else ""
         raise InputError(
-            f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} takes {granted}; raise --keep "
-            f"or lower pruning.floor{way}"
+            f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} needs {granted}; raise --keep "
+            f"or lower pruning.floor{remedy}"
         )
     return floors
 

@@ -1,4 +1,4 @@
-"""Filter pruning: whole channels, which the export takes out of the network."""
+"""Filter pruning: whole channels, which the export removes from the network."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from robust_edge_exporters.compaction.channels import ChannelGroup
 from robust_edge_runtimes.core.errors import InputError
 
 SCOPE_OF_FILTERS = dataclasses.replace(
-    SCOPE, choices={name: SCOPE.choices[name] for name in ("global", "layer")}, help="where the threshold holds"
+    SCOPE, choices={name: SCOPE.choices[name] for name in ("global", "layer")}, help="range of the threshold"
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Filter(FlooredScheme):
-    """Removes whole channels, with all weights that write or read them, until at most k weights are left.
+    """Remove whole channels, with all weights that write or read them, until at most k weights are left.
 
-    A channel is a set of weights that can be removed from the network without changing a shape elsewhere: an
-    output of a layer, of all layers that are added to it, of the depthwise convolutions between; and the inputs that
-    read it. The classes are never removed. The energy of a channel is that of all its weights, so within one group
-    the projection is the nearest point. Across groups energies are divided by the group's mean, since the norms of
-    filters of different width are not comparable; that is the customary choice and no Euclidean projection.
+    A channel is a set of weights that can be removed without changing the shapes of other layers: one output of a
+    layer, the same output of all layers that are added to it and of depthwise convolutions behind it, and the inputs
+    that read it. Outputs that are classes are never removed. The energy of a channel is the sum of squares of all its
+    weights, so that within one group of channels the projection is the nearest point. For the comparison of groups the
+    energies are divided by the mean of the group, since the norms of filters of different width are not comparable;
+    this is the usual choice, but not a Euclidean projection.
 
-    With scope `global` there is one threshold of relative energy; scope `layer` takes the same fraction of every
-    group. `floor` is the fraction of every group's channels that are kept in any case, at least one.
+    Scope `global` uses one threshold on the relative energy; scope `layer` removes the same fraction of every group.
+    `floor` is the fraction of the channels of every group that is always kept, at least one channel.
 
     Attributes:
-        groups: the network's, from `channel_groups`.
+        groups: the channel groups of the network, from `channel_groups`.
     """
 
     scope: str = declared(SCOPE_OF_FILTERS, "global")
     groups: Sequence[ChannelGroup] = dataclasses.field(default=(), compare=False)
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Filter:
-        """With the channels of the network that can only be removed together."""
-        from robust_edge_exporters.compaction.dependencies import channel_groups  # brings a package of its own
+        """Set the floor and the channel groups of the network."""
+        from robust_edge_exporters.compaction.dependencies import channel_groups  # imports torch-pruning
 
         return dataclasses.replace(self, floor=self.floor_at(keep), groups=channel_groups(model, shape))
 
@@ -58,16 +59,16 @@ class Filter(FlooredScheme):
         return [group for group in self.groups if group.removable]
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """Removes as few channels as possible, the weakest first, so that at most k weights are left."""
+        """Remove as few channels as possible, those of smallest energy first, so that at most k weights are left."""
         budget = budget_of(weights, keep)
         order = self._order(weights)
         low, high = 0, len(order)
         fewest = self._support(order, weights)
         if kept_in(fewest) > budget:
             raise InputError(
-                f"keep leaves {budget} weights, but with the fewest channels that may stay (1 or {self.least:g} of "
-                f"each group, and all classes) {kept_in(fewest)} are left; filter pruning would remove a whole layer: "
-                "raise --keep, or lower pruning.floor"
+                f"keep leaves {budget} weights, but the smallest network that filter pruning allows (one channel or a "
+                f"fraction of {self.least:g} of each group, and all classes) has {kept_in(fewest)}; raise --keep, or "
+                "lower pruning.floor"
             )
         while low < high:
             middle = (low + high) // 2
@@ -76,7 +77,7 @@ class Filter(FlooredScheme):
         return self._support(order[:low], weights)
 
     def support_beside(self, support: Support) -> dict[str, Tensor]:
-        """Masks of the batch-norms and biases of removed channels, so that the removed channels are exactly zero."""
+        """Masks of batch-norm parameters and biases, so that removed channels are exactly zero."""
         beside: dict[str, Tensor] = {}
         for group, removed in zip(self._removable, self._removed(support), strict=True):
             for part in group.slices:
@@ -87,24 +88,26 @@ class Filter(FlooredScheme):
         return beside
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Checks the count, the least channels of each group, and that channels are kept or removed whole."""
+        """Check the number of weights, the floor of each group, and that channels are kept or removed as a whole."""
         removed = self._removed(support)
         for group, channels in zip(self._removable, removed, strict=True):
             if int((~channels).sum()) < self._least(group):
-                return f"{group.layer} keeps {int((~channels).sum())} channels, at least {self._least(group)} stay"
+                return (
+                    f"{group.layer} keeps {int((~channels).sum())} channels; it must keep at least {self._least(group)}"
+                )
         pairs = [(i, int(c)) for i, channels in enumerate(removed) for c in channels.nonzero().flatten()]
         whole = self._support(pairs, support)
         for name, mask in support.items():
             if not torch.equal(whole[name], mask):
-                return f"{name} keeps a part of a channel"
+                return f"{name} keeps only a part of a channel"
         kept, budget = kept_in(support), budget_of(support, keep)
-        return None if kept <= budget else f"{kept} weights are kept, keep {keep:g} allows {budget}"
+        return None if kept <= budget else f"{kept} weights are kept; keep {keep:g} allows {budget}"
 
     def _least(self, group: ChannelGroup) -> int:
         return max(1, int(self.least * group.channels))
 
     def _order(self, weights: Weights) -> list[tuple[int, int]]:
-        """(group, channel) of all channels that may be removed, the weakest first."""
+        """(group index, channel) of all channels that may be removed, in increasing order of their score."""
         found: list[tuple[float, int, int]] = []
         for i, group in enumerate(self._removable):
             energy = channel_energy(group, weights)
@@ -117,7 +120,7 @@ class Filter(FlooredScheme):
         return [(i, channel) for _, i, channel in sorted(found)]
 
     def _support(self, removed: Sequence[tuple[int, int]], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks of the weights without these channels."""
+        """Masks of the weights after the removal of these (group index, channel) pairs."""
         by_group: dict[int, list[int]] = {}
         for i, channel in removed:
             by_group.setdefault(i, []).append(channel)
@@ -134,7 +137,7 @@ class Filter(FlooredScheme):
         return {name: _outer(lines[name][0], lines[name][1], tensor) for name, tensor in like.items()}
 
     def _removed(self, support: Support) -> list[Tensor]:
-        """For every removable group a bool per channel: true where no weight writes the channel."""
+        """For every removable group a bool per channel: True if no weight writes the channel."""
         found = []
         for group in self._removable:
             writers = [part for part in group.slices if part.dim == 0 and part.parameter in support]
@@ -148,7 +151,7 @@ class Filter(FlooredScheme):
 
 
 def channel_energy(group: ChannelGroup, weights: Weights) -> Tensor:
-    """Sum of squares of all weights of each channel; one that both reads and writes counts twice."""
+    """Sum of squares of the weights of each channel; weights that both read and write channels count twice."""
     device = next(iter(weights.values())).device
     energy = torch.zeros(group.channels, device=device, dtype=torch.float64)
     for part in group.slices:

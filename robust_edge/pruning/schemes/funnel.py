@@ -1,4 +1,4 @@
-"""Funnel pruning: every layer keeps a smaller fraction than the one before it.
+"""Funnel pruning: every layer keeps a smaller fraction of its weights than the layer before it.
 
 Source: Marshall 2020, section 3.2.1, S = {θ : ‖θ_n‖₀/|θ_n| − ‖θ_{n+1}‖₀/|θ_{n+1}| > 0 for all n}, with ‖θ‖₀ = k.
 """
@@ -23,27 +23,28 @@ HALVINGS = 60
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Funnel(FlooredScheme):
-    """Keeps exactly k weights; the kept fraction strictly decreases with depth.
+    """Keep exactly k weights, with a kept fraction that strictly decreases with depth.
 
-    The counts are those of one global threshold, moved to the nearest decreasing fractions (isotonic regression,
-    layers weighted by size, which leaves the total as it is), then to whole numbers in strict order. With counts
-    that decrease by themselves this is the projection of `irregular`; the weights of each layer are its largest.
+    The counts of one global threshold are changed to the nearest decreasing fractions (isotonic regression with layers
+    weighted by size, which preserves the total), and then to whole numbers with strictly decreasing fractions. Each
+    layer keeps its largest weights. If the counts of the global threshold decrease already, the result is that of
+    `irregular`.
 
-    Deviation: the text's "proportionally more pruned than the previous layer" names no amount, so a difference of
-    one weight counts.
+    Interpretation: the text says "proportionally more pruned than the previous layer" without an amount; here a
+    difference of one weight suffices.
 
     Attributes:
-        depth: layer names from the image to the logits; empty takes the order of the weights.
+        depth: layer names in the order of the forward pass; if empty, the order of the weights is used.
     """
 
     depth: Sequence[str] = dataclasses.field(default=(), compare=False)
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Funnel:
-        """With the order of the layers."""
+        """Set the floor and the order of the layers of the network."""
         return dataclasses.replace(self, floor=self.floor_at(keep), depth=layout_of(model, shape).depth)
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The largest weights of each layer, as many as its count."""
+        """Keep the largest weights of each layer, in the number given by `strict_counts`."""
         budget = budget_of(weights, keep)
         ordered = {name: weights[name] for name in self.depth or weights}
         sizes = {name: weight.numel() for name, weight in ordered.items()}
@@ -52,7 +53,7 @@ class Funnel(FlooredScheme):
         return {name: largest(weight, counts[name]) for name, weight in weights.items()}
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Checks the count, the floors, and the order of the fractions."""
+        """Check the number of weights, the order of the fractions, and the floors."""
         return super().violation(support, keep) or self._order_violation(support) or self._floors(support)
 
     def _floors(self, support: Support) -> str | None:
@@ -63,14 +64,14 @@ class Funnel(FlooredScheme):
         kept = {name: Fraction(counts[name], support[name].numel()) for name in names}
         for upper, lower in itertools.pairwise(names):
             if not kept[upper] > kept[lower]:
-                return f"{lower} keeps {float(kept[lower]):.2%}, no less than {upper} before it"
+                return f"{lower} keeps {float(kept[lower]):.2%}, not less than {upper} before it"
         return None
 
 
 def decreasing(counts: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, float]:
-    """Kept fractions that never rise, nearest to those of the counts in squares weighted by size.
+    """The non-increasing fractions nearest to those of the counts, by squared distance weighted by size.
 
-    Pool adjacent violators: neighbours in the wrong order get one common fraction, so that their total is unchanged.
+    Pool-adjacent-violators algorithm: adjacent layers in the wrong order get a common fraction with the same total.
     """
     pools: list[tuple[int, int, list[str]]] = []
     for name, count in counts.items():
@@ -85,13 +86,13 @@ def decreasing(counts: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str,
 def strict_counts(
     desired: Mapping[str, float], sizes: Mapping[str, int], budget: int, floors: Mapping[str, int]
 ) -> dict[str, int]:
-    """Whole numbers near the desired fractions, strictly decreasing as fractions, with the budget as their sum.
+    """Counts near the desired fractions whose fractions strictly decrease and whose sum is the budget.
 
-    Vectors of such counts form a lattice: the least and the greatest bound all of them, and from any of them one
-    weight can be added to the shallowest layer below the greatest, so every sum between the two is reached.
+    Such counts form a lattice with a least and a greatest element. To any counts below the greatest one weight can be
+    added in the shallowest layer that is below its greatest count, so every sum in between can be reached.
 
     Raises:
-        InputError: no such counts.
+        InputError: there are no such counts.
     """
     least, most = _chain(dict.fromkeys(desired, 0.0), sizes, floors), _greatest(sizes)
     if not sum(least.values()) <= budget <= sum(most.values()) or any(least[n] > most[n] for n in sizes):
@@ -104,7 +105,7 @@ def strict_counts(
         chain = _chain({name: factor * share for name, share in desired.items()}, sizes, floors)
         return {name: min(count, most[name]) for name, count in chain.items()}
 
-    low, high = 0.0, 1 / min(desired.values())  # there, every layer is at its greatest
+    low, high = 0.0, 1 / min(desired.values())  # at `high` every layer has its greatest count
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if sum(scaled(middle).values()) <= budget else (low, middle)
@@ -112,7 +113,7 @@ def strict_counts(
 
 
 def _chain(desired: Mapping[str, float], sizes: Mapping[str, int], floors: Mapping[str, int]) -> dict[str, int]:
-    """The least counts in strict order that reach the desired fractions and the floors, from the deepest layer up."""
+    """The least strictly decreasing counts that reach the desired fractions and the floors, from the last layer on."""
     counts: dict[str, int] = {}
     deeper: str | None = None
     for name in reversed(list(desired)):
@@ -123,7 +124,7 @@ def _chain(desired: Mapping[str, float], sizes: Mapping[str, int], floors: Mappi
 
 
 def _greatest(sizes: Mapping[str, int]) -> dict[str, int]:
-    """The greatest counts in strict order, from the shallowest layer down."""
+    """The greatest strictly decreasing counts, from the first layer on."""
     counts: dict[str, int] = {}
     upper: str | None = None
     for name, size in sizes.items():
@@ -139,7 +140,7 @@ def _filled(
     budget: int,
     desired: Mapping[str, float],
 ) -> dict[str, int]:
-    """Add single weights where the order allows it, first to the layer that is farthest below its desired fraction."""
+    """Add single weights without violating the order, each to the layer that is farthest below its desired fraction."""
     names = list(sizes)
     for _ in range(budget - sum(counts.values())):
         allowed = [name for i, name in enumerate(names) if _may_grow(i, names, counts, sizes, most)]

@@ -27,26 +27,26 @@ from robust_edge.settings.setting import declared, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Irregular(FlooredScheme):
-    """Keeps exactly k = round(keep × all) weights, by one threshold or the same fraction in every layer.
+    """Keep exactly k = round(keep × all) weights, by one global threshold or the same fraction in every layer.
 
-    Deviations from the text: a global threshold can empty a layer and so cut the network in two; `floor` keeps the
-    largest weights of every layer, at least one, before the threshold is set. Layers in `dense` keep all of theirs.
+    Deviations from the text: since a global threshold could remove all weights of a layer, `floor` keeps the largest
+    weights of every layer, at least one, and the threshold applies to the others. Layers in `dense` keep all weights.
 
-    Ties are broken by position, so the count is exact.
+    Ties are broken by position, so that the count is exact.
 
     Attributes:
-        dense: names of layers of the network that are not pruned; their weights count towards k.
+        dense: names of the layers that are not pruned; their weights count towards k.
     """
 
     scope: str = declared(SCOPE, "global")
     prune_depthwise: bool = setting(
         False,
-        "whether scope `global` or `layer` prunes depthwise convolutions. A filter of theirs has about nine weights "
-        "and is all that a channel passes through: at keep 0.1 most filters become empty",
+        "whether scopes `global` and `layer` prune depthwise convolutions. Their filters have about nine weights and "
+        "are the only path of a channel; at keep 0.1 most of them would become empty",
     )
     macs: float | None = setting(
         None,
-        "of scope `macs`: largest fraction of the dense network's multiply-accumulates; null takes keep",
+        "for scope `macs`: largest fraction of the dense network's multiply-accumulates; null uses keep",
         range="(0, 1]",
         noun="a fraction",
     )
@@ -57,7 +57,7 @@ class Irregular(FlooredScheme):
         require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
-        """With the depthwise layers of the network, or with the cost of its weights."""
+        """Set the floor and the layers that stay dense; scope `macs` returns a Macs scheme with the weights' costs."""
         floor = self.floor_at(keep)
         if self.scope == "macs":
             costs = layout_of(model, shape).macs_per_weight
@@ -67,11 +67,11 @@ class Irregular(FlooredScheme):
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
-        """`dense`, in order."""
+        """The layers in `dense`, sorted."""
         return tuple(sorted(self.dense))
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The k largest weights, or the largest of each layer."""
+        """Keep the k largest weights of the network, or the largest of each layer."""
         budget = budget_of(weights, keep)
         granted = granted_floors(weights, budget, self._floor, self.dense)
         if self.scope == "layer":
@@ -86,6 +86,6 @@ class Irregular(FlooredScheme):
         return self.least if self.scope == "global" else 0.0
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Checks the count and the floors of the layers."""
+        """Check the number of weights and the floors of the layers."""
         floors = floor_counts(support, self._floor, self.dense)
         return super().violation(support, keep) or floor_violation(support, floors)

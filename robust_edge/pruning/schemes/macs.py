@@ -1,7 +1,7 @@
-"""Scope `macs` of irregular pruning: one threshold that takes into account what a weight costs to run.
+"""Scope `macs` of irregular pruning: a global threshold with a bound on the multiply-accumulates.
 
-In a convolution every weight is multiplied once for each output position: 1,024 times on a plane of 32×32, 16
-times on one of 4×4. A global threshold does not see that; the same k can then run two or three times slower.
+In a convolution every weight is multiplied once for each output position: 1,024 times for an output of 32×32, 16 times
+for one of 4×4. A global threshold ignores this; with the same k its network can be two or three times slower.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from torch import Tensor
 
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.counts import (
-    beyond,
     counts_of_largest,
     floor_counts,
     floor_violation,
     granted_floors,
+    without_largest,
 )
 from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, kept_per_layer, largest
 from robust_edge_runtimes.core.errors import InputError
 
-SLACK = 1e-3  # of the bound that may stay unused; each halving of it costs one more pass over all weights
-PRECISION = 1e-6  # of λ, where whole weights come no closer to the bound
+SLACK = 1e-3  # fraction of the bound that may stay unused; halving it takes one more pass over all weights
+PRECISION = 1e-6  # relative accuracy of λ at which the search stops
 MOST_PASSES = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Macs(FlooredScheme):
-    """Keeps exactly k weights, which need at most B multiply-accumulates.
+    """Keep exactly k weights that need at most B multiply-accumulates.
 
-    S = {θ : ‖θ‖₀ ≤ k, Σ_i c_i [θ_i ≠ 0] ≤ B}, c_i the multiply-accumulates that weight i takes part in. The
-    nearest point keeps what maximises Σ θ_i² under both bounds. For any multiplier λ ≥ 0 the k largest of
-    θ_i² − λ c_i do so for the B that they need themselves (Everett 1963), which falls as λ grows: λ is 0, the
-    plain global threshold, if that needs no more than B, and is found by bisection otherwise, to within 0.1% of
-    B or as close as whole weights allow.
+    S = {θ : ‖θ‖₀ ≤ k, Σ_i c_i [θ_i ≠ 0] ≤ B}, where c_i is the number of multiply-accumulates of weight i. The nearest
+    point keeps the weights that maximise Σ θ_i² under both bounds. For any multiplier λ ≥ 0 the k largest values of
+    θ_i² − λ c_i are the optimum for the B that they need (Everett 1963), and this B decreases as λ increases. λ is 0,
+    the plain global threshold, if that needs at most B; otherwise it is found by bisection, to within 0.1% of B or as
+    close as whole weights allow.
 
-    With B = keep × dense, the default, `irregular` with scope `layer` lies in S too and is never nearer.
+    With the default B = keep × dense, the result of scope `layer` also lies in S, and is never nearer to θ.
 
     Attributes:
-        macs_per_weight: c by layer.
+        macs_per_weight: c_i of the weights of each layer.
         share: B as a fraction of the dense network's multiply-accumulates; None for the kept fraction.
     """
 
@@ -48,34 +48,34 @@ class Macs(FlooredScheme):
     share: float | None = None
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The k largest of θ² − λc, beside the floor of each layer."""
+        """Keep the floor of each layer, and otherwise the largest values of θ² − λc, k weights in total."""
         budget = budget_of(weights, keep)
         floors = granted_floors(weights, budget, self.least)
         self._refuse_impossible(weights, budget, floors, keep)
-        energy = {name: beyond(weight, floors[name]).square() for name, weight in weights.items()}
+        energy = {name: without_largest(weight, floors[name]).square() for name, weight in weights.items()}
         counts = self._search(energy, budget, floors, self.bound(weights, keep))
         return {name: largest(weight, counts[name]) for name, weight in weights.items()}
 
     def bound(self, weights: Weights, keep: float) -> float:
-        """B."""
+        """B, the largest number of multiply-accumulates."""
         share = keep if self.share is None else self.share
         return share * sum(self.macs_per_weight[name] * weight.numel() for name, weight in weights.items())
 
     def needed(self, counts: Mapping[str, int]) -> int:
-        """Multiply-accumulates of so many weights of each layer."""
+        """Multiply-accumulates of the given number of weights of each layer."""
         return sum(self.macs_per_weight[name] * count for name, count in counts.items())
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Checks the count, the floors, and the multiply-accumulates."""
+        """Check the number of weights, the floors, and the multiply-accumulates."""
         needed, bound = self.needed(kept_per_layer(support)), self.bound(support, keep)
-        over = f"{needed} multiply-accumulates are left, at most {bound:.0f} may be" if needed > bound else None
+        over = f"{needed} multiply-accumulates are left; at most {bound:.0f} are allowed" if needed > bound else None
         floors = floor_violation(support, floor_counts(support, self.least))
         return super().violation(support, keep) or floors or over
 
     def _search(
         self, energy: Mapping[str, Tensor], budget: int, floors: Mapping[str, int], bound: float
     ) -> dict[str, int]:
-        """Counts for the smallest λ found whose counts need no more than the bound."""
+        """The counts of the smallest λ found whose weights need at most the bound."""
         low = multiplier = 0.0
         high: float | None = None
         best: dict[str, int] = {}
@@ -94,7 +94,7 @@ class Macs(FlooredScheme):
                 break
             else:
                 multiplier = (low + high) / 2
-        assert best, "after so many doublings the multiplier exceeds every weight"
+        assert best, "a multiplier after this number of doublings exceeds every weight"
         return best
 
     def _counts(
@@ -104,12 +104,12 @@ class Macs(FlooredScheme):
         return counts_of_largest(scores, budget, floors)
 
     def _start(self, energy: Mapping[str, Tensor]) -> float:
-        """A first λ: mean energy of a weight over its mean cost."""
+        """The initial λ: mean energy of the weights divided by their mean cost."""
         total = sum(float(values.sum()) for values in energy.values())
         return max(total / max(1, self.needed({name: len(values) for name, values in energy.items()})), 1e-30)
 
     def _refuse_impossible(self, weights: Weights, budget: int, floors: Mapping[str, int], keep: float) -> None:
-        """Raise an InputError where even the k cheapest weights exceed the bound."""
+        """Raise InputError if even the k cheapest weights exceed the bound."""
         counts, left = dict(floors), budget - sum(floors.values())
         for name in sorted(weights, key=lambda name: self.macs_per_weight[name]):
             more = min(left, weights[name].numel() - counts[name])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robust_edge.pruning.layout import Layout, layout_of
 from robust_edge.pruning.prunable import budget_of
-from robust_edge.pruning.schemes.counts import beyond, counts_of_largest, floor_counts
+from robust_edge.pruning.schemes.counts import counts_of_largest, floor_counts, without_largest
 from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, highest
 from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import setting
@@ -21,23 +21,23 @@ from robust_edge_runtimes.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NOfM(FlooredScheme):
-    """Keeps exactly k weights, at most n of every m neighbours along the input channels.
+    """Keep exactly k weights, at most n of every m neighbours along the input channels.
 
-    Both constraints hold: keep n/m is the plain pattern, a smaller keep removes more weights by one global threshold,
-    a larger one is refused. Keeping the largest, first per group and then in all, is the nearest
-    point, as groups and total are nested.
+    Both constraints hold: a keep of n/m is the plain pattern, a smaller one removes further weights by one global
+    threshold, a larger one is an error. Since the constraints are nested, keeping the largest weights first in each
+    group and then in total gives the nearest point.
 
-    Convolutions of several groups and the layer that reads the image stay dense: no GPU runs the first as 2:4,
-    and the image has no four channels.
+    Grouped convolutions and the first layer stay dense: GPUs do not support 2:4 for grouped convolutions, and the
+    image has fewer than four channels.
 
-    `floor` holds for every other layer, where a threshold below the pattern is set.
+    `floor` applies to all other layers if a threshold is used.
 
     Attributes:
-        dense: names of the layers of the network that stay dense.
+        dense: names of the layers that stay dense.
     """
 
-    n: int = setting(2, "most weights kept of m neighbours along the input channels", range="[1, inf)")
-    m: int = setting(4, "neighbours in a group", range="[2, inf)")
+    n: int = setting(2, "largest number of weights kept of m neighbours along the input channels", range="[1, inf)")
+    m: int = setting(4, "number of neighbours in a group", range="[2, inf)")
     dense: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:
@@ -45,17 +45,17 @@ class NOfM(FlooredScheme):
         require(self.n < self.m, "pruning.n", self.n, f"at least 1 and below pruning.m ({self.m}), as in 2:4")
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> NOfM:
-        """With the layers that the pattern does not apply to."""
+        """Set the floor and the layers that stay dense."""
         dense = dense_by_layout(layout_of(model, shape))
         return dataclasses.replace(self, floor=self.floor_at(keep), dense=dense)
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
-        """Grouped convolutions and the first layer."""
+        """Grouped convolutions and the first layer, sorted."""
         return tuple(sorted(self.dense))
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The n largest of each group, then the k largest of those."""
+        """Keep the n largest weights of each group, and of these the k largest in total."""
         pattern = {name: self._pattern(name, weight) for name, weight in weights.items()}
         sizes = {name: int(mask.sum()) for name, mask in pattern.items()}
         counts = self._counts(weights, pattern, sizes, keep)
@@ -65,7 +65,7 @@ class NOfM(FlooredScheme):
         }
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Checks the count and every group."""
+        """Check the number of weights and every group."""
         for name, mask in support.items():
             if name in self.dense:
                 if not mask.all():
@@ -102,12 +102,12 @@ class NOfM(FlooredScheme):
                 f"keep leaves {budget} weights, but {len(self.dense)} dense layers and the floor of the others take "
                 f"{sum(granted.values())}; raise --keep, lower pruning.floor, or choose --scheme irregular"
             )
-        free = {name: beyond(weight[pattern[name]], granted[name]) for name, weight in weights.items()}
+        free = {name: without_largest(weight[pattern[name]], granted[name]) for name, weight in weights.items()}
         return counts_of_largest(free, budget, granted)
 
 
 def dense_by_layout(layout: Layout) -> frozenset[str]:
-    """The layers that n:m does not apply to."""
+    """The layers that the n:m pattern does not apply to."""
     return layout.grouped | {layout.stem}
 
 

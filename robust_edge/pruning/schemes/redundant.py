@@ -24,37 +24,38 @@ NONE = -2.0  # no cosine is as small
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Redundant(FlooredScheme):
-    """Keeps exactly k weights: whole filters, no two of equal shape closer than ϕ, and less than one filter beside.
+    """Keep exactly k weights: whole filters, no two of equal shape closer than ϕ, and less than one further filter.
 
-    The distance of two filters is that of their unit vectors, 0 for equal directions and 2 for opposite ones, as
-    batch-norm takes away their lengths. Any filter that has a stronger one (a larger norm) of its shape within ϕ is
-    removed, whatever layers the two belong to. ϕ is as small as k allows: the distance to the nearest stronger filter
-    alone decides the order of removal, so ϕ follows from the sorted distances. The rest of k, less than one filter,
-    goes to the largest weights of the removed filters.
+    The distance of two filters is that of their unit vectors, 0 for equal directions and 2 for opposite ones, since
+    batch norm cancels their norms. A filter is removed if a stronger filter (of larger norm) of the same shape, in any
+    layer, is closer than ϕ. ϕ is the smallest value that leaves at most k weights; it follows from the sorted distances
+    to the nearest stronger filter. The remaining weights up to k, less than one filter, are the largest weights of the
+    removed filters.
 
-    Interpretation of the text: its weights of a layer are taken as filters, for layers differ in shape; every layer
-    keeps `floor` of its filters, at least one. The distances hold when the filters are chosen; training under the
-    mask moves them, so a finished network is checked for its count and for whole filters.
+    Interpretation: where the text compares the weights of layers, filters are compared, since layers differ in shape.
+    Every layer keeps the fraction `floor` of its filters, at least one. The distances hold when the filters are
+    chosen; training under the mask changes them, so a finished network is checked for its number of weights and for
+    whole filters only.
 
     Attributes:
-        whole: names of layers that keep every filter: the classifier, whose filters are classes, and convolutions
-            of several groups, whose filters read different channels.
+        whole: names of the layers that keep all filters: the classifier, whose filters are classes, and grouped
+            convolutions, whose filters read different channels.
     """
 
     whole: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Redundant:
-        """With the layers that keep every filter."""
+        """Set the floor and the layers that keep all filters."""
         whole = whole_by_layout(layout_of(model, shape))
         return dataclasses.replace(self, floor=self.floor_at(keep), whole=whole)
 
     @property
     def dense_layers(self) -> tuple[str, ...]:
-        """The classifier and grouped convolutions."""
+        """The classifier and grouped convolutions, sorted."""
         return tuple(sorted(self.whole))
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """Whole filters, then the largest of the other weights."""
+        """Keep whole filters, and the largest of the other weights up to k."""
         budget = budget_of(weights, keep)
         kept = self._kept_filters(weights, distances_to_stronger(weights), budget)
         spread = {name: _spread(kept[name], weight) for name, weight in weights.items()}
@@ -65,29 +66,29 @@ class Redundant(FlooredScheme):
         return {n: spread[n] | highest(w.abs().masked_fill(spread[n], -1), counts[n]) for n, w in weights.items()}
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Checks the count, the whole filters of every layer, and the number of weights beside them."""
+        """Check the number of weights, the whole filters of every layer, and the number of weights beside them."""
         beside, longest = 0, 0
         for name, mask in support.items():
             rows = mask.flatten(1)
             whole = rows.all(1)
             least = len(rows) if name in self.whole else _floor(len(rows), self.least)
             if int(whole.sum()) < least:
-                return f"{name} keeps {int(whole.sum())} whole filters, at least {least} stay"
+                return f"{name} keeps {int(whole.sum())} whole filters; it must keep at least {least}"
             beside += int(rows[~whole].sum())
             longest = max(longest, rows.shape[1])
         if beside >= longest:
-            return f"{beside} weights are kept beside whole filters, as many as a filter has"
+            return f"{beside} weights are kept beside whole filters; they must be fewer than a filter has"
         return super().violation(support, keep)
 
     def _kept_filters(self, weights: Weights, distances: Mapping[str, Tensor], budget: int) -> dict[str, Tensor]:
-        """Bool per filter: the protected ones, then those farthest from any stronger one, while the budget lasts."""
+        """Bool per filter: the protected filters, and those farthest from any stronger filter within the budget."""
         kept = {name: self._protected(name, distance) for name, distance in distances.items()}
         left = budget - sum(int(kept[name].sum()) * weight[0].numel() for name, weight in weights.items())
         if left < 0:
             raise InputError(
-                f"keep leaves {budget} weights, {-left} fewer than the least number of whole filters has (the "
-                f"classifier and grouped convolutions whole, {self.least:g} of every other layer); raise --keep, or "
-                "lower pruning.floor"
+                f"keep leaves {budget} weights, {-left} fewer than the filters that are always kept have (all "
+                f"of the classifier and grouped convolutions, a fraction of {self.least:g} of every other layer); "
+                "raise --keep, or lower pruning.floor"
             )
         sizes = torch.cat([torch.full((len(weight),), weight[0].numel()) for weight in weights.values()])
         flat = torch.cat([distances[name].masked_fill(kept[name], -1).cpu() for name in weights])
@@ -111,13 +112,13 @@ def whole_by_layout(layout: Layout) -> frozenset[str]:
 
 
 def distances_to_stronger(weights: Weights) -> dict[str, Tensor]:
-    """For each filter the distance to the nearest stronger one of its shape, as unit vectors.
+    """For each filter the distance to the nearest stronger filter of the same shape, between unit vectors.
 
-    Of filters equally strong, the earlier counts as the stronger. The strongest of a shape is infinitely far from
-    any stronger one; a filter of zeros is at distance 0.
+    Of two filters with equal norms the earlier one counts as stronger. The strongest filter of a shape has distance
+    infinity; a filter of zeros has distance 0.
 
     Returns:
-        Layer name to (filters,) floats.
+        (filters,) distances by layer name.
     """
     shapes: dict[torch.Size, list[str]] = {}
     for name, weight in weights.items():
@@ -130,7 +131,7 @@ def distances_to_stronger(weights: Weights) -> dict[str, Tensor]:
 
 
 def _nearest_stronger(filters: Tensor) -> Tensor:
-    """(n, d) to (n,)."""
+    """(n, d) filters of one shape to their (n,) distances."""
     norms = filters.norm(dim=1)
     order = norms.sort(descending=True, stable=True).indices
     units = (filters / norms.clamp_min(1e-30)[:, None])[order]

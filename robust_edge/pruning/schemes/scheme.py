@@ -16,28 +16,29 @@ Weights = Mapping[str, Tensor]
 """Weight tensors by layer name, in order of depth."""
 
 Support = Mapping[str, Tensor]
-"""Bool tensors by layer name, shaped like the weights, true where a weight may be non-zero."""
+"""Bool tensors by layer name, shaped like the weights: True where a weight may be non-zero."""
 
 Projection = Callable[[Weights, float], dict[str, Tensor]]
-"""(weights, keep) to new tensors, the nearest point of the sparsity set."""
+"""Maps (weights, keep) to new tensors: the nearest point of the sparsity set."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scheme(abc.ABC):
-    """A sparsity set S for every kept fraction.
+    """A pruning scheme: a sparsity set S for every kept fraction.
 
-    Weights lie in S if their non-zeros lie in an allowed support. So schemes choose supports, and the constraint is
-    checked on supports. A kept weight may be zero: it is still trained.
+    A support is the set of weights that may be non-zero. Weights lie in S if all their non-zeros belong to an allowed
+    support. A scheme chooses a support and checks its constraint on supports; a kept weight may be zero and is still
+    trained.
 
-    A subclass is a frozen dataclass. Its fields made by `setting` are the scheme's settings, which stand in section
-    `pruning` of a config; all other fields come from the network, and `build` fills them in.
+    A subclass is a frozen dataclass. Its fields declared with `setting` are the scheme's settings, in section `pruning`
+    of a config; all other fields depend on the network and are set by `build`.
     """
 
     def __post_init__(self) -> None:
         check(self, "pruning")
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
-        """Fit the scheme to one network.
+        """Return the scheme with the properties of one network that it needs.
 
         Args:
             model: the network to prune, left as it was.
@@ -47,7 +48,7 @@ class Scheme(abc.ABC):
         return self
 
     def support(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The support of the nearest point of S, checked by `violation`.
+        """The support of the nearest point of S, after a check by `violation`.
 
         Raises:
             InputError: S is empty for this network and `keep`.
@@ -59,12 +60,12 @@ class Scheme(abc.ABC):
         return support
 
     def project(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """New tensors: the weights on their support, zero elsewhere."""
+        """New tensors: the weights inside the support, zero elsewhere."""
         return masked(weights, self.support(weights, keep))
 
     def support_beside(self, support: Support) -> dict[str, Tensor]:
-        """Masks of other parameters that have to be zero together with the weights: biases and batch-norms of removed
-        channels, by parameter name.
+        """Masks of other parameters that must be zero, too, by name: biases and batch-norm parameters of removed
+        channels.
         """
         return {}
 
@@ -74,13 +75,13 @@ class Scheme(abc.ABC):
         return ()
 
     def violation(self, support: Support, keep: float) -> str | None:
-        """Why a support does not lie in S, as an error message; None where it does."""
+        """An error message if the support is not allowed by the constraint; None if it is."""
         kept, budget = kept_in(support), budget_of(support, keep)
-        return None if kept == budget else f"{kept} weights are kept, keep {keep:g} asks for {budget}"
+        return None if kept == budget else f"{kept} weights are kept; keep {keep:g} requires {budget}"
 
     @abc.abstractmethod
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
-        """The support of the nearest point, of detached weights."""
+        """Choose the support of the nearest point; the weights are detached."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class FlooredScheme(Scheme):
 
     floor: float | None = setting(
         None,
-        "fraction of each layer's weights (or filters) that a threshold may never take; null takes a quarter of keep",
+        "fraction of each layer's weights (or filters) that is always kept; null uses a quarter of keep",
         range="[0, 1]",
         noun="a fraction",
     )
@@ -100,12 +101,12 @@ class FlooredScheme(Scheme):
 
     @property
     def least(self) -> float:
-        """The floor in force; 0 before `build` has set it."""
+        """The floor that `build` has set; 0 before."""
         return self.floor or 0.0
 
 
 def masked(weights: Weights, support: Support) -> dict[str, Tensor]:
-    """New tensors: the weights on the support, zero elsewhere."""
+    """New tensors: the weights inside the support, zero elsewhere."""
     return {n: torch.where(support[n], weight.detach(), torch.zeros_like(weight)) for n, weight in weights.items()}
 
 
@@ -128,12 +129,12 @@ def largest(weight: Tensor, count: int) -> Tensor:
 def highest(scores: Tensor, count: int) -> Tensor:
     """Bool tensor of the `count` highest scores; ties go to the first positions.
 
-    Finds the lowest of them and compares, which takes a tenth of the time of sorting all.
+    Finds the lowest chosen score and compares all scores with it, which takes a tenth of the time of sorting.
     """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     lowest = scores.flatten().topk(count, sorted=False).values.min()
-    kept = (scores > lowest).contiguous()  # whatever order the scores lie in, as in channels_last
+    kept = (scores > lowest).contiguous()  # contiguous, also if the scores are channels_last
     ties = (scores == lowest).flatten().nonzero().flatten()
     kept.view(-1)[ties[: count - int(kept.sum())]] = True
     return kept

@@ -63,7 +63,7 @@ def test_trades_adds_beta_times_as_much():
 def test_two_judgements_at_chance_after_a_clearly_better_one():
     found = judged(0.3, 0.6, 0.1, 0.12)
     assert found is not None
-    assert "12.0%, which is guessing, after epoch 4; it was 60.0% after epoch 2" in found
+    assert "12.0%, which is chance level, after epoch 4; it was 60.0% after epoch 2" in found
 
 
 @pytest.mark.parametrize(

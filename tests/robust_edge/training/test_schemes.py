@@ -125,7 +125,7 @@ def test_networks_with_additions_and_depthwise_layers(tiny, tmp_path, arch, sche
             {"pruning.scheme": "nm", "pruning.m": 5},
             "network.3.weight reads 32 channels, which groups of 5 do not divide",
         ),
-        ({"pruning.scheme": "filter", "pruning.keep": 1e-4}, "would remove a whole layer"),
+        ({"pruning.scheme": "filter", "pruning.keep": 1e-4}, "the smallest network that filter pruning allows"),
         ({"pruning.scope": "macs", "pruning.macs": 0.011}, "raise pruning.macs"),
         ({"pruning.scheme": "nm", "pruning.keep_schedule": [0.8], "training.epochs": 2}, "keep is 0.8"),
     ],

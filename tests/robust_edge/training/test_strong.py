@@ -164,7 +164,7 @@ def test_a_run_that_diverges_keeps_its_last_good_network(strong, tmp_path, monke
 
 def test_divergence_in_the_first_epoch_leaves_nothing_to_keep(strong, tmp_path, monkeypatch):
     diverging(1, monkeypatch)
-    with pytest.raises(TrainingDiverged, match="there was no finished epoch to keep"):
+    with pytest.raises(TrainingDiverged, match="no epoch was finished, so there is no checkpoint"):
         compress(strong(), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.json").exists()
 

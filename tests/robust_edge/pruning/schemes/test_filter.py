@@ -153,7 +153,7 @@ def test_energy_is_of_all_that_goes_with_a_channel():
 def test_removing_a_whole_layer_is_an_input_error():
     model = residual()
     scheme = PruningConfig.from_plain({"scheme": "filter"}).build(model, SHAPE)
-    with pytest.raises(InputError, match=r"would remove a whole layer: raise --keep"):
+    with pytest.raises(InputError, match=r"the smallest network that filter pruning allows .* raise --keep"):
         scheme.support(prunable_parameters(model), 0.05)
     wide = PruningConfig.from_plain({"scheme": "filter", "floor": 0.9}).build(model, SHAPE)
     with pytest.raises(InputError, match=r"lower pruning\.floor"):
@@ -168,7 +168,7 @@ def test_the_check_sees_half_a_channel_an_empty_group_and_too_much():
     assert "keep 0.2 allows" in scheme.violation(support, 0.2)
     half = {name: mask.clone() for name, mask in support.items()}
     half["stem.weight"][written(support, "stem.weight").nonzero()[0]] = False
-    assert "keeps a part of a channel" in scheme.violation(half, 0.4)
+    assert "keeps only a part of a channel" in scheme.violation(half, 0.4)
     empty = {name: mask.clone() for name, mask in support.items()}
     empty["inner.weight"][:] = False
-    assert scheme.violation(empty, 0.4) == "inner keeps 0 channels, at least 1 stay"
+    assert scheme.violation(empty, 0.4) == "inner keeps 0 channels; it must keep at least 1"

@@ -105,4 +105,4 @@ def test_more_than_a_funnel_can_hold_is_an_input_error():
 
 def test_the_check_sees_a_layer_that_keeps_no_less():
     layer = torch.tensor([True, False])
-    assert "b keeps 50.00%, no less than a before it" in Funnel().violation({"a": layer, "b": layer}, 0.5)
+    assert "b keeps 50.00%, not less than a before it" in Funnel().violation({"a": layer, "b": layer}, 0.5)

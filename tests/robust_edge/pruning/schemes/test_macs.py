@@ -101,7 +101,7 @@ def test_too_little_arithmetic_for_so_many_weights_is_an_input_error():
 def test_the_check_sees_a_support_that_computes_too_much():
     scheme = Macs(macs_per_weight=COSTS, share=0.5)
     costly = {"a": torch.tensor([True] * 3 + [False]), "b": torch.eye(4)[0] > 0, "c": torch.eye(3)[0] > 0}
-    assert scheme.violation(costly, 5 / 11) == "53 multiply-accumulates are left, at most 42 may be"
+    assert scheme.violation(costly, 5 / 11) == "53 multiply-accumulates are left; at most 42 are allowed"
     assert "its floor is 1" in scheme.violation(
         {**costly, "a": torch.zeros(4, dtype=torch.bool), "b": torch.ones(4, dtype=torch.bool)}, 5 / 11
     )

@@ -125,15 +125,15 @@ def test_too_few_weights_for_a_filter_in_each_layer_is_an_input_error():
 
 def test_the_check_sees_loose_weights_and_missing_filters():
     scattered = torch.arange(24).view(4, 6) % 2 == 0
-    assert "a keeps 0 whole filters, at least 1 stay" in Redundant().violation({"a": scattered}, 0.5)
+    assert "a keeps 0 whole filters; it must keep at least 1" in Redundant().violation({"a": scattered}, 0.5)
     scattered[0] = True
     assert (
         Redundant().violation({"a": scattered}, 15 / 24)
-        == "9 weights are kept beside whole filters, as many as a filter has"
+        == "9 weights are kept beside whole filters; they must be fewer than a filter has"
     )
     scattered[2:] = False
     assert Redundant().violation({"a": scattered}, 9 / 24) is None
-    assert "asks for 12" in Redundant().violation({"a": scattered}, 0.5)
+    assert "requires 12" in Redundant().violation({"a": scattered}, 0.5)
 
 
 @hypothesis.given(
