@@ -1,1 +1,1 @@
-"""Checkpoint to artifact to bundle: what a target can run, and proof that it still computes the same."""
+"""Export of checkpoints: artifacts for targets, bundles, and checks that outputs match those of the checkpoint."""

@@ -1,4 +1,4 @@
-"""A bundle as one tar file; the same bundle gives the same bytes."""
+"""Write a bundle as one tar file; equal bundles give identical bytes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from robust_edge_runtimes.core.files import write_atomic
 
 
 def archive_path(bundle: Path, *, overwrite: bool) -> Path:
-    """The bundle's folder name with `.tar` behind it.
+    """The path of the archive: the bundle's path with the suffix `.tar`.
 
     Raises:
-        InputError: it exists and `overwrite` is off, or it is no file.
+        InputError: it exists and `overwrite` is off, or it is not a file.
     """
     path = bundle.parent / f"{bundle.name}.tar"
     if path.exists() and not (overwrite and path.is_file()):
@@ -23,7 +23,7 @@ def archive_path(bundle: Path, *, overwrite: bool) -> Path:
 
 
 def write_archive(bundle: Path, path: Path) -> None:
-    """Write every file of the bundle below a folder of its name: sorted, with no owner and no time."""
+    """Write all files of the bundle in a folder of its name, sorted, without owners and times."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for file in sorted(file for file in bundle.rglob("*") if file.is_file()):

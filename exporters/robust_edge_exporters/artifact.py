@@ -12,16 +12,17 @@ from robust_edge_runtimes.core.manifest import LayerForm, Sparsity, TensorSpec
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ExportSettings:
-    """Choices that a target leaves open.
+    """Settings of an export that the target does not determine.
 
     Attributes:
-        precision: one of the target's.
-        batch: fixed number of images of one call; None takes any.
-        calibration: (N, C, H, W) float32 in [0, 1], training images that int8 ranges are read from.
-        csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None times both forms.
-        csr_forms: `csr` or `dense` by the name of the layer, as an earlier export chose; None chooses.
-        compile_library: compile generated source for the exporting machine, where it is of the target's kind.
-        metadata: written into the artifact where its format has a place for it.
+        precision: one of the target's precisions.
+        batch: fixed batch size; None for any number of images.
+        calibration: (N, C, H, W) float32 in [0, 1], training images from which int8 ranges are computed.
+        csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None to store each layer
+            in the form that is faster on this machine.
+        csr_forms: `csr` or `dense` by name of the layer, as chosen by an earlier export; None to choose.
+        compile_library: whether to compile generated source for the exporting machine, if it is one of the target's.
+        metadata: texts by key for the artifact, if its format supports metadata.
     """
 
     precision: str = "fp32"
@@ -39,11 +40,13 @@ class ExportedArtifact:
 
     Attributes:
         file: its name inside the folder it was written to.
-        sparsity: counted in the written file.
-        layers: how each prunable layer is stored and run, where the exporter had a choice.
-        companions: names of the files that belong to the model file.
-        weights_file: the companion that holds the weights, if one does.
+        input: name of the input tensor.
+        output: name of the output tensor.
+        sparsity: numbers of non-zero weights, counted in the written file.
+        layers: the form in which each prunable layer is stored, if the format has several.
         notes: properties of this file that its user should know, one sentence each.
+        companions: names of the other files that the model file needs.
+        weights_file: the companion that holds the weights, if there is one.
     """
 
     file: str

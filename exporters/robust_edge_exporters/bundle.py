@@ -1,7 +1,7 @@
-"""Writes bundles: the artifact, the images that prove its accuracy, and all files that a device needs.
+"""Write bundles: the artifact, golden images for checks, and all files that a device needs.
 
-A bundle is written to a temporary folder, opened and run there by the same runtime as on the device, and only then
-renamed: a bundle that exists has passed.
+A bundle is written to a temporary folder and checked there with the same runtime as on the device. Only if it passes
+is it renamed to its path.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from robust_edge_runtimes.core.manifest import (
 from robust_edge_runtimes.formats.table import runtime_class
 from robust_edge_runtimes.verdict.measurement import Parity, parity_of
 
-# Largest relative logit error and smallest share of equal classes of a correct conversion, by precision of the file.
-# 8 bits round every activation, so there the figures are reported, and only an entirely different network is refused.
+# Largest relative logit error and smallest fraction of equal classes of a correct conversion, by precision of the file.
+# Since int8 rounds every activation, its errors are only reported, and only an entirely different network is an error.
 MAX_LOGIT_ERROR = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
 MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.5}
 # Logit errors up to which `verify` accepts the artifact as the same network on another machine.
@@ -49,17 +49,17 @@ HEADROOM = 1.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ArtifactRequest:
-    """A network to export, and all that the artifact and the files beside it depend on.
+    """A network to export, and everything that the artifact and its companions depend on.
 
     Attributes:
         model: in evaluation mode, on the CPU.
         shape: (C, H, W) of one image.
-        sparsity: of the checkpoint; the artifact may have no other non-zeros.
-        precision: one of the target's; None for its first.
-        batch: fixed number of images of one call; None takes any.
-        calibration: (N, C, H, W) float32 in [0, 1], training images; int8 needs them.
-        csr_threshold, csr_forms, compile_library: as in ExportSettings.
-        compact: remove channels that do nothing first.
+        sparsity: numbers of non-zero weights of the checkpoint; those of the artifact must be equal.
+        precision: one of the target's precisions; None for its first.
+        batch: fixed batch size; None for any number of images.
+        calibration: (N, C, H, W) float32 in [0, 1], training images; required for int8.
+        csr_threshold, csr_forms, compile_library: as in `ExportSettings`.
+        compact: whether to remove channels without effect before the export.
     """
 
     model: nn.Module
@@ -79,11 +79,11 @@ class ArtifactRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ExportRequest(ArtifactRequest):
-    """The same with what else a bundle records.
+    """An ArtifactRequest with everything else that a bundle records.
 
     Attributes:
         expected: accuracies on the golden images.
-        golden: images and the checkpoint's own logits on them.
+        golden: images and the checkpoint's logits on them.
     """
 
     expected: Expected
@@ -100,7 +100,7 @@ class WrittenArtifact:
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A bundle that was written, and how far its artifact is from the checkpoint."""
+    """A bundle that was written, and the errors of its artifact's logits against the checkpoint."""
 
     path: str
     manifest: Manifest
@@ -111,13 +111,13 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
     """Write one bundle.
 
     Args:
-        request: what to export.
-        path: the bundle's folder; it appears only when everything has been checked.
-        overwrite: replace an older one.
+        request: the network and the settings.
+        path: the bundle's folder; it is created only if all checks pass.
+        overwrite: whether to replace an older bundle.
 
     Raises:
-        ExportError: the target cannot express the network, or the written artifact computes something else.
-        InputError: `path` is taken, the target does not run the precision, or does not leave a choice.
+        ExportError: the network cannot be exported for the target, or the artifact's outputs differ.
+        InputError: `path` exists, or the target does not support the precision or a setting.
         BackendUnavailable: the runtime that checks the artifact is not installed here.
     """
     refuse_to_replace(path, overwrite=overwrite)
@@ -138,11 +138,11 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
 
 
 def write_artifact(request: ArtifactRequest, folder: Path) -> WrittenArtifact:
-    """Write what of a bundle does not depend on its images: the artifact, and the files that use it on a device.
+    """Write the part of a bundle that does not depend on images: the artifact, and the files for use on the device.
 
     Raises:
-        ExportError: the target cannot express the network.
-        InputError: the target does not run the precision.
+        ExportError: the network cannot be exported for the target.
+        InputError: the target does not support the precision.
     """
     settings, compacted = _settings(request), _compacted(request)
     artifact = format_named(request.target.format).export(
@@ -155,7 +155,7 @@ def write_artifact(request: ArtifactRequest, folder: Path) -> WrittenArtifact:
 
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError unless `path` is free, or holds a bundle and nothing else and `overwrite` is on."""
+    """Raise InputError unless `path` does not exist, or is a bundle without other files and `overwrite` is on."""
     check_new_directory(path, overwrite=overwrite)
     if not path.is_dir() or not any(path.iterdir()):
         return
@@ -170,11 +170,11 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
         if name not in listed and "__pycache__" not in name
     )
     if others:
-        raise InputError(f"{path} holds {others[0]}, which no export writes; --overwrite would delete it, move it away")
+        raise InputError(f"{path} holds {others[0]}, which no export writes and --overwrite would delete; move it away")
 
 
 def refuse_choices(target: Target, *, batch: int | None, csr_threshold: float | None) -> None:
-    """Raise InputError for a setting that the format of the target does not have."""
+    """Raise InputError for a setting that the target's format does not support."""
     row = format_named(target.format)
     if csr_threshold is not None and not row.takes_csr_threshold:
         raise InputError(f"target {target.name} stores no layer as CSR; leave --csr-threshold out")
@@ -217,7 +217,7 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
 
 
 def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedArtifact, folder: Path) -> Manifest:
-    """The manifest before hashes and parity are known."""
+    """The manifest without hashes and parity, which are computed later."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
         target=request.target.name,
@@ -280,10 +280,10 @@ def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tup
 
 
 def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
-    """The tolerance of the golden images, or a wider one where the precision rounds more.
+    """The tolerance of the golden images, or a larger one for precisions with more rounding.
 
-    Where the file itself was rounded and the device rounds no further, 1.5 times the error that was measured here;
-    where the device rounds, the error is unknown, and a fixed tolerance is used.
+    If only the file is rounded, it is 1.5 times the error measured here. If the device rounds, too, the error is
+    unknown, and a fixed tolerance is used.
     """
     rounded_here = precision == "int8" or not format_named(request.target.format).device_rounds
     if rounded_here and request.target.in_file(precision) == precision != "fp32":

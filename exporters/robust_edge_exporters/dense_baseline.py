@@ -1,4 +1,4 @@
-"""The same network with every zero filled: what a sparse bundle has to be compared with."""
+"""The dense baseline of `bench`: a given dense bundle, or a copy of a sparse bundle with its zeros filled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from robust_edge_runtimes.core.errors import InputError
 
 @contextlib.contextmanager
 def with_dense_baseline(given: Sequence[Contender]) -> Iterator[tuple[list[Contender], int]]:
-    """Bundles to time and the index of the dense one among them.
+    """Yield the bundles to time and the index of the dense baseline among them.
 
-    The first dense bundle given is the baseline; one that is dense because channels were removed is none. Where there
-    is no other, one is made of the first bundle whose format allows it, in a temporary folder, and stands first.
+    The baseline is the first given bundle that is dense and lost no channels. If there is none, a dense copy of the
+    first sparse bundle whose format supports it is made in a temporary folder and becomes the first bundle.
 
     Raises:
-        InputError: no dense bundle, and none that one can be made from.
+        InputError: there is no dense bundle, and none can be made.
     """
     for index, contender in enumerate(given):
         if _is_dense(contender) and contender.bundle.manifest.compaction is None:
@@ -38,12 +38,12 @@ def _made_dense(given: Sequence[Contender], folder: Path) -> Contender:
         if made is not None:
             return Contender(f"{contender.label} ({made.label})", made.bundle, baseline_only=True)
     raise InputError(
-        "no dense bundle to compare with (one that lost channels does not count); give one exported from a run with "
-        "--keep 1"
+        "there is no dense bundle to compare with (one whose channels were removed does not count); give one that was "
+        "exported from a run with --keep 1"
     )
 
 
 def _is_dense(contender: Contender) -> bool:
-    """Whether no weight is zero; true of a dense network, and of one that lost whole channels."""
+    """Whether no weight is zero, as in a dense network, or in one whose zero channels were removed."""
     sparsity = contender.bundle.manifest.sparsity
     return sparsity.nonzero == sparsity.weights

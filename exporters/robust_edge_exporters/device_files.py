@@ -1,4 +1,4 @@
-"""The files of a bundle that a person uses on the device: run.py, README, requirements, Dockerfile."""
+"""The files of a bundle for use on the device: run.py, README, requirements, Dockerfile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_edge_runtimes.verdict.measurement import Parity
 
 
 def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> None:
-    """Write run.py with the format's backend and the files that it needs, Dockerfile, labels and schema."""
+    """Write run.py with the format's backend, the format's extra files, Dockerfile, labels and schema."""
     row = format_named(target.format)
     run = row.template("run.py").replace("# $backend\n", row.backend()).replace("$needs", row.needs)
     dockerfile = string.Template(row.template("Dockerfile"))
@@ -31,7 +31,7 @@ def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> Non
 def write_readme(
     folder: Path, target: Target, source: Source, expected: Expected, artifact: ExportedArtifact, parity: Parity
 ) -> None:
-    """Write README.md: what the bundle holds, how accurate and robust it is, and the commands to run it."""
+    """Write README.md: the contents of the bundle, its accuracies, and the commands to run it."""
     row = format_named(target.format)
     commands = [
         row.prepare_command(target),

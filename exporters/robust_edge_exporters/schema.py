@@ -15,7 +15,7 @@ SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 def manifest_schema() -> dict[str, Any]:
     """The schema of this release's manifests, JSON Schema draft 2020-12.
 
-    It describes fields and their types; that hashes fit their files, and sums their parts, is checked on reading.
+    It describes fields and their types only; `read_manifest` also checks hashes and totals.
     """
     schema = _schema(Manifest)
     schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}

@@ -1,4 +1,4 @@
-"""A module of the runtimes as one script that stands alone, for devices on which robust-edge is not installed."""
+"""Join modules of the runtimes to one script, for devices on which robust-edge is not installed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PACKAGE = "robust_edge_runtimes"
 
 
 def standalone(module: str) -> str:
-    """Join a module with all modules of the runtimes that it imports.
+    """Join a module and all modules of the runtimes that it imports to one script.
 
-    Each module stands behind those that it imports, without its imports: those of the runtimes name what the script
-    defines already, all others are collected at the top. So these modules share one namespace, and import from the
-    runtimes by `from MODULE import NAME` only.
+    Each module is placed after those that it imports, without its import statements: imports from the runtimes are not
+    needed in the script, all others are collected at the top. Therefore the modules share one namespace, and must
+    import from the runtimes by `from MODULE import NAME` only.
 
     Args:
         module: its full name, `robust_edge_runtimes. ...`.
@@ -34,7 +34,7 @@ def standalone(module: str) -> str:
 
 
 def _follow(module: str, trees: dict[str, ast.Module]) -> None:
-    """Add the module to `trees`, behind those that it imports."""
+    """Add the module to `trees`, after those that it imports."""
     if module in trees:
         return
     tree = ast.parse(_source(module))
@@ -58,7 +58,7 @@ def _is_ours(node: ast.ImportFrom) -> bool:
 
 
 def _collected_imports(trees: Iterable[ast.Module]) -> list[str]:
-    """The imports of all modules but those of the runtimes, each once: the standard library's first."""
+    """The imports of all modules except those of the runtimes, each once, those of the standard library first."""
     plain: set[str] = set()
     names: dict[str, set[str]] = {}
     for node in (node for tree in trees for node in _imports(tree)):
@@ -73,7 +73,7 @@ def _collected_imports(trees: Iterable[ast.Module]) -> list[str]:
 
 
 def _without_imports(module: str, tree: ast.Module) -> str:
-    """The source behind the docstring, without the imports."""
+    """The source after the docstring, without the imports."""
     lines = _source(module).splitlines()
     for node in (tree.body[0], *_imports(tree)):
         for number in range(node.lineno - 1, node.end_lineno or node.lineno):

@@ -1,4 +1,4 @@
-"""Targets: devices with a runtime, described by TOML files that give the limits of what runs there, and the reasons."""
+"""Targets: a device with a runtime, described by a TOML file with its capabilities, limits and their reasons."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ IR_OF_OPSET = (
     (21, 10),
     (19, 9),
     (15, 8),
-)  # the IR version that an opset needs, where a target's own is older
+)  # smallest IR version of an opset, if that of the target is older
 OLDEST_RUNTIME = "1.14"  # the ONNX Runtime of rows that pin none; it reads opset 18
 RUNTIME_OF_OPSET = ((21, "1.18"), (20, "1.17"), (19, "1.15"))  # the first that reads a later one
-# What to suggest in place of a precision that a target does not run, the best first.
+# Precisions to suggest instead of one that a target does not support, the best first.
 INSTEAD = {"fp8": ("int8", "fp16", "fp32"), "int8": ("fp16", "fp32"), "bf16": ("fp16", "fp32"), "fp16": ("fp32",)}
 
 
@@ -38,11 +38,11 @@ class Quantisation:
     """How the int8 artifacts of a target are quantised.
 
     Attributes:
-        style: `qdq` writes Quantize/Dequantize pairs into the file; `cache` leaves the file in fp32 and ships
-            the ranges beside it as a TensorRT calibration cache.
+        style: `qdq` writes Quantize/Dequantize pairs into the file; `cache` leaves the file in fp32 and writes the
+            ranges to a TensorRT calibration cache.
         reduce_range: 7-bit weights, for CPUs whose 8-bit dot product saturates at 16 bits.
-        symmetric: activations with zero point 0; TensorRT takes no other.
-        bias: quantise biases to int32; TensorRT does not read quantised ones.
+        symmetric: activations have zero point 0, as TensorRT requires.
+        bias: biases are quantised to int32, which TensorRT does not support.
     """
 
     style: str
@@ -63,25 +63,26 @@ class Target:
         name: unique; a JetPack's rows are called `FAMILY-jpVERSION`.
         family: the name that `--target` takes; rows of one family differ by their JetPack.
         format: artifact format, a row of the tables of formats.
-        checked_with: artifact format whose runtime checks the file at export, where the device's own cannot run there.
+        checked_with: artifact format whose runtime checks the file at export, if the device's runtime cannot run on
+            the exporting machine.
         runtime: what executes the file on the device.
-        precisions: numeric types the target runs; the first is the default.
+        precisions: supported precisions; the first is the default.
         python: oldest Python of the device.
         requirements: pip requirements of the bundle.
         image: base image of the bundle's Dockerfile.
-        limits: what the target cannot do, and why, one sentence each.
-        refuses: precision that is refused to the reason.
+        limits: limits of the target with their reasons, one sentence each.
+        refuses: the reason why a precision is not supported, by precision.
         aliases: other names of the family.
-        jetpack: version, where the row belongs to one.
-        jetpack_also: versions that count as this one.
-        default: this row is chosen for its family if no JetPack is given.
-        opset: what is written; never above `opset_max`.
-        opset_max: what the runtime reads.
+        jetpack: JetPack version, for Jetson targets.
+        jetpack_also: other JetPack versions that this row covers.
+        default: whether this row is chosen for its family if no JetPack is given.
+        opset: ONNX opset of written files, at most `opset_max`.
+        opset_max: largest opset that the runtime reads.
         ir_version: the ONNX IR version that is written.
         tensorrt: the oldest TensorRT version that the row is written for.
-        fp16: how fp16 is expressed: in the `file` as fp16 weights and casts, or by a `flag` of the build only.
-        int8: how to quantise.
-        made_from: the ONNX target from whose file the artifact is generated, and that times the dense baseline.
+        fp16: `file` if the file has fp16 weights and casts, `flag` if fp16 is only a build flag.
+        int8: how int8 artifacts are quantised.
+        made_from: the ONNX target whose file the artifact is generated from, and which times the dense baseline.
         machines: output of `uname -m` on the device; an export on such a machine includes compiled code for its CPU.
     """
 
@@ -137,10 +138,10 @@ class Target:
         return "dynamo" if self.opset >= DYNAMO_OPSET else "torchscript"
 
     def with_opset(self, opset: int) -> Target:
-        """The same target, written in another opset.
+        """A copy of the target that writes another opset.
 
         Raises:
-            InputError: the target does not read it.
+            InputError: the target does not read this opset.
         """
         if self.opset is None or self.ir_version is None:
             raise InputError(f"target {self.name} runs no ONNX; leave --opset out")
@@ -157,36 +158,36 @@ class Target:
         )
 
     def precision(self, wanted: str | None) -> str:
-        """The precision to write: the wanted one, or the target's own for None.
+        """The precision of an export: the given one, or the default of the target for None.
 
         Raises:
-            InputError: the target does not run it, or the opset cannot say it; the message holds the reason and the
-                nearest possible request.
+            InputError: the target or the opset does not support it; the message has the reason and the nearest
+                possible options.
         """
         wanted = self.precisions[0] if wanted is None else wanted
         if wanted in self.precisions:
             if self.in_file(wanted) == "int8" and (self.opset or 0) < INT8_OPSET:
                 raise InputError(
-                    f"opset {self.opset} has no 8-bit weights with a scale for each channel; nearest: "
+                    f"opset {self.opset} does not support 8-bit weights with a scale per channel; nearest: "
                     f"--opset {INT8_OPSET}"
                 )
             return wanted
         reason = self.refuses.get(wanted, f"it runs {', '.join(self.precisions)} only")
         nearest = next((name for name in INSTEAD.get(wanted, ()) if name in self.precisions), self.precisions[0])
         raise InputError(
-            f"target {self.name} takes no {wanted}: {reason.rstrip('.')}; nearest: --target {self.name} "
+            f"target {self.name} does not support {wanted}: {reason.rstrip('.')}; nearest: --target {self.name} "
             f"--precision {nearest}"
         )
 
     def in_file(self, precision: str) -> str:
-        """The precision of the numbers in the artifact: fp32 where only the engine built from it uses fewer bits."""
+        """The precision of the numbers in the file; fp32 if only the engine that is built from it uses fewer bits."""
         in_flags = precision == "fp16" and self.fp16 == "flag"
         in_cache = precision == "int8" and self.int8 is not None and self.int8.style == "cache"
         return "fp32" if in_flags or in_cache else precision
 
 
 def targets() -> dict[str, Target]:
-    """Every target by name: files in alphabetical order, JetPacks in the order of their file."""
+    """All targets by name: files in alphabetical order, JetPacks in the order of their file."""
     folder = resources.files("robust_edge_exporters") / "targets"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
     table = {}
@@ -197,14 +198,14 @@ def targets() -> dict[str, Target]:
 
 
 def target_named(name: str, jetpack: str | None = None) -> Target:
-    """One target, by its own name, its family's or an alias.
+    """The target with a given name, family name or alias.
 
     Args:
         name: for example `x86-cpu`, `jetson-gpu` or `jetson-gpu-jp6.2`.
         jetpack: 4.6, 5.1, 6.2 or 7.2, or a patch release of one.
 
     Raises:
-        InputError: no target of that name, or none for that JetPack.
+        InputError: there is no such target, or none for that JetPack.
     """
     table = targets()
     if name in table and jetpack is None:
@@ -220,7 +221,7 @@ def target_named(name: str, jetpack: str | None = None) -> Target:
 def _of_jetpack(rows: list[Target], name: str, jetpack: str) -> Target:
     known = {version: row for row in rows if row.jetpack for version in (row.jetpack, *row.jetpack_also)}
     if not known:
-        raise InputError(f"target {name} has nothing to do with JetPack; leave --jetpack out")
+        raise InputError(f"target {name} is not a Jetson target; leave --jetpack out")
     found = known.get(".".join(jetpack.split(".")[:2]))
     if found is None:
         raise unknown_name(f"JetPack of {name}", jetpack, known)
@@ -228,7 +229,7 @@ def _of_jetpack(rows: list[Target], name: str, jetpack: str) -> Target:
 
 
 def _rows(raw: dict[str, Any], file: str) -> list[Target]:
-    """The row of the file itself, or one for each JetPack, whose table overrides fields of the file."""
+    """The target of a file, or one target per JetPack; the table of a JetPack overrides fields of the file."""
     variants = raw.pop("jetpack", {})
     default = raw.pop("default_jetpack", None)
     raw.setdefault("family", raw.get("name"))

@@ -194,7 +194,7 @@ def test_a_precision_that_the_target_lacks_is_refused_before_anything_is_convert
     request_for, model, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(OnnxFormat, "export", lambda *_: pytest.fail("converted"))
-    with pytest.raises(InputError, match="takes no int8: quantised files are a target of their own"):
+    with pytest.raises(InputError, match="does not support int8: quantised files are a target of their own"):
         export_bundle(request_for(model, precision="int8"), tmp_path / "b")
 
 

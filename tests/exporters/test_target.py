@@ -157,7 +157,9 @@ def test_a_later_opset_asks_for_the_runtime_that_reads_it():
 
 
 def test_8_bits_need_an_opset_with_scales_by_channel():
-    with pytest.raises(InputError, match=r"opset 12 has no 8-bit weights with a scale for each channel; .* --opset 13"):
+    with pytest.raises(
+        InputError, match=r"opset 12 does not support 8-bit weights with a scale per channel; .* --opset 13"
+    ):
         target_named("x86-cpu-int8").with_opset(12).precision(None)
     assert target_named("x86-cpu-int8").with_opset(13).precision("int8") == "int8"
     assert target_named("jetson-gpu", "5.1").with_opset(12).precision("int8") == "int8"  # a cache, beside an fp32 file

@@ -22,13 +22,14 @@ CONSTANT = 0.5
 
 
 def confirmed(groups: Sequence[ChannelGroup], model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
-    """The groups, with `removable` off where the network itself contradicts the dependency graph.
+    """The groups, with `removable` set to False for those that contradict the network.
 
-    The first, the middle and the last channel of all groups are checked together, and group by group if that fails.
+    The first, the middle and the last channel of all groups are checked in one pass each; if that fails, every group is
+    checked alone.
 
     Args:
-        groups: of the network, by torch-pruning.
-        model: left as it was.
+        groups: the groups that torch-pruning finds in the network.
+        model: the network; it is not changed.
         shape: (C, H, W).
     """
     removable = [group for group in groups if group.removable]
@@ -40,7 +41,7 @@ def confirmed(groups: Sequence[ChannelGroup], model: nn.Module, shape: tuple[int
 
 
 def _overlapping(groups: Sequence[ChannelGroup]) -> set[ChannelGroup]:
-    """Groups that own the same position of a parameter: parts of one group, which must not be separated."""
+    """Groups that contain the same position of a parameter; they are parts of one group and not removable."""
     owners: dict[tuple[str, int, int], ChannelGroup] = {}
     found: set[ChannelGroup] = set()
     for group in groups:
@@ -63,7 +64,7 @@ def _chosen(group: ChannelGroup, place: float) -> int:
 
 
 def _expected_readers(groups: Sequence[ChannelGroup], place: float) -> dict[str, set[int]]:
-    """Layer to the positions of its input that read the chosen channels, according to the groups."""
+    """The input positions of each layer that read the chosen channels according to the groups, by layer."""
     found: dict[str, set[int]] = {}
     for group in groups:
         for part in group.slices:
@@ -77,7 +78,7 @@ def _expected_readers(groups: Sequence[ChannelGroup], place: float) -> dict[str,
 def _observed_readers(
     groups: Sequence[ChannelGroup], place: float, model: nn.Module, shape: tuple[int, ...]
 ) -> dict[str, set[int]]:
-    """The same, observed in the network; positions of the logits stand under LOGITS."""
+    """The input positions of each layer that receive NaN; positions of NaN in the logits have the key LOGITS."""
     written: dict[str, list[int]] = {}
     for group in groups:
         for part in group.slices:

@@ -1,4 +1,4 @@
-"""Groups of channels that can only be removed together: of a layer, its batch-norm, additions, its readers."""
+"""Groups of channels that are removed together from all layers that write, normalise, add or read them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slice:
-    """What the channels of a group own of one parameter.
+    """The part of one parameter that belongs to the channels of a group.
 
     Attributes:
-        parameter: its name.
-        dim: 0, the layer writes the channels (or scales them); 1, it reads them.
+        parameter: name of the parameter.
+        dim: 0 if the layer writes (or normalises) the channels, 1 if it reads them.
         index: positions along `dim`.
-        channel: which channel each position belongs to, shaped like `index`.
+        channel: the channel of each position, shaped like `index`.
     """
 
     parameter: str
@@ -40,14 +40,14 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels of which each can be removed on its own, with all that belongs to it.
+    """Channels that can be removed one by one, each with its parts of several layers.
 
     Attributes:
-        layer: one that writes them.
-        channels: how many.
-        slices: what belongs to them, prunable weights and everything else.
-        removable: false where a channel is a class (no layer reads it), where modules other than convolutions, linear
-            layers and affine batch-norms hold parameters for it, and where the network contradicts the graph.
+        layer: name of a layer that writes the channels.
+        channels: number of channels.
+        slices: the parts of all parameters that belong to the channels: weights, biases, batch-norm tensors.
+        removable: False if the channels are classes (no layer reads them), if other modules than convolutions, linear
+            layers and affine batch norms have parameters for them, or if the network contradicts the graph.
     """
 
     layer: str
@@ -57,7 +57,7 @@ class ChannelGroup:
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution that filters each channel on its own."""
+    """Whether a layer is a depthwise convolution."""
     return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
 
@@ -68,7 +68,7 @@ def channel_axis(layer: nn.Module) -> int:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch the network to evaluation mode; afterwards every module is in its own mode again."""
+    """Switch the network to evaluation mode; afterwards the mode of each module is restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -80,13 +80,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def remove_channels(model: nn.Module, removed: Mapping[ChannelGroup, Tensor]) -> None:
-    """Remove channels from the network in place; its groups are invalid afterwards.
+    """Remove channels from the network in place; the groups are invalid afterwards.
 
-    All at once and by our own indices, since torch-pruning computes wrong ones where a concatenation is pruned twice.
+    All channels are removed at once and by the indices in the groups, since torch-pruning computes wrong indices if a
+    concatenation is pruned twice.
 
     Args:
-        model: its layers get new parameters.
-        removed: bool per channel of a group; a group that is not named keeps all.
+        model: the network.
+        removed: bool per channel, by group; groups that are missing keep all channels.
     """
     removed_of: dict[str, dict[int, set[int]]] = {}
     for group, channels in removed.items():

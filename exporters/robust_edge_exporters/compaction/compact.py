@@ -1,13 +1,13 @@
-"""Removes channels that do nothing before a network is exported; its outputs stay the same.
+"""Remove channels without effect before a network is exported; the outputs stay the same.
 
-A channel does nothing if
+A channel has no effect if
 
-- no layer reads it: all weights of all layers that read it are zero; or
-- it is constant: all weights that write it are zero, so after batch-norm and activation it has the same value for every
-  image. A constant 0 adds nothing. Another one adds weight × constant to the output of the layers that read it, which
-  is a bias, provided that they do not pad: padding is zero and not the constant, so there the channel stays.
+- it is not read: all weights of all layers that read it are zero; or
+- it is constant: all weights that write it are zero, so that after batch norm and activation it has the same value for
+  every image. A constant c adds weight × c to the output of the layers that read it, which can be moved into their bias
+  unless they use padding: padded positions are 0 instead of c, so the channel is then kept unless c is 0.
 
-Scheme `filter` produces the first kind on purpose; every scheme may produce some of both.
+Scheme `filter` produces the first kind; any scheme may produce some of both.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ TWO_FOUR = 0.5  # from this share of 2:4 weights on, sparse tensor cores are wor
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compacted:
-    """A network without the channels that did nothing.
+    """A network without the channels that had no effect.
 
     Attributes:
-        model: a copy, or the given network itself where no channel was removed.
-        sparsity: its non-zeros.
-        record: before and after; None where no channel was removed.
-        notes: what was removed, or why nothing could be; one sentence each.
+        model: the smaller copy, or the given network itself if no channel was removed.
+        sparsity: its numbers of non-zero weights.
+        record: sizes before and after; None if no channel was removed.
+        notes: what was removed, or why nothing could be removed; one sentence each.
     """
 
     model: nn.Module
@@ -58,24 +58,24 @@ class Compacted:
 def compact(
     model: nn.Module, shape: tuple[int, ...], sparsity: Sparsity, *, sparse_tensor_cores: bool = False
 ) -> Compacted:
-    """Remove every channel that does nothing.
+    """Remove all channels without effect.
 
     Args:
-        model: in evaluation mode, on the CPU; left as it was.
+        model: the network, in evaluation mode and on the CPU; it is not changed.
         shape: (C, H, W).
-        sparsity: of the network, returned where no channel is removed.
-        sparse_tensor_cores: the target is faster for 2:4 weights, twice at best; the network stays as it is if
-            removing channels would break the pattern and save less than that.
+        sparsity: the numbers of non-zero weights of the network.
+        sparse_tensor_cores: whether the target is up to twice as fast with 2:4 weights. No channel is then removed if
+            that would break the pattern and save less than half of the multiply-accumulates.
 
     Returns:
-        The smaller network, its outputs compared with the given one's on random images.
+        The smaller network, after a comparison of its outputs with those of the given network on random images.
     """
     small = copy.deepcopy(model).requires_grad_(False)
     try:
         removed = _remove_idle_channels(small, shape)
-    except Exception as cause:  # the network is the user's own, and torch-pruning cannot follow every one
+    except Exception as cause:  # torch-pruning cannot trace every network of a user
         return Compacted(
-            model, sparsity, notes=(_refusal(f"cannot be followed, or does not run without them: {_one_line(cause)}"),)
+            model, sparsity, notes=(_refusal(f"cannot be traced, or does not run without them: {_one_line(cause)}"),)
         )
     if not removed:
         return Compacted(model, sparsity)
@@ -100,22 +100,22 @@ def compact(
 
 
 def describe(record: Compaction) -> str:
-    """Before and after, in one sentence."""
+    """The sizes before and after, in one sentence."""
     return (
-        f"{record.channels} channels that did nothing were taken out: {record.parameters} parameters became "
-        f"{record.parameters_left}, {record.macs} multiply-accumulates {record.macs_left}, "
-        f"{record.bytes / 1e3:.0f} kB as dense fp32 {record.bytes_left / 1e3:.0f} kB."
+        f"{record.channels} channels without effect were removed: parameters {record.parameters} → "
+        f"{record.parameters_left}, multiply-accumulates {record.macs} → {record.macs_left}, size as dense fp32 "
+        f"{record.bytes / 1e3:.0f} kB → {record.bytes_left / 1e3:.0f} kB."
     )
 
 
 def share_of_two_four(model: nn.Module) -> float:
-    """The share of 2:4 in a network."""
+    """The fraction of a network's weights that are in the 2:4 pattern."""
     layers = [module for module in model.modules() if isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1]
     return two_four_share(layer.weight.detach().movedim(1, -1).numpy() for layer in layers)
 
 
 def _remove_idle_channels(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Remove channels in place until none is idle, and return their number; removing one may make others idle."""
+    """Remove channels without effect in place, repeatedly, since removing one may free others; return their number."""
     removed = 0
     while True:
         groups = [group for group in channel_groups(model, shape) if group.removable]
@@ -129,7 +129,7 @@ def _remove_idle_channels(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def _idle_channels(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Bool per channel: it does nothing, and its constant has been added to biases; at least one of a group stays."""
+    """Bool per channel: it has no effect after its constant was added to biases. At least one per group is kept."""
     unread = _has_zero_weights(group, model, dim=1)
     constant = _has_zero_weights(group, model, dim=0) & ~unread
     for channel in constant.nonzero().flatten().tolist():
@@ -145,7 +145,7 @@ def _idle_channels(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tens
 def _has_zero_weights(group: ChannelGroup, model: nn.Module, *, dim: int) -> Tensor:
     """Bool per channel: all weights that write it (`dim` 0) or read it (1) are zero.
 
-    Depthwise filters do not count: they only pass on what is written before them.
+    Depthwise filters are ignored, since they only pass on what an earlier layer writes.
     """
     parts = [part for part in _weights(group, model) if part.dim == dim]
     found = torch.full((group.channels,), bool(parts))
@@ -156,7 +156,7 @@ def _has_zero_weights(group: ChannelGroup, model: nn.Module, *, dim: int) -> Ten
 
 
 def _weights(group: ChannelGroup, model: nn.Module) -> Iterator[Slice]:
-    """Weights of convolutions and linear layers that write or read the group, without depthwise ones."""
+    """The slices of weights of convolutions and linear layers in the group, without depthwise convolutions."""
     for part in group.slices:
         layer = model.get_submodule(part.layer)
         named = part.parameter.endswith(".weight") and isinstance(layer, LAYERS)
@@ -169,7 +169,7 @@ def _weight(part: Slice, model: nn.Module) -> Tensor:
 
 
 def _foldable(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str, Tensor]) -> bool:
-    """Whether each layer that reads the channel reads a constant, which can be added to its bias."""
+    """Whether the input from this channel is constant, and can be added to the bias, in every layer that reads it."""
     for part in _weights(group, model):
         if part.dim != 1:
             continue
@@ -183,7 +183,7 @@ def _foldable(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[
 
 
 def _fold(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str, Tensor]) -> None:
-    """Add to the bias of each layer that reads the channel what the channel contributes."""
+    """Add the contribution of a constant channel to the bias of each layer that reads it."""
     for part in _weights(group, model):
         if part.dim != 1:
             continue
@@ -199,7 +199,7 @@ def _fold(group: ChannelGroup, channel: int, model: nn.Module, inputs: dict[str,
 
 
 def _values(part: Slice, channel: int, inputs: Tensor) -> Tensor:
-    """(inputs that belong to the channel, values over images and positions) of a layer that reads the channel."""
+    """The inputs of a layer that belong to the channel: (inputs, values over images and positions)."""
     return inputs[part.index[part.channel == channel]]
 
 
@@ -214,7 +214,7 @@ def _unpadded(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def _inputs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The input of every layer for some random images: name to (inputs, values over images and positions)."""
+    """The inputs of every layer for random images, by name: (inputs, values over images and positions)."""
     found: dict[str, Tensor] = {}
 
     def recorder(name: str, axis: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -239,7 +239,7 @@ def _probes(shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def _difference(model: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """How the outputs of the smaller network differ, in words; None where they are the same."""
+    """A description of the difference between the outputs of both networks; None if they are equal."""
     images = _probes(shape)
     with evaluating(model), evaluating(small):
         expected = model(images)
@@ -269,7 +269,7 @@ def _counted(model: nn.Module) -> Sparsity:
 
 
 def _refusal(problem: str) -> str:
-    return f"Channels that do nothing were left in: the network {problem}."
+    return f"Channels without effect were not removed: the network {problem}."
 
 
 def _one_line(cause: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Which channels can only be removed together, from torch-pruning's dependency graph of the network.
+"""Find the channel groups of a network from torch-pruning's dependency graph.
 
 Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning".
 """
@@ -25,14 +25,14 @@ from robust_edge_exporters.compaction.channels import (
 
 
 def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
-    """Follow one image through the network.
+    """Trace the network with one image.
 
     Args:
-        model: left as it was.
+        model: the network; it is not changed.
         shape: (C, H, W).
 
     Returns:
-        The groups, in no particular order.
+        The groups, in no specified order.
     """
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     first = next(model.parameters())
@@ -68,7 +68,7 @@ def _groups(graph: Any, model: nn.Module) -> Iterator[ChannelGroup]:
 
 
 def _slices(module: Any, name: str, writes: bool, index: Tensor, channel: Tensor) -> list[Slice] | None:
-    """What a module owns of a group's channels; None where they cannot be removed from it."""
+    """The slices of a module's parameters that belong to a group's channels; None if they cannot be removed from it."""
     if isinstance(module, torch_pruning.ops._OutputOp):
         return None
     if isinstance(module, CONVOLUTIONS) and module.groups > 1:

@@ -1,4 +1,4 @@
-"""How much of a network is in the 2:4 pattern, the only sparsity that sparse tensor cores use."""
+"""The fraction of a network that is in the 2:4 pattern, the only sparsity that sparse tensor cores use."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 
 def two_four_share(layers: Iterable[np.ndarray]) -> float:
-    """Fraction of the weights that lie in layers with at most two non-zero of every four neighbouring inputs.
+    """Fraction of the weights in layers with at most two non-zeros among every four neighbouring inputs.
 
-    The denominator is the number of weights of all given layers that read at least four inputs. A layer whose number
-    of inputs is no multiple of four counts as one without the pattern; the first layer of a network, which reads one
-    to three channels, does not count.
+    The denominator is the number of weights of all given layers with at least four inputs, which excludes the first
+    layer of a network with one to three input channels. A layer whose number of inputs is not a multiple of four does
+    not have the pattern.
 
     Args:
         layers: weights (..., inputs) of the layers that are not grouped, the input axis last.
 
     Returns:
-        0 to 1; 0 where no layer counts.
+        0 to 1; 0 if no layer has four inputs.
     """
     counted = [layer for layer in layers if layer.shape[-1] >= 4]
     fitting = sum(layer.size for layer in counted if _in_pattern(layer))

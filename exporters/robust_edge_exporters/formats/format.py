@@ -1,4 +1,4 @@
-"""What the exporters know of one artifact format: the base class of every row of the table of formats."""
+"""The export side of an artifact format: the base class of all rows of the table of formats."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ INSTALL = "python3 -m pip install -r requirements.txt"
 
 @dataclasses.dataclass(frozen=True)
 class DenseBaseline:
-    """A network of the same shape without zeros, to time a sparse bundle against.
+    """A bundle with a dense network of the same shapes, as the baseline for timing a sparse bundle.
 
     Attributes:
-        bundle: in a temporary folder.
-        label: how it differs from the bundle that it was made from, in a few words.
+        bundle: the dense bundle, in a temporary folder.
+        label: its difference from the sparse bundle in a few words, for tables.
     """
 
     bundle: Bundle
@@ -33,15 +33,15 @@ class DenseBaseline:
 
 
 class Format(abc.ABC):
-    """An artifact format: how it is exported, and what its bundles need beside the artifact.
+    """An artifact format: its export, and the files that its bundles need beside the artifact.
 
     Attributes:
-        needs: what run.py needs on the device.
-        takes_fixed_batch: the number of images of one call can be fixed at export.
-        takes_csr_threshold: layers may be stored as CSR, by their density.
-        sparse_tensor_cores: the device is faster where weights are 2:4.
-        device_rounds: in fp16 the device's arithmetic may round, too, and give other logits than those that the export
-            was checked with; false where only the stored weights are fp16.
+        needs: the packages and tools that run.py needs on the device.
+        takes_fixed_batch: whether the batch size can be fixed at export.
+        takes_csr_threshold: whether layers can be stored as CSR.
+        sparse_tensor_cores: whether the device is faster with 2:4 weights.
+        device_rounds: whether fp16 arithmetic on the device rounds, too, so that its logits differ from those of the
+            check at export; False if only the stored weights are fp16.
     """
 
     needs: ClassVar[str]
@@ -59,16 +59,16 @@ class Format(abc.ABC):
         Args:
             model: in evaluation mode; (N, C, H, W) raw pixels to (N, K) logits.
             shape: (C, H, W).
-            target: what the artifact is to run on.
-            folder: where to write.
-            settings: what the target leaves open.
+            target: the target of the artifact.
+            folder: the folder to write to.
+            settings: the settings that the target does not determine.
 
         Raises:
-            ExportError: the format cannot express the network.
+            ExportError: the network cannot be exported in this format.
         """
 
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline | None:
-        """Write a bundle of the same network without zeros into `folder`; None where the format allows none."""
+        """Write a dense bundle of the same network into `folder`; return None if the format does not support it."""
         return None
 
     def differences(self, built: Path, shipped: Path, names: Iterable[str]) -> list[str]:
@@ -91,19 +91,19 @@ class Format(abc.ABC):
         return byte_differences(built, shipped)
 
     def backend(self) -> str:
-        """The Python 3.6 source that run.py contains: `open_model(path, manifest, threads)` and what it needs."""
+        """The Python 3.6 source for run.py: a function `open_model(path, manifest, threads)` and its helpers."""
         return self.template("backend.py")
 
     def extra_files(self) -> Mapping[str, str]:
-        """Files that run.py needs beside itself, by name."""
+        """The texts of further files that run.py needs, by name."""
         return {}
 
     def prepare_command(self, target: Target) -> str:
-        """The command that a person types on the device before anything else."""
+        """The command that installs or builds what run.py needs, for the README."""
         return INSTALL
 
     def template(self, name: str) -> str:
-        """A template of this format's own folder, or else the one that the formats share."""
+        """A template from this format's folder, or the shared one if the format has none."""
         own = resources.files(type(self).__module__.rpartition(".")[0]) / "templates" / name
         shared = resources.files("robust_edge_exporters") / "templates" / name
         return (own if own.is_file() else shared).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Sparse engine: an ONNX file becomes dependency-free C whose time falls with the number of non-zeros."""
+"""The sparse engine: generate C without dependencies from an ONNX file; its time decreases with the number of zeros."""
 
 from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
 from robust_edge_exporters.native.kernel import Options

@@ -1,4 +1,4 @@
-"""GraphBuilder: what the operators need to import ONNX nodes one by one, shapes inferred on the way."""
+"""GraphBuilder: the state of the ONNX import, to which operators are added node by node, with their shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_edge_runtimes.core.errors import ExportError
 
 
 class GraphBuilder:
-    """Constants, shapes and operators, which grow with each node; `aliases` names tensors that are other tensors."""
+    """Constants, shapes and operators of the nodes imported so far; `aliases` maps tensors to equal earlier tensors."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.constants: dict[str, np.ndarray[Any, Any]] = {
@@ -26,7 +26,7 @@ class GraphBuilder:
         self.aliases: dict[str, str] = {}
 
     def constant(self, node: Any, index: int) -> np.ndarray[Any, Any] | None:
-        """Value of input `index`, None when absent; an input computed at run time is an error."""
+        """Value of the constant input `index`, None if it is absent; a non-constant input is an error."""
         if index >= len(node.input) or not node.input[index]:
             return None
         name = node.input[index]
@@ -35,20 +35,20 @@ class GraphBuilder:
         return self.constants[name]
 
     def required(self, node: Any, index: int) -> np.ndarray[Any, Any]:
-        """Value of constant input `index`, which ONNX requires."""
+        """Value of the constant input `index`; an absent or non-constant input is an error."""
         value = self.constant(node, index)
         assert value is not None
         return value
 
     def tensor(self, node: Any, index: int) -> str:
-        """Name of input `index`, which must be computed at run time."""
+        """Name of the tensor of input `index`; a constant input is an error."""
         name = str(self.aliases.get(node.input[index], node.input[index]))
         if name not in self.shapes:
             raise unsupported(node, f"input {index} ({node.input[index]}) must not be a constant")
         return name
 
     def append(self, op: ir.Op, shape: Shape) -> None:
-        """Appends `op`, whose output has `shape`."""
+        """Append `op`, whose output has `shape`."""
         self.ops.append(op)
         self.shapes[op.output] = shape
 
@@ -68,21 +68,21 @@ def _values(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
 
 
 def float32(values: np.ndarray[Any, Any]) -> ir.Array:
-    """The same numbers, contiguous float32."""
+    """The values as a contiguous float32 array."""
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def unsupported(node: Any, why: str) -> ExportError:
-    """The error for a node that the engine does not run."""
+    """The ExportError for a node that the engine does not support."""
     return ExportError(f"{node.op_type} at node '{node.name or node.output[0]}': {why}")
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """Attribute values by name, strings decoded."""
+    """Attribute values by name, with strings decoded."""
     values = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
 def names(node: Any, *inputs: str) -> tuple[str, tuple[str, ...], str]:
-    """Name, inputs and output of the operator that a node becomes."""
+    """Name, inputs and output of a node, as arguments of an operator."""
     return node.name or node.output[0], inputs, node.output[0]

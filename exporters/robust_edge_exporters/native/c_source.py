@@ -1,8 +1,8 @@
-"""The engine's C sources: their constants, the sizes of a network written into them, and one file made of all.
+"""The C sources of the engine: read their constants, write sizes of a network into them, and join them to one file.
 
-Every constant is written once. What holds for the engine (UNIT, TAPS_MAX, FORMAT_VERSION, ...) is a `#define` in a
-header, and Python reads it with `c_constant`. What holds for a network (config.h, model.h) is computed in Python and
-written over the values of the example in the header with `with_defines`.
+Every constant is defined once. Constants of the engine (UNIT, TAPS_MAX, FORMAT_VERSION, ...) are `#define`s in a
+header, which Python reads with `c_constant`. Constants of a network (config.h, model.h) are computed in Python, and
+`with_defines` replaces the example values in the header by them.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ GUARD = re.compile(r"^#ifndef (ROBUST_EDGE_\w+)\n#define \1\n\n?(.*)#endif\n$", 
 
 
 def source(name: str) -> str:
-    """Text of a C source that ships with the package."""
+    """Text of a C source in `csrc`."""
     return resources.files(__package__).joinpath(f"csrc/{name}").read_text(encoding="utf-8")
 
 
 def c_constants(header: str, name: str) -> tuple[int, ...]:
-    """The different values that `header` defines `name` as, in its order, where instruction sets differ."""
+    """All values of the constant `name` in `header`, in order; there are several if instruction sets differ."""
     values = re.findall(rf"^#define {name} (\d+)", source(header), re.MULTILINE)
     assert values, f"{header} does not define {name}"
     return tuple(dict.fromkeys(map(int, values)))
 
 
 def c_constant(header: str, name: str) -> int:
-    """The value that `header` defines `name` as."""
+    """The value of the constant `name` in `header`."""
     (value,) = c_constants(header, name)
     return value
 
 
 def with_defines(text: str, values: Mapping[str, object]) -> str:
-    """`text` with other values in its `#define` lines."""
+    """Replace the values in the `#define` lines of `text`."""
     for name, value in values.items():
         text, count = re.subn(rf"^(#define {name}) \S+", rf"\1 {value}", text, flags=re.MULTILINE)
         assert count == 1, f"{count} definitions of {name}"
@@ -44,20 +44,20 @@ def with_defines(text: str, values: Mapping[str, object]) -> str:
 
 
 def without_first_comment(text: str) -> str:
-    """`text` behind the comment that it begins with."""
+    """`text` without the comment at its start."""
     return text.partition("*/\n")[2]
 
 
 def amalgamate(generated: Mapping[str, str]) -> str:
-    """model.c with the text of each header, once, in the place of its #include.
+    """model.c in which each #include of a header is replaced by its text, at its first occurrence.
 
     Args:
-        generated: texts of headers that are written for the network, by name, instead of those in csrc.
+        generated: texts of headers that are generated for the network, by name; they replace those in `csrc`.
     """
     seen: set[str] = set()
 
     def headers(text: str) -> Iterator[str]:
-        """Texts of the headers that `text` includes and that are not seen yet, those that they include before them."""
+        """Texts of the headers that `text` includes directly or indirectly, without those already included."""
         for name in INCLUDE.findall(text):
             if name != SHIPPED and name not in seen:
                 seen.add(name)
@@ -70,7 +70,7 @@ def amalgamate(generated: Mapping[str, str]) -> str:
 
 
 def without_repeated_includes(text: str) -> str:
-    """`text` without the system headers that it has included before, outside of conditions."""
+    """`text` without repeated includes of system headers; includes inside conditions are kept."""
     seen: set[str] = set()
     kept, depth = [], 0
     for line in text.splitlines():

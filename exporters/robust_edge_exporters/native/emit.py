@@ -1,4 +1,4 @@
-"""Plan to C: the headers that the network needs, its tables, and the sequence of its operators, as one model.c."""
+"""Generate model.c from a plan: the needed headers, the tables of the network, and the sequence of its operators."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from robust_edge_exporters.native.weights import Sections
 def emit_model(
     plan: Plan, sections: dict[int, Sections], *, model: int, size: int, value_bytes: int, title: str
 ) -> tuple[str, int]:
-    """Text of model.c, and the bytes that a context of one thread takes beyond the weights file.
+    """Text of model.c, and the bytes of memory of a context with one thread, without the weights file.
 
     Args:
-        plan: the network.
-        sections: each weighted layer's place in the weights file.
-        model: the number that the weights file must carry.
-        size: bytes of the weights file.
-        value_bytes: 4, or 2 where values are stored as fp16.
-        title: what the header comment says about the source.
+        plan: the plan of the network.
+        sections: the positions of each weighted layer in the weights file.
+        model: the number of the model, which the weights file must contain.
+        size: size of the weights file in bytes.
+        value_bytes: 4, or 2 if values are stored as fp16.
+        title: text about the source for the comment at the start.
     """
     program = emit_operators(plan, sections)
     sizes = {
@@ -35,7 +35,7 @@ def emit_model(
         "SCRATCH_FLOATS": size_t(plan.scratch_floats),
         "STARTS_COUNT": size_t(program.starts + 1),
         "OFFSETS_COUNT": size_t(program.offsets + 1),
-        "SEGMENT_TABLES": size_t(len(program.segments) + 1),  # and an empty one: no empty array, no empty loop
+        "SEGMENT_TABLES": size_t(len(program.segments) + 1),  # one more than needed, since C allows no empty array
         "OPERATORS": len(program.calls),
     }
     config = with_defines(without_first_comment(source("config.h")), sizes)
@@ -50,12 +50,12 @@ def emit_model(
 
 
 def size_t(number: int) -> str:
-    """A constant of type size_t."""
+    """A C constant of type size_t."""
     return f"((size_t){number})"
 
 
 def emit_operators(plan: Plan, sections: dict[int, Sections]) -> Program:
-    """The program of all operators: the input, the layers, the output."""
+    """The program of all operators: read the input, compute the layers, write the output."""
     program = Program(arena=plan.arena_floats)
     padded = {layer.inputs[0] for layer in plan.layers if layer.tiling and layer.tiling.reads_padding_rows}
     view = {"in": plan.input, "out": plan.input}
@@ -76,7 +76,7 @@ def emit_operators(plan: Plan, sections: dict[int, Sections]) -> Program:
 
 
 def scales(op: Affine | None) -> dict[str, object]:
-    """Fields of the normalisation that is part of the first operator."""
+    """Fields of the normalisation that is applied while the input is read."""
     return {} if op is None else {"scale": op.scale, "shift": op.shift, "act": op.act}
 
 
@@ -101,7 +101,7 @@ def network(program: Program) -> Iterable[str]:
 
 
 def tile_sizes(units: dict[str, dict[int, set[int]]]) -> Iterator[str]:
-    """Lines of tile_sizes.h: the sizes of register tiles that occur, for each size of the register file."""
+    """Lines of tile_sizes.h: the sizes of register tiles that the network uses, for each size of the register file."""
     yield "/* Sizes of the register tiles of this network: a kernel is compiled once for each. */"
     yield '#include "vector.h"\n'
     for index, most in enumerate(sorted({most for sizes in units.values() for most in sizes}, reverse=True)):

@@ -1,4 +1,4 @@
-"""export_native: an ONNX file to a directory of C sources and a weights file."""
+"""export_native: write C sources and a weights file for an ONNX file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What the manifest says of a convolution or matrix: how it runs, what is left of it.
+    """The manifest's row of a convolution or matrix product: its kernel, and its non-zero weights.
 
     Attributes:
-        name: of the weight in the ONNX file.
-        operator_index: its place among the operators of the generated network.
-        macs: multiply-adds with non-zero weights, for one image.
-        dense_macs: multiply-adds with all weights.
+        name: name of the weight in the ONNX file.
+        operator: type of the operator.
+        operator_index: index among the operators of the generated network.
+        kernel: name of the kernel that computes it.
+        macs: multiply-adds per image with non-zero weights.
+        dense_macs: multiply-adds per image with all weights.
     """
 
     name: str
@@ -46,7 +48,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class NativeExport:
-    """Files of an export and what is in them; sizes in bytes, MACs for one image, memory of one thread."""
+    """The written files, with sizes in bytes, multiply-adds per image, and the memory of a context of one thread."""
 
     directory: Path
     files: tuple[str, ...]
@@ -59,12 +61,12 @@ class NativeExport:
 
     @property
     def nonzeros(self) -> int:
-        """Non-zero weights over all layers."""
+        """Number of non-zero weights of all layers."""
         return sum(layer.nonzeros for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds with non-zero weights, for one image."""
+        """Multiply-adds per image with non-zero weights."""
         return sum(layer.macs for layer in self.layers)
 
 
@@ -75,16 +77,16 @@ def export_native(
     weights: Literal["fp32", "fp16"] = "fp32",
     options: Options | None = None,
 ) -> NativeExport:
-    """Writes model.c, model.h, weights.bin, a Makefile and the bench and predict programs.
+    """Write model.c, model.h, weights.bin, a Makefile and the programs bench and predict.
 
     Args:
         onnx_path: a classifier with one input (N, C, H, W) and one output (N, K).
         out_dir: created if missing; files of the same names are replaced.
-        weights: how values are stored; fp16 is widened where it is used.
-        options: images of a pass, cache size, a family of kernels forced on every layer.
+        weights: type of the stored values, fp32 or fp16; fp16 values are converted to fp32 when they are used.
+        options: largest batch, cache size, and the family of kernels.
 
     Raises:
-        ExportError: the network has an operator that the engine does not run, or a weight beyond the value type.
+        ExportError: the network has an operator that the engine does not support, or a weight too large for fp16.
         ValueError: `weights` is neither fp32 nor fp16.
     """
     if weights not in VALUE_TYPES:
@@ -114,14 +116,14 @@ def export_native(
 
 
 def model_number(onnx_path: Path, weights: str, options: Options) -> int:
-    """64 bits that code and weights file of one export share."""
+    """A 64-bit hash that the code and the weights file of one export have in common."""
     digest = hashlib.sha256(onnx_path.read_bytes())
     digest.update(f"{weights} {options}".encode())
     return int.from_bytes(digest.digest()[:8], "little")
 
 
 def outputs(tensor: Tensor) -> int:
-    """Values that the network computes for an image."""
+    """Number of output values per image."""
     return tensor.channels * tensor.height * tensor.width
 
 
@@ -137,7 +139,7 @@ def header(plan: Plan) -> str:
 
 
 def pack(plan: Plan, value_type: type[np.floating[Any]], model: int) -> tuple[bytes, dict[int, Sections]]:
-    """The weights file of `plan`, and each weighted layer's sections by the layer's index."""
+    """The weights file of a plan, and the sections of each weighted layer, by the index of the layer."""
     packer, sections = Packer(value_type), {}
     for index, layer in enumerate(plan.layers):
         if layer.kernel is not None:

@@ -1,4 +1,7 @@
-"""Shapes, sliding windows, and how tensors lie in memory."""
+"""Shapes, sliding windows, and the memory layout of tensors.
+
+A unit is 16 floats (64 bytes), the step in which kernels process pixels. A plane is one channel of one image.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ CACHE_SET_FLOATS = 256  # planes that lie a multiple of this apart share few set
 
 @dataclass(frozen=True)
 class Shape:
-    """One image's tensor: (C, H, W), or a vector of C features when `flat`."""
+    """The shape of a tensor for one image: (C, H, W), or a vector of C features if `flat`."""
 
     channels: int
     height: int = 1
@@ -25,18 +28,18 @@ class Shape:
 
     @property
     def pixels(self) -> int:
-        """Elements of a plane."""
+        """Number of elements of a plane."""
         return self.height * self.width
 
     @property
     def floats(self) -> int:
-        """Elements of the tensor."""
+        """Number of elements of the tensor."""
         return self.channels * self.pixels
 
 
 @dataclass(frozen=True)
 class Window:
-    """Geometry of a sliding window: pads are (top, left, bottom, right)."""
+    """Geometry of a sliding window; pads are (top, left, bottom, right)."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
@@ -44,7 +47,7 @@ class Window:
     dilations: tuple[int, int] = (1, 1)
 
     def output(self, shape: Shape, *, ceil: bool = False) -> tuple[int, int]:
-        """Height and width after the window has slid over `shape`."""
+        """Output height and width for an input of `shape`; `ceil` rounds up, as the ONNX attribute ceil_mode."""
         sizes = []
         for axis, size in enumerate((shape.height, shape.width)):
             pads = self.pads[axis] + self.pads[axis + 2]
@@ -57,18 +60,18 @@ class Window:
 
     @property
     def shifts(self) -> tuple[tuple[int, int], ...]:
-        """(dy, dx) of each tap, from an output pixel times the stride."""
+        """(dy, dx) of each tap: the read pixel minus the output pixel times the stride."""
         rows, columns = (
             [k * self.dilations[axis] - self.pads[axis] for k in range(self.kernel[axis])] for axis in (0, 1)
         )
         return tuple(itertools.product(rows, columns))
 
     def reaches_only_inside(self, shape: Shape) -> bool:
-        """Whether every tap, shifted from a pixel, still meets the plane somewhere; shifts are short then."""
+        """Whether every tap reads inside the plane for at least one output pixel."""
         return all(abs(dy) < shape.height and abs(dx) < shape.width for dy, dx in self.shifts)
 
     def divides(self, source: Shape, output: Shape) -> bool:
-        """Whether the stride is 1 or 2 and the output has exactly the input's size over the stride."""
+        """Whether the stride is 1 or 2 and the output size is exactly the input size divided by it."""
         stride = self.strides[0]
         exact = (source.height, source.width) == (stride * output.height, stride * output.width)
         return self.strides in ((1, 1), (2, 2)) and exact
@@ -76,13 +79,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Tensor:
-    """The C struct tensor: one image's tensor in the arena, in floats.
+    """The C struct tensor: position and layout of a tensor in the arena, in floats.
 
     Attributes:
-        offset: of the first image in the arena.
-        pitch: from one plane to the next.
-        image: from one image to the next.
-        flat: a vector of features: one plane of one row.
+        offset: position of the first image in the arena.
+        pitch: distance from one plane to the next.
+        image: distance from one image to the next.
+        flat: whether it is a vector of features, stored as one plane of one row.
     """
 
     offset: int
@@ -95,12 +98,12 @@ class Tensor:
 
 
 def whole_units(floats: int) -> int:
-    """`floats` rounded up to units."""
+    """`floats` rounded up to a multiple of UNIT."""
     return -(-floats // UNIT) * UNIT
 
 
 def tile_rows(output: Shape, floats: int = TILE_FLOATS) -> int:
-    """Output rows of a tile: about `floats` pixels, in whole units unless a row is too long for that."""
+    """Number of output rows of a tile of about `floats` pixels; a multiple of UNIT pixels unless rows are too long."""
     if output.pixels <= floats:
         return output.height
     step = UNIT // math.gcd(UNIT, output.width)
@@ -113,15 +116,15 @@ def tile_rows(output: Shape, floats: int = TILE_FLOATS) -> int:
 
 
 def padding_floats(shape: Shape) -> int:
-    """Floats of the rows of zeros behind each plane, for convolutions that read it in place."""
+    """Floats of the rows of zeros after each plane, for convolutions that read it in place."""
     return PADDING_ROWS * shape.width if not shape.flat and shape.width in (UNIT, 2 * UNIT) else 0
 
 
 def layout(shape: Shape) -> Tensor:
-    """A tensor of `shape`, not yet placed.
+    """The layout of a tensor of `shape`, with offset 0.
 
-    A plane is followed by its padding rows. Tiles write whole units wherever they begin, so a plane ends where the last
-    tile's units do; a plane of whole cache-set periods is a unit longer.
+    A plane is followed by its padding rows. Since tiles write whole units, the pitch includes the last unit of the last
+    tile. If the pitch were a multiple of CACHE_SET_FLOATS, one unit is added, so that planes use different cache sets.
     """
     if shape.flat:
         floats = whole_units(shape.channels)

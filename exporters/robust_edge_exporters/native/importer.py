@@ -1,4 +1,4 @@
-"""ONNX file to graph: each node goes to the operator of the table that imports its type."""
+"""Import an ONNX file as a graph; each node is handled by the operator in the table for its type."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from robust_edge_runtimes.core.errors import ExportError
 
 
 def import_onnx(path: Path) -> ir.Graph:
-    """Reads an ONNX file with one image input (N, C, H, W) and one output (N, K).
+    """Import an ONNX file with one image input (N, C, H, W) and one output (N, K).
 
     Raises:
-        ExportError: an operator, an attribute or a shape that the engine does not run, with its node.
+        ExportError: the engine does not support an operator, an attribute or a shape; the message names the node.
     """
     model = onnx.load(path)
     builder = GraphBuilder(model)
@@ -32,7 +32,7 @@ def import_onnx(path: Path) -> ir.Graph:
     builder.shapes[inputs[0].name] = Shape(dims[1], dims[2], dims[3])
     for node in model.graph.node:
         if node.op_type not in HANDLERS or node.domain not in ("", "ai.onnx"):
-            raise unsupported(node, f"the sparse engine runs only {', '.join(sorted(HANDLERS))}")
+            raise unsupported(node, f"the sparse engine supports only {', '.join(sorted(HANDLERS))}")
         HANDLERS[node.op_type](builder, node)
     output = model.graph.output[0].name
     return ir.Graph(inputs[0].name, builder.aliases.get(output, output), tuple(builder.ops), builder.shapes)

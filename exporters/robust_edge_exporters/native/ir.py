@@ -1,7 +1,7 @@
 """The small typed graph between ONNX and C: operators as frozen dataclasses, shapes per image.
 
-Batch is implicit: every tensor is (N, C, H, W) or (N, K) with N left to the caller of the compiled network. Each
-operator is a class of its own in `operators`.
+The batch dimension is implicit: every tensor is (N, C, H, W) or (N, K), and the caller of the network chooses N.
+Each operator is a class in `operators`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float32]
 
 
 class Kind(enum.Enum):
-    """Activation functions; the values are the C enumerators."""
+    """Activation functions; the values are those of the C enum."""
 
     LINEAR = "LINEAR"
     CLAMP = "CLAMP"
@@ -32,7 +32,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Activation:
-    """An element-wise function; `lo`, `hi` bound a CLAMP, `lo` is the slope of a LEAKY_RELU."""
+    """An element-wise function; `lo` and `hi` are the bounds of a CLAMP, `lo` is the slope of a LEAKY_RELU."""
 
     kind: Kind = Kind.LINEAR
     lo: float = 0.0
@@ -44,13 +44,13 @@ NONE = Activation()
 
 @dataclass(frozen=True)
 class Call:
-    """A call `function(job, &table)` of generated C, whose table is a struct.
+    """A call `function(job, &table)` in the generated C; the table is a constant struct.
 
     Attributes:
-        function: of the header `function`.h, unless `header` is given.
-        struct: the type of the table.
-        fields: of the table: tensors, activations, arrays of floats or pairs, numbers, or C text.
-        header: name of the header, without .h.
+        function: name of the C function, defined in the header of the same name unless `header` is given.
+        struct: name of the struct type of the table.
+        fields: values of the table's fields: tensors, activations, arrays of floats or pairs, numbers, or C text.
+        header: name of the header without .h.
     """
 
     function: str
@@ -61,7 +61,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator: it reads tensors by name and writes one; named after its weight, or its ONNX node."""
+    """One operator, which reads tensors by name and writes one; its name is that of its weight or of its ONNX node."""
 
     name: str
     inputs: tuple[str, ...]
@@ -72,34 +72,34 @@ class Op:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of all tensors that it reads."""
+        """Names of all tensors that the operator reads."""
         return self.inputs
 
     @property
     def overwrites(self) -> str | None:
-        """Name of the tensor whose memory the output may take, if nothing reads the tensor later."""
+        """Name of the input tensor whose memory the output may use, if no later operator reads it."""
         return None
 
     @property
     def constants(self) -> tuple[Array, ...]:
-        """Values that must be finite."""
+        """Constant values that must be finite."""
         return ()
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[Call, ...]:
-        """The C that computes it, unless a kernel does."""
+        """The C calls that compute the operator, for operators without a kernel."""
         raise NotImplementedError(f"{type(self).__name__} has no C")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted(Op):
-    """An operator that multiplies by weights (outputs, ...) and adds a bias (outputs,); a kernel computes it."""
+    """An operator with weights (outputs, ...) and a bias (outputs,), which a kernel computes."""
 
     weight: Array
     bias: Array
 
     @property
     def constants(self) -> tuple[Array, ...]:
-        """The bias; `passes.rounded` checks the weight."""
+        """The bias; the weight is checked by `passes.rounded`."""
         return (self.bias,)
 
     @property
@@ -110,7 +110,7 @@ class Weighted(Op):
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in an order in which every input is computed before it is read."""
+    """Operators in topological order: every tensor is computed before it is read."""
 
     input: str
     output: str
@@ -118,12 +118,12 @@ class Graph:
     shapes: Mapping[str, Shape]
 
     def with_ops(self, ops: list[Op]) -> Graph:
-        """The same input and output over other operators."""
+        """A graph with the same input and output and other operators."""
         return replace(self, ops=tuple(ops))
 
     @cached_property
     def readers(self) -> dict[str, list[int]]:
-        """Tensor name to indices of the operators that read it; the graph's output has reader -1."""
+        """Indices of the operators that read each tensor, by name; the graph's output has reader -1."""
         found: dict[str, list[int]] = {self.output: [-1]}
         for index, op in enumerate(self.ops):
             for name in op.reads:

@@ -1,4 +1,4 @@
-"""Kernel: the base class of the loops that compute weighted operators, and what a plan says of each operator."""
+"""Kernel: the base class of all kernels for weighted operators; Layer: an operator with its tensors in a plan."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ TilingT = TypeVar("TilingT", bound="Tiling | None")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the caller of the export decides.
+    """Options of an export to C.
 
     Attributes:
-        images: of a pass, at most.
-        block_bytes: packed input of a channel block, about what the first-level cache holds.
-        kernel: `sparse` stores the nonzeros of every layer, `dense` all weights; by default, what is estimated faster.
+        images: largest number of images that are computed at once.
+        block_bytes: bytes of the packed input of a channel block, about the size of the first-level cache.
+        kernel: `sparse` stores only the nonzeros of every layer, `dense` stores all weights; None for the family with
+            the smaller estimated time, layer by layer.
     """
 
     images: int = 4
@@ -35,18 +36,20 @@ class Options:
         if self.images < 1 or self.block_bytes < 4096:
             raise ValueError(f"images {self.images} must be at least 1, block_bytes {self.block_bytes} at least 4096")
         if self.kernel not in (None, "sparse", "dense"):
-            raise ValueError(f"kernel {self.kernel}: geometry decides; force sparse, dense or nothing")
+            raise ValueError(
+                f"kernel {self.kernel}: must be sparse, dense or None; the geometry of a layer determines the kernel"
+            )
 
 
 class Kernel(ABC, Generic[OpT, TilingT]):
-    """One way to compute an operator's products; its C is a header of csrc.
+    """One implementation of a weighted operator; its C function is in a header of csrc.
 
-    The plan takes, among the kernels of the table that suit a layer, the one of the least cost.
+    Of the kernels in the table that suit a layer the plan uses the one with the smallest cost.
 
     Attributes:
-        name: in the manifest.
-        operator: whose layers it computes.
-        family: whether it stores nonzeros or all weights; None: it is used for either, where it suits.
+        name: name in the manifest.
+        operator: the class of operators that it computes.
+        family: `sparse` if it stores only nonzeros, `dense` if it stores all weights; None if it is used for both.
     """
 
     name: ClassVar[str]
@@ -55,7 +58,7 @@ class Kernel(ABC, Generic[OpT, TilingT]):
 
     @abstractmethod
     def suits(self, op: OpT, source: Shape, output: Shape, options: Options) -> bool:
-        """Whether it can compute `op` with this input and output, and is meant to."""
+        """Whether the kernel can compute `op` with this input and output, and is suitable for it."""
 
     @abstractmethod
     def cost(self, op: OpT, output: Shape) -> float:
@@ -63,20 +66,20 @@ class Kernel(ABC, Generic[OpT, TilingT]):
 
     @abstractmethod
     def tile(self, op: OpT, source: Shape, output: Shape, options: Options) -> TilingT:
-        """The sizes of its loops."""
+        """The sizes of the kernel's loops; None if it has no tiles."""
 
     @abstractmethod
     def pack(self, packer: Packer, op: OpT, tiling: TilingT) -> Sections:
-        """Appends the weights in the order in which it reads them."""
+        """Append the weights in the order in which the kernel reads them."""
 
     @abstractmethod
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
-        """Adds the call of its C function, and the tables that the call needs, to the program."""
+        """Add the call of the kernel's C function and its tables to the program."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator with its tensors, in the order of `op.reads`; weighted ones also have a kernel."""
+    """An operator with its input tensors, in the order of `op.reads`, and its output; weighted ones have a kernel."""
 
     op: ir.Op
     inputs: tuple[Tensor, ...]

@@ -1,4 +1,4 @@
-"""Graph to graph: fold constants into weights, fuse what can run inside another operator."""
+"""Passes over the graph: fold constants into weights, fuse operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robust_edge_runtimes.core.errors import ExportError
 
 
 def optimise(graph: ir.Graph) -> ir.Graph:
-    """All passes, each as often as it finds something, in the order in which they feed each other."""
+    """Apply all passes in order, each repeatedly until it changes nothing."""
     graph = drop_dead(graph)
     for step in (merge_affines, fold_affines, fuse_activations, fuse_residuals, fuse_activations):
         while (changed := step(graph)) is not graph:
@@ -25,19 +25,19 @@ def optimise(graph: ir.Graph) -> ir.Graph:
 
 
 def only_reader(graph: ir.Graph, name: str) -> ir.Op | None:
-    """The operator that alone reads tensor `name`."""
+    """The operator that reads tensor `name`, if it is the only reader; otherwise None."""
     readers = graph.readers.get(name, [])
     return graph.ops[readers[0]] if len(readers) == 1 and readers[0] >= 0 else None
 
 
 def substitute(graph: ir.Graph, changes: dict[str, ir.Op | None]) -> ir.Graph:
-    """Replaces (None: removes) the operators that write the named tensors."""
+    """Replace the operators that write the given tensors, by name; None removes the operator."""
     ops = [changes.get(op.output, op) for op in graph.ops]
     return graph.with_ops([op for op in ops if op is not None])
 
 
 def drop_dead(graph: ir.Graph) -> ir.Graph:
-    """Removes operators whose result nobody reads."""
+    """Remove operators whose output is not read."""
     alive, kept = {graph.output}, []
     for op in reversed(graph.ops):
         if op.output in alive:
@@ -47,7 +47,7 @@ def drop_dead(graph: ir.Graph) -> ir.Graph:
 
 
 def merge_affines(graph: ir.Graph) -> ir.Graph:
-    """One affine after another is one: (x - mean) / std."""
+    """Merge two consecutive affine functions into one, as in (x - mean) / std."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
         if isinstance(op, Affine) and isinstance(after, Affine):
@@ -59,7 +59,7 @@ def merge_affines(graph: ir.Graph) -> ir.Graph:
 
 
 def fold_affines(graph: ir.Graph) -> ir.Graph:
-    """One batch normalisation behind a convolution or a matrix goes into its weights."""
+    """Fold an affine function, such as batch normalisation, into the weights of the convolution or matrix before it."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
         if isinstance(op, ir.Weighted) and isinstance(after, Affine):
@@ -75,7 +75,7 @@ def fold_affines(graph: ir.Graph) -> ir.Graph:
 
 
 def fuse_activations(graph: ir.Graph) -> ir.Graph:
-    """One activation behind an operator that has none becomes part of it."""
+    """Fuse an activation into the operator before it, if that has none."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
         if op.fuses_activation and op.act == ir.NONE and isinstance(after, Activate):
@@ -85,7 +85,7 @@ def fuse_activations(graph: ir.Graph) -> ir.Graph:
 
 
 def fuse_residuals(graph: ir.Graph) -> ir.Graph:
-    """Conv + tensor, with the tensor computed earlier, is one convolution that adds before its activation."""
+    """Fuse the addition of a tensor to the output of a convolution into that convolution, if it is computed earlier."""
     written = {op.output: index for index, op in enumerate(graph.ops)}
     written[graph.input] = -1
     for op in graph.ops:
@@ -102,21 +102,21 @@ def fuse_residuals(graph: ir.Graph) -> ir.Graph:
 
 
 def checked(graph: ir.Graph) -> ir.Graph:
-    """The same graph.
+    """Return the graph after a check of its constants.
 
     Raises:
-        ExportError: a bias, a scale or a shift is infinite or no number.
+        ExportError: a bias, a scale or a shift is NaN or infinite.
     """
     for op in graph.ops:
         if not all(np.isfinite(constant).all() for constant in op.constants):
-            raise ExportError(f"'{op.name}' has a bias, a scale or a shift that is not finite; train it anew")
+            raise ExportError(f"'{op.name}' has a bias, a scale or a shift that is not finite; train it again")
     return graph
 
 
 def rounded(graph: ir.Graph, value_type: type[np.floating[Any]]) -> ir.Graph:
-    """Weights as a file of `value_type` holds them, so that counts and plans are of what will be read back.
+    """Round the weights to `value_type`, so that counts and plans use the stored values.
 
-    A weight too small for the type is zero from here on: it costs no bytes and no time.
+    A weight that rounds to zero is not stored.
 
     Raises:
         ExportError: a weight is too large for the type.
@@ -127,7 +127,8 @@ def rounded(graph: ir.Graph, value_type: type[np.floating[Any]]) -> ir.Graph:
             largest, limit = float(np.abs(op.weight).max()), float(np.finfo(value_type).max)
             if not largest <= limit:
                 raise ExportError(
-                    f"weight '{op.name}' holds {largest:.4g}, {np.dtype(value_type)} ends at {limit:.4g}; nearest: fp32"
+                    f"weight '{op.name}' has the value {largest:.4g}, above the largest {np.dtype(value_type)}, "
+                    f"{limit:.4g}; use fp32"
                 )
             changes[op.output] = replace(op, weight=op.weight.astype(value_type).astype(np.float32))
     return substitute(graph, changes)

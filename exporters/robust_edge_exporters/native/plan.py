@@ -1,4 +1,4 @@
-"""Graph to plan: where each tensor lies in the arena, and how each operator runs."""
+"""Make the plan of a graph: the position of each tensor in the arena, and the kernel and tiling of each operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robust_edge_exporters.native.operators.affine import Affine
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the packer and the emitter need."""
+    """A network that is ready for packing its weights and emitting its C code."""
 
     options: Options
     input: Tensor
@@ -28,7 +28,7 @@ class Plan:
 
 
 def make_plan(graph: ir.Graph, options: Options) -> Plan:
-    """Places tensors and chooses kernels; see `Options`."""
+    """Place the tensors and choose the kernels."""
     first = graph.ops[0] if graph.ops else None
     normalise = first if isinstance(first, Affine) and len(graph.readers[graph.input]) == 1 else None
     if normalise is not None:
@@ -49,7 +49,7 @@ def make_plan(graph: ir.Graph, options: Options) -> Plan:
 
 @dataclass
 class Slot:
-    """Tensors that share one place, one after the other, and the first and the last operator that needs it."""
+    """Tensors that use the same memory one after the other, and the first and last operator that need it."""
 
     names: list[str]
     first: int
@@ -57,7 +57,7 @@ class Slot:
 
 
 def slots(graph: ir.Graph) -> list[Slot]:
-    """Which tensors share a place: an output takes that of the tensor that it overwrites, if nothing reads it later."""
+    """Group tensors by memory: an output uses that of the tensor that it overwrites, if no later operator reads it."""
     last = {graph.input: -1}
     for index, op in enumerate(graph.ops):
         last.update(dict.fromkeys((*op.reads, op.output), index))
@@ -76,16 +76,16 @@ def slots(graph: ir.Graph) -> list[Slot]:
 
 
 def tiles_write_only_their_pixels(output: Shape) -> bool:
-    """Whether tiles end with their last pixel, so that each sum may be written where its own residual lies.
+    """Whether tiles write no pixels beyond their own, so that an output may overwrite its residual.
 
-    Kernels with tiles of their own take whole planes, or rows of half a unit, one or two.
+    Kernels with other tiles process whole planes, or rows of half a unit, one unit or two units.
     """
     rows = tile_rows(output)
     return rows == output.height or rows * output.width % UNIT == 0
 
 
 def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
-    """First fit: each tensor, with the padding rows before it, at the lowest address free over its whole life."""
+    """First-fit allocation: each tensor, with the padding rows before it, at the lowest address free all its life."""
     placed: list[tuple[int, int, Slot]] = []  # address, end; sorted
     tensors = {}
     for new in slots(graph):
@@ -102,7 +102,7 @@ def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
 
 
 def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: Options) -> Layer:
-    """Chooses kernel and tiling of one operator."""
+    """Choose the kernel and the tiling of one operator."""
     inputs, output = tuple(tensors[name] for name in op.reads), tensors[op.output]
     if not isinstance(op, ir.Weighted):
         return Layer(op, inputs, output)
@@ -112,9 +112,9 @@ def make_layer(op: ir.Op, graph: ir.Graph, tensors: dict[str, Tensor], options: 
 
 
 def choose(op: ir.Weighted, source: Shape, output: Shape, options: Options) -> Kernel[Any, Any]:
-    """The cheapest kernel that suits the layer, of the family that `options` ask for if one of it does.
+    """The suitable kernel with the smallest cost, of the family in `options` if that has a suitable one.
 
-    Of several with the same cost, the first in the table.
+    Of several kernels with the same cost the first in the table is chosen.
     """
     suiting = [k for k in KERNELS if isinstance(op, k.operator) and k.suits(op, source, output, options)]
     asked = [k for k in suiting if options.kernel is None or k.family in (None, options.kernel)]

@@ -1,4 +1,4 @@
-"""Program: the tables and calls of a network's C, which grow operator by operator."""
+"""Program: the tables and calls of the generated C, to which operators are added one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_TENSOR = "NO_TENSOR"
 
 @dataclass
 class Program:
-    """Text of the generated parts of model.c, and the totals that a context is sized by."""
+    """The generated parts of model.c, and the sizes of a context's memory."""
 
     arena: int
     headers: set[str] = field(default_factory=set)
@@ -32,7 +32,7 @@ class Program:
     computed: dict[Hashable, int] = field(default_factory=dict)
 
     def operator(self, name: str, calls: Iterable[ir.Call]) -> None:
-        """Adds an operator of some calls; the threads meet when it is done."""
+        """Add an operator that consists of some calls, followed by a barrier of all threads."""
         self.calls.append([])
         listed = tuple(calls)
         for index, call in enumerate(listed):
@@ -45,20 +45,20 @@ class Program:
         self.headers.add(call.header or call.function)
 
     def zero_padding_rows(self, name: str, output: Tensor) -> None:
-        """Makes the last operator zero the padding rows of its output, too."""
+        """Add a call to the last operator that clears the padding rows of its output."""
         self.headers.add("padding_rows")
         self.tables.append(f"static const struct tensor {name}_planes = {tensor(output)};")
         self.calls[-1].append(f"zero_padding_rows(j, &{name}_planes);")
 
     def table(self, kind: str, name: str, values: Iterable[object]) -> str:
-        """Adds an array and returns its name."""
+        """Add a constant array and return its name."""
         self.tables.append(f"static const {kind} {name}[] = {{{', '.join(map(str, values))}}};")
         return name
 
     def computed_at_start(self, key: Hashable, floats: int, code: str) -> int:
-        """Arena offset of `floats` floats which C `code` computes in re_create, `{}` being their address.
+        """Arena offset of `floats` floats that the C code computes in re_create; `{}` is replaced by the address.
 
-        Equal keys share one place.
+        Calls with equal keys share the same memory.
         """
         if key not in self.computed:
             self.computed[key] = self.arena
@@ -67,13 +67,13 @@ class Program:
         return self.computed[key]
 
     def register_tiles(self, kernel: str, tiling: Tiling, output: Tensor, *, step: int = 1) -> None:
-        """Makes `kernel`_UNITS name the sizes of a layer's register tiles, which are multiples of `step` units."""
+        """Add the sizes of a layer's register tiles, multiples of `step` units, to the macro `kernel`_UNITS."""
         sizes = self.tile_units.setdefault(kernel, {most: set() for most in REGISTER_TILE_UNITS})
         for most, found in sizes.items():
             found |= register_tile_units(tiling, output.height, output.width, most=most, step=step)
 
     def weights(self, name: str, sections: Sections) -> dict[str, object]:
-        """Fields that locate a layer's weights; adds its segments to the context's starts and offsets."""
+        """The fields with the positions of a layer's weights; adds its segments to the context's starts and offsets."""
         fields: dict[str, object] = {
             "values": sections.values,
             "bias": sections.bias,
@@ -103,11 +103,11 @@ class Program:
 
 
 def float_literal(value: float) -> str:
-    """A float literal that reads back as the same float32."""
+    """A C literal with exactly the same float32 value."""
     text = f"{value:.9g}"
     return text + ("f" if "." in text or "e" in text else ".0f")
 
 
 def tensor(t: Tensor) -> str:
-    """Initialiser of a struct tensor."""
+    """The C initialiser of a struct tensor."""
     return f"{{{t.offset}, {t.channels}, {t.height}, {t.width}, {t.pitch}, {t.image}}}"

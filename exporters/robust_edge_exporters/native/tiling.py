@@ -1,4 +1,4 @@
-"""How a convolution loops over its planes: tiles of output pixels, rows packed or read in place, channel blocks."""
+"""The tiling of convolutions: tiles of output pixels, packed input rows or input read in place, channel blocks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ REGISTER_TILE_UNITS = c_constants("vector.h", "UNITS_MAX")  # of each instructio
 
 @dataclass(frozen=True)
 class Tiling:
-    """Numbers of one convolution's loops; the C struct conv holds the same.
+    """The loop sizes of one convolution, as in the C struct conv.
 
     Attributes:
-        rows: output rows of a tile.
-        extra_rows: rows that a packed copy holds beyond them.
-        images: of a tile.
-        block: input channels of a group that are read at a time.
-        shifts: (dy, dx) of each packed copy, or of each tap where the kernel packs nothing.
-        copy_floats: from one copy to the next.
-        whole_plane: a copy is a whole shifted plane, so masks cover rows too.
-        masked: copies are contiguous parts of the plane, whose pixels from outside the rows are masked.
-        tap_offsets: of each tap; in floats, or in units in the kernel `columns`.
-        channel_offset: from one channel to the next, likewise.
-        scratch_floats: of each thread's scratch memory.
-        padding_floats: in place, floats of padding above a tile's first row, where offsets count from.
-        reads_padding_rows: of its input, in place.
+        rows: output rows per tile.
+        extra_rows: number of rows of a packed copy beyond `rows`.
+        images: images per tile.
+        block: number of input channels of a group that are processed at a time.
+        shifts: (dy, dx) of each packed copy, or of each tap if the kernel packs nothing.
+        copy_floats: size of a packed copy.
+        whole_plane: whether a copy is a whole shifted plane, so that masks also cover rows.
+        masked: whether copies are contiguous parts of the plane, with masks for pixels of other rows.
+        tap_offsets: offset of each tap, in floats; in kernel `columns` in units.
+        channel_offset: distance from one channel to the next, in the same unit.
+        scratch_floats: size of each thread's scratch memory.
+        padding_floats: if the input is read in place, floats of padding above a tile's first row, where offsets start.
+        reads_padding_rows: whether the padding rows of the input are read in place.
         pair_distance: pixels between the two rows that share a packed unit; 0: units are consecutive pixels.
     """
 
@@ -50,14 +50,14 @@ class Tiling:
 
 
 def register_tile_units(tiling: Tiling, height: int, width: int, *, most: int, step: int) -> set[int]:
-    """Sizes in units of the register tiles that tiles of any number of images and the last rows are split into.
+    """The sizes in units of all register tiles of a layer, for any number of images and for the last rows.
 
     Args:
-        tiling: of a kernel of csrc/conv_tiles.h, whose run_register_tiles splits alike.
+        tiling: the tiling; run_register_tiles in csrc/conv_tiles.h splits tiles in the same way.
         height: output rows.
         width: output columns.
-        most: units of a register tile, one of `REGISTER_TILE_UNITS`.
-        step: units that are not split.
+        most: largest number of units of a register tile, one of `REGISTER_TILE_UNITS`.
+        step: sizes are multiples of this number of units.
     """
     heights = {tiling.rows, height % tiling.rows or tiling.rows}
     units = set()

@@ -1,7 +1,7 @@
 """The weights file: a checked header, then each layer's values, the coded positions of its nonzeros, and its bias.
 
-csrc/weights_file.h describes the format. The nonzeros of a layer are stored in segments: runs of entries that are added
-to the same sum, each an entry's value and its position in a block of input channels.
+csrc/weights_file.h describes the format. The nonzeros of a layer are stored in segments: a segment is a sequence of
+entries that are added to the same sum; an entry is a value and its position in a block of input channels.
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ assert UNIT * 4 == CACHE_LINE_BYTES
 
 @dataclass(frozen=True)
 class Segments:
-    """The C struct segments: what a context needs to check a layer's positions and to expand them to offsets.
+    """The C struct segments, with which a context checks the positions of a layer and expands them to offsets.
 
-    A position is an input channel of the block times the number of taps plus the tap, or the input channel alone where
-    a segment belongs to one tap. Its offset is `channel * channel_offset + tap_offsets[tap]`, in floats or, in the
-    kernel `columns`, in units.
+    A position is `channel * taps + tap`, with the input channel counted within the block, or just the channel if each
+    segment belongs to one tap. Its offset is `channel * channel_offset + tap_offsets[tap]`, in floats or, in kernel
+    `columns`, in units.
 
     Attributes:
-        coded: byte offset of the coded positions; `coded_bytes` long.
-        entries: of all segments.
-        segments: of the layer; `per_block` of each of a group's `blocks`.
-        positions: of a block; `last_positions` of a group's last block.
-        by_tap: segment i belongs to tap i modulo `len(tap_offsets)`.
+        coded: byte offset of the coded positions in the weights file.
+        coded_bytes: length of the coded positions in bytes.
+        entries: number of entries of all segments.
+        segments: number of segments of the layer.
+        per_block: number of segments of each block.
+        blocks: number of blocks per group.
+        positions: number of positions of a block.
+        last_positions: number of positions of the last block of a group.
+        by_tap: whether segment i belongs to tap i modulo `len(tap_offsets)`.
     """
 
     coded: int
@@ -63,7 +67,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class Sections:
-    """Byte offsets of one layer's sections, and its segments unless all weights are stored."""
+    """Byte offsets of one layer's sections in the weights file, and its segments if only nonzeros are stored."""
 
     values: int
     bias: int
@@ -71,14 +75,14 @@ class Sections:
 
 
 class Packer:
-    """Appends sections to the bytes of a weights file."""
+    """Builds a weights file section by section."""
 
     def __init__(self, value_type: type[np.floating[Any]]) -> None:
         self.value_type = value_type
         self.data = bytearray(HEADER_BYTES)
 
     def append(self, array: np.ndarray[Any, Any]) -> int:
-        """Byte offset of `array`, written little-endian; large ones begin at a cache line."""
+        """Append an array in little-endian order and return its byte offset; large arrays start at a cache line."""
         align = CACHE_LINE_BYTES if array.nbytes >= ALIGNED_FROM_BYTES else array.dtype.itemsize
         self.data.extend(b"\0" * (-len(self.data) % align))
         offset = len(self.data)
@@ -86,11 +90,14 @@ class Packer:
         return offset
 
     def values(self, array: np.ndarray[Any, Any]) -> int:
-        """Byte offset of `array` in the file's value type."""
+        """Append an array in the file's value type and return its byte offset."""
         return self.append(array.astype(self.value_type))
 
     def finish(self, model: int) -> bytes:
-        """The file, its header filled in; `model` ties it to the code. Vectors may be read beyond the last value."""
+        """The bytes of the file with its header, in which `model` is the number that also appears in the code.
+
+        Padding at the end allows the code to read whole vectors beyond the last value.
+        """
         self.data.extend(b"\0" * (-len(self.data) % CACHE_LINE_BYTES + CACHE_LINE_BYTES))
         words = np.frombuffer(self.data, "<u4", offset=HEADER_BYTES).astype(np.uint64)
         weights = np.arange(1, words.size + 1, dtype=np.uint64)
@@ -102,13 +109,13 @@ class Packer:
 
 
 def coded(counts: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Segments as bytes: for each its count, then for each entry the positions between it and the previous one.
+    """Encode segments: for each its number of entries, then for each entry the distance to the previous one minus 1.
 
-    A number n is n // 255 bytes of 255, and a byte of n % 255.
+    A number n is encoded as n // 255 bytes of value 255 and one byte of value n % 255.
 
     Args:
-        counts: entries of each segment.
-        positions: of all entries, ascending within a segment.
+        counts: number of entries of each segment.
+        positions: positions of all entries, increasing within a segment.
     """
     heads = np.cumsum(counts) - counts + np.arange(counts.size)
     numbers = np.empty(counts.size + positions.size, np.int64)
@@ -125,11 +132,11 @@ def coded(counts: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.n
 
 
 def padded_to_chunks(kept: np.ndarray[Any, Any], chunk: int) -> np.ndarray[Any, Any]:
-    """Adds the first free positions to each segment that make its length a multiple of `chunk`, if it has as many.
+    """Add unused positions to each segment so that its length becomes a multiple of `chunk`, if it has enough of them.
 
     Args:
-        kept: (segments, positions), where an entry is.
-        chunk: entries that a kernel loads at a time.
+        kept: (segments, positions) bool: which positions have an entry.
+        chunk: number of entries that a kernel loads at a time.
     """
     free, missing = ~kept, -kept.sum(axis=1) % chunk
     missing[missing > free.sum(axis=1)] = 0
@@ -148,15 +155,15 @@ def pack_segments(
     by_tap: bool = False,
     chunk: int = 1,
 ) -> Sections:
-    """Packs a layer's nonzeros.
+    """Append the nonzeros and the bias of a layer to a weights file.
 
     Args:
-        packer: appended to.
-        bias: of each output channel.
-        blocks: for each group and block, (segments, positions) weights.
-        blocks_per_group: how many of them a group has.
+        packer: the weights file.
+        bias: (output channels,) bias.
+        blocks: (segments, positions) weights of each group and block.
+        blocks_per_group: number of blocks per group.
         channel_offset, tap_offsets, by_tap: as in `Segments`.
-        chunk: segments are padded by zeros to a multiple of it.
+        chunk: segments are padded with zeros to multiples of this length.
     """
     kept = [padded_to_chunks(block != 0, chunk) for block in blocks]
     values = np.concatenate([block[mask] for block, mask in zip(blocks, kept, strict=True)])

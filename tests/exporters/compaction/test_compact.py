@@ -79,7 +79,7 @@ def test_filter_pruned_networks_shrink_to_what_was_kept(arch):
     assert found.record.parameters_left < 0.11 * found.record.parameters
     assert found.record.macs_left < 0.2 * found.record.macs
     assert found.record.bytes_left == 4 * found.record.parameters_left
-    assert f"{found.record.parameters} parameters became {found.record.parameters_left}" in found.notes[0]
+    assert f"parameters {found.record.parameters} → {found.record.parameters_left}" in found.notes[0]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -175,7 +175,7 @@ def test_a_network_that_cannot_lose_channels_stays_whole_and_says_why():
     found = compacted(model)
     assert found.model is model
     assert found.record is None
-    assert found.notes[0].startswith("Channels that do nothing were left in: the network cannot be followed, or")
+    assert found.notes[0].startswith("Channels without effect were not removed: the network cannot be traced, or")
 
 
 class Mixed(nn.Module):
@@ -270,7 +270,7 @@ def test_a_bundle_holds_the_smaller_network_and_says_so(half_idle, tmp_path):
     stored = json.loads((tmp_path / "small" / "manifest.json").read_text())
     assert stored["compaction"]["channels"] == 4
     assert open_bundle(tmp_path / "small").manifest == exported.manifest
-    assert "4 channels that did nothing were taken out" in (tmp_path / "small" / "README.md").read_text()
+    assert "4 channels without effect were removed" in (tmp_path / "small" / "README.md").read_text()
 
 
 def test_a_network_that_lost_channels_is_no_dense_baseline(half_idle, tmp_path):

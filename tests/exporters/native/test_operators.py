@@ -137,7 +137,7 @@ def test_dead_branches_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "attributes", "message"),
     [
-        ("Tanh", {}, "Tanh at node 'node_tanh1': the sparse engine runs only"),
+        ("Tanh", {}, "Tanh at node 'node_tanh1': the sparse engine supports only"),
         ("ReduceMean", {"axes": (1,), "keepdims": 1}, "only over height and width"),
         ("Concat", {"axis": 2}, "only along channels"),
         ("Flatten", {"axis": 2}, "only axis 1"),

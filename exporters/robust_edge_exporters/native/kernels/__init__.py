@@ -1,7 +1,7 @@
-"""The kernels of the engine: one module and one header of csrc each, with one row here.
+"""The table of kernels; each has a module and a header of csrc.
 
-A module defines `KERNEL`, an instance of a subclass of `kernel.Kernel`. Of the kernels that suit a layer the plan takes
-the one of the least cost, the first in the table where several cost the same.
+A module defines `KERNEL`, an instance of a subclass of `kernel.Kernel`. Of the kernels that suit a layer the plan uses
+the one with the smallest cost, and of several with the same cost the first in the table.
 """
 
 from importlib import import_module

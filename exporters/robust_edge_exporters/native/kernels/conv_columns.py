@@ -1,4 +1,4 @@
-"""Kernel `columns`: filters of three columns, input read without a shift, sums shifted once for each column."""
+"""Kernel `columns`: filters with three columns. Input is read unshifted, and one sum per filter column is shifted."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PAIRED_PIXELS = (16, 32, 48, 64)  # of a plane with rows of half a unit
 
 
 class ConvColumns(SparseConvKernel):
-    """A segment for each output channel and kernel column; offsets count units."""
+    """Nonzeros are stored in one segment per output channel and filter column; offsets are in units."""
 
     name = "columns"
 
     def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
-        """Three columns of taps, rows of one or two units, or planes of whole units in rows of half a unit."""
+        """Filters with three columns; output rows of one or two units, or of half a unit in planes of whole units."""
         window, stride = op.window, op.window.strides[0]
         shifts_by_one = window.kernel[1] == 3 and window.dilations[1] == 1 and window.pads[1] == 1
         rows = output.width in (UNIT, 2 * UNIT) or (output.width == UNIT // 2 and output.pixels in PAIRED_PIXELS)
@@ -33,12 +33,12 @@ class ConvColumns(SparseConvKernel):
         return fits and self.tile(op, source, output, options).channel_offset <= OFFSETS
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Rows read in place or packed, and blocks of nearly equal size.
+        """Tiles whose input is read in place or packed, in blocks of channels of nearly equal size.
 
-        Rows of whole units are read in place where the kernel reaches no further than a plane's padding rows, half a
-        block at a time, since what is read first comes from the second-level cache. Otherwise each kernel row's phase
-        is packed, at stride 2 for even and odd pixels. Rows of half a unit share units in pairs, half a plane apart, so
-        that a kernel row shifts by whole units then, too.
+        Rows of whole units are read in place if the filter does not reach beyond the padding rows of a plane. Blocks
+        then have half the size, since the input comes from the second-level cache. Otherwise the rows are packed for
+        each stride phase of a filter row, at stride 2 with even and odd pixels separately. Rows of half a unit are
+        packed in pairs, row y next to row y + half of the height, so that a filter row is again a shift by whole units.
         """
         rows, width, window, block_floats = (
             tile_rows(output, COLUMNS_FLOATS),
@@ -76,10 +76,10 @@ class ConvColumns(SparseConvKernel):
         )  # fmt: skip
 
     def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
-        """Segments in the order group, block, output channel, kernel column; within a segment by channel, then row.
+        """Segments in the order group, block, output channel, filter column; within a segment by channel, then row.
 
-        At stride 2 an output channel has two segments, the first column's and the others': by channel, row, then pixel,
-        even or odd.
+        At stride 2 an output channel has two segments, one for the first column and one for the other two; within them
+        by channel, row, then even and odd pixels.
         """
         blocks, count = blocks_of(op, tiling)
         by_column = [block.transpose(0, 3, 1, 2) for block in blocks]
@@ -93,7 +93,7 @@ class ConvColumns(SparseConvKernel):
         )  # fmt: skip
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
-        """Compiled once for each width and number of segments, and each size of a register tile."""
+        """The C function, which is compiled for each width and number of segments, and each size of register tile."""
         assert isinstance(layer.op, Conv)
         width, segments = layer.output.width, segments_per_channel(layer.op.window)
         program.instances.add(f"COLUMNS_KERNEL({width}, {segments})")
@@ -102,12 +102,12 @@ class ConvColumns(SparseConvKernel):
 
 
 def even_block(channels: int, most: int) -> int:
-    """Channels of a block, so that blocks of at most `most` are of nearly equal size."""
+    """Number of channels per block, at most `most`, for which all blocks have nearly equal sizes."""
     return math.ceil(channels / math.ceil(channels / max(1, min(channels, most))))
 
 
 def segments_per_channel(window: Window) -> int:
-    """Segments of an output channel: at stride 2 the columns that are not shifted share one."""
+    """Number of segments per output channel: one per filter column, but at stride 2 the unshifted columns share one."""
     return 3 if window.strides == (1, 1) else 2
 
 

@@ -1,4 +1,4 @@
-"""Kernel `dense`: convolutions of any geometry with all weights, input rows packed."""
+"""Kernel `dense`: convolutions of any geometry with all weights stored and packed input rows."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from robust_edge_exporters.native.weights import Packer, Sections, Segments, cod
 
 
 class ConvDense(ConvKernel):
-    """All weights, in the order of register tiles."""
+    """All weights are stored, in the order in which register tiles read them."""
 
     name = "dense"
     family: ClassVar[Family | None] = "dense"
 
     def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
-        """Every convolution."""
+        """All convolutions."""
         return True
 
     def cost(self, op: Conv, output: Shape) -> float:
-        """Of all weights."""
+        """Estimated time with all weights."""
         return dense_cost(op, output)
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Packed rows, or a 1x1 convolution's input in place."""
+        """Tiles of packed rows; a 1x1 convolution may read its input in place."""
         return tile_packed(op, source, output, options)
 
     def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
         """Values as [group][block][channels / 6][tap][6], padded with zero channels.
 
-        One segment holds the positions of all taps of a block.
+        A single segment has the positions of all taps of a block.
         """
         outputs, inputs = op.weight.shape[0] // op.groups, op.weight.shape[1]
         padded = -(-outputs // DENSE_CHANNELS) * DENSE_CHANNELS

@@ -1,4 +1,4 @@
-"""Kernel `depthwise`: depthwise convolutions, input read in place."""
+"""Kernel `depthwise`: depthwise convolutions that read their input in place."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MASKED_PIXELS = 1024  # of a plane whose masks stay in the second-level cache
 
 
 class ConvDepthwise(SparseConvKernel):
-    """A segment for each channel, whose offsets are the numbers of its taps."""
+    """Nonzeros are stored in one segment per channel; offsets are the indices of the taps."""
 
     name = "depthwise"
     family: ClassVar[Family | None] = None
 
     def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
-        """One channel for each group, output exactly 1 or 1/2 of the input, planes that are not too large."""
+        """One channel per group, an output of exactly the input size divided by the stride, and small planes."""
         window = op.window
         single = op.groups == source.channels == output.channels and op.weight[0, 0].size <= TAPS_MAX
         small = output.pixels <= MASKED_PIXELS and window.reaches_only_inside(output)
         return window.divides(source, output) and single and small
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Whole planes; scratch holds the phases of one."""
+        """Tiles of whole planes; the scratch memory holds the stride phases of one plane."""
         shifts, floats = op.window.shifts, whole_units(output.pixels)
         return Tiling(
             output.height, 0, 1, 1, shifts, floats,
@@ -37,7 +37,7 @@ class ConvDepthwise(SparseConvKernel):
         )  # fmt: skip
 
     def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
-        """Segments by channel; within a segment by tap."""
+        """Segments in the order of channels; within a segment by tap."""
         blocks, count = blocks_of(op, tiling)
         return pack_segments(
             packer, op.bias, [block.reshape(len(block), -1) for block in blocks],

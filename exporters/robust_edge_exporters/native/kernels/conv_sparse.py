@@ -1,4 +1,4 @@
-"""Kernel `sparse`: convolutions of any geometry, input rows packed."""
+"""Kernel `sparse`: convolutions of any geometry with only nonzeros stored and packed input rows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
 
 
 class ConvSparse(SparseConvKernel):
-    """A segment for each output channel and block."""
+    """Nonzeros are stored in one segment per output channel and block of input channels."""
 
     name = "sparse"
 
     def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
-        """Every convolution."""
+        """All convolutions."""
         return True
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Packed rows, or a 1x1 convolution's input in place."""
+        """Tiles of packed rows; a 1x1 convolution may read its input in place."""
         return tile_packed(op, source, output, options)
 
     def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
@@ -34,7 +34,7 @@ class ConvSparse(SparseConvKernel):
         )  # fmt: skip
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
-        """Compiled once for each size of a register tile."""
+        """The C function, which is compiled for each size of register tile."""
         program.register_tiles("SPARSE", tiling, layer.output)
         return "conv_sparse"
 

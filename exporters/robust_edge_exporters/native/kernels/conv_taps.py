@@ -1,4 +1,4 @@
-"""Kernel `taps`: convolutions of small planes, input read in place, sums shifted once for each tap."""
+"""Kernel `taps`: convolutions of small planes. Input is read in place, and one sum per tap is shifted."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SPLIT_FLOATS = 16384  # of a block's phases
 
 
 class ConvTaps(SparseConvKernel):
-    """A segment for each output channel and tap."""
+    """Nonzeros are stored in one segment per output channel and tap."""
 
     name = "taps"
 
     def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
-        """Planes of up to four units, exactly 1 or 1/2 of the input, whose segments are not too short."""
+        """Output planes of up to four units, of exactly the input size divided by the stride, and long segments."""
         length = op.density * op.weight.shape[1]
         small = output.pixels <= TAP_UNITS * UNIT and op.window.reaches_only_inside(output)
         return op.window.divides(source, output) and op.groups == 1 and length >= SHORTEST and small
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Whole planes and all channels, as far as offsets or the phases of a block reach."""
+        """Tiles of whole planes; a block has as many channels as 16-bit offsets or the scratch memory allow."""
         shifts = op.window.shifts
         floats, split = whole_units(output.pixels), op.window.strides == (2, 2)
         channel = 4 * floats if split else layout(source).pitch

@@ -1,4 +1,4 @@
-"""What the kernels of convolutions share: the cost model, the C struct conv, and blocks of weights."""
+"""Base classes of the convolution kernels: the cost model, the C struct conv, and blocks of weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ UNPRUNED = 0.95  # density of a layer that was not pruned; a few zeros are not w
 
 
 class ConvKernel(Kernel[Conv, Tiling]):
-    """A kernel whose C function takes a struct conv."""
+    """A convolution kernel, whose C function has a struct conv as its argument."""
 
     operator: ClassVar[type[ir.Weighted]] = Conv
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
-        """Name of the C function; adds to the program what has to be compiled for the layer."""
+        """Name of the C function; adds the instances and tile sizes that it needs to the program."""
         return f"conv_{self.name}"
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
@@ -47,14 +47,14 @@ class ConvKernel(Kernel[Conv, Tiling]):
 
 
 class SparseConvKernel(ConvKernel):
-    """A kernel that stores nonzeros."""
+    """A convolution kernel that stores only nonzeros."""
 
     family: ClassVar[Family | None] = "sparse"
 
     def cost(self, op: Conv, output: Shape) -> float:
-        """Each nonzero costs its multiply-adds and two loads; unpruned layers cost more than they do dense.
+        """Estimated time: each nonzero costs its multiply-adds and two loads. Unpruned layers cost more than dense.
 
-        Their positions would cost memory, and time where tiles hold several images.
+        The positions of unpruned layers would use memory, and time if tiles have several images.
         """
         if op.density > UNPRUNED and not has_narrow_groups(op):
             return math.inf
@@ -62,31 +62,34 @@ class SparseConvKernel(ConvKernel):
 
 
 def dense_cost(op: Conv, output: Shape) -> float:
-    """Each weight costs its multiply-adds; narrow groups cost more than they do sparse."""
+    """Estimated time: each weight costs its multiply-adds. Narrow groups cost more than with a sparse kernel."""
     if has_narrow_groups(op):
         return math.inf
     return max(DENSE_LEAST, DENSE_FIXED + DENSE_UNIT * tile_units(output))
 
 
 def has_narrow_groups(op: Conv) -> bool:
-    """Whether a group has too few output channels to fill half a dense register tile."""
+    """Whether a group has fewer output channels than half a dense register tile."""
     return len(op.weight) // op.groups < DENSE_CHANNELS // 2
 
 
 def tile_units(output: Shape) -> float:
-    """Units of a tile."""
+    """Number of units of a tile."""
     return min(output.pixels, TILE_FLOATS) / UNIT
 
 
 def blocks_of(op: Conv, tiling: Tiling) -> tuple[list[ir.Array], int]:
-    """(output channels, channels of the block, height, width) weights of each group and block; blocks of a group."""
+    """The weights of each group and block, and the number of blocks per group.
+
+    The weights of a block are (output channels, channels of the block, height, width).
+    """
     groups = op.weight.reshape(op.groups, -1, *op.weight.shape[1:])
     firsts = range(0, op.weight.shape[1], tiling.block)
     return [group[:, first : first + tiling.block] for group in groups for first in firsts], len(firsts)
 
 
 def conv_fields(program: Program, name: str, layer: Layer, op: Conv, t: Tiling) -> dict[str, object]:
-    """Fields of a struct conv but those of its weights and activation."""
+    """The fields of a struct conv, without those of weights and activation."""
     pairs = (f"{{{dy}, {dx}}}" for dy, dx in t.shifts)
     shifts = program.table("struct shift", f"{name}_shifts", pairs) if t.shifts else "NULL"
     return {
@@ -112,7 +115,7 @@ def conv_fields(program: Program, name: str, layer: Layer, op: Conv, t: Tiling) 
 
 
 def masks(program: Program, name: str, layer: Layer, t: Tiling) -> object:
-    """Arena offset of the layer's lane masks; layers of the same geometry share them."""
+    """Arena offset of the layer's lane masks, which layers of the same geometry share."""
     if not (t.masked and t.shifts):
         return NO_TENSOR
     view = layer.inputs[0]

@@ -1,4 +1,4 @@
-"""Kernel `dense` of matrices: all weights, in rows of whole units."""
+"""Kernel `dense` of matrix products: all weights are stored, in rows padded to whole units."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from robust_edge_exporters.native.weights import Packer, Sections
 
 
 class LinearKernel(Kernel[Linear, None]):
-    """A kernel whose C function takes a struct linear."""
+    """A kernel of matrix products, whose C function has a struct linear as its argument."""
 
     operator: ClassVar[type[ir.Weighted]] = Linear
 
     def tile(self, op: Linear, source: Shape, output: Shape, options: Options) -> None:
-        """Its loops have no tiles."""
+        """None: matrix products are not tiled."""
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
         """One call with a struct linear."""
@@ -39,17 +39,17 @@ class LinearKernel(Kernel[Linear, None]):
 
 
 class LinearDense(LinearKernel):
-    """All weights."""
+    """All weights are stored."""
 
     name = "dense"
     family: ClassVar[Family | None] = "dense"
 
     def suits(self, op: Linear, source: Shape, output: Shape, options: Options) -> bool:
-        """Every matrix."""
+        """All matrix products."""
         return True
 
     def cost(self, op: Linear, output: Shape) -> float:
-        """Of streaming a row."""
+        """Estimated time per row, all weights."""
         return 1.0
 
     def pack(self, packer: Packer, op: Linear, tiling: None) -> Sections:

@@ -1,4 +1,4 @@
-"""Kernel `sparse` of matrices: the nonzeros of each row."""
+"""Kernel `sparse` of matrix products: the nonzeros of each row are stored."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ INDEXED = 4.0  # time of an indexed product, in products of a dense row
 
 
 class LinearSparse(LinearKernel):
-    """A segment for each output."""
+    """Nonzeros are stored in one segment per output."""
 
     name = "sparse"
     family: ClassVar[Family | None] = "sparse"
 
     def suits(self, op: Linear, source: Shape, output: Shape, options: Options) -> bool:
-        """Rows whose indices fit 16 bits."""
+        """Matrix products with at most as many inputs as 16-bit indices can address."""
         return source.channels <= OFFSETS
 
     def cost(self, op: Linear, output: Shape) -> float:
-        """Of the nonzeros of a row."""
+        """Estimated time per row, nonzeros only."""
         return INDEXED * op.density
 
     def pack(self, packer: Packer, op: Linear, tiling: None) -> Sections:
-        """Segments by output."""
+        """Segments in the order of outputs."""
         return pack_segments(packer, op.bias, [op.weight], blocks_per_group=1, channel_offset=1, tap_offsets=(0,))
 
 

@@ -1,8 +1,8 @@
-"""The tiling of the two kernels of any geometry, conv_sparse and conv_dense, which pack the rows that a tile reads.
+"""The tiling of the kernels `sparse` and `dense`, which pack the input rows of a tile and work for any geometry.
 
 A packed copy is the input plane shifted by (dy, dx) and subsampled by the stride, so that every tap reads whole units
-at one constant 16-bit offset. Small planes get one copy for each tap, so that every read is aligned. Larger ones get
-one copy for each kernel column and stride phase, in which a kernel row is a shift by whole output rows.
+at one constant 16-bit offset. Small planes have one copy per tap, so that every read is aligned. Larger planes have
+one copy for each filter column and stride phase, in which a filter row is a shift by whole output rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SMALL_PLANE = 100  # pixels up to which each tap has its own copy
 
 
 def tile_packed(op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-    """Tiling of `op` for tiles of any geometry.
+    """The tiling of a convolution with packed input.
 
     Raises:
         ExportError: the plane is too wide for 16-bit offsets.
@@ -54,7 +54,7 @@ def tile_packed(op: Conv, source: Shape, output: Shape, options: Options) -> Til
 
 
 def reads_in_place(op: Conv, output: Shape) -> bool:
-    """Whether a 1x1 convolution of large planes reads its input in place: if each pixel is used a few times only."""
+    """Whether a 1x1 convolution of large planes reads its input in place, since each pixel is used a few times only."""
     window = op.window
     plain = window.kernel == (1, 1) and window.strides == (1, 1) and window.pads == (0, 0, 0, 0)
     uses = op.density * op.weight.shape[0] / op.groups
@@ -62,7 +62,7 @@ def reads_in_place(op: Conv, output: Shape) -> bool:
 
 
 def copies(window: Window, *, each_tap: bool) -> tuple[tuple[tuple[int, int], ...], list[tuple[int, int]]]:
-    """Packed copies (dy, dx), and for each tap its copy and the rows by which it is shifted within the copy."""
+    """The shifts (dy, dx) of the packed copies, and for each tap the index of its copy and its shift in rows there."""
     found: dict[tuple[int, int], int] = {}
     moves = []
     for ky in range(window.kernel[0]):

@@ -1,9 +1,9 @@
-"""The operators of the engine: one module each, with one row here.
+"""The table of operators; each has a module.
 
-A module defines `ONNX`: the types of ONNX nodes that it imports, each with a function `(builder, node)` that appends an
-operator to the graph. The operator is a subclass of `ir.Op` in the same module: a frozen dataclass that holds what the
-node says, and whose `calls` are the C that computes it, in a header of csrc of the function's name. Operators with
-weights are computed by the kernels of `native.kernels` instead.
+A module defines `ONNX`: a function `(builder, node)` for each type of ONNX node that it imports, which appends an
+operator to the graph. The operator is a subclass of `ir.Op` in the same module, a frozen dataclass with the attributes
+of the node. Its `calls` are calls of C functions in headers of csrc. Operators with weights are computed by the kernels
+in `native.kernels` instead.
 """
 
 from importlib import import_module

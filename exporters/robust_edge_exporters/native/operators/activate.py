@@ -1,4 +1,4 @@
-"""Activate: an activation function alone, which a pass moves into the operator before it where it can."""
+"""Activate: a separate activation function, which a pass fuses into the operator before it if possible."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FLOAT_MAX = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Activate(ir.Op):
-    """The activation alone."""
+    """An activation function as an operator of its own."""
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """An affine function without scale and shift."""
+        """One call of the affine function, without scale and shift."""
         return (elementwise("affine", inputs[0], output, self.act),)
 
 
 def handler(activation: Callable[[GraphBuilder, Any], ir.Activation]) -> Handler:
-    """Imports a node as the activation that `activation` makes of it."""
+    """A handler that imports a node with the activation that `activation(node)` returns."""
 
     def handle(builder: GraphBuilder, node: Any) -> None:
         source = builder.tensor(node, 0)
@@ -36,7 +36,7 @@ def handler(activation: Callable[[GraphBuilder, Any], ir.Activation]) -> Handler
 
 
 def clip(builder: GraphBuilder, node: Any) -> ir.Activation:
-    """Clip; a missing bound is the largest float."""
+    """Import Clip; a missing bound is ±FLOAT_MAX."""
     old = attributes(node)
     lo, hi = builder.constant(node, 1), builder.constant(node, 2)
     low = lo.item() if lo is not None else old.get("min", -FLOAT_MAX)

@@ -1,4 +1,4 @@
-"""Add: sum of two tensors; with a constant it is an Affine."""
+"""Add: the sum of two tensors; the sum with a constant is an Affine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Add(ir.Op):
     """Sum of two tensors; the second may hold one value per channel."""
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One loop over each channel."""
+        """One call, which loops over the channels."""
         return binary("add", inputs, output, self.act)
 
 
 def add(builder: GraphBuilder, node: Any) -> None:
-    """Add of two tensors, or of a tensor and constants that vary by channel at most."""
+    """Import Add of two tensors, or of a tensor and a constant with one value or one per channel."""
     which = constant_operand(builder, node)
     if which is None:
         append_binary(builder, node, Add)

@@ -1,4 +1,4 @@
-"""Affine: scale * x + shift by channel, from a batch normalisation or arithmetic with constants."""
+"""Affine: scale * x + shift per channel, from batch normalisation or arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from robust_edge_exporters.native.operators.elementwise import elementwise
 
 @dataclass(frozen=True, kw_only=True)
 class Affine(ir.Op):
-    """scale * x + shift by channel, (C,) each."""
+    """scale * x + shift, with one scale and shift (C,) per channel."""
 
     scale: ir.Array
     shift: ir.Array
 
     @property
     def constants(self) -> tuple[ir.Array, ...]:
-        """Scale and shift."""
+        """The scale and the shift."""
         return self.scale, self.shift
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One loop over each channel, or over each feature of a vector."""
+        """One call, which loops over the channels, or over the features of a vector."""
         source, target = (features(t) if output.flat else t for t in (inputs[0], output))
         return (elementwise("affine", source, target, self.act, scale=self.scale, shift=self.shift),)
 
 
 def features(vector: Tensor) -> Tensor:
-    """A vector as channels of one value each."""
+    """View a vector of features as channels of one pixel."""
     return replace(vector, channels=vector.width, width=1, pitch=1)
 
 
 def constant_operand(builder: GraphBuilder, node: Any) -> int | None:
-    """Index of the operand of a binary node that is a constant."""
+    """Index of the constant operand of a binary node; None if both are computed."""
     return next((index for index in (0, 1) if node.input[index] in builder.constants), None)
 
 
 def append_affine(builder: GraphBuilder, node: Any, which: int) -> None:
-    """Appends a binary operator whose operand `which` is a constant."""
+    """Append the Affine of a binary node whose operand `which` is a constant."""
     source = builder.tensor(node, 1 - which)
     shape = builder.shapes[source]
     value = per_channel(node, builder.constants[node.input[which]], shape)
@@ -61,7 +61,7 @@ def append_affine(builder: GraphBuilder, node: Any, which: int) -> None:
 
 
 def per_channel(node: Any, value: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
-    """Constant operand as (C,) float64."""
+    """A constant operand as (C,) float64."""
     rank = 2 if shape.flat else 4
     full = value.reshape((1,) * max(0, rank - value.ndim) + value.shape).astype(np.float64)
     if full.ndim != rank or full.size not in (1, shape.channels) or full.shape[1] != full.size:
@@ -71,7 +71,7 @@ def per_channel(node: Any, value: np.ndarray[Any, Any], shape: Shape) -> np.ndar
 
 
 def subtract_or_divide(builder: GraphBuilder, node: Any) -> None:
-    """Sub and Div, of a tensor and a constant."""
+    """Import Sub or Div of a tensor and a constant."""
     which = constant_operand(builder, node)
     if which is None:
         raise unsupported(node, "of two computed tensors; only Add and Mul are")
@@ -79,7 +79,7 @@ def subtract_or_divide(builder: GraphBuilder, node: Any) -> None:
 
 
 def batch_norm(builder: GraphBuilder, node: Any) -> None:
-    """BatchNormalization in inference."""
+    """Import BatchNormalization in inference mode."""
     source = builder.tensor(node, 0)
     if attributes(node).get("training_mode", 0):
         raise unsupported(node, "in training mode; export the network in evaluation mode")

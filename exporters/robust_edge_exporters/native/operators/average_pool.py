@@ -1,4 +1,4 @@
-"""AveragePool: mean over a sliding window."""
+"""AveragePool: the mean over a sliding window."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from robust_edge_exporters.native.operators.window import pooled, pooling
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePool(ir.Op):
-    """Mean over a window; `count_padding` divides by padded pixels too."""
+    """The mean over a window; with `count_padding` padded pixels are included in the divisor."""
 
     window: Window
     count_padding: bool = False
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One loop over the taps of each pixel."""
+        """One call, which loops over the taps of each pixel."""
         more = {"count_padding": int(self.count_padding)}
         return (pooling("average_pool", inputs[0], output, self.window, self.act, **more),)
 
 
 def average_pool(builder: GraphBuilder, node: Any) -> None:
-    """AveragePool."""
+    """Import AveragePool."""
     source = builder.tensor(node, 0)
     window, shape = pooled(node, builder.shapes[source])
     count_padding = bool(attributes(node).get("count_include_pad", 0))

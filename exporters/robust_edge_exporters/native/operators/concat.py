@@ -1,4 +1,4 @@
-"""Concat: tensors one after the other along channels."""
+"""Concat: concatenation along the channels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from robust_edge_exporters.native.operators.elementwise import elementwise
 
 @dataclass(frozen=True)
 class Concat(ir.Op):
-    """Tensors one after the other along channels, or vectors along features."""
+    """Concatenation of images along the channels, or of vectors along the features."""
 
     fuses_activation: ClassVar[bool] = False
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One copy for each input."""
+        """One call per input, which copies it."""
         calls, offset = [], output.offset
         for source in inputs:
             target = replace(source, offset=offset, image=output.image)
@@ -28,7 +28,7 @@ class Concat(ir.Op):
 
 
 def concat(builder: GraphBuilder, node: Any) -> None:
-    """Concat of tensors whose planes have one size."""
+    """Import Concat of tensors with equal height and width."""
     sources = tuple(builder.tensor(node, index) for index in range(len(node.input)))
     shapes = [builder.shapes[name] for name in sources]
     first = shapes[0]

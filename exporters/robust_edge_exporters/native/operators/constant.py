@@ -1,4 +1,4 @@
-"""Constant: a tensor that the file holds."""
+"""Constant: a tensor that is stored in the ONNX file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robust_edge_exporters.native.builder import GraphBuilder, attributes
 
 
 def constant(builder: GraphBuilder, node: Any) -> None:
-    """Notes the value."""
+    """Import Constant: store its value in the builder; it is not an operator."""
     values = attributes(node)
     value = values["value"] if "value" in values else next(iter(values.values()))
     is_tensor = isinstance(value, onnx.TensorProto)

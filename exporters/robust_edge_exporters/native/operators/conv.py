@@ -15,7 +15,7 @@ from robust_edge_exporters.native.operators.window import not_empty, window_of
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(ir.Weighted):
-    """Convolution: weight (O, I/groups, kh, kw), bias (O,); adds tensor `residual` before the activation."""
+    """Convolution with weight (O, I/groups, kh, kw) and bias (O,); adds tensor `residual` before the activation."""
 
     window: Window
     groups: int = 1
@@ -23,17 +23,17 @@ class Conv(ir.Weighted):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs and the residual."""
+        """The input and the residual."""
         return self.inputs if self.residual is None else (*self.inputs, self.residual)
 
     @property
     def overwrites(self) -> str | None:
-        """The residual: each sum is written where its own residual was, but the input must stay."""
+        """The residual, whose pixels are read just before the same pixels of the output are written."""
         return None if self.residual in self.inputs else self.residual
 
 
 def conv(builder: GraphBuilder, node: Any) -> None:
-    """Conv of any stride, padding, dilation and number of groups."""
+    """Import Conv with any stride, padding, dilation and number of groups."""
     source, weight = builder.tensor(node, 0), builder.required(node, 1)
     if weight.ndim != 4:
         raise unsupported(node, f"only two-dimensional convolution, weight is {weight.shape}")

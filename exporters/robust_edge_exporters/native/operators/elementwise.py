@@ -1,4 +1,4 @@
-"""What operators that compute each channel by itself share: the C struct elementwise, the import of two operands."""
+"""Shared by element-wise operators: the C struct elementwise, and the import of binary nodes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from robust_edge_exporters.native.geometry import Tensor
 
 
 def elementwise(function: str, source: Tensor, output: Tensor, act: ir.Activation, **more: object) -> ir.Call:
-    """A call with a struct elementwise."""
+    """A call of a C function with a struct elementwise."""
     return ir.Call(function, "elementwise", {"in": source, "out": output, "act": act, **more})
 
 
 def binary(function: str, inputs: tuple[Tensor, ...], output: Tensor, act: ir.Activation) -> tuple[ir.Call, ...]:
-    """The call of a function of two tensors, the second of which may hold one value per channel."""
+    """A call of a binary C function; the second tensor may have one value per channel."""
     first, second = inputs
     broadcast = (second.height, second.width) != (first.height, first.width)
     return (elementwise(function, first, output, act, second=second, broadcast=int(broadcast)),)
 
 
 def append_binary(builder: GraphBuilder, node: Any, kind: type[ir.Op]) -> None:
-    """Appends `kind` of two computed tensors: of equal shapes, or one with one value per channel."""
+    """Append an operator of class `kind` on two tensors of equal shapes, or one with one value per channel."""
     first, second = builder.tensor(node, 0), builder.tensor(node, 1)
     if builder.shapes[first].pixels < builder.shapes[second].pixels:
         first, second = second, first

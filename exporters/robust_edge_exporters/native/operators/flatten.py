@@ -20,14 +20,14 @@ class Flatten(ir.Op):
     fuses_activation: ClassVar[bool] = False
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """A copy to planes without gaps."""
+        """One call, which copies the planes without padding between them."""
         (source,) = inputs
         target = replace(source, offset=output.offset, pitch=source.height * source.width, image=output.image)
         return (elementwise("copy", source, target, self.act),)
 
 
 def flatten(builder: GraphBuilder, node: Any) -> None:
-    """Flatten from axis 1 on."""
+    """Import Flatten from axis 1 on."""
     axis, flat = attributes(node).get("axis", 1), builder.shapes[builder.tensor(node, 0)].flat
     if axis not in (1, -1 if flat else -3):
         raise unsupported(node, "only axis 1")
@@ -35,12 +35,12 @@ def flatten(builder: GraphBuilder, node: Any) -> None:
 
 
 def reshape(builder: GraphBuilder, node: Any) -> None:
-    """Reshape to (N, features), or to the shape that the tensor has."""
+    """Import Reshape to (N, features), or to the tensor's own shape."""
     append_reshape(builder, node, [int(size) for size in np.asarray(builder.constant(node, 1)).reshape(-1)])
 
 
 def append_reshape(builder: GraphBuilder, node: Any, target: list[int]) -> None:
-    """Appends a Flatten, or nothing where the shape stays."""
+    """Append a Flatten, or nothing if the shape does not change."""
     source = builder.tensor(node, 0)
     shape, rest = builder.shapes[source], target[1:]
     dims = (shape.channels,) if shape.flat else (shape.channels, shape.height, shape.width)

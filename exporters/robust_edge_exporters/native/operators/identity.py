@@ -1,4 +1,4 @@
-"""Identity, and Dropout in inference: another name for a tensor."""
+"""Identity, and Dropout in inference mode: another name for a tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robust_edge_exporters.native.builder import GraphBuilder, unsupported
 
 
 def identity(builder: GraphBuilder, node: Any) -> None:
-    """Names the input anew."""
+    """Import Identity or Dropout: its output is an alias of its input."""
     if node.op_type == "Dropout" and np.any(builder.constant(node, 2)):
         raise unsupported(node, "in training mode; export the network in evaluation mode")
     if node.input[0] in builder.constants:

@@ -1,4 +1,4 @@
-"""Linear: vector times constant matrix."""
+"""Linear: the product of a vector with a constant matrix, and a bias."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from robust_edge_exporters.native.geometry import Shape
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(ir.Weighted):
-    """Matrix product: weight (M, K), bias (M,)."""
+    """Matrix product with weight (M, K) and bias (M,)."""
 
 
 def linear(builder: GraphBuilder, node: Any) -> None:
-    """Gemm and MatMul with a constant right-hand side."""
+    """Import Gemm or MatMul with a constant second operand."""
     source, values = builder.tensor(node, 0), attributes(node)
     weight, bias, shape = builder.required(node, 1), builder.constant(node, 2), builder.shapes[source]
     if values.get("transA", 0) or weight.ndim != 2 or not shape.flat:

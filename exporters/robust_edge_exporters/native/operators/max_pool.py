@@ -1,4 +1,4 @@
-"""MaxPool: maximum over a sliding window."""
+"""MaxPool: the maximum over a sliding window."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from robust_edge_exporters.native.operators.window import pooled, pooling
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPool(ir.Op):
-    """Maximum over a window; padding is never the maximum."""
+    """The maximum over a window; padded pixels are ignored."""
 
     window: Window
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One loop over the taps of each row."""
+        """One call, which loops over the taps of each row."""
         return (pooling("max_pool", inputs[0], output, self.window, self.act),)
 
 
 def max_pool(builder: GraphBuilder, node: Any) -> None:
-    """MaxPool without indices."""
+    """Import MaxPool without the output of indices."""
     source = builder.tensor(node, 0)
     window, shape = pooled(node, builder.shapes[source])
     builder.append(MaxPool(*names(node, source), window=window), shape)

@@ -1,4 +1,4 @@
-"""Mean: mean of each plane."""
+"""Mean: the mean of each plane."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from robust_edge_exporters.native.operators.elementwise import elementwise
 
 @dataclass(frozen=True)
 class Mean(ir.Op):
-    """Mean of each plane, as planes of one pixel or as a vector."""
+    """The mean of each plane, as planes of one pixel or as a vector."""
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One sum over each plane."""
+        """One call, which sums each plane."""
         pitch = 1 if output.flat else output.pitch
         view = Tensor(output.offset, inputs[0].channels, 1, 1, pitch, output.image)
         return (elementwise("mean", inputs[0], view, self.act),)
 
 
 def global_average_pool(builder: GraphBuilder, node: Any) -> None:
-    """GlobalAveragePool."""
+    """Import GlobalAveragePool."""
     source = builder.tensor(node, 0)
     builder.append(Mean(*names(node, source)), Shape(builder.shapes[source].channels))
 
 
 def reduce_mean(builder: GraphBuilder, node: Any) -> None:
-    """ReduceMean over both spatial axes."""
+    """Import ReduceMean over height and width."""
     source, values = builder.tensor(node, 0), attributes(node)
     shape, given = builder.shapes[source], builder.constant(node, 1)
     axes = sorted(int(a) % 4 for a in (values.get("axes", ()) if given is None else given.reshape(-1)))

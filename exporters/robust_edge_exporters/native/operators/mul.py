@@ -1,4 +1,4 @@
-"""Mul: product of two tensors; with a constant it is an Affine."""
+"""Mul: the product of two tensors; the product with a constant is an Affine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Mul(ir.Op):
     """Product of two tensors; the second may hold one value per channel."""
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
-        """One loop over each channel."""
+        """One call, which loops over the channels."""
         return binary("mul", inputs, output, self.act)
 
 
 def mul(builder: GraphBuilder, node: Any) -> None:
-    """Mul of two tensors, or of a tensor and constants that vary by channel at most."""
+    """Import Mul of two tensors, or of a tensor and a constant with one value or one per channel."""
     which = constant_operand(builder, node)
     if which is None:
         append_binary(builder, node, Mul)

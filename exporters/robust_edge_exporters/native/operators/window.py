@@ -1,4 +1,4 @@
-"""The sliding window of convolutions and pooling: its import, and the C struct pooling."""
+"""Sliding windows of convolutions and pooling: their import from ONNX, and the C struct pooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robust_edge_exporters.native.geometry import Shape, Tensor, Window
 
 
 def window_of(node: Any, shape: Shape, kernel: tuple[int, ...]) -> Window:
-    """Window of a Conv or pooling node over an input of `shape`."""
+    """The window of a Conv or pooling node with an input of `shape`."""
     values = attributes(node)
     if shape.flat or len(kernel) != 2:
         raise unsupported(node, f"only two-dimensional images, kernel is {tuple(kernel)}")
@@ -31,7 +31,7 @@ def window_of(node: Any, shape: Shape, kernel: tuple[int, ...]) -> Window:
 def same_pads(
     shape: Shape, kernel: tuple[int, ...], strides: Any, dilations: Any, *, upper: bool
 ) -> tuple[int, int, int, int]:
-    """Pads that keep ceil(size / stride) pixels; an odd one goes to the end if `upper`."""
+    """Pads of auto_pad SAME: the output has ceil(size / stride) pixels; an odd pad is added at the end if `upper`."""
     begin, end = [], []
     for size, k, stride, dilation in zip((shape.height, shape.width), kernel, strides, dilations, strict=True):
         total = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (k - 1) + 1 - size)
@@ -42,14 +42,14 @@ def same_pads(
 
 
 def not_empty(node: Any, shape: Shape) -> Shape:
-    """`shape`, unless the window does not fit into its input."""
+    """Return `shape`; raise ExportError if it is empty because the window is larger than the input."""
     if min(shape.height, shape.width) < 1:
         raise unsupported(node, f"output would be {shape.height}x{shape.width}")
     return shape
 
 
 def pooled(node: Any, shape: Shape) -> tuple[Window, Shape]:
-    """Window and output shape of a pooling node over an input of `shape`."""
+    """The window and the output shape of a pooling node with an input of `shape`."""
     values = attributes(node)
     if len(node.output) > 1 and node.output[1]:
         raise unsupported(node, "indices are not computed")
@@ -59,7 +59,7 @@ def pooled(node: Any, shape: Shape) -> tuple[Window, Shape]:
 
 
 def pooling(function: str, source: Tensor, output: Tensor, window: Window, act: ir.Activation, **more: int) -> ir.Call:
-    """A call with a struct pooling."""
+    """A call of a C function with a struct pooling."""
     fields = {
         "in": source,
         "out": output,
