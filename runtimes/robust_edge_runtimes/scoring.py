@@ -1,4 +1,4 @@
-"""Logits of an artifact, their margins, and their error against other logits."""
+"""Functions of logits: margins, agreement, and the error relative to other logits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def score_of(model: BaseRuntime) -> Score:
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray) -> float:
-    """Share of the images to which both assign the same class."""
+    """Fraction of the images for which both logits give the same class."""
     return float((logits.argmax(1) == expected.argmax(1)).mean())
 
 
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) logit of the true class minus the largest other logit; below 0 the image is wrong, −∞ with NaN or ∞."""
+    """(N,) logit of the true class minus the largest other logit; −∞ if a logit is NaN or infinite.
+
+    It is negative for misclassified images.
+    """
     rows = np.arange(len(labels))
     others = logits.copy()
     others[rows, labels] = -np.inf

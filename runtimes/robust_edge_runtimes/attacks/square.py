@@ -1,4 +1,4 @@
-"""Square: a random search that sees logits only.
+"""Square: a black-box attack by random search, which uses only logits.
 
 Source: Andriushchenko et al. 2020, Algorithm 1 and the ℓ∞ sampling distribution, with its schedule for the side of
 the squares. Figures for a table come from the reference implementation.
@@ -20,7 +20,7 @@ HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: whe
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """The attack in ℓ∞.
+    """The Square attack in ℓ∞.
 
     Attributes:
         queries: largest number of queries per image.
@@ -40,15 +40,15 @@ class Square:
         *,
         progress: Optional[Callable[[int, int], None]] = None,
     ) -> np.ndarray:
-        """One candidate per image: the one with the smallest margin that was found.
+        """Compute one candidate per image: the one with the smallest margin.
 
         Args:
-            score: the network, of which only the logits are seen.
+            score: the network as a function from images to logits.
             images: (N, C, H, W) float32 in [0, 1].
             labels: (N,) int64.
             threat: the ball; `linf`.
-            random: of the squares.
-            progress: called with (queries done, queries in all).
+            random: the random generator.
+            progress: called with (queries done, number of queries).
 
         Returns:
             (N, C, H, W) float32 in [0, 1], within ε of `images`.
@@ -78,7 +78,7 @@ class Square:
         return best
 
     def _side(self, query: int, images: np.ndarray) -> int:
-        """Pixels of a square's side at this query."""
+        """Side of the square in pixels at this query."""
         progress = query * 10_000 / self.queries
         share = self.share / 2 ** sum(progress > mark for mark in HALVINGS)
         height, width = images.shape[2:]
@@ -86,7 +86,7 @@ class Square:
 
 
 def _squares(shape: Tuple[int, ...], side: int, random: np.random.Generator) -> np.ndarray:
-    """(n, C, H, W): per image one square of ±1 per channel, 0 around it; at ±2ε the ball cuts it back to ±ε."""
+    """(n, C, H, W): for each image and channel ±1 in one square, 0 elsewhere; multiplied by 2ε, later clipped to ±ε."""
     count, channels, height, width = shape
     tops = random.integers(0, height - side + 1, (count, 1))
     lefts = random.integers(0, width - side + 1, (count, 1))
@@ -102,5 +102,5 @@ def _signs(shape: Tuple[int, ...], random: np.random.Generator) -> np.ndarray:
 
 
 def _ball(images: np.ndarray, eps: float) -> Tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of every pixel's range: the ball, cut to [0, 1]."""
+    """Lower and upper bound of every pixel: the ball, clipped to [0, 1]."""
     return np.maximum(images - np.float32(eps), 0), np.minimum(images + np.float32(eps), 1)

@@ -1,4 +1,4 @@
-"""The set that an attack may move an image in."""
+"""The threat model: the set of perturbed images that an attack may choose from."""
 
 from __future__ import annotations
 

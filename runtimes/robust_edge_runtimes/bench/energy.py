@@ -22,7 +22,7 @@ PERIOD_S = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class EnergySource:
-    """The counter of the joules; or None, with the reason why there is none."""
+    """The name of the energy counter; None with a reason if the energy was not measured."""
 
     counter: Optional[str]
     reason: Optional[str]
@@ -146,7 +146,7 @@ def joules_per_call(
 
 
 def _usable(meter: Meter) -> Union[Meter, str]:
-    """The meter, or why it cannot be read."""
+    """The meter, or the reason why it cannot be read."""
     try:
         meter.joules(lambda: None)
     except PermissionError as cause:

@@ -23,7 +23,7 @@ class Terminated(BaseException):
 
 
 def report_failure(error: BaseException) -> int:
-    """Print why a command ended and return its exit code. Only a bug of ours is printed with its traceback."""
+    """Print why a command ended and return its exit code. Only an internal error is printed with its traceback."""
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()
         return 0
@@ -38,7 +38,7 @@ def report_failure(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         raise error
     traceback.print_exception(type(error), error, error.__traceback__)
-    _print_error(f"this is a bug of robust-edge ({type(error).__name__}); please report it with the lines above")
+    _print_error(f"internal error in robust-edge ({type(error).__name__}); please report it with the lines above")
     return INTERNAL
 
 
@@ -59,7 +59,7 @@ def _missing_module(error: ModuleNotFoundError) -> Optional[str]:
 
 
 def _out_of_memory(error: BaseException) -> Optional[str]:
-    """Recognises Python's own error, and the text that torch's allocators put into a RuntimeError."""
+    """Recognise MemoryError, and a RuntimeError of torch's allocators by its text."""
     text = str(error)
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if not known and "can't allocate memory" not in text and "not enough memory" not in text:
@@ -71,7 +71,7 @@ def _out_of_memory(error: BaseException) -> Optional[str]:
 def _os_error(error: OSError) -> str:
     where = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk while writing{where}; free some, or choose another -o"
+        return f"no space left on the disk while writing{where}; free some space, or choose another -o"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to use{where} ({error.strerror}); choose another path, or change its permissions"
     return f"{error.strerror or error}{':' if where else ''}{where}"

@@ -15,7 +15,7 @@ from robust_edge_runtimes.core.version import __version__
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="robust-edge-device")
 def main() -> None:
-    """Use a bundle on the device, without a training framework."""
+    """Run, verify and time a bundle on the device, without a training framework."""
 
 
 for command in (predict, verify, bench, doctor):

@@ -1,4 +1,4 @@
-"""Where a command writes: its result to stdout, everything else to stderr."""
+"""The output of a command: its result on stdout, everything else on stderr."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ class Progress:
         label: what is being done.
         stream: where to write; None for nowhere.
         interval: least time between two lines in seconds, where `stream` is not a terminal.
-        begun: fraction of the work that an earlier process did (a resumed training), which took no time of this one.
+        begun: fraction of the work that an earlier process did; it does not count for the estimate of the time left.
     """
 
     def __init__(self, label: str, stream: Optional[TextIO], *, interval: float = 10.0, begun: float = 0.0) -> None:

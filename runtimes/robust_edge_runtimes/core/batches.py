@@ -1,4 +1,4 @@
-"""Any number of images through a function that takes a certain number at a time."""
+"""Call a function in batches of a given size."""
 
 from __future__ import annotations
 

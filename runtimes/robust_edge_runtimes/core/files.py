@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Folder of what is built here: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
+    """Folder of built files: $ROBUST_EDGE_CACHE, $XDG_CACHE_HOME/robust-edge, or ~/.cache/robust-edge."""
     own, base = os.environ.get("ROBUST_EDGE_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own)

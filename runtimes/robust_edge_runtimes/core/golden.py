@@ -1,4 +1,4 @@
-"""The golden images: `golden.npz` holds images whose answers are known, and is read without unpickling."""
+"""The golden images of a bundle: `golden.npz` holds images with the checkpoint's logits; it is read without pickle."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Manifest
 GOLDEN = "golden.npz"
 MAX_GOLDEN_BYTES = 1 << 30
 MAX_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 1.0}
-"""Precision to the largest tolerance that an export writes; with a larger one, any network would pass for the
-checkpoint."""
+"""Largest tolerance that an export writes, by precision; a larger one would not tell the checkpoint from other
+networks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Images whose labels and logits are known.
+    """Images with their labels and the checkpoint's logits.
 
     Attributes:
         clean: (N, C, H, W) float32 in [0, 1].
@@ -145,4 +145,4 @@ def _check_array(
         return
     low, high = float(array.min()), float(array.max())  # a bound may be beyond the array's own type
     if not (low >= bounds[0] and high <= bounds[1]):
-        raise BundleError(f"{path}: {name} leaves its range [{bounds[0]}, {bounds[1]}]; export the bundle again")
+        raise BundleError(f"{path}: {name} has values outside [{bounds[0]}, {bounds[1]}]; export the bundle again")

@@ -1,4 +1,4 @@
-"""Image files as the arrays that a runtime takes."""
+"""Read image files as arrays for a runtime."""
 
 from __future__ import annotations
 

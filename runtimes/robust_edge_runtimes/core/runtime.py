@@ -32,7 +32,7 @@ class RuntimeInfo:
 
 
 class Runtime(Protocol):
-    """Images in, logits out. Runtimes from outside may implement it; ours derive from BaseRuntime."""
+    """Images in, logits out. Third-party runtimes may implement this; those of this package derive from BaseRuntime."""
 
     @property
     def info(self) -> RuntimeInfo:
@@ -201,7 +201,7 @@ class BaseRuntime(abc.ABC):
             raise InputError(f"the image must be {shape} (channels, height, width), not {image.shape}")
         logits = self.infer_all(image[None])[0].astype(np.float64)
         if not np.isfinite(logits).all():
-            raise BundleError(f"{self.path.name} returned NaN or infinity, which stands for no class; export it again")
+            raise BundleError(f"{self.path.name} returned NaN or infinity instead of finite logits; export it again")
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         best = int(probabilities.argmax())

@@ -1,4 +1,4 @@
-"""Whether each artifact format would run on this machine, tried instead of guessed from what is installed."""
+"""Whether this machine can run each artifact format, found by trying its backend."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from robust_edge_runtimes.formats.table import FORMATS, format_named
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """What executes one artifact format.
+    """The backend of one artifact format on this machine.
 
     Attributes:
         format: its name.
-        bundles: what bundles of this format hold.
-        runs_on: what executes it here, with versions; None if nothing does.
-        missing: why not; None if it runs.
-        remedy: the command that would change that.
+        bundles: short description of the format.
+        runs_on: the backend that executes it, with versions; None if none is available.
+        missing: why no backend is available; None if one is.
+        remedy: the command that installs the backend.
     """
 
     format: str
@@ -36,6 +36,6 @@ def _probed(name: str) -> Backend:
     row = format_named(name)
     try:
         return Backend(name, row.description, row.probe(), None, None)
-    except Exception as cause:  # a broken installation may raise anything, and then the format does not run
+    except Exception as cause:  # a broken installation may raise any exception
         reason = " ".join(str(cause).split()) or type(cause).__name__
         return Backend(name, row.description, None, reason, row.remedy)

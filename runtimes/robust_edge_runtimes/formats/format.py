@@ -1,4 +1,4 @@
-"""What the device side knows of one artifact format: the base class of every row of the table of formats."""
+"""The device side of an artifact format: the base class of all rows of the table of formats."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Prebuilt:
 
 
 class Format(abc.ABC):
-    """An artifact format on a device: the runtime that executes it, and whether that runtime would work here."""
+    """An artifact format on a device: its runtime, and whether that runtime works on this machine."""
 
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """What such a bundle holds, in a few words for `doctor`."""
+        """A few words about the format, for `doctor`."""
 
     @property
     @abc.abstractmethod
@@ -64,8 +64,8 @@ class Format(abc.ABC):
         """Try the backend on this machine.
 
         Returns:
-            What would execute an artifact here, with versions.
+            The backend that would execute an artifact, with versions.
 
         Raises:
-            Exception: any, where the backend is missing or broken; its text is the reason that `doctor` shows.
+            Exception: of any class, if the backend is missing or broken; `doctor` shows its text.
         """

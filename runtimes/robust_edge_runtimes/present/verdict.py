@@ -51,7 +51,7 @@ def rebuild_line(rebuild: Rebuild) -> str:
 
 
 def attack_name(attack: AttackSpec) -> str:
-    """The attack with the settings that are needed to repeat it."""
+    """The name of the attack and the settings that are needed to repeat it."""
     return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {attack.unit}, seed {attack.seed}"
 
 

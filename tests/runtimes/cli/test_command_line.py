@@ -194,7 +194,7 @@ def test_anything_else_is_a_fault_and_keeps_its_traceback():
     result = run(raising(ZeroDivisionError("ours")))
     assert result.exit_code == 70, "1 would read as a failed gate"
     assert "Traceback" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith("error: this is a bug of robust-edge")
+    assert result.stderr.splitlines()[-1].startswith("error: internal error in robust-edge")
 
 
 def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_interrupt(request):

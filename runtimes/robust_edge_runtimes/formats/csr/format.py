@@ -1,4 +1,4 @@
-"""Sparse-CSR TorchScript: its row of the table of formats."""
+"""Sparse-CSR TorchScript, as a row of the table of formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CsrFormat(Format):
         return CsrRuntime
 
     def probe(self) -> str:
-        """Look for PyTorch, and for the library that makes its sparse products fast."""
+        """Look for PyTorch, and for MKL, which makes its sparse products fast."""
         torch = importlib.import_module("torch")
         fast = torch.backends.mkl.is_available()
         return f"torch {torch.__version__}" + ("" if fast else ", without MKL: CSR products are slow")

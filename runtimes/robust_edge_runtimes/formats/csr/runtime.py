@@ -38,7 +38,7 @@ class CsrRuntime(BaseRuntime):
                 warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
                 self._network = torch.jit.load(str(self.path), map_location="cpu").eval()
                 torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([]), torch.tensor([]), (1, 1))
-        except Exception as cause:  # torch raises whatever the bytes provoke
+        except Exception as cause:  # damaged bytes can make torch raise any exception
             reason = " ".join(str(cause).split())[:300]
             raise BundleError(f"PyTorch {torch.__version__} cannot load {self.path}: {reason}") from cause
         torch.set_num_threads(self.threads)

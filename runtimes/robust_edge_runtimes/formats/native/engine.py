@@ -31,11 +31,11 @@ ALIGNMENT = 64
 
 
 class EngineError(Exception):
-    """What is missing or failed on this machine, and the way out, in one line."""
+    """Something is missing or failed on this machine; the message says in one line what to do."""
 
 
 class DamagedError(EngineError):
-    """The files are not what an export writes."""
+    """The files are damaged or were not written by an export."""
 
 
 def library(folder: Path, shipped: Collection[str] = (), cache: Optional[Path] = None) -> Path:
@@ -43,11 +43,11 @@ def library(folder: Path, shipped: Collection[str] = (), cache: Optional[Path] =
 
     Args:
         folder: holds model.c and model.h, and perhaps a library for this kind of CPU.
-        shipped: names in `folder` whose content has been checked; no other library there is ever loaded.
-        cache: where libraries are kept; by default `cache_folder()`.
+        shipped: names of files in `folder` whose hashes have been checked; no other library in it is loaded.
+        cache: folder for compiled libraries; by default `cache_folder()`.
 
     Raises:
-        EngineError: no library for this CPU, and no C compiler to make one, or nowhere to keep it.
+        EngineError: there is no library for this CPU and no C compiler, or the cache folder is not writable.
         DamagedError: the sources are missing or do not compile.
     """
     stem = f"model-{_source_hash(folder)}-{_short(cpu())}-"
@@ -138,8 +138,8 @@ def _compile(folder: Path, target: Path, command: List[str]) -> Path:
         handle, name = tempfile.mkstemp(dir=str(target.parent), suffix=".part")
     except OSError as cause:
         raise EngineError(
-            f"the compiled network cannot be kept in {target.parent} ({cause}): set ROBUST_EDGE_CACHE to a folder that "
-            "can be written"
+            f"the compiled network cannot be written to {target.parent} ({cause}): set ROBUST_EDGE_CACHE to a "
+            "writable folder"
         ) from cause
     os.close(handle)
     try:
@@ -155,8 +155,8 @@ def _compile(folder: Path, target: Path, command: List[str]) -> Path:
         Path(name).replace(target)
     except subprocess.TimeoutExpired as cause:
         raise EngineError(
-            f"{command[0]} was not done with {folder / SOURCE} after {TIMEOUT_S} seconds; copy the library of "
-            "another such device"
+            f"{command[0]} did not compile {folder / SOURCE} within {TIMEOUT_S} seconds; copy the library from "
+            "another device with this CPU"
         ) from cause
     finally:
         if Path(name).exists():
@@ -248,8 +248,8 @@ def _load(path: Path) -> Any:
         functions.re_shape.restype = None
     except (OSError, AttributeError) as cause:
         raise EngineError(
-            f"{path} cannot be loaded ({cause}): install a C compiler (apt install gcc) and delete a library that lies "
-            "in the cache; it is built again"
+            f"{path} cannot be loaded ({cause}): install a C compiler (apt install gcc) and delete the library if it "
+            "is in the cache; it is then built again"
         ) from cause
     return functions
 

@@ -1,4 +1,4 @@
-"""The sparse engine's C: its row of the table of formats."""
+"""The sparse engine's C, as a row of the table of formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NativeFormat(Format):
     """`model.c` and `weights.bin`, compiled on the device."""
 
     description = "the sparse engine, C"
-    remedy = "apt install gcc (or your system's way)"
+    remedy = "apt install gcc (or with your system's package manager)"
 
     def runtime(self) -> Type[BaseRuntime]:
         """The compiled network, called through ctypes."""
@@ -53,7 +53,7 @@ class NativeFormat(Format):
         )
 
     def probe(self) -> str:
-        """Compile a small function and call it: a compiler may be there without the headers that it needs."""
+        """Compile a small function and call it, since a compiler may be installed without its headers."""
         found = find_compiler()
         if found is None:
             raise BackendUnavailable(

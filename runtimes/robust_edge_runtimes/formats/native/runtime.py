@@ -33,7 +33,9 @@ class NativeRuntime(BaseRuntime):
         artifact = self.manifest.artifact
         for name in (SOURCE, HEADER, WEIGHTS):
             if name not in artifact.files:
-                raise BundleError(f"{self.path.parent}: {name} is no part of the artifact, so no hash covers it")
+                raise BundleError(
+                    f"{self.path.parent}: {name} is not listed as a part of the artifact, so its hash cannot be checked"
+                )
         with _translated_errors():
             network = self.network_of_artifact()
         expected = (*self.manifest.input.shape[1:], len(self.manifest.classes))
@@ -57,7 +59,7 @@ class NativeRuntime(BaseRuntime):
             raise self.not_open()
         try:
             return network.infer(images)
-        except EngineError as cause:  # a network refuses only after its close
+        except EngineError as cause:  # Network.infer raises EngineError only after close()
             raise self.not_open() from cause
 
     def close_impl(self) -> None:

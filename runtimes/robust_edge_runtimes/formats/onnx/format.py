@@ -1,4 +1,4 @@
-"""ONNX on the CPU: its row of the table of formats."""
+"""ONNX on the CPU, as a row of the table of formats."""
 
 from __future__ import annotations
 

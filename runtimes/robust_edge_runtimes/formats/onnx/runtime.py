@@ -24,7 +24,7 @@ class OnnxRuntime(BaseRuntime):
     _session: Any = None
 
     def open_impl(self) -> RuntimeInfo:
-        """Create the session and make sure that it runs where it was asked to."""
+        """Create the session and check that it uses the requested execution provider."""
         try:
             import onnxruntime as ort
         except ImportError as cause:
@@ -57,7 +57,9 @@ class OnnxRuntime(BaseRuntime):
         if session.get_providers()[:1] != [self.provider]:
             raise BackendUnavailable(f"asked for {self.provider}, ONNX Runtime uses {session.get_providers()}")
         if names != [self.manifest.input.name, self.manifest.output.name]:
-            raise BundleError(f"{self.path.name} has the ports {names}, the manifest names others; export it again")
+            raise BundleError(
+                f"{self.path.name} has the inputs and outputs {names}, the manifest lists others; export it again"
+            )
         self._session = session
         return RuntimeInfo("onnxruntime", ort.__version__, self.device, self.provider, self.threads)
 
@@ -67,7 +69,9 @@ class OnnxRuntime(BaseRuntime):
         except ValueError as cause:
             raise BundleError(f"ONNX Runtime cannot load {self.path}: it is not an ONNX file ({cause})") from cause
         if external:
-            raise BundleError(f"{self.path} keeps weights in another file, which no hash covers; export it again")
+            raise BundleError(
+                f"{self.path} stores weights in another file, whose hash cannot be checked; export it again"
+            )
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the one input through to the one output."""

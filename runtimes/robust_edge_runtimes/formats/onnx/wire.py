@@ -1,4 +1,4 @@
-"""Reads the protocol buffer of an ONNX file without the onnx package, to find tensors stored in other files.
+"""Parse the protocol buffer of an ONNX file without the onnx package, to find tensors stored in other files.
 
 A tensor of an ONNX file may refer to another file that holds its values. No hash of a bundle covers that file, and
 older backends follow the name out of the folder, so such an artifact is refused before it is loaded.

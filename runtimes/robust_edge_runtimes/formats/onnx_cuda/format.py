@@ -1,4 +1,4 @@
-"""ONNX on an NVIDIA GPU: its row of the table of formats."""
+"""ONNX on an NVIDIA GPU, as a row of the table of formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT: its row of the table of formats."""
+"""TensorRT, as a row of the table of formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TensorRtFormat(Format):
 
     @property
     def remedy(self) -> str:
-        """A Jetson has TensorRT in its system packages, other machines get it by pip."""
+        """On a Jetson TensorRT is a system package, elsewhere a pip package."""
         if JETSON.exists():
             return "sudo apt install nvidia-jetpack, and the system's python3"
         return "pip install 'robust-edge[tensorrt]', beside NVIDIA's driver"

@@ -25,7 +25,7 @@ class TensorRtRuntime(BaseRuntime):
     _engine: Optional[Engine] = None
 
     def open_impl(self) -> RuntimeInfo:
-        """Find the kept engine for this GPU and TensorRT, or build it."""
+        """Load the cached engine for this GPU and TensorRT version, or build it."""
         try:
             settings = Settings.of_bundle(self.path.parent)
         except EngineError as cause:
@@ -45,7 +45,7 @@ class TensorRtRuntime(BaseRuntime):
         return RuntimeInfo("tensorrt", engine.version, device, "TensorRT engine", self.threads)
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
-        """Run the engine, in parts where the batch is larger than its largest profile."""
+        """Run the engine, in several calls if the batch is larger than its largest profile."""
         engine = self._engine
         if engine is None:
             raise self.not_open()

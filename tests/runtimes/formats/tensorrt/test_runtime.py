@@ -160,7 +160,7 @@ def test_what_somebody_asked_for_stays(settings, cuda):
 
 def test_a_cache_that_cannot_be_written_is_one_line_before_minutes_pass(settings, cuda, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EngineError, match="set ROBUST_EDGE_CACHE to a folder that can be written"):
+    with pytest.raises(EngineError, match="set ROBUST_EDGE_CACHE to a writable folder"):
         open_engine(settings(cache=tmp_path / "file" / "cache"), log=print, cuda=cuda, trt=unbuildable())
 
 
@@ -305,7 +305,7 @@ def test_closed_in_the_middle_it_says_so_and_frees_nothing_in_use(bundle_for, cu
         np.testing.assert_array_equal(running.result(10), golden.clean_logits[:1])
         closing.result(10)
         assert not cudart.memory
-        assert late.exception(10) is None or "closed meanwhile" in str(late.exception())
+        assert late.exception(10) is None or "the engine was closed" in str(late.exception())
     with pytest.raises(InputError, match="not open"):
         model.infer(golden.clean[:1])
 

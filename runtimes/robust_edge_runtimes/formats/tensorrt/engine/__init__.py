@@ -1,1 +1,1 @@
-"""Builds, keeps and runs an engine; joined to build_engine.py in bundles, so it runs on Python 3.6 with numpy alone."""
+"""Build, store and run a TensorRT engine. Bundles contain it as build_engine.py, which needs Python 3.6 and numpy."""

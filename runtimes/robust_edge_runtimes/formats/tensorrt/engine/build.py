@@ -70,7 +70,7 @@ def _parse(trt: Any, parser: Any, settings: Settings) -> None:
 
 
 def _network_flags(trt: Any, settings: Settings) -> int:
-    """EXPLICIT_BATCH is required on 8.x, means nothing on 10 and is gone in 11; typing begins with 10."""
+    """EXPLICIT_BATCH is required in 8.x, ignored in 10 and removed in 11; STRONGLY_TYPED exists from 10 on."""
     wanted = ["EXPLICIT_BATCH", "STRONGLY_TYPED"] if settings.typed else ["EXPLICIT_BATCH"]
     flags = 0
     for name in wanted:
@@ -93,7 +93,7 @@ def _set_flags(trt: Any, config: Any, settings: Settings) -> Any:
         flag = getattr(trt.BuilderFlag, name, None)
         if flag is None:
             raise EngineError(
-                f"TensorRT {trt.__version__} has no flag {name}: from 11 on the precision stands in the ONNX file; "
+                f"TensorRT {trt.__version__} has no flag {name}: from version 11 on the precision is in the ONNX file; "
                 "export for a target of this version"
             )
         config.set_flag(flag)
@@ -105,7 +105,7 @@ def _set_flags(trt: Any, config: Any, settings: Settings) -> Any:
 
 
 def _calibrator(trt: Any, path: Path) -> Any:
-    """Serves the ranges that were read from training images when the bundle was exported."""
+    """A calibrator that returns the ranges that were computed at export, from training images."""
     ranges = path.read_bytes().split(b"\n", 1)[1]
     cache = f"TRT-{version_number(trt.__version__)}-EntropyCalibration2\n".encode() + ranges
 

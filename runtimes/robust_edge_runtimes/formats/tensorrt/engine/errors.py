@@ -1,5 +1,5 @@
-"""The error of everything that ships as build_engine.py."""
+"""The exception class of build_engine.py."""
 
 
 class EngineError(Exception):
-    """What is missing or failed, and the way out, in one line."""
+    """Something is missing or failed; the message says in one line what to do."""

@@ -11,7 +11,7 @@ from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings
 try:
     import numpy as np
 except ImportError:
-    if __name__ != "__main__":  # true of this module; in a bundle it is a part of build_engine.py
+    if __name__ != "__main__":  # also true when this module is a part of build_engine.py in a bundle
         raise
     print("error: numpy is missing: python3 -m pip install -r requirements.txt", file=sys.stderr)
     sys.exit(3)
@@ -33,10 +33,10 @@ class Engine:
         self.version = str(trt.__version__)
 
     def infer(self, images: np.ndarray) -> np.ndarray:
-        """(N, C, H, W) float32 to (N, K) float32; N above the largest profile runs in parts."""
+        """(N, C, H, W) float32 to (N, K) float32; an N above the largest profile is computed in several calls."""
         with self._lock:
             if not self._profiles:
-                raise EngineError("the engine was closed meanwhile")
+                raise EngineError("the engine was closed")
             most = self._profiles[-1].batch
             parts = [self._infer_part(images[i : i + most]) for i in range(0, len(images), most)]
         logits: np.ndarray = np.concatenate(parts)
@@ -47,7 +47,7 @@ class Engine:
         return smallest.infer(np.ascontiguousarray(images, dtype=np.float32))
 
     def close(self) -> None:
-        """Free all, once no call runs; contexts go before the engine, the engine before the runtime."""
+        """Wait for running calls, then free the contexts, the engine and the runtime, in this order."""
         with self._lock:
             for profile in self._profiles:
                 profile.close()
@@ -60,8 +60,8 @@ class Profile:
     """One optimization profile: its context, its stream, its buffers.
 
     Attributes:
-        batch: the most images that it takes.
-        classes: logits of one image.
+        batch: largest number of images.
+        classes: number of logits of one image.
     """
 
     def __init__(self, cuda: Cuda, engine: Any, settings: Settings, index: int, batch: int) -> None:
@@ -85,7 +85,7 @@ class Profile:
         self._out = cuda.allocate(4 * batch * self.classes)
 
     def _set_batch(self, batch: int) -> int:
-        """Set the number of images of the next call; returns the number of logits of one."""
+        """Set the number of images of the next call; returns the number of logits per image."""
         shape = (batch,) + self._settings.shape
         if self._has_names:
             if self._settings.batch is None:

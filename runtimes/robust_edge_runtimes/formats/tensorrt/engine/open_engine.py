@@ -1,4 +1,4 @@
-"""Opening: the engine that is kept for this device, or one that is built and kept."""
+"""Open the engine in the cache for this device, or build it and store it there."""
 
 import hashlib
 import json
@@ -21,17 +21,17 @@ def open_engine(
     cuda: Optional[Cuda] = None,
     trt: Any = None,
 ) -> Engine:
-    """Load the engine for this device, building it where there is none.
+    """Load the engine for this device; build it if the cache has none.
 
     Args:
-        settings: what the engine is made from.
-        log: called with a line before minutes pass.
-        force: build even if one is kept.
-        cuda: the CUDA runtime; None opens it.
-        trt: the tensorrt module; None imports it.
+        settings: the ONNX file and the build settings.
+        log: called with a message before a build that takes minutes.
+        force: build even if the cache has an engine.
+        cuda: the CUDA runtime; None to load it.
+        trt: the tensorrt module; None to import it.
 
     Raises:
-        EngineError: TensorRT or CUDA is missing, the build failed, or there is nowhere to keep the engine.
+        EngineError: TensorRT or CUDA is missing, the build failed, or the cache folder is not writable.
     """
     trt = trt or import_tensorrt()
     cuda = cuda or Cuda()
@@ -41,15 +41,15 @@ def open_engine(
         raise EngineError(f"the bundle is damaged: {cause}; copy it again") from cause
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path = settings.cache / f"{key}.engine"
-    data = None if force else _read_kept(path, facts, settings, log)
+    data = None if force else _read_cached(path, facts, settings, log)
     if data is None:
         log(f"building the engine for {facts['gpu']} on TensorRT {trt.__version__}: this takes minutes, once")
-        data = _build_and_keep(path, facts, settings, trt)
+        data = _build_and_store(path, facts, settings, trt)
     return Engine(trt, cuda, settings, data)
 
 
-def _build_and_keep(path: Path, facts: Dict[str, Any], settings: Settings, trt: Any) -> bytes:
-    """Build an engine and keep it beside a note of what it is; the folder is tried before minutes pass."""
+def _build_and_store(path: Path, facts: Dict[str, Any], settings: Settings, trt: Any) -> bytes:
+    """Build an engine and store it with a JSON note; the folder is created first, since the build takes minutes."""
     try:
         settings.cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=str(settings.cache)).close()
@@ -59,16 +59,15 @@ def _build_and_keep(path: Path, facts: Dict[str, Any], settings: Settings, trt: 
         write_atomic(_note_of(path), json.dumps(note, indent=2, sort_keys=True))
     except OSError as cause:
         raise EngineError(
-            f"no engine can be kept in {settings.cache} ({cause}); set ROBUST_EDGE_CACHE to a folder that can be "
-            "written"
+            f"the engine cannot be written to {settings.cache} ({cause}); set ROBUST_EDGE_CACHE to a writable folder"
         ) from cause
     return data
 
 
-def _read_kept(path: Path, facts: Dict[str, Any], settings: Settings, log: Callable[[str], Any]) -> Optional[bytes]:
-    """The bytes of a kept engine, if they are those that were written for these facts and nobody asks for others.
+def _read_cached(path: Path, facts: Dict[str, Any], settings: Settings, log: Callable[[str], Any]) -> Optional[bytes]:
+    """The bytes of the cached engine, if it was built for these facts and with the settings that the user set.
 
-    What was not asked for becomes what the engine was built with.
+    Settings that the user did not set become those that the engine was built with.
     """
     try:
         data = path.read_bytes()
@@ -78,7 +77,7 @@ def _read_kept(path: Path, facts: Dict[str, Any], settings: Settings, log: Calla
     choices = {name: note.get(name) for name in settings.choices()} if isinstance(note, dict) else {}
     complete = all(isinstance(value, int) and value > 0 for value in choices.values())
     if not complete or note != dict(facts, engine=hashlib.sha256(data).hexdigest(), **choices):
-        log(f"{path} is damaged or of another device; it is built again")
+        log(f"{path} is damaged or was built on another device; it is built again")
         return None
     if any(choices[name] != getattr(settings, name) for name in settings.asked):
         return None

@@ -1,4 +1,4 @@
-"""What a TensorRT engine is made from: the bundle's ONNX file and its recipe, engine.json."""
+"""The inputs of a TensorRT build: the bundle's ONNX file and the settings in engine.json."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ MAX_BATCH = 100
 
 
 class Settings:
-    """What an engine is made from.
+    """The ONNX file of an engine and the settings of its build.
 
     Attributes:
         onnx: the ONNX file.
@@ -21,13 +21,13 @@ class Settings:
         output: name of the logits' tensor.
         flags: builder flags by name, for example FP16.
         calibration: the file with the int8 ranges, or None.
-        batch: the file's fixed number of images, or None.
-        typed: the file holds its precision, so the network is built strongly typed where TensorRT can.
-        max_batch: largest number of images of one call where the file takes any.
+        batch: the file's fixed batch size, or None.
+        typed: the precision is in the file, so the network is built strongly typed if TensorRT supports it.
+        max_batch: largest number of images of one call, if the file has no fixed batch size.
         workspace: MiB that the builder may use.
-        asked: which of `max_batch` and `workspace` the user asked for. The others are those of the engine that is
-            kept, if one is: what the device could build once is what it runs from then on.
-        cache: the folder where engines are kept.
+        asked: which of `max_batch` and `workspace` the user set. The others are taken from the cached engine, if there
+            is one, so that an engine that was once built on the device is used again.
+        cache: the folder of built engines.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Settings:
     def of_bundle(
         cls, folder: Union[str, Path], workspace: Optional[int] = None, max_batch: Optional[int] = None
     ) -> "Settings":
-        """The settings that the bundle's manifest.json and engine.json describe, or those that are asked for.
+        """The settings of the bundle's manifest.json and engine.json; those that are given replace them.
 
         Raises:
             EngineError: the files are missing, or hold something else.
@@ -88,13 +88,13 @@ class Settings:
             raise EngineError(f"{folder} holds no TensorRT recipe: {cause!r}; export it again") from cause
 
     def batches(self) -> Tuple[int, ...]:
-        """Numbers of images that get an optimization profile of their own: one, and the most."""
+        """Batch sizes with an optimization profile of their own: one image, and the largest number."""
         if self.batch is not None:
             return (self.batch,)
         return (1,) if self.max_batch == 1 else (1, self.max_batch)
 
     def facts(self, version: str, gpu: str) -> Dict[str, Any]:
-        """All that decides whether an engine fits and what it computes, as plain values."""
+        """Everything that an engine and its outputs depend on, as plain values."""
         return {
             "onnx": sha256_of(self.onnx),
             "calibration": self.calibration and sha256_of(self.calibration),
@@ -105,7 +105,7 @@ class Settings:
         }
 
     def choices(self) -> Dict[str, int]:
-        """How the engine was built, which does not change what it computes."""
+        """Build settings that do not change the outputs of the engine."""
         return {"max_batch": self.max_batch, "workspace": self.workspace}
 
 
@@ -113,7 +113,7 @@ def positive(value: Any) -> int:
     """The value as a whole number of at least 1.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError, TypeError: the value is not one.
     """
     number = int(value)
     if number < 1:
