@@ -1,1 +1,1 @@
-"""Train networks that are sparse and robust in one run, and judge them under attack."""
+"""Train networks that are sparse and robust in one run, and evaluate them under attack."""

@@ -1,4 +1,4 @@
-"""Tables of functions and classes that are chosen by name, and the user's own, given as `package.module:name`."""
+"""Tables of functions and classes that are chosen by name; the user's own code is given as `package.module:name`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN_CLASS = "package.module:Class"
 
 
 class Row(NamedTuple):
-    """One choice of a table.
+    """One row of a table.
 
     Attributes:
         reference: where its function or class is, as `package.module:name`; imported when it is chosen.
@@ -33,16 +33,16 @@ def summaries(table: Mapping[str, Row]) -> dict[str, str]:
 
 
 def load(what: str, name: str, table: Mapping[str, Row], own: str = OWN_FUNCTION) -> Any:
-    """The function or class of a row, or the user's own.
+    """Import the function or class of a row, or the user's own.
 
     Args:
-        what: kind of thing, for error messages.
-        name: of a row, or `package.module:name`.
-        table: of all rows.
-        own: how error messages write the user's own.
+        what: kind of the rows, for error messages, for example "data set".
+        name: name of a row, or `package.module:name`.
+        table: all rows by name.
+        own: the form of the user's own code in error messages.
 
     Raises:
-        InputError: an unknown name, or what `import_function` raises.
+        InputError: the name is unknown, or as in `import_function`.
     """
     if ":" in name:
         return import_function(what, name)
@@ -53,16 +53,16 @@ def load(what: str, name: str, table: Mapping[str, Row], own: str = OWN_FUNCTION
 
 
 def load_class(what: str, name: str, table: Mapping[str, Row], base: type) -> Any:
-    """The class of a row, or the user's own; a class that holds its settings as a frozen dataclass.
+    """Import the class of a row, or the user's own, and check that it is a frozen dataclass derived from `base`.
 
     Args:
-        what: kind of thing, for error messages.
-        name: of a row, or `package.module:Class`.
-        table: of all rows.
-        base: from which the class is derived.
+        what: kind of the rows, for error messages, for example "attack".
+        name: name of a row, or `package.module:Class`.
+        table: all rows by name.
+        base: the required base class.
 
     Raises:
-        InputError: an unknown name, a module that cannot be imported, a class of the user's that does not fit.
+        InputError: the name is unknown, the module cannot be imported, or the user's class is not such a class.
     """
     cls = load(what, name, table, OWN_CLASS)
     if not (inspect.isclass(cls) and issubclass(cls, base)):

@@ -21,9 +21,9 @@ from robust_edge_runtimes.core.version import __version__
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="robust-edge")
 def main() -> None:
-    """Take a CNN to a small device: fast, small, and still right under attack.
+    """Train, export and verify small CNNs that are sparse and robust against adversarial examples.
 
-    compress -> export -> verify -> bench -> report; `robust-edge demo` does all of it on embedded data.
+    compress -> export -> verify -> bench -> report; `robust-edge demo` runs all of these on a built-in data set.
     """
 
 

@@ -22,17 +22,19 @@ SETTINGS = list(command_settings())
 
 
 @click.command()
-@click.option("--preset", help="Start from quick, thesis or strong.  [default: quick, unless --config is given]")
-@click.option("--config", "config_file", type=PATH, help="YAML file with any part of a config.")
+@click.option(
+    "--preset", help="Preset to start from: quick, thesis or strong.  [default: quick, unless --config is given]"
+)
+@click.option("--config", "config_file", type=PATH, help="YAML file with any of the settings.")
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any setting, as training.lr=0.1 or attack.step_size=2/255.",
+    help="Any setting of docs/settings.md, for example training.lr=0.1; repeatable.",
 )
 @setting_options(SETTINGS)
-@click.option("--resume", is_flag=True, help="Go on with the run in -o; start it if there is none.")
+@click.option("--resume", is_flag=True, help="Resume the run in -o, or start it if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o; it is deleted when the training begins.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
 @output_options
@@ -58,7 +60,7 @@ def compress(
 ) -> None:
     """Train a sparse and adversarially robust network in one run (ADMM + PGD).
 
-    Under torchrun, all processes train one network, each on its part of every batch; the first one writes.
+    Under torchrun, all processes train one network, each on its part of every batch; rank 0 writes the files.
     """
     from robust_edge.config.settings import to_yaml
     from robust_edge.parallel.ranks import torchrun_ranks
@@ -101,7 +103,7 @@ def compress(
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """The settings given on the command line; later ones override earlier ones."""
+    """The settings given on the command line, in the order in which later ones override earlier ones."""
 
     preset: str | None
     file: Path | None
@@ -113,7 +115,7 @@ class _Settings:
         return bool(self.preset or self.file or self.assignments or self.flags)
 
     def resolved(self, resumed: Path | None) -> CompressConfig:
-        """The config of the run. That of a resumed run is checked to be the one it was started with."""
+        """The config of the run; for a resumed run it must equal the config of its start."""
         from robust_edge.config.settings import resolve
         from robust_edge.run.directory import open_run
 

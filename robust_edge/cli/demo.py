@@ -19,7 +19,7 @@ from robust_edge_runtimes.cli.output import Output, output_options
 @click.pass_context
 @examples("robust-edge demo", "robust-edge demo --out /tmp/demo --overwrite")
 def demo(context: click.Context, out: Path, overwrite: bool, seed: int, output: Output) -> None:
-    """Run the whole pipeline on built-in data: train three networks, attack, export, verify, time and report."""
+    """Run the whole pipeline on a built-in data set: train three networks, attack, export, verify, time and report."""
     from robust_edge.demo import run_demo, summary_table
 
     summary = run_demo(out, overwrite=overwrite, seed=seed, output=output)

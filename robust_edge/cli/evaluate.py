@@ -18,7 +18,7 @@ def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
     width = max(map(len, [*ATTACKS, OWN]))
     rows = {
         **{name: row.summary for name, row in ATTACKS.items()},
-        OWN: "your own, a subclass of attacks.attack.Attack",
+        OWN: "your own subclass of robust_edge.attacks.attack.Attack",
     }
     listed = "\n    ".join(f"{name:{width}}  {text}" for name, text in rows.items())
     command.__doc__ = (command.__doc__ or "").replace("{attacks}", listed)
@@ -29,20 +29,32 @@ def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("run", type=PATH)
 @click.option("--attack", type=AttackName(), default=PGD, show_default=True, help="Attack to run; see above.")
 @click.option(
-    "--with", "other", type=PATH, metavar="RUN", help="Average the class probabilities with those of this run."
+    "--with",
+    "other",
+    type=PATH,
+    metavar="RUN",
+    help="Second run: attack the average of both networks' class probabilities.",
 )
 @click.option(
     "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the perturbation."
 )
-@click.option("--eps", type=AnyRadius(), help="Radius.  [default: that of the run, 8/255 for a benign run, 0.5 in l2]")
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50, of curve 100]")
+@click.option(
+    "--eps",
+    type=AnyRadius(),
+    help="Radius in pixel units.  [default: that of the training, 8/255 for a benign run, 0.5 in l2]",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50; 100 for curve]")
 @click.option("--restarts", type=click.IntRange(min=1), help="Random starts of pgd and cw.  [default: 3]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the attack.")
-@click.option("--data-dir", help="Folder of the run's images, if they were moved.")
+@click.option("--data-dir", help="Folder of the run's images, if it was moved.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images per batch.")
-@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory of a batch in MiB.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Largest number of images per batch."
+)
+@click.option(
+    "--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory budget of a batch in MiB."
+)
 @click.option("--saliency", is_flag=True, help="Also store input gradients for the report (extra `interpret`).")
 @click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted evaluation.")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
@@ -80,9 +92,8 @@ def evaluate(
     \b
     {attacks}
 
-    A run keeps one record per attack, norm and --with; a new one replaces it. The same command resumes an interrupted
-    evaluation. The two AutoAttack sets need the
-    extra: pip install 'robust-edge[attack]'.
+    A run keeps one record per attack, norm and --with; a new one replaces it. Repeat the command to resume an
+    interrupted evaluation. The two AutoAttack sets need an extra: pip install 'robust-edge[attack]'.
     """
     from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
     from robust_edge.evaluation.saliency import evaluate_saliency
@@ -123,5 +134,5 @@ def evaluate(
         if ranks.writes:
             write_plots(collect_runs([open_run(run)])[0])
             if record.resumed:
-                output.note(f"{record.resumed} batch(es) were taken from the killed evaluation before")
+                output.note(f"{record.resumed} batch(es) were resumed from an interrupted evaluation")
             output.result(evaluation_table(record), record)

@@ -18,33 +18,43 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--target", required=True, help="A name that `robust-edge targets` lists.")
-@click.option("--jetpack", metavar="VERSION", help="4.6, 5.1, 6.2 or 7.2, for Jetson targets.")
+@click.option("--target", required=True, help="Device and runtime; `robust-edge targets` lists the names.")
+@click.option("--jetpack", metavar="VERSION", help="JetPack version of a Jetson target: 4.6, 5.1, 6.2 or 7.2.")
 @click.option(
     "--precision",
     metavar="P",
-    help="fp32, fp16 or int8, if the target supports it.  [default: the first that it lists]",
+    help="fp32, fp16 or int8, if the target supports it.  [default: the target's first]",
 )
 @click.option("--opset", type=click.IntRange(min=1), help="Write this ONNX opset.  [default: the target's]")
 @click.option("--batch", type=click.IntRange(min=1), help="Fixed number of images per call.  [default: any number]")
 @click.option(
     "--csr-threshold",
     type=Keep(),
-    help="Use CSR below this kept fraction.  [default: time each layer as CSR and dense]",
+    help="Store a layer as CSR if it keeps at most this fraction.  [default: the faster form of each layer]",
 )
 @click.option(
     "--compact/--no-compact",
     default=True,
     show_default=True,
-    help="First remove channels that do not change the outputs.",
+    help="Remove channels that have no effect on the outputs before the export.",
 )
 @click.option(
-    "--golden", default=512, show_default=True, type=click.IntRange(min=1), help="Number of test images to store."
+    "--golden",
+    default=512,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of test images to store in the bundle, for `verify`.",
 )
-@click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run]")
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="Steps of the stored attack.")
+@click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run's training]")
+@click.option(
+    "--steps",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Gradient steps of the stored attack (PGD).",
+)
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the stored attack.")
-@click.option("--data-dir", help="Folder of the run's images, if they were moved.")
+@click.option("--data-dir", help="Folder of the run's images, if it was moved.")
 @click.option("--archive", is_flag=True, help="Also write OUT.tar; equal bundles give identical files.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")
@@ -73,7 +83,7 @@ def export(
     out: Path,
     output: Output,
 ) -> None:
-    """Export a run as a bundle for a device. The bundle is written only if it computes what the checkpoint computes."""
+    """Export a run as a bundle for a device. It is written only if its outputs match those of the checkpoint."""
     import dataclasses
 
     from robust_edge.export import ExportChoices, GoldenSettings, export_run
@@ -113,7 +123,7 @@ def export(
 
 
 def _summary(exported: Exported) -> str:
-    """What was written, its size, and how close it is to the checkpoint."""
+    """The written bundle: its sparsity, its size, and its largest logit error against the checkpoint."""
     manifest, parity = exported.manifest, exported.parity
     artifact, counts, size = manifest.artifact, manifest.sparsity, manifest.size
     assert size is not None
@@ -130,13 +140,13 @@ def _summary(exported: Exported) -> str:
 
 
 def _form(layer: LayerForm) -> str:
-    """How the artifact computes one layer."""
+    """The form in which the artifact stores one layer, with its density."""
     counted = "" if layer.macs is None else f", {layer.macs} of {layer.dense_macs} multiply-adds left"
     return f"{layer.form} at {100 * layer.nonzero / layer.weights:.1f}% of its weights{counted}"
 
 
 def _forms(layers: tuple[LayerForm, ...]) -> str:
-    """How the artifact computes its layers, in one line."""
+    """The number of layers in each form, in one line."""
     names = [layer.form for layer in layers]
     counts = ", ".join(
         f"{names.count(name)} {name}" for name in sorted(set(names), key=lambda name: (-names.count(name), name))

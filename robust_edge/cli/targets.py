@@ -46,7 +46,7 @@ def targets(output: Output) -> None:
 
 
 def _limits(target: Target) -> str:
-    """The names of a target, its limits and the requests that it refuses, one per line."""
+    """The names of a target, its limits, and the precisions that it does not support with reasons, one per line."""
     names = [f"--target {name}" for name in (target.family, *target.aliases)]
     calls = names if target.jetpack is None else [f"{name} --jetpack {target.jetpack}" for name in names]
     if target.jetpack is not None and target.default:

@@ -29,14 +29,24 @@ from robust_edge_runtimes.cli.output import Output, output_options
     show_default=True,
     help="Attack that makes the images; see `robust-edge evaluate -h`.",
 )
-@click.option("--eps", "epsilons", multiple=True, type=AnyRadius(), help="Radius; repeatable.  [default: 0.01 to 0.3]")
+@click.option(
+    "--eps",
+    "epsilons",
+    multiple=True,
+    type=AnyRadius(),
+    help="Radius of the perturbation in pixel units; repeatable.  [default: nine values from 0.01 to 0.3]",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 100]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
-@click.option("--data-dir", help="Folder of the runs' images, if they were moved.")
+@click.option("--data-dir", help="Folder of the runs' images, if it was moved.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Most images per batch.")
-@click.option("--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory of a batch in MiB.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Largest number of images per batch."
+)
+@click.option(
+    "--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory budget of a batch in MiB."
+)
 @click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted transfer.")
 @click.option(
     "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
@@ -62,9 +72,9 @@ def transfer(
     out: Path,
     output: Output,
 ) -> None:
-    """Test networks with attack images that were made on other networks, at increasing eps (Algorithm 3).
+    """Evaluate networks on attack images that were made on other networks, at increasing eps (Algorithm 3).
 
-    The images of a source are made once. The source itself classifies them, too, as the white box to compare with.
+    The attack images of each source are computed once. The source itself classifies them, too, for the white-box curve.
     `robust-edge report RUN... --transfer FILE` draws the curves.
     """
     from robust_edge.evaluation.tables import transfer_table

@@ -1,4 +1,4 @@
-"""Values of options in the field's own notation."""
+"""Types of command-line options: attack names, radii and fractions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
 
 
 class AttackName(NameType):
-    """A row of the table of attacks, or a class of the user's as `package.module:Class`."""
+    """A name of the table of attacks, or the user's own class as `package.module:Class`."""
 
     name = "attack"
 
@@ -44,14 +44,14 @@ class AttackName(NameType):
 
 
 class Radius(Number):
-    """An ε in pixel units on [0, 1], as 0.03 or as 8/255."""
+    """An ε in pixel units on [0, 1], written as 0.03 or as 8/255."""
 
     def __init__(self) -> None:
         super().__init__(settings_of(AttackConfig)["eps"])
 
 
 class AnyRadius(Number):
-    """An ε above 0 of any norm, as 0.5 or 8/255; the evaluation checks whether it fits the norm."""
+    """An ε above 0 in any norm, written as 0.5 or as 8/255; the evaluation checks the limit of the norm."""
 
     def __init__(self) -> None:
         hint = "a radius of 0 is no attack, 8/255 is a usual one"

@@ -20,23 +20,28 @@ from robust_edge_runtimes.core.runtime import MAX_THREADS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressConfig:
-    """A whole run."""
+    """All settings of a run of `compress`."""
 
     arch: str = setting(
         "small_cnn",
-        f"the network: {', '.join(ARCHITECTURES)}, or {OWN_FUNCTION}",
+        f"network architecture: {', '.join(ARCHITECTURES)}, or {OWN_FUNCTION}",
         flag="--arch",
     )
     init: str | None = setting(
-        None, "start from this .safetensors or .pth state dict; by default from random weights", flag="--init"
+        None, "state dict to start from, .safetensors or .pth; by default random weights", flag="--init"
     )
-    seed: int = setting(0, "same seed, same device kind: same weights", flag="--seed", range=f"[0, {2**63 - 1}]")
+    seed: int = setting(
+        0,
+        "random seed; the same seed gives the same weights on the same kind of device",
+        flag="--seed",
+        range=f"[0, {2**63 - 1}]",
+    )
     device: str = setting("auto", "where to train: cpu, cuda, cuda:1 or auto", flag="--device")
     threads: int | None = setting(
-        None, "CPU threads; by default as many as torch chooses", flag="--threads", range=f"[1, {MAX_THREADS}]"
+        None, "number of CPU threads; by default torch's choice", flag="--threads", range=f"[1, {MAX_THREADS}]"
     )
     tensorboard: bool = setting(
-        False, "write every epoch's row for TensorBoard, too, into RUN/tensorboard", flag="--tensorboard"
+        False, "also write the metrics of every epoch for TensorBoard, to RUN/tensorboard", flag="--tensorboard"
     )
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     attack: AttackConfig = dataclasses.field(default_factory=AttackConfig)
@@ -53,17 +58,17 @@ class CompressConfig:
 
     @property
     def sparse(self) -> bool:
-        """Whether anything is pruned at all."""
+        """Whether the network is pruned."""
         return self.pruning.keep < 1
 
     @property
     def robust(self) -> bool:
-        """Whether an adversary takes part in the training."""
+        """Whether the network is trained with attacks."""
         return self.attack.eps > 0
 
 
 def command_settings() -> Iterator[tuple[str, str, Setting]]:
-    """Dotted name, type and declaration of every setting that `compress` may have an option for."""
+    """Dotted name, type and declaration of the settings that may have an option of `compress`."""
     for key, field, declaration in walk(CompressConfig):
         yield key, str(field.type), declaration
         if key == "pruning.scheme":

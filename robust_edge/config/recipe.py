@@ -1,4 +1,4 @@
-"""Settings of what the literature found to help robust training; all are off by default, preset `strong` turns them on.
+"""Settings of methods that improve robust training; all are off by default, preset `strong` uses them.
 
 Sources: weight averaging, Izmailov 2018 and Gowal 2020; adversarial weight perturbation (AWP), Wu 2020; early stopping
 on held-out images, Rice 2020.
@@ -14,19 +14,19 @@ from robust_edge.settings.setting import check, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AveragingConfig:
-    """A running mean of the weights, which is judged and written in place of the last iterate."""
+    """An exponential moving average of the weights, which is evaluated and written instead of the last iterate."""
 
     decay: float = setting(
         0.0,
-        "decay of the exponential mean per optimiser step; 0 writes the last iterate. It begins small and rises to "
-        "this value, at the start and again after the hard projection, where the mean starts anew",
+        "decay of the exponential average per optimiser step; 0 writes the last iterate. At the start and after the "
+        "hard projection, where the average restarts, the decay is small and increases to this value",
         range="[0, 1)",
         hint="0.999 is usual",
     )
     reestimate: int = setting(
         0,
-        "training images, clean and attacked, over which batch-norm's statistics of the final network are estimated "
-        "again, at least 2; 0 keeps the averaged ones",
+        "number of training images, clean and attacked, on which the batch-norm statistics of the final network are "
+        "re-estimated, at least 2; 0 keeps the averaged ones",
         range="[0, inf)",
     )
 
@@ -37,19 +37,19 @@ class AveragingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AwpConfig:
-    """Adversarial weight perturbation: the gradient is taken where the loss is worst near the weights."""
+    """Adversarial weight perturbation: the gradient is computed at nearby weights with the largest loss."""
 
     gamma: float = setting(
         0.0,
-        "length of the perturbation relative to each layer's weights; 0 is none",
+        "norm of the perturbation relative to the norm of each layer's weights; 0 switches it off",
         range="[0, 1)",
         hint="0.005 is usual",
     )
-    warmup: int = setting(10, "epochs before it begins", range="[0, inf)")
+    warmup: int = setting(10, "number of epochs before the perturbation starts", range="[0, inf)")
     abort: float = setting(
         5.0,
-        "it ends for good when the loss under the perturbation is more than so many times the loss without (or 1, if "
-        "that is less)",
+        "switch the perturbation off for the rest of the run when the perturbed loss exceeds this multiple of the "
+        "unperturbed loss (or of 1, if that is larger)",
         range="(1, inf)",
     )
 
@@ -59,18 +59,18 @@ class AwpConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Choice of the best epoch by training images that are held out; test images never decide anything."""
+    """Selection of the best epoch on held-out training images; no test image influences a decision."""
 
     held_out: int = setting(
         0,
-        "training images that are set aside; 0 writes the network of the last epoch",
+        "number of training images to hold out; 0 writes the network of the last epoch",
         range="[0, inf)",
     )
     steps: int = setting(
-        10, "PGD steps on them, at the largest radius of the run whatever that of the epoch", range="[1, inf)"
+        10, "PGD steps of their evaluation, at the largest radius of the run in every epoch", range="[1, inf)"
     )
     every: int = setting(
-        1, "epochs between two evaluations on them; the last epoch is always evaluated", range="[1, inf)"
+        1, "epochs between two evaluations on held-out images; the last epoch is always evaluated", range="[1, inf)"
     )
 
     def __post_init__(self) -> None:

@@ -24,10 +24,10 @@ HEAD = f"""# Settings
 
 <!-- Written by `{COMMAND}`; do not edit. -->
 
-Every setting of `robust-edge compress` can stand in a YAML file (`--config FILE`) or be given as
-`--set section.name=VALUE`; some have an option of their own. Order, later wins: the defaults here, `--preset` (one
-of {", ".join(PRESETS)}), `--config`, options, `--set`. The run writes all of them to its `config.yaml`. Numbers may be
-written as 8/255 or 1e-3. `null` stands for no value.
+Every setting of `robust-edge compress` can be given in a YAML file (`--config FILE`) or as `--set
+section.name=VALUE`; some have an option of their own. Later ones override earlier ones: the defaults, `--preset` (one
+of {", ".join(PRESETS)}), `--config`, options, `--set`. The run contains all of them in its `config.yaml`. Numbers may
+be written as 8/255 or 1e-3. `null` means no value.
 """
 TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "tuple[str, ...]": "list"}
 
@@ -66,18 +66,18 @@ def _table(section: Any, group: str) -> str:
 
 def _rows(table: Mapping[str, Row], own: str) -> str:
     lines = [f"- `{name}`: {row.summary}" for name, row in table.items()]
-    return "\n".join([*lines, f"- `{own}`: your own"]) + "\n"
+    return "\n".join([*lines, f"- `{own}`: your own code"]) + "\n"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is dataclasses.MISSING:
-        return f"`{DEFAULT}`"  # the scheme, the only default that is made when it is needed
+        return f"`{DEFAULT}`"  # the scheme: the only setting with a default_factory
     value = list(field.default) if isinstance(field.default, tuple) else field.default
     return f"`{write_yaml(value).removesuffix('...' + chr(10)).strip()}`"
 
 
 def _values(kind: str, declaration: Setting) -> str:
-    """What a value may be: its choices, else its type and range."""
+    """The allowed values of a setting: its choices, or its type and range."""
     if declaration.choices:
         return _choices([*declaration.choices.items(), *([(declaration.beside, "")] if declaration.beside else [])])
     first, _, rest = kind.partition(" | ")

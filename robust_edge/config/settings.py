@@ -1,6 +1,6 @@
-"""How the layers of a config combine, and how it is read and written.
+"""Combine the sources of a config; read and write configs as YAML.
 
-Order, later wins: the defaults, preset, `--config` file, command-line flags, `--set key=value`. The resolved config is
+Later sources override earlier ones: defaults, preset, `--config` file, flags, `--set key=value`. The resolved config is
 written into the run as `config.yaml`.
 """
 
@@ -29,17 +29,17 @@ def resolve(
     assignments: Iterable[str] = (),
     base: CompressConfig | None = None,
 ) -> CompressConfig:
-    """Combine the layers into one config.
+    """Combine all sources into one config.
 
     Args:
         preset: a name of PRESETS.
         file: a YAML file with any part of a config.
         flags: dotted key to value, from the command line; None values are left out.
         assignments: `key=value` texts, the value in YAML.
-        base: what to start from instead of the defaults.
+        base: the config to start from instead of the defaults.
 
     Raises:
-        InputError: an unknown key, a value out of its range, a file that is not YAML.
+        InputError: a key is unknown, a value is outside its range, or a file is not YAML.
     """
     merged: dict[str, Any] = {} if base is None else to_plain(base)
     if preset is not None:
@@ -69,21 +69,21 @@ def from_yaml(text: str, where: str) -> CompressConfig:
 
 
 def from_plain(plain: Mapping[str, Any], where: str = "") -> CompressConfig:
-    """Read nested dicts, as YAML holds them.
+    """Read a config from nested dicts, as a YAML parser returns them.
 
     Args:
         plain: any part of a config.
-        where: where it comes from, for error messages.
+        where: name of the source, for error messages.
 
     Raises:
-        InputError: an unknown key, a value of another type or out of its range.
+        InputError: a key is unknown, or a value has another type or is outside its range.
     """
     config = decode(CompressConfig, {key: value for key, value in plain.items() if key != "pruning"}, where=where)
     return dataclasses.replace(config, pruning=PruningConfig.from_plain(plain.get("pruning", {}), where))
 
 
 def to_plain(config: CompressConfig) -> dict[str, Any]:
-    """Nested dicts with every setting, which `from_plain` reads back."""
+    """Nested dicts with all settings, which `from_plain` reads."""
     return {**dataclasses.asdict(config), "pruning": config.pruning.to_plain()}
 
 
@@ -91,7 +91,7 @@ def read_text(path: Path) -> str:
     """A text file's content.
 
     Raises:
-        InputError: the file is not UTF-8, so not one of ours.
+        InputError: the file is not UTF-8 text.
     """
     try:
         return path.read_text("utf-8")
@@ -100,7 +100,7 @@ def read_text(path: Path) -> str:
 
 
 def to_yaml(config: CompressConfig) -> str:
-    """The resolved config, every key written out."""
+    """The config as YAML, with all settings."""
     return write_yaml(_listed(to_plain(config)))
 
 
@@ -125,7 +125,7 @@ def _parse_value(text: str, assignment: str) -> Any:
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay one layer over the others; where it names another scheme, the former scheme's own settings are dropped."""
+    """Override the settings in `into` by those of `layer`; the own settings of a replaced scheme are removed."""
     scheme = layer["pruning"].get("scheme") if isinstance(layer.get("pruning"), dict) else None
     if scheme is not None and isinstance(into.get("pruning"), dict):
         into["pruning"] = PruningConfig.applicable(into["pruning"], scheme)
@@ -137,7 +137,7 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"training.lr": 0.1}` as `{"training": {"lr": 0.1}}`."""
+    """Convert `{"training.lr": 0.1}` to `{"training": {"lr": 0.1}}`."""
     nested: dict[str, Any] = {}
     for key, value in dotted.items():
         *parents, last = key.split(".")
@@ -151,7 +151,7 @@ def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_bare(settings: Mapping[str, Any]) -> None:
-    """Name in full what was given without its group, as `lr` for `training.lr`."""
+    """Raise InputError with the full name for a setting without its group, such as `lr` for `training.lr`."""
     known = to_plain(CompressConfig())
     for key in settings.keys() - known.keys():
         full = [f"{group}.{key}" for group, inside in known.items() if isinstance(inside, dict) and key in inside]
@@ -160,14 +160,14 @@ def _refuse_bare(settings: Mapping[str, Any]) -> None:
 
 
 def _listed(value: Any) -> Any:
-    """The same with lists for tuples, which YAML does not know."""
+    """Replace tuples by lists, since YAML has no tuples."""
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
 def differences(left: CompressConfig, right: CompressConfig) -> list[str]:
-    """Every setting in which two configs differ, as `key: left, not right`."""
+    """All settings in which two configs differ, each as `key: left, not right`."""
     return _differences(to_plain(left), to_plain(right), "")
 
 
@@ -175,7 +175,7 @@ def _differences(left: dict[str, Any], right: dict[str, Any], prefix: str) -> li
     found = []
     for key, value in left.items():
         if key not in right:
-            continue  # a setting of one scheme alone; that the schemes differ is said already
+            continue  # a setting of only one of the schemes; the difference of the schemes is listed separately
         if isinstance(value, dict):
             found += _differences(value, right[key], f"{prefix}{key}.")
         elif value != right[key]:

@@ -1,4 +1,4 @@
-"""Settings of the training: its adversary, the alternating method, the optimiser, and how the arithmetic is done."""
+"""Settings of the training: the attack, ADMM, the optimiser, and the compute precision."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from robust_edge_runtimes.core.runtime import MAX_THREADS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """The training adversary: PGD on the ℓ∞ ball, Eq. (3)."""
+    """The attack in training: PGD in the ℓ∞ ball, Eq. (3)."""
 
     eps: float = setting(
         0.1,
-        "radius of the adversary in pixels on [0, 1]; 0 trains a benign network",
+        "radius of the training attack in pixel units on [0, 1]; 0 trains a benign network",
         flag="--eps",
         range="[0, 1]",
         noun="a radius",
@@ -23,20 +23,20 @@ class AttackConfig:
     )
     eps_schedule: FloatSchedule = setting(
         "constant",
-        "how the radius reaches `eps`",
+        "schedule of the radius over the epochs",
         choices={"constant": "", "linear": "up to eps over the first half", "thirds": "ε/3, 2ε/3, ε"},
         beside=PER_EPOCH,
         range="[0, 1]",
     )
-    steps: int = setting(7, "gradient steps of the adversary, s", flag="--steps", range="[1, inf)")
+    steps: int = setting(7, "gradient steps of the training attack, s", flag="--steps", range="[1, inf)")
     steps_schedule: IntSchedule = setting(
         "constant",
-        "how the steps reach `steps`",
+        "schedule of the steps over the epochs",
         choices={"constant": "", "grow": "1, 2, ... up to s, starting again when ε steps up"},
         beside=PER_EPOCH,
         range="[1, inf)",
     )
-    step_size: float | None = setting(None, "length of one step; null takes 2.5·ε/s", range="(0, inf)")
+    step_size: float | None = setting(None, "step size α; null uses 2.5·ε/s", range="(0, inf)")
 
     def __post_init__(self) -> None:
         check(self, "attack")
@@ -44,23 +44,21 @@ class AttackConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdmmConfig:
-    """The alternating part, Eq. (7)-(9)."""
+    """ADMM, Eq. (7)-(9), and the masked phase after it."""
 
-    rho: float = setting(1e-3, "first penalty ρ", range="(0, inf)")
+    rho: float = setting(1e-3, "initial penalty ρ", range="(0, inf)")
     rho_growth: float = setting(1.0, "factor of ρ per update of θ' and u", range="[1, inf)")
     rho_max: float = setting(1.0, "largest ρ, at least `rho`", range="(0, inf)")
-    interval: int = setting(
-        1, "optimiser steps between two updates of θ' and u; 1 is Algorithm 1 to the letter", range="[1, inf)"
-    )
+    interval: int = setting(1, "optimiser steps between two updates of θ' and u; Algorithm 1 uses 1", range="[1, inf)")
     masked_fraction: float = setting(
         0.34,
-        "last part of the epochs, trained under a fixed mask after the hard projection",
+        "fraction of the epochs that train under a fixed mask after the hard projection, at the end",
         range="(0, 1)",
     )
     prune_when: float | None = setting(
         None,
-        "project hard before that part begins, as soon as the primal residual ‖θ − θ'‖ / ‖θ‖ is at most this at the "
-        "end of an epoch; null waits for it",
+        "do the hard projection earlier if the primal residual ‖θ − θ'‖ / ‖θ‖ is at most this value at the end of an "
+        "epoch; null never does",
         range="(0, inf)",
     )
 
@@ -74,13 +72,13 @@ class TrainingConfig:
     """The optimiser and its schedule."""
 
     epochs: int = setting(
-        30, "passes over the training images, those under the mask included", flag="--epochs", range="[1, inf)"
+        30, "number of passes over the training images, including the masked phase", flag="--epochs", range="[1, inf)"
     )
-    batch_size: int = setting(128, "images per optimiser step; batch-norm needs 2", range="[2, inf)")
-    lr: float = setting(0.05, "first learning rate, η", range="(0, inf)")
+    batch_size: int = setting(128, "images per optimiser step; batch norm needs at least 2", range="[2, inf)")
+    lr: float = setting(0.05, "initial learning rate, η", range="(0, inf)")
     lr_schedule: FloatSchedule = setting(
         "cosine",
-        "how the learning rate falls",
+        "schedule of the learning rate",
         choices={
             "cosine": "down to 0 once before and once after the hard projection",
             "step": "every `lr_step` epochs",
@@ -89,12 +87,12 @@ class TrainingConfig:
         range="(0, inf)",
     )
     lr_step: int = setting(10, "epochs between two decays of schedule `step`", range="[1, inf)")
-    lr_decay: float = setting(0.5, "factor of one decay of schedule `step`", range="(0, 1]")
+    lr_decay: float = setting(0.5, "factor of each decay of schedule `step`", range="(0, 1]")
     momentum: float = setting(0.9, "momentum of SGD", range="[0, 1]")
     weight_decay: float = setting(5e-4, "weight decay of SGD", range="[0, inf)")
     adversarial_weight: float = setting(
         0.9,
-        "weight of the loss on attacked images under loss `adversarial`; the rest goes to the clean loss",
+        "weight w of the loss on attacked images in loss `adversarial`; the clean loss has weight 1 − w",
         range="[0, 1]",
     )
     loss: str = setting(
@@ -108,7 +106,9 @@ class TrainingConfig:
         },
     )
     beta: float = setting(6.0, "β of loss `trades`", range="(0, inf)")
-    label_smoothing: float = setting(0.0, "share of the target that is spread over all classes", range="[0, 1)")
+    label_smoothing: float = setting(
+        0.0, "fraction of the target distribution that is spread over all classes", range="[0, 1)"
+    )
 
     def __post_init__(self) -> None:
         check(self, "training")
@@ -116,21 +116,23 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How the arithmetic is done; the thesis is silent on it."""
+    """Precision, memory layout and compilation, which the thesis does not specify."""
 
     precision: str = setting(
         "fp32",
-        "precision of the layers",
+        "precision of convolutions and linear layers",
         flag="--precision",
         choices={"fp32": "", "bf16": "autocast, meant for GPUs; pixels, losses and attack steps stay fp32"},
     )
-    channels_last: bool = setting(True, "keep images and weights as NHWC, which convolutions prefer on CPUs and GPUs")
+    channels_last: bool = setting(
+        True, "store images and weights as NHWC, which makes convolutions faster on CPUs and GPUs"
+    )
     compile: bool = setting(
         False, "run the network through torch.compile; the first batches take minutes", flag="--compile"
     )
     workers: int = setting(
         2,
-        "processes that read images while the network trains, where they do not lie on the device",
+        "number of processes that read images during the training, if they are not kept on the device",
         range=f"[0, {MAX_THREADS}]",
     )
 

@@ -63,7 +63,7 @@ class Split:
         return Split(images.to(device), self.labels.to(device), self.levels)
 
     def take(self, index: Tensor) -> Split:
-        """The images of an (n,) int64 index, in its order; images that are read on demand are not read now."""
+        """The images at the (n,) int64 indices, in this order; images that are read on demand are not read yet."""
         place = index.to(self.labels.device)
         images = self.images[place] if isinstance(self.images, Tensor) else self.images.take(index.tolist())
         return Split(images, self.labels[place], self.levels)

@@ -22,7 +22,7 @@ BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueEr
 
 
 def load_folder(config: DataConfig) -> Dataset:
-    """Read a folder of images now, or on demand where they are too many. All are grey if the first one is.
+    """Read a folder of images; too many for memory are read on demand. If the first one is grey, all are read as grey.
 
     Raises:
         InputError: the folder, its `train` or its `test` is missing; there are fewer than two classes; `train` and

@@ -8,10 +8,12 @@ from robust_edge.plugins import OWN_FUNCTION, Row, summaries
 from robust_edge.settings.setting import check, setting
 
 DATASETS = {
-    "digits": Row("robust_edge.data.digits:load_digits", "1,797 scans of 8×8, in the package"),
-    "cifar10": Row("robust_edge.data.cifar:load_cifar10", "60,000 images of 32×32"),
-    "cifar100": Row("robust_edge.data.cifar:load_cifar100", "the same in 100 classes"),
-    "folder": Row("robust_edge.data.folder:load_folder", "train/CLASS/* and test/CLASS/*"),
+    "digits": Row(
+        "robust_edge.data.digits:load_digits", "1,797 handwritten digits of 8×8 pixels, part of scikit-learn"
+    ),
+    "cifar10": Row("robust_edge.data.cifar:load_cifar10", "60,000 images of 32×32 pixels in 10 classes"),
+    "cifar100": Row("robust_edge.data.cifar:load_cifar100", "60,000 images of 32×32 pixels in 100 classes"),
+    "folder": Row("robust_edge.data.folder:load_folder", "image files as train/CLASS/* and test/CLASS/*"),
 }
 AUGMENTATIONS = {
     "crop": "pad by an eighth of the side (4 pixels of 32) and crop at random; the same as shift",
@@ -23,13 +25,15 @@ AUGMENTATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The images of a run."""
+    """The data set of a run and its augmentation."""
 
     dataset: str = setting(
         "digits", "name of the data set", flag="--dataset", choices=summaries(DATASETS), beside=OWN_FUNCTION
     )
-    dir: str | None = setting(None, "folder of the images, for `folder` and the CIFAR sets", flag="--data-dir")
-    download: bool = setting(False, "download a CIFAR set that is not in the folder yet", flag="--download")
+    dir: str | None = setting(
+        None, "folder of the image files, for `folder` and the CIFAR data sets", flag="--data-dir"
+    )
+    download: bool = setting(False, "download a CIFAR data set that is not in the folder yet", flag="--download")
     limit_train: int | None = setting(
         None, "use only this many training images, balanced over the classes", range="[1, inf)"
     )
@@ -37,7 +41,7 @@ class DataConfig:
     resize: int | None = setting(
         None, "side in pixels to which every image of a folder is resized; null keeps their size", range="[1, inf)"
     )
-    augment: tuple[str, ...] = setting((), "random changes of the training images", choices=AUGMENTATIONS)
+    augment: tuple[str, ...] = setting((), "random transformations of the training images", choices=AUGMENTATIONS)
     resident: bool | str = setting(
         "auto",
         "whether all images are kept in the memory of the training device; `auto`: if `resident_mib` is enough. "

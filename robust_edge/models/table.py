@@ -1,4 +1,4 @@
-"""The table of networks: one is a function `(num_classes, in_channels) -> nn.Module` in a file, and one row here."""
+"""The table of networks; a row names a function `(num_classes, in_channels) -> nn.Module`."""
 
 from __future__ import annotations
 

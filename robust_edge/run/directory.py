@@ -242,7 +242,7 @@ def open_run(path: Path) -> Run:
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError where `create_run` would. It is cheap, so call it before the data is read."""
+    """Raise InputError if `create_run` would; fast enough to be called before the data is read."""
     for leftover in path.glob(f".{CONFIG}.*.tmp"):  # of a process that was killed before it wrote its first file
         leftover.unlink()
     check_new_directory(path, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""The images that a run was trained and judged on."""
+"""The images that a run was trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def dataset_of(run: Run, data_dir: str | None = None) -> Dataset:
 
     Args:
         run: a finished run.
-        data_dir: where its images lie now, if elsewhere.
+        data_dir: present folder of its images, if they were moved.
 
     Raises:
-        InputError: the images found are not those of the run.
+        InputError: the images in the folder are not those of the run.
     """
     settings = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=data_dir)
     dataset = load_dataset(settings)
     expected = run.checkpoint().dataset_fingerprint
     if dataset.fingerprint() != expected:
         raise InputError(
-            f"the {dataset.name} images found now are not those that {run.path} was trained on; "
+            f"the present {dataset.name} images are not those that {run.path} was trained on; "
             "name their folder with --data-dir"
         )
     return dataset

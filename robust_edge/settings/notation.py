@@ -1,4 +1,4 @@
-"""Settings as text: YAML in which numbers may be written as the field writes them, 8/255 and 1e-3."""
+"""Settings as YAML text, in which numbers may also be written as 8/255 and 1e-3."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-3, which YAML 1.1 takes for text, and 8/255 as numbers."""
+    """A loader that reads 1e-3, which is text in YAML 1.1, and 8/255 as numbers."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that the loader would take for a number."""
+    """A dumper that quotes text that the loader would read as a number."""
 
 
 for _kind in (_Loader, _Dumper):
@@ -37,14 +37,14 @@ _Loader.add_constructor(FRACTION, _construct_fraction)
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text holds.
+    """Parse a YAML text.
 
     Raises:
-        BAD_YAML: one of these; the text is not valid.
+        BAD_YAML: one of these exceptions, if the text is not valid YAML.
     """
     return yaml.load(text, Loader=_Loader)
 
 
 def write_yaml(plain: Any) -> str:
-    """Nested dicts, lists and scalars as YAML that `read_yaml` reads back as they are."""
+    """Write nested dicts, lists and scalars as YAML; `read_yaml` returns the same values."""
     return str(yaml.dump(plain, Dumper=_Dumper, sort_keys=False))

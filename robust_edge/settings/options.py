@@ -1,4 +1,4 @@
-"""Settings as options of a click command."""
+"""Make options of a click command from declared settings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Number(FloatType):
 
 
 class Name(TextType):
-    """A text that is checked against the choices of a setting, if it has any."""
+    """Text that is checked against the choices of a setting, if it has any."""
 
     name = "text"
 
@@ -52,19 +52,19 @@ class Name(TextType):
         self.declaration = declaration
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the choices; the error names the flag."""
+        """Check the value against the choices; click adds the flag to the error message."""
         check_value(self.declaration.flag, value, self.declaration)
         return str(value)
 
 
 def setting_options(settings: Iterable[tuple[str, str, Setting]]) -> Callable[[C], C]:
-    """Give a click command an option for every setting that has a flag.
+    """A decorator that adds an option to a click command for every setting that has a flag.
 
     Args:
         settings: (dotted name, type as written in the dataclass, declaration) in the order of the help page.
 
     Returns:
-        A decorator. The command gets each value under `parameter_name(dotted name)`, None where it was not given.
+        The decorator. The command receives each value as the argument `parameter_name(dotted name)`, None if not given.
     """
 
     def decorate(command: C) -> C:
@@ -77,7 +77,7 @@ def setting_options(settings: Iterable[tuple[str, str, Setting]]) -> Callable[[C
 
 
 def parameter_name(key: str) -> str:
-    """Under which name a command gets the value of a setting."""
+    """The name of the argument by which a command receives the value of a setting."""
     return key.replace(".", "_")
 
 

@@ -1,4 +1,4 @@
-"""Numbers in settings: reading them, and refusing one that lies outside its range."""
+"""Parse numbers in settings, and check that they are in their range."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """Read the notation of mathematics, as (0, 1] or [1, inf)."""
+        """Parse mathematical notation, for example (0, 1] or [1, inf)."""
         low, high = (math.inf if bound == "inf" else _number(bound) for bound in text[1:-1].split(", "))
         return cls(low, high, text[0] == "(", text[-1] == ")")
 
@@ -40,7 +40,7 @@ class Interval:
 
     @property
     def words(self) -> str:
-        """The same for an error message."""
+        """The range in words, for an error message."""
         if not self.open_low and not self.open_high:
             return f"{self.low} to {self.high}"
         low = f"{'above' if self.open_low else 'at least'} {self.low}"
@@ -48,16 +48,16 @@ class Interval:
 
 
 def require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    """Raise an InputError that names the setting, what it may be, and what it is."""
+    """Raise InputError with the name, the allowed values and the value of a setting unless `holds`."""
     if not holds:
         raise InputError(f"{name} must be {allowed}; it is {value}")
 
 
 def parse_fraction(text: str) -> float:
-    """A number written as 0.03 or as 8/255.
+    """Parse a number written as 0.03 or as 8/255.
 
     Raises:
-        ValueError: it is neither, or divides by zero.
+        ValueError: the text is not such a number, or divides by zero.
     """
     numerator, slash, denominator = text.partition("/")
     try:

@@ -1,7 +1,7 @@
-"""A setting is said once: name, type and default are those of a dataclass field, all else is the field's metadata.
+"""A setting is declared once, as a dataclass field: name, type, default, and everything else in the field's metadata.
 
 Command-line options (`settings.options`), the checks of values from YAML and `--set`, and the page docs/settings.md
-follow from that.
+are made from these declarations.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ FloatSchedule = str | tuple[float, ...]
 """A schedule by name, or one value per epoch."""
 
 IntSchedule = str | tuple[int, ...]
-"""The same in whole numbers."""
+"""A schedule of whole numbers by name, or one value per epoch."""
 
 PER_EPOCH = "a list with one value per epoch"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a field's name, type and default do not say.
+    """The metadata of a setting: everything beyond the name, type and default of its field.
 
     Attributes:
         help: one sentence without its full stop.
-        flag: option of the command line; "" for a setting that only files and `--set` reach.
-        choices: texts that the value may be, with a summary of each or "".
-        beside: what a text may be beside the choices, in words; values that contain ":" are references to the user's
-            own code and pass if this begins with "package".
-        range: of a number, or of every number in a list.
-        noun: what a number is, for error messages.
+        flag: command-line option; "" for a setting that is set only by files and `--set`.
+        choices: the allowed texts, each with a summary or "".
+        beside: other allowed values in words. If it begins with "package", values that contain ":" are allowed as
+            references to the user's own code.
+        range: allowed range of a number, or of every number in a list.
+        noun: what the number is, for error messages, for example "a fraction".
         hint: an example of a usual value, for error messages.
     """
 
@@ -48,7 +48,7 @@ class Setting:
 
     @property
     def described(self) -> str:
-        """The help with the choices."""
+        """The help text with the choices."""
         names = [f"{name} ({summary})" if summary else name for name, summary in self.choices.items()]
         listed = ", ".join([*names, f"or {self.beside}"] if self.beside else names)
         return f"{self.help}: {listed}" if listed else self.help
@@ -66,18 +66,18 @@ def setting(
     noun: str = "",
     hint: str = "",
 ) -> Any:
-    """A dataclass field that is a setting.
+    """Declare a dataclass field as a setting.
 
     Args:
-        default: of the field; or `factory`, which makes it.
-        help: see `Setting`, as for all that follow.
-        factory: makes the default.
-        flag: such as `--keep`.
+        default: default value; or give `factory`.
+        help: this and the following are described in `Setting`.
+        factory: function that returns the default value.
+        flag: for example `--keep`.
         choices: names, or names with their summaries.
-        beside: such as "package.module:Class".
-        range: such as "(0, 1]" or "[1, inf)".
-        noun: such as "a fraction".
-        hint: such as "10% is 0.1".
+        beside: for example "package.module:Class".
+        range: for example "(0, 1]" or "[1, inf)".
+        noun: for example "a fraction".
+        hint: for example "10% is 0.1".
     """
     named = dict(choices) if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
     interval = Interval.parse(range) if range else None
@@ -97,7 +97,7 @@ def declared(what: Setting, default: Any = dataclasses.MISSING, *, factory: Call
 
 
 def settings_of(section: Any) -> dict[str, Setting]:
-    """Name to declaration of every setting of a dataclass, or of one of its instances, in order."""
+    """The declarations of all settings of a dataclass or an instance, by name, in order."""
     return {
         field.name: field.metadata["setting"] for field in dataclasses.fields(section) if "setting" in field.metadata
     }
@@ -107,21 +107,21 @@ def check(section: Any, group: str = "") -> None:
     """Check every setting of a dataclass instance against its declaration; for `__post_init__`.
 
     Args:
-        section: whose types have been checked before (`decode`), as far as they come from outside.
-        group: name of the section, for error messages; "" at the top.
+        section: the instance; the types of values from files have been checked by `decode`.
+        group: name of the section, for error messages; "" for the top level.
 
     Raises:
-        InputError: a value outside its range or its choices, named as `group.name`.
+        InputError: a value is outside its range or not among its choices; the message names it as `group.name`.
     """
     for name, declaration in settings_of(section).items():
         check_value(f"{group}.{name}".lstrip("."), getattr(section, name), declaration)
 
 
 def check_value(name: str, value: Any, declaration: Setting) -> None:
-    """Check one value; None and truth values are allowed wherever the type of the field allows them.
+    """Check one value; None and booleans pass, since the type of the field decides whether they are allowed.
 
     Raises:
-        InputError: it lies outside the range or the choices.
+        InputError: the value is outside the range or not among the choices.
     """
     if isinstance(value, tuple):
         schedule = declaration.range is not None
@@ -143,7 +143,7 @@ def _allowed(declaration: Setting) -> str:
 
 
 def walk(cls: type, group: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Setting]]:
-    """Every setting of a config and of the sections in it, which come first, as (dotted name, field, declaration)."""
+    """All settings of a config as (dotted name, field, declaration), those of its sections first."""
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.default_factory):
             yield from walk(field.default_factory, f"{field.name}.")

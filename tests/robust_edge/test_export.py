@@ -121,5 +121,5 @@ def test_int8_ranges_come_from_what_a_run_held_out_and_from_every_class(sparse_r
 def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "make_golden", lambda *arguments: pytest.fail("attacked"))
     choices = ExportChoices(precision="int8")
-    with pytest.raises(InputError, match="takes no int8: a Nano's GPU"):
+    with pytest.raises(InputError, match="does not support int8: a Nano's GPU"):
         export_run(sparse_run, target_named("jetson-gpu", "4.6"), tmp_path / "b", choices=choices)
