@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def summaries(table: Mapping[str, Row]) -> dict[str, str]:
-    """Name to summary of every row."""
+    """The summaries of all rows by name."""
     return {name: row.summary for name, row in table.items()}
 
 

@@ -33,7 +33,7 @@ BINS = 120
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A part of the report that there is no data for: why, and the commands that produce it."""
+    """A part of the report without data: the reason, and the commands that produce the data."""
 
     why: str
     commands: tuple[str, ...]

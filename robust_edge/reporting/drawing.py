@@ -54,7 +54,7 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of the run at a position; it repeats after 28 runs."""
+    """Colour, dashes and marker of the run with this index; they repeat after 28 runs."""
     cycle = index // len(PALETTE)
     return Look(PALETTE[index % len(PALETTE)], DASHES[cycle % len(DASHES)], MARKERS[index % len(MARKERS)])
 

@@ -65,7 +65,7 @@ def attack_title(result: AttackResult) -> str:
 
 
 def flags_of(audits: Iterable[Audit | None]) -> str:
-    """The flags of some evaluations in one cell."""
+    """The raised flags of several audits as the text of one table cell."""
     raised: list[str] = []
     unseen = False
     for audit in audits:

@@ -11,7 +11,7 @@ from robust_edge_runtimes.verdict.measurement import ModeResult
 
 
 def sign_off(verdict: Verdict) -> str:
-    """One sentence with everything that is needed to repeat the verdict."""
+    """The sentence, which contains everything that is needed to repeat the verdict."""
     word = "Signed off" if verdict.passed else "Not signed off"
     parts = [
         f"{word}: artifact sha256 {verdict.artifact_sha256} ({verdict.target}), checkpoint sha256 "

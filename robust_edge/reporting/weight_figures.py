@@ -32,7 +32,7 @@ class WeightFigure:
 
 
 def weight_figures(runs: Sequence[RunData]) -> list[WeightFigure]:
-    """The figures of each architecture; a panel needs networks that differ in its respect.
+    """The figures of each architecture; a panel needs networks that differ in the compared property.
 
     Source: Marshall 2020, figures 4.1, 4.2, B.2 and B.3.
     """
