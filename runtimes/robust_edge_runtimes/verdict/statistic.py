@@ -1,14 +1,24 @@
-"""The loss of accuracy from checkpoint to artifact on the same images, with its confidence interval."""
+"""The loss of accuracy from checkpoint to artifact on the same images: its interval, and when to stop drawing images.
+
+The number of images is not fixed in advance. After each of the `looks` the interval is compared with the budget, at a
+level that `level_of_look` takes from a total of ERROR: the chance of passing an artifact whose true loss is the budget
+or more is at most ERROR over all looks, and so is the chance of failing one that is within it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from statistics import NormalDist
+from typing import Optional, Tuple
 
 import numpy as np
 
 MIN_IMAGES = 50
-Z95 = 1.959964
+FIRST_LOOK = 500
+ERROR = 0.025
+MOST_IMAGES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +27,7 @@ class Drop:
 
     Attributes:
         points: percentage points lost; negative where the artifact is better.
-        low: lower end of the 95% confidence interval.
+        low: lower end of the confidence interval.
         high: its upper end.
         budget: points that may be lost.
     """
@@ -34,35 +44,124 @@ class Drop:
 
     @property
     def undecided(self) -> bool:
-        """The budget lies inside the interval: there are too few images to rule an excess out."""
+        """The budget lies inside the interval: there are too few images to tell on which side of it the loss is."""
         return self.low <= self.budget < self.high
 
 
-def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float) -> Drop:
+def looks(images: int) -> Tuple[int, ...]:
+    """After how many images the interval is compared with the budget: 500, 1,000, 2,000, ..., and all of them."""
+    counts = []
+    count = FIRST_LOOK
+    while count < images:
+        counts.append(count)
+        count *= 2
+    return (*counts, images)
+
+
+def level_of_look(look: int, *, last: bool) -> float:
+    """The one-sided error that a look may spend: half of what is left, and all of it at the last look.
+
+    Args:
+        look: 1 for the first.
+        last: there are no more images to draw.
+    """
+    return ERROR / 2 ** (look - 1 if last else look)
+
+
+def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float, level: float = ERROR) -> Drop:
     """Points lost between two networks that were given the same images.
 
     Args:
         reference: (N,) bool, the checkpoint was right; N at least 1.
         artifact: (N,) bool, the artifact was right on the same image.
         budget: points that may be lost.
+        level: probability that an end of the interval lies on the wrong side of the truth, of each end.
     """
     lost, gained = int((reference & ~artifact).sum()), int((artifact & ~reference).sum())
-    return drop_of_counts(lost, gained, len(reference), budget)
+    return drop_of_counts(lost, gained, len(reference), budget, level)
 
 
-def drop_of_counts(lost: int, gained: int, images: int, budget: float) -> Drop:
-    """Points lost, with a 95% interval for paired proportions.
-
-    Source: Agresti and Min 2005: the Wald interval for matched pairs after adding 1/2 to each of the
-    four cells; it keeps its level where the two networks hardly ever differ.
+def drop_of_counts(lost: float, gained: float, images: float, budget: float, level: float = ERROR) -> Drop:
+    """Points lost, with Tango's score interval.
 
     Args:
         lost: images on which only the checkpoint was right.
         gained: images on which only the artifact was right.
         images: all images, at least 1.
         budget: points that may be lost.
+        level: as in `paired_drop`.
     """
-    b, c, total = lost + 0.5, gained + 0.5, images + 2.0
-    centre = (b - c) / total
-    half = Z95 * math.sqrt(b + c - (b - c) ** 2 / total) / total
-    return Drop(100 * (lost - gained) / images, 100 * (centre - half), 100 * (centre + half), budget)
+    low, high = score_interval(lost, gained, images, level)
+    return Drop(100 * (lost - gained) / images, 100 * low, 100 * high, budget)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def score_interval(lost: float, gained: float, images: float, level: float) -> Tuple[float, float]:
+    """The differences of two paired proportions that the counts do not contradict at a one-sided level.
+
+    Source: Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design", Statistics in Medicine 17. The score statistic falls with the difference, so that each end is
+    found by bisection.
+
+    Args:
+        lost, gained, images: as in `drop_of_counts`.
+        level: in (0, 1/2).
+
+    Returns:
+        Both ends, fractions in [-1, 1].
+    """
+    critical = NormalDist().inv_cdf(1 - level)
+    return _root(lost, gained, images, critical), _root(lost, gained, images, -critical)
+
+
+def images_to_decide(drop: Drop, lost: int, gained: int, images: int) -> Optional[int]:
+    """How many images would decide an undecided drop, if lost and gained images went on at the rates seen so far.
+
+    Args:
+        drop: at the last look.
+        lost, gained, images: its counts.
+
+    Returns:
+        The number of images in all, rounded up to two digits; None where the observed drop is the budget itself, or
+        too close to it.
+    """
+    if not drop.undecided:
+        return images
+    factor = 2.0
+    while _undecided(drop.budget, lost, gained, images, factor):
+        factor *= 2
+        if images * factor > MOST_IMAGES:
+            return None
+    low, high = factor / 2, factor
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _undecided(drop.budget, lost, gained, images, middle) else (low, middle)
+    count = math.ceil(images * high)
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // step) * step
+
+
+def _undecided(budget: float, lost: int, gained: int, images: int, factor: float) -> bool:
+    """Whether so many times the images at hand, at the same rates, would leave the drop undecided."""
+    return drop_of_counts(lost * factor, gained * factor, images * factor, budget).undecided
+
+
+def _root(lost: float, gained: float, images: float, value: float) -> float:
+    """The difference at which the score statistic is `value`."""
+    low, high = -1.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _score(lost, gained, images, middle) > value else (low, middle)
+    return (low + high) / 2
+
+
+def _score(lost: float, gained: float, images: float, difference: float) -> float:
+    """Tango's statistic of a supposed difference; its variance has the gained share that is likeliest under it."""
+    linear = (2 * images - lost + gained) * difference - lost - gained
+    constant = -gained * difference * (1 - difference)
+    gained_share = (math.sqrt(max(linear * linear - 8 * images * constant, 0.0)) - linear) / (4 * images)
+    variance = images * (2 * gained_share + difference * (1 - difference))
+    excess = lost - gained - images * difference
+    if variance <= 0:
+        return math.copysign(math.inf, excess) if excess else 0.0
+    return excess / math.sqrt(variance)

@@ -54,7 +54,7 @@ def test_a_drop_within_the_budget_passes(subject_for, linear):
 
 def test_what_few_images_cannot_rule_out_is_a_note(subject_for):
     subject = subject_for()
-    for budget, notes in ((Budget(1, 1), 2), (Budget(1, 5), 1), (Budget(5, 5), 0)):
+    for budget, notes in ((Budget(1, 1), 2), (Budget(1, 7), 1), (Budget(7, 7), 0)):
         verdict = judge(subject, [replay(subject, ModeSettings())], budget)
         assert verdict.passed
         assert len([note for note in verdict.notes if "cannot rule out" in note]) == notes

@@ -1,11 +1,22 @@
-"""The interval of paired differences, against values worked out by hand and by simulation."""
+"""The interval of paired differences, against its definition, published values and simulation."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from robust_edge_runtimes.verdict.statistic import Drop, drop_of_counts, paired_drop
+from robust_edge_runtimes.verdict.statistic import (
+    ERROR,
+    Drop,
+    drop_of_counts,
+    images_to_decide,
+    level_of_look,
+    looks,
+    paired_drop,
+    score_interval,
+)
 
 
 def outcomes(both, lost, gained, neither):
@@ -14,22 +25,43 @@ def outcomes(both, lost, gained, neither):
     return reference, artifact
 
 
+def score_by_definition(lost, gained, images, difference):
+    """Tango's statistic with the gained share that maximises the likelihood, found on a fine grid."""
+    shares = np.linspace(max(0.0, -difference), (1 - difference) / 2, 400_001)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [
+            np.where(count == 0, 0.0, count * np.log(share))
+            for count, share in (
+                (lost, shares + difference),
+                (gained, shares),
+                (images - lost - gained, 1 - 2 * shares - difference),
+            )
+        ]
+    share = shares[np.argmax(sum(terms))]
+    variance = images * (2 * share + difference - difference**2)
+    return (lost - gained - images * difference) / math.sqrt(variance)
+
+
 @pytest.mark.parametrize(
-    ("cells", "points", "low", "high"),
-    [
-        # by hand: centre (10.5 - 2.5) / 102 = 7.8431 %, half 1.959964 * sqrt(13 - 64 / 102) / 102 = 6.7589 %
-        ((80, 10, 2, 8), 8.0, 1.0842, 14.6020),
-        # by hand: centre 0, half 1.959964 * sqrt(1) / 62 = 3.1612 %
-        ((60, 0, 0, 0), 0.0, -3.1612, 3.1612),
-        # by hand: centre (0.5 - 20.5) / 52 = -38.4615 %, half 1.959964 * sqrt(21 - 400 / 52) / 52 = 13.7508 %
-        ((10, 0, 20, 20), -40.0, -52.2123, -24.7108),
-    ],
+    ("lost", "gained", "images"), [(12, 2, 50), (1, 7, 21), (0, 0, 357), (3, 0, 400), (40, 20, 160)]
 )
-def test_the_interval_is_agresti_and_mins(cells, points, low, high):
-    drop = paired_drop(*outcomes(*cells), budget=1.0)
-    assert drop.points == pytest.approx(points)
-    assert drop.low == pytest.approx(low, abs=1e-3)
-    assert drop.high == pytest.approx(high, abs=1e-3)
+def test_the_interval_ends_where_the_score_is_the_normal_quantile(lost, gained, images):
+    low, high = score_interval(lost, gained, images, 0.025)
+    assert score_by_definition(lost, gained, images, low) == pytest.approx(1.959964, abs=2e-3)
+    assert score_by_definition(lost, gained, images, high) == pytest.approx(-1.959964, abs=2e-3)
+
+
+def test_a_published_interval():
+    """Bentur et al. 2009, as worked out in Fagerland, Lydersen, Laake 2017, chapter 8."""
+    assert score_interval(1, 7, 21, 0.025) == pytest.approx((-0.517, -0.026), abs=1e-3)
+
+
+def test_no_difference_seen_is_an_interval_by_hand():
+    """Without a discordant pair the statistic is -n d / sqrt(n d (1 - d)), so that d = z² / (n + z²)."""
+    z_squared = 1.959964**2
+    drop = drop_of_counts(0, 0, 357, 1.0)
+    assert drop.high == pytest.approx(100 * z_squared / (357 + z_squared), abs=1e-4)
+    assert drop.low == pytest.approx(-drop.high)
 
 
 def test_order_of_the_images_does_not_matter_and_sides_mirror():
@@ -48,24 +80,38 @@ def test_order_of_the_images_does_not_matter_and_sides_mirror():
 )
 def test_the_interval_covers_the_truth_as_often_as_it_says(n, lost, gained):
     random = np.random.default_rng(0)
-    covered, trials = 0, 3000
-    for _ in range(trials):
-        draw = random.uniform(size=n)
-        reference = draw >= gained
-        artifact = (draw < gained) | (draw >= gained + lost)
-        drop = paired_drop(reference, artifact, 1.0)
-        covered += drop.low <= 100 * (lost - gained) <= drop.high
-    # 95 % is nominal; 0.94 leaves room for the discreteness of small counts and 0.4 % of sampling error
-    assert covered / trials >= 0.94
+    draws = random.multinomial(n, (lost, gained, 1 - lost - gained), size=10_000)
+    found = [drop_of_counts(int(b), int(c), n, 1.0) for b, c, _ in draws]
+    covered = np.mean([drop.low <= 100 * (lost - gained) <= drop.high for drop in found])
+    # 95 % is nominal; 0.94 leaves room for the discreteness of small counts and 0.2 % of sampling error
+    assert covered >= 0.94
 
 
-def test_a_faithful_artifact_rarely_fails_by_chance():
-    """Budget 1 point, true loss 1 point: the gate may reject at most one in forty."""
-    random, rejected = np.random.default_rng(1), 0
-    for _ in range(2000):
-        draw = random.uniform(size=300)
-        rejected += paired_drop(draw >= 0.02, (draw < 0.02) | (draw >= 0.05), 1.0).exceeded
-    assert rejected / 2000 <= 0.03
+@pytest.mark.parametrize("images", [360, 1000, 10_000])
+@pytest.mark.parametrize("churn", [0.0, 0.02, 0.05])
+def test_a_drop_of_the_budget_passes_at_most_once_in_forty(images, churn):
+    """The sequential rule: 10,000 artifacts whose true loss is the budget, judged after every look."""
+    random, budget = np.random.default_rng(1), 0.01
+    shares = (budget + churn / 2, churn / 2, 1 - budget - churn)
+    counts, seen = np.zeros((10_000, 2), int), 0
+    undecided, passed = np.ones(10_000, bool), 0
+    for look, total in enumerate(looks(images), 1):
+        counts += random.multinomial(total - seen, shares, size=10_000)[:, :2]
+        seen, level = total, level_of_look(look, last=total == images)
+        for row in np.flatnonzero(undecided):
+            drop = drop_of_counts(*counts[row].tolist(), seen, 100 * budget, level)
+            undecided[row] = drop.undecided
+            passed += drop.high <= 100 * budget
+    assert passed / 10_000 <= 0.025
+
+
+def test_levels_of_all_looks_add_up_to_the_error():
+    for images in (50, 500, 501, 10_000, 1_000_000):
+        counts = looks(images)
+        assert counts[-1] == images
+        assert list(counts) == sorted(set(counts))
+        levels = [level_of_look(look, last=look == len(counts)) for look in range(1, len(counts) + 1)]
+        assert sum(levels) == pytest.approx(ERROR)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +130,16 @@ def test_where_the_gate_stands(drop, exceeded, undecided):
 
 def test_counts_are_all_that_matters():
     assert drop_of_counts(10, 2, 100, 1.0) == paired_drop(*outcomes(80, 10, 2, 8), budget=1.0)
+
+
+@pytest.mark.parametrize(("lost", "gained", "images"), [(0, 0, 357), (2, 1, 357), (9, 1, 400), (0, 0, 60)])
+def test_the_number_of_images_that_would_decide(lost, gained, images):
+    drop = drop_of_counts(lost, gained, images, 1.0)
+    assert drop.undecided
+    needed = images_to_decide(drop, lost, gained, images)
+    for factor, undecided in ((needed / images, False), (0.85 * needed / images, True)):
+        assert drop_of_counts(lost * factor, gained * factor, images * factor, 1.0).undecided is undecided
+
+
+def test_no_number_of_images_decides_a_drop_of_the_budget():
+    assert images_to_decide(drop_of_counts(4, 0, 400, 1.0), 4, 0, 400) is None
