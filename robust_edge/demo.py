@@ -88,7 +88,9 @@ def run_demo(out: Path, *, overwrite: bool, seed: int, output: Output) -> DemoSu
         eps=EPS,
         steps=STEPS,
         verdict_passed=verdict.passed,
-        verdict="PASS" if verdict.passed else "FAIL: " + "; ".join(verdict.reasons),
+        verdict=": ".join(
+            [verdict.outcome.upper(), *filter(None, ["; ".join((*verdict.reasons, *verdict.undecided))])]
+        ),
         speedup=timing.entries[1].speedup[ONE_IMAGE],
         bundle=str(bundles["robust-sparse"]),
         report=str(out / "report.html"),

@@ -27,7 +27,7 @@ from robust_edge_runtimes.modes.table import mode_help
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Most images per mode.  [default: all stored images, and 500 of those that are drawn]",
+    help="Most images per mode.  [default: all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided]",
 )
 @click.option(
     "--steps",
@@ -97,7 +97,7 @@ def verify(
     junit: Path | None,
     output: Output,
 ) -> None:
-    """Attack the file that ships. Exit 0 if it passes, 1 if it fails, 3 without a backend, 4 for a damaged bundle."""
+    """Attack the file that ships. Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided."""
     import dataclasses
 
     from robust_edge.run.directory import open_run
@@ -107,6 +107,7 @@ def verify(
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.verdict import verdict_table
+    from robust_edge_runtimes.verdict.judge import EXIT_CODES
     from robust_edge_runtimes.verdict.measurement import Budget
 
     refuse_same_file(out, junit)
@@ -128,4 +129,4 @@ def verify(
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
     output.result(verdict_table(verdict), verdict)
-    context.exit(0 if verdict.passed else 1)
+    context.exit(EXIT_CODES[verdict.outcome])

@@ -14,7 +14,7 @@ class VerifySettings(ModeSettings):
 
     Attributes:
         modes: names of rows in MODES; empty for those that run by default.
-        limit: most images per mode; None for all stored ones and LIMIT drawn ones.
+        limit: most images per mode; None for all that there are.
         steps: of the modes that use gradients.
         queries, seed: as in ModeSettings.
         data_dir: where the run's images lie now, if elsewhere.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,10 +24,8 @@ from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.verdict.flags import Flag
-from robust_edge_runtimes.verdict.images import DrawnImages, from_golden, from_test_images
-from robust_edge_runtimes.verdict.subject import Subject
-
-LIMIT = 500
+from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images
+from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,26 +36,22 @@ class HostSubject(Subject):
         run: what the bundle was exported from; None where it is not at hand.
         network: the run's network; None without a run.
         checkpoint: the same as a source of gradients.
+        find_twin: makes `twin`, once for all parts of the images.
     """
 
     run: Run | None = None
     network: nn.Module | None = None
     checkpoint: GradientOracle | None = None
+    find_twin: Callable[[], tuple[Differentiable, tuple[Flag, ...]]] | None = None
 
-    @functools.cached_property
+    @property
     def twin(self) -> tuple[Differentiable, tuple[Flag, ...]]:
         """The artifact's twin, or the checkpoint where there is none; a flag where there should be one.
 
         Raises:
             InputError: there is neither a twin nor a run.
         """
-        try:
-            return twin_of(self.bundle), ()
-        except TwinError as cause:
-            if self.network is None:
-                raise InputError(f"mode whitebox: {cause}; name the run with --against RUN") from cause
-            expected = has_twin(self.bundle.manifest.artifact.format)
-            return Differentiable(self.network, CHECKPOINT), (Flag("no_twin", str(cause)),) if expected else ()
+        return _twin(self.bundle, self.network) if self.find_twin is None else self.find_twin()
 
 
 def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: VerifySettings) -> HostSubject:
@@ -72,31 +67,46 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         BundleError: golden.npz contradicts the manifest.
     """
     golden, eps = bundle.golden(), bundle.manifest.expected.attack.eps
-    limit = LIMIT if settings.limit is None else settings.limit
+    refuse_no_images(settings.limit)
     if run is None:
-        return HostSubject(bundle, golden, model, eps, lambda: from_golden(golden, limit, settings.seed))
-    network = run.load_model()
+        find_twin = functools.lru_cache(maxsize=1)(lambda: _twin(bundle, None))
+        images = golden_images(golden, settings.limit, settings.seed)
+        return HostSubject(bundle, golden, model, eps, *images, find_twin=find_twin)
+    network, split = run.load_model(), evaluation_images(run, data_dir=settings.data_dir)
     checkpoint = TorchOracle(network)
+    available = len(split) if settings.limit is None else min(settings.limit, len(split))
     return HostSubject(
         bundle,
         golden,
         model,
         max(eps, run.config.attack.eps),  # the bundle's ball may be smaller than the one trained against
-        lambda: drawn_images(evaluation_images(run, data_dir=settings.data_dir), golden, limit, settings.seed),
+        lambda start, stop: drawn_images(split, golden, min(stop, available), settings.seed, start=start),
+        available,
         checkpoint.logits,
         run=run,
         network=network,
         checkpoint=checkpoint,
+        find_twin=functools.lru_cache(maxsize=1)(lambda: _twin(bundle, network)),
     )
 
 
-def drawn_images(split: Split, golden: Golden, limit: int | None, seed: int) -> DrawnImages:
+def _twin(bundle: Bundle, network: nn.Module | None) -> tuple[Differentiable, tuple[Flag, ...]]:
+    try:
+        return twin_of(bundle), ()
+    except TwinError as cause:
+        if network is None:
+            raise InputError(f"mode whitebox: {cause}; name the run with --against RUN") from cause
+        expected = has_twin(bundle.manifest.artifact.format)
+        return Differentiable(network, CHECKPOINT), (Flag("no_twin", str(cause)),) if expected else ()
+
+
+def drawn_images(split: Split, golden: Golden, limit: int | None, seed: int, *, start: int = 0) -> DrawnImages:
     """Images of a run's test split, as `from_test_images` draws them."""
 
     def floats(positions: np.ndarray) -> np.ndarray:
         return split.floats(torch.from_numpy(positions)).numpy()
 
-    return from_test_images(floats, split.labels.numpy(), golden, limit, seed)
+    return from_test_images(floats, split.labels.numpy(), golden, limit, seed, start=start)
 
 
 def check_origin(bundle: Bundle, run: Run) -> None:

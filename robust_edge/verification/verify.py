@@ -11,8 +11,9 @@ from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
+from robust_edge_runtimes.modes.sequence import judge_in_blocks
 from robust_edge_runtimes.modes.table import Progress, chosen_modes
-from robust_edge_runtimes.verdict.judge import Verdict, judge
+from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
 
 ProgressOf = Callable[[str], Progress]
@@ -43,5 +44,4 @@ def verify_bundle(
         check_origin(bundle, run)
     with load(bundle, threads=threads, from_source=True) as model:
         subject = host_subject(bundle, model, run, settings)
-        measurements = [mode.measure(subject, settings, progress(mode.name)) for mode in modes]
-        return judge(subject, measurements, budget)
+        return judge_in_blocks(subject, modes, settings, budget, progress)

@@ -12,6 +12,7 @@ MODES = (
         "robust_edge.verification.modes.rebuild:rebuild",
         Default.WITH_RUN,
         needs="its checkpoint",
+        draws=False,
     ),
     Mode(
         "surrogate",

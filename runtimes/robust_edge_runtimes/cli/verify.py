@@ -67,15 +67,16 @@ def verify(
     junit: Optional[Path],
     output: Output,
 ) -> None:
-    """Attack the artifact on this device. Exit 0 if it passes, 1 if it fails, 4 if the bundle is damaged."""
+    """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: too few images to decide."""
     import dataclasses
 
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.load import load
+    from robust_edge_runtimes.modes.sequence import judge_in_blocks
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.verdict import verdict_table
-    from robust_edge_runtimes.verdict.judge import judge
+    from robust_edge_runtimes.verdict.judge import EXIT_CODES
     from robust_edge_runtimes.verdict.measurement import Budget
     from robust_edge_runtimes.verdict.subject import subject_of
 
@@ -85,11 +86,10 @@ def verify(
     with load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
         chosen = chosen_modes(modes, DEVICE_MODES)
-        measurements = [mode.measure(subject, settings, output.progress(mode.name)) for mode in chosen]
-        verdict = judge(subject, measurements, budget)
+        verdict = judge_in_blocks(subject, chosen, settings, budget, output.progress)
     if out is not None:
         write_json(out, dataclasses.asdict(verdict))
     if junit is not None:
         write_junit(junit, verdict)
     output.result(verdict_table(verdict), verdict)
-    context.exit(0 if verdict.passed else 1)
+    context.exit(EXIT_CODES[verdict.outcome])

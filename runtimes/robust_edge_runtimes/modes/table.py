@@ -52,6 +52,7 @@ class Mode:
             Measurement, or a Rebuild; imported when the mode runs.
         default: when it runs without being named.
         needs: what of the run it cannot do without; empty where the bundle is enough.
+        draws: whether it attacks the images that are drawn; otherwise it runs once.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Mode:
     function: str
     default: Default = Default.NEVER
     needs: str = ""
+    draws: bool = True
 
     def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
         """Run the mode."""
@@ -73,6 +75,7 @@ DEVICE_MODES = (
         "the attack images that the bundle stores, made at export against the checkpoint",
         "robust_edge_runtimes.modes.replay:replay",
         Default.ALWAYS,
+        draws=False,
     ),
     Mode(
         "blackbox",

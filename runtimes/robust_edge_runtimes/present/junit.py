@@ -70,7 +70,8 @@ def _elsewhere(verdict: Verdict, other: Elsewhere) -> Tuple[str, Tuple[ModeResul
 
 def _verdict_case(verdict: Verdict) -> TestCase:
     notes = "\n".join(verdict.notes)
-    failure = None if verdict.passed else "\n".join(verdict.reasons) or "the verdict is FAIL"
+    lines = (*verdict.reasons, *(f"undecided: {line}" for line in verdict.undecided))
+    failure = None if verdict.passed else "\n".join(lines) or f"the verdict is {verdict.outcome.upper()}"
     return TestCase(verdict.target, "verdict", 0.0, failure, notes)
 
 
@@ -96,14 +97,14 @@ def _cases(where: str, attack: str, result: Union[ModeResult, WorstCase], second
 def _measured(reference: float, artifact: float, drop: Drop, images: int) -> str:
     return (
         f"checkpoint {percent(reference)}, artifact {percent(artifact)} of {images} images; drop {drop.points:.2f} "
-        f"points (95% interval {drop.low:.2f} to {drop.high:.2f}), budget {drop.budget:g}"
+        f"points (interval {drop.low:.2f} to {drop.high:.2f}), budget {drop.budget:g}"
     )
 
 
 def _excess(drop: Drop) -> Optional[str]:
     if not drop.exceeded:
         return None
-    interval = f"95% interval {drop.low:.1f} to {drop.high:.1f}"
+    interval = f"interval {drop.low:.1f} to {drop.high:.1f}"
     return f"drop of {drop.points:.1f} points ({interval}) over a budget of {drop.budget:g}"
 
 

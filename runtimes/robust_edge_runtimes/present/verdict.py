@@ -18,7 +18,7 @@ def verdict_table(verdict: Verdict) -> str:
         rows += _accuracies("all modes", "worst case", verdict.worst)
     for other in verdict.elsewhere:
         rows += [row for mode in other.modes for row in _accuracies(mode.mode + " *", attack_name(mode.attack), mode)]
-    header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (95% interval) / budget, points"]
+    header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (interval) / budget, points"]
     lines = [table(header, rows)]
     for other in verdict.elsewhere:
         where = f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}"
@@ -35,7 +35,8 @@ def verdict_table(verdict: Verdict) -> str:
     )
     lines += [f"note: {note}" for note in verdict.notes]
     lines += [f"FAILED {reason}" for reason in verdict.reasons]
-    decision = "PASS" if verdict.passed else "FAIL"
+    lines += [f"UNDECIDED {line}" for line in verdict.undecided]
+    decision = verdict.outcome.upper()
     artifact, runtime = verdict.artifact_sha256[:12], verdict.runtime
     lines.append(f"{decision}  {verdict.target} artifact {artifact} on {runtime.backend} {runtime.version}")
     return "\n".join(lines)

@@ -35,21 +35,33 @@ class DrawnImages:
         return len(self.labels)
 
 
-def from_golden(golden: Golden, limit: Optional[int], seed: int) -> DrawnImages:
+def from_golden(golden: Golden, limit: Optional[int], seed: int, *, start: int = 0) -> DrawnImages:
     """Golden images drawn by seed, each under noise of its own: all that a device has.
+
+    Args:
+        golden: the bundle's.
+        limit: at most so many; None takes all.
+        seed: of the draw and of the noise.
+        start: how many of these an earlier call has drawn; the others are returned.
 
     Raises:
         InputError: a limit below 1.
     """
     refuse_no_images(limit)
     random = np.random.default_rng(seed)
-    ids = np.sort(random.permutation(len(golden.labels))[:limit])
+    ids = np.sort(random.permutation(len(golden.labels))[start:limit])
     images = golden.clean[ids]
     return DrawnImages(images, under_noise(images, random), golden.labels[ids], ids.astype(np.int64))
 
 
 def from_test_images(
-    floats: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, golden: Golden, limit: Optional[int], seed: int
+    floats: Callable[[np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    golden: Golden,
+    limit: Optional[int],
+    seed: int,
+    *,
+    start: int = 0,
 ) -> DrawnImages:
     """Test images in an order of the seed's, those first that the bundle does not hold.
 
@@ -61,6 +73,7 @@ def from_test_images(
         golden: the bundle's.
         limit: at most so many; None takes all.
         seed: of the draw and of the noise.
+        start: how many of these an earlier call has drawn; the others are returned.
 
     Raises:
         InputError: a limit below 1.
@@ -69,11 +82,12 @@ def from_test_images(
     random = np.random.default_rng(seed)
     wanted = len(labels) if limit is None else min(limit, len(labels))
     unseen, stored = _parted(floats, random.permutation(len(labels)), stored_index(golden), wanted)
-    positions = np.array([*unseen, *(position for position, _ in stored)], np.int64)
+    drawn = [(position, len(golden.labels) + position, False) for position in unseen]
+    drawn += [(position, index, True) for position, index in stored]
+    positions, ids, known = (np.array(column) for column in zip(*drawn[start:]))
     images = floats(positions)
     clean = images.copy()
-    clean[len(unseen) :] = under_noise(images[len(unseen) :], random)
-    ids = np.concatenate([len(golden.labels) + positions[: len(unseen)], [index for _, index in stored]])
+    clean[known] = under_noise(images[known], np.random.default_rng((seed, start)))
     return DrawnImages(images, clean, labels[positions], ids.astype(np.int64))
 
 

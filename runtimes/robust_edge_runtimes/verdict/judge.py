@@ -19,6 +19,7 @@ from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
     LOGITS,
+    STORED,
     Budget,
     Measurement,
     ModeResult,
@@ -32,10 +33,12 @@ from robust_edge_runtimes.verdict.measurement import (
     worst_case,
 )
 from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
-from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
+from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_decide, level_of_look
 from robust_edge_runtimes.verdict.subject import Subject
 
-VERDICT_VERSION = 1
+VERDICT_VERSION = 2
+PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
+EXIT_CODES = {PASS: 0, FAIL: 1, UNDECIDED: 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +60,27 @@ class Elsewhere:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Pass or fail, and everything needed to check it again.
+    """Pass, fail or undecided, and everything needed to check it again.
 
     Attributes:
-        passed: no reason against it.
+        outcome: PASS where the drops are shown to lie within their budgets and no flag is raised; FAIL where a drop is
+            shown to exceed its budget or a flag is raised; UNDECIDED otherwise.
+        passed: the outcome is PASS.
         reasons: why the gate failed, one line each.
+        undecided: which drops may lie on either side of their budgets, and how many images would decide, one line each.
         notes: what a reader should know although it does not fail the gate.
         worst: over all modes, where more than one was run on the same images.
         elsewhere: verdicts of other machines that were merged into this one.
         rebuild: whether the bundle's files are those that its run exports again; None where that was not asked.
         remarks: notes on the artifact's files, which stay whatever is merged.
+        precision: of the artifact.
+        looks: how often the drops were compared with their budgets, each time after more images.
     """
 
+    outcome: str
     passed: bool
     reasons: Tuple[str, ...]
+    undecided: Tuple[str, ...]
     notes: Tuple[str, ...]
     target: str
     artifact_sha256: str
@@ -84,17 +94,29 @@ class Verdict:
     elsewhere: Tuple[Elsewhere, ...] = ()
     rebuild: Optional[Rebuild] = None
     remarks: Tuple[str, ...] = ()
+    looks: int = 1
+    precision: str = "fp32"
     schema_version: int = VERDICT_VERSION
 
 
-def judge(subject: Subject, results: Sequence[Union[Measurement, Rebuild]], budget: Budget) -> Verdict:
+def judge(
+    subject: Subject,
+    results: Sequence[Union[Measurement, Rebuild]],
+    budget: Budget,
+    *,
+    look: int = 1,
+    last: bool = True,
+) -> Verdict:
     """Weigh all modes and flags.
 
     Args:
         subject: the artifact under test.
         results: of each mode that was run; an empty list fails, since nothing was checked.
         budget: what may be lost.
+        look: how often the drops were compared with their budgets, this time included.
+        last: there are no more images to draw.
     """
+    level = level_of_look(look, last=last)
     manifest, golden = subject.bundle.manifest, subject.golden
     measurements = [item for item in results if isinstance(item, Measurement)]
     rebuild = next((item for item in results if isinstance(item, Rebuild)), None)
@@ -103,7 +125,7 @@ def judge(subject: Subject, results: Sequence[Union[Measurement, Rebuild]], budg
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
     checks = output_checks(subject.score, golden.clean, golden.clean_logits, golden.tolerance, subject.precision)
     checks.append(not_the_checkpoint("golden images", logits, expected, golden.tolerance))
-    modes = tuple(item.result(budget) for item in measurements)
+    modes = tuple(item.result(budget, level) for item in measurements)
     rebuilt = () if rebuild is None else rebuild.flags
     flags = (
         *rebuilt,
@@ -113,8 +135,10 @@ def judge(subject: Subject, results: Sequence[Union[Measurement, Rebuild]], budg
     )
     return decided(
         Verdict(
+            outcome=UNDECIDED,
             passed=False,
             reasons=(),
+            undecided=(),
             notes=(),
             target=manifest.target,
             artifact_sha256=manifest.artifact.identity,
@@ -124,24 +148,36 @@ def judge(subject: Subject, results: Sequence[Union[Measurement, Rebuild]], budg
             parity=parity_between(logits, golden),
             modes=modes,
             flags=tuple(dict.fromkeys(flags)),  # what several modes found is one reason
-            worst=worst_case(measurements, budget),
+            worst=worst_case(measurements, budget, level),
             rebuild=rebuild,
             remarks=(*remarks, *(() if rebuild is None else rebuild.notes)),
+            looks=look,
+            precision=subject.precision,
         ),
         budget,
     )
 
 
 def decided(verdict: Verdict, budget: Budget) -> Verdict:
-    """The same figures with reasons, notes and the decision that follow from them."""
+    """The same figures with the outcome that follows from them, its reasons, and notes."""
     here = Elsewhere("", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, verdict.flags, verdict.worst)
-    reasons, notes = _weighed(here, budget)
-    notes = [*verdict.remarks, *notes]
-    for other in verdict.elsewhere:
-        more_reasons, more_notes = _weighed(other, budget)
-        reasons += [f"{other.source}: {reason}" for reason in more_reasons]
-        notes += [f"{other.source}: {note}" for note in more_notes]
-    return dataclasses.replace(verdict, passed=not reasons, reasons=tuple(reasons), notes=tuple(notes))
+    reasons: List[str] = []
+    undecided: List[str] = []
+    notes = list(verdict.remarks)
+    same = verdict.precision == "fp32" and verdict.rebuild is not None and verdict.rebuild.equal
+    for figures in (here, *verdict.elsewhere):
+        prefix = f"{figures.source}: " if figures.source else ""
+        for lines, found in zip((reasons, undecided, notes), _weighed(figures, budget, same=same)):
+            lines += [prefix + line for line in found]
+    outcome = FAIL if reasons else UNDECIDED if undecided else PASS
+    return dataclasses.replace(
+        verdict,
+        outcome=outcome,
+        passed=outcome == PASS,
+        reasons=tuple(reasons),
+        undecided=tuple(undecided),
+        notes=tuple(notes),
+    )
 
 
 def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
@@ -158,37 +194,67 @@ def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
     return [black_box_beats_white_box(broken, len(ids), exact=False)]
 
 
-def _weighed(figures: Elsewhere, budget: Budget) -> Tuple[List[str], List[str]]:
-    """Reasons to fail, and notes."""
-    reasons = [reason for mode in figures.modes for reason in _reasons(mode)]
-    notes = [note for mode in figures.modes for note in _notes(mode)]
-    if figures.worst is not None:
-        reasons += _excesses(figures.worst, f"over all modes ({', '.join(figures.worst.modes)})")
+def _weighed(figures: Elsewhere, budget: Budget, *, same: bool) -> Tuple[List[str], List[str], List[str]]:
+    """Reasons to fail, what is undecided, and notes.
+
+    Args:
+        figures: of one machine.
+        budget: what may be lost.
+        same: the artifact is the run's own export in fp32, which answers every image as the checkpoint does: the
+            sample only has to agree with that.
+    """
+    reasons = [
+        f"too_few_images: mode {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed"
+        for mode in figures.modes
+        if mode.images < MIN_IMAGES
+    ]
+    undecided: List[str] = []
+    notes: List[str] = []
+    for result, where, decisive in _samples(figures):
+        for name in ("clean", "robust"):
+            drop: Drop = getattr(result, f"{name}_drop")
+            if drop.exceeded and decisive:
+                reasons.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
+            elif drop.undecided:
+                line = f"{name}_drop: {_interval(drop)} {where}; the budget of {drop.budget:g} lies inside"
+                if decisive and same and drop.points <= drop.budget:
+                    notes.append(f"{line}, but the artifact is the run's own export, by mode rebuild")
+                else:
+                    (undecided if decisive else notes).append(line + (_needed(result, name) if decisive else ""))
+            elif drop.exceeded:
+                notes.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
     for flag in figures.flags:
         allowed = flag.name in budget.allowed_flags
         (notes if allowed else reasons).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
     if not figures.modes:
         reasons.append("nothing_checked: no mode was run")
-    return reasons, notes
+    return reasons, undecided, notes
 
 
-def _reasons(mode: ModeResult) -> List[str]:
-    few = f"too_few_images: {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed"
-    return [few] * (mode.images < MIN_IMAGES) + _excesses(mode, f"in mode {mode.mode}")
+def _samples(figures: Elsewhere) -> List[Tuple[Union[ModeResult, WorstCase], str, bool]]:
+    """Each sample of images with its place in a sentence, and whether it decides.
+
+    Over all modes together there is one decision. The stored images are a sample of their own, which can fail but need
+    not pass once images are drawn.
+    """
+    worst = figures.worst
+    samples: List[Tuple[Union[ModeResult, WorstCase], str, bool]] = []
+    if worst is not None:
+        samples.append((worst, f"over all modes ({', '.join(worst.modes)})", True))
+    for mode in figures.modes:
+        stored_excess = mode.works_with == STORED and (mode.clean_drop.exceeded or mode.robust_drop.exceeded)
+        samples.append((mode, f"in mode {mode.mode}", worst is None or stored_excess))
+    return samples
 
 
-def _excesses(result: Union[ModeResult, WorstCase], where: str) -> List[str]:
-    return [
-        f"{name}_drop: {drop.points:.1f} points {where} (95% interval {drop.low:.1f} to {drop.high:.1f}), "
-        f"budget {drop.budget:g}"
-        for name, drop in (("clean", result.clean_drop), ("robust", result.robust_drop))
-        if drop.exceeded
-    ]
+def _interval(drop: Drop) -> str:
+    return f"{drop.points:.1f} points ({drop.low:.1f} to {drop.high:.1f})"
 
 
-def _notes(mode: ModeResult) -> List[str]:
-    return [
-        f"{mode.images} images in mode {mode.mode} cannot rule out a {name} drop of up to {drop.high:.1f} points"
-        for name, drop in (("clean", mode.clean_drop), ("robust", mode.robust_drop))
-        if drop.undecided
-    ]
+def _needed(result: Union[ModeResult, WorstCase], name: str) -> str:
+    """How many images would decide, at the rates seen."""
+    reference, artifact = getattr(result, f"reference_{name}"), getattr(result, f"artifact_{name}")
+    lost = round(result.images * max(reference - artifact, 0.0))
+    gained = round(result.images * max(artifact - reference, 0.0))
+    needed = images_to_decide(getattr(result, f"{name}_drop"), lost, gained, result.images)
+    return ", at any number of images" if needed is None else f", about {needed} images would decide"

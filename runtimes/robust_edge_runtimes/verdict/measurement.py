@@ -16,7 +16,7 @@ from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import agreement, relative_error, score_of
 from robust_edge_runtimes.verdict.checks import more_robust_than_parent
 from robust_edge_runtimes.verdict.flags import FLAGS, Flag, raised
-from robust_edge_runtimes.verdict.statistic import Drop, paired_drop
+from robust_edge_runtimes.verdict.statistic import ERROR, Drop, paired_drop
 
 STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"
 """What an attack works with: images made at export, gradients, or the artifact's logits only."""
@@ -110,6 +110,7 @@ class ModeResult:
             bundle, which its own gradients made.
         twin: where gradients were taken from one.
         seconds: what the mode took.
+        works_with: STORED, GRADIENTS or LOGITS.
     """
 
     mode: str
@@ -125,6 +126,7 @@ class ModeResult:
     paired: bool = True
     twin: Optional[Twin] = None
     seconds: float = 0.0
+    works_with: str = GRADIENTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +173,9 @@ class Measurement:
     twin: Optional[Twin] = None
     seconds: float = 0.0
 
-    def result(self, budget: Budget) -> ModeResult:
-        """The mode's accuracies and drops."""
-        robust = paired_drop(self.reference_robust, self.artifact_robust, budget.robust)
+    def result(self, budget: Budget, level: float = ERROR) -> ModeResult:
+        """The mode's accuracies, and its drops with intervals of that one-sided level."""
+        robust = paired_drop(self.reference_robust, self.artifact_robust, budget.robust, level)
         flags = self.flags
         # stored images were made against the checkpoint: an artifact that rounds differently is right on more of them
         if self.paired and self.works_with != STORED:
@@ -186,16 +188,32 @@ class Measurement:
             artifact_clean=float(self.artifact_clean.mean()),
             reference_robust=float(self.reference_robust.mean()),
             artifact_robust=float(self.artifact_robust.mean()),
-            clean_drop=paired_drop(self.reference_clean, self.artifact_clean, budget.clean),
+            clean_drop=paired_drop(self.reference_clean, self.artifact_clean, budget.clean, level),
             robust_drop=robust,
             flags=flags,
             paired=self.paired,
             twin=self.twin,
             seconds=self.seconds,
+            works_with=self.works_with,
+        )
+
+    def joined(self, later: Measurement) -> Measurement:
+        """With what the same mode measured on further images."""
+        twins = [item.twin for item in (self, later) if item.twin is not None]
+        return dataclasses.replace(
+            self,
+            ids=np.concatenate([self.ids, later.ids]),
+            reference_clean=np.concatenate([self.reference_clean, later.reference_clean]),
+            artifact_clean=np.concatenate([self.artifact_clean, later.artifact_clean]),
+            reference_robust=np.concatenate([self.reference_robust, later.reference_robust]),
+            artifact_robust=np.concatenate([self.artifact_robust, later.artifact_robust]),
+            flags=(*self.flags, *later.flags),
+            twin=max(twins, key=lambda twin: twin.max_logit_error, default=None),
+            seconds=self.seconds + later.seconds,
         )
 
 
-def worst_case(measurements: Sequence[Measurement], budget: Budget) -> Optional[WorstCase]:
+def worst_case(measurements: Sequence[Measurement], budget: Budget, level: float = ERROR) -> Optional[WorstCase]:
     """All paired measurements together, image by image.
 
     The images are those that every mode attacked; where replay stored others, those that all the other modes
@@ -221,8 +239,8 @@ def worst_case(measurements: Sequence[Measurement], budget: Budget) -> Optional[
         artifact_clean=float(artifact_clean.mean()),
         reference_robust=float(reference_robust.mean()),
         artifact_robust=float(artifact_robust.mean()),
-        clean_drop=paired_drop(reference_clean, artifact_clean, budget.clean),
-        robust_drop=paired_drop(reference_robust, artifact_robust, budget.robust),
+        clean_drop=paired_drop(reference_clean, artifact_clean, budget.clean, level),
+        robust_drop=paired_drop(reference_robust, artifact_robust, budget.robust, level),
     )
 
 

@@ -65,7 +65,7 @@ def level_of_look(look: int, *, last: bool) -> float:
         look: 1 for the first.
         last: there are no more images to draw.
     """
-    return ERROR / 2 ** (look - 1 if last else look)
+    return float(ERROR * 0.5 ** (look - 1 if last else look))
 
 
 def paired_drop(reference: np.ndarray, artifact: np.ndarray, budget: float, level: float = ERROR) -> Drop:
@@ -137,7 +137,7 @@ def images_to_decide(drop: Drop, lost: int, gained: int, images: int) -> Optiona
         middle = (low + high) / 2
         low, high = (middle, high) if _undecided(drop.budget, lost, gained, images, middle) else (low, middle)
     count = math.ceil(images * high)
-    step = 10 ** max(len(str(count)) - 2, 0)
+    step = int(10 ** max(len(str(count)) - 2, 0))
     return -(-count // step) * step
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from robust_edge_runtimes.scoring import Score, score_of
 from robust_edge_runtimes.verdict.checks import repeat_checks
 from robust_edge_runtimes.verdict.flags import Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
+
+Self = TypeVar("Self", bound="Subject")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,16 +45,24 @@ class Subject:
         golden: the images that the bundle stores, with the checkpoint's logits.
         model: the artifact's open runtime.
         eps: ℓ∞ radius of every attack, in pixel units on [0, 1].
-        draw: makes `images`, when a mode first asks for them.
+        draw: (start, stop) to those of the images that can be drawn, in an order of the seed's.
+        available: how many images can be drawn.
         reference: the checkpoint; None where only the answers stored in the bundle stand for it.
+        span: which of the images the modes attack, as `draw` takes it.
     """
 
     bundle: Bundle
     golden: Golden
     model: BaseRuntime
     eps: float
-    draw: Callable[[], DrawnImages]
+    draw: Callable[[int, int], DrawnImages]
+    available: int
     reference: Optional[Score] = None
+    span: Tuple[int, int] = (0, 1 << 62)
+
+    def part(self: Self, start: int, stop: int) -> Self:
+        """The same subject with a part of its images."""
+        return dataclasses.replace(self, span=(start, stop))
 
     @property
     def precision(self) -> str:
@@ -71,7 +81,7 @@ class Subject:
         Raises:
             InputError: there are none.
         """
-        drawn = self.draw()
+        drawn = self.draw(*self.span)
         if not len(drawn):
             raise InputError("there are no images to attack; give at least 1")
         return drawn
@@ -109,4 +119,10 @@ def subject_of(bundle: Bundle, model: BaseRuntime, *, limit: Optional[int] = Non
     """
     golden = bundle.golden()
     eps = bundle.manifest.expected.attack.eps
-    return Subject(bundle, golden, model, eps, lambda: from_golden(golden, limit, seed))
+    return Subject(bundle, golden, model, eps, *golden_images(golden, limit, seed))
+
+
+def golden_images(golden: Golden, limit: Optional[int], seed: int) -> Tuple[Callable[[int, int], DrawnImages], int]:
+    """`draw` and `available` of a subject whose images are those that the bundle stores."""
+    available = len(golden.labels) if limit is None else min(limit, len(golden.labels))
+    return lambda start, stop: from_golden(golden, min(stop, available), seed, start=start), available

@@ -116,7 +116,7 @@ def test_clean_accuracy_is_that_of_the_artifact_on_the_images_drawn(exported, sp
 
 def test_modes_are_run_once_in_the_order_given(exported, sparse_run):
     settings = VerifySettings(modes=("surrogate", "replay", "surrogate"), steps=1)
-    verdict = verify_bundle(exported, sparse_run, Budget(), settings)
+    verdict = verify_bundle(exported, sparse_run, Budget(7, 7), settings)
     assert [mode.mode for mode in verdict.modes] == ["surrogate", "replay"]
 
 

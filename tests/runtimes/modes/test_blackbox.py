@@ -44,4 +44,4 @@ def test_progress_is_reported_for_both_networks(subject_for, linear):
 def test_attacking_no_image_is_refused(subject_for, golden):
     nothing = DrawnImages(golden.clean[:0], golden.clean[:0], golden.labels[:0], golden.labels[:0])
     with pytest.raises(InputError, match="no images"):
-        blackbox(subject_for(draw=lambda: nothing), SETTINGS)
+        blackbox(subject_for(draw=lambda start, stop: nothing), SETTINGS)

@@ -15,10 +15,10 @@ from robust_edge_runtimes.verdict.subject import subject_of
 
 @pytest.fixture
 def verdict(Fake, opened, golden, linear):
-    def of(function=linear.logits, limit=None):
+    def of(function=linear.logits, limit=None, budget=Budget(7, 7)):  # noqa: B008 - frozen
         with Fake(opened.manifest, function) as model:
             subject = subject_of(opened, model)
-            return judge(subject, [replay(subject, ModeSettings(limit))], Budget())
+            return judge(subject, [replay(subject, ModeSettings(limit))], budget)
 
     return of
 
@@ -53,6 +53,15 @@ def test_a_fail_names_every_reason_and_counts_them(verdict, linear):
     root, cases = read(junit_text(result))
     assert cases["x86-cpu: verdict"].find("failure").text.splitlines() == list(result.reasons)
     assert root.get("failures") == str(len(list(root.iter("failure")))) == "3"
+
+
+def test_an_undecided_verdict_is_a_failure_that_says_how_many_images_would_decide(verdict):
+    result = verdict(budget=Budget())
+    root, cases = read(junit_text(result))
+    lines = cases["x86-cpu: verdict"].find("failure").text.splitlines()
+    assert lines == [f"undecided: {line}" for line in result.undecided]
+    assert all("images would decide" in line for line in lines)
+    assert root.get("failures") == "1"
 
 
 def test_few_images_fail_their_cases(verdict):

@@ -53,13 +53,22 @@ def verdict(Fake, opened, golden, linear):
 
 
 def test_a_pass_shows_both_accuracies_the_notes_and_the_word(verdict, linear):
-    result = verdict(linear.logits)
+    result = verdict(linear.logits, clean=7, robust=7)
     lines = verdict_table(result).splitlines()
     robust = percent(result.modes[0].artifact_robust)
     assert lines[2].split()[:5] == ["replay", "clean", "60", "100.0%", "100.0%"]
     assert lines[3].split()[:10] == ["replay", "pgd", "eps=0.05,", "1", "steps,", "seed", "7", "60", robust, robust]
-    assert sum(line.startswith("note: ") for line in lines) == len(result.notes) == 2
+    assert sum(line.startswith("note: ") for line in lines) == len(result.notes) == 0
     assert lines[-1].startswith("PASS  x86-cpu artifact " + result.artifact_sha256[:12])
+
+
+def test_an_undecided_verdict_shows_what_is_missing(verdict, linear):
+    result = verdict(linear.logits)
+    lines = verdict_table(result).splitlines()
+    assert [line for line in lines if line.startswith("UNDECIDED ")][:2] == [
+        f"UNDECIDED {line}" for line in result.undecided
+    ]
+    assert lines[-1].startswith("UNDECIDED  x86-cpu artifact ")
 
 
 def test_a_fail_shows_every_reason(verdict, linear):

@@ -7,7 +7,7 @@ import numpy as np
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.table import ModeSettings
-from robust_edge_runtimes.verdict.judge import judge
+from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
@@ -28,9 +28,10 @@ def wrong(linear):
 def test_the_checkpoint_itself_passes_and_the_verdict_names_what_was_judged(subject_for, opened):
     subject = subject_for()
     replayed = replay(subject, ModeSettings())
-    verdict = judge(subject, [replayed], Budget())
-    assert verdict.modes == (replayed.result(Budget()),)
+    verdict = judge(subject, [replayed], Budget(7, 7))
+    assert verdict.modes == (replayed.result(Budget(7, 7)),)
     assert verdict.passed
+    assert verdict.outcome == PASS
     assert (verdict.reasons, verdict.flags) == ((), ())
     assert verdict.artifact_sha256 == opened.manifest.artifact.sha256
     assert verdict.checkpoint_sha256 == opened.manifest.source.checkpoint_sha256
@@ -52,12 +53,21 @@ def test_a_drop_within_the_budget_passes(subject_for, linear):
     assert judge(subject, [replay(subject, ModeSettings())], budget).passed
 
 
-def test_what_few_images_cannot_rule_out_is_a_note(subject_for):
+def test_what_few_images_cannot_rule_out_is_undecided(subject_for):
     subject = subject_for()
-    for budget, notes in ((Budget(1, 1), 2), (Budget(1, 7), 1), (Budget(7, 7), 0)):
+    for budget, lines in ((Budget(1, 1), 2), (Budget(1, 7), 1), (Budget(7, 7), 0)):
         verdict = judge(subject, [replay(subject, ModeSettings())], budget)
-        assert verdict.passed
-        assert len([note for note in verdict.notes if "cannot rule out" in note]) == notes
+        assert (verdict.outcome, verdict.passed) == ((UNDECIDED, False) if lines else (PASS, True))
+        assert len(verdict.undecided) == lines
+        assert all("about 390 images would decide" in line for line in verdict.undecided)
+
+
+def test_an_early_look_needs_more_to_pass(subject_for):
+    """Of 200 images none is lost: enough for 2 points at the last look, not at the first of many."""
+    right = measurement("whitebox", GRADIENTS, [True] * 200)
+    assert judge(subject_for(), [right], Budget(2, 2)).outcome == PASS
+    first = judge(subject_for(), [right], Budget(2, 2), look=1, last=False)
+    assert (first.outcome, first.looks) == (UNDECIDED, 1)
 
 
 def test_too_few_images_fail(subject_for):
@@ -114,7 +124,8 @@ def test_the_worst_case_can_fail_where_no_mode_does(subject_for):
     right[0][:6] = right[1][6:12] = False  # 1.5 points each: within chance; 3 points together: not
     modes = [measurement(mode, GRADIENTS, row) for mode, row in zip(("surrogate", "whitebox"), right, strict=True)]
     for one in modes:
-        assert judge(subject_for(), [one], Budget()).passed
+        assert judge(subject_for(), [one], Budget()).outcome == UNDECIDED
     verdict = judge(subject_for(), modes, Budget())
+    assert verdict.outcome == FAIL
     assert [reason.partition(":")[0] for reason in verdict.reasons] == ["robust_drop"]
     assert "over all modes (surrogate, whitebox)" in verdict.reasons[0]

@@ -1,0 +1,87 @@
+"""Images are drawn in blocks until the verdict is decided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.modes import sequence
+from robust_edge_runtimes.modes.sequence import judge_in_blocks
+from robust_edge_runtimes.modes.table import DEVICE_MODES, Mode, ModeSettings
+from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, STORED, Budget, Measurement
+
+ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
+BUDGET = Budget(2, 2)
+
+
+@pytest.fixture
+def judged(subject_for, monkeypatch):
+    """judged(lost, available): the verdict on an artifact that loses these images, and the blocks it took."""
+
+    def run(lost, available):
+        subject = subject_for(available=available)
+        blocks = []
+
+        def measure(mode, part, settings, progress):
+            ids = np.arange(part.span[0], part.span[1]) if mode.draws else np.arange(60)
+            blocks.append((mode.name, len(ids)))
+            everyone = np.ones(len(ids), bool)
+            robust = ~np.isin(ids, lost)
+            works_with = GRADIENTS if mode.draws else STORED
+            return Measurement(mode.name, ATTACK, ids, everyone, everyone, everyone, robust, works_with, seconds=1.0)
+
+        monkeypatch.setattr(Mode, "measure", measure)
+        modes = (Mode("replay", "", "", draws=False), Mode("whitebox", "", ""))
+        return judge_in_blocks(subject, modes, ModeSettings(), BUDGET), blocks
+
+    return run
+
+
+def test_a_faithful_artifact_is_decided_at_the_first_look(judged):
+    verdict, blocks = judged((), 5000)
+    assert (verdict.outcome, verdict.looks) == (PASS, 1)
+    assert blocks == [("replay", 60), ("whitebox", 500)]
+
+
+def test_a_bad_artifact_is_decided_at_the_first_look(judged):
+    verdict, _ = judged(np.arange(0, 5000, 10), 5000)
+    assert (verdict.outcome, verdict.looks, verdict.worst.images) == (FAIL, 1, 500)
+
+
+def test_an_undecided_artifact_is_given_more_images_each_once(judged):
+    verdict, blocks = judged(np.arange(0, 5000, 100), 5000)  # one point lost of a budget of two
+    assert blocks[:2] == [("replay", 60), ("whitebox", 500)]
+    assert {name for name, _ in blocks[2:]} == {"whitebox"}
+    whitebox = next(mode for mode in verdict.modes if mode.mode == "whitebox")
+    assert verdict.outcome == PASS
+    assert verdict.looks == len(blocks) - 1 > 1
+    assert whitebox.images == sum(count for name, count in blocks if name == "whitebox")
+    assert whitebox.robust_drop.points == pytest.approx(1.0)
+    assert whitebox.seconds == verdict.looks
+
+
+def test_when_the_images_run_out_it_stays_undecided(judged):
+    verdict, blocks = judged(np.arange(0, 5000, 50), 1200)  # exactly the budget
+    assert (verdict.outcome, verdict.looks) == (UNDECIDED, 3)
+    assert sum(count for name, count in blocks if name == "whitebox") == 1200
+    assert len(verdict.undecided) == 1
+
+
+def test_without_a_mode_that_draws_there_is_one_look(subject_for):
+    settings = ModeSettings()
+    verdict = judge_in_blocks(subject_for(), sequence_modes("replay"), settings, Budget(7, 7))
+    assert (verdict.outcome, verdict.looks) == (PASS, 1)
+
+
+def sequence_modes(name):
+
+    return tuple(mode for mode in DEVICE_MODES if mode.name == name)
+
+
+def test_blocks_of_the_stored_images_are_the_whole_without_repetition(subject_for, monkeypatch):
+    monkeypatch.setattr(sequence, "looks", lambda images: (55, images))
+    verdict = judge_in_blocks(subject_for(), sequence_modes("blackbox"), ModeSettings(queries=5), Budget())
+    assert verdict.outcome == UNDECIDED
+    assert verdict.modes[0].images == 60
