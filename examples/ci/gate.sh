@@ -8,7 +8,8 @@
 # verify.json, verify.xml (JUnit) and bench.json, default gate-out).
 #
 # Both steps run even if the first fails. The exit code is the first that is not 0: 1 the artifact lost accuracy or is
-# too slow, 2 wrong usage, 3 a backend is missing on this machine, 4 the bundle is damaged.
+# too slow, 2 wrong usage, 3 a backend is missing on this machine, 4 the bundle is damaged, 5 too few images
+# to decide (raise the drops, or give a run with more test images).
 set -uo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
   echo "usage: gate.sh BUNDLE [RUN]" >&2

@@ -25,7 +25,7 @@ from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, Verdict
 
 T = TypeVar("T")
 BINS = 120
@@ -221,7 +221,7 @@ def collect(
         )
         for path, bench in timed
     ]
-    ordered = sorted(verdict_data, key=lambda item: item.verdict.passed)
+    ordered = sorted(verdict_data, key=lambda item: (FAIL, UNDECIDED, PASS).index(item.verdict.outcome))
     places = tuple(clean_text(str(path)) for path in transfers)
     return ReportData(data, tuple(ordered), tuple(bench_data), shown, places)
 

@@ -13,7 +13,7 @@ from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
 from robust_edge_runtimes.bench.results import Bench, Entry, Latency
 from robust_edge_runtimes.core.manifest import AttackSpec, LayerCount
-from robust_edge_runtimes.verdict.judge import Verdict
+from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
 from robust_edge_runtimes.verdict.measurement import ModeResult
 
 T = TypeVar("T")
@@ -88,9 +88,9 @@ def hardest_mode(item: VerdictData) -> ModeResult | None:
     return min(item.verdict.modes, key=lambda mode: mode.artifact_robust, default=None)
 
 
-def decided(verdict: Verdict) -> bool:
-    """Whether every drop's interval lies on one side of its budget."""
-    return not any(drop.undecided for mode in verdict.modes for drop in (mode.clean_drop, mode.robust_drop))
+def worst_outcome(verdicts: Sequence[VerdictData]) -> str:
+    """FAIL where any verdict failed, UNDECIDED where any is undecided, PASS otherwise; there is at least one."""
+    return min((item.verdict.outcome for item in verdicts), key=(FAIL, UNDECIDED, PASS).index)
 
 
 def timings(item: BenchData, protocol: str) -> list[Timing]:

@@ -17,7 +17,7 @@ def points(value: float) -> str:
 
 
 def drop_interval(drop: Drop) -> str:
-    """The 95% interval of a drop, in points."""
+    """The interval of a drop, in points."""
     return f"{points(drop.low)} to {points(drop.high)}"
 
 

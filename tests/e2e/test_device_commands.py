@@ -78,13 +78,14 @@ def test_predict_without_a_runtime(unknown, image):
     assert "tflite" in complaint("robust-edge-device", "predict", unknown, image, expect=3)
 
 
+LENIENT = ["--max-clean-drop", "7", "--max-robust-drop", "20"]  # what 60 images can show
 BOTH = pytest.mark.parametrize("command", ["robust-edge", "robust-edge-device"])
 
 
 @BOTH
 def test_verify_passes(command, sealed, tmp_path):
     out, junit = tmp_path / "verify.json", tmp_path / "verify.xml"
-    words = ["--mode", "replay", "--mode", "blackbox", "--queries", "20", "-o", out, "--junit", junit]
+    words = ["--mode", "replay", "--mode", "blackbox", "--queries", "20", "-o", out, "--junit", junit, *LENIENT]
     found = answer(command, "verify", sealed, *words)
     assert (found["passed"], found["reasons"]) == (True, [])
     assert [mode["mode"] for mode in found["modes"]] == ["replay", "blackbox"]
@@ -181,7 +182,8 @@ def test_targets():
 @pytest.mark.parametrize(
     ("subject", "words", "code"),
     [
-        ("sealed", ["--mode", "replay", "--json"], 0),
+        ("sealed", ["--mode", "replay", "--json", *LENIENT], 0),
+        ("sealed", ["--mode", "replay", "--json"], 5),
         ("rolled", ["--json"], 1),
         ("sealed", ["--allow", "randomized"], 2),
         ("unknown", [], 3),
@@ -190,7 +192,7 @@ def test_targets():
 )
 def test_every_code_leaves_the_installed_command(command, subject, words, code, request):
     done = run_installed(command, "verify", request.getfixturevalue(subject), *words, expect=code)
-    if code > 1:
+    if code in (2, 3, 4):
         assert _only_line(done)
     else:
         assert json.loads(done.stdout)["passed"] == (code == 0)

@@ -58,7 +58,7 @@ def test_the_bundle_opens_and_passes_its_own_verdict(exported):
     opened = open_bundle(exported)
     with load(opened) as runtime:
         subject = subject_of(opened, runtime)
-        verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+        verdict = judge(subject, [replay(subject, ModeSettings())], Budget(7, 7))
     assert verdict.passed, verdict.reasons
     assert verdict.parity.max_logit_error <= 1e-5
     assert verdict.parity.argmax_agreement == 1

@@ -23,7 +23,7 @@ def verdict_of(run, **changes):
     mode = ModeResult("replay", AttackSpec("pgd", 0.1, 20, 0.0125, 0), 357, 0.99, 0.98, 0.91, 0.905, drop, drop)
     sha = run.checkpoint().weights_sha256
     parity = Parity(1e-7, 1e-3, 1.0)
-    verdict = Verdict(True, (), (), "x86-cpu", ARTIFACT, sha, RUNTIME, MACHINE, parity, (mode,), ())
+    verdict = Verdict("pass", True, (), (), (), "x86-cpu", ARTIFACT, sha, RUNTIME, MACHINE, parity, (mode,), ())
     return dataclasses.replace(verdict, **changes)
 
 

@@ -109,7 +109,9 @@ def test_a_failed_verdict_leads_the_page(runs, tmp_path):
     good = verdict_of(runs[0])
     mode = dataclasses.replace(good.modes[0], robust_drop=lost)
     flag = Flag("randomised", "other logits the second time")
-    bad = verdict_of(runs[0], passed=False, reasons=("robust_drop: 7.3 points",), modes=(mode,), flags=(flag,))
+    bad = verdict_of(
+        runs[0], outcome="fail", passed=False, reasons=("robust_drop: 7.3 points",), modes=(mode,), flags=(flag,)
+    )
     files = [written(good, tmp_path / "good.json"), written(bad, tmp_path / "bad.json")]
     write_report(runs, files, [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text("utf-8")
@@ -124,11 +126,17 @@ def test_a_failed_verdict_leads_the_page(runs, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_pass_that_the_images_cannot_decide_does_not_claim_more(runs, tmp_path):
+def test_an_undecided_verdict_says_so_and_what_would_decide(runs, tmp_path):
     good = verdict_of(runs[0])
     mode = dataclasses.replace(good.modes[0], clean_drop=Drop(0.5, -0.4, 1.4, 1.0))
-    text = text_of(page_of(runs, tmp_path, verdict=dataclasses.replace(good, modes=(mode,))))
-    assert "a larger one is not ruled out" in text
+    line = "clean_drop: 0.5 points, about 900 images would decide"
+    changes = {"outcome": "undecided", "passed": False, "undecided": (line,), "modes": (mode,)}
+    page = page_of(runs, tmp_path, verdict=dataclasses.replace(good, **changes))
+    text = text_of(page)
+    assert "? UNDECIDED" in text
+    assert "✓ PASS" not in text
+    assert "<title>UNDECIDED" in page
+    assert line in text
     assert "undecided: too few images" in text
 
 

@@ -13,7 +13,7 @@ PGD = ModeResult("surrogate", AttackSpec("pgd", 8 / 255, 20, 0.004, 3), 500, 0.9
 SQUARE = ModeResult("blackbox", AttackSpec("square", 0.1, 500, 0.0, 7), 60, 0.9, 0.9, 0.6, 0.61, DROP, DROP)
 HOST, DEVICE = RuntimeInfo("onnxruntime", "1", "cpu", "CPU", 1), RuntimeInfo("tensorrt", "10.3", "cuda", "engine", 1)
 VERDICT = Verdict(
-    True, (), (), "jetson-gpu", "a" * 64, "c" * 64, HOST, machine(), Parity(0, 1e-3, 1), (PGD,), (),
+    "pass", True, (), (), (), "jetson-gpu", "a" * 64, "c" * 64, HOST, machine(), Parity(0, 1e-3, 1), (PGD,), (),
     worst=WorstCase(("replay", "surrogate"), 500, 0.95, 0.94, 0.5, 0.499, DROP, DROP),
 )  # fmt: skip
 
@@ -29,7 +29,7 @@ def test_the_line_holds_what_it_takes_to_do_it_again():
 def test_devices_are_named_and_a_failure_is_not_signed():
     there = dataclasses.replace(VERDICT.machine, cpu="Orin")
     other = Elsewhere("jetson.json", DEVICE, there, VERDICT.parity, (SQUARE,), ())
-    line = sign_off(dataclasses.replace(VERDICT, passed=False, elsewhere=(other,)))
+    line = sign_off(dataclasses.replace(VERDICT, outcome="fail", passed=False, elsewhere=(other,)))
     assert line.startswith("Not signed off: ")
     assert "blackbox (Square, 500 queries, ε = 0.1, seed 7, 60 images) clean 90.0%, robust 61.0%" in line
     assert line.endswith("by tensorrt 10.3 (engine) on Orin, " + there.utc + " (jetson.json).")

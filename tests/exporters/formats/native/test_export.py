@@ -65,7 +65,7 @@ def test_the_bundle_opens_and_passes_its_own_verdict(written, precision, request
     with load(opened) as runtime:
         subject = subject_of(opened, runtime)
         golden = subject.golden
-        verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+        verdict = judge(subject, [replay(subject, ModeSettings())], Budget(7, 7))
         images = golden.clean[:9]
         assert np.array_equal(runtime.infer(images[:1]), runtime.infer(images)[:1])
     assert verdict.passed, verdict.reasons
