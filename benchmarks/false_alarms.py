@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def repeated(path, run, options):
-    bundle, reasons, drops, alarms = open_bundle(path), collections.Counter(), [], 0
+    bundle, reasons, outcomes, drops = open_bundle(path), collections.Counter(), collections.Counter(), []
     for seed in range(1, options.repetitions + 1):
         settings = VerifySettings(
             modes=tuple(options.modes or ()),
@@ -63,13 +63,13 @@ def repeated(path, run, options):
             seed=seed,
         )
         verdict = verify_bundle(bundle, run, Budget(), settings)
-        alarms += not verdict.passed
+        outcomes[verdict.outcome] += 1
         reasons.update({reason.partition(":")[0] for reason in verdict.reasons})
         drops.append(verdict.worst.robust_drop.points)
     return {
         "bundle": path.name,
         "target": bundle.manifest.target,
-        "alarms": alarms,
+        "outcomes": dict(outcomes),
         "of": options.repetitions,
         "reasons": dict(reasons),
         "mean_worst_robust_drop": sum(drops) / len(drops),

@@ -45,10 +45,8 @@ from robust_edge_runtimes.modes.table import mode_help
 )
 @click.option(
     "--seed",
-    default=VerifySettings.seed,
-    show_default=True,
     type=SEED,
-    help="Seed of the drawn images and of every attack.",
+    help="Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]",
 )
 @click.option(
     "--max-clean-drop", default=1.0, show_default=True, help="Largest allowed loss of clean accuracy, in points."
@@ -86,7 +84,7 @@ def verify(
     limit: int | None,
     steps: int,
     queries: int,
-    seed: int,
+    seed: int | None,
     max_clean_drop: float,
     max_robust_drop: float,
     allow: tuple[str, ...],
@@ -99,6 +97,7 @@ def verify(
 ) -> None:
     """Attack the file that ships. Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided."""
     import dataclasses
+    import secrets
 
     from robust_edge.run.directory import open_run
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
@@ -107,11 +106,13 @@ def verify(
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.verdict import verdict_table
+    from robust_edge_runtimes.verdict.history import add_to_history, with_history
     from robust_edge_runtimes.verdict.judge import EXIT_CODES
     from robust_edge_runtimes.verdict.measurement import Budget
 
     refuse_same_file(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)
+    seed = secrets.randbits(32) if seed is None else seed
     settings = VerifySettings(modes=modes, limit=limit, steps=steps, queries=queries, seed=seed, data_dir=data_dir)
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
@@ -124,9 +125,11 @@ def verify(
         progress=output.progress,
     )
     verdict = merged(verdict, others, budget)
+    if out is not None:
+        verdict = with_history(verdict, out)
+        write_json(out, dataclasses.asdict(verdict))
+        add_to_history(verdict, out)
     if junit is not None:
         write_junit(junit, verdict)
-    if out is not None:
-        write_json(out, dataclasses.asdict(verdict))
     output.result(verdict_table(verdict), verdict)
     context.exit(EXIT_CODES[verdict.outcome])

@@ -151,7 +151,8 @@ export_bundle(request, Path(folder))
 for words in (
     ["targets"],
     ["doctor"],
-    ["verify", folder, "--mode", "replay", "--mode", "whitebox", "--steps", "2", "-q", "--max-robust-drop", "100"],
+    ["verify", folder, "--mode", "replay", "--mode", "whitebox", "--steps", "2", "-q",
+     "--max-clean-drop", "7", "--max-robust-drop", "100"],
 ):
     sys.argv = ["robust-edge", *words]
     try:

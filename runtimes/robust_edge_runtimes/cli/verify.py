@@ -31,10 +31,8 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_
 )
 @click.option(
     "--seed",
-    default=ModeSettings.seed,
-    show_default=True,
     type=click.IntRange(0, 2**63 - 1),
-    help="Seed of the drawn images and of every attack.",
+    help="Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]",
 )
 @click.option(
     "--max-clean-drop", default=1.0, show_default=True, help="Largest allowed loss of clean accuracy, in points."
@@ -58,7 +56,7 @@ def verify(
     modes: Tuple[str, ...],
     limit: Optional[int],
     queries: int,
-    seed: int,
+    seed: Optional[int],
     max_clean_drop: float,
     max_robust_drop: float,
     allow: Tuple[str, ...],
@@ -69,6 +67,7 @@ def verify(
 ) -> None:
     """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: too few images to decide."""
     import dataclasses
+    import secrets
 
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json
@@ -76,11 +75,13 @@ def verify(
     from robust_edge_runtimes.modes.sequence import judge_in_blocks
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.verdict import verdict_table
+    from robust_edge_runtimes.verdict.history import add_to_history, with_history
     from robust_edge_runtimes.verdict.judge import EXIT_CODES
     from robust_edge_runtimes.verdict.measurement import Budget
     from robust_edge_runtimes.verdict.subject import subject_of
 
     refuse_same_file(out, junit)
+    seed = secrets.randbits(32) if seed is None else seed
     budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, queries, seed)
     opened = open_bundle(bundle)
     with load(opened, threads=threads, from_source=True) as model:
@@ -88,7 +89,9 @@ def verify(
         chosen = chosen_modes(modes, DEVICE_MODES)
         verdict = judge_in_blocks(subject, chosen, settings, budget, output.progress)
     if out is not None:
+        verdict = with_history(verdict, out)
         write_json(out, dataclasses.asdict(verdict))
+        add_to_history(verdict, out)
     if junit is not None:
         write_junit(junit, verdict)
     output.result(verdict_table(verdict), verdict)

@@ -143,3 +143,18 @@ def test_the_number_of_images_that_would_decide(lost, gained, images):
 
 def test_no_number_of_images_decides_a_drop_of_the_budget():
     assert images_to_decide(drop_of_counts(4, 0, 400, 1.0), 4, 0, 400) is None
+
+
+@pytest.mark.parametrize("images", [100, 357, 500])
+@pytest.mark.parametrize("churn", [0.0, 0.02, 0.05])
+def test_the_chance_of_passing_a_drop_of_the_budget_by_all_outcomes(images, churn):
+    """Exact, one look: the probability of every pair of counts whose upper end lies within the budget, summed."""
+    binom = pytest.importorskip("scipy.stats").binom
+    lost_share, gained_share = 0.01 + churn / 2, churn / 2
+    passing = 0.0
+    for lost in range(int(binom.ppf(1 - 1e-9, images, lost_share)) + 1):
+        for gained in range(int(binom.ppf(1 - 1e-9, images, gained_share)) + 1):
+            if drop_of_counts(lost, gained, images, 1.0).high <= 1.0:
+                rest = binom.pmf(gained, images - lost, gained_share / (1 - lost_share))
+                passing += binom.pmf(lost, images, lost_share) * rest
+    assert passing <= ERROR

@@ -1,0 +1,65 @@
+"""Earlier verdicts on an artifact: whoever draws images until they pass shall see how often they were drawn.
+
+One JSON line per verdict, in a file beside the one that `verify -o` writes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from pathlib import Path
+from typing import List
+
+from robust_edge_runtimes.verdict.judge import Verdict
+
+
+def history_file(out: Path) -> Path:
+    """Where the verdicts that were written to `out` are listed."""
+    return out.with_name(out.name + ".history")
+
+
+def with_history(verdict: Verdict, out: Path) -> Verdict:
+    """The verdict with a note on earlier ones of the same artifact that were written to `out`."""
+    earlier = [outcome for artifact, outcome in _entries(history_file(out)) if artifact == verdict.artifact_sha256]
+    if not earlier:
+        return verdict
+    counts = collections.Counter(earlier)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
+    note = (
+        f"this artifact was verified {times} before ({told}), by {history_file(out).name}: among repeated draws of "
+        "images one may pass by chance"
+    )
+    return dataclasses.replace(verdict, notes=(*verdict.notes, note))
+
+
+def add_to_history(verdict: Verdict, out: Path) -> None:
+    """Append the verdict's line.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    line = {
+        "utc": verdict.machine.utc,
+        "artifact_sha256": verdict.artifact_sha256,
+        "outcome": verdict.outcome,
+        "looks": verdict.looks,
+        "attacks": [f"{mode.mode} seed {mode.attack.seed}" for mode in verdict.modes],
+    }
+    with history_file(out).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _entries(path: Path) -> List[List[str]]:
+    """Artifact and outcome of every line; lines that are no entries are passed over."""
+    if not path.is_file():
+        return []
+    found = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            found.append([str(line["artifact_sha256"]), str(line["outcome"])])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
