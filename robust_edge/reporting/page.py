@@ -23,6 +23,7 @@ from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, flags_under, robustness_tables
 from robust_edge.reporting.sign_off import sign_off
 from robust_edge.run.directory import Run
+from robust_edge.verification.modes.table import MODES
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
@@ -88,6 +89,7 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
         one_image=ONE_IMAGE,
         n_images=N_IMAGES,
         panel_images=PANEL_IMAGES,
+        modes=MODES,
     )
 
 

@@ -19,6 +19,7 @@ from robust_edge.run.directory import open_run
 from robust_edge_runtimes.bench.energy import EnergySource
 from robust_edge_runtimes.bench.harness import Harness
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.modes.table import Mode
 from robust_edge_runtimes.present.tables import percent
 from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.statistic import Drop
@@ -307,3 +308,13 @@ def test_benches_of_two_devices_share_a_figure_and_a_table(runs, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_single_device_needs_no_figure_of_devices(runs, tmp_path):
     assert "every device that was timed" not in page_of(runs, tmp_path, bench=bench_of())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_new_verify_mode_is_described_by_its_row(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "MODES", (*page_module.MODES, Mode("toy", "every pixel moved up by eps", "")))
+    good = verdict_of(runs[0])
+    verdict = dataclasses.replace(good, modes=(dataclasses.replace(good.modes[0], mode="toy"),))
+    text = text_of(page_of(runs, tmp_path, verdict=verdict))
+    assert "toy: every pixel moved up by eps." in text
+    assert "(mode toy, 357 images)" in text
