@@ -92,6 +92,7 @@ def test_the_device_verifies_benches_and_predicts(
     words = ["robust-edge-device", "predict", bundle, "image.npy", "--json"]
     assert json.loads(on_device(device, *words, cwd=tmp_path))[0]["label"] == str(golden.clean_logits[surest].argmax())
     words = ["robust-edge-device", "verify", bundle, "--mode", "replay", "--mode", "blackbox", "--queries", "20"]
+    words += ["--max-clean-drop", "20", "--max-robust-drop", "20"]  # the images are few
     verdict = json.loads(on_device(device, *words, "--json", "-q", cwd=tmp_path))
     assert verdict["passed"]
     assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "blackbox"]
