@@ -5,7 +5,7 @@
 Small CNN at 32×32 and MobileNetV2 at 16×16 pixels; benign and robust (ε = 8/255); dense, 50% and 10% kept; MobileNetV2
 at 10% with one threshold for all layers and with the same fraction in each, both with depthwise layers left dense (the
 default), and without that and with a floor of a hundredth. Settings: benchmarks/cifar_trial.yaml. Every
-network is judged by PGD-20 on test images. Writes a JSON and a Markdown file. Killed, it goes on where it was when
+network is evaluated by PGD-20 on test images. Writes a JSON and a Markdown file. Killed, it goes on where it was when
 started again. Small networks after few epochs: the figures say something about the gap between sparse and dense,
 nothing about CIFAR-10.
 """

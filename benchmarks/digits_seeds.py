@@ -2,8 +2,8 @@
 
     python benchmarks/digits_seeds.py --out digits-seeds [-o benchmarks/results/digits_seeds]
 
-Small CNN, preset `quick`; every network is judged on all 357 test images. Writes a JSON and a Markdown file. Killed, it
-goes on where it was when started again.
+Small CNN, preset `quick`; every network is evaluated on all 357 test images. Writes a JSON and a Markdown file. An
+interrupted run continues when it is started again.
 """
 
 from __future__ import annotations

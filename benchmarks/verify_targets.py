@@ -1,4 +1,4 @@
-"""The drop of every CPU artifact of one run, each exported, attacked in every mode asked for, and judged.
+"""The drop of every CPU artifact of one run, each exported, attacked in the given modes, with its verdict.
 
     python benchmarks/verify_targets.py runs/resnet18 --limit 200 -o drops.json
 

@@ -118,7 +118,7 @@ def evaluate(
         fresh=fresh,
     )
     with torchrun_ranks() as ranks:
-        spoken = output if ranks.writes else Output(json=False, verbosity=-1)
+        rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         if saliency and ranks.writes:
             evaluate_saliency(open_run(run), data_dir=data_dir, device=device)
         record = evaluate_run(
@@ -127,9 +127,9 @@ def evaluate(
             out,
             other=None if other is None else open_run(other),
             ranks=ranks,
-            progress=spoken.progress(attack),
-            note=spoken.detail,
-            warn=spoken.note,
+            progress=rank_output.progress(attack),
+            note=rank_output.detail,
+            warn=rank_output.note,
         )
         if ranks.writes:
             write_plots(collect_runs([open_run(run)])[0])

@@ -95,15 +95,15 @@ def transfer(
         fresh=fresh,
     )
     with torchrun_ranks() as ranks:
-        spoken = output if ranks.writes else Output(json=False, verbosity=-1)
+        rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         result = run_transfer(
             [open_run(path) for path in sources],
             [open_run(path) for path in targets],
             settings,
             out,
             ranks=ranks,
-            progress=spoken.progress("transfer"),
-            note=spoken.detail,
+            progress=rank_output.progress("transfer"),
+            note=rank_output.detail,
         )
         if ranks.writes:
             output.result(transfer_table(result), result)

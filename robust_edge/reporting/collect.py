@@ -195,7 +195,7 @@ def collect(
     if not runs:
         raise InputError("a report needs at least one run; give a folder that `robust-edge compress -o` wrote")
     data = collect_runs(list({run.path.resolve(): run for run in runs}.values()))  # runs/* names some twice
-    judged = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
+    verdicts_by_path = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
     timed = [(path, read_result(Bench, path, "bench")) for path in benches]
     shown = tuple(read_result(Transfer, path, "transfer") for path in transfers)
     by_checkpoint = {run.checkpoint.weights_sha256: run for run in data if run.checkpoint is not None}
@@ -211,13 +211,15 @@ def collect(
                 if entry.artifact_sha256 == verdict.artifact_sha256
             ),
         )
-        for path, verdict in judged
+        for path, verdict in verdicts_by_path
     ]
     bench_data = [
         BenchData(
             clean_text(str(path)),
             bench,
-            tuple(_judged(entry.artifact_sha256, [v for _, v in judged]) for entry in bench.entries),
+            tuple(
+                _passed_verification(entry.artifact_sha256, [v for _, v in verdicts_by_path]) for entry in bench.entries
+            ),
         )
         for path, bench in timed
     ]
@@ -258,7 +260,7 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _judged(artifact: str, verdicts: Sequence[Verdict]) -> bool | None:
+def _passed_verification(artifact: str, verdicts: Sequence[Verdict]) -> bool | None:
     found = [verdict.passed for verdict in verdicts if verdict.artifact_sha256 == artifact]
     return all(found) if found else None
 

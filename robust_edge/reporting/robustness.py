@@ -257,7 +257,7 @@ def _audits(run: RunData) -> list[Audit | None]:
 def _stale_notes(runs: Sequence[RunData]) -> tuple[str, ...]:
     return tuple(
         f"{run.name}: {', '.join(run.stale)} left out: of other weights than the networks have now, or of release 0.1; "
-        "evaluate anew"
+        "evaluate again"
         for run in runs
         if run.stale
     )

@@ -113,7 +113,7 @@ def saliency_panel(runs: Sequence[tuple[RunData, Saliency]], *, images: int = 8)
 def blind_spots(run: RunData, curve: CurveResult, *, images: int = 3) -> Figure | None:
     """Correctly classified images, ten times the perturbation of the smallest ε that changes the class, and the sum.
 
-    Source: Marshall 2020, figure A.1. None where no stored image is correctly classified and then fooled.
+    Source: Marshall 2020, figure A.1. None if no stored image is right when clean and wrong under attack.
     """
     assert run.checkpoint is not None
     classes, panel = run.checkpoint.model.classes, curve.panel

@@ -277,8 +277,8 @@ def _refuse_foreign(path: Path) -> None:
         open_run(path)
     except InputError as cause:
         raise InputError(f"{path} exists and is not a run ({cause}); --overwrite replaces runs only") from cause
-    foreign = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))
-    if foreign:
+    others = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))
+    if others:
         raise InputError(
-            f"{path} holds {', '.join(foreign[:3])}, which no run contains; move it away, or delete the folder yourself"
+            f"{path} holds {', '.join(others[:3])}, which no run contains; move it away, or delete the folder yourself"
         )

@@ -36,9 +36,7 @@ class Options:
         if self.images < 1 or self.block_bytes < 4096:
             raise ValueError(f"images {self.images} must be at least 1, block_bytes {self.block_bytes} at least 4096")
         if self.kernel not in (None, "sparse", "dense"):
-            raise ValueError(
-                f"kernel {self.kernel}: must be sparse, dense or None; the geometry of a layer determines the kernel"
-            )
+            raise ValueError(f"kernel {self.kernel}: the geometry of a layer decides; use sparse, dense or None")
 
 
 class Kernel(ABC, Generic[OpT, TilingT]):

@@ -293,7 +293,7 @@ def test_a_network_of_vectors_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kernel", ["columns", "taps", "depthwise"])
 def test_a_kernel_that_only_some_layers_have_cannot_be_forced(kernel):
-    with pytest.raises(ValueError, match=f"kernel {kernel}: .* force sparse, dense or nothing"):
+    with pytest.raises(ValueError, match=f"kernel {kernel}: .* use sparse, dense or None"):
         Options(kernel=kernel)
 
 

@@ -32,7 +32,7 @@ class NativeFormat(Format):
         return NativeRuntime
 
     def runtime_from_source(self) -> Type[BaseRuntime]:
-        """The same, compiled anew."""
+        """The same network, compiled again."""
         return FromSourceRuntime
 
     def compiled_files(self, names: Iterable[str]) -> Tuple[str, ...]:
