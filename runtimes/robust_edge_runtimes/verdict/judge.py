@@ -215,12 +215,12 @@ def _weighed(figures: Elsewhere, budget: Budget, *, same: bool) -> Tuple[List[st
             drop: Drop = getattr(result, f"{name}_drop")
             if drop.exceeded and decisive:
                 reasons.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
-            elif drop.undecided:
+            elif drop.undecided and decisive:
                 line = f"{name}_drop: {_interval(drop)} {where}; the budget of {drop.budget:g} lies inside"
-                if decisive and same and drop.points <= drop.budget:
-                    notes.append(f"{line}, but the artifact is the run's own export, by mode rebuild")
+                if same and drop.points <= drop.budget:
+                    notes.append(f"{line}, but mode rebuild shows that the artifact is the run's own export")
                 else:
-                    (undecided if decisive else notes).append(line + (_needed(result, name) if decisive else ""))
+                    undecided.append(line + _needed(result, name))
             elif drop.exceeded:
                 notes.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
     for flag in figures.flags:
