@@ -12,7 +12,7 @@ from typing import Any
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import PRESETS
-from robust_edge.data.settings import DATASETS
+from robust_edge.data.table import DATASETS
 from robust_edge.plugins import OWN_CLASS, OWN_FUNCTION, Row
 from robust_edge.pruning.schemes import SCHEMES, scheme_class
 from robust_edge.pruning.settings import DEFAULT

@@ -7,22 +7,22 @@ from typing import Any
 import torch
 
 from robust_edge.data.dataset import Dataset, Split, evenly
-from robust_edge.data.settings import DataConfig
+from robust_edge.data.read_settings import ReadSettings
 from robust_edge.torchvision_compat import torchvision_module
 from robust_edge_runtimes.core.errors import InputError
 
 
-def load_cifar10(config: DataConfig) -> Dataset:
+def load_cifar10(config: ReadSettings) -> Dataset:
     """60,000 images of 32×32, 10 classes."""
     return _load("cifar10", "CIFAR10", config)
 
 
-def load_cifar100(config: DataConfig) -> Dataset:
+def load_cifar100(config: ReadSettings) -> Dataset:
     """60,000 images of 32×32, 100 classes."""
     return _load("cifar100", "CIFAR100", config)
 
 
-def _load(name: str, class_name: str, config: DataConfig) -> Dataset:
+def _load(name: str, class_name: str, config: ReadSettings) -> Dataset:
     if config.dir is None:
         raise InputError(
             f"{name} needs data.dir (--data-dir), the folder of its files; data.download (--download) downloads them"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from robust_edge.data.dataset import Dataset, Split, evenly
-from robust_edge.data.settings import DataConfig
+from robust_edge.data.read_settings import ReadSettings
 
 TEST_PERIOD = 5
 LEVELS = 16
 
 
-def load_digits(config: DataConfig) -> Dataset:
+def load_digits(config: ReadSettings) -> Dataset:
     """1,440 training and 357 test images: every fifth image of each class is a test image.
 
     Pixels have the levels 0 to 16 and are stored as such.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from robust_edge.data.dataset import Dataset, Split, evenly
-from robust_edge.data.settings import DataConfig
+from robust_edge.data.read_settings import ReadSettings
 from robust_edge.data.stored import StoredImages
 from robust_edge_runtimes.core.errors import InputError
 
@@ -21,7 +21,7 @@ DEEP_MODES = ("I", "F")  # 16 bits and more; Pillow would silently clip them to 
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 
-def load_folder(config: DataConfig) -> Dataset:
+def load_folder(config: ReadSettings) -> Dataset:
     """Read a folder of images; too many for memory are read on demand. If the first one is grey, all are read as grey.
 
     Raises:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from robust_edge.data.dataset import Dataset, Split
-from robust_edge.data.settings import DATASETS, DataConfig
+from robust_edge.data.settings import DataConfig
 from robust_edge.data.stored import chunks
+from robust_edge.data.table import DATASETS
 from robust_edge.plugins import load
 from robust_edge_runtimes.core.errors import InputError
 

@@ -1,63 +1,19 @@
-"""The table of data sets, and the settings of a run's images."""
+"""The settings of a run's images, with the choice of the data set."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from robust_edge.plugins import OWN_FUNCTION, Row, summaries
-from robust_edge.settings.setting import check, setting
-
-DATASETS = {
-    "digits": Row(
-        "robust_edge.data.digits:load_digits", "1,797 handwritten digits of 8×8 pixels, part of scikit-learn"
-    ),
-    "cifar10": Row("robust_edge.data.cifar:load_cifar10", "60,000 images of 32×32 pixels in 10 classes"),
-    "cifar100": Row("robust_edge.data.cifar:load_cifar100", "60,000 images of 32×32 pixels in 100 classes"),
-    "folder": Row("robust_edge.data.folder:load_folder", "image files as train/CLASS/* and test/CLASS/*"),
-}
-AUGMENTATIONS = {
-    "crop": "pad by an eighth of the side (4 pixels of 32) and crop at random; the same as shift",
-    "flip": "left to right",
-    "rotate": "up to 15 degrees",
-    "shift": "up to an eighth of the side",
-}
+from robust_edge.data.read_settings import ReadSettings
+from robust_edge.data.table import DATASETS
+from robust_edge.plugins import OWN_FUNCTION, summaries
+from robust_edge.settings.setting import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ReadSettings):
     """The data set of a run and its augmentation."""
 
     dataset: str = setting(
         "digits", "name of the data set", flag="--dataset", choices=summaries(DATASETS), beside=OWN_FUNCTION
     )
-    dir: str | None = setting(
-        None, "folder of the image files, for `folder` and the CIFAR data sets", flag="--data-dir"
-    )
-    download: bool = setting(False, "download a CIFAR data set that is not in the folder yet", flag="--download")
-    limit_train: int | None = setting(
-        None, "use only this many training images, balanced over the classes", range="[1, inf)"
-    )
-    limit_test: int | None = setting(None, "the same for test images", range="[1, inf)")
-    resize: int | None = setting(
-        None, "side in pixels to which every image of a folder is resized; null keeps their size", range="[1, inf)"
-    )
-    augment: tuple[str, ...] = setting((), "random transformations of the training images", choices=AUGMENTATIONS)
-    resident: bool | str = setting(
-        "auto",
-        "whether all images are kept in the memory of the training device; `auto`: if `resident_mib` is enough. "
-        "Otherwise worker processes read them during the training",
-        choices=["auto"],
-        beside="true or false",
-    )
-    resident_mib: int = setting(
-        4096,
-        "largest size of all training and test images for `resident: auto`, in MiB at one byte per value",
-        range="[0, inf)",
-    )
-
-    def __post_init__(self) -> None:
-        check(self, "data")
-
-    def stays(self, pixels: int) -> bool:
-        """Whether images with a total of `pixels` bytes are kept in memory."""
-        return self.resident if isinstance(self.resident, bool) else pixels <= self.resident_mib << 20

@@ -48,7 +48,7 @@ def test_a_new_data_set(way: str, tmp_path: Path) -> None:
         package = tmp_path / "package"
         shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
         (package / "robust_edge/data/shades.py").write_text(DATASET)
-        table = package / "robust_edge/data/settings.py"
+        table = package / "robust_edge/data/table.py"
         table.write_text(table.read_text().replace("DATASETS = {\n", "DATASETS = {\n" + ROW))
     else:
         name = "my_data:load_shades"
