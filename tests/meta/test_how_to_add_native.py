@@ -176,9 +176,9 @@ def differences(compared: filecmp.dircmp[str]) -> tuple[list[str], list[str]]:
 
 def test_an_operator_is_one_file_one_header_and_one_row(tmp_path):
     files = {"operators/absolute.py": ABS_PY, "csrc/absolute.h": ABS_H}
-    package = extended(tmp_path / "package", files, "operators/__init__.py", "absolute")
+    package = extended(tmp_path / "package", files, "operators/table.py", "absolute")
     comparison = filecmp.dircmp(PACKAGE, package / PACKAGE.name, ignore=["__pycache__"])
-    assert differences(comparison) == (["absolute.h", "absolute.py"], ["__init__.py"])
+    assert differences(comparison) == (["absolute.h", "absolute.py"], ["table.py"])
     net = Net(3, 5, 6)
     net.save(tmp_path / "model.onnx", net.add("Clip", net.add("Abs", "input"), "", net.constant(np.float32(0.5))))
     export(package, tmp_path)
@@ -190,9 +190,9 @@ def test_an_operator_is_one_file_one_header_and_one_row(tmp_path):
 @pytest.mark.parametrize("channels", [8, 65])
 def test_a_kernel_is_one_file_one_header_and_one_row(channels, tmp_path):
     files = {"kernels/conv_pointwise.py": POINTWISE_PY, "csrc/conv_pointwise.h": POINTWISE_H}
-    package = extended(tmp_path / "package", files, "kernels/__init__.py", "conv_pointwise")
+    package = extended(tmp_path / "package", files, "kernels/table.py", "conv_pointwise")
     comparison = filecmp.dircmp(PACKAGE, package / PACKAGE.name, ignore=["__pycache__"])
-    assert differences(comparison) == (["conv_pointwise.h", "conv_pointwise.py"], ["__init__.py"])
+    assert differences(comparison) == (["conv_pointwise.h", "conv_pointwise.py"], ["table.py"])
     net = Net(channels, 5, 6)
     weight, bias = net.weights(channels, channels, 1, 1, density=0.3), net.vector(channels)
     conv = net.add("Conv", "input", net.constant(weight), net.constant(bias))

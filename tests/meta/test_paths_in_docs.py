@@ -36,7 +36,7 @@ def test_the_paths_that_a_page_names_exist(page: str) -> None:
         assert any(list((ROOT / prefix).glob(pattern)) for prefix in PREFIXES), f"{page} names {path}"
 
 
-@pytest.mark.parametrize("table", ["SCHEMES", "ATTACKS", "DATASETS", "OPERATORS", "NAMES"])
+@pytest.mark.parametrize("table", ["SCHEMES", "ATTACKS", "DATASETS", "OPERATORS", "MODULES"])
 def test_the_tables_are_where_contributing_says(table: str) -> None:
     text = re.sub(r"\s+", " ", (ROOT / "CONTRIBUTING.md").read_text())
     found = re.search(rf"A row in `{table}` of `([\w./]+)`", text)

@@ -9,7 +9,7 @@ import onnx
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder, unsupported
 from robust_edge_exporters.native.geometry import Shape
-from robust_edge_exporters.native.operators import HANDLERS
+from robust_edge_exporters.native.operators.table import HANDLERS
 from robust_edge_runtimes.core.errors import ExportError
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import UNIT, Shape, Tensor, layout, padding_floats, tile_rows, whole_units
 from robust_edge_exporters.native.kernel import Kernel, Layer, Options
-from robust_edge_exporters.native.kernels import KERNELS
 from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS
+from robust_edge_exporters.native.kernels.table import KERNELS
 from robust_edge_exporters.native.operators.affine import Affine
 
 

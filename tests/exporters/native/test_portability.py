@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Options, export_native
-from robust_edge_exporters.native.kernels import KERNELS
+from robust_edge_exporters.native.kernels.table import KERNELS
 from robust_edge_runtimes.formats.native.engine import Network
 from tests.exporters.native.networks import Net, build, need, reference, relative_error
 

@@ -18,7 +18,7 @@ import torch
 from robust_edge_exporters.bundle import HEADROOM, export_bundle
 from robust_edge_exporters.dense_baseline import with_dense_baseline
 from robust_edge_exporters.formats.onnx.without_weights import with_random_weights, without_weights
-from robust_edge_exporters.native.kernels import KERNELS
+from robust_edge_exporters.native.kernels.table import KERNELS
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.bench.latency import Contender, bench
 from robust_edge_runtimes.core.bundle import open_bundle
