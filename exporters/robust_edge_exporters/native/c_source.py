@@ -35,6 +35,18 @@ def c_constant(header: str, name: str) -> int:
     return value
 
 
+def c_text(header: str, name: str) -> str:
+    """The text that `header` defines `name` as."""
+    (text,) = re.findall(rf'^#define {name} "(.*?)"', source(header), re.MULTILINE)
+    return str(text)
+
+
+def c_enumerators(header: str, name: str) -> tuple[str, ...]:
+    """The names of `enum name` in `header`, in order."""
+    (body,) = re.findall(rf"^enum {name} {{(.*?)}};", source(header), re.MULTILINE | re.DOTALL)
+    return tuple(re.findall(r"\w+", body))
+
+
 def with_defines(text: str, values: Mapping[str, object]) -> str:
     """Replace the values in the `#define` lines of `text`."""
     for name, value in values.items():

@@ -15,19 +15,23 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from robust_edge_exporters.native.c_source import c_enumerators
 from robust_edge_exporters.native.geometry import Shape, Tensor
 
 Array = npt.NDArray[np.float32]
 
 
 class Kind(enum.Enum):
-    """Activation functions; the values are those of the C enum."""
+    """Activation functions; the values are the enumerators of activation.h, in the same order."""
 
     LINEAR = "LINEAR"
     CLAMP = "CLAMP"
     LEAKY_RELU = "LEAKY_RELU"
     SIGMOID = "SIGMOID"
     HARD_SWISH = "HARD_SWISH"
+
+
+assert tuple(kind.value for kind in Kind) == c_enumerators("activation.h", "activation_kind")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from robust_edge_exporters.native.c_source import c_constant
+from robust_edge_exporters.native.c_source import c_constant, c_text
 from robust_edge_exporters.native.geometry import UNIT
 
-MAGIC = b"RE-SPARS"
+MAGIC = c_text("weights_file.h", "MAGIC").encode("ascii")
 FORMAT_VERSION = c_constant("weights_file.h", "FORMAT_VERSION")
 HEADER_BYTES = c_constant("weights_file.h", "HEADER_BYTES")
 CACHE_LINE_BYTES = 64
@@ -131,14 +131,14 @@ def coded(counts: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.n
     return stream
 
 
-def padded_to_chunks(kept: np.ndarray[Any, Any], chunk: int) -> np.ndarray[Any, Any]:
-    """Add unused positions to each segment so that its length becomes a multiple of `chunk`, if it has enough of them.
+def padded_to_multiple(kept: np.ndarray[Any, Any], multiple: int) -> np.ndarray[Any, Any]:
+    """Add unused positions to each segment so that its length is divisible by `multiple`, if it has enough of them.
 
     Args:
         kept: (segments, positions) bool: which positions have an entry.
-        chunk: number of entries that a kernel loads at a time.
+        multiple: of which each length becomes a multiple.
     """
-    free, missing = ~kept, -kept.sum(axis=1) % chunk
+    free, missing = ~kept, -kept.sum(axis=1) % multiple
     missing[missing > free.sum(axis=1)] = 0
     filled: np.ndarray[Any, Any] = kept | (free & (np.cumsum(free, axis=1) <= missing[:, None]))
     return filled
@@ -153,7 +153,7 @@ def pack_segments(
     channel_offset: int,
     tap_offsets: tuple[int, ...],
     by_tap: bool = False,
-    chunk: int = 1,
+    multiple: int = 1,
 ) -> Sections:
     """Append the nonzeros and the bias of a layer to a weights file.
 
@@ -163,9 +163,9 @@ def pack_segments(
         blocks: (segments, positions) weights of each group and block.
         blocks_per_group: number of blocks per group.
         channel_offset, tap_offsets, by_tap: as in `Segments`.
-        chunk: segments are padded with zeros to multiples of this length.
+        multiple: segments are padded with zeros to multiples of this length.
     """
-    kept = [padded_to_chunks(block != 0, chunk) for block in blocks]
+    kept = [padded_to_multiple(block != 0, multiple) for block in blocks]
     values = np.concatenate([block[mask] for block, mask in zip(blocks, kept, strict=True)])
     stream = coded(np.concatenate([m.sum(axis=1) for m in kept]), np.concatenate([np.nonzero(m)[1] for m in kept]))
     segments = sum(len(block) for block in blocks)

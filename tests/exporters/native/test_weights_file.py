@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.native import Options, export_native
-from robust_edge_exporters.native.weights import coded, padded_to_chunks
+from robust_edge_exporters.native.weights import coded, padded_to_multiple
 from robust_edge_runtimes.formats.native.engine import DamagedError, Network
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
@@ -96,9 +96,9 @@ def test_coded_segments_read_back(density):
 
 @pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.9, 1])
 @pytest.mark.parametrize("positions", [1, 3, 4, 30])
-def test_segments_are_padded_to_whole_chunks(density, positions):
+def test_segments_are_padded_to_a_multiple(density, positions):
     kept = np.random.default_rng(positions).random((50, positions)) < density
-    filled = padded_to_chunks(kept, 4)
+    filled = padded_to_multiple(kept, 4)
     for before, after in zip(kept, filled, strict=True):
         wanted = -(-before.sum() // 4) * 4
         free = np.flatnonzero(~before)

@@ -1,10 +1,10 @@
 /* The weights file: a header, then sections at the byte offsets compiled into the tables. Little-endian.
 
-        0 magic "RE-SPARS"   8 uint32 version   12 uint32 value bytes (4, or 2 for fp16)
+        0 MAGIC               8 uint32 version   12 uint32 value bytes (4, or 2 for fp16)
        16 uint64 file bytes  24 uint64 model    32 uint64 sum of words   40 uint64 sum of (i + 1) * word i
 
-   Words are the uint32 after the header, i from 0; sums are modulo 2^64. The exporter reads FORMAT_VERSION and
-   HEADER_BYTES from this file. */
+   Words are the uint32 after the header, i from 0; sums are modulo 2^64. The exporter reads MAGIC,
+   FORMAT_VERSION and HEADER_BYTES from this file. */
 #ifndef ROBUST_EDGE_WEIGHTS_FILE_H
 #define ROBUST_EDGE_WEIGHTS_FILE_H
 
@@ -16,6 +16,7 @@
 #include "config.h"
 #include "model.h"
 
+#define MAGIC "RE-SPARS" /* without the 0 at its end */
 #define FORMAT_VERSION 4u
 #define HEADER_BYTES 64
 
@@ -50,7 +51,7 @@ PRIVATE enum re_status check_header(const void *weights, size_t bytes) {
     if (weights == NULL || bytes < HEADER_BYTES)
         return RE_TOO_SHORT;
     memcpy(&h, weights, sizeof h);
-    if (memcmp(h.magic, "RE-SPARS", 8) != 0 || (h.version & 0xffff0000u) != 0)
+    if (memcmp(h.magic, MAGIC, 8) != 0 || (h.version & 0xffff0000u) != 0)
         return RE_BAD_MAGIC;
     if (h.version != FORMAT_VERSION)
         return RE_BAD_VERSION;

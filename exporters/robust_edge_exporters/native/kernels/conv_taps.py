@@ -12,7 +12,7 @@ from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack
 
 TAP_UNITS = c_constant("conv_taps.h", "TAP_UNITS")  # units of a plane
 SHORTEST = 4  # mean entries of a segment for which shifting its sums is worth it
-CHUNK = 4  # segments are padded to multiples of it: what is left of a chunk costs a mispredicted branch
+LENGTH_MULTIPLE = 4  # segments are padded to it: entries behind the last four cost a mispredicted branch
 SPLIT_FLOATS = 16384  # of a block's phases
 
 
@@ -42,13 +42,13 @@ class ConvTaps(SparseConvKernel):
         )  # fmt: skip
 
     def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
-        """Segments in the order block, output channel, tap; within a segment by channel, padded to whole chunks."""
+        """Segments in the order block, output channel, tap; within a segment by channel, padded to whole fours."""
         blocks, count = blocks_of(op, tiling)
         return pack_segments(
             packer, op.bias,
             [b.reshape(*b.shape[:2], -1).transpose(0, 2, 1).reshape(-1, b.shape[1]) for b in blocks],
             blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
-            by_tap=True, chunk=CHUNK,
+            by_tap=True, multiple=LENGTH_MULTIPLE,
         )  # fmt: skip
 
 
