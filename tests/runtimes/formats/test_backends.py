@@ -8,11 +8,11 @@ import pytest
 from robust_edge_runtimes.core.errors import BackendUnavailable
 from robust_edge_runtimes.diagnosis import diagnose
 from robust_edge_runtimes.formats.backends import backends
+from robust_edge_runtimes.formats.cuda import library
+from robust_edge_runtimes.formats.cuda.errors import EngineError
 from robust_edge_runtimes.formats.native.engine import find_compiler
 from robust_edge_runtimes.formats.table import FORMATS
 from robust_edge_runtimes.formats.tensorrt import format as tensorrt_format
-from robust_edge_runtimes.formats.tensorrt.engine import cuda
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.present.doctor import diagnosis_table
 
@@ -36,7 +36,7 @@ def install(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "Cuda", lambda: types.SimpleNamespace(gpu=lambda: "sm87x16"))
+    monkeypatch.setattr(library, "Cuda", lambda: types.SimpleNamespace(gpu=lambda: "sm87x16"))
 
 
 def test_every_format_with_a_runtime_is_tried():
@@ -68,7 +68,7 @@ def test_a_provider_is_not_yet_a_gpu(install, monkeypatch):
     def none():
         raise EngineError("libcudart is not found")
 
-    monkeypatch.setattr(cuda, "Cuda", none)
+    monkeypatch.setattr(library, "Cuda", none)
     install("onnxruntime", __version__="1.30", get_available_providers=lambda: ["CUDAExecutionProvider"])
     assert found()["onnx-cuda"].missing == "libcudart is not found"
     assert found()["onnx"].missing == "onnxruntime 1.30 has no CPUExecutionProvider, only CUDAExecutionProvider"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Type
 
 from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats.cuda import library
 from robust_edge_runtimes.formats.format import Format
 from robust_edge_runtimes.formats.onnx.format import find_provider
 from robust_edge_runtimes.formats.onnx_cuda.runtime import OnnxCudaRuntime
-from robust_edge_runtimes.formats.tensorrt.engine import cuda
 
 
 class OnnxCudaFormat(Format):
@@ -23,4 +23,4 @@ class OnnxCudaFormat(Format):
 
     def probe(self) -> str:
         """Look for ONNX Runtime's CUDA provider and for a GPU, since the provider is listed without one, too."""
-        return f"{find_provider(OnnxCudaRuntime.provider)}, GPU {cuda.Cuda().gpu()}"
+        return f"{find_provider(OnnxCudaRuntime.provider)}, GPU {library.Cuda().gpu()}"

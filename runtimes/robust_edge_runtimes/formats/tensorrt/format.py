@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Type
 
 from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats.cuda import library
 from robust_edge_runtimes.formats.format import Format
-from robust_edge_runtimes.formats.tensorrt.engine import cuda
 from robust_edge_runtimes.formats.tensorrt.engine.build import import_tensorrt
 from robust_edge_runtimes.formats.tensorrt.runtime import TensorRtRuntime
 
@@ -32,4 +32,4 @@ class TensorRtFormat(Format):
 
     def probe(self) -> str:
         """Look for TensorRT's Python module and for a GPU."""
-        return f"TensorRT {import_tensorrt().__version__}, GPU {cuda.Cuda().gpu()}"
+        return f"TensorRT {import_tensorrt().__version__}, GPU {library.Cuda().gpu()}"

@@ -9,9 +9,9 @@ import numpy as np
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.formats.cuda.errors import EngineError
+from robust_edge_runtimes.formats.cuda.library import Cuda
 from robust_edge_runtimes.formats.tensorrt.engine.build import import_tensorrt
-from robust_edge_runtimes.formats.tensorrt.engine.cuda import Cuda
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
 from robust_edge_runtimes.formats.tensorrt.engine.execute import Engine
 from robust_edge_runtimes.formats.tensorrt.engine.open_engine import open_engine
 from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings

@@ -18,9 +18,9 @@ from robust_edge_runtimes import load
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.files import sha256_of
+from robust_edge_runtimes.formats.cuda.errors import EngineError
+from robust_edge_runtimes.formats.cuda.library import Cuda
 from robust_edge_runtimes.formats.tensorrt.engine.build import build, import_tensorrt
-from robust_edge_runtimes.formats.tensorrt.engine.cuda import Cuda
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
 from robust_edge_runtimes.formats.tensorrt.engine.execute import Engine
 from robust_edge_runtimes.formats.tensorrt.engine.open_engine import open_engine
 from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings

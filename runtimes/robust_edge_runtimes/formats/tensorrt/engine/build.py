@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from robust_edge_runtimes.core.files import write_atomic
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.cuda.errors import EngineError
 from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings
 
 

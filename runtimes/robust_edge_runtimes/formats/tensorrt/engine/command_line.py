@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.cuda.errors import EngineError
 from robust_edge_runtimes.formats.tensorrt.engine.open_engine import open_engine
 from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings, positive
 

@@ -4,8 +4,8 @@ import sys
 import threading
 from typing import Any
 
-from robust_edge_runtimes.formats.tensorrt.engine.cuda import Cuda
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.cuda.errors import EngineError
+from robust_edge_runtimes.formats.cuda.library import Cuda
 from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings
 
 try:

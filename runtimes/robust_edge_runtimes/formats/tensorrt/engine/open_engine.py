@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 from robust_edge_runtimes.core.files import write_atomic
+from robust_edge_runtimes.formats.cuda.errors import EngineError
+from robust_edge_runtimes.formats.cuda.library import Cuda
 from robust_edge_runtimes.formats.tensorrt.engine.build import build, import_tensorrt
-from robust_edge_runtimes.formats.tensorrt.engine.cuda import Cuda
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
 from robust_edge_runtimes.formats.tensorrt.engine.execute import Engine
 from robust_edge_runtimes.formats.tensorrt.engine.settings import Settings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.core.files import cache_folder, sha256_of
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.cuda.errors import EngineError
 
 WORKSPACE_MIB = 1024
 MAX_BATCH = 100

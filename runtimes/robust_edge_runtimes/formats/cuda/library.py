@@ -4,7 +4,7 @@ import ctypes
 import ctypes.util
 from typing import Any
 
-from robust_edge_runtimes.formats.tensorrt.engine.errors import EngineError
+from robust_edge_runtimes.formats.cuda.errors import EngineError
 
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
 COMPUTE_MAJOR, COMPUTE_MINOR, PROCESSORS = 75, 76, 16  # cudaDeviceAttr

@@ -1,4 +1,4 @@
-"""The exception class of build_engine.py."""
+"""The exception class of the CUDA library and of build_engine.py."""
 
 
 class EngineError(Exception):

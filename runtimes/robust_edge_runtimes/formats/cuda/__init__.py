@@ -1,0 +1,1 @@
+"""The CUDA runtime library, for every format that runs on NVIDIA GPUs."""
