@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from robust_edge_runtimes.core.batches import filled_positions
 from robust_edge_runtimes.core.errors import RobustEdgeError
 
 CHECKPOINT = "the checkpoint, for want of a twin"
@@ -41,6 +42,5 @@ class FixedBatch(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to (N, K)."""
-        missing = -len(images) % self.size
-        filled = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]) if missing else images
+        filled = images[torch.from_numpy(filled_positions(len(images), self.size))]
         return torch.cat([self.network(part) for part in filled.split(self.size)])[: len(images)]

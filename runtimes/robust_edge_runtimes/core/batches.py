@@ -34,5 +34,11 @@ def batches_of(count: int, size: int) -> Iterator[slice]:
 
 def filled(images: np.ndarray, size: int) -> np.ndarray:
     """The images, followed by copies of the last one up to the next multiple of `size`."""
-    places = np.minimum(np.arange(-(-len(images) // size) * size), len(images) - 1)
-    return images[places]
+    repeated: np.ndarray = images[filled_positions(len(images), size)]
+    return repeated
+
+
+def filled_positions(count: int, size: int) -> np.ndarray:
+    """Positions of `count` images, the last one repeated up to the next multiple of `size`."""
+    positions: np.ndarray = np.minimum(np.arange(-(-count // size) * size), count - 1)
+    return positions

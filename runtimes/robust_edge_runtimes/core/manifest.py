@@ -115,8 +115,7 @@ class LayerForm:
     """How the artifact stores and runs one layer.
 
     Attributes:
-        form: `csr` or `dense`; in the sparse engine the kernel: `sparse`, `columns`, `taps`,
-            `depthwise` or `dense`.
+        form: `csr` or `dense`; in the sparse engine the name of the kernel, such as `sparse`.
         nonzero: number of `weights` that are not zero.
         csr_ns: minimum time of the layer as CSR on the exporting machine for one image on one thread; None where
             the form was not chosen by timing.
