@@ -61,3 +61,19 @@ class ExportedArtifact:
     notes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     weights_file: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What an artifact holds, read from its bytes and not from what the bundle says of it.
+
+    Attributes:
+        sparsity: counted as the export counts it.
+        precision: of most of the stored weights.
+        opset, ir_version: of an ONNX file.
+    """
+
+    sparsity: Sparsity
+    precision: str
+    opset: int | None = None
+    ir_version: int | None = None

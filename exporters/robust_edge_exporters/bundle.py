@@ -18,6 +18,7 @@ from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.compaction.compact import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.parity import checked_parity
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, open_bundle, seal
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -35,16 +36,7 @@ from robust_edge_runtimes.core.manifest import (
     Source,
     Sparsity,
 )
-from robust_edge_runtimes.formats.table import runtime_class
-from robust_edge_runtimes.verdict.measurement import Parity, parity_of
-
-# Largest relative logit error and smallest fraction of equal classes of a correct conversion, by precision of the file.
-# Since int8 rounds every activation, its errors are only reported, and only an entirely different network is an error.
-MAX_LOGIT_ERROR = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
-MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.5}
-# Logit errors up to which `verify` accepts the artifact as the same network on another machine.
-TOLERANCE = {"fp16": 2e-2, "int8": 0.5}
-HEADROOM = 1.5
+from robust_edge_runtimes.verdict.measurement import Parity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +119,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         artifact = written.artifact
         write_golden(folder / GOLDEN, request.golden)
         manifest = seal(folder, _manifest(request, written.compacted, artifact, folder))
-        parity, checked_with = _checked_parity(folder, request, artifact.precision)
+        parity, checked_with = checked_parity(open_bundle(folder), request)
         golden = dataclasses.replace(request.golden, tolerance=parity.tolerance)
         write_golden(folder / GOLDEN, golden)
         write_readme(folder, request.target, request.source, request.expected, artifact, parity)
@@ -260,32 +252,3 @@ def _compressed_size(path: Path) -> int:
         for block in iter(lambda: file.read(1 << 20), b""):
             size += len(compressor.compress(block))
     return size + len(compressor.flush())
-
-
-def _checked_parity(folder: Path, request: ExportRequest, precision: str) -> tuple[Parity, str]:
-    bundle = open_bundle(folder)
-    runtime = runtime_class(request.target.checked_with or bundle.manifest.artifact.format)
-    with runtime(bundle.artifact_path, bundle.manifest) as model:
-        parity = parity_of(model, request.golden)
-        checked_with = f"{model.info.backend} {model.info.version} on {model.info.device}"
-    stored = request.target.in_file(precision)
-    allowed, least = MAX_LOGIT_ERROR[stored], MIN_AGREEMENT[stored]
-    if not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
-        raise ExportError(
-            f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
-            f"most {allowed:.2g}), classes agree on {100 * parity.argmax_agreement:.2f}% (at least "
-            f"{100 * least:g}%); nothing was written"
-        )
-    return dataclasses.replace(parity, tolerance=_tolerance(request, parity, precision)), checked_with
-
-
-def _tolerance(request: ExportRequest, parity: Parity, precision: str) -> float:
-    """The tolerance of the golden images, or a larger one for precisions with more rounding.
-
-    If only the file is rounded, it is 1.5 times the error measured here. If the device rounds, too, the error is
-    unknown, and a fixed tolerance is used.
-    """
-    rounded_here = precision == "int8" or not format_named(request.target.format).device_rounds
-    if rounded_here and request.target.in_file(precision) == precision != "fp32":
-        return min(1.0, max(request.golden.tolerance, HEADROOM * parity.max_logit_error))
-    return max(request.golden.tolerance, TOLERANCE.get(precision, 0.0))

@@ -185,6 +185,10 @@ class Target:
         in_cache = precision == "int8" and self.int8 is not None and self.int8.style == "cache"
         return "fp32" if in_flags or in_cache else precision
 
+    def full_range(self, precision: str) -> bool:
+        """Whether weights in the file use all of their 8 bits, on which x86 CPUs without VNNI saturate."""
+        return self.in_file(precision) == "int8" and self.int8 is not None and not self.int8.reduce_range
+
 
 def targets() -> dict[str, Target]:
     """All targets by name: files in alphabetical order, JetPacks in the order of their file."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, SEED
+from robust_edge.cli.types import PATH, SEED, AnyRadius
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, refuse_same_file
@@ -28,6 +28,11 @@ from robust_edge_runtimes.modes.table import mode_help
     "--limit",
     type=click.IntRange(min=1),
     help="Most images per mode.  [default: all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided]",
+)
+@click.option(
+    "--eps",
+    type=AnyRadius(),
+    help="Radius of every attack.  [default: the run's own; without --against the bundle's]",
 )
 @click.option(
     "--steps",
@@ -82,6 +87,7 @@ def verify(
     against: Path | None,
     modes: tuple[str, ...],
     limit: int | None,
+    eps: float | None,
     steps: int,
     queries: int,
     seed: int | None,
@@ -113,7 +119,9 @@ def verify(
     refuse_same_file(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)
     seed = secrets.randbits(32) if seed is None else seed
-    settings = VerifySettings(modes=modes, limit=limit, steps=steps, queries=queries, seed=seed, data_dir=data_dir)
+    settings = VerifySettings(
+        modes=modes, limit=limit, eps=eps, steps=steps, queries=queries, seed=seed, data_dir=data_dir
+    )
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
     verdict = verify_bundle(

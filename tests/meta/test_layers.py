@@ -39,6 +39,8 @@ LAYERS = {
         compaction
         native
         formats
+        tolerance
+        parity
         dense_baseline
         device_files
         bundle

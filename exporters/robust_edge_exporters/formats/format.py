@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.differences import byte_differences
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
@@ -89,6 +89,14 @@ class Format(abc.ABC):
     def file_differences(self, built: Path, shipped: Path) -> list[str]:
         """The same of one file; byte by byte, unless the format knows its parts."""
         return byte_differences(built, shipped)
+
+    def contents(self, bundle: Bundle) -> Contents | None:
+        """What the artifact of a bundle holds; None where that cannot be read back from its bytes.
+
+        Raises:
+            BundleError: the artifact is not of this format.
+        """
+        return None
 
     def backend(self) -> str:
         """The Python 3.6 source for run.py: a function `open_model(path, manifest, threads)` and its helpers."""

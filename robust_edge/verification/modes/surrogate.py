@@ -51,4 +51,4 @@ def _compared(name: str, images: np.ndarray, subject: HostSubject, oracle: Gradi
     """Whether the artifact's logits on these images are the checkpoint's."""
     expected = oracle.logits_and_gradient(images, subject.images.labels)[0]
     outliers = OUTLIERS.get(subject.precision, 0.0)
-    return not_the_checkpoint(name, subject.score(images), expected, subject.golden.tolerance, outliers)
+    return not_the_checkpoint(name, subject.score(images), expected, subject.tolerance, outliers)

@@ -76,8 +76,8 @@ class OnnxTwin(nn.Module):
         """Compute a node now if all its inputs are constants, otherwise in every call."""
         if node.operator not in OPERATORS:
             raise TwinError(
-                f"operator {node.operator} of node {node.name!r} (giving {node.output!r}) is none that robust-edge "
-                "exports, and its gradient is not known here"
+                f"operator {node.operator} of node {node.name!r} (giving {node.output!r}) has no gradient here, so "
+                "that mode whitebox cannot follow the artifact's own arithmetic; --allow no_twin accepts that"
             )
         if all(name in self._buffers_of for name in node.inputs if name):
             inputs = [self._value(name, {}) for name in node.inputs]

@@ -6,13 +6,13 @@ They see a network only through a function from images to logits, so that `verif
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
 
 from robust_edge_runtimes.scoring import Score, agreement, relative_error, share_above
 from robust_edge_runtimes.verdict.flags import Check, raised
-from robust_edge_runtimes.verdict.statistic import Drop, drop_of_counts
+from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_counts
 
 REPEAT_TOLERANCE = 1e-4
 ALONE = 32  # images that are also scored one by one
@@ -31,6 +31,8 @@ DISTINCT = 0.5  # of the logits
 GRADIENTS = 0.05  # share of the gradients
 EXACT_GAIN = 0.002  # of the images
 APPROXIMATE_GAIN = 1.0  # percentage points
+FLOOR = 0.05  # of the images
+NOTHING_TO_LOSE = "nothing_to_lose"  # leaves a verdict undecided where other flags fail it
 STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
 
 
@@ -174,6 +176,22 @@ def not_the_checkpoint(
         f"tolerance {tolerance:.2g}; classes agree on {100 * agreement(logits, expected):.1f}%"
     )
     return Check("not_the_checkpoint", not share_above(tolerance, logits, expected) <= outliers, detail)
+
+
+def nothing_to_lose(robust: Sequence[np.ndarray], classes: int) -> Check:
+    """Whether the checkpoint itself is at its floor under an attack, so that no artifact can be worse.
+
+    Args:
+        robust: (N,) bool of each mode, where the checkpoint was right; fewer than MIN_IMAGES say nothing.
+        classes: how many there are; guessing is right on 1/classes.
+    """
+    least = min((float(right.mean()) for right in robust if len(right) >= MIN_IMAGES), default=1.0)
+    floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
+    detail = (
+        f"the checkpoint itself is right on {100 * least:.1f}% under attack, no more than by chance "
+        f"({100 * floor:.1f}%): a smaller radius, --eps, would show a difference"
+    )
+    return Check(NOTHING_TO_LOSE, least <= floor, detail)
 
 
 def forged_answers(stored: np.ndarray, own: np.ndarray) -> Check:

@@ -30,8 +30,8 @@ class ValidityFlag:
 VALIDITY_FLAGS = (
     ValidityFlag(
         "not_the_checkpoint",
-        "logits differ from the checkpoint's by more than the bundle's tolerance, on stored or on drawn images, clean "
-        "or where the surrogate attack left them (int8: on more than a tenth of the drawn images)",
+        "logits differ from the checkpoint's by more than the arithmetic of the precision explains, on stored or on "
+        "drawn images, clean or where the surrogate attack left them (int8: on more than a tenth of them)",
     ),
     ValidityFlag("forged_answers", "the logits that the bundle stores are not those of the run's checkpoint"),
     ValidityFlag(
@@ -40,6 +40,16 @@ VALIDITY_FLAGS = (
     ),
     ValidityFlag(
         "library_differs", "a compiled library in the bundle does not compute what the source beside it computes"
+    ),
+    ValidityFlag(
+        "false_claim",
+        "the bundle claims an ε other than the run's, an attack that its stored images do not show, accuracies that "
+        "are not the checkpoint's, or images that are none of the run's",
+    ),
+    ValidityFlag(
+        "nothing_to_lose",
+        "the checkpoint itself is right on at most 5% of the images under attack, or no more often than by chance: no "
+        "artifact could do worse",
     ),
     ValidityFlag("scaled_logits", "logits are a multiple of the checkpoint's"),
     ValidityFlag(

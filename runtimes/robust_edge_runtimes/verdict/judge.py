@@ -14,7 +14,14 @@ import numpy as np
 
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.checks import black_box_beats_white_box, not_the_checkpoint, output_checks
+from robust_edge_runtimes.verdict.checks import (
+    NOTHING_TO_LOSE,
+    OUTLIERS,
+    black_box_beats_white_box,
+    not_the_checkpoint,
+    nothing_to_lose,
+    output_checks,
+)
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
@@ -72,7 +79,7 @@ class Verdict:
         worst: over all modes, where more than one was run on the same images.
         elsewhere: verdicts of other machines that were merged into this one.
         rebuild: whether the bundle's files are those that its run exports again; None where that was not asked.
-        remarks: notes on the artifact's files, which stay whatever is merged.
+        remarks: notes on the artifact's files and on how it was run, which stay whatever is merged.
         precision: of the artifact.
         looks: how often the drops were compared with their budgets, each time after more images.
     """
@@ -123,8 +130,13 @@ def judge(
     prebuilt, remarks = prebuilt_checks(subject.bundle, subject.model, golden)
     logits = golden_logits(subject.model, golden)
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
-    checks = output_checks(subject.score, golden.clean, golden.clean_logits, golden.tolerance, subject.precision)
-    checks.append(not_the_checkpoint("golden images", logits, expected, golden.tolerance))
+    tolerance, outliers = subject.tolerance, OUTLIERS.get(subject.precision, 0.0)
+    checks = [
+        *subject.checks,
+        *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, subject.precision),
+        not_the_checkpoint("golden images", logits, expected, tolerance, outliers),
+        nothing_to_lose([item.reference_robust for item in measurements], len(manifest.classes)),
+    ]
     modes = tuple(item.result(budget, level) for item in measurements)
     rebuilt = () if rebuild is None else rebuild.flags
     flags = (
@@ -145,12 +157,12 @@ def judge(
             checkpoint_sha256=manifest.source.checkpoint_sha256,
             runtime=subject.model.info,
             machine=machine(),
-            parity=parity_between(logits, golden),
+            parity=dataclasses.replace(parity_between(logits, golden), tolerance=tolerance),
             modes=modes,
             flags=tuple(dict.fromkeys(flags)),  # what several modes found is one reason
             worst=worst_case(measurements, budget, level),
             rebuild=rebuild,
-            remarks=(*remarks, *(() if rebuild is None else rebuild.notes)),
+            remarks=(*subject.remarks, *remarks, *(() if rebuild is None else rebuild.notes)),
             looks=look,
             precision=subject.precision,
         ),
@@ -225,7 +237,8 @@ def _weighed(figures: Elsewhere, budget: Budget, *, same: bool) -> Tuple[List[st
                 notes.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
     for flag in figures.flags:
         allowed = flag.name in budget.allowed_flags
-        (notes if allowed else reasons).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
+        against = undecided if flag.name == NOTHING_TO_LOSE else reasons
+        (notes if allowed else against).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
     if not figures.modes:
         reasons.append("nothing_checked: no mode was run")
     return reasons, undecided, notes

@@ -15,7 +15,7 @@ from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, score_of
 from robust_edge_runtimes.verdict.checks import repeat_checks
-from robust_edge_runtimes.verdict.flags import Flag, raised
+from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
 
 Self = TypeVar("Self", bound="Subject")
@@ -49,6 +49,10 @@ class Subject:
         available: how many images can be drawn.
         reference: the checkpoint; None where only the answers stored in the bundle stand for it.
         span: which of the images the modes attack, as `draw` takes it.
+        measured_tolerance: largest relative logit error of a faithful artifact, as the run's own arithmetic gives it;
+            None where there is no run.
+        checks: of the bundle itself, made before any mode.
+        remarks: what a reader should know about how the artifact was run.
     """
 
     bundle: Bundle
@@ -59,10 +63,21 @@ class Subject:
     available: int
     reference: Optional[Score] = None
     span: Tuple[int, int] = (0, 1 << 62)
+    measured_tolerance: Optional[float] = None
+    checks: Tuple[Check, ...] = ()
+    remarks: Tuple[str, ...] = ()
 
     def part(self: Self, start: int, stop: int) -> Self:
         """The same subject with a part of its images."""
         return dataclasses.replace(self, span=(start, stop))
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative logit error that is taken for rounding.
+
+        Without a run it is the bundle's own, which `read_golden` holds to the precision's MAX_TOLERANCE.
+        """
+        return self.golden.tolerance if self.measured_tolerance is None else self.measured_tolerance
 
     @property
     def precision(self) -> str:

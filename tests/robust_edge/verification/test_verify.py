@@ -83,11 +83,16 @@ def test_a_smaller_ball_of_the_bundle_is_not_the_one_attacked(sparse_run, tmp_pa
     assert [mode.attack.eps for mode in verdict.modes] == [0.01, *[sparse_run.config.attack.eps] * 2]
 
 
-def test_a_larger_ball_of_the_bundle_is(sparse_run, tmp_path):
+def test_nor_is_a_larger_one_but_the_users_own_is(sparse_run, tmp_path):
     settings = GoldenSettings(images=50, steps=2, eps=0.3)
     export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
-    verdict = verify_bundle(open_bundle(tmp_path / "b"), sparse_run, Budget(), VerifySettings(steps=1))
-    assert [mode.attack.eps for mode in verdict.modes] == [0.3] * 3
+    bundle = open_bundle(tmp_path / "b")
+    verdict = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(steps=1))
+    assert [mode.attack.eps for mode in verdict.modes] == [0.3, *[sparse_run.config.attack.eps] * 2]
+    assert [flag.name for flag in verdict.flags if "eps 0.3" in flag.detail] == ["false_claim"]
+    asked = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(steps=1, eps=0.3))
+    assert [mode.attack.eps for mode in asked.modes] == [0.3] * 3
+    assert "false_claim" not in {flag.name for flag in asked.flags}
 
 
 def test_without_a_run_only_replay_runs(exported):

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.errors import BundleError, ExportError
 from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
 
 FILE = "model.ts"
@@ -148,6 +149,23 @@ def export_csr(
     )
 
 
+def contents_of(bundle: Bundle) -> Contents:
+    """Count the non-zeros of a bundle's `model.ts`, in the layers that its manifest names.
+
+    Raises:
+        BundleError: it is no TorchScript, or has no such layers.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the same
+            written = torch.jit.load(str(bundle.artifact_path), map_location="cpu")
+            counts = _counted(written, bundle.manifest.layers)
+    except Exception as cause:  # torch raises whatever the bytes provoke
+        reason = " ".join(str(cause).split())[:200]
+        raise BundleError(f"{bundle.artifact_path} does not hold the layers of the manifest: {reason}") from cause
+    return Contents(sparsity=counts, precision="fp32")
+
+
 def _folded(model: nn.Module) -> nn.Module:
     """A copy with batch-norms folded into the convolutions before them, where torch.fx can follow the network."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
@@ -236,13 +254,14 @@ def _scripted(model: nn.Module, target: Target) -> torch.jit.ScriptModule:
         raise ExportError(f"the network cannot be written as TorchScript for {target.name}: {reason}") from cause
 
 
-def _counted(written: torch.jit.ScriptModule, forms: list[LayerForm]) -> Sparsity:
+def _counted(written: torch.jit.ScriptModule, forms: Sequence[LayerForm]) -> Sparsity:
     """Non-zeros, counted in the written file."""
     state, layers = written.state_dict(), []
     for form in forms:
         name = f"{form.name}.weight"
-        stored = state[f"{name}.values" if form.form == "csr" else name]
-        layers.append(LayerCount(name, form.weights, int(torch.count_nonzero(stored))))
+        stored = f"{name}.values" if form.form == "csr" else name
+        place = next((key for key in state if key.endswith(f".{stored}")), stored)  # inside of another module, too
+        layers.append(LayerCount(name, form.weights, int(torch.count_nonzero(state[place]))))
     return Sparsity.of_layers(layers)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.csr.differences import csr_differences
-from robust_edge_exporters.formats.csr.export import FILE, export_csr
+from robust_edge_exporters.formats.csr.export import FILE, contents_of, export_csr
 from robust_edge_exporters.formats.format import Format
 from robust_edge_exporters.target import Target
+from robust_edge_runtimes.core.bundle import Bundle
 
 
 class CsrFormat(Format):
@@ -30,3 +31,7 @@ class CsrFormat(Format):
         """Code and tensors of `model.ts`."""
         compare = csr_differences if built.name == FILE else super().file_differences
         return compare(built, shipped)
+
+    def contents(self, bundle: Bundle) -> Contents:
+        """Read back from `model.ts`."""
+        return contents_of(bundle)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.format import DenseBaseline, Format
+from robust_edge_exporters.formats.onnx.contents import contents_of
 from robust_edge_exporters.formats.onnx.dense import filled
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
 from robust_edge_exporters.formats.onnx.export import export_onnx
@@ -25,6 +26,10 @@ class OnnxFormat(Format):
     ) -> ExportedArtifact:
         """Write `model.onnx`."""
         return export_onnx(model, shape, target, folder, settings)
+
+    def contents(self, bundle: Bundle) -> Contents:
+        """Read back from `model.onnx`."""
+        return contents_of(bundle.artifact_path)
 
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
         """The same file, its zeros filled by small random values."""

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.format import Format
+from robust_edge_exporters.formats.onnx.contents import contents_of
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
 from robust_edge_exporters.formats.tensorrt.differences import calibration_differences
 from robust_edge_exporters.formats.tensorrt.export import CALIBRATION, export_tensorrt
 from robust_edge_exporters.standalone import standalone
 from robust_edge_exporters.target import Target
+from robust_edge_runtimes.core.bundle import Bundle
 
 BUILD = "python3 build_engine.py    # minutes, once per device; run.py would do it at first use"
 
@@ -35,6 +37,10 @@ class TensorRtFormat(Format):
             return calibration_differences(built, shipped)
         compare = onnx_differences if built.suffix == ".onnx" else super().file_differences
         return compare(built, shipped)
+
+    def contents(self, bundle: Bundle) -> Contents:
+        """Read back from `model.onnx`."""
+        return contents_of(bundle.artifact_path)
 
     def extra_files(self) -> dict[str, str]:
         """The script that builds and runs the engine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar, Mapping
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class OnnxRuntime(BaseRuntime):
     provider = PROVIDER
     device = "cpu"
     extra = "onnxruntime"
+    session_settings: ClassVar[Mapping[str, str]] = {}
+    arithmetic = ""  # what is out of the ordinary about it, for `info`
     _session: Any = None
 
     def open_impl(self) -> RuntimeInfo:
@@ -36,6 +38,8 @@ class OnnxRuntime(BaseRuntime):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        for key, value in self.session_settings.items():
+            options.add_session_config_entry(key, value)
         self._refuse_external_data()
         if self.provider not in ort.get_available_providers():
             raise BackendUnavailable(
@@ -61,7 +65,8 @@ class OnnxRuntime(BaseRuntime):
                 f"{self.path.name} has the inputs and outputs {names}, the manifest lists others; export it again"
             )
         self._session = session
-        return RuntimeInfo("onnxruntime", ort.__version__, self.device, self.provider, self.threads)
+        provider = ", ".join(filter(None, [self.provider, self.arithmetic]))
+        return RuntimeInfo("onnxruntime", ort.__version__, self.device, provider, self.threads)
 
     def _refuse_external_data(self) -> None:
         try:

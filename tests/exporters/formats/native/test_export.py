@@ -15,11 +15,12 @@ import onnx
 import pytest
 import torch
 
-from robust_edge_exporters.bundle import HEADROOM, export_bundle
+from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.dense_baseline import with_dense_baseline
 from robust_edge_exporters.formats.onnx.without_weights import with_random_weights, without_weights
 from robust_edge_exporters.native.kernels.table import KERNELS
 from robust_edge_exporters.target import target_named
+from robust_edge_exporters.tolerance import logit_tolerance
 from robust_edge_runtimes.bench.latency import Contender, bench
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, ExportError, InputError
@@ -70,7 +71,9 @@ def test_the_bundle_opens_and_passes_its_own_verdict(written, precision, request
         assert np.array_equal(runtime.infer(images[:1]), runtime.infer(images)[:1])
     assert verdict.passed, verdict.reasons
     error, tolerance = opened.manifest.parity.max_logit_error, golden.tolerance
-    assert tolerance == max(request_for(model).golden.tolerance, HEADROOM * error if precision == "fp16" else 0)
+    request = request_for(model)
+    own = logit_tolerance(model, request.golden.clean, precision, request.target, on_device=False)
+    assert error < tolerance == own
     assert error < (1e-6 if precision == "fp32" else 1e-2)
     assert (precision == "fp16") == (error > 1e-5)
 

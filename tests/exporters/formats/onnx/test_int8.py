@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.bundle import HEADROOM, export_bundle
+from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.formats.onnx.export import converted, count_nonzeros, export_onnx, weights_of
 from robust_edge_exporters.formats.onnx.int8 import ranges
 from robust_edge_exporters.target import target_named
@@ -125,7 +125,7 @@ def test_a_bundle_reports_its_distance_and_passes_with_it(model, request_for, im
     assert 0 < np.abs(logits - expected.clean_logits).max() / largest <= exported.parity.max_logit_error * 1.0001
     record = opened.manifest.parity
     assert record.max_logit_error == exported.parity.max_logit_error == again.max_logit_error
-    assert record.tolerance == opened.golden().tolerance == pytest.approx(HEADROOM * record.max_logit_error)
+    assert record.max_logit_error < record.tolerance == opened.golden().tolerance < 0.3
     assert record.argmax_agreement == again.argmax_agreement > 0.9
     assert opened.manifest.artifact.precision == "int8"
     assert opened.manifest.sparsity.nonzero <= request.sparsity.nonzero

@@ -1,0 +1,98 @@
+"""Whether a written artifact computes what the checkpoint computes, by the bytes that were written."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from robust_edge_exporters.target import Target
+from robust_edge_exporters.tolerance import logit_tolerance
+from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats.table import runtime_class
+from robust_edge_runtimes.scoring import agreement, margins
+from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
+
+MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
+"""Smallest share of equal classes of a correct conversion, by precision of the file.
+
+8 bits move an image that lies between two classes; there the share is that of the half of the images of which the
+checkpoint is surest.
+"""
+
+
+class Checked(Protocol):
+    """What the check needs of an export."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The checkpoint."""
+
+    @property
+    def golden(self) -> Golden:
+        """Images with the checkpoint's logits."""
+
+    @property
+    def target(self) -> Target:
+        """The row of the target."""
+
+
+def checking_runtime(bundle: Bundle, target: Target, *, threads: int = 1) -> BaseRuntime:
+    """The runtime, not yet open, that executes an artifact as its device does.
+
+    Another one where the device's own does not run here; and ONNX Runtime without its fused 8-bit kernels where those
+    of x86 CPUs may saturate on weights that use all of their 8 bits.
+    """
+    name = target.checked_with or bundle.manifest.artifact.format
+    kind = runtime_class(name)
+    if name == "onnx" and target.full_range(bundle.manifest.artifact.precision):
+        from robust_edge_runtimes.formats.onnx.unfused import UnfusedOnnxRuntime, fused_kernels_may_saturate
+
+        kind = UnfusedOnnxRuntime if fused_kernels_may_saturate() else kind
+    return kind(bundle.artifact_path, bundle.manifest, threads=threads)
+
+
+def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
+    """Compare the artifact with the checkpoint on the golden images.
+
+    Returns:
+        The distance, with the tolerance that the device is held to; and what ran the artifact.
+
+    Raises:
+        ExportError: it computes something else, or 8 bits are too few for the network.
+    """
+    golden, target, precision = request.golden, request.target, bundle.manifest.artifact.precision
+    stored = target.in_file(precision)
+    with checking_runtime(bundle, target) as model:
+        logits = golden_logits(model, golden)
+        checked_with = f"{model.info.backend} {model.info.version} on {model.info.device}"
+    parity = parity_between(logits, golden)
+    allowed = logit_tolerance(request.model, golden.clean, stored, target, on_device=False)
+    least = MIN_AGREEMENT[stored]
+    if stored == "int8":
+        _refuse_broken(logits, golden, least)
+    elif not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
+        raise ExportError(
+            f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
+            f"most {allowed:.2g}), classes agree on {100 * parity.argmax_agreement:.2f}% (at least "
+            f"{100 * least:g}%); nothing was written"
+        )
+    tolerance = logit_tolerance(request.model, golden.clean, precision, target)
+    return Parity(parity.max_logit_error, tolerance, parity.argmax_agreement), checked_with
+
+
+def _refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:
+    expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    lead = margins(expected, expected.argmax(1))
+    surest = lead >= np.median(lead)
+    share = agreement(logits[surest], expected[surest])
+    if not share >= least or not np.isfinite(logits).all():
+        raise ExportError(
+            "8 bits are too few for this network: on the half of the images of which the checkpoint is surest, classes "
+            f"agree on {100 * share:.1f}% (at least {100 * least:g}%); nothing was written. Export it in fp32 or fp16, "
+            "or train it with weight decay, which keeps weights and activations of a layer alike in size"
+        )

@@ -1,0 +1,249 @@
+"""What a bundle claims, compared with the run that it names, the row of its target, and its own artifact.
+
+The run is the authority. What contradicts it outright is an error (exit 4); what weakens the evidence by degrees is the
+flag `false_claim`, with the claim in its detail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from robust_edge.attacks.pgd import Pgd, attack_images
+from robust_edge.data import Split
+from robust_edge.evaluation.accuracy import BATCH
+from robust_edge.models import Normalized
+from robust_edge.run.directory import Checkpoint, Run
+from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.target import MIN_OPSET, Target, targets
+from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
+from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.decode import short_repr
+from robust_edge_runtimes.core.errors import BundleError, unknown_name
+from robust_edge_runtimes.core.golden import Golden, expected_of
+from robust_edge_runtimes.core.logits import is_right
+from robust_edge_runtimes.core.manifest import AttackSpec, Manifest, Sparsity
+from robust_edge_runtimes.scoring import Score
+from robust_edge_runtimes.verdict.flags import Check
+
+LABELS = "labels.txt"
+REPEATED = BATCH  # stored images whose attack is made again: the batch that the export began with
+STANDARD_ERRORS = 4.0
+SAME_EPS = 1e-6
+REACHED = 0.9  # of ε: PGD's steps reach the border of the ball at some pixel of some image
+SAME_ACCURACY = 0.005  # images on the boundary that another version of torch decides otherwise
+PIXELS = (0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One statement of a bundle beside what it should say.
+
+    Attributes:
+        what: the subject of the statement.
+        claimed: by the bundle.
+        true: what the source says.
+        source: the run, the target's row or the artifact itself.
+        why: what follows from a difference; empty where that is plain.
+    """
+
+    what: str
+    claimed: Any
+    true: Any
+    source: str
+    why: str = ""
+
+
+def eps_of(run: Run) -> float:
+    """The radius that a run is judged at: that of its adversary, 8/255 where it had none."""
+    return run.config.attack.eps or USUAL_EPS[LINF]
+
+
+def check_claims(bundle: Bundle, run: Run) -> None:
+    """Refuse a bundle that contradicts its run, its target or its own artifact.
+
+    Raises:
+        BundleError: names the first false claim, and what is true.
+    """
+    manifest, checkpoint = bundle.manifest, run.checkpoint()
+    for claim in (*_of_the_run(bundle, checkpoint), *_of_the_target(manifest), *_of_the_artifact(bundle)):
+        if claim.claimed != claim.true:
+            raise BundleError(
+                f"{bundle.path} says that {claim.what} is {short_repr(claim.claimed)}, {claim.source} says "
+                f"{short_repr(claim.true)}{claim.why and f': {claim.why}'}; export it again"
+            )
+    _check_counts(bundle, checkpoint.sparsity)
+
+
+def false_claims(
+    bundle: Bundle, golden: Golden, run: Run, network: Normalized, score: Score, split: Split, *, eps: float, steps: int
+) -> list[Check]:
+    """What of the stored evidence is weaker than the bundle says.
+
+    Args:
+        bundle: opened.
+        golden: its stored images.
+        run: what it was exported from.
+        network: the run's.
+        score: the same as a function of images.
+        split: the run's test images.
+        eps: the radius of this verification.
+        steps: most gradient steps of the attack that is made again.
+    """
+    attack = bundle.manifest.expected.attack
+    found = [_radius(attack, golden, run, eps), _known_attack(attack), _run_images(golden, split)]
+    if attack.steps and attack.eps:
+        found.append(_strength(attack, golden, network, score, steps))
+    own = dataclasses.replace(golden, clean_logits=score(golden.clean), attacked_logits=score(golden.attacked))
+    found.append(_accuracies(bundle.manifest, own))
+    return [Check("false_claim", bool(detail), detail) for detail in found]
+
+
+def _of_the_run(bundle: Bundle, checkpoint: Checkpoint) -> Iterator[Claim]:
+    manifest, names = bundle.manifest, "right answers would get wrong names"
+    classes = list(checkpoint.model.classes)
+    yield Claim("the list of classes", list(manifest.classes), classes, "the run", names)
+    yield Claim(LABELS, _labels(bundle), classes, "the run", names)
+    yield Claim("the shape of one image", list(manifest.input.shape[1:]), list(checkpoint.model.shape), "the run")
+    yield Claim("the range of pixels", tuple(manifest.input_range), PIXELS, "robust-edge")
+
+
+def _of_the_target(manifest: Manifest) -> Iterator[Claim]:
+    row, artifact = _row(manifest), manifest.artifact
+    source = f"target {row.name}"
+    yield Claim("the artifact's format", artifact.format, row.format, source)
+    if artifact.precision not in row.precisions:
+        yield Claim("the precision", artifact.precision, " or ".join(row.precisions), source)
+    if row.opset is None or row.opset_max is None or artifact.opset is None:
+        yield Claim("the opset", artifact.opset, row.opset, source)
+    elif not MIN_OPSET <= artifact.opset <= row.opset_max:
+        yield Claim("the opset", artifact.opset, f"{row.opset_max} at most", source)
+    else:
+        yield Claim("the IR version", artifact.ir_version, row.with_opset(artifact.opset).ir_version, source)
+
+
+def _of_the_artifact(bundle: Bundle) -> Iterator[Claim]:
+    manifest, source = bundle.manifest, f"the artifact {bundle.manifest.artifact.file} itself"
+    contents = format_named(manifest.artifact.format).contents(bundle)
+    if contents is None:
+        return
+    stored = _row(manifest).in_file(manifest.artifact.precision)
+    yield Claim("the precision of the stored weights", stored, contents.precision, source)
+    yield Claim("the opset", manifest.artifact.opset, contents.opset, source)
+    yield Claim("the IR version", manifest.artifact.ir_version, contents.ir_version, source)
+    claimed, counted = (_counts(sparsity) for sparsity in (manifest.sparsity, contents.sparsity))
+    yield Claim("the number of layers with weights", len(claimed), len(counted), source)
+    for one, own in zip(claimed, counted, strict=False):
+        yield Claim("(weights, non-zeros) of a layer", one, own, source)
+
+
+def _check_counts(bundle: Bundle, checkpoint: Sparsity) -> None:
+    """An export leaves weights out only with whole channels, which `compaction` records; 8 bits may round to zero."""
+    claimed, compacted = bundle.manifest.sparsity, bundle.manifest.compaction is not None
+    more = claimed.weights > checkpoint.weights or claimed.nonzero > checkpoint.nonzero
+    own, run = _counts(claimed), _counts(checkpoint)
+    sizes, kept = [weights for weights, _ in own], all(a[1] <= b[1] for a, b in zip(own, run, strict=False))
+    if more or not (compacted or (sizes == [weights for weights, _ in run] and kept)):
+        raise BundleError(
+            f"{bundle.path} says that {claimed.nonzero} of {claimed.weights} weights are kept, the run has "
+            f"{checkpoint.nonzero} of {checkpoint.weights}, or others in one layer; export it again"
+        )
+
+
+def _counts(sparsity: Sparsity) -> list[tuple[int, int]]:
+    """Sorted, since a layer may have another name in the artifact."""
+    return sorted((layer.weights, layer.nonzero) for layer in sparsity.layers)
+
+
+def _row(manifest: Manifest) -> Target:
+    table = targets()
+    if manifest.target not in table:
+        raise unknown_name("target", manifest.target, table, BundleError)
+    return table[manifest.target]
+
+
+def _labels(bundle: Bundle) -> list[str]:
+    path = bundle.path / LABELS
+    if LABELS not in bundle.manifest.files:
+        raise BundleError(f"{path} is missing; export the bundle again")
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _radius(attack: AttackSpec, golden: Golden, run: Run, eps: float) -> str:
+    """Empty where the claim holds, as in the functions below; otherwise what is false."""
+    allowed = sorted({eps_of(run), eps})
+    if not any(abs(attack.eps - one) <= SAME_EPS for one in allowed):
+        named = " or ".join(f"{one:.4g}" for one in allowed)
+        return f"eps {attack.eps:.4g}: the run's is {named}; export with that, or verify with --eps {attack.eps:.4g}"
+    moved = float(np.abs(golden.attacked - golden.clean).max())
+    if attack.steps and moved < REACHED * attack.eps:
+        return f"eps {attack.eps:.4g}: the stored images move by {moved:.4g} at most"
+    return ""
+
+
+def _known_attack(attack: AttackSpec) -> str:
+    if attack.name != "pgd":
+        return f"attack {short_repr(attack.name)}: an export stores images of pgd"
+    usual = 2.5 * attack.eps / max(attack.steps, 1)
+    if attack.steps and not math.isclose(attack.step_size, usual, rel_tol=1e-6, abs_tol=1e-9):
+        return f"step size {attack.step_size:.4g}: {attack.steps} steps of pgd at eps {attack.eps:.4g} have {usual:.4g}"
+    return ""
+
+
+def _run_images(golden: Golden, split: Split) -> str:
+    """Stored images stand at the start of the test split, so that the rest of it is rarely read."""
+    missing = {(image.tobytes(), label) for image, label in zip(golden.clean, golden.labels.tolist(), strict=True)}
+    for start in range(0, len(split), len(golden.labels)):
+        part = split.take(torch.arange(start, min(start + len(golden.labels), len(split))))
+        for image, label in zip(part.floats(slice(None)).numpy(), part.labels.tolist(), strict=True):
+            missing.discard((image.tobytes(), label))
+        if not missing:
+            return ""
+    return f"stored images: {len(missing)} of {len(golden.labels)} are not test images of the run with their labels"
+
+
+def _strength(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, steps: int) -> str:
+    """Attack the first stored images again, as the bundle says that it was done, with at most `steps` steps."""
+    count = min(REPEATED, len(golden.labels))
+    clean, labels = golden.clean[:count], golden.labels[:count]
+    again = _attacked(network, clean, labels, attack, min(attack.steps, steps))
+    stored, repeated = score(golden.attacked[:count]), score(again)
+    broken = is_right(stored, labels).astype(float) - is_right(repeated, labels)
+    stronger = _loss(repeated, labels) - _loss(stored, labels)
+    for figure, differences in (("breaks", broken), ("raises the loss of", stronger)):
+        error = float(differences.std()) / math.sqrt(count)
+        if differences.mean() > STANDARD_ERRORS * max(error, 1e-6) and differences.sum() > STANDARD_ERRORS:
+            return (
+                f"attack {attack.name}, {attack.steps} steps: made again with {min(attack.steps, steps)} it {figure} "
+                f"more of {count} images than the stored ones, by {differences.mean():.3g} ± {error:.2g} per image"
+            )
+    return ""
+
+
+def _attacked(network: Normalized, clean: np.ndarray, labels: np.ndarray, attack: AttackSpec, steps: int) -> np.ndarray:
+    """As an export attacks its first batch."""
+    images, truth = torch.from_numpy(clean), torch.from_numpy(labels)
+    generator = torch.Generator().manual_seed(attack.seed)
+    pgd = Pgd(steps=steps, restarts=1)
+    return attack_images(network, images, truth, pgd, Threat(attack.eps), generator).images.numpy()
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) cross-entropy, of at most 10, so that a single image does not decide."""
+    wide = torch.from_numpy(logits).double()
+    loss = torch.nn.functional.cross_entropy(wide, torch.from_numpy(labels), reduction="none")
+    return loss.clamp(max=10).numpy()
+
+
+def _accuracies(manifest: Manifest, own: Golden) -> str:
+    stated, found = manifest.expected, expected_of(own, manifest.expected.attack)
+    for name in ("clean", "robust"):
+        claimed, true = getattr(stated, f"{name}_accuracy"), getattr(found, f"{name}_accuracy")
+        if abs(claimed - true) > max(SAME_ACCURACY, 1.5 / found.images):
+            return f"{name} accuracy {100 * claimed:.1f}%: the run's checkpoint has {100 * true:.1f}% on these images"
+    return ""
