@@ -17,21 +17,29 @@ from torch import Tensor, nn
 from robust_edge.attacks.logits import is_right
 from robust_edge.attacks.modes import evaluation_mode
 from robust_edge_runtimes.attacks.threat import NORMS, Threat
+from robust_edge_runtimes.verdict.measurement import GRADIENTS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(abc.ABC):
     """An attack and its settings, which are the fields of the subclass; every field has a default.
 
-    `--steps` and `--restarts` set the fields of these names; the JSON record holds all fields.
+    `--set NAME=VALUE` sets a field, `--steps` and `--restarts` those of these names; the JSON record holds all fields.
 
     Attributes:
         norms: the norms in which the attack is defined.
         few_steps: number of `steps` below which the validity flag `few_steps` is raised; 0 never raises it.
+        radii: increasing radii, from 0, at which `evaluate` runs the attack one after another; () for one radius.
     """
 
     norms: ClassVar[tuple[str, ...]] = NORMS
     few_steps: ClassVar[int] = 0
+    radii: ClassVar[tuple[float, ...]] = ()
+
+    @property
+    def works_with(self) -> str:
+        """What the attack sees of the network: GRADIENTS or LOGITS."""
+        return GRADIENTS
 
     @property
     def title(self) -> str:

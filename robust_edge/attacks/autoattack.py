@@ -20,6 +20,7 @@ from robust_edge.attacks.attack import Attack, AttackSet
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS
 
 MAX_TARGETS = 9
 
@@ -43,6 +44,11 @@ class ReferenceAttack(Attack):
     queries: int | None = None
     restarts: int = 1
     targets: int | None = None
+
+    @property
+    def works_with(self) -> str:
+        """An attack that counts queries sees only logits."""
+        return GRADIENTS if self.queries is None else LOGITS
 
     def perturb(
         self,

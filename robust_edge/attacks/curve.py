@@ -15,6 +15,8 @@ from robust_edge.attacks.attack import Attack
 from robust_edge.attacks.pgd import Pgd
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 
+RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve(Attack):
@@ -26,6 +28,7 @@ class Curve(Attack):
 
     steps: int = 100
 
+    radii: ClassVar[tuple[float, ...]] = RADII
     norms: ClassVar[tuple[str, ...]] = (LINF,)
     few_steps: ClassVar[int] = Pgd.few_steps
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robust_edge.plugins import OWN_CLASS, Row, load_class
+from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def attack_class(name: str) -> type[Attack]:
     return load_class("attack", name, ATTACKS, Attack)  # type: ignore[no-any-return]
 
 
-def build_attack(name: str, options: Mapping[str, int | None]) -> Attack:
+def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
     """Build an attack with the given settings; the others have their defaults.
 
     Args:
@@ -55,10 +56,10 @@ def build_attack(name: str, options: Mapping[str, int | None]) -> Attack:
     cls, given = attack_class(name), {key: value for key, value in options.items() if value is not None}
     for option in given:
         if option not in setting_names(cls):
-            others = ", ".join(key for key in ATTACKS if option in setting_names(attack_class(key)))
-            raise InputError(f"--attack {name} has no option --{option}; attacks that have it: {others}")
+            own = ", ".join(setting_names(cls)) or "none"
+            raise InputError(f"attack {name} has no setting {option}; its settings: {own}")
     try:
-        return cls(**given)
+        return decode(cls, given, where=name)
     except RobustEdgeError:
         raise
     except Exception as cause:  # the class is the user's; it may raise anything

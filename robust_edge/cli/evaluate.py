@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from robust_edge.attacks.table import ATTACKS, OWN, PGD
-from robust_edge.cli.types import PATH, SEED, AnyRadius, AttackName
+from robust_edge.cli.types import PATH, AnyRadius, AttackName
+from robust_edge.evaluation.settings import shared_settings
+from robust_edge.settings.options import setting_options
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -43,20 +46,16 @@ def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
     type=AnyRadius(),
     help="Radius in pixel units.  [default: that of the training, 8/255 for a benign run, 0.5 in l2]",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 50; 100 for curve]")
-@click.option("--restarts", type=click.IntRange(min=1), help="Random starts of pgd and cw.  [default: 3]")
-@click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the attack.")
-@click.option("--data-dir", help="Folder of the run's images, if it was moved.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
+@click.option("--restarts", type=click.IntRange(min=1), help="Random starts.  [default: those of the attack]")
+@setting_options(shared_settings())
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Largest number of images per batch."
-)
-@click.option(
-    "--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory budget of a batch in MiB."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting of the attack's class, such as confidence=20; repeatable. An unknown name lists all.",
 )
 @click.option("--saliency", is_flag=True, help="Also store input gradients for the report (extra `interpret`).")
-@click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted evaluation.")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
 @output_options
 @examples(
@@ -74,18 +73,12 @@ def evaluate(
     other: Path | None,
     norm: str,
     eps: float | None,
-    steps: int | None,
     restarts: int | None,
-    limit: int | None,
-    seed: int,
-    data_dir: str | None,
-    device: str,
-    batch: int,
-    memory: int,
     saliency: bool,
-    fresh: bool,
     out: Path | None,
     output: Output,
+    assignments: tuple[str, ...],
+    **shared: Any,
 ) -> None:
     """Measure the clean and robust accuracy of a checkpoint, image by image, with validity flags.
 
@@ -102,25 +95,20 @@ def evaluate(
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run.directory import open_run
+    from robust_edge.settings.notation import read_assignment
 
     settings = EvaluateSettings(
         attack=attack,
+        options=dict(map(read_assignment, assignments)),
+        **{name: value for name, value in shared.items() if value is not None},
         norm=norm,
         eps=eps,
-        steps=steps,
         restarts=restarts,
-        limit=limit,
-        seed=seed,
-        data_dir=data_dir,
-        device=device,
-        batch=batch,
-        memory_mib=memory,
-        fresh=fresh,
     )
     with torchrun_ranks() as ranks:
         rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         if saliency and ranks.writes:
-            evaluate_saliency(open_run(run), data_dir=data_dir, device=device)
+            evaluate_saliency(open_run(run), data_dir=settings.data_dir, device=settings.device)
         record = evaluate_run(
             open_run(run),
             settings,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from robust_edge.attacks.table import CURVE, PGD
-from robust_edge.cli.types import PATH, SEED, AnyRadius, AttackName
+from robust_edge.cli.types import PATH, AnyRadius, AttackName
+from robust_edge.evaluation.settings import shared_settings
+from robust_edge.settings.options import setting_options
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -36,18 +39,14 @@ from robust_edge_runtimes.cli.output import Output, output_options
     type=AnyRadius(),
     help="Radius of the perturbation in pixel units; repeatable.  [default: nine values from 0.01 to 0.3]",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Gradient steps.  [default: 100]")
-@click.option("--limit", type=click.IntRange(min=1), help="Use a fixed random subset of N test images.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
-@click.option("--data-dir", help="Folder of the runs' images, if it was moved.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
+@setting_options(shared_settings())
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=250, show_default=True, help="Largest number of images per batch."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting of the attack's class, such as confidence=20; repeatable. An unknown name lists all.",
 )
-@click.option(
-    "--memory", type=click.IntRange(min=1), default=2048, show_default=True, help="Memory budget of a batch in MiB."
-)
-@click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted transfer.")
 @click.option(
     "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
 )
@@ -61,16 +60,10 @@ def transfer(
     targets: tuple[Path, ...],
     attack: str,
     epsilons: tuple[float, ...],
-    steps: int | None,
-    limit: int | None,
-    seed: int,
-    data_dir: str | None,
-    device: str,
-    batch: int,
-    memory: int,
-    fresh: bool,
     out: Path,
     output: Output,
+    assignments: tuple[str, ...],
+    **shared: Any,
 ) -> None:
     """Evaluate networks on attack images that were made on other networks, at increasing eps (Algorithm 3).
 
@@ -81,18 +74,13 @@ def transfer(
     from robust_edge.evaluation.transfer import EPSILONS, TransferSettings, run_transfer
     from robust_edge.parallel.ranks import torchrun_ranks
     from robust_edge.run.directory import open_run
+    from robust_edge.settings.notation import read_assignment
 
     settings = TransferSettings(
         attack=attack,
+        options=dict(map(read_assignment, assignments)),
+        **{name: value for name, value in shared.items() if value is not None},
         epsilons=tuple(sorted(set(epsilons))) or EPSILONS,
-        steps=steps,
-        seed=seed,
-        limit=limit,
-        data_dir=data_dir,
-        device=device,
-        batch=batch,
-        memory_mib=memory,
-        fresh=fresh,
     )
     with torchrun_ranks() as ranks:
         rank_output = output if ranks.writes else Output(json=False, verbosity=-1)

@@ -42,6 +42,7 @@ from robust_edge_runtimes.verdict.checks import (
     zero_gradient,
 )
 from robust_edge_runtimes.verdict.flags import Check
+from robust_edge_runtimes.verdict.measurement import LOGITS
 
 PROBE_IMAGES = 64
 REPEATS = 5
@@ -110,9 +111,9 @@ def audit_model(
 def audit_result(result: AttackResult, attack: Attack) -> tuple[Check, ...]:
     """The checks that need the result of an attack."""
     checks = [_nothing_attacked(result), _outside(result)]
-    stages = {stage.name: stage for stage in result.stages}
-    if "square" in stages and len(stages) > 1:
-        checks.append(black_box_beats_white_box(stages["square"].broken, result.clean.images, exact=True))
+    black_boxes = [stage.broken for stage in result.stages if stage.works_with == LOGITS]
+    if black_boxes and len(black_boxes) < len(result.stages):
+        checks.append(black_box_beats_white_box(sum(black_boxes), result.clean.images, exact=True))
     return (*checks, *audit_steps(attack))
 
 

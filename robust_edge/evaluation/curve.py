@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from robust_edge.attacks.attack import Attack
 from robust_edge.attacks.curve import Curve
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
@@ -19,7 +20,6 @@ from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.batches import batches_of
 
-EPSILONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 PANEL_IMAGES = 6
 
 
@@ -60,7 +60,7 @@ class CurveResult:
         resumed: number of batches that an interrupted process had finished.
     """
 
-    steps: int
+    steps: int | None
     seed: int
     chance: float
     points: tuple[CurvePoint, ...]
@@ -68,6 +68,7 @@ class CurveResult:
     resumed: int = 0
     positions: tuple[int, ...] = ()
     norm: str = LINF
+    title: str = ""
 
 
 def evaluate_curve(
@@ -75,8 +76,8 @@ def evaluate_curve(
     split: Split,
     classes: int,
     *,
-    attack: Curve | None = None,
-    epsilons: Sequence[float] = EPSILONS,
+    attack: Attack | None = None,
+    epsilons: Sequence[float] | None = None,
     seed: int = 0,
     panel_images: int = PANEL_IMAGES,
     positions: Sequence[int] | None = None,
@@ -104,6 +105,7 @@ def evaluate_curve(
         progress: called with (done, total).
     """
     attack = attack or Curve()
+    epsilons = attack.radii if epsilons is None else epsilons
     stages = tuple(Stage(f"eps={eps:g}", attack, Threat(eps)) for eps in epsilons)
     positions = tuple(range(len(split)) if positions is None else positions)
     campaign = Campaign(
@@ -129,7 +131,9 @@ def evaluate_curve(
         digits = "".join("01"[bit] for bit in robust.int().tolist())
         points.append(CurvePoint(eps, accuracy(int(robust.sum()), len(robust)), digits))
     panel = _panel(campaign, split.first(panel_images), len(points))
-    return CurveResult(attack.steps, seed, 1 / classes, tuple(points), panel, result.resumed, positions)
+    return CurveResult(
+        getattr(attack, "steps", None), seed, 1 / classes, tuple(points), panel, result.resumed, positions
+    )
 
 
 def _panel(campaign: Campaign, shown: Split, radii: int) -> Panel:

@@ -8,23 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robust_edge.attacks.attack import Attack
-from robust_edge.attacks.curve import Curve
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.attacks.table import ATTACKS, PGD, attack_class, build_attack
-from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.audit import Audit, audit_memory, audit_oblivious, audit_result, audit_steps
 from robust_edge.evaluation.averaged import Averaged
 from robust_edge.evaluation.campaign import Progress
 from robust_edge.evaluation.combination import Combination, evaluate_average
-from robust_edge.evaluation.curve import EPSILONS, CurveResult, evaluate_curve
+from robust_edge.evaluation.curve import CurveResult, evaluate_curve
 from robust_edge.evaluation.job import Job, Network
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation, record_name, stored_evaluation
+from robust_edge.evaluation.settings import EvaluationSettings
 from robust_edge.evaluation.task import check_radius, prepare_task
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.run.directory import Run
 from robust_edge.run.environment import versions
+from robust_edge.settings.setting import setting
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.errors import InputError
@@ -34,55 +34,34 @@ from robust_edge_runtimes.verdict.flags import Check
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """The attack and the images of an evaluation; `evaluate_run` documents the defaults for None.
+class EvaluateSettings(EvaluationSettings):
+    """What to run; None stands for the default that `evaluate_run` names.
 
     Attributes:
-        attack: a name of ATTACKS, or `package.module:Class`.
         norm: `linf` or `l2`.
         eps: radius in pixel units on [0, 1].
-        steps: the attack's setting of that name.
         restarts: the attack's setting of that name.
-        limit: number of test images, a fixed random subset; None for all.
-        seed: of the attack.
-        data_dir: folder of the run's images, if they were moved.
-        device: where to evaluate: cpu, cuda, cuda:1 or auto.
-        batch: largest number of images per batch.
-        memory_mib: memory in MiB that a batch may use beyond what is in use at the start.
-        fresh: start again instead of resuming an interrupted evaluation.
     """
 
-    attack: str = PGD
     norm: str = LINF
     eps: float | None = None
-    steps: int | None = None
-    restarts: int | None = None
-    limit: int | None = None
-    seed: int = 0
-    data_dir: str | None = None
-    device: str = "auto"
-    batch: int = memories.MOST_IMAGES
-    memory_mib: int = memories.DEFAULT_BUDGET_MIB
-    fresh: bool = False
+    restarts: int | None = setting(None, "random starts", range="[1, inf)")
 
     def __post_init__(self) -> None:
-        for name in ("limit", "batch", "memory_mib", "steps", "restarts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.partition('_')[0]} must be at least 1, it is {value}")
+        super().__post_init__()
         attack = self.build()
         if Threat(0.0, self.norm).norm not in attack.norms:
             suitable = ", ".join(name for name in ATTACKS if self.norm in attack_class(name).norms)
             defined = ", ".join(attack.norms)
             raise InputError(f"--attack {self.attack} is defined in {defined} only; attacks in {self.norm}: {suitable}")
-        if isinstance(attack, Curve) and self.eps is not None:
+        if attack.radii and self.eps is not None:
             raise InputError(
-                "--eps cannot be combined with --attack curve, which uses a fixed list of radii; leave it out"
+                f"--eps cannot be combined with --attack {self.attack}, which uses a fixed list of radii; leave it out"
             )
 
     def build(self) -> Attack:
         """The attack with its settings."""
-        return build_attack(self.attack, {"steps": self.steps, "restarts": self.restarts})
+        return build_attack(self.attack, {**self.options, "steps": self.steps, "restarts": self.restarts})
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -159,8 +138,10 @@ def evaluate_run(
 
 def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run | None, ranks: Ranks) -> Job:
     attack, threat = settings.build(), _threat(run, settings)
-    if other is not None and isinstance(attack, Curve):
-        raise InputError("--with cannot be combined with --attack curve; choose an attack with a single radius")
+    if other is not None and attack.radii:
+        raise InputError(
+            f"--with cannot be combined with --attack {settings.attack}; choose an attack with a single radius"
+        )
     runs = (run,) if other is None else (run, other)
     task = prepare_task(runs, limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
     model = task.models[0] if other is None else Averaged(task.models)
@@ -204,7 +185,7 @@ def _replaced_record(job: Job) -> str | None:
         return None
     eps = None if record.result is None else record.result.threat.eps
     images = None if record.subset is None else record.subset.images
-    new_eps = None if isinstance(job.attack, Curve) else job.threat.eps
+    new_eps = None if job.attack.radii else job.threat.eps
     if (eps, images) == (new_eps, len(job.task.split)):
         return None
     radius = "" if eps is None else f"eps {eps:.4g}, "
@@ -212,7 +193,7 @@ def _replaced_record(job: Job) -> str | None:
 
 
 def _attack(job: Job, members: tuple[Audit, ...], progress: Progress | None) -> _Results:
-    if isinstance(job.attack, Curve):
+    if job.attack.radii:
         return _curve(job, job.attack, progress)
     if members:
         pair, resumed = evaluate_average(job, members, progress)
@@ -222,8 +203,8 @@ def _attack(job: Job, members: tuple[Audit, ...], progress: Progress | None) -> 
     return _Results(result=result, checks=audit_result(result, job.attack), resumed=resumed)
 
 
-def _curve(job: Job, attack: Curve, progress: Progress | None) -> _Results:
-    identity = job.identity(EPSILONS)
+def _curve(job: Job, attack: Attack, progress: Progress | None) -> _Results:
+    identity = job.identity(attack.radii)
     result = evaluate_curve(
         job.network.model,
         job.task.split,

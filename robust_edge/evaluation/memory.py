@@ -11,8 +11,6 @@ from robust_edge.attacks.modes import evaluation_mode
 from robust_edge_runtimes.core.environment import peak_rss_bytes
 from robust_edge_runtimes.core.errors import InputError
 
-DEFAULT_BUDGET_MIB = 2048
-MOST_IMAGES = 250
 COPIES = 8  # copies of an image that an attack keeps: clean, candidate, best, step, gradients
 WORKSPACE = 3  # memory in units of the activations: the activations, their gradients, unfolded convolution inputs
 

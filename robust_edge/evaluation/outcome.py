@@ -24,6 +24,7 @@ class StageResult:
         broken: number of these images that the attack broke.
         outside: number of candidates that lay outside the ball or [0, 1] and were projected back before scoring.
         cumulative: accuracy on images that are right when clean and under all attacks up to this one.
+        works_with: what the attack sees of the network, `gradients` or `logits`; empty in older records.
     """
 
     name: str
@@ -32,6 +33,7 @@ class StageResult:
     broken: int
     outside: int
     cumulative: Accuracy
+    works_with: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ def stage_results(stages: Sequence[Stage], result: CampaignResult) -> tuple[tupl
                 broken=int(broken.sum()),
                 outside=outside,
                 cumulative=accuracy(int(after.sum()), len(clean)),
+                works_with=stage.attack.works_with,
             )
         )
         before = after

@@ -16,13 +16,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from robust_edge.attacks.attack import Attack
-from robust_edge.attacks.curve import Curve
 from robust_edge.attacks.table import PGD, attack_class, build_attack, setting_names
-from robust_edge.evaluation import memory as memories
 from robust_edge.evaluation.accuracy import Accuracy, accuracy
 from robust_edge.evaluation.audit import Audit, audit_memory, audit_model, audit_steps, audit_transfer
 from robust_edge.evaluation.campaign import Campaign, Progress, Stage, part_of, run_campaign
 from robust_edge.evaluation.memory import Memory
+from robust_edge.evaluation.settings import EvaluationSettings
 from robust_edge.evaluation.subset import Subset
 from robust_edge.evaluation.task import Task, check_radius, prepare_task, state_file
 from robust_edge.parallel.ranks import Ranks
@@ -39,41 +38,19 @@ STEPS = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransferSettings:
-    """How the attack images are computed.
+class TransferSettings(EvaluationSettings):
+    """How the images are made; the targets see what the attack's `for_transfer` makes, the last iterate of PGD.
 
     Attributes:
-        attack: a name of ATTACKS, or `package.module:Class`; the attack that its `for_transfer` returns is used, for
-            PGD the last iterate.
-        epsilons: increasing ℓ∞ radii above 0.
-        steps: the attack's setting of that name; None for STEPS.
-        seed: of the random starts.
-        limit: number of test images, a fixed random subset; None for all.
-        data_dir: folder of the runs' images, if they were moved.
-        device: where to evaluate: cpu, cuda, cuda:1 or auto.
-        batch: largest number of images per batch.
-        memory_mib: memory in MiB that a batch may use beyond what is in use at the start.
-        fresh: start again instead of resuming an interrupted transfer.
+        epsilons: rising ℓ∞ radii above 0.
     """
 
-    attack: str = PGD
     epsilons: tuple[float, ...] = EPSILONS
-    steps: int | None = None
-    seed: int = 0
-    limit: int | None = None
-    data_dir: str | None = None
-    device: str = "auto"
-    batch: int = memories.MOST_IMAGES
-    memory_mib: int = memories.DEFAULT_BUDGET_MIB
-    fresh: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("limit", "batch", "memory_mib", "steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.partition('_')[0]} must be at least 1, it is {value}")
+        super().__post_init__()
         attack = self.build()
-        if isinstance(attack, Curve) or LINF not in attack.norms:
+        if attack.radii or LINF not in attack.norms:
             raise InputError(f"--attack {self.attack}: transfer needs an attack with a single radius in linf")
         if not self.epsilons:
             raise InputError("--eps: at least one radius is needed")
@@ -84,8 +61,9 @@ class TransferSettings:
 
     def build(self) -> Attack:
         """The variant of the attack for transfer, with its settings."""
+        given = {} if self.steps is None else {"steps": self.steps}
         default = STEPS if "steps" in setting_names(attack_class(self.attack)) else None
-        return build_attack(self.attack, {"steps": self.steps or default}).for_transfer()
+        return build_attack(self.attack, {"steps": default, **self.options, **given}).for_transfer()
 
 
 @dataclasses.dataclass(frozen=True)

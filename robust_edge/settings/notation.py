@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from robust_edge.settings.ranges import parse_fraction
+from robust_edge_runtimes.core.errors import InputError
 
 BAD_YAML = (yaml.YAMLError, ValueError, RecursionError)  # PyYAML lets the last two through, as for 2001-99-99
 FLOAT = "tag:yaml.org,2002:float"
@@ -43,6 +44,21 @@ def read_yaml(text: str) -> Any:
         BAD_YAML: one of these exceptions, if the text is not valid YAML.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def read_assignment(text: str) -> tuple[str, Any]:
+    """Name and value of `name=value`, the value in YAML.
+
+    Raises:
+        InputError: there is no `=`, or the value is not valid YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set takes NAME=VALUE, for example --set confidence=20; got {text!r}")
+    try:
+        return name, read_yaml(value)
+    except BAD_YAML as cause:
+        raise InputError(f"--set {text}: the value is not valid YAML") from cause
 
 
 def write_yaml(plain: Any) -> str:

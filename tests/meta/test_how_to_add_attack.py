@@ -27,6 +27,7 @@ class Noise(Attack):
     scale: float = 1.0
 
     few_steps: ClassVar[int] = 3
+    works_with: ClassVar[str] = "logits"
 
     @property
     def title(self):
@@ -66,7 +67,7 @@ def test_a_new_attack(way: str, tmp_path: Path) -> None:
         "evaluate --help",
         "transfer --help",
         "compress --epochs 2 --steps 1 --keep 1 --threads 1 --set data.limit_train=60 --set data.limit_test=20 -o run",
-        f"evaluate run --attack {name} --steps 2 --eps 0.1",
+        f"evaluate run --attack {name} --steps 2 --eps 0.1 --set scale=0.5",
         f"transfer --source run --target run --attack {name} --steps 2 --eps 0.1 -o transfer.json",
         "report run --transfer transfer.json -o report.html",
     ]
@@ -85,7 +86,8 @@ def test_a_new_attack(way: str, tmp_path: Path) -> None:
     assert stored["attack"] == stored["result"]["attack"] == name
     assert stored["result"]["title"] == "Noise-2"
     assert stored["result"]["threat"] == {"eps": 0.1, "norm": "linf"}
-    assert stored["result"]["stages"][0]["settings"] == {"steps": 2, "scale": 1.0}
+    assert stored["result"]["stages"][0]["settings"] == {"steps": 2, "scale": 0.5}
+    assert stored["result"]["stages"][0]["works_with"] == "logits"
     matrix = json.loads((tmp_path / "transfer.json").read_text())
     assert (matrix["attack"], matrix["settings"]["steps"]) == (name, 2)
     tables = (tmp_path / "report.md").read_text()

@@ -294,7 +294,7 @@ def test_a_small_budget_makes_small_batches_and_the_same_figures(run):
         (["--attack", "curve", "--eps", "0.1"], "curve"),
         (["--attack", "curve", "--norm", "l2"], "linf only"),
         (["--attack", "cw", "--norm", "l2"], "linf only"),
-        (["--attack", "autoattack", "--steps", "5"], "has no option --steps"),
+        (["--attack", "autoattack", "--steps", "5"], "has no setting steps"),
         (["--limit", "0"], "limit"),
         (["--attack", "apgd"], "apgd"),
         (["-o", "."], "is a directory"),

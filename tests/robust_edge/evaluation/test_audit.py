@@ -182,6 +182,7 @@ def stage(name, attacked, broken, outside=0):
         attacked=attacked,
         broken=broken,
         outside=outside,
+        works_with="logits" if name == "square" else "gradients",
         cumulative=accuracy(attacked - broken, 1000),
     )
 
