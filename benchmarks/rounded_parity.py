@@ -23,9 +23,10 @@ import torch
 from result_file import RESULTS, provenance, write_result
 
 from robust_edge.attacks.pgd import Pgd
+from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge.config.settings import resolve
 from robust_edge.evaluation.accuracy import attack_split
-from robust_edge.export import ExportChoices, GoldenSettings, export_run
+from robust_edge.export import export_run
 from robust_edge.run.directory import Run, open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress

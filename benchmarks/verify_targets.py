@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from result_file import provenance, write_result
 
-from robust_edge.export import GoldenSettings, export_run
+from robust_edge.config.export import GoldenSettings
+from robust_edge.export import export_run
 from robust_edge.run.directory import open_run
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings

@@ -6,9 +6,10 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+from robust_edge.config.export import GoldenSettings
 from robust_edge.config.settings import resolve
 from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
-from robust_edge.export import GoldenSettings, export_run
+from robust_edge.export import export_run
 from robust_edge.reporting.page import write_report
 from robust_edge.run.directory import Run, open_run
 from robust_edge.training.compress import compress

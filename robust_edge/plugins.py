@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robust_edge_runtimes.core.errors import InputError, unknown_name
+from robust_edge_runtimes.core.references import resolve
 
 OWN_FUNCTION = "package.module:function"
 OWN_CLASS = "package.module:Class"
@@ -48,8 +48,7 @@ def load(what: str, name: str, table: Mapping[str, Row], own: str = OWN_FUNCTION
         return import_function(what, name)
     if name not in table:
         raise unknown_name(what, name, [*table, own])
-    module, _, attribute = table[name].reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return resolve(table[name].reference)
 
 
 def load_class(what: str, name: str, table: Mapping[str, Row], base: type) -> Any:
@@ -81,12 +80,11 @@ def import_function(what: str, reference: str) -> Any:
     Raises:
         InputError: the module cannot be imported, or has no such function.
     """
-    module, _, name = reference.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = resolve(reference)
     except Exception as cause:  # the module is the user's; it may raise anything
         raise InputError(f"{what} {reference!r} cannot be imported ({type(cause).__name__}: {cause})") from cause
     if not callable(found):

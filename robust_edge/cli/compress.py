@@ -10,6 +10,7 @@ import click
 
 from robust_edge.cli.types import PATH
 from robust_edge.config.compress import command_settings
+from robust_edge.config.presets import DEFAULT, PRESETS
 from robust_edge.settings.options import parameter_name, setting_options
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
@@ -23,7 +24,8 @@ SETTINGS = list(command_settings())
 
 @click.command()
 @click.option(
-    "--preset", help="Preset to start from: quick, thesis or strong.  [default: quick, unless --config is given]"
+    "--preset",
+    help=f"Preset to start from: {', '.join(PRESETS)}.  [default: {DEFAULT}, unless --config is given]",
 )
 @click.option("--config", "config_file", type=PATH, help="YAML file with any of the settings.")
 @click.option(
@@ -120,7 +122,7 @@ class _Settings:
         from robust_edge.run.directory import open_run
 
         config = resolve(
-            preset=self.preset or (None if self.file or resumed else "quick"),
+            preset=self.preset or (None if self.file or resumed else DEFAULT),
             file=self.file,
             flags=self.flags,
             assignments=self.assignments,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robust_edge.cli.types import PATH, SEED, Keep, Radius
+from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--compact/--no-compact",
-    default=True,
+    default=ExportChoices.compact,
     show_default=True,
     help="Remove channels that have no effect on the outputs before the export.",
 )
 @click.option(
     "--golden",
-    default=512,
+    default=GoldenSettings.images,
     show_default=True,
     type=click.IntRange(min=1),
     help="Number of test images to store in the bundle, for `verify`.",
@@ -48,12 +49,12 @@ if TYPE_CHECKING:
 @click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run's training]")
 @click.option(
     "--steps",
-    default=20,
+    default=GoldenSettings.steps,
     show_default=True,
     type=click.IntRange(min=1),
     help="Gradient steps of the stored attack (PGD).",
 )
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the stored attack.")
+@click.option("--seed", default=GoldenSettings.seed, show_default=True, type=SEED, help="Seed of the stored attack.")
 @click.option("--data-dir", help="Folder of the run's images, if it was moved.")
 @click.option("--archive", is_flag=True, help="Also write OUT.tar; equal bundles give identical files.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle in -o.")
@@ -86,7 +87,7 @@ def export(
     """Export a run as a bundle for a device. It is written only if its outputs match those of the checkpoint."""
     import dataclasses
 
-    from robust_edge.export import ExportChoices, GoldenSettings, export_run
+    from robust_edge.export import export_run
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named

@@ -12,6 +12,7 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.table import mode_help
+from robust_edge_runtimes.verdict.measurement import Budget
 
 
 @click.command()
@@ -54,10 +55,16 @@ from robust_edge_runtimes.modes.table import mode_help
     help="Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]",
 )
 @click.option(
-    "--max-clean-drop", default=1.0, show_default=True, help="Largest allowed loss of clean accuracy, in points."
+    "--max-clean-drop",
+    default=Budget.clean,
+    show_default=True,
+    help="Largest allowed loss of clean accuracy, in points.",
 )
 @click.option(
-    "--max-robust-drop", default=1.0, show_default=True, help="Largest allowed loss of robust accuracy, in points."
+    "--max-robust-drop",
+    default=Budget.robust,
+    show_default=True,
+    help="Largest allowed loss of robust accuracy, in points.",
 )
 @click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable.")
 @click.option(
@@ -114,7 +121,6 @@ def verify(
     from robust_edge_runtimes.present.verdict import verdict_table
     from robust_edge_runtimes.verdict.history import add_to_history, with_history
     from robust_edge_runtimes.verdict.judge import EXIT_CODES
-    from robust_edge_runtimes.verdict.measurement import Budget
 
     refuse_same_file(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)

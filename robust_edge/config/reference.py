@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.config.settings import PRESETS
+from robust_edge.config.presets import PRESETS
 from robust_edge.data.table import DATASETS
 from robust_edge.plugins import OWN_CLASS, OWN_FUNCTION, Row
 from robust_edge.pruning.schemes import SCHEMES, scheme_class

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.presets import PRESETS, preset_text
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge.settings.notation import BAD_YAML, read_yaml, write_yaml
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError, unknown_name
-
-PRESETS = ("quick", "strong", "thesis")
 
 
 def resolve(
@@ -45,8 +43,7 @@ def resolve(
     if preset is not None:
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
-        text = resources.files(__package__).joinpath(f"presets/{preset}.yaml").read_text()
-        _merge(merged, _parse(text, preset))
+        _merge(merged, _parse(preset_text(preset), preset))
     if file is not None:
         if not file.is_file():
             raise InputError(f"--config {file} is not a file")

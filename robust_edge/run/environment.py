@@ -9,27 +9,14 @@ from typing import Any
 import torch
 
 from robust_edge_runtimes.core.environment import machine
+from robust_edge_runtimes.core.extras import optional_packages
 from robust_edge_runtimes.core.version import __version__
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "safetensors",
-    "torch-pruning",
-    "scikit-learn",
-    "pyautoattack",
-    "captum",
-)
 
 
 def versions() -> dict[str, str]:
-    """The versions of the installed packages among PACKAGES, and of robust-edge."""
+    """The versions of robust-edge, of numpy, and of every optional package that is installed."""
     found = {"robust-edge": __version__}
-    for package in PACKAGES:
+    for package in ("numpy", *optional_packages()):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -6,27 +6,24 @@ import dataclasses
 import importlib
 import importlib.metadata
 import shutil
-from typing import Optional, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 
 from robust_edge_runtimes.bench.energy import find_meter
 from robust_edge_runtimes.core.environment import Machine, machine
-from robust_edge_runtimes.core.extras import extra_of
+from robust_edge_runtimes.core.extras import module_of, optional_packages
 from robust_edge_runtimes.core.version import __version__
 from robust_edge_runtimes.formats.backends import Backend, backends
 
-TRAINING = "compress, evaluate, export, verify --mode surrogate and whitebox"
-TRAINING_MODULES = (
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxscript",
-    "scipy",
-    "safetensors",
-    "sklearn",
-    "matplotlib",
-    "jinja2",
-    "yaml",
-)
+EXTRAS = {
+    "onnxruntime": "export, and ONNX bundles",
+    "train": "compress, evaluate, export",
+    "attack": "the AutoAttack sets of evaluate",
+    "interpret": "saliency maps in the report",
+    "tensorboard": "compress --tensorboard",
+}
+"""What the packages of an extra are needed for. Extras that are not listed belong to an artifact format, whose probe
+tries them."""
+PREDICT = "predict on image files, and data sets in folders"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +52,16 @@ class Diagnosis:
     capabilities: Tuple[Capability, ...]
 
 
-def diagnose() -> Diagnosis:
-    """Try every backend and look for every package and tool."""
-    modules = (
-        ("onnxruntime", "export, and ONNX bundles"),
-        ("PIL", "predict on image files"),
-        *((name, TRAINING) for name in TRAINING_MODULES),
-        ("pyautoattack", "evaluate --attack autoattack"),
-        ("captum", "saliency maps in the report"),
-    )
-    found = [Capability(name, enables, _version(name), _remedy(name)) for name, enables in modules]
+def diagnose(host_modes: Sequence[str] = ()) -> Diagnosis:
+    """Try every backend and look for every package and tool.
+
+    Args:
+        host_modes: names of the verify modes that need the packages of extra `train`.
+    """
+    found = [
+        Capability(module, _enables(module, extra, host_modes), _version(module), _remedy(module, extra))
+        for module, extra in _modules()
+    ]
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     found.append(
         Capability("C compiler", "bundles of the C engine", compiler, "apt install gcc (or as on your system)")
@@ -75,10 +72,22 @@ def diagnose() -> Diagnosis:
     return Diagnosis(__version__, machine(), backends(), tuple(found))
 
 
-def _remedy(module: str) -> str:
+def _modules() -> Iterator[Tuple[str, str]]:
+    """Every package that a feature of ours needs, as it is imported, with its extra."""
+    packages = optional_packages().items()
+    for extra in EXTRAS:
+        yield from ((module_of(distribution), owner) for distribution, owner in packages if owner == extra)
+
+
+def _enables(module: str, extra: str, host_modes: Sequence[str]) -> str:
+    modes = f", verify --mode {' and '.join(host_modes)}" if extra == "train" and host_modes else ""
+    return PREDICT if module == "PIL" else EXTRAS[extra] + modes
+
+
+def _remedy(module: str, extra: str) -> str:
     if module == "PIL":  # a device needs nothing else of the extra that it belongs to
         return "pip install pillow"
-    return f"pip install 'robust-edge[{extra_of(module)}]'"
+    return f"pip install 'robust-edge[{extra}]'"
 
 
 def _version(module: str) -> Optional[str]:

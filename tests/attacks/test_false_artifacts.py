@@ -17,8 +17,9 @@ for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
 
 import onnx  # noqa: E402
 
+from robust_edge.config.export import GoldenSettings  # noqa: E402
 from robust_edge.config.settings import resolve  # noqa: E402
-from robust_edge.export import GoldenSettings, export_run  # noqa: E402
+from robust_edge.export import export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification.modes import table  # noqa: E402

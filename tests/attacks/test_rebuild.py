@@ -18,8 +18,9 @@ for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
 import onnx  # noqa: E402
 import torch  # noqa: E402
 
+from robust_edge.config.export import ExportChoices, GoldenSettings  # noqa: E402
 from robust_edge.config.settings import resolve  # noqa: E402
-from robust_edge.export import ExportChoices, GoldenSettings, export_run  # noqa: E402
+from robust_edge.export import export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification.modes import rebuild as mode  # noqa: E402

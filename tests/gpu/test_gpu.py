@@ -98,7 +98,8 @@ def test_onnx_runtime_computes_on_the_gpu_what_torch_computes(tmp_path):
     ort = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         pytest.skip("needs onnxruntime-gpu")
-    from robust_edge.export import GoldenSettings, export_run
+    from robust_edge.config.export import GoldenSettings
+    from robust_edge.export import export_run
     from robust_edge_exporters.target import target_named
     from robust_edge_runtimes import load
 

@@ -8,10 +8,11 @@ import torch
 
 from robust_edge import export
 from robust_edge.attacks.pgd import Pgd
+from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import attack_split
-from robust_edge.export import ExportChoices, GoldenSettings, calibration_images, export_run, make_golden
+from robust_edge.export import calibration_images, export_run, make_golden
 from robust_edge.run.directory import open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge_exporters.target import target_named

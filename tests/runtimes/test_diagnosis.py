@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 from robust_edge_runtimes import diagnosis
+from robust_edge_runtimes.core import extras
 from robust_edge_runtimes.diagnosis import diagnose
 from robust_edge_runtimes.present.doctor import diagnosis_table
 
@@ -37,3 +38,28 @@ def test_the_doctor_lists_what_is_here_and_how_to_get_the_rest(monkeypatch):
     assert "missing" in lines["torch"]
     assert lines["torch"].endswith("pip install 'robust-edge[train]'")
     json.dumps([item.__dict__ for item in found.capabilities])
+
+
+def test_every_optional_package_is_listed(monkeypatch):
+    monkeypatch.setattr(diagnosis, "backends", tuple)
+    requirements = [
+        "numpy>=1.19",
+        "novelty>=1; (python_version >= '3.10') and extra == 'train'",
+        "onnx-ir>=0.1; extra == 'train'",
+        *(f"{name}; extra == 'all'" for name in ("novelty", "onnx-ir", "tensorrt")),
+        "tomli>=2.0; (python_version < '3.0') and extra == 'train'",  # in the standard library of this Python
+        "pytest>=8; extra == 'dev'",
+        "tensorrt>=10.12; extra == 'tensorrt'",  # the probe of its format tries it
+    ]
+    monkeypatch.setattr(extras.importlib.metadata, "requires", lambda name: requirements)
+    monkeypatch.setattr(extras, "_extras", extras._extras.__wrapped__)
+    found = {item.name: item for item in diagnose(["surrogate", "toy"]).capabilities}
+    assert list(found) == ["novelty", "onnx_ir", "C compiler", "energy counter"]
+    assert found["novelty"].enables == "compress, evaluate, export, verify --mode surrogate and toy"
+    assert found["onnx_ir"].remedy == "pip install 'robust-edge[train]'"
+    assert extras.optional_packages() == {"novelty": "train", "onnx-ir": "train", "tensorrt": "tensorrt"}
+
+
+def test_every_extra_is_needed_for_something_or_belongs_to_a_format():
+    formats = {"onnxruntime-gpu", "tensorrt"}
+    assert set(extras.optional_packages().values()) == {*diagnosis.EXTRAS, *formats}

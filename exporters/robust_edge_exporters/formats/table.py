@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 from robust_edge_exporters.formats.format import Format
 from robust_edge_runtimes.core.errors import unknown_name
+from robust_edge_runtimes.core.references import resolve
 
 FORMATS = {
     "csr": "robust_edge_exporters.formats.csr.format:CsrFormat",
@@ -25,6 +24,5 @@ def format_named(name: str) -> Format:
     """
     if name not in FORMATS:
         raise unknown_name("artifact format", name, FORMATS)
-    module, class_name = FORMATS[name].split(":")
-    found: Format = getattr(importlib.import_module(module), class_name)()
+    found: Format = resolve(FORMATS[name])()
     return found

@@ -6,7 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from robust_edge.export import CALIBRATION_IMAGES, ExportChoices, artifact_request
+from robust_edge.config.export import ExportChoices
+from robust_edge.export import artifact_request
 from robust_edge.run.environment import versions
 from robust_edge.run.images import dataset_of
 from robust_edge.verification.settings import VerifySettings
@@ -24,7 +25,7 @@ from robust_edge_runtimes.modes.table import Progress
 from robust_edge_runtimes.verdict.images import refuse_no_images
 from robust_edge_runtimes.verdict.measurement import Parity, Rebuild
 
-DEFAULTS = Choices(compact=True, calibration=CALIBRATION_IMAGES)
+DEFAULTS = Choices(compact=True, calibration=ExportChoices.calibration)
 ASSUMED = "the manifest records no choices of the export: those that are the default were assumed"
 NO_README = "README.md is not compared: the manifest records no parity, which it names"
 IMPORTABLE = {".py", ".pyc", ".so", ".pyd", ".pth"}

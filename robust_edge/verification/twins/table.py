@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 from robust_edge.verification.twins.twin import Differentiable, TwinError
 from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.references import resolve
 
 TWINS = {
     "csr": "robust_edge.verification.twins.csr:csr_twin",
@@ -31,6 +31,5 @@ def twin_of(bundle: Bundle) -> Differentiable:
     artifact = bundle.manifest.artifact
     if not has_twin(artifact.format):
         raise TwinError(f"artifacts of format {artifact.format!r} have no twin (those that do: {', '.join(TWINS)})")
-    module, name = TWINS[artifact.format].split(":")
-    build: Callable[[Bundle], Differentiable] = getattr(importlib.import_module(module), name)
+    build: Callable[[Bundle], Differentiable] = resolve(TWINS[artifact.format])
     return build(bundle)

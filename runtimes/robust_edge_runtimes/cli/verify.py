@@ -10,6 +10,7 @@ import click
 from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_modes, mode_help
+from robust_edge_runtimes.verdict.measurement import Budget
 
 
 @click.command()
@@ -35,10 +36,16 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_
     help="Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]",
 )
 @click.option(
-    "--max-clean-drop", default=1.0, show_default=True, help="Largest allowed loss of clean accuracy, in points."
+    "--max-clean-drop",
+    default=Budget.clean,
+    show_default=True,
+    help="Largest allowed loss of clean accuracy, in points.",
 )
 @click.option(
-    "--max-robust-drop", default=1.0, show_default=True, help="Largest allowed loss of robust accuracy, in points."
+    "--max-robust-drop",
+    default=Budget.robust,
+    show_default=True,
+    help="Largest allowed loss of robust accuracy, in points.",
 )
 @click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable.")
 @THREADS
@@ -77,7 +84,6 @@ def verify(
     from robust_edge_runtimes.present.verdict import verdict_table
     from robust_edge_runtimes.verdict.history import add_to_history, with_history
     from robust_edge_runtimes.verdict.judge import EXIT_CODES
-    from robust_edge_runtimes.verdict.measurement import Budget
     from robust_edge_runtimes.verdict.subject import subject_of
 
     refuse_same_file(out, junit)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Dict, Type
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, unknown_name
+from robust_edge_runtimes.core.references import resolve
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.format import Format
 
@@ -27,8 +27,7 @@ def format_named(name: str) -> Format:
     """
     if name not in FORMATS:
         raise unknown_name("artifact format", name, FORMATS, BackendUnavailable)
-    module, class_name = FORMATS[name].split(":")
-    found: Format = getattr(importlib.import_module(module), class_name)()
+    found: Format = resolve(FORMATS[name])()
     return found
 
 

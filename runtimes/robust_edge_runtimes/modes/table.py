@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib
 from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.core.errors import unknown_name
+from robust_edge_runtimes.core.references import resolve
 from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
 
 Progress = Optional[Callable[[int, int], None]]
@@ -64,8 +64,7 @@ class Mode:
 
     def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
         """Run the mode."""
-        module, name = self.function.split(":")
-        function: Callable[..., Union[Measurement, Rebuild]] = getattr(importlib.import_module(module), name)
+        function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
         return function(subject, settings, progress)
 
 

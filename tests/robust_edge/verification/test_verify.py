@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from robust_edge.config.export import GoldenSettings
 from robust_edge.data import load_dataset
-from robust_edge.export import GoldenSettings, export_run
+from robust_edge.export import export_run
 from robust_edge.verification import subject as subjects
 from robust_edge.verification.modes import table
 from robust_edge.verification.settings import VerifySettings

@@ -1,0 +1,45 @@
+"""The settings of `export`, with their defaults; nothing here imports torch, so that the command line can read them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GoldenSettings:
+    """How the stored attack images are made.
+
+    Attributes:
+        images: how many, from the start of the test split.
+        eps: None for the radius of the run's own adversary (8/255 for a benign run).
+        steps: of PGD.
+    """
+
+    images: int = 512
+    eps: float | None = None
+    steps: int = 20
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportChoices:
+    """What a target leaves open.
+
+    Attributes:
+        precision: one of the target's; None for its first.
+        batch: fixed number of images of one call; None takes any.
+        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
+        csr_forms: how an earlier export stored each layer, `csr` or `dense` by the layer's name; None chooses.
+        compile_library: compile generated C for this machine, where it is of the target's kind.
+        compact: take channels that do nothing out of the network first.
+        calibration: how many training images int8 ranges are read from; what the run held out comes first.
+    """
+
+    precision: str | None = None
+    batch: int | None = None
+    csr_threshold: float | None = None
+    csr_forms: Mapping[str, str] | None = None
+    compile_library: bool = True
+    compact: bool = True
+    calibration: int = 256
