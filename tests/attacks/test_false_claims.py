@@ -1,0 +1,198 @@
+"""Bundles whose claims are not those of their run: each fails for its own reason with default settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
+    pytest.importorskip(needed, reason=f"false bundles are made and judged with {needed}")
+
+import onnx  # noqa: E402
+
+from robust_edge.config.settings import resolve  # noqa: E402
+from robust_edge.export import GoldenSettings, export_run  # noqa: E402
+from robust_edge.run.directory import open_run  # noqa: E402
+from robust_edge.training.compress import compress  # noqa: E402
+from robust_edge.verification.settings import VerifySettings  # noqa: E402
+from robust_edge.verification.verify import verify_bundle  # noqa: E402
+from robust_edge_exporters.target import target_named  # noqa: E402
+from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
+from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
+from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
+from tests.attacks.surgery import after  # noqa: E402
+
+SETTINGS = {
+    "threads": 1, "device": "cpu", "attack.eps": 0.1, "attack.steps": 3, "training.epochs": 4,
+    "training.batch_size": 50, "training.lr": 0.1, "pruning.keep": 0.5, "pruning.scope": "layer",
+}  # fmt: skip
+STORED = GoldenSettings(images=100, steps=10)
+QUICK = VerifySettings(modes=("replay",), steps=10)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    def train(name, **changes):
+        path = tmp_path_factory.mktemp("runs") / name
+        compress(resolve(preset="quick", flags={**SETTINGS, **changes}), path)
+        return open_run(path)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained("robust")
+
+
+@pytest.fixture(scope="module")
+def benign_bundle(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("benign") / "bundle"
+    export_run(trained("benign", **{"attack.eps": 0.0}), target_named("x86-cpu"), path, golden=STORED)
+    return path
+
+
+@pytest.fixture(scope="module")
+def honest(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("honest") / "bundle"
+    export_run(run, target_named("x86-cpu"), path, golden=STORED)
+    return path
+
+
+@pytest.fixture
+def forged(honest, tmp_path):
+    """forged(golden=..., artifact=..., **fields) -> the honest bundle with another manifest, sealed again."""
+
+    def write(golden=None, attack=None, **fields):
+        path = shutil.copytree(honest, tmp_path / "bundle")
+        opened = bundles.open_bundle(path)
+        manifest = dataclasses.replace(opened.manifest, **fields)
+        stored = opened.golden() if golden is None else golden(opened.golden())
+        write_golden(path / GOLDEN, stored)
+        spec = dataclasses.replace(manifest.expected.attack, **(attack or {}))
+        return path, dataclasses.replace(manifest, expected=expected_of(stored, spec))
+
+    def seal(**changes):
+        path, manifest = write(**changes)
+        bundles.seal(path, manifest)
+        return bundles.open_bundle(path)
+
+    return seal
+
+
+def flags_of(bundle, run, **settings):
+    verdict = verify_bundle(bundle, run, Budget(), dataclasses.replace(QUICK, **settings))
+    return verdict, {flag.name: flag.detail for flag in verdict.flags}
+
+
+@pytest.mark.parametrize(
+    "target", ["x86-cpu", "arm-cpu", "x86-cpu-int8", "arm-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse"]
+)
+def test_an_honest_bundle_claims_nothing_false(target, run, tmp_path):
+    export_run(run, target_named(target), tmp_path / "bundle", golden=STORED)
+    verdict, flags = flags_of(bundles.open_bundle(tmp_path / "bundle"), run)
+    assert flags == {}
+    assert ("8-bit" in verdict.runtime.provider) == (target == "arm-cpu-int8")
+
+
+@pytest.mark.parametrize(("eps", "says"), [(1.0, "eps 1"), (0.01, "eps 0.01")])
+def test_another_radius(eps, says, forged, run):
+    bundle = forged(attack={"eps": eps}, golden=unmoved if eps < 0.1 else same)
+    verdict, _ = flags_of(bundle, run, modes=("replay", "surrogate"))
+    assert any(flag.name == "false_claim" and flag.detail.startswith(says) for flag in verdict.flags)
+    assert verdict.modes[1].attack.eps == 0.1
+    assert not verdict.passed
+
+
+def same(golden):
+    return golden
+
+
+def unmoved(golden):
+    return dataclasses.replace(golden, attacked=golden.clean, attacked_logits=golden.clean_logits)
+
+
+def noisy(golden):
+    """In place of the attack noise on the border of the ball; the logits are not asked."""
+    noise = np.sign(np.random.default_rng(0).normal(size=golden.clean.shape)) * 0.1
+    moved = np.clip(golden.clean + noise, golden.clean - 0.0999, golden.clean + 0.0999).clip(0, 1)
+    return dataclasses.replace(golden, attacked=moved.astype(np.float32))
+
+
+def foreign(golden):
+    clean = golden.clean.copy()
+    clean[3] = clean[3, :, ::-1]
+    return dataclasses.replace(golden, clean=clean, attacked=clean, attacked_logits=golden.clean_logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"attack": {"name": "autoattack"}}, "attack 'autoattack'"),
+        ({"attack": {"step_size": 0.5}}, "step size 0.5"),
+        ({"golden": unmoved}, "move by 0 at most"),
+        ({"golden": noisy}, "made again"),
+        ({"golden": foreign}, "1 of 100 are not test images"),
+    ],
+    ids=["attack", "step size", "no attack", "noise", "image"],
+)
+def test_evidence_that_is_weaker_than_it_says(change, says, forged, run):
+    bundle = forged(**change)
+    found = verify_bundle(bundle, run, Budget(), QUICK)
+    assert any(flag.name == "false_claim" and says in flag.detail for flag in found.flags), found.flags
+    assert not found.passed
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (lambda m: {"classes": m.classes[::-1]}, "wrong names"),
+        (lambda m: {"target": "toaster"}, "unknown target"),
+        (lambda m: {"artifact": dataclasses.replace(m.artifact, precision="int8")}, "the precision is"),
+        (lambda m: {"artifact": dataclasses.replace(m.artifact, opset=9)}, "says that the"),
+        (lambda m: {"artifact": dataclasses.replace(m.artifact, opset=99)}, "the opset is"),
+        (lambda m: {"target": "x86-cpu-int8", "artifact": dataclasses.replace(m.artifact, precision="int8")}, "stored"),
+        (lambda m: {"target": "x86-cpu-csr"}, "format"),
+        (lambda m: {"input_range": (0.0, 2.0)}, "range of pixels"),
+    ],
+    ids=["classes", "target", "precision", "old opset", "new opset", "int8 row", "format", "range"],
+)
+def test_contradictions_are_errors(fields, says, forged, honest, run):
+    bundle = forged(**fields(bundles.open_bundle(honest).manifest))
+    with pytest.raises(BundleError, match=says):
+        verify_bundle(bundle, run, Budget(), QUICK)
+
+
+def test_labels_swapped_and_fewer_weights(honest, run, tmp_path):
+    path = shutil.copytree(honest, tmp_path / "bundle")
+    manifest = bundles.open_bundle(path).manifest
+    lines = (path / "labels.txt").read_text().splitlines()
+    (path / "labels.txt").write_text("\n".join(lines[::-1]) + "\n")
+    bundles.seal(path, manifest)
+    with pytest.raises(BundleError, match=r"labels\.txt"):
+        verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
+    shutil.copy(honest / "labels.txt", path)
+    first, *rest = manifest.sparsity.layers
+    layers = (dataclasses.replace(first, nonzero=first.nonzero - 1), *rest)
+    sparsity = dataclasses.replace(manifest.sparsity, nonzero=manifest.sparsity.nonzero - 1, layers=layers)
+    bundles.seal(path, dataclasses.replace(manifest, sparsity=sparsity))
+    with pytest.raises(BundleError, match="non-zeros"):
+        verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["", "scaled logits"])
+def test_a_benign_network_with_an_int8_claim(scale, honest, benign_bundle, run, tmp_path):
+    """Whatever tolerance it asks for: the file holds fp32."""
+    path = shutil.copytree(honest, tmp_path / "bundle")
+    opened = bundles.open_bundle(path)
+    program = after(onnx.load(str(benign_bundle / "model.onnx")), ("Mul", np.float32(scale)))
+    (path / "model.onnx").write_bytes(program.SerializeToString())
+    write_golden(path / GOLDEN, dataclasses.replace(opened.golden(), tolerance=0.3))
+    artifact = dataclasses.replace(opened.manifest.artifact, precision="int8")
+    bundles.seal(path, dataclasses.replace(opened.manifest, target="x86-cpu-int8", artifact=artifact))
+    with pytest.raises(BundleError, match="precision of the stored weights"):
+        verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
