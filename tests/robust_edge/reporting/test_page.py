@@ -95,7 +95,7 @@ def test_a_full_page_says_what_was_measured(runs, tmp_path):
     assert "PGD-2, ε = 0.1" in text
     assert "✓ PASS" in text
     assert ARTIFACT in text
-    assert "drop 0.0 points, 95% −0.5 to +0.5, budget 1" in text
+    assert "drop 0.0 points, interval −0.5 to +0.5, budget 1" in text
     assert "✓ timed , the same bytes, as tenth" in text
     assert "ONNX Runtime runs dense kernels" in text
     assert "2.00×" in text
