@@ -11,7 +11,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
-from robust_edge_runtimes.modes.table import mode_help
+from robust_edge_runtimes.modes.mode import mode_help
 from robust_edge_runtimes.verdict.measurement import Budget
 
 

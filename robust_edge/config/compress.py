@@ -13,7 +13,8 @@ from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig,
 from robust_edge.data.settings import DataConfig
 from robust_edge.models.table import ARCHITECTURES
 from robust_edge.plugins import OWN_FUNCTION
-from robust_edge.pruning.settings import SCOPE, PruningConfig
+from robust_edge.pruning.schemes.scope import SCOPE
+from robust_edge.pruning.settings import PruningConfig
 from robust_edge.settings.setting import Setting, check, setting, walk
 from robust_edge_runtimes.core.runtime import MAX_THREADS
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_edge.plugins import OWN_CLASS, summaries
 from robust_edge.pruning.schemes import SCHEMES, scheme_class, scheme_name
-from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, Setting, check, setting, settings_of
+from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, check, setting, settings_of
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError, unknown_name
 
@@ -22,16 +22,6 @@ else:
 DEFAULT = "irregular"
 RELEASE_0_1 = {"scope": "global", "floor": None, "prune_depthwise": False, "macs": None, "n": 2, "m": 4}
 """The schemes' own settings with their defaults in release 0.1, which wrote all of them for every scheme."""
-
-SCOPE = Setting(
-    help="range of the threshold of irregular and filter pruning",
-    flag="--scope",
-    choices={
-        "global": "one threshold for all layers",
-        "layer": "the same kept fraction in each layer",
-        "macs": "irregular only: one threshold, at most keep (or pruning.macs) of the multiply-accumulates",
-    },
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

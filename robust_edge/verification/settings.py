@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from robust_edge.verification.modes.table import MODES
-from robust_edge_runtimes.modes.table import ModeSettings, chosen_modes
+from robust_edge_runtimes.modes.mode import ModeSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +24,3 @@ class VerifySettings(ModeSettings):
     steps: int = 20
     eps: float | None = None
     data_dir: str | None = None
-
-    def __post_init__(self) -> None:
-        chosen_modes(self.modes, MODES)

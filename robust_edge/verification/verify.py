@@ -12,8 +12,8 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.modes.mode import Progress, chosen_modes
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
-from robust_edge_runtimes.modes.table import Progress, chosen_modes
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,8 @@ PACKAGES = {
     "robust_edge_exporters": ROOT / "exporters/robust_edge_exporters",
     "robust_edge_runtimes": ROOT / "runtimes/robust_edge_runtimes",
 }
-# From low to high. A name is a folder or a module of the package's root; what shares a line is one layer.
+# From low to high, for each package and each folder that has folders of its own. A name is a folder or a module of the
+# folder's root; what shares a line is one layer.
 LAYERS = {
     "robust_edge_runtimes": """
         core
@@ -29,6 +31,18 @@ LAYERS = {
         modes
         present
         cli
+    """,
+    "robust_edge_runtimes.formats": """
+        format
+        csr native onnx cuda
+        onnx_cuda tensorrt
+        table
+        backends
+    """,
+    "robust_edge_runtimes.formats.tensorrt": """
+        engine
+        runtime
+        format
     """,
     "robust_edge_exporters": """
         artifact
@@ -45,6 +59,27 @@ LAYERS = {
         device_files
         bundle
         archive
+    """,
+    "robust_edge_exporters.native": """
+        c_source
+        geometry
+        ir
+        builder tiling
+        weights
+        program
+        kernel
+        operators
+        kernels
+        passes importer
+        plan
+        emit
+        export
+    """,
+    "robust_edge_exporters.formats": """
+        format
+        onnx
+        csr native onnx_cuda tensorrt
+        table
     """,
     "robust_edge": """
         plugins torchvision_compat
@@ -64,14 +99,39 @@ LAYERS = {
         cli
         __main__
     """,
+    "robust_edge.pruning": """
+        prunable
+        layout mask
+        schemes
+        settings
+        admm
+    """,
+    "robust_edge.config": """
+        presets training recipe export
+        compress
+        settings
+        reference
+    """,
+    "robust_edge.verification": """
+        settings claims kernels
+        paired_pgd
+        twins
+        subject
+        modes
+        merge
+        verify
+    """,
 }
+TABLE_ROW = re.compile(r"(robust_edge\w*(?:\.\w+)+):\w+")
 
 
-def layer_of() -> dict[str, dict[str, int]]:
-    return {
-        package: {name: i for i, line in enumerate(text.split("\n")) for name in line.split()}
-        for package, text in LAYERS.items()
-    }
+def layers_of(folder: str) -> dict[str, int]:
+    """The names in a folder to the number of their layer."""
+    return {name: i for i, line in enumerate(LAYERS[folder].split("\n")) for name in line.split()}
+
+
+def package_of(name: str) -> str:
+    return name.split(".")[0]
 
 
 def name_of(package: str, path: Path) -> str:
@@ -86,8 +146,13 @@ def modules(package: str) -> dict[str, Path]:
     return {name_of(package, path): path for path in found if "templates" not in path.parts}
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and module of every import in a file, those inside functions included."""
+@cache
+def imported(path: Path) -> tuple[tuple[int, str], ...]:
+    """Line and module of every import in a file, those inside functions and those by a row of a table included."""
+    return tuple(found_imports(path))
+
+
+def found_imports(path: Path) -> Iterator[tuple[int, str]]:
     every = {name for package in PACKAGES for name in modules(package)}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -97,28 +162,46 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield node.lineno, inner if inner in every else str(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            row = TABLE_ROW.fullmatch(node.value)
+            if row is not None:
+                assert row[1] in every, f"{path}:{node.lineno}: {row[1]} is no module"
+                yield node.lineno, row[1]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_module_stands_in_a_layer(package: str) -> None:
-    layers = layer_of()[package]
-    lost = {name.split(".")[1] for name in modules(package) if "." in name} - set(layers)
-    assert not lost, f"{lost} stand in no layer; add a line to LAYERS"
-    there = {name.split(".")[1] for name in modules(package) if "." in name}
-    assert set(layers) <= there, f"LAYERS names {set(layers) - there}, which do not exist"
+def inside(folder: str) -> dict[str, Path]:
+    """The modules below a package or a folder, but its own `__init__`."""
+    return {name: path for name, path in modules(package_of(folder)).items() if name.startswith(f"{folder}.")}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_folder_imports_an_upper_one(package: str) -> None:
-    layers = layer_of()[package]
+def name_in(folder: str, module: str) -> str:
+    """The name in the folder that a module is or lies in."""
+    return module[len(folder) + 1 :].split(".")[0]
+
+
+def test_every_folder_with_folders_has_layers() -> None:
+    for package in PACKAGES:
+        nested = {name for name, path in modules(package).items() if any(path.parent.glob("*/__init__.py"))}
+        folders = {name for name in nested if modules(package)[name].name == "__init__.py"}
+        assert folders <= set(LAYERS), f"{folders - set(LAYERS)} have folders; add their layers to LAYERS"
+
+
+@pytest.mark.parametrize("folder", LAYERS)
+def test_every_module_stands_in_a_layer(folder: str) -> None:
+    layers, there = set(layers_of(folder)), {name_in(folder, name) for name in inside(folder)}
+    assert there <= layers, f"{there - layers} stand in no layer; add a line to LAYERS"
+    assert layers <= there, f"LAYERS names {layers - there}, which do not exist"
+
+
+@pytest.mark.parametrize("folder", LAYERS)
+def test_no_folder_imports_an_upper_one(folder: str) -> None:
+    """Only a folder's `__init__` offers what the folder holds; nothing inside asks it for that."""
+    layers = layers_of(folder)
     upward = []
-    for name, path in modules(package).items():
-        if "." not in name:  # the package itself offers what its folders hold
-            continue
-        own = layers[name.split(".")[1]]
+    for name, path in inside(folder).items():
+        own = layers[name_in(folder, name)]
         for line, target in imported(path):
-            head, _, rest = target.partition(".")
-            if head == package and (not rest or layers.get(rest.split(".")[0], 99) > own):
+            if target == folder or (target.startswith(f"{folder}.") and layers.get(name_in(folder, target), 99) > own):
                 upward.append(f"{path.relative_to(ROOT)}:{line} imports {target}")
     assert not upward, "\n".join(upward)
 

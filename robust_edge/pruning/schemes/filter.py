@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.scheme import FlooredScheme, Support, Weights, kept_in
-from robust_edge.pruning.settings import SCOPE
+from robust_edge.pruning.schemes.scope import SCOPE
 from robust_edge.settings.setting import declared
 from robust_edge_exporters.compaction.channels import ChannelGroup
 from robust_edge_runtimes.core.errors import InputError

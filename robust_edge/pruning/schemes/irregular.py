@@ -20,7 +20,7 @@ from robust_edge.pruning.schemes.counts import (
 )
 from robust_edge.pruning.schemes.macs import Macs
 from robust_edge.pruning.schemes.scheme import FlooredScheme, Scheme, Support, Weights, largest
-from robust_edge.pruning.settings import SCOPE
+from robust_edge.pruning.schemes.scope import SCOPE
 from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import declared, setting
 

@@ -21,7 +21,7 @@ from robust_edge_runtimes.core.errors import RobustEdgeError
 from robust_edge_runtimes.core.golden import GOLDEN
 from robust_edge_runtimes.core.manifest import Choices, Manifest
 from robust_edge_runtimes.formats.table import format_named as runtime_format
-from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.verdict.images import refuse_no_images
 from robust_edge_runtimes.verdict.measurement import Parity, Rebuild
 

@@ -9,7 +9,7 @@ import numpy as np
 from robust_edge.verification.paired_pgd import GradientOracle, paired_pgd, pgd_settings
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
-from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from robust_edge_runtimes.modes.table import DEVICE_MODES, Default, Mode
+from robust_edge_runtimes.modes.mode import Default, Mode
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 
 MODES = (
     *DEVICE_MODES,

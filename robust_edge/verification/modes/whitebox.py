@@ -17,7 +17,7 @@ from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable
 from robust_edge_runtimes.attacks.threat import step_size
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.blackbox import blackbox
-from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.scoring import agreement, relative_error
 from robust_edge_runtimes.verdict.checks import saturated_gradient, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised

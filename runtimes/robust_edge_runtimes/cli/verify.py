@@ -9,7 +9,8 @@ import click
 
 from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
-from robust_edge_runtimes.modes.table import DEVICE_MODES, ModeSettings, chosen_modes, mode_help
+from robust_edge_runtimes.modes.mode import ModeSettings, chosen_modes, mode_help
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.measurement import Budget
 
 

@@ -11,7 +11,7 @@ from robust_edge_runtimes.attacks.square import Square
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.modes.table import ModeSettings, Progress
+from robust_edge_runtimes.modes.mode import ModeSettings, Progress
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
 from robust_edge_runtimes.verdict.subject import Subject

@@ -9,7 +9,7 @@ import numpy as np
 
 from robust_edge_runtimes.core.errors import BundleError
 from robust_edge_runtimes.core.logits import is_right
-from robust_edge_runtimes.modes.table import ModeSettings, Progress
+from robust_edge_runtimes.modes.mode import ModeSettings, Progress
 from robust_edge_runtimes.verdict.checks import forged_answers
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.images import refuse_no_images

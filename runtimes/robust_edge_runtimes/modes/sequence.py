@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Sequence, Union
 
-from robust_edge_runtimes.modes.table import Mode, Progress
+from robust_edge_runtimes.modes.mode import Mode, Progress
 from robust_edge_runtimes.verdict.judge import UNDECIDED, Verdict, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import looks

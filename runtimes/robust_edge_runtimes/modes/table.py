@@ -6,67 +6,7 @@ that need torch are in the table of `robust_edge.verification.modes.table`, afte
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-from typing import Any, Callable, Optional, Sequence, Tuple, Union
-
-from robust_edge_runtimes.core.errors import unknown_name
-from robust_edge_runtimes.core.references import resolve
-from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
-
-Progress = Optional[Callable[[int, int], None]]
-"""Called with (steps done, steps in all)."""
-
-
-class Default(enum.Enum):
-    """When a mode runs without being named."""
-
-    ALWAYS = "always"
-    WITH_RUN = "with a run"
-    NEVER = "no"
-
-
-@dataclasses.dataclass(frozen=True)
-class ModeSettings:
-    """Settings of the modes on a device.
-
-    Attributes:
-        limit: most images per mode; None for all that there are.
-        queries: per image, of the attacks that see only logits.
-        seed: of the draw of images and of every attack.
-    """
-
-    limit: Optional[int] = None
-    queries: int = 500
-    seed: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Mode:
-    """One row of the table.
-
-    Attributes:
-        name: as after `--mode` and in verify.json.
-        help: which attack it is, in one phrase.
-        function: `package.module:function`, which takes a subject, the settings and `progress`, and returns a
-            Measurement, or a Rebuild; imported when the mode runs.
-        default: when it runs without being named.
-        needs: what of the run it cannot do without; empty where the bundle is enough.
-        draws: whether it attacks the images that are drawn; otherwise it runs once.
-    """
-
-    name: str
-    help: str
-    function: str
-    default: Default = Default.NEVER
-    needs: str = ""
-    draws: bool = True
-
-    def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
-        """Run the mode."""
-        function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
-        return function(subject, settings, progress)
-
+from robust_edge_runtimes.modes.mode import Default, Mode
 
 DEVICE_MODES = (
     Mode(
@@ -82,26 +22,3 @@ DEVICE_MODES = (
         "robust_edge_runtimes.modes.blackbox:blackbox",
     ),
 )
-
-
-def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:
-    """The modes with these names, each once and in this order; without names, the defaults.
-
-    Raises:
-        InputError: a name that no row has.
-    """
-    defaults = (Default.ALWAYS, Default.WITH_RUN) if with_run else (Default.ALWAYS,)
-    rows = {mode.name: mode for mode in table}
-    for name in names:
-        if name not in rows:
-            raise unknown_name("mode", name, tuple(rows))
-    return tuple(rows[name] for name in dict.fromkeys(names)) or tuple(row for row in table if row.default in defaults)
-
-
-def mode_help(table: Sequence[Mode]) -> str:
-    """The help text of `--mode`."""
-    always = [mode.name for mode in table if mode.default is Default.ALWAYS]
-    with_run = [mode.name for mode in table if mode.default is Default.WITH_RUN]
-    default = ", ".join(always) + (f", and with --against {' and '.join(with_run)}" if with_run else "")
-    modes = "; ".join(f"{mode.name}: {mode.help}" for mode in table)
-    return f"Attack to run, may be repeated. {modes}.  [default: {default}]"

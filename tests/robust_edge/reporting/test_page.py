@@ -19,7 +19,7 @@ from robust_edge.run.directory import open_run
 from robust_edge_runtimes.bench.energy import EnergySource
 from robust_edge_runtimes.bench.harness import Harness
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.modes.table import Mode
+from robust_edge_runtimes.modes.mode import Mode
 from robust_edge_runtimes.present.tables import percent
 from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.statistic import Drop

@@ -137,6 +137,6 @@ def test_surrogate_needs_a_run(exported):
         verify_bundle(exported, None, Budget(), VerifySettings(modes=("surrogate",)))
 
 
-def test_an_unknown_mode():
+def test_an_unknown_mode(exported):
     with pytest.raises(InputError, match="unknown mode 'replai'; did you mean 'replay'"):
-        VerifySettings(modes=("replai",))
+        verify_bundle(exported, None, Budget(), VerifySettings(modes=("replai",)))

@@ -5,7 +5,7 @@ import pytest
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.modes.blackbox import blackbox
-from robust_edge_runtimes.modes.table import ModeSettings
+from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.verdict.images import DrawnImages
 from robust_edge_runtimes.verdict.measurement import Budget
 

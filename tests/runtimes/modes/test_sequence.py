@@ -7,8 +7,9 @@ import pytest
 
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes import sequence
+from robust_edge_runtimes.modes.mode import Mode, ModeSettings
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
-from robust_edge_runtimes.modes.table import DEVICE_MODES, Mode, ModeSettings
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, STORED, Budget, Measurement
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.modes.table import DEVICE_MODES, Default, Mode, chosen_modes, mode_help
+from robust_edge_runtimes.modes.mode import Default, Mode, chosen_modes, mode_help
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 
 TABLE = (
     Mode("first", "what it is", "a:b", Default.ALWAYS),
@@ -38,7 +39,7 @@ def test_help_describes_every_row_and_the_defaults():
 
 
 def test_every_row_of_the_device_runs(subject_for):
-    from robust_edge_runtimes.modes.table import ModeSettings
+    from robust_edge_runtimes.modes.mode import ModeSettings
 
     measured = [mode.measure(subject_for(), ModeSettings(queries=2)) for mode in DEVICE_MODES]
     assert [item.mode for item in measured] == names(DEVICE_MODES)

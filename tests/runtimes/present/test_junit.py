@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
-from robust_edge_runtimes.modes.table import ModeSettings
 from robust_edge_runtimes.present.junit import junit_text, write_junit
 from robust_edge_runtimes.verdict.judge import Elsewhere, judge
 from robust_edge_runtimes.verdict.measurement import Budget

@@ -12,8 +12,8 @@ from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.bench.results import Bench, Entry, summarise
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
+from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
-from robust_edge_runtimes.modes.table import ModeSettings
 from robust_edge_runtimes.present.bench import bench_table
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.present.verdict import verdict_table

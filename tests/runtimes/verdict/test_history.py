@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
-from robust_edge_runtimes.modes.table import ModeSettings
 from robust_edge_runtimes.verdict.history import add_to_history, history_file, with_history
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 
 from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
-from robust_edge_runtimes.modes.table import ModeSettings
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
