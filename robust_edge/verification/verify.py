@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from robust_edge.run.directory import Run
 from robust_edge.verification.claims import check_claims
 from robust_edge.verification.kernels import device_runtime
+from robust_edge.verification.modes.rebuild import compare_with_run
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
+from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.modes.mode import Progress, chosen_modes
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
+from robust_edge_runtimes.present.verdict import rebuild_line
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
 
@@ -44,6 +47,20 @@ def verify_bundle(
     if run is not None:
         check_origin(bundle, run)
         check_claims(bundle, run)
-    with device_runtime(bundle, threads=threads) as model:
+    with _opened(bundle, run, [mode.name for mode in modes], settings, threads) as model:
         subject = host_subject(bundle, model, run, settings)
         return judge_in_blocks(subject, modes, settings, budget, progress)
+
+
+def _opened(
+    bundle: Bundle, run: Run | None, modes: Sequence[str], settings: VerifySettings, threads: int
+) -> BaseRuntime:
+    """The artifact's runtime; where it is not installed here, the error tells how its files compare."""
+    try:
+        return device_runtime(bundle, threads=threads)
+    except BackendUnavailable as cause:
+        if run is None or "rebuild" not in modes:
+            raise
+        found = compare_with_run(bundle, run, run.load_model(), settings.data_dir)
+        text = "; ".join([str(cause), f"nothing was attacked. {rebuild_line(found)}", *found.differences])
+        raise BackendUnavailable(text) from cause
