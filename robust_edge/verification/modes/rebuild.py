@@ -114,7 +114,8 @@ def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
     """Files beside the exported ones that the manifest lists, or that Python would import; and another artifact."""
     manifest = bundle.manifest
     compiled = format_named_on_device(manifest.artifact.format).compiled_files(manifest.files)
-    paths = [file.relative_to(bundle.path) for file in bundle.path.rglob("*") if file.suffix in IMPORTABLE]
+    beside = (file for file in bundle.path.rglob("*") if file.suffix in IMPORTABLE or file.is_symlink())
+    paths = [file.relative_to(bundle.path) for file in beside]
     found = {*manifest.files, *(path.as_posix() for path in paths if "__pycache__" not in path.parts)}
     unknown = sorted(found - {*names, *compiled, GOLDEN, MANIFEST, SUMS, "README.md"})
     lines = [f"{name} is in the bundle, and no export writes it" for name in unknown]

@@ -44,11 +44,10 @@ def verdict_table(verdict: Verdict) -> str:
 
 def rebuild_line(rebuild: Rebuild) -> str:
     """What the comparison with a new export of the run found."""
-    files, places = len(rebuild.compared), len(rebuild.differences)
-    found = (
-        "equal those that the run exports again" if rebuild.equal else f"differ from a new export in {places} places"
-    )
-    return f"rebuild: {files} files {found} ({rebuild.seconds:.1f} s)"
+    places = len(rebuild.differences)
+    other = f"differ from a new export in {places} place{'s' * (places != 1)}"
+    found = "equal those that the run exports again" if rebuild.equal else other
+    return f"rebuild: {len(rebuild.compared)} files {found} ({rebuild.seconds:.1f} s)"
 
 
 def attack_name(attack: AttackSpec) -> str:

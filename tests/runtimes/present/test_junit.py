@@ -9,7 +9,7 @@ from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.present.junit import junit_text, write_junit
 from robust_edge_runtimes.verdict.judge import Elsewhere, judge
-from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
 
 
@@ -81,3 +81,17 @@ def test_text_that_xml_cannot_hold_is_shown_as_question_marks(verdict):
     ugly = dataclasses.replace(verdict(), passed=False, reasons=("bell \a & <tag> \ud800 \u2014",))
     _, cases = read(junit_text(ugly))
     assert cases["x86-cpu: verdict"].find("failure").text == "bell ? & <tag> ? \u2014"
+
+
+def test_a_rebuild_is_a_case_of_its_own(verdict):
+    rebuild = Rebuild(
+        False, ("model.onnx: another", "run.py: another"), ("model.onnx", "run.py"), 1.5, ("torch 2, here 3",)
+    )
+    root, cases = read(junit_text(dataclasses.replace(verdict(), rebuild=rebuild)))
+    case = cases["x86-cpu.rebuild: equals a new export"]
+    assert case.find("failure").text.splitlines() == list(rebuild.differences)
+    assert "torch 2, here 3" in case.find("system-out").text
+    assert case.get("time") == "1.500"
+    same = dataclasses.replace(rebuild, equal=True, differences=())
+    _, cases = read(junit_text(dataclasses.replace(verdict(), rebuild=same)))
+    assert cases["x86-cpu.rebuild: equals a new export"].find("failure") is None

@@ -16,9 +16,9 @@ from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.present.bench import bench_table
 from robust_edge_runtimes.present.tables import percent, table
-from robust_edge_runtimes.present.verdict import verdict_table
+from robust_edge_runtimes.present.verdict import rebuild_line, verdict_table
 from robust_edge_runtimes.verdict.judge import judge
-from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
 
 
@@ -160,3 +160,10 @@ def test_the_last_line_of_a_bench_with_a_budget_is_the_outcome(result):
     over = dataclasses.replace(met, over_budget=("a: too slow", "b: too slow"))
     assert bench_table(over).splitlines()[-2:] == ["FAILED a: too slow", "FAILED b: too slow"]
     assert "PASS" not in bench_table(over)
+
+
+def test_a_rebuild_is_one_line():
+    equal = Rebuild(True, (), ("model.onnx", "run.py"), 1.25)
+    assert rebuild_line(equal) == "rebuild: 2 files equal those that the run exports again (1.2 s)"
+    other = dataclasses.replace(equal, equal=False, differences=("run.py",))
+    assert rebuild_line(other) == "rebuild: 2 files differ from a new export in 1 place (1.2 s)"

@@ -14,6 +14,7 @@ from robust_edge_runtimes.verdict.measurement import (
     STORED,
     Budget,
     Measurement,
+    Rebuild,
     parity_of,
     worst_case,
 )
@@ -119,3 +120,11 @@ def test_an_unknown_flag_is_refused_with_the_nearest():
 def test_a_fixed_batch_compares_every_image_once(Fake, make_manifest, linear, golden, batch):
     with Fake(make_manifest(linear, golden, batch=batch), linear.logits) as model:
         assert parity_of(model, golden).argmax_agreement == 1
+
+
+def test_what_a_rebuild_says_of_its_differences():
+    assert Rebuild(True, (), ("model.onnx",), 1.0, ("torch 2, here 3",)).flags == ()
+    rebuild = Rebuild(False, ("a", "b", "c", "d", "e"), ("model.onnx",), 1.0, ("torch 2, here 3",))
+    (flag,) = rebuild.flags
+    assert flag.name == "rebuild_differs"
+    assert flag.detail == "a; b; c; and 2 more (exported with other versions: torch 2, here 3)"
