@@ -87,7 +87,7 @@ def test_a_rebuild_is_a_case_of_its_own(verdict):
     rebuild = Rebuild(
         False, ("model.onnx: another", "run.py: another"), ("model.onnx", "run.py"), 1.5, ("torch 2, here 3",)
     )
-    root, cases = read(junit_text(dataclasses.replace(verdict(), rebuild=rebuild)))
+    _, cases = read(junit_text(dataclasses.replace(verdict(), rebuild=rebuild)))
     case = cases["x86-cpu.rebuild: equals a new export"]
     assert case.find("failure").text.splitlines() == list(rebuild.differences)
     assert "torch 2, here 3" in case.find("system-out").text
