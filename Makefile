@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick check clean
+.PHONY: demo test quick check docs clean
 
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
 	$(BIN)/robust-edge demo --out demo-out --overwrite
@@ -39,6 +39,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
+
+docs: $(READY)  ## what the docs list of the code: modes, flags, attacks, settings, the schema of verify.json
+	$(BIN)/python docs/generate.py
 
 clean:  ## the environment and what the demo wrote
 	rm -rf $(VENV) demo-out

@@ -1,6 +1,6 @@
 """The page docs/settings.md, written from the declarations of the settings.
 
-python -m robust_edge.config.reference > docs/settings.md
+`make docs` writes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robust_edge.pruning.settings import DEFAULT
 from robust_edge.settings.notation import write_yaml
 from robust_edge.settings.setting import Setting, settings_of
 
-COMMAND = "python -m robust_edge.config.reference > docs/settings.md"
+COMMAND = "make docs"
 HEAD = f"""# Settings
 
 <!-- Written by `{COMMAND}`; do not edit. -->
@@ -87,7 +87,3 @@ def _values(kind: str, declaration: Setting) -> str:
 
 def _choices(choices: Iterable[tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {summary}" if summary else name for name, summary in choices)
-
-
-if __name__ == "__main__":
-    print(settings_page(), end="")

@@ -1,0 +1,83 @@
+"""Writes what the docs list of the code: tables between markers, the page of settings, the schema of verify.json.
+
+python docs/generate.py            # as `make docs` does; a test holds that the committed files are current
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from robust_edge.attacks.table import ATTACKS, OWN, attack_class
+from robust_edge.config.reference import settings_page
+from robust_edge.verification.modes.table import MODES
+from robust_edge_exporters.schema import verdict_schema
+from robust_edge_runtimes.attacks.threat import SYMBOLS
+from robust_edge_runtimes.modes.table import DEVICE_MODES
+from robust_edge_runtimes.verdict.flags import EVALUATE, VALIDITY_FLAGS, VERIFY
+
+DOCS = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- generated: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def modes() -> str:
+    """The verify modes."""
+    rows = [
+        (f"`{mode.name}`", mode.help, mode.needs or "–", mode.default.value, "yes" if mode in DEVICE_MODES else "no")
+        for mode in MODES
+    ]
+    return _table(("mode", "attack", "needs, beside the bundle", "by default", "on the device"), rows)
+
+
+def flags(command: str) -> str:
+    """The validity flags that a command raises."""
+    rows = [(f"`{flag.name}`", flag.meaning) for flag in VALIDITY_FLAGS if command in flag.raised_by]
+    return _table(("flag", "raised when"), rows)
+
+
+def attacks() -> str:
+    """The attacks that `--attack` names."""
+    rows = []
+    for name, row in ATTACKS.items():
+        cls = attack_class(name)
+        settings = [f"`{field.name}` ({field.default})" for field in dataclasses.fields(cls)]
+        norms = ", ".join(SYMBOLS[norm] for norm in cls.norms)
+        rows.append((f"`{name}`", row.summary, ", ".join(settings) or "none", norms))
+    rows.append((f"`{OWN}`", "an attack of your own", "its fields", "its own"))
+    return _table(("`--attack`", "what it is", "settings (defaults)", "norms"), rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "modes": modes,
+    "flags of verify": lambda: flags(VERIFY),
+    "flags of evaluate": lambda: flags(EVALUATE),
+    "attacks": attacks,
+}
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file with the text that it should have."""
+    found = {
+        DOCS / "settings.md": settings_page(),
+        DOCS / "schema/verify.schema.json": json.dumps(verdict_schema(), indent=2) + "\n",
+    }
+    for page in (*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"):
+        text = page.read_text("utf-8")
+        if BLOCK.search(text):
+            found[page] = BLOCK.sub(lambda match: match[1] + BLOCKS[match[2]]() + match[3], text)
+    return found
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = tuple(header)
+    lines = [cells, *map(tuple, rows)]
+    text = [f"| {' | '.join(line)} |\n" for line in lines]
+    return "".join([text[0], "|" + "---|" * len(cells) + "\n", *text[1:]])
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
