@@ -44,10 +44,8 @@ from robust_edge_runtimes.verdict.measurement import Budget
 )
 @click.option(
     "--queries",
-    default=VerifySettings.queries,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="Queries per image, in the modes that see only logits.",
+    help="Queries per image, in the modes that see only logits.  [default: 500; 50 where no --mode is given]",
 )
 @click.option(
     "--seed",
@@ -96,7 +94,7 @@ def verify(
     limit: int | None,
     eps: float | None,
     steps: int,
-    queries: int,
+    queries: int | None,
     seed: int | None,
     max_clean_drop: float,
     max_robust_drop: float,

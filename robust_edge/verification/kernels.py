@@ -13,6 +13,9 @@ from robust_edge_runtimes.formats.onnx.unfused import UnfusedOnnxRuntime, has_vn
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.scoring import agreement, relative_error, score_of
 
+INT8_STEPS, INT8_CAP = 0.05, 0.2
+NOISE_IMAGES, NOISE_MARGIN = 256, 2.0
+
 
 def device_runtime(bundle: Bundle, *, threads: int = 1) -> BaseRuntime:
     """Open the artifact's runtime, with the arithmetic of its device where this CPU's may differ.
@@ -50,3 +53,14 @@ def kernels_here(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> tupl
         f"judged by {model.arithmetic}, as on its device; ONNX Runtime's 8-bit kernels on this CPU ({vnni}) give "
         f"logits {error:.2g} from that (relative), the class agrees on {same:.2f}%",
     )
+
+
+def int8_tolerance(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> float:
+    """What rounding explains between an artifact in 8 bits and its twin, relative.
+
+    One step more or less, as often as ONNX Runtime's fused and unfused kernels differ on the same file.
+    """
+    first = images[:NOISE_IMAGES]
+    other = other_kernels(bundle, model, first)
+    noise = 0.0 if other is None else relative_error(other, score_of(model)(first))
+    return min(max(INT8_STEPS, NOISE_MARGIN * noise), INT8_CAP)

@@ -12,7 +12,7 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.attacks.threat import step_size
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.scoring import Score
+from robust_edge_runtimes.scoring import Score, margins
 
 
 class GradientOracle(Protocol):
@@ -30,13 +30,23 @@ class PairedOutcome:
         artifact_right: (N,) bool, the artifact was right on the clean image and on every candidate.
         reference_right: (N,) bool, the same for the reference.
         zero_gradients: fraction of gradients, over all steps, that were zero, or no numbers, everywhere.
-        last: (N, C, H, W) float32 in [0, 1], the last candidate of each image.
+        worst: for the artifact and for the reference, (N, C, H, W) float32 in [0, 1]: each image's candidate with the
+            smallest margin.
     """
 
     artifact_right: np.ndarray
     reference_right: np.ndarray
     zero_gradients: float
-    last: np.ndarray
+    worst: tuple[np.ndarray, np.ndarray]
+
+    def joined(self, other: PairedOutcome) -> PairedOutcome:
+        """After another attack on the same images: the artifact's worst points of this one, the reference's of that."""
+        return PairedOutcome(
+            self.artifact_right & other.artifact_right,
+            self.reference_right & other.reference_right,
+            self.zero_gradients,
+            (self.worst[0], other.worst[1]),
+        )
 
 
 def pgd_settings(eps: float, settings: VerifySettings, restart: int) -> AttackSpec:
@@ -52,12 +62,14 @@ def paired_pgd(
     attack: AttackSpec,
     *,
     reference: Score | None = None,
+    start: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PairedOutcome:
     """PGD on an artifact that has no gradients: its scores, the oracle's gradients at the same points.
 
     Source: Marshall 2020, Eq. (3); gradients by backward pass differentiable approximation
-    (Athalye, Carlini, Wagner 2018). Every iterate is a candidate, for the artifact and for the reference.
+    (Athalye, Carlini, Wagner 2018). Every iterate is a candidate, for the artifact and for the reference. An image
+    whose gradient is zero stays where it is and is not scored again.
 
     Args:
         score: the artifact.
@@ -66,6 +78,7 @@ def paired_pgd(
         labels: (N,) int64.
         attack: ε, steps, step size and seed.
         reference: the network that the artifact is compared with; None for the oracle's own.
+        start: (N, C, H, W), the first candidates; None for noise of the attack's seed.
         progress: called with (steps done, steps in all).
     """
     random = np.random.default_rng(attack.seed)
@@ -73,8 +86,11 @@ def paired_pgd(
     expected = oracle.logits_and_gradient(images, labels)[0] if reference is None else reference(images)
     reference_right = is_right(expected, labels)
     low, high = np.maximum(images - attack.eps, 0), np.minimum(images + attack.eps, 1)
-    noise = random.uniform(-attack.eps, attack.eps, images.shape)
-    candidate = np.clip(images + noise, low, high).astype(np.float32)
+    if start is None:
+        start = images + random.uniform(-attack.eps, attack.eps, images.shape)
+    candidate = np.clip(start, low, high).astype(np.float32)
+    worst = _Worst(candidate), _Worst(candidate)
+    stuck = np.zeros(len(images), bool)
     zero, seen = 0, 0
     for step in range(attack.steps + 1):
         if progress is not None and step < attack.steps:
@@ -82,15 +98,34 @@ def paired_pgd(
         open_rows = np.flatnonzero(artifact_right | reference_right)
         if not len(open_rows):
             break
-        points, truth = candidate[open_rows], labels[open_rows]
-        logits, gradient = oracle.logits_and_gradient(points, truth)
-        artifact_right[open_rows] &= is_right(score(points), truth)
-        reference_right[open_rows] &= is_right(logits if reference is None else reference(points), truth)
-        direction = np.sign(np.nan_to_num(gradient))  # logits that overflow have no gradient, and no step to take
-        zero += int((direction == 0).all(axis=(1, 2, 3)).sum())
+        rows = open_rows[~stuck[open_rows]]
+        if len(rows):
+            points, truth = candidate[rows], labels[rows]
+            logits, gradient = oracle.logits_and_gradient(points, truth)
+            artifact_right[rows] &= worst[0].update(rows, points, score(points), truth)
+            expected = logits if reference is None else reference(points)
+            reference_right[rows] &= worst[1].update(rows, points, expected, truth)
+            direction = np.sign(np.nan_to_num(gradient))  # logits that overflow have no gradient, and no step to take
+            stuck[rows] = (direction == 0).all(axis=(1, 2, 3))
+            stepped = points + np.float32(attack.step_size) * direction  # Eq. (3)
+            candidate[rows] = np.clip(stepped, low[rows], high[rows])
+        zero += int(stuck[open_rows].sum())
         seen += len(open_rows)
-        stepped = points + np.float32(attack.step_size) * direction  # Eq. (3)
-        candidate[open_rows] = np.clip(stepped, low[open_rows], high[open_rows])
     if progress is not None:
         progress(attack.steps, attack.steps)
-    return PairedOutcome(artifact_right, reference_right, zero / max(seen, 1), candidate)
+    return PairedOutcome(artifact_right, reference_right, zero / max(seen, 1), (worst[0].points, worst[1].points))
+
+
+class _Worst:
+    """Each image's candidate with the smallest margin so far."""
+
+    def __init__(self, first: np.ndarray) -> None:
+        self.points = first.copy()
+        self._lowest = np.full(len(first), np.inf)
+
+    def update(self, rows: np.ndarray, points: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Take candidates of some images into account; (len(rows),) bool, which of them are right."""
+        margin = margins(logits, labels)
+        lower = margin < self._lowest[rows]
+        self.points[rows[lower]], self._lowest[rows[lower]] = points[lower], margin[lower]
+        return is_right(logits, labels)

@@ -13,9 +13,9 @@ from torch import nn
 from robust_edge.data import Split
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.run.directory import Run
-from robust_edge.run.images import evaluation_images
+from robust_edge.run.images import dataset_of
 from robust_edge.verification.claims import eps_of, false_claims
-from robust_edge.verification.kernels import kernels_here
+from robust_edge.verification.kernels import int8_tolerance, kernels_here
 from robust_edge.verification.paired_pgd import GradientOracle
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.twins.table import has_twin, twin_of
@@ -26,7 +26,9 @@ from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.verdict.flags import Flag
+from robust_edge_runtimes.scoring import share_above
+from robust_edge_runtimes.verdict.checks import OUTLIERS
+from robust_edge_runtimes.verdict.flags import Check, Flag
 from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images
 from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
@@ -42,13 +44,16 @@ class HostSubject(Subject):
         run: what the bundle was exported from; None where it is not at hand.
         network: the run's network; None without a run.
         checkpoint: the same as a source of gradients.
-        find_twin: makes `twin`, once for all parts of the images.
+        training: images that the run was trained on; None where they are not at hand.
+        find_twin, find_tolerance: make `twin` and `twin_tolerance`, once for all parts of the images.
     """
 
     run: Run | None = None
     network: nn.Module | None = None
     checkpoint: GradientOracle | None = None
+    training: Split | None = None
     find_twin: Callable[[], FoundTwin] | None = None
+    find_tolerance: Callable[[], float] | None = None
 
     @property
     def twin(self) -> FoundTwin:
@@ -60,6 +65,31 @@ class HostSubject(Subject):
             InputError: artifacts of this format have no twin, and there is no run.
         """
         return _twin(self.bundle, self.golden, self.network) if self.find_twin is None else self.find_twin()
+
+    @property
+    def twin_tolerance(self) -> float:
+        """Largest relative error that rounding explains between an artifact in 8 bits and its twin."""
+        if self.find_tolerance is None:
+            return int8_tolerance(self.bundle, self.model, self.golden.attacked)
+        return self.find_tolerance()
+
+    def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> list[Check]:
+        """As for every subject; in 8 bits the artifact is compared with its twin, where that is made of it."""
+        if self.precision != "int8" or self.reference is None:
+            return super().compared(name, images, logits)
+        twin, _ = self.twin
+        if twin is None or twin.made_from == CHECKPOINT:
+            return []
+        share = share_above(self.twin_tolerance, logits, TorchOracle(twin.network).logits(images))
+        detail = f"on {100 * share:.0f}% of the {name} the artifact's logits are not its twin's"
+        return [Check("twin_differs", share > OUTLIERS["int8"], detail)]
+
+    def training_images(self, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """At most `count` training images (n, C, H, W) and their labels (n,); none where they are not at hand."""
+        if self.training is None:
+            return self.images.images[:0], self.images.labels[:0]
+        positions = torch.from_numpy(np.sort(random.permutation(len(self.training))[:count]))
+        return self.training.floats(positions).numpy(), self.training.labels[positions].numpy()
 
 
 def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: VerifySettings) -> HostSubject:
@@ -82,7 +112,8 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         eps = settings.eps or manifest.expected.attack.eps
         images = golden_images(golden, settings.limit, settings.seed)
         return HostSubject(bundle, golden, model, eps, *images, remarks=remarks, find_twin=find_twin)
-    network, split = run.load_model(), evaluation_images(run, data_dir=settings.data_dir)
+    network, dataset = run.load_model(), dataset_of(run, settings.data_dir)
+    split = dataset.test
     checkpoint, eps = TorchOracle(network), settings.eps or eps_of(run)
     available = len(split) if settings.limit is None else min(settings.limit, len(split))
     first = split.first(IMAGES).floats(slice(None)).numpy()
@@ -101,7 +132,9 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         run=run,
         network=network,
         checkpoint=checkpoint,
+        training=dataset.train,
         find_twin=functools.lru_cache(maxsize=1)(lambda: _twin(bundle, golden, network)),
+        find_tolerance=functools.lru_cache(maxsize=1)(lambda: int8_tolerance(bundle, model, golden.attacked)),
     )
 
 

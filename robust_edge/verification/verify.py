@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from robust_edge.run.directory import Run
@@ -11,6 +12,7 @@ from robust_edge.verification.modes.rebuild import compare_with_run
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
+from robust_edge_runtimes.attacks.square import FEW_QUERIES
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime
@@ -41,6 +43,8 @@ def verify_bundle(
         BackendUnavailable: the artifact's runtime is not installed here.
     """
     modes = chosen_modes(settings.modes, MODES, with_run=run is not None)
+    if not settings.modes and settings.queries is None:
+        settings = dataclasses.replace(settings, queries=FEW_QUERIES)
     for mode in modes:
         if mode.needs and run is None:
             raise InputError(f"mode {mode.name} needs {mode.needs}; name the run with --against RUN")

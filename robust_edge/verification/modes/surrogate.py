@@ -7,18 +7,19 @@ import time
 import numpy as np
 
 from robust_edge.verification.paired_pgd import GradientOracle, paired_pgd, pgd_settings
+from robust_edge.verification.probes import probes
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
-from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
 
 RESTART = 0
 
 
 def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
-    """Attack, and compare the artifact's logits with the checkpoint's on the images, clean and attacked.
+    """Attack, and compare the artifact's logits with the checkpoint's: on images clean and attacked, and far from them.
 
     Unlike the golden logits, those come from the checkpoint itself, which a forged bundle cannot rewrite.
     """
@@ -30,7 +31,12 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
     detail = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero in the attack"
     checks = [
         _compared("test images", drawn.clean, subject, oracle),
-        _compared("attacked test images", outcome.last, subject, oracle),
+        _compared("attacked test images", outcome.worst[1], subject, oracle),
+        *(
+            check
+            for name, images in probes(subject, settings.seed)
+            for check in subject.compared(name, images, subject.score(images))
+        ),
         zero_gradient(outcome.zero_gradients, detail),
     ]
     return Measurement(
@@ -44,6 +50,7 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
         works_with=GRADIENTS,
         flags=(*clean.flags, *raised(checks)),
         seconds=time.monotonic() - start,
+        candidates=Candidates(drawn.labels, outcome.worst),
     )
 
 

@@ -28,4 +28,11 @@ MODES = (
         "robust_edge.verification.modes.whitebox:whitebox",
         Default.WITH_RUN,
     ),
+    Mode(
+        "difference",
+        "PGD on loss(artifact) - loss(checkpoint) and on its negative, also from training images and mixtures of two",
+        "robust_edge.verification.modes.difference:difference",
+        Default.WITH_RUN,
+        needs="the checkpoint's gradients",
+    ),
 )

@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from robust_edge.evaluation.oracle import TorchOracle
-from robust_edge.verification.kernels import other_kernels
-from robust_edge.verification.paired_pgd import paired_pgd, pgd_settings
+from robust_edge.verification.gradients import gradient_checks
+from robust_edge.verification.paired_pgd import PairedOutcome, paired_pgd, pgd_settings
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable
@@ -21,11 +21,9 @@ from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.scoring import agreement, relative_error
 from robust_edge_runtimes.verdict.checks import saturated_gradient, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
-from robust_edge_runtimes.verdict.measurement import GRADIENTS, Measurement, Twin
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement, Twin
 
 RESTART = 1
-INT8_STEPS, INT8_CAP = 0.05, 0.2
-NOISE_IMAGES, NOISE_MARGIN = 256, 2.0
 AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
 PROBED = 64
 PROBE_STEPS = 5
@@ -35,7 +33,8 @@ SCALES = (0.1, 1.0, 10.0)
 def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
     """Compare the twin with the artifact, choose the temperature that breaks most images, attack.
 
-    Where the artifact's graph has no gradient and there is no run either, Square attacks in its place.
+    The checkpoint is attacked in the same way by its own gradients. Where the artifact's graph has no gradient and there is
+    no run either, Square attacks in its place.
 
     Raises:
         InputError: artifacts of this format have no twin, and there is no run.
@@ -52,12 +51,14 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     outcome = paired_pgd(
         subject.score, oracle, drawn.images, drawn.labels, attack, reference=subject.reference, progress=progress
     )
+    outcome = _with_own_gradients(subject, twin, outcome, attack)
     if subject.reference is None:
         reference_robust = subject.stored_answers(drawn.ids)[1]
     else:
         reference_robust = clean.reference & outcome.reference_right
     checks = [_twin_differs(likeness, subject.precision)]
     checks += _gradient_checks(outcome.zero_gradients, zero_at_one, temperature)
+    checks += gradient_checks(subject, twin.network, settings.seed)
     return Measurement(
         mode="whitebox",
         attack=attack,
@@ -71,7 +72,18 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
         paired=subject.reference is not None,
         twin=likeness,
         seconds=time.monotonic() - start,
+        candidates=Candidates(drawn.labels, outcome.worst),
     )
+
+
+def _with_own_gradients(
+    subject: HostSubject, twin: Differentiable, outcome: PairedOutcome, attack: AttackSpec
+) -> PairedOutcome:
+    """Attack the checkpoint by its own gradients, too, where those of the first attack were others."""
+    if subject.checkpoint is None or twin.made_from == CHECKPOINT:
+        return outcome
+    drawn = subject.images
+    return outcome.joined(paired_pgd(subject.score, subject.checkpoint, drawn.images, drawn.labels, attack))
 
 
 def compare(subject: HostSubject, twin: Differentiable) -> Twin:
@@ -89,16 +101,10 @@ def compare(subject: HostSubject, twin: Differentiable) -> Twin:
 
 
 def _tolerance(subject: HostSubject, twin: Differentiable) -> float:
-    """What rounding explains between an artifact and its twin.
-
-    In 8 bits one step more or less, as often as ONNX Runtime's fused and unfused kernels differ on the same file.
-    """
+    """What rounding explains between an artifact and its twin."""
     if subject.precision != "int8" or twin.made_from == CHECKPOINT:
         return subject.tolerance
-    images = subject.golden.attacked[:NOISE_IMAGES]
-    other = other_kernels(subject.bundle, subject.model, images)
-    noise = 0.0 if other is None else relative_error(other, subject.score(images))
-    return min(max(INT8_STEPS, NOISE_MARGIN * noise), INT8_CAP)
+    return subject.twin_tolerance
 
 
 def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from typing import Optional, Tuple
 
 import click
 
+from robust_edge_runtimes.attacks.square import QUERIES
 from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.mode import ModeSettings, chosen_modes, mode_help
@@ -26,7 +27,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
 @click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all stored images]")
 @click.option(
     "--queries",
-    default=ModeSettings.queries,
+    default=QUERIES,
     show_default=True,
     type=click.IntRange(min=1),
     help="Queries per image, in the modes that see only logits.",

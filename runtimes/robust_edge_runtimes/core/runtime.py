@@ -55,7 +55,12 @@ class BaseRuntime(abc.ABC):
         path: the artifact.
         manifest: the bundle's manifest.
         threads: CPU threads of one inference, at least 1.
+
+    Attributes:
+        uses_threads: whether `threads` changes how the artifact is executed.
     """
+
+    uses_threads = False
 
     def __init__(self, path: Path, manifest: Manifest, *, threads: int = 1) -> None:
         if not 1 <= threads <= MAX_THREADS:

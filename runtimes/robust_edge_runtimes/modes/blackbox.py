@@ -7,13 +7,13 @@ from typing import Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.square import Square
+from robust_edge_runtimes.attacks.square import QUERIES, Square
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.mode import ModeSettings, Progress
 from robust_edge_runtimes.scoring import Score
-from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
+from robust_edge_runtimes.verdict.measurement import LOGITS, Candidates, Measurement
 from robust_edge_runtimes.verdict.subject import Subject
 
 
@@ -24,7 +24,8 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
     either; otherwise its stored answers stand for it.
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
-    attack = AttackSpec("square", subject.eps, settings.queries, 0.0, settings.seed)
+    queries = QUERIES if settings.queries is None else settings.queries
+    attack = AttackSpec("square", subject.eps, queries, 0.0, settings.seed)
     square, threat = Square(attack.steps), Threat(attack.eps)
     networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
     found = [
@@ -49,6 +50,7 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
         flags=clean.flags,
         paired=subject.reference is not None,
         seconds=time.monotonic() - start,
+        candidates=Candidates(drawn.labels, tuple(found)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple, Union
 from robust_edge_runtimes.core.errors import unknown_name
 from robust_edge_runtimes.core.references import resolve
 from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
+from robust_edge_runtimes.verdict.rescoring import scored_again
 
 Progress = Optional[Callable[[int, int], None]]
 """Called with (steps done, steps in all)."""
@@ -28,12 +29,12 @@ class ModeSettings:
 
     Attributes:
         limit: most images per mode; None for all that there are.
-        queries: per image, of the attacks that see only logits.
+        queries: per image, of the attacks that see only logits; None for QUERIES.
         seed: of the draw of images and of every attack.
     """
 
     limit: Optional[int] = None
-    queries: int = 500
+    queries: Optional[int] = None
     seed: int = 1
 
 
@@ -59,9 +60,10 @@ class Mode:
     draws: bool = True
 
     def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
-        """Run the mode."""
+        """Run the mode, and score the candidates that an attack ended at again."""
         function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
-        return function(subject, settings, progress)
+        found = function(subject, settings, progress)
+        return scored_again(subject, found, settings.seed) if isinstance(found, Measurement) else found
 
 
 def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:

@@ -13,7 +13,7 @@ from robust_edge_runtimes.modes.mode import ModeSettings, Progress
 from robust_edge_runtimes.verdict.checks import forged_answers
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.images import refuse_no_images
-from robust_edge_runtimes.verdict.measurement import STORED, Measurement
+from robust_edge_runtimes.verdict.measurement import STORED, Candidates, Measurement
 from robust_edge_runtimes.verdict.subject import Subject
 
 
@@ -48,6 +48,7 @@ def replay(subject: Subject, settings: ModeSettings, progress: Progress = None) 
         works_with=STORED,
         flags=tuple(raised(_stored_logits(subject))),
         seconds=time.monotonic() - start,
+        candidates=Candidates(labels, (golden.attacked[ids],)),
     )
 
 

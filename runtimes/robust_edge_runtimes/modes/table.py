@@ -20,5 +20,6 @@ DEVICE_MODES = (
         "blackbox",
         "Square, a random search that sees only the artifact's logits",
         "robust_edge_runtimes.modes.blackbox:blackbox",
+        Default.WITH_RUN,
     ),
 )

@@ -99,7 +99,7 @@ def randomised(first: np.ndarray, *again: np.ndarray) -> Check:
     return Check("randomised", not error <= REPEAT_TOLERANCE, detail)
 
 
-def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "fp32") -> Check:
+def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "fp32", *, how: str = "alone") -> Check:
     """Whether images have other logits alone than in a batch, by more than 2% of the largest logit.
 
     No image may differ so much, but one in ten in 8 bits: kernels for another batch size round to the neighbour there.
@@ -108,9 +108,10 @@ def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "f
         alone: (n, K) logits of the images scored one by one.
         together: the same of one batch.
         precision: of the network.
+        how: they were scored, if not alone: in batches of another size, or with another number of threads.
     """
     share = share_above(ALONE_TOLERANCE, alone, together)
-    detail = f"{100 * share:.0f}% of the images have other logits alone than in a batch"
+    detail = f"{100 * share:.0f}% of the images have other logits {how} than in a batch"
     return Check("batch_dependent", share > OUTLIERS.get(precision, 0.0), detail)
 
 

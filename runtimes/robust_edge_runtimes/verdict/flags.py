@@ -10,6 +10,7 @@ import dataclasses
 from typing import Iterable, List, Optional, Tuple
 
 VERIFY, EVALUATE = "verify", "evaluate"
+TWIN_GRADIENT_DIFFERS = "twin_gradient_differs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,8 @@ VALIDITY_FLAGS = (
     ValidityFlag(
         "not_the_checkpoint",
         "logits differ from the checkpoint's by more than the arithmetic of the precision explains, on stored or on "
-        "drawn images, clean or where the surrogate attack left them (int8: on more than a tenth of them)",
+        "drawn images, clean or attacked, on training images, shifted or mixed images or noise (int8: on more than a "
+        "tenth of the drawn images, clean or where the surrogate attack left them)",
     ),
     ValidityFlag("forged_answers", "the logits that the bundle stores are not those of the run's checkpoint"),
     ValidityFlag(
@@ -54,8 +56,9 @@ VALIDITY_FLAGS = (
     ValidityFlag("scaled_logits", "logits are a multiple of the checkpoint's"),
     ValidityFlag(
         "batch_dependent",
-        "an image's logits alone and in a batch differ by more than 2% of the largest logit (int8: on more than a "
-        "tenth of the images), or a pass changes the network's buffers",
+        "an image's logits alone, in batches of another size or with another number of threads differ from those in "
+        "a batch by more than 2% of the largest logit (int8: on more than a tenth of the images), or a pass changes "
+        "the network's buffers",
         (VERIFY, EVALUATE),
     ),
     ValidityFlag(
@@ -81,6 +84,17 @@ VALIDITY_FLAGS = (
     ),
     ValidityFlag("no_twin", "the artifact's format has a differentiable twin, and this artifact cannot be made one"),
     ValidityFlag("twin_differs", "the twin does not compute what the artifact computes"),
+    ValidityFlag(
+        TWIN_GRADIENT_DIFFERS,
+        "the twin's gradient is not the slope of the artifact: finite differences of the artifact contradict it at a "
+        "scale of eps, eps/4 or eps/16, or the twin answers otherwise when gradients are recorded. `verify` then asks "
+        "for 500 queries or more of `blackbox`, whether the flag is allowed or not",
+    ),
+    ValidityFlag(
+        "differs_elsewhere",
+        "mode `difference`, started from training images and mixtures of two images, breaks the artifact and not the "
+        "checkpoint on more of them than the other way round, by more than 1 point and beyond chance",
+    ),
     ValidityFlag(
         "more_robust_than_parent",
         "the artifact is more robust than its checkpoint by more than the budget, beyond chance (not in `replay`, "

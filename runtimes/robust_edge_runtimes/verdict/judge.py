@@ -12,6 +12,7 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from robust_edge_runtimes.attacks.square import QUERIES
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
@@ -22,7 +23,7 @@ from robust_edge_runtimes.verdict.checks import (
     nothing_to_lose,
     output_checks,
 )
-from robust_edge_runtimes.verdict.flags import Check, Flag, raised
+from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check, Flag, raised
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
     LOGITS,
@@ -241,6 +242,12 @@ def _weighed(figures: Elsewhere, budget: Budget, *, same: bool) -> Tuple[List[st
         (notes if allowed else against).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
     if not figures.modes:
         reasons.append("nothing_checked: no mode was run")
+    queries = max((mode.attack.steps for mode in figures.modes if mode.works_with == LOGITS), default=0)
+    if queries < QUERIES and any(flag.name == TWIN_GRADIENT_DIFFERS for flag in figures.flags):
+        reasons.append(
+            f"no_black_box: {TWIN_GRADIENT_DIFFERS} leaves only attacks without gradients, which sent {queries} "
+            f"queries per image, at least {QUERIES} are needed; run mode blackbox"
+        )
     return reasons, undecided, notes
 
 

@@ -144,6 +144,19 @@ class WorstCase:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """The worst point that an attack found of each image, once for each network that it attacked.
+
+    Attributes:
+        labels: (N,) int64.
+        images: each (N, C, H, W) float32 in [0, 1], in the order of the labels.
+    """
+
+    labels: np.ndarray
+    images: Tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Measurement:
     """What one mode saw, image by image.
 
@@ -158,6 +171,7 @@ class Measurement:
         artifact_robust: the same for the artifact.
         works_with: STORED, GRADIENTS or LOGITS.
         flags, paired, twin, seconds: as in ModeResult.
+        candidates: where the attack ended, in the order of `ids`, until they are scored again.
     """
 
     mode: str
@@ -172,6 +186,7 @@ class Measurement:
     paired: bool = True
     twin: Optional[Twin] = None
     seconds: float = 0.0
+    candidates: Optional[Candidates] = None
 
     def result(self, budget: Budget, level: float = ERROR) -> ModeResult:
         """The mode's accuracies, and its drops with intervals of that one-sided level."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Callable, Optional, Tuple, TypeVar
+from typing import Callable, List, Optional, Tuple, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, score_of
-from robust_edge_runtimes.verdict.checks import repeat_checks
+from robust_edge_runtimes.verdict.checks import not_the_checkpoint, repeat_checks
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
 
@@ -112,6 +112,18 @@ class Subject:
             right = is_right(self.reference(drawn.clean), drawn.labels)
         flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision))
         return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
+
+    def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:
+        """Whether the artifact's logits are the checkpoint's, where that is at hand; not asked in 8 bits.
+
+        Args:
+            name: what the images are, for the detail.
+            images: (N, C, H, W) float32 in [0, 1], any.
+            logits: (N, K), the artifact's.
+        """
+        if self.reference is None or self.precision == "int8":
+            return []
+        return [not_the_checkpoint(name, logits, self.reference(images), self.tolerance)]
 
     def stored_answers(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Where the checkpoint was right, as the bundle stores it: on clean images, and on their attacked ones too."""

@@ -7,6 +7,7 @@ import pytest
 
 from robust_edge.verification.paired_pgd import paired_pgd
 from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.scoring import margins
 
 SPEC = AttackSpec("pgd", 0.08, 6, 0.02, 3)
 
@@ -133,17 +134,19 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_counts_as_none(linear, g
 
     outcome = paired_pgd(linear.logits, Overflown(), golden.clean, golden.labels, SPEC)
     assert outcome.zero_gradients == 1
-    assert np.abs(outcome.last - golden.clean).max() <= SPEC.eps + 1e-6
+    for worst in outcome.worst:
+        assert np.abs(worst - golden.clean).max() <= SPEC.eps + 1e-6
 
 
 def test_the_attack_comes_to_rest_where_the_loss_is_large(linear, golden):
     outcome = paired_pgd(linear.logits, linear, golden.clean, golden.labels, dataclasses.replace(SPEC, steps=20))
     worst = np.clip(golden.clean + SPEC.eps * np.sign(linear.gradient(golden.clean, golden.labels)), 0, 1)
-    held = outcome.reference_right  # the others were left where they fell
+    held, found = outcome.reference_right, outcome.worst[1]
     assert 0 < held.sum() < len(held)
-    np.testing.assert_allclose(outcome.last[held], worst[held], atol=1e-6)
-    assert outcome.last.dtype == np.float32
-    assert (linear.logits(outcome.last).argmax(1) == golden.labels)[~held].sum() == 0
+    lowest = [margins(linear.logits(points), golden.labels)[held] for points in (found, worst)]
+    np.testing.assert_allclose(*lowest, atol=1e-4)
+    assert found.dtype == np.float32
+    assert (linear.logits(found).argmax(1) == golden.labels)[~held].sum() == 0
 
 
 def test_the_random_start_is_the_seeds(linear, artifact, golden):
@@ -181,3 +184,44 @@ def test_progress_counts_every_step_once(linear, golden):
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(step, 4) for step in range(5)]
+
+
+def test_an_image_without_a_gradient_is_scored_once_more_and_then_left(linear, golden):
+    sizes = []
+
+    class Blind:
+        def logits_and_gradient(self, images, labels):
+            return linear.logits(images), np.zeros_like(images)
+
+    def score(points):
+        sizes.append(len(points))
+        return linear.logits(points)
+
+    outcome = paired_pgd(score, Blind(), golden.clean, golden.labels, dataclasses.replace(SPEC, eps=0.001))
+    assert sizes == [60, 60]
+    assert outcome.zero_gradients == 1
+
+
+def test_the_worst_point_is_the_one_of_the_smallest_margin_for_each_network(linear, artifact, golden):
+    seen = []
+
+    class Watched:
+        def logits_and_gradient(self, images, labels):
+            seen.append(images.copy())
+            return linear.logits_and_gradient(images, labels)
+
+    spec = dataclasses.replace(SPEC, eps=0.02)
+    outcome = paired_pgd(artifact.logits, Watched(), golden.clean, golden.labels, spec)
+    for network, worst in zip((artifact, linear), outcome.worst, strict=True):
+        lowest = margins(network.logits(worst), golden.labels)
+        for points in seen:
+            if len(points) == len(lowest):
+                assert (margins(network.logits(points), golden.labels) >= lowest - 1e-6).all()
+
+
+def test_an_attack_may_start_from_given_points(linear, golden):
+    seen = []
+    start = golden.clean + np.float32(1)
+    score = lambda points: seen.append(points.copy()) or linear.logits(points)  # noqa: E731
+    paired_pgd(score, linear, golden.clean, golden.labels, SPEC, start=start)
+    np.testing.assert_allclose(seen[1], np.minimum(golden.clean + np.float32(SPEC.eps), 1))

@@ -17,13 +17,16 @@ _WARNING_FILTERS = threading.Lock()
 class CsrRuntime(BaseRuntime):
     """Executes `model.ts` with torch.jit on the CPU.
 
-    PyTorch has one number of threads for the whole process: opening sets it. Calls may come from several threads.
+    PyTorch has one number of threads for the whole process: opening sets it, closing restores it. Calls may come from
+    several threads.
     PyTorch warns once per process that CSR tensors are a beta feature. Opening triggers that warning and suppresses it,
     because warning filters are shared by all threads and an inference must not change them.
     """
 
+    uses_threads = True
     _network: Any = None
     _torch: Any = None
+    _threads_before = 1
 
     def open_impl(self) -> RuntimeInfo:
         """Load the scripted network."""
@@ -41,6 +44,7 @@ class CsrRuntime(BaseRuntime):
         except Exception as cause:  # damaged bytes can make torch raise any exception
             reason = " ".join(str(cause).split())[:300]
             raise BundleError(f"PyTorch {torch.__version__} cannot load {self.path}: {reason}") from cause
+        self._threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self._torch = torch
         return RuntimeInfo("torch", str(torch.__version__), "cpu", "TorchScript CSR", self.threads)
@@ -62,4 +66,5 @@ class CsrRuntime(BaseRuntime):
 
     def close_impl(self) -> None:
         """Drop the network."""
+        self._torch.set_num_threads(self._threads_before)
         self._network = self._torch = None

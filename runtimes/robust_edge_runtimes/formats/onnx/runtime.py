@@ -18,6 +18,7 @@ TOO_NEW = re.compile(r"[Uu]nsupported model IR version|[Oo]pset \d+ is under dev
 class OnnxRuntime(BaseRuntime):
     """Executes `model.onnx` with ONNX Runtime; sessions may be shared by threads."""
 
+    uses_threads = True
     provider = PROVIDER
     device = "cpu"
     extra = "onnxruntime"

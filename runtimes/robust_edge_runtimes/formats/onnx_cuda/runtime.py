@@ -8,6 +8,7 @@ from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
 class OnnxCudaRuntime(OnnxRuntime):
     """Executes `model.onnx` on CUDA; raises BackendUnavailable where ONNX Runtime would silently use the CPU."""
 
+    uses_threads = False
     provider = "CUDAExecutionProvider"
     device = "cuda"
     extra = "onnxruntime-gpu"

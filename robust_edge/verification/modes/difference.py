@@ -1,0 +1,154 @@
+"""Mode `difference`: PGD on loss(artifact) - loss(checkpoint), and on its negative, which looks for where they part."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.verification.gradients import random_signs
+from robust_edge.verification.paired_pgd import GradientOracle, PairedOutcome, paired_pgd, pgd_settings
+from robust_edge.verification.probes import mixtures
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.twins.twin import CHECKPOINT
+from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.scoring import Score
+from robust_edge_runtimes.verdict.checks import APPROXIMATE_GAIN
+from robust_edge_runtimes.verdict.flags import Check, raised
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
+from robust_edge_runtimes.verdict.statistic import drop_of_counts
+
+RESTART = 2
+SHARE = 2  # a direction takes one step of so many of the other modes
+ELSEWHERE = 48  # training images, and as many mixtures
+NEGLIGIBLE = 1e-3  # of both gradients: what rounding leaves where the networks are the same
+NEGLIGIBLE_LOSS = 1e-4
+DIRECTIONS = 4  # random ones of one step, where the artifact has no gradient
+PROBE = 0.25  # of eps: the length of a finite difference
+
+
+def difference(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
+    """Attack the drawn images, training images and mixtures, starting where the checkpoint's gradient leads.
+
+    The attack goes both ways, so that neither network is attacked more than the other. Where the networks have the same
+    gradient there is nothing to follow, and the attack ends.
+    """
+    start, drawn, clean, checkpoint = time.monotonic(), subject.images, subject.clean, subject.checkpoint
+    assert checkpoint is not None, "the mode's row says that it needs a run"
+    random = np.random.default_rng((settings.seed + RESTART, int(drawn.ids[0])))
+    elsewhere, classes = _elsewhere(subject, random)
+    images, labels = np.concatenate([drawn.images, elsewhere]), np.concatenate([drawn.labels, classes])
+    attack = pgd_settings(subject.eps, dataclasses.replace(settings, steps=-(-settings.steps // SHARE)), RESTART)
+    first = _on_the_way(checkpoint, images, labels, subject.eps, random)
+    up, down = (
+        paired_pgd(subject.score, _gap(subject, sign, random), images, labels, attack, start=first, progress=progress)
+        for sign in (1, -1)
+    )
+    both, count = up.joined(down), len(drawn)
+    ends = np.concatenate([points[count:] for points in both.worst])
+    where = "points that mode difference reached from training images and mixtures"
+    checks = subject.compared(where, ends, subject.score(ends))
+    return Measurement(
+        mode="difference",
+        attack=attack,
+        ids=drawn.ids,
+        reference_clean=clean.reference,
+        artifact_clean=clean.artifact,
+        reference_robust=clean.reference & both.reference_right[:count],
+        artifact_robust=clean.artifact & both.artifact_right[:count],
+        works_with=GRADIENTS,
+        flags=(*clean.flags, *raised([*checks, _differs_elsewhere(both, count)])),
+        seconds=time.monotonic() - start,
+        candidates=Candidates(drawn.labels, tuple(points[:count] for points in both.worst)),
+    )
+
+
+def _elsewhere(subject: HostSubject, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Training images with their labels, and mixtures with the class that the checkpoint sees."""
+    assert subject.reference is not None
+    training, labels = subject.training_images(ELSEWHERE, random)
+    mixed = mixtures(training if len(training) else subject.images.images[:ELSEWHERE], random)
+    return np.concatenate([training, mixed]), np.concatenate([labels, subject.reference(mixed).argmax(1)])
+
+
+def _on_the_way(
+    checkpoint: GradientOracle, images: np.ndarray, labels: np.ndarray, eps: float, random: np.random.Generator
+) -> np.ndarray:
+    """Points between each image and the corner of its ball that the checkpoint's gradient leads to."""
+    _, gradient = checkpoint.logits_and_gradient(images, labels)
+    share = random.uniform(0, eps, (len(images), 1, 1, 1)).astype(np.float32)
+    return np.asarray(images + share * np.sign(gradient))
+
+
+def _gap(subject: HostSubject, sign: int, random: np.random.Generator) -> GradientOracle:
+    """The gradient of the difference of losses: the twin's, or by finite differences where there is no twin."""
+    twin, _ = subject.twin
+    assert subject.checkpoint is not None
+    assert subject.reference is not None
+    if twin is None or twin.made_from == CHECKPOINT:
+        return _GapByDifferences(subject.score, subject.reference, PROBE * subject.eps, sign, random)
+    return _Gap(TorchOracle(twin.network), subject.checkpoint, sign)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Gap:
+    artifact: GradientOracle
+    checkpoint: GradientOracle
+    sign: int
+
+    def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The checkpoint's logits; the gradient is zero where both networks have the same but for rounding."""
+        _, ours = self.artifact.logits_and_gradient(images, labels)
+        logits, theirs = self.checkpoint.logits_and_gradient(images, labels)
+        gap = np.nan_to_num(ours - theirs)
+        size = [np.abs(part).sum(axis=(1, 2, 3)) for part in (gap, np.nan_to_num(ours), theirs)]
+        gap[size[0] <= NEGLIGIBLE * (size[1] + size[2])] = 0
+        return logits, self.sign * gap
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _GapByDifferences:
+    """Simultaneous perturbation (Spall 1992): a difference of losses along a random direction, times that direction."""
+
+    artifact: Score
+    checkpoint: Score
+    length: float
+    sign: int
+    random: np.random.Generator
+
+    def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The checkpoint's logits, and the estimate; zero where no direction changes the difference of losses."""
+        slope = np.zeros_like(images)
+        for _ in range(DIRECTIONS):
+            signs = random_signs(images.shape, self.random)
+            ahead, behind = (np.clip(images + side * np.float32(self.length) * signs, 0, 1) for side in (1, -1))
+            change = self._gap(ahead, labels) - self._gap(behind, labels)
+            change[~(np.abs(change) > NEGLIGIBLE_LOSS)] = 0
+            slope += change.astype(np.float32)[:, None, None, None] * signs
+        return self.checkpoint(images), self.sign * slope
+
+    def _gap(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        ours, theirs = _loss(self.artifact(images), labels), _loss(self.checkpoint(images), labels)
+        return np.asarray(ours - theirs)
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) float64 cross-entropy."""
+    wide = np.nan_to_num(logits.astype(np.float64))
+    wide -= wide.max(axis=1, keepdims=True)
+    loss: np.ndarray = np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(labels)), labels]
+    return loss
+
+
+def _differs_elsewhere(outcome: PairedOutcome, count: int) -> Check:
+    """Whether the artifact loses more than the checkpoint on the images after the first `count`."""
+    artifact, reference = outcome.artifact_right[count:], outcome.reference_right[count:]
+    lost, gained = int((reference & ~artifact).sum()), int((artifact & ~reference).sum())
+    detail = (
+        f"of {len(artifact)} training images and mixtures mode difference broke {lost} for the artifact only, "
+        f"{gained} for the checkpoint only"
+    )
+    return Check("differs_elsewhere", drop_of_counts(lost, gained, len(artifact), APPROXIMATE_GAIN).exceeded, detail)

@@ -1,0 +1,92 @@
+"""The candidates that an attack ends at, scored once more in every way in which an application may score them.
+
+An attack scores its candidates in batches, a camera sends one image at a time. An artifact that looks at the batch, at
+chance or at the number of threads could be robust in the one case only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Dict, List
+
+import numpy as np
+
+from robust_edge_runtimes.core.batches import in_batches
+from robust_edge_runtimes.core.logits import is_right
+from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.scoring import score_of
+from robust_edge_runtimes.verdict.checks import batch_dependent, non_finite, randomised
+from robust_edge_runtimes.verdict.flags import Check, raised
+from robust_edge_runtimes.verdict.measurement import Measurement
+from robust_edge_runtimes.verdict.subject import Subject
+
+ALONE = 64  # candidates of one mode that are also scored one by one
+BATCH_SIZES = (2, 32)  # the other batch size is drawn from here: an artifact cannot know it
+
+
+def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measurement:
+    """The measurement after its final candidates were scored again: robust is what is right every time.
+
+    They are scored in batches of the attack's size, twice, in batches of another size, with another number of threads
+    where the runtime has threads, and some of them alone, first those of images that count as robust.
+
+    Args:
+        subject: the artifact under test.
+        measurement: of a mode; without candidates it is returned as it is.
+        seed: of the batch size and of the candidates that are scored alone.
+    """
+    found = measurement.candidates
+    if found is None:
+        return measurement
+    start, count = time.monotonic(), len(found.labels)
+    random = np.random.default_rng((seed, int(measurement.ids[0])))
+    images, labels = np.concatenate(found.images), np.tile(found.labels, len(found.images))
+    together = subject.score(images)
+    others = _other_scorings(subject, images, int(random.integers(*BATCH_SIZES)))
+    order = random.permutation(len(images))
+    rows = order[np.argsort(~measurement.artifact_robust[order % count], kind="stable")][:ALONE]
+    alone = np.concatenate([subject.score(images[row : row + 1]) for row in rows])
+    right = np.logical_and.reduce([is_right(logits, labels) for logits in (together, *others.values())])
+    right[rows] &= is_right(alone, labels[rows])
+    name = f"final candidates of mode {measurement.mode}"
+    checks = [
+        dataclasses.replace(check, detail=f"{name}: {check.detail}")
+        for check in _checks(together, others, alone, rows, subject.precision)
+    ]
+    flags = raised([*checks, *subject.compared(name, images, together)])
+    return dataclasses.replace(
+        measurement,
+        artifact_robust=measurement.artifact_robust & right.reshape(-1, count).all(axis=0),
+        flags=(*measurement.flags, *flags),
+        candidates=None,
+        seconds=measurement.seconds + time.monotonic() - start,
+    )
+
+
+def _other_scorings(subject: Subject, images: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+    """(N, K) logits of the same images, by how they were scored; the first in the same way as before."""
+    scorings = {"again": subject.score(images), f"in batches of {size}": in_batches(subject.score, images, size)}
+    if subject.model.uses_threads:
+        with with_other_threads(subject.model) as model:
+            scorings[f"with threads={model.threads}"] = score_of(model)(images)
+    return scorings
+
+
+def with_other_threads(model: BaseRuntime) -> BaseRuntime:
+    """The same artifact in a runtime with two threads, or with one where it has several; not yet open."""
+    return type(model)(model.path, model.manifest, threads=2 if model.threads == 1 else 1)
+
+
+def _checks(
+    together: np.ndarray, others: Dict[str, np.ndarray], alone: np.ndarray, rows: np.ndarray, precision: str
+) -> List[Check]:
+    finite = non_finite(np.concatenate([together, *others.values(), alone]))
+    repeated = randomised(together, others["again"])
+    if finite.raised or repeated.raised:
+        return [finite if finite.raised else repeated]
+    checks = [batch_dependent(alone, together[rows], precision)]
+    for how, logits in others.items():
+        if how != "again":
+            checks.append(batch_dependent(logits, together, precision, how=how))
+    return checks
