@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -15,22 +14,15 @@ import pytest
 for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(needed, reason=f"false artifacts are made and judged with {needed}")
 
-import onnx  # noqa: E402
-
 from robust_edge.config.export import GoldenSettings  # noqa: E402
-from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.export import export_run  # noqa: E402
-from robust_edge.run.directory import open_run  # noqa: E402
-from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification.modes import table  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
-from robust_edge_exporters.formats.onnx.contents import contents_of  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError, InputError  # noqa: E402
 from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
-from robust_edge_runtimes.load import load  # noqa: E402
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.judge import FAIL  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
@@ -45,107 +37,9 @@ from tests.attacks.surgery import (  # noqa: E402
     wrong_when_alone,
 )
 
-DATA = """
-import torch
-from robust_edge.data import Dataset, Split
-from robust_edge.data.digits import load_digits
-
-def build(config):
-    digits = load_digits(config)
-    def coloured(split):
-        grey = split.images
-        return Split(torch.cat([grey, grey // 2, 16 - grey], 1), split.labels, split.levels)
-    return Dataset("coloured digits", digits.classes, coloured(digits.train), coloured(digits.test))
-"""
-SETTINGS = {
-    "data.dataset": "coloured_digits:build", "threads": 1, "device": "cpu", "attack.eps": 0.1, "attack.steps": 3,
-    "training.epochs": 6, "training.batch_size": 50, "training.lr": 0.1, "pruning.keep": 0.5,
-    "pruning.scope": "layer",
-}  # fmt: skip
 MODES = tuple(mode.name for mode in table.MODES)
 DEFAULT = VerifySettings(steps=10, limit=200)
 TWO_POINTS = Budget(2, 2)  # what 200 images without a loss can show
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Holds everything, and the module that the data come from."""
-    path = tmp_path_factory.mktemp("false")
-    (path / "coloured_digits.py").write_text(DATA)
-    sys.path.insert(0, str(path))
-    yield path
-    sys.path.remove(str(path))
-    sys.modules.pop("coloured_digits", None)
-
-
-@pytest.fixture(scope="module")
-def trained(folder):
-    """trained(name, **changes) -> a finished run."""
-
-    def train(name, **changes):
-        flags = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
-        compress(resolve(preset="quick", flags=flags), folder / name)
-        return open_run(folder / name)
-
-    return train
-
-
-@pytest.fixture(scope="module")
-def robust(trained):
-    return trained("robust")
-
-
-@pytest.fixture(scope="module")
-def benign(trained):
-    return trained("benign", attack__eps=0.0, training__epochs=4)
-
-
-@pytest.fixture(scope="module")
-def honest(robust, folder):
-    """The robust network's own bundle; do not change it."""
-    export_run(robust, target_named("x86-cpu"), folder / "honest", golden=GoldenSettings(images=200, steps=10))
-    return folder / "honest"
-
-
-@pytest.fixture(scope="module")
-def programs(honest, benign, folder):
-    """The honest artifact, and that of a network that was never attacked in training."""
-    golden = GoldenSettings(images=60, eps=0.1, steps=1)
-    export_run(benign, target_named("x86-cpu"), folder / "benign_bundle", golden=golden)
-    folders = {"honest": honest, "benign": folder / "benign_bundle"}
-    return lambda name="honest": onnx.load(str(folders[name] / "model.onnx"))
-
-
-def counted(path, manifest):
-    """The manifest with the non-zeros that the artifact in the folder has; a wrong number is found out at once."""
-    return dataclasses.replace(manifest, sparsity=contents_of(path / "model.onnx").sparsity)
-
-
-@pytest.fixture
-def false_bundle(honest, tmp_path):
-    """false_bundle(program, vouched=False): the honest bundle with another artifact, sealed again.
-
-    Vouched for, its golden logits are the false artifact's own, so that nothing inside the bundle speaks against it.
-    """
-
-    def write(program, *, vouched=False):
-        path = shutil.copytree(honest, tmp_path / "bundle")
-        (path / "model.onnx").write_bytes(program.SerializeToString())
-        manifest = counted(path, bundles.open_bundle(honest).manifest)
-        bundles.seal(path, manifest)
-        if vouched:
-            opened = bundles.open_bundle(path)
-            golden = opened.golden()
-            with load(opened) as model:
-                own = dataclasses.replace(
-                    golden, clean_logits=model.infer(golden.clean), attacked_logits=model.infer(golden.attacked)
-                )
-            write_golden(path / GOLDEN, own)
-            expected = expected_of(own, manifest.expected.attack)
-            bundles.seal(path, dataclasses.replace(manifest, expected=expected))
-        return bundles.open_bundle(path)
-
-    return write
 
 
 FALSE = {
@@ -227,7 +121,7 @@ def lenient(false_bundle, programs):
 def test_a_bundle_that_asks_for_little_is_asked_for_what_the_run_was_trained_for(lenient, robust):
     assert verify_bundle(lenient, None, TWO_POINTS, VerifySettings()).passed  # nothing in the bundle speaks against it
     verdict = verify_bundle(lenient, robust, Budget(), DEFAULT)
-    assert [mode.attack.eps for mode in verdict.modes] == [1e-9, 0.1, 0.1]
+    assert [mode.attack.eps for mode in verdict.modes] == [1e-9, 0.1, 0.1, 0.1, 0.1]
     assert {"robust_drop", "forged_answers", "not_the_checkpoint"} <= names_of(verdict)
     replayed = verify_bundle(lenient, robust, Budget(), dataclasses.replace(DEFAULT, modes=("replay",)))
     assert names_of(replayed) == {"forged_answers", "false_claim"}
@@ -272,7 +166,7 @@ def test_masked_gradients_do_not_save_the_benign_network(false_bundle, programs,
 def test_a_tiny_set_of_images_fails(honest, robust, limit):
     verdict = verify_bundle(bundles.open_bundle(honest), robust, Budget(), dataclasses.replace(DEFAULT, limit=limit))
     assert names_of(verdict) == {"too_few_images"}
-    assert len(verdict.reasons) == 3
+    assert len(verdict.reasons) == 5
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -289,9 +183,9 @@ def test_other_faithful_artifacts_pass(target, robust, tmp_path):
     verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(7, 7), settings)
     assert verdict.passed, (verdict.reasons, verdict.undecided)
     assert verdict.flags == ()
-    assert [mode.mode for mode in verdict.modes] == ["replay", "surrogate", "whitebox"]
+    assert [mode.mode for mode in verdict.modes] == ["replay", "blackbox", "surrogate", "whitebox", "difference"]
     assert verdict.worst.robust_drop.points <= 1
-    assert "own" in verdict.modes[2].twin.made_from
+    assert "own" in verdict.modes[3].twin.made_from
 
 
 def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, trained, tmp_path):

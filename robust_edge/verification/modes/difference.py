@@ -14,7 +14,7 @@ from robust_edge.verification.probes import mixtures
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.twins.twin import CHECKPOINT
-from robust_edge_runtimes.modes.table import Progress
+from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.checks import APPROXIMATE_GAIN
 from robust_edge_runtimes.verdict.flags import Check, raised

@@ -36,7 +36,7 @@ def test_with_its_run_every_mode_agrees_and_passes(exported, sparse_run):
     verdict = verify_bundle(exported, sparse_run, Budget(), settings)
     assert [mode.mode for mode in verdict.modes] == list(ATTACKS)
     assert verdict.rebuild.equal
-    assert [mode.images for mode in verdict.modes] == [50, 60, 60, 60]
+    assert [mode.images for mode in verdict.modes] == [50, 60, 60, 60, 60]
     assert verdict.passed, verdict.reasons
     for result in (*verdict.modes, verdict.worst):
         assert result.artifact_clean == result.reference_clean
@@ -61,16 +61,17 @@ def test_bundle_and_run_are_opened_once(exported, sparse_run, monkeypatch):
     counting(bundles, "open_bundle")
     counting(bundles, "read_golden")
     counting(type(sparse_run), "load_model")
-    counting(subjects, "evaluation_images")
+    counting(subjects, "dataset_of")
     counting(subjects, "twin_of")
     verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=MODES, steps=1, queries=2, limit=50))
-    assert sorted(opened) == ["evaluation_images", "load_model", "read_golden", "twin_of"]
+    assert sorted(opened) == ["dataset_of", "load_model", "read_golden", "twin_of"]
 
 
 def test_by_default_all_that_needs_no_long_search(exported, sparse_run):
     verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(steps=1))
-    assert [mode.mode for mode in verdict.modes] == ["replay", "surrogate", "whitebox"]
-    twin = verdict.modes[2].twin
+    assert [mode.mode for mode in verdict.modes] == ["replay", "blackbox", "surrogate", "whitebox", "difference"]
+    assert verdict.modes[1].attack.steps == 50
+    twin = verdict.modes[3].twin
     assert twin.made_from == "the artifact's own ONNX graph"
     assert twin.max_logit_error < 1e-5
     assert twin.argmax_agreement == 1
@@ -81,7 +82,7 @@ def test_a_smaller_ball_of_the_bundle_is_not_the_one_attacked(sparse_run, tmp_pa
     settings = GoldenSettings(images=50, steps=2, eps=0.01)
     export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
     verdict = verify_bundle(open_bundle(tmp_path / "b"), sparse_run, Budget(), VerifySettings(steps=1))
-    assert [mode.attack.eps for mode in verdict.modes] == [0.01, *[sparse_run.config.attack.eps] * 2]
+    assert [mode.attack.eps for mode in verdict.modes] == [0.01, *[sparse_run.config.attack.eps] * 4]
 
 
 def test_nor_is_a_larger_one_but_the_users_own_is(sparse_run, tmp_path):
@@ -89,10 +90,10 @@ def test_nor_is_a_larger_one_but_the_users_own_is(sparse_run, tmp_path):
     export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
     bundle = open_bundle(tmp_path / "b")
     verdict = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(steps=1))
-    assert [mode.attack.eps for mode in verdict.modes] == [0.3, *[sparse_run.config.attack.eps] * 2]
+    assert [mode.attack.eps for mode in verdict.modes] == [0.3, *[sparse_run.config.attack.eps] * 4]
     assert [flag.name for flag in verdict.flags if "eps 0.3" in flag.detail] == ["false_claim"]
     asked = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(steps=1, eps=0.3))
-    assert [mode.attack.eps for mode in asked.modes] == [0.3] * 3
+    assert [mode.attack.eps for mode in asked.modes] == [0.3] * 5
     assert "false_claim" not in {flag.name for flag in asked.flags}
 
 

@@ -1,0 +1,145 @@
+"""Artifacts that are the checkpoint wherever an attack looks first, and another network elsewhere.
+
+Each fails with default settings, and for its own reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
+    pytest.importorskip(needed, reason=f"false artifacts are made and judged with {needed}")
+
+import onnx  # noqa: E402
+import torch  # noqa: E402
+
+from robust_edge.config.export import GoldenSettings  # noqa: E402
+from robust_edge.export import export_run  # noqa: E402
+from robust_edge.verification.settings import VerifySettings  # noqa: E402
+from robust_edge.verification.verify import verify_bundle  # noqa: E402
+from robust_edge_exporters.target import target_named  # noqa: E402
+from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
+from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
+from tests.attacks import two_faced  # noqa: E402
+from tests.attacks.conftest import counted  # noqa: E402
+
+DEFAULT = VerifySettings(steps=10, limit=200)
+NEW_FLAGS = {"batch_dependent", "randomised", "twin_gradient_differs", "differs_elsewhere", "not_the_checkpoint"}
+NEW_FLAGS |= {"twin_differs", "zero_gradient"}
+
+
+def names_of(verdict):
+    return {reason.partition(":")[0] for reason in verdict.reasons}
+
+
+def details(verdict, name):
+    return " ".join(flag.detail for flag in verdict.flags if flag.name == name)
+
+
+def test_benign_for_one_attacked_image_alone(false_bundle, programs, robust):
+    """Clean images and batches are answered faithfully: only candidates that come alone tell."""
+    condition = two_faced.attacked_in_batches_of(1, 1)
+    bundle = false_bundle(two_faced.two_faced(programs(), programs("benign"), condition))
+    verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
+    assert "batch_dependent" in names_of(verdict)
+    assert "final candidates of mode whitebox" in details(verdict, "batch_dependent")
+    assert "have other logits alone" in details(verdict, "batch_dependent")
+    assert "no_twin" not in names_of(verdict)
+    lenient = verify_bundle(bundle, robust, Budget(2, 2, FLAGS), DEFAULT)
+    assert "robust_drop" in names_of(lenient)  # and an image counts as robust only if it is right alone
+
+
+def test_robust_only_in_batches_of_the_attacks_size(false_bundle, programs, robust):
+    """Faithful to one image alone, too: only the other batch size tells."""
+    condition = two_faced.attacked_in_batches_of(2, 40)
+    bundle = false_bundle(two_faced.two_faced(programs(), programs("benign"), condition))
+    verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
+    assert "batch_dependent" in names_of(verdict)
+    assert "in batches of" in details(verdict, "batch_dependent")
+    assert {"robust_drop", "batch_dependent"} & names_of(verify_bundle(bundle, robust, Budget(2, 2, FLAGS), DEFAULT))
+
+
+@pytest.fixture(scope="module")
+def all_stored(robust, folder):
+    """The robust network's bundle with every test image stored."""
+    settings = GoldenSettings(images=10_000, steps=5)
+    export_run(robust, target_named("x86-cpu"), folder / "all_stored", golden=settings)
+    return bundles.open_bundle(folder / "all_stored")
+
+
+def test_robust_only_near_stored_images(all_stored, programs, robust, tmp_path):
+    path = shutil.copytree(all_stored.path, tmp_path / "bundle")
+    program = onnx.load(str(path / "model.onnx"))
+    condition = two_faced.far_from(all_stored.golden().clean, 1.95)
+    false = two_faced.two_faced(program, programs("benign"), condition)
+    (path / "model.onnx").write_bytes(false.SerializeToString())
+    bundles.seal(path, counted(path, all_stored.manifest))
+    bundle = bundles.open_bundle(path)
+    verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
+    assert verdict.worst.robust_drop.points == 0  # nothing near test images speaks against it
+    assert {"not_the_checkpoint", "differs_elsewhere"} <= names_of(verdict)
+    for images in ("training images", "mixtures", "noise", "points that mode difference reached"):
+        assert images in details(verdict, "not_the_checkpoint")
+
+
+@pytest.fixture(scope="module")
+def scripts(robust, benign, folder):
+    """(bundle, benign network) in the format csr."""
+    settings = GoldenSettings(images=200, steps=5)
+    for run in (robust, benign):
+        export_run(run, target_named("x86-cpu-csr"), folder / f"{run.path.name}-csr", golden=settings)
+    other = torch.jit.load(str(folder / "benign-csr/model.ts")).eval()
+    return bundles.open_bundle(folder / "robust-csr"), other
+
+
+@pytest.fixture
+def scripted(scripts, tmp_path):
+    """scripted(Kind) -> the honest csr bundle with a TorchScript of two networks."""
+
+    def write(kind):
+        honest, other = scripts
+        path = shutil.copytree(honest.path, tmp_path / "bundle")
+        torch.jit.script(kind(torch.jit.load(str(path / "model.ts")).eval(), other)).save(str(path / "model.ts"))
+        bundles.seal(path, honest.manifest)
+        return bundles.open_bundle(path)
+
+    return write
+
+
+SCRIPTS = {
+    "looks at the batch": (two_faced.WhenAlone, {"batch_dependent"}),
+    "looks at requires_grad": (two_faced.WhenRecorded, {"twin_gradient_differs", "not_the_checkpoint", "robust_drop"}),
+    "has no gradient": (two_faced.FlatWhenRecorded, {"twin_gradient_differs", "zero_gradient", "no_black_box"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_torchscript_that_branches(name, scripted, robust):
+    kind, expected = SCRIPTS[name]
+    verdict = verify_bundle(scripted(kind), robust, Budget(2, 2), VerifySettings(steps=4, limit=60))
+    assert expected <= names_of(verdict), verdict.reasons
+
+
+def test_inputs_rounded_by_many_flat_steps(false_bundle, programs, robust):
+    """Clean digits are multiples of 1/16, which the steps leave as they are."""
+    bundle = false_bundle(two_faced.staircase(programs(), 16))
+    verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
+    assert {"twin_gradient_differs", "no_black_box"} <= names_of(verdict)
+    assert "no_twin" not in names_of(verdict)
+    allowed = Budget(100, 100, FLAGS)
+    assert names_of(verify_bundle(bundle, robust, allowed, DEFAULT)) == {"no_black_box"}
+    settings = VerifySettings(modes=("whitebox", "blackbox"), steps=2, limit=50)
+    assert names_of(verify_bundle(bundle, robust, allowed, settings)) == set()
+
+
+@pytest.mark.parametrize("target", ["x86-cpu", "x86-cpu-int8", "x86-cpu-csr"])
+def test_honest_artifacts_raise_none_of_these_flags(target, robust, tmp_path):
+    export_run(robust, target_named(target), tmp_path / "b", golden=GoldenSettings(images=200, steps=5))
+    bundle = bundles.open_bundle(tmp_path / "b")
+    for seed in (11, 12, 13):
+        verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(steps=5, limit=60, seed=seed))
+        assert not NEW_FLAGS & {flag.name for flag in verdict.flags}, verdict.flags
