@@ -26,6 +26,7 @@ from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.judge import FAIL  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
+from tests.attacks.conftest import counted  # noqa: E402
 from tests.attacks.surgery import (  # noqa: E402
     after,
     before,

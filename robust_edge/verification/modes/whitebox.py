@@ -33,8 +33,8 @@ SCALES = (0.1, 1.0, 10.0)
 def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
     """Compare the twin with the artifact, choose the temperature that breaks most images, attack.
 
-    The checkpoint is attacked in the same way by its own gradients. Where the artifact's graph has no gradient and there
-    is no run either, Square attacks in its place.
+    The checkpoint is attacked in the same way by its own gradients. Where the artifact's graph has no gradient and
+    there is no run either, Square attacks in its place.
 
     Raises:
         InputError: artifacts of this format have no twin, and there is no run.
