@@ -117,6 +117,7 @@ LAYERS = {
         paired_pgd
         twins
         subject
+        probes gradients
         modes
         merge
         verify
