@@ -73,7 +73,7 @@ def test_verify_passes_the_bundle(demo: Path) -> None:
     bundle, source = demo / "bundles/robust-sparse", demo / "runs/robust-sparse"
     verdict = json.loads(run_installed("robust-edge", "verify", bundle, "--against", source, "--json").stdout)
     assert verdict["passed"]
-    assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "surrogate", "whitebox"]
+    assert [mode["mode"] for mode in verdict["modes"]] == ["replay", "blackbox", "surrogate", "whitebox", "difference"]
     assert all(mode["images"] > 300 for mode in verdict["modes"])
 
 
