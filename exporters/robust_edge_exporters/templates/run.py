@@ -193,4 +193,8 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as cause:
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would try once more at exit, and end with another code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         fail(2, "{}".format(cause))
