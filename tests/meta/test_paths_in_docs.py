@@ -1,4 +1,4 @@
-"""The files and tables that CONTRIBUTING and the page on architecture name exist."""
+"""The files, tables and tests that the docs name exist."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from robust_edge_runtimes.verdict.flags import FLAGS
 
 ROOT = Path(__file__).parents[2]
 EXPORTERS, RUNTIMES = "exporters/robust_edge_exporters", "runtimes/robust_edge_runtimes"
@@ -34,6 +36,17 @@ def test_the_paths_that_a_page_names_exist(page: str) -> None:
     for path in paths:
         pattern = path.replace("NAME", "*").rstrip("/")
         assert any(list((ROOT / prefix).glob(pattern)) for prefix in PREFIXES), f"{page} names {path}"
+
+
+def test_the_tampered_kinds_name_tests_and_flags() -> None:
+    page = (ROOT / "docs/verification.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*) \| `(test_\w+)` \|$", page, re.MULTILINE)
+    tests = "".join(file.read_text() for file in (ROOT / "tests/attacks").glob("test_*.py"))
+    assert len(rows) > 20
+    for caught_by, test in rows:
+        assert f"def {test}(" in tests
+        named_flags = set(re.findall(r"`(\w+)`", caught_by)) - {test}
+        assert named_flags <= set(FLAGS), caught_by
 
 
 @pytest.mark.parametrize("table", ["SCHEMES", "ATTACKS", "DATASETS", "OPERATORS", "MODULES"])
