@@ -18,6 +18,9 @@ SCHEMES = {
     "nm": Row(
         "robust_edge.pruning.schemes.nm:NOfM", "n of m neighbouring weights, for example 2:4 for sparse tensor cores"
     ),
+    "block": Row(
+        "robust_edge.pruning.schemes.block:Block", "four consecutive input channels together, for 8-bit dot products"
+    ),
     "filter": Row("robust_edge.pruning.schemes.filter:Filter", "whole channels, which `export` removes"),
 }
 

@@ -20,7 +20,7 @@ from robust_edge.pruning.schemes.counts import (
 )
 from robust_edge.pruning.schemes.macs import Macs
 from robust_edge.pruning.schemes.scheme import FlooredScheme, Scheme, Support, Weights, largest
-from robust_edge.pruning.schemes.scope import SCOPE
+from robust_edge.pruning.schemes.scope import MACS, SCOPE
 from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import declared, setting
 
@@ -44,12 +44,7 @@ class Irregular(FlooredScheme):
         "whether scopes `global` and `layer` prune depthwise convolutions. Their filters have about nine weights and "
         "are the only path of a channel; at keep 0.1 most of them would become empty",
     )
-    macs: float | None = setting(
-        None,
-        "for scope `macs`: largest fraction of the dense network's multiply-accumulates; null uses keep",
-        range="(0, 1]",
-        noun="a fraction",
-    )
+    macs: float | None = declared(MACS, None)
     dense: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:

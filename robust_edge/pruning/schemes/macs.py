@@ -42,10 +42,12 @@ class Macs(FlooredScheme):
     Attributes:
         macs_per_weight: c_i of the weights of each layer.
         share: B as a fraction of the dense network's multiply-accumulates; None for the kept fraction.
+        unit: what is kept or removed, for error messages.
     """
 
     macs_per_weight: Mapping[str, int]
     share: float | None = None
+    unit: str = "weights"
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """Keep the floor of each layer, and otherwise the largest values of θ² − λc, k weights in total."""
@@ -117,6 +119,6 @@ class Macs(FlooredScheme):
         least, bound = self.needed(counts), self.bound(weights, keep)
         if least > bound:
             raise InputError(
-                f"{budget} weights need at least {least} multiply-accumulates with every layer at its floor, "
+                f"{budget} {self.unit} need at least {least} multiply-accumulates with every layer at its floor, "
                 f"pruning.macs allows {bound:.0f}; raise pruning.macs, or lower pruning.floor or --keep"
             )
