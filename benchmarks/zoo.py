@@ -55,7 +55,6 @@ def request_of(arch: str, target: str, *, keep: float = 0.1, images: int = 32, b
         target=target_named(target),
         batch=batch,
         calibration=clean,
-        csr_threshold=None,
     )
 
 

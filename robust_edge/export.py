@@ -54,7 +54,7 @@ def export_run(
     """
     settings, chosen = golden or GoldenSettings(), choices or ExportChoices()
     refuse_to_replace(path, overwrite=overwrite)  # like the precision, before anything is attacked
-    refuse_choices(target, batch=chosen.batch, csr_threshold=chosen.csr_threshold)
+    refuse_choices(target, batch=chosen.batch, options=chosen.options)
     target.precision(chosen.precision)
     dataset = dataset_of(run, data_dir)
     model = run.load_model()
@@ -95,8 +95,8 @@ def artifact_request(
         precision=precision,
         batch=choices.batch,
         calibration=calibration_images(training_images(), choices.calibration) if calibrated else None,
-        csr_threshold=choices.csr_threshold,
-        csr_forms=choices.csr_forms,
+        options=choices.options,
+        layer_forms=choices.layer_forms,
         compile_library=choices.compile_library,
         compact=choices.compact,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from robust_edge_exporters.format_option import OptionValue
 from robust_edge_runtimes.core.manifest import LayerForm, Sparsity, TensorSpec
 
 
@@ -18,9 +19,9 @@ class ExportSettings:
         precision: one of the target's precisions.
         batch: fixed batch size; None for any number of images.
         calibration: (N, C, H, W) float32 in [0, 1], training images from which int8 ranges are computed.
-        csr_threshold: store a layer as CSR if it keeps at most this fraction of its weights; None to store each layer
-            in the form that is faster on this machine.
-        csr_forms: `csr` or `dense` by name of the layer, as chosen by an earlier export; None to choose.
+        options: values of the format's own options by name, as its `options.py` declares them.
+        layer_forms: form of each layer by its name, as an earlier export recorded it in the manifest, for a format that
+            chooses between forms by timing; None to choose.
         compile_library: whether to compile generated source for the exporting machine, if it is one of the target's.
         metadata: texts by key for the artifact, if its format supports metadata.
     """
@@ -28,8 +29,8 @@ class ExportSettings:
     precision: str = "fp32"
     batch: int | None = None
     calibration: np.ndarray | None = None
-    csr_threshold: float | None = None
-    csr_forms: Mapping[str, str] | None = None
+    options: Mapping[str, OptionValue] = dataclasses.field(default_factory=dict)
+    layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
     metadata: tuple[tuple[str, str], ...] = ()
 

@@ -17,7 +17,8 @@ from torch import nn
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.compaction.compact import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
-from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.format_option import OptionValue, resolved
+from robust_edge_exporters.formats.table import all_options, format_named, options_of
 from robust_edge_exporters.parity import checked_parity
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, open_bundle, seal
@@ -50,7 +51,8 @@ class ArtifactRequest:
         precision: one of the target's precisions; None for its first.
         batch: fixed batch size; None for any number of images.
         calibration: (N, C, H, W) float32 in [0, 1], training images; required for int8.
-        csr_threshold, csr_forms, compile_library: as in `ExportSettings`.
+        options: values of the format's own options by name; those left out have their defaults.
+        layer_forms, compile_library: as in `ExportSettings`.
         compact: whether to remove channels without effect before the export.
     """
 
@@ -63,8 +65,8 @@ class ArtifactRequest:
     precision: str | None = None
     batch: int | None = None
     calibration: np.ndarray | None = None
-    csr_threshold: float | None = None
-    csr_forms: Mapping[str, str] | None = None
+    options: Mapping[str, OptionValue] = dataclasses.field(default_factory=dict)
+    layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
     compact: bool = True
 
@@ -113,7 +115,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         BackendUnavailable: the runtime that checks the artifact is not installed here.
     """
     refuse_to_replace(path, overwrite=overwrite)
-    refuse_choices(request.target, batch=request.batch, csr_threshold=request.csr_threshold)
+    refuse_choices(request.target, batch=request.batch, options=request.options)
     with new_directory(path, overwrite=overwrite) as folder:
         written = write_artifact(request, folder)
         artifact = written.artifact
@@ -165,12 +167,16 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path} holds {others[0]}, which no export writes and --overwrite would delete; move it away")
 
 
-def refuse_choices(target: Target, *, batch: int | None, csr_threshold: float | None) -> None:
-    """Raise InputError for a setting that the target's format does not support."""
-    row = format_named(target.format)
-    if csr_threshold is not None and not row.takes_csr_threshold:
-        raise InputError(f"target {target.name} stores no layer as CSR; leave --csr-threshold out")
-    if batch is not None and not row.takes_fixed_batch:
+def refuse_choices(target: Target, *, batch: int | None, options: Mapping[str, OptionValue]) -> None:
+    """Raise InputError for a setting that the target's format does not support, or a value that it does not allow."""
+    own = options_of(target.format)
+    foreign = sorted(set(options) - {option.name for option in own})
+    if foreign:
+        flags = {option.name: option.flag for option in all_options()}
+        name = flags.get(foreign[0], foreign[0])
+        raise InputError(f"target {target.name} is of format {target.format}, which has no {name}; leave {name} out")
+    resolved(own, options)
+    if batch is not None and not format_named(target.format).takes_fixed_batch:
         raise InputError(f"target {target.name} takes any number of images in one call; leave --batch out")
 
 
@@ -180,8 +186,8 @@ def _settings(request: ArtifactRequest) -> ExportSettings:
         precision=target.precision(request.precision),
         batch=request.batch,
         calibration=request.calibration,
-        csr_threshold=request.csr_threshold,
-        csr_forms=request.csr_forms,
+        options=_options(request),
+        layer_forms=request.layer_forms,
         compile_library=request.compile_library,
         metadata=(
             ("arch", source.arch),
@@ -191,6 +197,10 @@ def _settings(request: ArtifactRequest) -> ExportSettings:
             ("target", target.name),
         ),
     )
+
+
+def _options(request: ArtifactRequest) -> dict[str, OptionValue]:
+    return resolved(options_of(request.target.format), request.options)
 
 
 def _compacted(request: ArtifactRequest) -> Compacted:
@@ -235,8 +245,12 @@ def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedAr
         size=_size(folder, artifact, request.sparsity.weights),
         notes=artifact.notes,
         compaction=compacted.record,
-        choices=Choices(request.compact, 0 if request.calibration is None else len(request.calibration)),
+        choices=Choices(request.compact, _count(request.calibration), _options(request)),
     )
+
+
+def _count(images: np.ndarray | None) -> int:
+    return 0 if images is None else len(images)
 
 
 def _size(folder: Path, artifact: ExportedArtifact, dense: int) -> Size:

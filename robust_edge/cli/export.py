@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robust_edge.cli.types import PATH, SEED, Keep, Radius
+from robust_edge.cli.format_options import format_options
+from robust_edge.cli.types import PATH, SEED, Radius
 from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.bundle import Exported
+    from robust_edge_exporters.format_option import OptionValue
     from robust_edge_runtimes.core.manifest import LayerForm
 
 
@@ -28,11 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--opset", type=click.IntRange(min=1), help="Write this ONNX opset.  [default: the target's]")
 @click.option("--batch", type=click.IntRange(min=1), help="Fixed number of images per call.  [default: any number]")
-@click.option(
-    "--csr-threshold",
-    type=Keep(),
-    help="Store a layer as CSR if it keeps at most this fraction.  [default: the faster form of each layer]",
-)
+@format_options
 @click.option(
     "--compact/--no-compact",
     default=ExportChoices.compact,
@@ -72,7 +70,6 @@ def export(
     precision: str | None,
     opset: int | None,
     batch: int | None,
-    csr_threshold: float | None,
     compact: bool,
     golden: int,
     eps: float | None,
@@ -83,6 +80,7 @@ def export(
     overwrite: bool,
     out: Path,
     output: Output,
+    **options: OptionValue,
 ) -> None:
     """Export a run as a bundle for a device. It is written only if its outputs match those of the checkpoint."""
     import dataclasses
@@ -102,7 +100,12 @@ def export(
         chosen,
         out,
         golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),
-        choices=ExportChoices(precision=precision, batch=batch, csr_threshold=csr_threshold, compact=compact),
+        choices=ExportChoices(
+            precision=precision,
+            batch=batch,
+            compact=compact,
+            options={name: value for name, value in options.items() if value is not None},
+        ),
         data_dir=data_dir,
         overwrite=overwrite,
         progress=output.progress("attacking the golden images"),

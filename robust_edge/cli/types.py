@@ -9,7 +9,6 @@ import click
 
 from robust_edge.attacks.table import ATTACKS, OWN
 from robust_edge.config.training import AttackConfig
-from robust_edge.pruning.settings import PruningConfig
 from robust_edge.settings.options import Number
 from robust_edge.settings.ranges import Interval
 from robust_edge.settings.setting import Setting, settings_of
@@ -56,10 +55,3 @@ class AnyRadius(Number):
     def __init__(self) -> None:
         hint = "a radius of 0 is no attack, 8/255 is a usual one"
         super().__init__(Setting(help="radius", range=Interval.parse("(0, inf)"), noun="a radius", hint=hint))
-
-
-class Keep(Number):
-    """The fraction of prunable weights that are kept."""
-
-    def __init__(self) -> None:
-        super().__init__(settings_of(PruningConfig)["keep"])

@@ -29,8 +29,8 @@ class ExportChoices:
     Attributes:
         precision: one of the target's; None for its first.
         batch: fixed number of images of one call; None takes any.
-        csr_threshold: CSR where a layer keeps at most this fraction; None times each layer both ways.
-        csr_forms: how an earlier export stored each layer, `csr` or `dense` by the layer's name; None chooses.
+        options: values of the format's own options by name, such as `csr_threshold`.
+        layer_forms: how an earlier export stored each layer, by the layer's name; None to choose.
         compile_library: compile generated C for this machine, where it is of the target's kind.
         compact: take channels that do nothing out of the network first.
         calibration: how many training images int8 ranges are read from; what the run held out comes first.
@@ -38,8 +38,8 @@ class ExportChoices:
 
     precision: str | None = None
     batch: int | None = None
-    csr_threshold: float | None = None
-    csr_forms: Mapping[str, str] | None = None
+    options: Mapping[str, bool | int | float | str | None] = dataclasses.field(default_factory=dict)
+    layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
     compact: bool = True
     calibration: int = 256

@@ -99,4 +99,5 @@ def _type(kind: str, declaration: Setting) -> Any:
 def _bounds(allowed: Interval | None) -> tuple[int | None, int | None]:
     if allowed is None:
         return None, None
-    return int(allowed.low), None if math.isinf(allowed.high) else int(allowed.high)
+    low, high = (None if math.isinf(bound) else int(bound) for bound in (allowed.low, allowed.high))
+    return low, high

@@ -93,7 +93,7 @@ def export_again(tmp_path_factory):
 
     def write(request, folder):
         images = None if request.calibration is None else len(request.calibration)
-        key = repr((request.target, request.precision, request.batch, request.csr_forms, request.compact, images))
+        key = repr((request.target, request.precision, request.batch, request.layer_forms, request.compact, images))
         if key not in found:
             path = tmp_path_factory.mktemp("again") / "built"
             path.mkdir()
@@ -169,7 +169,7 @@ def test_the_runs_own_bundle_is_equal(key, honest, verified):
         (target_named("x86-cpu"), ExportChoices(compact=False)),
         (target_named("x86-cpu").with_opset(17), ExportChoices(batch=6)),
         (target_named("x86-cpu-int8"), ExportChoices(calibration=40)),
-        (target_named("x86-cpu-csr"), ExportChoices(csr_threshold=0.0)),
+        (target_named("x86-cpu-csr"), ExportChoices(options={"csr_threshold": 0.0})),
     ],
 )
 def test_recorded_choices_are_made_again(target, choices, run, verified, tmp_path):

@@ -1,6 +1,7 @@
 """How to add an artifact format: one folder and one row of a table in each layer, tried with a toy.
 
-The toy stores the weights of a linear network as an .npz file and runs it by numpy.
+The toy stores the weights of a linear network as an .npz file, compressed if its own option says so, and runs it by
+numpy.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ PACKAGES = ("robust_edge", "exporters/robust_edge_exporters", "runtimes/robust_e
 
 FILES = {
     "robust_edge_exporters/formats/npz/__init__.py": "",
+    "robust_edge_exporters/formats/npz/options.py": """
+from robust_edge_exporters.format_option import FormatOption
+
+OPTIONS = (
+    FormatOption(
+        name="deflate", type=bool, default=False, help="Compress the arrays of the .npz file", flag="--npz-deflate"
+    ),
+)
+""",
     "robust_edge_exporters/formats/npz/format.py": """
 from pathlib import Path
 
@@ -36,7 +47,8 @@ class NpzFormat(Format):
 
     def export(self, model, shape, target, folder, settings):
         weight, bias = (tensor.detach().numpy() for tensor in (model[-1].weight, model[-1].bias))
-        np.savez(Path(folder) / "model.npz", weight=weight, bias=bias)
+        save = np.savez_compressed if settings.options["deflate"] else np.savez
+        save(Path(folder) / "model.npz", weight=weight, bias=bias)
         kept = int(np.count_nonzero(weight))
         return ExportedArtifact(
             file="model.npz",
@@ -110,7 +122,9 @@ limits = ["Linear networks only."]
 """,
 }
 ROWS = {
-    "robust_edge_exporters/formats/table.py": '    "npz": "robust_edge_exporters.formats.npz.format:NpzFormat",',
+    "robust_edge_exporters/formats/table.py": """    "npz": Row(
+        "robust_edge_exporters.formats.npz.format:NpzFormat", "robust_edge_exporters.formats.npz.options:OPTIONS"
+    ),""",
     "robust_edge_runtimes/formats/table.py": '    "npz": "robust_edge_runtimes.formats.npz.format:NpzFormat",',
     "robust_edge/verification/twins/table.py": '    "npz": "robust_edge.verification.twins.npz:npz_twin",',
 }
@@ -123,6 +137,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import robust_edge.export
+import robust_edge.run.directory
 from robust_edge.__main__ import main
 from robust_edge_exporters.bundle import ExportRequest, export_bundle
 from robust_edge_exporters.target import target_named
@@ -146,11 +162,24 @@ request = ExportRequest(
     golden=golden,
     target=target_named("numpy"),
     compact=False,
+    options={"deflate": True},
 )
-export_bundle(request, Path(folder))
+manifest = export_bundle(request, Path(folder)).manifest
+print("recorded", manifest.choices.options)
+
+
+def export_run(run, target, path, *, choices, **rest):
+    print("export_run takes", choices.options)
+    raise SystemExit(0)
+
+
+robust_edge.run.directory.open_run = Path
+robust_edge.export.export_run = export_run
 for words in (
     ["targets"],
     ["doctor"],
+    ["export", "--help"],
+    ["export", "runs/toy", "--target", "numpy", "--npz-deflate", "-o", folder + "-2"],
     ["verify", folder, "--mode", "replay", "--mode", "whitebox", "--steps", "2", "-q",
      "--max-clean-drop", "7", "--max-robust-drop", "100"],
 ):
@@ -178,6 +207,11 @@ def test_a_format_is_one_folder_and_one_row_in_each_layer(tmp_path):
     assert "targets exits 0" in said
     assert any(line.split()[:1] == ["numpy"] and "npz" in line for line in said.splitlines())
     assert "npz        yes  a linear network: numpy" in said
+    assert "--npz-deflate" in said
+    assert "Compress the arrays of the .npz file." in said
+    assert "recorded {'deflate': True}" in said
+    assert "export_run takes {'deflate': True}" in said
+    assert all(item.compress_type == zipfile.ZIP_DEFLATED for item in zipfile.ZipFile(bundle / "model.npz").infolist())
     assert "whitebox takes gradients of the artifact's own matrix" in said
     assert "verify exits 0" in said
 

@@ -45,6 +45,7 @@ LAYERS = {
         format
     """,
     "robust_edge_exporters": """
+        format_option
         artifact
         target
         schema

@@ -36,7 +36,7 @@ def csr_bundle(linear, make_golden, make_manifest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("csr") / "bundle"
     folder.mkdir()
     target = target_named("x86-cpu-csr")
-    found = export_csr(network, (1, 4, 4), target, str(folder), ExportSettings(csr_threshold=1.0))
+    found = export_csr(network, (1, 4, 4), target, str(folder), ExportSettings(options={"csr_threshold": 1.0}))
     golden = make_golden(linear)
     write_golden(folder / "golden.npz", golden)
     manifest = make_manifest(linear, golden)

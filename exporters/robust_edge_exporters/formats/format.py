@@ -38,7 +38,6 @@ class Format(abc.ABC):
     Attributes:
         needs: the packages and tools that run.py needs on the device.
         takes_fixed_batch: whether the batch size can be fixed at export.
-        takes_csr_threshold: whether layers can be stored as CSR.
         sparse_tensor_cores: whether the device is faster with 2:4 weights.
         device_rounds: whether fp16 arithmetic on the device rounds, too, so that its logits differ from those of the
             check at export; False if only the stored weights are fp16.
@@ -46,7 +45,6 @@ class Format(abc.ABC):
 
     needs: ClassVar[str]
     takes_fixed_batch: ClassVar[bool] = True
-    takes_csr_threshold: ClassVar[bool] = False
     sparse_tensor_cores: ClassVar[bool] = False
     device_rounds: ClassVar[bool] = True
 

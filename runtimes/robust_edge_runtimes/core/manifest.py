@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from typing import Any, Dict, Iterable, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple, Union
 
 from robust_edge_runtimes.core.decode import decode, short_repr
 from robust_edge_runtimes.core.errors import BundleError
@@ -181,10 +181,12 @@ class Choices:
     Attributes:
         compact: channels that do nothing were removed from the network first.
         calibration: number of training images that the ranges of int8 were read from; 0 where there are no ranges.
+        options: the values of the format's own options by name; None where the format chose by itself.
     """
 
     compact: bool
     calibration: int
+    options: Dict[str, Union[bool, int, float, str, None]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_export_refuses(refused, run, tmp_path, arguments):
         ("--target nvidia-v100 --precision bf16", "needs Ampere"),
         ("--target x86-cpu --jetpack 5.1", "leave --jetpack out"),
         ("--target x86-cpu-csr --opset 18", "leave --opset out"),
-        ("--target x86-cpu-csr --csr-threshold 2", "at most 1"),
+        ("--target x86-cpu-csr --csr-threshold 2", "outside [0, 1]"),
         ("--target x86-cpu --csr-threshold 0.2", "leave --csr-threshold out"),
         ("--target x86-cpu-csr --batch 4", "leave --batch out"),
         ("--target x86-cpu-int8 --opset 12", "nearest: --opset 13"),

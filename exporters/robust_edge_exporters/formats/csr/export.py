@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.csr.options import CSR_THRESHOLD
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError, ExportError
@@ -118,19 +119,21 @@ def export_csr(
         shape: (C, H, W).
         target: only named in errors.
         folder: where to write.
-        settings: `csr_forms` or `csr_threshold` decides; without them both forms of each layer are timed.
+        settings: `layer_forms` or the option `csr_threshold` decides; without them both forms of each layer are timed.
 
     Raises:
         ExportError: TorchScript cannot express the network.
     """
     folded = _folded(model)
+    threshold = settings.options.get(CSR_THRESHOLD.name)
+    assert threshold is None or isinstance(threshold, float), "checked by the option's declaration"
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with _one_thread(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
         calls = _layer_calls(folded, example)
         forms = []
         for item in calls:
-            form = _form(item, settings.csr_threshold, settings.csr_forms)
+            form = _form(item, threshold, settings.layer_forms)
             forms.append(form)
             if form.form == "csr":
                 _replace(folded, item.name, _as_csr(item.layer))

@@ -19,7 +19,6 @@ class CsrFormat(Format):
 
     needs = "numpy and torch"
     takes_fixed_batch = False
-    takes_csr_threshold = True
 
     def export(
         self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings

@@ -28,21 +28,21 @@ def export(model, tmp_path):
 
 
 def test_a_second_export_of_one_process_has_other_numbers_and_is_equal(export):
-    first, second = export("first", csr_threshold=1.0), export("second", csr_threshold=1.0)
+    first, second = export("first", options={"csr_threshold": 1.0}), export("second", options={"csr_threshold": 1.0})
     assert first.read_bytes() != second.read_bytes()
     assert csr_differences(first, second) == []
 
 
 def test_another_form_of_a_layer_is_a_difference(export, model):
     layer = next(name for name, item in model.named_modules() if isinstance(item, torch.nn.Linear))
-    sparse, dense = export("sparse", csr_threshold=1.0), export("dense", csr_forms={})
+    sparse, dense = export("sparse", options={"csr_threshold": 1.0}), export("dense", layer_forms={})
     lines = csr_differences(sparse, dense)
     assert any(f"tensor '{layer}.weight' is not in the export" in line for line in lines)
     assert any("the code lacks 'class CsrLinear" in line for line in lines)
 
 
 def test_parts_that_no_export_writes(export, tmp_path):
-    built, shipped = export("built", csr_threshold=1.0), export("shipped", csr_threshold=1.0)
+    built, shipped = export("built", options={"csr_threshold": 1.0}), export("shipped", options={"csr_threshold": 1.0})
     with zipfile.ZipFile(shipped) as archive:
         top = archive.namelist()[0].split("/")[0]
     with zipfile.ZipFile(shipped, "a") as archive:

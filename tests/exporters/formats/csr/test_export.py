@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[4]
 # What the tests themselves load and run; the exporter and the runtime are quiet, which a test below holds.
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning", "ignore:`torch.jit:DeprecationWarning")
 
-ALWAYS, NEVER = ExportSettings(csr_threshold=1.0), ExportSettings(csr_threshold=1e-9)
+ALWAYS, NEVER = ExportSettings(options={"csr_threshold": 1.0}), ExportSettings(options={"csr_threshold": 1e-9})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_file_computes_the_network(settings, model, images, target, tmp_path
     )
     assert [layer.name for layer in found.layers] == ["first", "second", "head"]
     forms = {layer.form for layer in found.layers}
-    if settings.csr_threshold is not None:
+    if settings.options:
         assert forms == ({"csr"} if settings is ALWAYS else {"dense"})
         assert all(layer.csr_ns is layer.dense_ns is None for layer in found.layers)
     else:
@@ -185,7 +185,7 @@ def test_the_number_of_threads_is_put_back(model, target, tmp_path):
 @pytest.fixture(scope="module")
 def bundle(model, request_for, target, tmp_path_factory):
     folder = tmp_path_factory.mktemp("csr") / "bundle"
-    export_bundle(request_for(model, target=target, csr_threshold=1.0), folder)
+    export_bundle(request_for(model, target=target, options={"csr_threshold": 1.0}), folder)
     return folder
 
 
