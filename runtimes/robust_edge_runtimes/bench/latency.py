@@ -33,6 +33,7 @@ from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.scoring import relative_error
 
@@ -246,6 +247,7 @@ def _entry(
         speedup={latency.protocol: base[latency.protocol] / latency.p50_ns for latency in latencies},
         fixed_batch=manifest.input.shape[0],
         energy=energy,
+        dense_kernels=format_named(manifest.artifact.format).dense_kernels,
     )
 
 

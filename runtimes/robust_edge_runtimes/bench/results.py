@@ -56,6 +56,7 @@ class Entry:
             calls; relative to the largest absolute golden logit.
         speedup: protocol to the baseline's median divided by this bundle's median; 1 for the baseline.
         fixed_batch: number of images that every call computes, even if fewer are given; None for any number.
+        dense_kernels: whether the runtime multiplies by zeros, too, so that pruning makes no network faster.
         energy: the counter of `joules_per_image`, or why there is none.
     """
 
@@ -71,6 +72,7 @@ class Entry:
     speedup: Dict[str, float]
     fixed_batch: Optional[int] = None
     energy: Optional[EnergySource] = None
+    dense_kernels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Callable, Iterable, Optional, Tuple, Type
+from typing import Callable, ClassVar, Iterable, Optional, Tuple, Type
 
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.runtime import BaseRuntime
@@ -26,7 +26,13 @@ class Prebuilt:
 
 
 class Format(abc.ABC):
-    """An artifact format on a device: its runtime, and whether that runtime works on this machine."""
+    """An artifact format on a device: its runtime, and whether that runtime works on this machine.
+
+    Attributes:
+        dense_kernels: whether the runtime multiplies by zeros, too, so that pruning makes no network faster.
+    """
+
+    dense_kernels: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

@@ -33,7 +33,7 @@ def bench_of(*, wobble=1.0):
         calls.append(summarise(N_IMAGES, 100, [[1_000_000 * scale] * 2, [1_100_000 * scale] * 2]))
         both = {ONE_IMAGE: speedup, N_IMAGES: speedup}
         cold = ColdStart(10**8, 10**6, 2**26)
-        return Entry(label, "x86-cpu", sha, 400_000, 0.1, RUNTIME, cold, 1e-7, tuple(calls), both)
+        return Entry(label, "x86-cpu", sha, 400_000, 0.1, RUNTIME, cold, 1e-7, tuple(calls), both, dense_kernels=True)
 
     return Bench(MACHINE, 1, "dense", (entry("dense", "d" * 64, 2, 1.0), entry("tenth", ARTIFACT, 1, 2.0)))
 

@@ -97,7 +97,7 @@ def test_a_full_page_says_what_was_measured(runs, tmp_path):
     assert ARTIFACT in text
     assert "drop 0.0 points, interval −0.5 to +0.5, budget 1" in text
     assert "✓ timed , the same bytes, as tenth" in text
-    assert "ONNX Runtime runs dense kernels" in text
+    assert "onnxruntime: dense kernels." in text
     assert "2.00×" in text
     assert "dense , the baseline, which is not a dense network" in text  # both entries keep a tenth
     assert "unstable above" in text

@@ -16,6 +16,7 @@ class OnnxFormat(Format):
 
     description = "ONNX on the CPU"
     remedy = "pip install 'robust-edge[onnxruntime]'"
+    dense_kernels = True
 
     def runtime(self) -> Type[BaseRuntime]:
         """ONNX Runtime on the CPU."""

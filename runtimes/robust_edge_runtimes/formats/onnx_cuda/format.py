@@ -16,6 +16,7 @@ class OnnxCudaFormat(Format):
 
     description = "ONNX on an NVIDIA GPU"
     remedy = "pip uninstall onnxruntime && pip install 'robust-edge[onnxruntime-gpu]', beside NVIDIA's driver and CUDA"
+    dense_kernels = True
 
     def runtime(self) -> Type[BaseRuntime]:
         """ONNX Runtime on CUDA."""

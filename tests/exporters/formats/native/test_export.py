@@ -224,6 +224,7 @@ def test_a_dense_onnx_is_timed_beside_it(written):
         assert dense.target == TARGET.replace("-sparse", "")
         result = bench(contenders, baseline=baseline, images=4, seconds=0.02, min_samples=2)
     assert [entry.runtime.backend for entry in result.entries] == ["onnxruntime", "native"]
+    assert [entry.dense_kernels for entry in result.entries] == [True, False]
     assert result.entries[1].artifact_bytes == open_bundle(written["fp32"]).manifest.artifact.total_bytes
     assert result.entries[1].artifact_sha256 == open_bundle(written["fp32"]).manifest.artifact.identity
 
