@@ -108,6 +108,16 @@ class Packer:
         return bytes(self.data)
 
 
+def stored_type(data: bytes) -> type[np.float32] | type[np.float16] | None:
+    """The type of the values of a weights file; None if its header is not one of this version."""
+    if len(data) < HEADER_BYTES:
+        return None
+    magic, version, width = struct.unpack_from("<8sII", data)
+    if (magic, version) != (MAGIC, FORMAT_VERSION):
+        return None
+    return {4: np.float32, 2: np.float16}.get(width)
+
+
 def coded(counts: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Encode segments: for each its number of entries, then for each entry the distance to the previous one minus 1.
 

@@ -11,6 +11,7 @@ import onnx
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.native.sparsity import counted_once
 from robust_edge_exporters.formats.onnx.export import INPUT, OUTPUT, converted, write_program
 from robust_edge_exporters.formats.onnx.without_weights import GRAPH, without_weights
 from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
@@ -69,10 +70,8 @@ def write_dense(
 
 
 def counted(export: NativeExport) -> Sparsity:
-    """Non-zeros in weights.bin; a weight that two operators share counts once."""
-    layers = {layer.name: LayerCount(layer.name, layer.weights, layer.nonzeros) for layer in export.layers}
-    counts = tuple(layers.values())
-    return Sparsity.of_layers(counts)
+    """Non-zeros in weights.bin."""
+    return counted_once(LayerCount(layer.name, layer.weights, layer.nonzeros) for layer in export.layers)
 
 
 def form(layer: LayerReport) -> LayerForm:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.format import DenseBaseline, Format
+from robust_edge_exporters.formats.native.contents import contents_of
 from robust_edge_exporters.formats.native.dense import rebuilt
 from robust_edge_exporters.formats.native.export import export_native_artifact
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
@@ -27,6 +28,10 @@ class NativeFormat(Format):
     ) -> ExportedArtifact:
         """Write `model.c` and its companions."""
         return export_native_artifact(model, shape, target, folder, settings)
+
+    def contents(self, bundle: Bundle) -> Contents:
+        """Read back from `weights.bin`, where the tables of `model.c` say that the values lie."""
+        return contents_of(bundle)
 
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
         """The ONNX file that the C was generated from, with random weights."""
