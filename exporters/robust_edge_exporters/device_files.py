@@ -13,6 +13,8 @@ from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.manifest import Expected, Source
 from robust_edge_runtimes.verdict.measurement import Parity
 
+SCHEMA = "manifest.schema.json"
+
 
 def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> None:
     """Write run.py with the format's backend, the format's extra files, Dockerfile, labels and schema."""
@@ -20,7 +22,7 @@ def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> Non
     run = row.template("run.py").replace("# $backend\n", row.backend()).replace("$needs", row.needs)
     dockerfile = string.Template(row.template("Dockerfile"))
     _write(folder / "run.py", run)
-    _write(folder / "manifest.schema.json", json.dumps(manifest_schema(), indent=2) + "\n")
+    _write(folder / SCHEMA, json.dumps(manifest_schema(), indent=2) + "\n")
     _write(folder / "requirements.txt", _lines(target.requirements))
     _write(folder / "labels.txt", _lines(classes))
     for name, text in row.extra_files().items():

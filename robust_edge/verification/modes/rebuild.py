@@ -17,11 +17,12 @@ from robust_edge.run.images import dataset_of
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge_exporters.bundle import write_artifact
-from robust_edge_exporters.device_files import write_readme
+from robust_edge_exporters.device_files import SCHEMA, write_readme
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
-from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.decode import read_json
+from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError
 from robust_edge_runtimes.core.golden import GOLDEN
 from robust_edge_runtimes.core.manifest import Choices, Manifest
 from robust_edge_runtimes.formats.table import format_named as format_named_on_device
@@ -32,6 +33,8 @@ DEFAULTS = Choices(compact=True, calibration=ExportChoices.calibration)
 ASSUMED = "the manifest records no choices of the export: those that are the default were assumed"
 CACHED = "the bundle's folder holds __pycache__, which running run.py leaves; delete it before the folder ships"
 NO_README = "README.md is not compared: the manifest records no parity, which it names"
+OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: export the bundle again with this one"
+OTHER_SCHEMA = "manifest.schema.json is that of another release of robust-edge, and is not compared"
 IMPORTABLE = {".py", ".pyc", ".so", ".pyd", ".pth"}
 """Files that Python would import from the folder of run.py instead of an installed package."""
 
@@ -63,10 +66,14 @@ def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str
         except RobustEdgeError as cause:
             return Rebuild(False, (f"the run cannot be exported again: {cause}",), (), time.monotonic() - start)
         names = sorted(file.relative_to(built).as_posix() for file in built.rglob("*") if file.is_file())
+        other_release = _is_of_another_release(built / SCHEMA, bundle.path / SCHEMA)
+        if other_release:
+            names.remove(SCHEMA)
+            notes = (*notes, OTHER_SCHEMA)
         differences = format_named(bundle.manifest.artifact.format).differences(built, bundle.path, names)
-    differences += _unknown_files(bundle, names)
-    seconds = time.monotonic() - start
-    return Rebuild(not differences, tuple(differences), tuple(names), seconds, _versions(bundle.manifest), notes)
+    differences += _unknown_files(bundle, (*names, SCHEMA))
+    versions = ((OTHER_RELEASE,) if other_release else ()) + _versions(bundle.manifest)
+    return Rebuild(not differences, tuple(differences), tuple(names), time.monotonic() - start, versions, notes)
 
 
 def _export(bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, folder: Path) -> tuple[str, ...]:
@@ -91,6 +98,14 @@ def _export(bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, 
     parity = Parity(manifest.parity.max_logit_error, manifest.parity.tolerance, manifest.parity.argmax_agreement)
     write_readme(folder, target, request.source, manifest.expected, artifact, parity)
     return notes
+
+
+def _is_of_another_release(ours: Path, theirs: Path) -> bool:
+    """Whether the schema beside the manifest is one that another release writes."""
+    if not theirs.is_file() or ours.read_bytes() == theirs.read_bytes():
+        return False
+    schema = read_json(theirs, BundleError)
+    return isinstance(schema, dict) and schema.get("title") == read_json(ours).get("title")
 
 
 def _target(manifest: Manifest) -> Target:

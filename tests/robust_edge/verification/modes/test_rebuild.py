@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -51,6 +52,36 @@ def test_files_of_a_runtime_that_is_not_here_are_compared(compared):
     )
     (note,) = found.notes
     assert "40 images, by default 256" in note
+
+
+def schema_of_another_release(path):
+    schema = json.loads((path / "manifest.schema.json").read_text())
+    del schema["properties"]["choices"]
+    (path / "manifest.schema.json").write_text(json.dumps(schema))
+
+
+def test_the_schema_of_another_release_is_no_difference_and_is_said(compared):
+    found = compared(schema_of_another_release)
+    assert found.equal, found.differences
+    assert "manifest.schema.json" not in found.compared
+    assert any("another release" in note for note in found.notes)
+
+
+def test_other_scripts_of_another_release_are_differences_with_their_reason(compared):
+    def change(path):
+        schema_of_another_release(path)
+        (path / "run.py").write_text("#")
+
+    (flag,) = compared(change).flags
+    assert flag.name == "rebuild_differs"
+    assert flag.detail.startswith("run.py, line 1")
+    assert "another release of robust-edge" in flag.detail
+
+
+@pytest.mark.parametrize("text", ['{"title": "x"}', "[]"])
+def test_a_file_in_place_of_the_schema_is_a_difference(text, compared):
+    (line,) = compared(lambda path: (path / "manifest.schema.json").write_text(text)).differences
+    assert line.startswith("manifest.schema.json, line 1")
 
 
 def test_recipe_ranges_and_scripts_are_compared(compared):
