@@ -74,7 +74,7 @@ def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
     allowed = logit_tolerance(request.model, golden.clean, stored, target, on_device=False)
     least = MIN_AGREEMENT[stored]
     if stored == "int8":
-        _refuse_broken(logits, golden, least)
+        refuse_broken(logits, golden, least)
     elif not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
         raise ExportError(
             f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
@@ -85,7 +85,14 @@ def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
     return Parity(parity.max_logit_error, tolerance, parity.argmax_agreement), checked_with
 
 
-def _refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:
+def refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:
+    """Raise ExportError unless the logits of an 8-bit artifact are finite and keep the classes of clear images.
+
+    Args:
+        logits: (2N, K) of the artifact on the clean images, then on the attacked ones.
+        golden: those images with the checkpoint's logits.
+        least: smallest fraction of equal classes on the half of the images of which the checkpoint is surest.
+    """
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
     lead = margins(expected, expected.argmax(1))
     surest = lead >= np.median(lead)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,9 +11,11 @@ from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.formats.onnx.export import converted, count_nonzeros, export_onnx, weights_of
 from robust_edge_exporters.formats.onnx.int8 import ranges
+from robust_edge_exporters.parity import MIN_AGREEMENT, refuse_broken
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.verdict.measurement import parity_of
 
@@ -137,6 +141,46 @@ def test_without_images_it_is_refused(model, request_for, tmp_path, calibration)
     with pytest.raises(ExportError, match="int8 needs training images"):
         export_bundle(request, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+@torch.no_grad()
+def test_a_network_for_which_8_bits_are_too_few_is_refused(model, request_for, images, tmp_path):
+    """Large weights of a pixel that is always 0 take all steps: the other weights of the layer round to 0."""
+    broken = copy.deepcopy(model)
+    broken.norm2.bias[0] = -1000
+    broken.head.weight[:, 0] = 1e4
+    request = request_for(broken, target=target_named("x86-cpu-int8"), calibration=images, compact=False)
+    with pytest.raises(ExportError, match=r"8 bits are too few.*classes agree on .*% \(at least 95%\); nothing was"):
+        export_bundle(request, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def golden_of(logits):
+    images = np.zeros((len(logits), *SHAPE), np.float32)
+    return Golden(images, images, logits.argmax(1), logits, logits, 1e-3)
+
+
+@pytest.mark.parametrize(("wrong", "refused"), [(2, False), (3, True)])
+def test_classes_of_the_surest_half_must_agree_on_95_percent(wrong, refused):
+    """Forty images, each twice; of the surer twenty one may change its class, of the others all may."""
+    logits = np.zeros((40, 3), np.float32)
+    logits[:, 0] = np.arange(1, 41)
+    found = logits.copy()
+    found[:20] = found[:20, ::-1]
+    both = np.concatenate([found, found])
+    surest = np.r_[20:40, 60:80][:wrong]
+    both[surest] = both[surest, ::-1]
+    with pytest.raises(ExportError, match="too few") if refused else contextlib.nullcontext():
+        refuse_broken(both, golden_of(logits), MIN_AGREEMENT["int8"])
+
+
+def test_logits_that_are_not_finite_are_refused():
+    logits = np.eye(3, dtype=np.float32)
+    found = np.concatenate([logits, logits])
+    refuse_broken(found, golden_of(logits), MIN_AGREEMENT["int8"])
+    found[0, 1] = np.nan
+    with pytest.raises(ExportError, match="too few"):
+        refuse_broken(found, golden_of(logits), MIN_AGREEMENT["int8"])
 
 
 def test_ranges_are_the_largest_values_of_every_tensor(model, images):
