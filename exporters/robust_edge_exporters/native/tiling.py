@@ -14,7 +14,7 @@ REGISTER_TILE_UNITS = c_constants("vector.h", "UNITS_MAX")  # of each instructio
 
 @dataclass(frozen=True)
 class Tiling:
-    """The loop sizes of one convolution, as in the C struct conv.
+    """The loop sizes of one convolution, as in the C struct conv. A kernel that needs others has a subclass.
 
     Attributes:
         rows: output rows per tile.
@@ -28,9 +28,7 @@ class Tiling:
         tap_offsets: offset of each tap, in floats; in kernel `columns` in units.
         channel_offset: distance from one channel to the next, in the same unit.
         scratch_floats: size of each thread's scratch memory.
-        padding_floats: if the input is read in place, floats of padding above a tile's first row, where offsets start.
         reads_padding_rows: whether the padding rows of the input are read in place.
-        pair_distance: pixels between the two rows that share a packed unit; 0: units are consecutive pixels.
     """
 
     rows: int
@@ -44,9 +42,7 @@ class Tiling:
     tap_offsets: tuple[int, ...]
     channel_offset: int
     scratch_floats: int
-    padding_floats: int = 0
     reads_padding_rows: bool = False
-    pair_distance: int = 0
 
 
 def register_tile_units(tiling: Tiling, height: int, width: int, *, most: int, step: int) -> set[int]:

@@ -15,7 +15,9 @@ from robust_edge_runtimes.core.manifest import LayerCount
 from robust_edge_runtimes.formats.native.engine import WEIGHTS
 
 PRECISIONS = {np.float32: "fp32", np.float16: "fp16"}
-SECTIONS = re.compile(r"^static const struct \w+ \w+ = \{.*\.values = (\d+), \.bias = (\d+),.*\};$", re.MULTILINE)
+SECTIONS = re.compile(
+    r"^static const struct \w+ \w+ = \{.*\.values = (\d+), \.(?:\w+\.)?bias = (\d+),.*\};$", re.MULTILINE
+)
 """The table of a layer with weights: its values lie in the weights file from one byte offset to the other."""
 
 

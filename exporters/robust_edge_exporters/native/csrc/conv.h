@@ -19,6 +19,7 @@ struct shift {
     int dy, dx;
 };
 
+/* A kernel that needs more than this has a struct of its own that begins with it, as in conv_columns.h. */
 struct conv {
     struct tensor in, out;
     size_t residual;        /* arena offset of a tensor laid out like out, perhaps out itself, or NO_TENSOR */
@@ -30,8 +31,6 @@ struct conv {
     int copies;             /* packed copies of a plane; 0: the plane is read in place */
     int copy_floats;        /* from one copy to the next */
     int whole_plane;        /* a copy is a whole shifted plane, so masks cover rows too */
-    int padding_floats;     /* in place: floats of padding above a tile's first row, where offsets count from */
-    int pair_distance;      /* pixels between the two rows that share a packed unit; 0: units are consecutive pixels */
     const struct shift *shifts; /* of each copy; of each tap where the kernel makes no copies */
     size_t masks;           /* arena offset of copies * copy_floats lane masks, or NO_TENSOR where none are needed */
     size_t values, bias;    /* byte offsets in the weights file */

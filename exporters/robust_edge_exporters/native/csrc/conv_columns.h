@@ -26,6 +26,11 @@
 #include "nonzeros.h"
 #include "tile_sizes.h"
 
+struct conv_columns {
+    struct conv conv;
+    int padding_floats, pair_distance; /* as in struct method */
+};
+
 /* The even and the odd pixels of a row of 2 * width. */
 INLINE void deinterleave_columns(const float *row, const int width, float *even, float *odd) {
     if (width < LANES)
@@ -225,9 +230,10 @@ INLINE void columns_tile(const struct register_tile *tile, const int units, cons
         (void)arena, (void)images; /* tiles are of one image */ \
         pack_columns(c, image, channels, y0, rows, dst, width, segments == 2 ? 2 : 1); \
     } \
-    static void conv_columns_##width##_##segments(const struct job *j, const struct conv *c) { \
-        static const struct method columns = {pack_columns_##width##_##segments, columns_##width##_##segments, segments}; \
-        run_conv(c, j, &columns); \
+    static void conv_columns_##width##_##segments(const struct job *j, const struct conv_columns *c) { \
+        const struct method columns = {pack_columns_##width##_##segments, columns_##width##_##segments, segments, \
+                                       c->padding_floats, c->pair_distance}; \
+        run_conv(&c->conv, j, &columns); \
     }
 
 #endif

@@ -42,7 +42,9 @@ typedef void pack_rows(const struct conv *, const float *arena, const float *ima
 struct method {
     pack_rows *pack;
     conv_kernel *kernel;
-    int segments; /* of an output channel in a block; 0: values are dense */
+    int segments;       /* of an output channel in a block; 0: values are dense */
+    int padding_floats; /* in place: floats of padding above a tile's first row, where offsets count from */
+    int pair_distance;  /* pixels between the two rows that share a packed unit; 0: units are consecutive pixels */
 };
 
 /* What one thread computes of a layer: its tiles (bands of rows of one or several images), its groups, and its output
@@ -69,11 +71,11 @@ PRIVATE struct work thread_work(const struct conv *c, const struct job *j, int t
 /* Splits the pixels of a tile into register tiles of nearly equal size, at multiples of `step` units, and runs the
    kernel on each. The exporter computes the same sizes (register_tile_units in tiling.py). */
 PRIVATE void run_register_tiles(const struct conv *c, struct register_tile *t, int floats, int step, size_t origin,
-                                conv_kernel *kernel) {
+                                const struct method *method) {
     const float *packed = t->packed;
     int units = (floats + UNIT - 1) / UNIT, steps = units / step, most = UNITS_MAX / step;
     int tiles = (steps + most - 1) / most;
-    size_t stride = c->pair_distance ? UNIT / 2 : UNIT; /* from a unit to the next */
+    size_t stride = method->pair_distance ? UNIT / 2 : UNIT; /* from a unit to the next */
     size_t image_units = c->images > 1 ? (size_t)(c->out.height * c->out.width / UNIT) : (size_t)units;
     for (int i = 0; i < tiles; i++) {
         struct range r = split_evenly(steps, i, tiles);
@@ -85,7 +87,7 @@ PRIVATE void run_register_tiles(const struct conv *c, struct register_tile *t, i
             size_t unit = (size_t)(r.begin + u);
             t->unit_offset[u] = origin + unit / image_units * c->out.image + unit % image_units * stride;
         }
-        kernel(t);
+        method->kernel(t);
     }
 }
 
@@ -114,9 +116,9 @@ PRIVATE void run_tile(const struct conv *c, const struct job *j, const struct wo
             if (c->copies)
                 method->pack(c, ctx->arena, image, images, channels, y0, rows, packed);
             else
-                t.packed = image + (size_t)channels.begin * (size_t)c->in.pitch + origin - c->padding_floats;
+                t.packed = image + (size_t)channels.begin * (size_t)c->in.pitch + origin - method->padding_floats;
             t.offset_scale = (size_t)images;
-            t.pair_distance = c->pair_distance ? (size_t)c->pair_distance : UNIT / 2;
+            t.pair_distance = method->pair_distance ? (size_t)method->pair_distance : UNIT / 2;
             t.values = values;
             t.offsets = ctx->offsets + c->offsets;
             t.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;
@@ -134,7 +136,7 @@ PRIVATE void run_tile(const struct conv *c, const struct job *j, const struct wo
                 t.taps = 0;
                 t.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)(out_group * segments);
             }
-            run_register_tiles(c, &t, images * rows * c->out.width, step, origin, method->kernel);
+            run_register_tiles(c, &t, images * rows * c->out.width, step, origin, method);
         }
 }
 

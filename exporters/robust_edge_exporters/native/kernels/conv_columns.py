@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack
 
 COLUMNS_FLOATS = 128  # pixels of a tile: two sums of 8 AVX-512 accumulators
 PAIRED_PIXELS = (16, 32, 48, 64)  # of a plane with rows of half a unit
+
+
+@dataclass(frozen=True)
+class ColumnsTiling(Tiling):
+    """The loop sizes of `columns`.
+
+    Attributes:
+        padding_floats: if the input is read in place, floats of padding above a tile's first row, where offsets start.
+        pair_distance: pixels between the two rows that share a packed unit; 0: units are consecutive pixels.
+    """
+
+    padding_floats: int = 0
+    pair_distance: int = 0
 
 
 class ConvColumns(SparseConvKernel):
@@ -32,7 +46,7 @@ class ConvColumns(SparseConvKernel):
         fits = shifts_by_one and rows and exact
         return fits and self.tile(op, source, output, options).channel_offset <= OFFSETS
 
-    def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
+    def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> ColumnsTiling:
         """Tiles whose input is read in place or packed, in blocks of channels of nearly equal size.
 
         Rows of whole units are read in place if the filter does not reach beyond the padding rows of a plane. Blocks
@@ -54,7 +68,7 @@ class ConvColumns(SparseConvKernel):
         below = output.height + extra - top - source.height
         if stride == 1 and not paired and top <= PADDING_ROWS and below <= PADDING_ROWS:
             block = even_block(op.weight.shape[1], min(block_floats // 2 // floats, OFFSETS // (pitch // UNIT)))
-            return Tiling(
+            return ColumnsTiling(
                 rows, extra, 1, block, (), 0,
                 whole_plane=False, masked=False, tap_offsets=tuple(down * row // UNIT for down, _ in moves),
                 channel_offset=pitch // UNIT, scratch_floats=0, padding_floats=top * width,
@@ -69,7 +83,7 @@ class ConvColumns(SparseConvKernel):
             for top, (down, _) in zip(tops, moves, strict=True)
             for x in range(stride)
         )
-        return Tiling(
+        return ColumnsTiling(
             rows, extra, 1, block, tuple(copies), floats,
             whole_plane=False, masked=False, tap_offsets=tuple(offsets), channel_offset=channel // UNIT,
             scratch_floats=block * channel, pair_distance=output.pixels // 2 if paired else 0,
@@ -91,6 +105,11 @@ class ConvColumns(SparseConvKernel):
             packer, op.bias, [b.reshape(b.shape[0] * b.shape[1], -1) for b in by_column],
             blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
         )  # fmt: skip
+
+    def own_fields(self, tiling: Tiling) -> dict[str, object]:
+        """Where the rows of a tile lie, beyond what every kernel has."""
+        assert isinstance(tiling, ColumnsTiling)
+        return {"padding_floats": tiling.padding_floats, "pair_distance": tiling.pair_distance}
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each width and number of segments, and each size of register tile."""

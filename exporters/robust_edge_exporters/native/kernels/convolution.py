@@ -28,7 +28,7 @@ UNPRUNED = 0.95  # density of a layer that was not pruned; a few zeros are not w
 
 
 class ConvKernel(Kernel[Conv, Tiling]):
-    """A convolution kernel, whose C function has a struct conv as its argument."""
+    """A convolution kernel, whose C function has a struct conv as its argument, or one that begins with it."""
 
     operator: ClassVar[type[ir.Weighted]] = Conv
 
@@ -36,14 +36,23 @@ class ConvKernel(Kernel[Conv, Tiling]):
         """Name of the C function; adds the instances and tile sizes that it needs to the program."""
         return f"conv_{self.name}"
 
+    def own_fields(self, tiling: Tiling) -> dict[str, object]:
+        """The fields of the kernel's struct behind its struct conv; empty if its argument is a struct conv."""
+        return {}
+
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
-        """One call with a struct conv."""
+        """One call with a struct conv, or with the kernel's own struct, conv_NAME."""
         op, tiling = layer.op, layer.tiling
         assert isinstance(op, Conv)
         assert tiling is not None
         weights = program.weights(name, sections)
         fields = conv_fields(program, name, layer, op, tiling) | weights | {"act": op.act}
-        program.operator(name, [ir.Call(self.function(program, layer, tiling), "conv", fields, f"conv_{self.name}")])
+        header = struct = f"conv_{self.name}"
+        if own := self.own_fields(tiling):
+            fields = {f"conv.{field}": value for field, value in fields.items()} | own
+        else:
+            struct = "conv"
+        program.operator(name, [ir.Call(self.function(program, layer, tiling), struct, fields, header)])
 
 
 class SparseConvKernel(ConvKernel):
@@ -107,8 +116,6 @@ def conv_fields(program: Program, name: str, layer: Layer, op: Conv, t: Tiling) 
         "copies": len(t.shifts),
         "copy_floats": t.copy_floats,
         "whole_plane": int(t.whole_plane),
-        "padding_floats": t.padding_floats,
-        "pair_distance": t.pair_distance,
         "shifts": shifts,
         "masks": masks(program, name, layer, t),
     }
