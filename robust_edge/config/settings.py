@@ -14,7 +14,7 @@ from typing import Any
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.presets import PRESETS, preset_text
 from robust_edge.pruning.settings import PruningConfig
-from robust_edge.settings.notation import BAD_YAML, read_yaml, write_yaml
+from robust_edge.settings.notation import BAD_YAML, read_assignment, read_yaml, write_yaml
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError, unknown_name
 
@@ -49,13 +49,7 @@ def resolve(
             raise InputError(f"--config {file} is not a file")
         _merge(merged, _parse(read_text(file), str(file)))
     _merge(merged, _nested({key: value for key, value in (flags or {}).items() if value is not None}))
-    given: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set takes key=value, for example --set training.lr=0.1; got {assignment!r}")
-        given[key] = _parse_value(text, assignment)
-    _merge(merged, _nested(given))
+    _merge(merged, _nested(dict(map(read_assignment, assignments))))
     _refuse_bare(merged)
     return from_plain(merged)
 
@@ -111,14 +105,6 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{where} must be a mapping of settings, it holds {type(value).__name__}")
     return value
-
-
-def _parse_value(text: str, assignment: str) -> Any:
-    try:
-        return read_yaml(text)
-    except BAD_YAML as cause:
-        reason = f" ({cause})" if isinstance(cause, ValueError) else ""
-        raise InputError(f"--set {assignment}: the value is not valid YAML{reason}") from cause
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:

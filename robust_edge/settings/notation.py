@@ -54,11 +54,12 @@ def read_assignment(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise InputError(f"--set takes NAME=VALUE, for example --set confidence=20; got {text!r}")
+        raise InputError(f"a setting is given as NAME=VALUE; got {text!r}")
     try:
         return name, read_yaml(value)
     except BAD_YAML as cause:
-        raise InputError(f"--set {text}: the value is not valid YAML") from cause
+        reason = f" ({cause})" if isinstance(cause, ValueError) else ""
+        raise InputError(f"{text}: the value is not valid YAML{reason}") from cause
 
 
 def write_yaml(plain: Any) -> str:

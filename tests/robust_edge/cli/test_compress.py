@@ -80,7 +80,7 @@ def test_flags_reach_the_config_and_set_wins_over_them(cli, tiny_flags, out):
         (["--seed", "99999999999999999999"], "'--seed'"),
         (["--device", "cuda:99"], "device cuda:99 cannot be used here"),
         (["--device", "meta"], "device meta cannot be used here"),
-        (["--set", "training.lr"], "key=value"),
+        (["--set", "training.lr"], "NAME=VALUE"),
         (["--set", "training.lrr=1"], "did you mean"),
         (["--set", "attack.eps=.nan"], "attack.eps"),
         (["--set", "attack.eps_schedule=[0.1]"], "has 1 values, it needs 36"),

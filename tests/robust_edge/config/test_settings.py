@@ -98,7 +98,7 @@ def test_set_reads_yaml(assignment, key, value):
 
 @pytest.mark.parametrize("assignment", ["training.lr", "=3", "", "training.lr 0.1"])
 def test_set_without_key_or_value_shows_how(assignment):
-    refused("--set takes key=value", assignments=[assignment])
+    refused("given as NAME=VALUE", assignments=[assignment])
 
 
 @pytest.mark.parametrize(
