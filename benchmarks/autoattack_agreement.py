@@ -22,8 +22,9 @@ from pyautoattack import AutoAttack
 from result_file import RESULTS, provenance, write_result
 
 from robust_edge.config.settings import resolve
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.outcome import ROBUST, WRONG_WHEN_CLEAN
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.run.directory import open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress

@@ -39,8 +39,9 @@ from robust_edge.attacks.autoattack import ThesisAutoAttack
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import resolve
 from robust_edge.evaluation.accuracy import Accuracy
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.record import Evaluation, stored_evaluation
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.run.directory import CONFIG, ENVIRONMENT, Run, open_run
 from robust_edge_runtimes.core.errors import InputError
 

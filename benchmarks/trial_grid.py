@@ -10,9 +10,11 @@ from result_file import provenance, write_result
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import differences
-from robust_edge.evaluation.accuracy import Accuracy, PgdResult
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.evaluate import evaluate_run
+from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import stored_evaluation
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.run.directory import CONFIG, Run, open_run
 from robust_edge.training.compress import compress, resume
 from robust_edge_runtimes.cli.output import Output
@@ -36,14 +38,15 @@ def trained(config: CompressConfig, path: Path) -> Run:
     return run
 
 
-def attacked(run: Run, *, eps: float, steps: int) -> PgdResult:
+def attacked(run: Run, *, eps: float, steps: int) -> AttackResult:
     """PGD on all test images of the run, from its folder if that has been done."""
     record = stored_evaluation(run, "pgd")
-    if record is None or record.pgd is None or (record.pgd.attack.eps, record.pgd.attack.steps) != (eps, steps):
+    result = None if record is None else record.result
+    if result is None or (result.threat.eps, result.stages[0].settings["steps"]) != (eps, steps):
         settings = EvaluateSettings(attack="pgd", eps=eps, steps=steps)
-        record = evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
-    assert record.pgd is not None
-    return record.pgd
+        result = evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}")).result
+    assert result is not None
+    return result
 
 
 def training_seconds(run: Run) -> float:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from robust_edge.attacks.table import ATTACKS, OWN, attack_class
-from robust_edge.config.reference import settings_page
+from robust_edge.config.reference import default_text, settings_page
+from robust_edge.settings.setting import settings_of
 from robust_edge.verification.modes.table import MODES
 from robust_edge_exporters.schema import verdict_schema
 from robust_edge_runtimes.attacks.threat import SYMBOLS
@@ -43,11 +44,24 @@ def attacks() -> str:
     rows = []
     for name, row in ATTACKS.items():
         cls = attack_class(name)
-        settings = [f"`{field.name}` ({field.default})" for field in dataclasses.fields(cls)]
+        settings = ", ".join(f"`{field.name}`" for field in dataclasses.fields(cls))
         norms = ", ".join(SYMBOLS[norm] for norm in cls.norms)
-        rows.append((f"`{name}`", row.summary, ", ".join(settings) or "none", norms))
+        rows.append((f"`{name}`", row.summary, settings or "none", norms))
     rows.append((f"`{OWN}`", "an attack of your own", "its fields", "its own"))
-    return _table(("`--attack`", "what it is", "settings (defaults)", "norms"), rows)
+    return _table(("`--attack`", "what it is", "settings", "norms"), rows)
+
+
+def attack_settings() -> str:
+    """The settings of the attacks; one row for all attacks that declare a setting in the same way."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for name in ATTACKS:
+        cls = attack_class(name)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for setting, declaration in settings_of(cls).items():
+            key = (f"`{setting}`", default_text(fields[setting]), declaration.help)
+            rows.setdefault(key, []).append(f"`{name}`")
+    listed = [(name, ", ".join(names), default, meaning) for (name, default, meaning), names in rows.items()]
+    return _table(("setting", "attacks", "default", "meaning"), listed)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -55,6 +69,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "flags of verify": lambda: flags(VERIFY),
     "flags of evaluate": lambda: flags(EVALUATE),
     "attacks": attacks,
+    "attack settings": attack_settings,
 }
 
 

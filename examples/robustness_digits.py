@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 
 from robust_edge.config.settings import resolve
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.saliency import evaluate_saliency
+from robust_edge.evaluation.settings import EvaluateSettings, TransferSettings
 from robust_edge.evaluation.tables import evaluation_table, transfer_table
-from robust_edge.evaluation.transfer import TransferSettings, run_transfer
+from robust_edge.evaluation.transfer import run_transfer
 from robust_edge.reporting.page import write_report
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from robust_edge.config.export import GoldenSettings
 from robust_edge.config.settings import resolve
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.export import export_run
 from robust_edge.reporting.page import write_report
 from robust_edge.run.directory import Run, open_run
@@ -144,9 +145,9 @@ def _evaluate(name: str, run: Run, output: Output) -> DemoRow:
     attacked = evaluate_run(run, settings, progress=output.progress(f"attacking {name}"))
     evaluate_run(run, EvaluateSettings(attack="curve"), progress=output.progress(f"increasing eps on {name}"))
     counts = run.checkpoint().sparsity
-    assert attacked.pgd is not None
+    assert attacked.result is not None
     assert attacked.audit is not None
-    clean, robust = attacked.pgd.clean.value, attacked.pgd.robust.value
+    clean, robust = attacked.result.clean.value, attacked.result.robust.value
     return DemoRow(name, counts.weights, counts.nonzero, clean, robust, attacked.audit.flags)
 
 

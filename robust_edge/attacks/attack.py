@@ -16,14 +16,39 @@ from torch import Tensor, nn
 
 from robust_edge.attacks.logits import is_right
 from robust_edge.attacks.modes import evaluation_mode
+from robust_edge.settings.setting import check
 from robust_edge_runtimes.attacks.threat import NORMS, Threat
 from robust_edge_runtimes.verdict.measurement import GRADIENTS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """The images that are attacked together, and what the random choices of an attack may depend on.
+
+    Attributes:
+        images: (N, C, H, W) float in [0, 1].
+        labels: (N,) int64.
+        positions: indices of the images in the test split. An attack whose random choices depend only on these and on
+            the seed gives the same candidates for every batch size.
+        seed: of all random choices.
+    """
+
+    images: Tensor
+    labels: Tensor
+    positions: Sequence[int]
+    seed: int = 0
+
+    def take(self, rows: Tensor) -> Batch:
+        """The images at these rows."""
+        positions = tuple(self.positions[row] for row in rows.tolist())
+        return Batch(self.images[rows], self.labels[rows], positions, self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(abc.ABC):
     """An attack and its settings, which are the fields of the subclass; every field has a default.
 
+    A field declared with `robust_edge.settings.setting.setting` is checked against its range and listed in the docs.
     `--set NAME=VALUE` sets a field, `--steps` and `--restarts` those of these names; the JSON record holds all fields.
 
     Attributes:
@@ -36,6 +61,9 @@ class Attack(abc.ABC):
     few_steps: ClassVar[int] = 0
     radii: ClassVar[tuple[float, ...]] = ()
 
+    def __post_init__(self) -> None:
+        check(self)
+
     @property
     def works_with(self) -> str:
         """What the attack sees of the network: GRADIENTS or LOGITS."""
@@ -47,26 +75,13 @@ class Attack(abc.ABC):
         return type(self).__name__
 
     @abc.abstractmethod
-    def perturb(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        threat: Threat,
-        *,
-        seed: int,
-        positions: Sequence[int],
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
         """Compute one candidate per image; the caller projects it into the ball and evaluates it.
 
         Args:
             model: raw pixels to logits; training mode and parameter gradients must be the same afterwards.
-            images: (N, C, H, W) float in [0, 1].
-            labels: (N,) int64.
+            batch: the images.
             threat: the ball.
-            seed: of all random choices.
-            positions: indices of the images in the test split. An attack whose random choices depend only on these
-                and on the seed gives the same candidates for every batch size.
 
         Returns:
             (N, C, H, W), detached.
@@ -96,25 +111,13 @@ class AttackSet(Attack):
             InputError: there are too few classes for an attack.
         """
 
-    def perturb(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        threat: Threat,
-        *,
-        seed: int,
-        positions: Sequence[int],
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
         """The first candidate that is misclassified, otherwise the last one; arguments as for `Attack.perturb`."""
-        candidates, classes = images.clone(), _logits(model, images[:1]).shape[1]
+        candidates, classes = batch.images.clone(), _logits(model, batch.images[:1]).shape[1]
         for member in self.members(classes).values():
-            rows = is_right(_logits(model, candidates), labels).nonzero().squeeze(1)
+            rows = is_right(_logits(model, candidates), batch.labels).nonzero().squeeze(1)
             if len(rows):
-                chosen = [positions[row] for row in rows.tolist()]
-                candidates[rows] = member.perturb(
-                    model, images[rows], labels[rows], threat, seed=seed, positions=chosen
-                )
+                candidates[rows] = member.perturb(model, batch.take(rows), threat)
         return candidates
 
 

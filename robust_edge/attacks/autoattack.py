@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.attack import Attack, AttackSet
+from robust_edge.attacks.attack import Attack, AttackSet, Batch
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
@@ -50,26 +49,17 @@ class ReferenceAttack(Attack):
         """An attack that counts queries sees only logits."""
         return GRADIENTS if self.queries is None else LOGITS
 
-    def perturb(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        threat: Threat,
-        *,
-        seed: int,
-        positions: Sequence[int],
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
         """As `Attack.perturb`; the random choices depend on the seed and on the batch, not on the positions."""
-        devices = [images.device] if images.is_cuda else []
+        devices = [batch.images.device] if batch.images.is_cuda else []
         logger = logging.getLogger("auto-attack")
         before, logger.disabled = logger.disabled, True  # the audit checks what the reference would warn about
         try:
-            attack = _reference(self.name, _suite(model, self.version, threat, seed, images.device))
+            attack = _reference(self.name, _suite(model, self.version, threat, batch.seed, batch.images.device))
             if self.targets is not None:
                 attack.n_target_classes = self.targets
             with torch.random.fork_rng(devices), only_input_gradients(model), evaluation_mode(model), torch.no_grad():
-                return attack.perturb(images.clone(), labels.clone())  # type: ignore[no-any-return]
+                return attack.perturb(batch.images.clone(), batch.labels.clone())  # type: ignore[no-any-return]
         finally:
             logger.disabled = before
 
@@ -97,7 +87,7 @@ class AutoAttack(AttackSet):
         if classes < self.least_classes:
             raise InputError(
                 f"{self.title} needs at least {self.least_classes} classes for its DLR loss, the data set has "
-                f"{classes}; use --attack pgd or cw"
+                f"{classes}; choose another attack"
             )
         suite = _suite(nn.Identity(), self.version, Threat(0.1), 0, torch.device("cpu"))
         return {name: self._member(name, suite, classes) for name in self.names}
@@ -107,8 +97,8 @@ class AutoAttack(AttackSet):
         return ReferenceAttack(
             name=name,
             version=self.version,
-            iterations=None if name == "square" else attack.n_iter,
-            queries=attack.n_queries if name == "square" else None,
+            iterations=getattr(attack, "n_iter", None),
+            queries=getattr(attack, "n_queries", None),
             restarts=attack.n_restarts,
             targets=min(MAX_TARGETS, classes - 1) if name.endswith("-t") else None,
         )

@@ -14,18 +14,17 @@ from torch import Tensor
 
 from robust_edge.attacks.logits import margins
 from robust_edge.attacks.pgd import Pgd
+from robust_edge.settings.setting import setting
 from robust_edge_runtimes.attacks.threat import LINF
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CarliniWagner(Pgd):
-    """PGD on the margin loss; its other settings are those of `Pgd`.
+    """PGD on the margin loss; its other settings are those of `Pgd`."""
 
-    Attributes:
-        confidence: κ; the loss stops increasing once another class leads by this margin.
-    """
-
-    confidence: float = 50.0
+    confidence: float = setting(
+        50.0, "κ: the loss stops increasing once another class leads by this margin", range="[0, inf)"
+    )
 
     short: ClassVar[str] = "CW"
     norms: ClassVar[tuple[str, ...]] = (LINF,)

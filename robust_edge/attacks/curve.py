@@ -6,13 +6,13 @@ Source: Marshall 2020, Algorithm 2.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.pgd import Pgd
+from robust_edge.settings.setting import setting
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 
 RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -20,13 +20,9 @@ RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve(Attack):
-    """PGD from one random start at one radius.
+    """PGD from one random start at one radius."""
 
-    Attributes:
-        steps: gradient steps at every radius.
-    """
-
-    steps: int = 100
+    steps: int = setting(100, "gradient steps at every radius", range="[1, inf)")
 
     radii: ClassVar[tuple[float, ...]] = RADII
     norms: ClassVar[tuple[str, ...]] = (LINF,)
@@ -41,15 +37,6 @@ class Curve(Attack):
     def _pgd(self) -> Pgd:
         return Pgd(steps=self.steps, restarts=1)
 
-    def perturb(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        threat: Threat,
-        *,
-        seed: int,
-        positions: Sequence[int],
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
         """As `Attack.perturb`."""
-        return self._pgd.perturb(model, images, labels, threat, seed=seed, positions=positions)
+        return self._pgd.perturb(model, batch, threat)

@@ -7,20 +7,20 @@ random.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.ball import project, start_points, steepest
 from robust_edge.attacks.logits import is_right
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge.parallel.rows import Rows, all_rows
+from robust_edge.settings.setting import setting
 from robust_edge_runtimes.attacks.threat import Threat, step_size
-from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -36,29 +36,23 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 class Pgd(Attack):
     """Projected gradient descent with random restarts.
 
-    Attributes:
-        steps: gradient steps s per start.
-        restarts: number of random starts; each attacks only the images that the earlier ones did not break. With one
-            start, PGD-50 gives accuracies up to 2.5 points higher than APGD on a benign network.
-        step_size: α; None for 2.5·ε/s.
-        random_start: whether to start at a random point of the ball instead of at the image.
-        last: whether to take all steps for all images and return the last iterate of one start, which transfers
-            better to other networks; otherwise the first misclassified iterate is returned.
+    With one start, PGD-50 gives accuracies up to 2.5 points higher than APGD on a benign network.
     """
 
-    steps: int = 50
-    restarts: int = 3
-    step_size: float | None = None
-    random_start: bool = True
-    last: bool = False
+    steps: int = setting(50, "gradient steps per start, s", range="[1, inf)")
+    restarts: int = setting(
+        3, "random starts; each attacks only the images that the earlier ones did not break", range="[1, inf)"
+    )
+    step_size: float | None = setting(None, "step size α; null uses 2.5·ε/s", range="(0, inf)")
+    random_start: bool = setting(True, "start at a random point of the ball instead of at the image")
+    last: bool = setting(
+        False,
+        "take all steps for all images and return the last iterate of one start, which transfers better to other "
+        "networks; otherwise the first misclassified iterate is returned",
+    )
 
     few_steps: ClassVar[int] = 10
     short: ClassVar[str] = "PGD"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be at least 1, it is {getattr(self, name)}")
 
     @property
     def title(self) -> str:
@@ -71,37 +65,28 @@ class Pgd(Attack):
 
     def spec(self, threat: Threat, seed: int) -> AttackSpec:
         """The record of the attack in a bundle."""
-        return AttackSpec("pgd", threat.eps, self.steps, self.alpha(threat), seed)
+        return AttackSpec(self.short.lower(), threat.eps, self.steps, self.alpha(threat), seed)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss that the attack maximises, summed over the images."""
         return cross_entropy(logits, labels)
 
-    def perturb(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        threat: Threat,
-        *,
-        seed: int,
-        positions: Sequence[int],
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
         """The first misclassified iterate over all restarts, otherwise the last one; arguments as `Attack.perturb`.
 
         The random starts depend only on the seed and on the position of the image.
         """
-        candidates, rows = images.clone(), torch.arange(len(images), device=images.device)
+        candidates, rows = batch.images.clone(), torch.arange(len(batch.labels), device=batch.images.device)
         for restart in range(self.restarts):
             if not len(rows):
                 break
-            start, truth = images[rows], labels[rows]
+            part = batch.take(rows)
+            start = part.images
             if self.random_start:
-                chosen = [positions[row] for row in rows.tolist()]
-                start = start_points(start, threat, seed, chosen, restart)
+                start = start_points(start, threat, part.seed, part.positions, restart)
             if self.last:
-                return last_iterate(model, images, labels, self, threat, start, self.loss)
-            attacked = attack_from(model, images[rows], truth, self, threat, start, self.loss)
+                return last_iterate(model, part.images, part.labels, self, threat, start, self.loss)
+            attacked = attack_from(model, part.images, part.labels, self, threat, start, self.loss)
             candidates[rows] = attacked.images
             rows = rows[attacked.robust]
         return candidates

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.modes import evaluation_mode
-from robust_edge_runtimes.attacks.square import Square
-from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge.settings.setting import setting
+from robust_edge_runtimes.attacks import square
+from robust_edge_runtimes.attacks.threat import LINF, Threat
+from robust_edge_runtimes.verdict.measurement import LOGITS
 
-__all__ = ["Square", "square_attack"]
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Random search that sees only logits."""
 
-def square_attack(
-    model: nn.Module, images: Tensor, labels: Tensor, attack: Square, threat: Threat, generator: torch.Generator
-) -> Tensor:
-    """Compute one candidate per image: the one with the smallest margin.
+    queries: int = setting(square.QUERIES, "most queries per image", range="[1, inf)")
+    share: float = setting(0.8, "fraction of the pixels that the first square covers", range="(0, 1]")
 
-    Args:
-        model: raw pixels to logits; used in evaluation mode and without gradients.
-        images: (N, C, H, W) float in [0, 1].
-        labels: (N,) int64.
-        attack: the settings.
-        threat: the ball; `linf`.
-        generator: a CPU generator.
-    """
+    norms: ClassVar[tuple[str, ...]] = (LINF,)
 
-    def score(points: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = model(torch.from_numpy(points).to(images)).cpu().numpy()
-        return logits
+    @property
+    def works_with(self) -> str:
+        """LOGITS."""
+        return LOGITS
 
-    random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-    with torch.no_grad(), evaluation_mode(model):
-        pixels, truth = images.float().cpu().numpy(), labels.cpu().numpy()
-        found = attack.perturb(score, pixels, truth, threat, random)
-    return torch.from_numpy(found).to(images)
+    @property
+    def title(self) -> str:
+        """The name with the number of queries, for example `Square-500`."""
+        return f"Square-{self.queries}"
+
+    def perturb(self, model: nn.Module, batch: Batch, threat: Threat) -> Tensor:
+        """The candidates with the smallest margin; arguments as for `Attack.perturb`.
+
+        The random choices depend on the seed and on the batch, not on the positions.
+        """
+
+        def score(points: np.ndarray) -> np.ndarray:
+            logits: np.ndarray = model(torch.from_numpy(points).to(batch.images)).cpu().numpy()
+            return logits
+
+        generator = torch.Generator().manual_seed(batch.seed)
+        random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        pixels, labels = batch.images.float().cpu().numpy(), batch.labels.cpu().numpy()
+        with torch.no_grad(), evaluation_mode(model):
+            found = square.Square(self.queries, self.share).perturb(score, pixels, labels, threat, random)
+        return torch.from_numpy(found).to(batch.images)

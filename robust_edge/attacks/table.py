@@ -29,6 +29,7 @@ ATTACKS = {
     ),
     "cw": Row("robust_edge.attacks.carlini_wagner:CarliniWagner", "Carlini-Wagner's margin loss inside the l-inf ball"),
     FGSM: Row("robust_edge.attacks.fgsm:Fgsm", "one gradient step of length eps"),
+    "square": Row("robust_edge.attacks.square:Square", "black box: random search that sees only logits"),
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from robust_edge.attacks.table import ATTACKS, OWN, PGD
-from robust_edge.cli.types import PATH, AnyRadius, AttackName
-from robust_edge.evaluation.settings import shared_settings
-from robust_edge.settings.options import setting_options
+from robust_edge.attacks.table import ATTACKS, OWN
+from robust_edge.cli.attack import attack_options, read_settings
+from robust_edge.cli.types import PATH
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -30,30 +30,13 @@ def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--attack", type=AttackName(), default=PGD, show_default=True, help="Attack to run; see above.")
+@attack_options(EvaluateSettings, help="Attack to run; see above.")
 @click.option(
     "--with",
     "other",
     type=PATH,
     metavar="RUN",
     help="Second run: attack the average of both networks' class probabilities.",
-)
-@click.option(
-    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the perturbation."
-)
-@click.option(
-    "--eps",
-    type=AnyRadius(),
-    help="Radius in pixel units.  [default: that of the training, 8/255 for a benign run, 0.5 in l2]",
-)
-@click.option("--restarts", type=click.IntRange(min=1), help="Random starts.  [default: those of the attack]")
-@setting_options(shared_settings())
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Any setting of the attack's class, such as confidence=20; repeatable. An unknown name lists all.",
 )
 @click.option("--saliency", is_flag=True, help="Also store input gradients for the report (extra `interpret`).")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
@@ -71,14 +54,11 @@ def evaluate(
     run: Path,
     attack: str,
     other: Path | None,
-    norm: str,
-    eps: float | None,
-    restarts: int | None,
     saliency: bool,
     out: Path | None,
     output: Output,
     assignments: tuple[str, ...],
-    **shared: Any,
+    **given: Any,
 ) -> None:
     """Measure the clean and robust accuracy of a checkpoint, image by image, with validity flags.
 
@@ -88,23 +68,15 @@ def evaluate(
     A run keeps one record per attack, norm and --with; a new one replaces it. Repeat the command to resume an
     interrupted evaluation. The two AutoAttack sets need an extra: pip install 'robust-edge[attack]'.
     """
-    from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+    from robust_edge.evaluation.evaluate import evaluate_run
     from robust_edge.evaluation.saliency import evaluate_saliency
     from robust_edge.evaluation.tables import evaluation_table
     from robust_edge.parallel.ranks import torchrun_ranks
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run.directory import open_run
-    from robust_edge.settings.notation import read_assignment
 
-    settings = EvaluateSettings(
-        attack=attack,
-        options=dict(map(read_assignment, assignments)),
-        **{name: value for name, value in shared.items() if value is not None},
-        norm=norm,
-        eps=eps,
-        restarts=restarts,
-    )
+    settings = read_settings(EvaluateSettings, attack, assignments, given)
     with torchrun_ranks() as ranks:
         rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         if saliency and ranks.writes:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from robust_edge.attacks.table import CURVE, PGD
-from robust_edge.cli.types import PATH, AnyRadius, AttackName
-from robust_edge.evaluation.settings import shared_settings
-from robust_edge.settings.options import setting_options
+from robust_edge.attacks.table import CURVE
+from robust_edge.cli.attack import attack_options, read_settings
+from robust_edge.cli.types import PATH
+from robust_edge.evaluation.settings import TransferSettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -25,28 +25,7 @@ from robust_edge_runtimes.cli.output import Output, output_options
     type=PATH,
     help="Run to evaluate; repeatable.",
 )
-@click.option(
-    "--attack",
-    type=AttackName(without=(CURVE,)),
-    default=PGD,
-    show_default=True,
-    help="Attack that makes the images; see `robust-edge evaluate -h`.",
-)
-@click.option(
-    "--eps",
-    "epsilons",
-    multiple=True,
-    type=AnyRadius(),
-    help="Radius of the perturbation in pixel units; repeatable.  [default: nine values from 0.01 to 0.3]",
-)
-@setting_options(shared_settings())
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Any setting of the attack's class, such as confidence=20; repeatable. An unknown name lists all.",
-)
+@attack_options(TransferSettings, help="Attack that makes the images; see `robust-edge evaluate -h`.", without=(CURVE,))
 @click.option(
     "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
 )
@@ -59,11 +38,10 @@ def transfer(
     sources: tuple[Path, ...],
     targets: tuple[Path, ...],
     attack: str,
-    epsilons: tuple[float, ...],
     out: Path,
     output: Output,
     assignments: tuple[str, ...],
-    **shared: Any,
+    **given: Any,
 ) -> None:
     """Evaluate networks on attack images that were made on other networks, at increasing eps (Algorithm 3).
 
@@ -71,17 +49,12 @@ def transfer(
     `robust-edge report RUN... --transfer FILE` draws the curves.
     """
     from robust_edge.evaluation.tables import transfer_table
-    from robust_edge.evaluation.transfer import EPSILONS, TransferSettings, run_transfer
+    from robust_edge.evaluation.transfer import run_transfer
     from robust_edge.parallel.ranks import torchrun_ranks
     from robust_edge.run.directory import open_run
-    from robust_edge.settings.notation import read_assignment
 
-    settings = TransferSettings(
-        attack=attack,
-        options=dict(map(read_assignment, assignments)),
-        **{name: value for name, value in shared.items() if value is not None},
-        epsilons=tuple(sorted(set(epsilons))) or EPSILONS,
-    )
+    given["epsilons"] = tuple(sorted(set(given["epsilons"])))
+    settings = read_settings(TransferSettings, attack, assignments, given)
     with torchrun_ranks() as ranks:
         rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         result = run_transfer(

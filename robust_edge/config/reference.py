@@ -59,7 +59,8 @@ def _table(section: Any, group: str) -> str:
     for name, declaration in settings_of(section).items():
         field = fields[name]
         option = f"`{declaration.flag}`" if declaration.flag else ""
-        cells = [f"`{group}{name}`", option, _default(field), _values(str(field.type), declaration), declaration.help]
+        values = _values(str(field.type), declaration)
+        cells = [f"`{group}{name}`", option, default_text(field), values, declaration.help]
         lines.append(f"| {' | '.join(cell.replace('|', chr(0x2223)) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -69,7 +70,8 @@ def _rows(table: Mapping[str, Row], own: str) -> str:
     return "\n".join([*lines, f"- `{own}`: your own code"]) + "\n"
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def default_text(field: dataclasses.Field[Any]) -> str:
+    """The default of a setting as YAML."""
     if field.default is dataclasses.MISSING:
         return f"`{DEFAULT}`"  # the scheme: the only setting with a default_factory
     value = list(field.default) if isinstance(field.default, tuple) else field.default

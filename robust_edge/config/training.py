@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, IntSchedule, check, setting
 from robust_edge_runtimes.core.runtime import MAX_THREADS
+
+if TYPE_CHECKING:
+    from robust_edge.attacks.pgd import Pgd
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,12 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         check(self, "attack")
+
+    def pgd(self, steps: int | None = None) -> Pgd:
+        """The attack with one random start; `steps` of an epoch, None for all."""
+        from robust_edge.attacks.pgd import Pgd
+
+        return Pgd(steps=self.steps if steps is None else steps, restarts=1, step_size=self.step_size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Clean and PGD accuracy of a checkpoint."""
+"""Accuracies with their intervals, and PGD on a whole split."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_edge.attacks.pgd import Attacked, Pgd, attack_images
 from robust_edge.data import Split
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.manifest import AttackSpec
 
 BATCH = 250
 
@@ -34,15 +33,6 @@ class Accuracy:
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
 
-@dataclasses.dataclass(frozen=True)
-class PgdResult:
-    """The clean and the robust accuracy; an image counts as robust if it is right when clean and on every iterate."""
-
-    attack: AttackSpec
-    clean: Accuracy
-    robust: Accuracy
-
-
 def accuracy(correct: int, images: int) -> Accuracy:
     """Wilson's score interval around correct / images.
 
@@ -57,30 +47,13 @@ def accuracy(correct: int, images: int) -> Accuracy:
     return Accuracy(correct, images, correct / images, float(interval.low), float(interval.high))
 
 
-def evaluate_pgd(
-    model: nn.Module,
-    split: Split,
-    attack: Pgd,
-    threat: Threat,
-    *,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> PgdResult:
-    """Attack a whole split.
+def accuracy_of(right: Tensor) -> Accuracy:
+    """The fraction of an (N,) bool tensor that is True.
 
-    Args:
-        model: raw pixels to logits; used in evaluation mode.
-        split: the images, on the model's device.
-        attack: the settings; only one random start is used.
-        threat: the ball; with an eps of 0 both accuracies are the clean one.
-        seed: of the random start.
-        progress: called with (images done, number of images).
+    Raises:
+        InputError: there are no images.
     """
-    attacked = attack_split(model, split, attack, threat, seed=seed, progress=progress)
-    total = len(split)
-    spec = attack.spec(threat, seed)
-    robust, clean = int(attacked.robust.sum()), int(attacked.clean.sum())
-    return PgdResult(spec, accuracy(clean, total), accuracy(robust, total))
+    return accuracy(int(right.sum()), len(right))
 
 
 def attack_split(
@@ -92,7 +65,22 @@ def attack_split(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attacked:
-    """Attack a split batch by batch; the result for all images, on the CPU."""
+    """Attack a whole split with PGD, batch by batch.
+
+    Args:
+        model: raw pixels to logits; used in evaluation mode.
+        split: the images, on the model's device.
+        attack: the settings; only one random start is used.
+        threat: the ball; with an eps of 0 an image is robust if it is right when clean.
+        seed: of the random start.
+        progress: called with (images done, number of images).
+
+    Returns:
+        The result for all images, on the CPU.
+
+    Raises:
+        InputError: there are no images.
+    """
     generator = torch.Generator().manual_seed(seed)
     parts = []
     for chosen in batches_of(len(split), BATCH):

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.ball import TOLERANCE
+from robust_edge.attacks.fgsm import Fgsm
 from robust_edge.attacks.logits import margins
 from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge.attacks.pgd import Loss, Pgd, cross_entropy
-from robust_edge.attacks.square import Square, square_attack
+from robust_edge.attacks.square import Square
 from robust_edge.data import Split
 from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.memory import Memory
@@ -102,7 +103,7 @@ def audit_model(
         if not len(images):
             checks.append(Check("nothing_right", raised=True, detail="no probed image is right without an attack"))
             return Audit(0, tuple(checks))
-        probe = _Probe(model, images, labels, threat, seed, batch_size)
+        probe = _Probe(model, Batch(images, labels, range(len(images)), seed), threat, batch_size)
         checks += _gradients(probe)
         checks += [_more_steps(probe), _large_radius(probe), _black_box(probe)]
     return Audit(len(images), tuple(checks))
@@ -194,65 +195,54 @@ class _Probe:
     """Correctly classified images, and short attacks on them."""
 
     model: nn.Module
-    images: Tensor
-    labels: Tensor
+    batch: Batch
     threat: Threat
-    seed: int
     batch_size: int
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels in batches of `batch_size`."""
-        return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+    def __len__(self) -> int:
+        return len(self.batch.labels)
+
+    def batches(self) -> Iterator[Batch]:
+        """The images in batches of `batch_size`."""
+        return map(self.batch.take, torch.arange(len(self)).split(self.batch_size))
 
     def gradient_norms(self, loss: Loss) -> Tensor:
         """(N,) norm of the gradient of a loss at each image; 0 where there is no gradient, or it is not finite."""
         norms = []
         with only_input_gradients(self.model):
-            for images, labels in self.batches():
-                points = images.detach().clone().requires_grad_(True)
-                value = loss(self.model(points), labels)
+            for part in self.batches():
+                points = part.images.detach().clone().requires_grad_(True)
+                value = loss(self.model(points), part.labels)
                 gradient = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
-                gradient = torch.zeros_like(images) if gradient is None else gradient
+                gradient = torch.zeros_like(points) if gradient is None else gradient
                 norms.append(gradient.flatten(1).nan_to_num(0, 0, 0).norm(dim=1))
         return torch.cat(norms)
 
-    def robust_under_pgd(self, threat: Threat, steps: int) -> Tensor:
-        """(N,) bool: still right under PGD of one random start; a single step is FGSM."""
-        fgsm = Pgd(steps=1, restarts=1, step_size=threat.eps, random_start=False)
-        attack = Pgd(steps=steps, restarts=1) if steps > 1 else fgsm
-        right, done = [], 0
-        for images, labels in self.batches():
-            positions = range(done, done + len(images))
-            attacked = attack.perturb(self.model, images, labels, threat, seed=self.seed, positions=positions)
-            right.append(predictions(self.model, attacked) == labels)
-            done += len(images)
-        return torch.cat(right)
+    def robust_under(self, attack: Attack, threat: Threat | None = None) -> Tensor:
+        """(N,) bool: still right under an attack, by default in the ball of the evaluation."""
+        model, ball = self.model, threat or self.threat
+        return torch.cat([predictions(model, attack.perturb(model, p, ball)) == p.labels for p in self.batches()])
 
-    def robust_under_square(self) -> Tensor:
-        """(N,) bool: still right under the black-box attack Square with QUERIES queries."""
-        generator, attack = torch.Generator().manual_seed(self.seed), Square(QUERIES)
-        right = []
-        for images, labels in self.batches():
-            attacked = square_attack(self.model, images, labels, attack, self.threat, generator)
-            right.append(predictions(self.model, attacked) == labels)
-        return torch.cat(right)
+
+def _short_pgd(steps: int) -> Attack:
+    """PGD of one random start; a single step is FGSM."""
+    return Pgd(steps=steps, restarts=1) if steps > 1 else Fgsm()
 
 
 def _more_steps(probe: _Probe) -> Check:
     """Check that an attack of more steps does not leave more images right."""
-    robust = [int(probe.robust_under_pgd(probe.threat, steps).sum()) for steps in STEPS]
+    robust = [int(probe.robust_under(_short_pgd(steps)).sum()) for steps in STEPS]
     increase = max(later - earlier for earlier, later in itertools.pairwise(robust))
     counts = ", ".join(f"{count} after {steps}" for count, steps in zip(robust, STEPS, strict=True))
-    detail = f"of {len(probe.images)} images, still right are {counts} step(s)"
-    return Check("more_steps_help_the_model", raised=increase > max(1, SHARE * len(probe.images)), detail=detail)
+    detail = f"of {len(probe)} images, still right are {counts} step(s)"
+    return Check("more_steps_help_the_model", raised=increase > max(1, SHARE * len(probe)), detail=detail)
 
 
 def _large_radius(probe: _Probe) -> Check:
     """Check that the attack succeeds at a radius at which any image can become plain grey or any other image."""
-    radii = LARGE_EPS.get(probe.threat.norm) or (float(probe.images[0].numel()) ** 0.5,)
-    robust = torch.ones(len(probe.images), dtype=torch.bool, device=probe.images.device)
-    for eps in radii:
-        robust &= probe.robust_under_pgd(dataclasses.replace(probe.threat, eps=eps), STEPS[-1])
+    radii = LARGE_EPS.get(probe.threat.norm) or (float(probe.batch.images[0].numel()) ** 0.5,)
+    attack, threats = _short_pgd(STEPS[-1]), [Threat(eps, probe.threat.norm) for eps in radii]
+    robust = torch.stack([probe.robust_under(attack, threat) for threat in threats]).all(0)
     share = float(robust.float().mean())
     detail = f"{100 * share:.0f}% of the right images survive ε = {' and '.join(f'{eps:g}' for eps in radii)}"
     return Check("survives_large_eps", raised=share > SHARE, detail=detail)
@@ -263,9 +253,10 @@ def _black_box(probe: _Probe) -> Check:
     name = "black_box_beats_gradients"
     if probe.threat.norm == L2:
         return Check(name, raised=None, detail="not checked: Square is implemented for ℓ∞ only")
-    gained = int((probe.robust_under_pgd(probe.threat, STEPS[-1]) & ~probe.robust_under_square()).sum())
+    left = probe.robust_under(_short_pgd(STEPS[-1])) & ~probe.robust_under(Square(queries=QUERIES))
+    gained = int(left.sum())
     detail = f"{QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
-    return Check(name, raised=gained > max(1, SHARE * len(probe.images)), detail=detail)
+    return Check(name, raised=gained > max(1, SHARE * len(probe)), detail=detail)
 
 
 def _nothing_attacked(result: AttackResult) -> Check:

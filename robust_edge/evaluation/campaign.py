@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.attack import Attack, AttackSet
+from robust_edge.attacks.attack import Attack, AttackSet, Batch
 from robust_edge.attacks.ball import confine
 from robust_edge.attacks.logits import classes_of
 from robust_edge.attacks.modes import evaluation_mode
@@ -90,6 +90,11 @@ class Campaign:
     batch_size: int
     identity: str
     seed: int = 0
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The images at these rows of the split."""
+        positions = [self.positions[row] for row in rows.tolist()]
+        return Batch(self.split.floats(rows), self.split.labels[rows], positions, self.seed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,18 +185,19 @@ def _run_stage(
 
 
 def _run_batch(campaign: Campaign, stage: Stage, rows: Tensor) -> dict[str, Any]:
-    images, labels = campaign.split.floats(rows), campaign.split.labels[rows]
-    positions = [campaign.positions[row] for row in rows.tolist()]
-    returned = candidates(campaign.model, stage, images, labels, seed=campaign.seed, positions=positions)
-    projected, outside = confine(returned, images, stage.threat)
-    right = [predictions(model, projected) == labels for model in campaign.evaluated]
-    return {"held": ["".join("01"[bit] for bit in row.int().tolist()) for row in right], "outside": int(outside.sum())}
+    batch = campaign.batch(rows)
+    projected, outside = confine(candidates(campaign.model, stage, batch), batch.images, stage.threat)
+    right = [predictions(model, projected) == batch.labels for model in campaign.evaluated]
+    return {"held": [digits(row) for row in right], "outside": int(outside.sum())}
 
 
-def candidates(
-    model: nn.Module, stage: Stage, images: Tensor, labels: Tensor, *, seed: int, positions: Sequence[int]
-) -> Tensor:
-    """The candidates that the attack of a stage returns for a batch; arguments as for `Attack.perturb`.
+def digits(right: Tensor) -> str:
+    """A digit per image of an (N,) bool tensor: 1 for True, 0 for False."""
+    return "".join("01"[bit] for bit in right.int().tolist())
+
+
+def candidates(model: nn.Module, stage: Stage, batch: Batch) -> Tensor:
+    """The candidates that the attack of a stage returns for a batch, detached.
 
     Raises:
         InputError: the user's own attack failed, or returned something other than one candidate per image.
@@ -199,11 +205,12 @@ def candidates(
     attack = stage.attack
     try:
         with torch.enable_grad():
-            returned = attack.perturb(model, images, labels, stage.threat, seed=seed, positions=positions)
+            returned = attack.perturb(model, batch, stage.threat)
     except Exception as cause:
         if not is_own(attack) or isinstance(cause, RobustEdgeError):
             raise
         raise InputError(f"attack {stage.name!r} failed ({type(cause).__name__}: {cause})") from cause
+    images = batch.images
     if not isinstance(returned, Tensor) or (returned.shape, returned.dtype) != (images.shape, images.dtype):
         is_tensor = isinstance(returned, Tensor)
         shown = f"{returned.dtype} {tuple(returned.shape)}" if is_tensor else type(returned).__name__

@@ -52,13 +52,12 @@ def evaluate_average(job: Job, audits: tuple[Audit, ...], progress: Progress | N
     Returns:
         The rows, and the number of batches that an interrupted process had finished.
     """
-    run, other = job.task.runs
-    names = job.task.names
+    (run, other), names, (average,) = job.task.runs, job.task.names, job.networks
     members = [Network(name=name, model=model) for name, model in zip(names, job.task.models, strict=True)]
     transferred = job.attack.for_transfer()
     campaigns = [(job.attack, member, member) for member in members]
-    campaigns += [(transferred, member, job.network) for member in members]
-    campaigns += [(job.attack, job.network, job.network)]
+    campaigns += [(transferred, member, average) for member in members]
+    campaigns += [(job.attack, average, average)]
     finished = [job.run(*each, part_of(progress, index, len(campaigns))) for index, each in enumerate(campaigns)]
     results = [result for result, _ in finished]
     own, oblivious, adaptive = results[:2], results[2:4], results[4]

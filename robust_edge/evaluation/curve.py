@@ -9,16 +9,16 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from robust_edge.attacks.attack import Attack
 from robust_edge.attacks.curve import Curve
 from robust_edge.data import Split
-from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy
-from robust_edge.evaluation.campaign import Campaign, Progress, Stage, candidates, predictions, run_campaign
+from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy_of
+from robust_edge.evaluation.campaign import Campaign, Progress, Stage, candidates, digits, predictions, run_campaign
 from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.attacks.threat import LINF, Threat
-from robust_edge_runtimes.core.batches import batches_of
 
 PANEL_IMAGES = 6
 
@@ -58,6 +58,7 @@ class CurveResult:
     Attributes:
         positions: indices of the images in the test split; empty in older records.
         resumed: number of batches that an interrupted process had finished.
+        title: the attack's name in a text; empty in older records.
     """
 
     steps: int | None
@@ -128,31 +129,26 @@ def evaluate_curve(
     )
     points = []
     for eps, robust in zip(epsilons, result.robust[:, 0], strict=False):
-        digits = "".join("01"[bit] for bit in robust.int().tolist())
-        points.append(CurvePoint(eps, accuracy(int(robust.sum()), len(robust)), digits))
-    panel = _panel(campaign, split.first(panel_images), len(points))
+        points.append(CurvePoint(eps, accuracy_of(robust), digits(robust)))
     return CurveResult(
-        getattr(attack, "steps", None), seed, 1 / classes, tuple(points), panel, result.resumed, positions
+        getattr(attack, "steps", None),
+        seed,
+        1 / classes,
+        tuple(points),
+        _panel(campaign, min(panel_images, len(split)), len(points)),
+        result.resumed,
+        positions,
+        title=attack.title,
     )
 
 
-def _panel(campaign: Campaign, shown: Split, radii: int) -> Panel:
-    """Attack the images `shown` at the first `radii` radii of the campaign."""
-    model, batch = campaign.model, campaign.batch_size
-    rows = list(batches_of(len(shown), batch))
+def _panel(campaign: Campaign, images: int, radii: int) -> Panel:
+    """Attack the first images at the first radii of the campaign."""
+    model, rows = campaign.model, torch.arange(images)
+    batches = [campaign.batch(part) for part in rows.split(campaign.batch_size)]
     pictures, predicted = [], []
     for stage in campaign.stages[:radii]:
-        attacked = [
-            candidates(
-                model,
-                stage,
-                shown.floats(row),
-                shown.labels[row],
-                seed=campaign.seed,
-                positions=campaign.positions[row],
-            )
-            for row in rows
-        ]
+        attacked = [candidates(model, stage, batch) for batch in batches]
         predicted.append(tuple(label for part in attacked for label in predictions(model, part).tolist()))
         pictures.append(tuple(image.tolist() for part in attacked for image in part.cpu()))
-    return Panel(tuple(pictures), tuple(shown.labels.tolist()), tuple(predicted))
+    return Panel(tuple(pictures), tuple(campaign.split.labels[rows].tolist()), tuple(predicted))

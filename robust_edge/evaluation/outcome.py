@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from robust_edge.evaluation.accuracy import Accuracy, accuracy
+from robust_edge.evaluation.accuracy import Accuracy, accuracy_of
 from robust_edge.evaluation.campaign import CampaignResult, Stage
 from robust_edge_runtimes.attacks.threat import Threat
 
@@ -92,7 +92,7 @@ def stage_results(stages: Sequence[Stage], result: CampaignResult) -> tuple[tupl
                 attacked=int(before.sum()),
                 broken=int(broken.sum()),
                 outside=outside,
-                cumulative=accuracy(int(after.sum()), len(clean)),
+                cumulative=accuracy_of(after),
                 works_with=stage.attack.works_with,
             )
         )

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from robust_edge.attacks.table import ATTACKS
-from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.combination import Combination
 from robust_edge.evaluation.curve import CurveResult
@@ -33,8 +32,7 @@ class Evaluation:
         attack: name of the attack, as given to `--attack`.
         checkpoint_sha256: hash of the run's weights.
         limit: value of `--limit`; None for all test images.
-        pgd: the accuracies of attack `pgd` in ℓ∞.
-        curve: the result of attack `curve`.
+        curve: the result of an attack with a list of radii.
         result: the result of any other attack, with an outcome per image; of an average, under the adaptive attack.
         combination: the results of an average of two networks.
         audit: validity checks of the attacked network; None in older records.
@@ -48,7 +46,6 @@ class Evaluation:
     dataset_fingerprint: str
     limit: int | None
     versions: dict[str, str]
-    pgd: PgdResult | None = None
     curve: CurveResult | None = None
     result: AttackResult | None = None
     combination: Combination | None = None
@@ -92,6 +89,8 @@ def stored_evaluation(run: Run, name: str) -> Evaluation | None:
     value = read_json(path)
     if _of_release_0_1(value):
         return None
+    if isinstance(value, dict):
+        value.pop("pgd", None)  # the same accuracies as in `result`, which older records had twice
     record = decode(Evaluation, value, where=str(path))
     return record if _is_current(run, record) else None
 

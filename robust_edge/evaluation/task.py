@@ -19,7 +19,6 @@ from robust_edge.parallel.ranks import Ranks, device_of_rank
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import evaluation_images
-from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 
 SOFTWARE = ("robust-edge", "torch")  # another version may round differently; its state files are not reused
@@ -103,14 +102,6 @@ def prepare_task(runs: Sequence[Run], *, limit: int | None, data_dir: str | None
         positions=positions,
         subset=subset_of(split, whole),
     )
-
-
-def check_radius(threat: Threat) -> None:
-    """Raise InputError for a radius of 0, or one above 1 in ℓ∞."""
-    if threat.eps == 0:
-        raise InputError("--eps must be above 0, it is 0; a radius of 0 is no attack")
-    if threat.norm == LINF and threat.eps > 1:
-        raise InputError(f"--eps must be at most 1 in linf, the range of pixels; it is {threat.eps:g}, 8/255 is usual")
 
 
 def state_file(out: Path, identity: str, ranks: Ranks, *, fresh: bool) -> Path:

@@ -13,17 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from robust_edge.attacks.attack import Attack
-from robust_edge.attacks.table import PGD, attack_class, build_attack, setting_names
-from robust_edge.evaluation.accuracy import Accuracy, accuracy
-from robust_edge.evaluation.audit import Audit, audit_memory, audit_model, audit_steps, audit_transfer
-from robust_edge.evaluation.campaign import Campaign, Progress, Stage, part_of, run_campaign
+from robust_edge.attacks.table import PGD
+from robust_edge.evaluation.accuracy import Accuracy, accuracy_of
+from robust_edge.evaluation.audit import Audit, audit_memory, audit_steps, audit_transfer
+from robust_edge.evaluation.campaign import Progress, Stage, digits, part_of
+from robust_edge.evaluation.job import Job, prepare_job
 from robust_edge.evaluation.memory import Memory
-from robust_edge.evaluation.settings import EvaluationSettings
+from robust_edge.evaluation.settings import TransferSettings
 from robust_edge.evaluation.subset import Subset
-from robust_edge.evaluation.task import Task, check_radius, prepare_task, state_file
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.run.directory import Run
 from robust_edge.run.environment import versions
@@ -32,38 +29,6 @@ from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.verdict.flags import Check
-
-EPSILONS = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
-STEPS = 100
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TransferSettings(EvaluationSettings):
-    """How the images are made; the targets see what the attack's `for_transfer` makes, the last iterate of PGD.
-
-    Attributes:
-        epsilons: rising ℓ∞ radii above 0.
-    """
-
-    epsilons: tuple[float, ...] = EPSILONS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        attack = self.build()
-        if attack.radii or LINF not in attack.norms:
-            raise InputError(f"--attack {self.attack}: transfer needs an attack with a single radius in linf")
-        if not self.epsilons:
-            raise InputError("--eps: at least one radius is needed")
-        for eps in self.epsilons:
-            check_radius(Threat(eps))
-        if list(self.epsilons) != sorted(set(self.epsilons)):
-            raise InputError(f"--eps: radii must increase; they are {', '.join(f'{eps:g}' for eps in self.epsilons)}")
-
-    def build(self) -> Attack:
-        """The variant of the attack for transfer, with its settings."""
-        given = {} if self.steps is None else {"steps": self.steps}
-        default = STEPS if "steps" in setting_names(attack_class(self.attack)) else None
-        return build_attack(self.attack, {"steps": default, **self.options, **given}).for_transfer()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +51,8 @@ class TransferCurve:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-    """A source or target, with its validity checks."""
+class AuditedNetwork:
+    """The record of a source or target, with its validity checks."""
 
     name: str
     arch: str
@@ -114,7 +79,7 @@ class Transfer:
     positions: tuple[int, ...]
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    networks: tuple[Network, ...]
+    networks: tuple[AuditedNetwork, ...]
     curves: tuple[TransferCurve, ...]
     subset: Subset
     memory: Memory
@@ -153,75 +118,52 @@ def run_transfer(
             image shape or test images.
     """
     start = time.monotonic()
-    runs = _runs_by_name([*sources, *targets])
     if not sources or not targets:
-        raise InputError("transfer needs at least one --source and one --target")
-    if out.is_dir():
-        raise InputError(f"-o {out} is a folder; name the JSON file to write")
-    task = prepare_task([*runs.values()], limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
-    plan = task.plan(task.models, budget_mib=settings.memory_mib, most=settings.batch)
-    attack = settings.build()
-    job = _Job(task=task, settings=settings, attack=attack, plan=plan, out=out, ranks=ranks or Ranks())
-    if job.ranks.writes:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        raise InputError("transfer needs at least one source and one target")
+    runs, threats = _runs_by_name([*sources, *targets]), [Threat(eps) for eps in settings.epsilons]
+    job = prepare_job([*runs.values()], settings, settings.build(), threats, out, ranks or Ranks())
     if note is not None:
-        note(plan.summary())
-    source_names = list(dict.fromkeys(run.name for run in sources))
-    target_names = list(dict.fromkeys(run.name for run in targets))
-    audits = {name: _audit(job, model) for name, model in zip(runs, task.models, strict=True)}
+        note(job.memory.summary())
+    audits = [job.audit(network.model) for network in job.networks]
+    source_names, target_names = (tuple(dict.fromkeys(run.name for run in group)) for group in (sources, targets))
     curves: list[TransferCurve] = []
     for turn, source in enumerate(source_names):
         evaluated = [source, *(name for name in target_names if name != source)]
-        curves += _evaluate_source(job, source, evaluated, part_of(progress, turn, len(source_names)))
-    memory = plan.finished(task.device)
+        curves += _evaluate_source(job, evaluated, part_of(progress, turn, len(source_names)))
+    memory = job.memory.finished(job.task.device)
     result = Transfer(
-        dataset_fingerprint=task.dataset_fingerprint,
-        steps=getattr(attack, "steps", None),
+        dataset_fingerprint=job.task.dataset_fingerprint,
+        steps=getattr(job.attack, "steps", None),
         seed=settings.seed,
-        positions=task.positions,
-        sources=tuple(source_names),
-        targets=tuple(target_names),
-        networks=tuple(
-            Network(
-                name,
-                checkpoint.model.arch,
-                checkpoint.weights_sha256,
-                audits[name].with_checks((*_transfer_check(name, curves), *audit_steps(attack), audit_memory(memory))),
-            )
-            for name, checkpoint in zip(runs, task.checkpoints, strict=True)
-        ),
+        positions=job.task.positions,
+        sources=source_names,
+        targets=target_names,
+        networks=_audited_networks(job, audits, curves, memory),
         curves=tuple(curves),
-        subset=task.subset,
+        subset=job.task.subset,
         memory=memory,
         versions=versions(),
         machine=machine(),
         seconds=round(time.monotonic() - start, 3),
         attack=settings.attack,
-        title=attack.title,
-        settings=attack.settings(),
+        title=job.attack.title,
+        settings=job.attack.settings(),
     )
     if job.ranks.writes:
         write_json(out, dataclasses.asdict(result))
     return result
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class _Job:
-    """A task, the attack to run on it, and where the result is written."""
-
-    task: Task
-    settings: TransferSettings
-    attack: Attack
-    plan: Memory
-    out: Path
-    ranks: Ranks
-
-
-def _audit(job: _Job, model: nn.Module) -> Audit:
-    radii = job.settings.epsilons
-    middle = radii[len(radii) // 2]  # at the largest radius hardly any image is still right
-    batch = job.plan.batch_size
-    return audit_model(model, job.task.split, threat=Threat(middle), seed=job.settings.seed, batch_size=batch)
+def _audited_networks(
+    job: Job, audits: Sequence[Audit], curves: Sequence[TransferCurve], memory: Memory
+) -> tuple[AuditedNetwork, ...]:
+    """All networks with the audits before the attack and the checks after it."""
+    common = (*audit_steps(job.attack), audit_memory(memory))
+    found = []
+    for network, checkpoint, audit in zip(job.networks, job.task.checkpoints, audits, strict=True):
+        complete = audit.with_checks((*_transfer_check(network.name, curves), *common))
+        found.append(AuditedNetwork(network.name, checkpoint.model.arch, checkpoint.weights_sha256, complete))
+    return tuple(found)
 
 
 def _transfer_check(name: str, curves: Sequence[TransferCurve]) -> list[Check]:
@@ -239,41 +181,24 @@ def _transfer_check(name: str, curves: Sequence[TransferCurve]) -> list[Check]:
     return [audit_transfer(gained, own.clean.images, detail)]
 
 
-def _evaluate_source(
-    job: _Job, source: str, evaluated: Sequence[str], progress: Progress | None
-) -> list[TransferCurve]:
-    """Compute the images of one source and evaluate the named networks on them."""
-    task, settings, batch = job.task, job.settings, job.plan.batch_size
-    models = {run.name: model for run, model in zip(task.runs, task.models, strict=True)}
-    details = (settings.attack, job.attack.settings(), settings.epsilons, settings.seed)
-    identity = task.identity(source, evaluated, details, batch)
-    campaign = Campaign(
-        model=models[source],
-        evaluated=tuple(models[name] for name in evaluated),
-        split=task.split,
-        positions=task.positions,
-        stages=tuple(Stage(f"eps={eps:g}", job.attack, Threat(eps)) for eps in settings.epsilons),
-        cumulative=False,
-        batch_size=batch,
-        seed=settings.seed,
-        identity=identity,
-    )
-    state = state_file(job.out, identity, job.ranks, fresh=settings.fresh)
-    result = run_campaign(campaign, state=state, ranks=job.ranks, progress=progress)
+def _evaluate_source(job: Job, names: Sequence[str], progress: Progress | None) -> list[TransferCurve]:
+    """Compute the images of the first network, and evaluate all named networks on them."""
+    by_name = {network.name: network for network in job.networks}
+    evaluated = [by_name[name] for name in names]
+    stages = tuple(Stage(f"eps={threat.eps:g}", job.attack, threat) for threat in job.threats)
+    result = job.run_stages(stages, evaluated[0], evaluated, cumulative=False, progress=progress)
     return [
-        _curve(source, name, settings, result.clean[index], result.robust[:, index])
-        for index, name in enumerate(evaluated)
+        TransferCurve(
+            source=names[0],
+            target=name,
+            clean=accuracy_of(result.clean[index]),
+            points=tuple(
+                TransferPoint(threat.eps, accuracy_of(right), digits(right))
+                for threat, right in zip(job.threats, result.robust[:, index], strict=True)
+            ),
+        )
+        for index, name in enumerate(names)
     ]
-
-
-def _curve(source: str, target: str, settings: TransferSettings, clean: Tensor, robust: Tensor) -> TransferCurve:
-    points = []
-    for eps, row in zip(settings.epsilons, robust, strict=True):
-        digits = "".join("01"[bit] for bit in row.int().tolist())
-        points.append(TransferPoint(eps, accuracy(int(row.sum()), len(row)), digits))
-    return TransferCurve(
-        source=source, target=target, clean=accuracy(int(clean.sum()), len(clean)), points=tuple(points)
-    )
 
 
 def _runs_by_name(runs: Sequence[Run]) -> dict[str, Run]:

@@ -11,24 +11,26 @@ from typing import TypeVar
 import numpy as np
 import safetensors
 
+from robust_edge.attacks.table import CURVE, PGD
 from robust_edge.config.compress import CompressConfig
-from robust_edge.evaluation.accuracy import PgdResult
 from robust_edge.evaluation.curve import CurveResult
-from robust_edge.evaluation.record import Evaluation, stored_evaluations
+from robust_edge.evaluation.outcome import AttackResult
+from robust_edge.evaluation.record import Evaluation, record_name, stored_evaluations
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.run.directory import WEIGHTS, Checkpoint, Run
 from robust_edge.run.metrics import EpochRow
+from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.bench.results import Bench
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.environment import Machine
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of
-from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, Verdict
 
 T = TypeVar("T")
 BINS = 120
+SUMMARISED = record_name(PGD, LINF, None)  # the record whose accuracies the summary shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +76,15 @@ class WeightCounts:
 class RunData:
     """The data of one run.
 
-    Results that do not exist are None or empty; `unfinished` and `not_evaluated` say how to produce them.
+    Results that do not exist are None or empty; `unfinished`, `missing_result` and `missing_curve` say how to produce
+    them.
 
     Attributes:
         name: unique in the report.
         index: position in the report; determines colour and marker.
-        limits: attack to the number of test images, where it was limited.
         records: every stored evaluation of these weights.
+        summarised: the one whose accuracies the summary shows.
+        rising: the one at increasing radii.
         saliency: input gradients.
         stale: names of stored evaluations of other weights (of this run or of the run that it was averaged with), or of
             release 0.1.
@@ -92,13 +96,22 @@ class RunData:
     epochs: tuple[EpochRow, ...]
     environment: Environment | None
     checkpoint: Checkpoint | None = None
-    pgd: PgdResult | None = None
-    curve: CurveResult | None = None
     weights: WeightCounts | None = None
     records: tuple[Evaluation, ...] = ()
+    summarised: Evaluation | None = None
+    rising: Evaluation | None = None
     saliency: Saliency | None = None
-    limits: dict[str, int] = dataclasses.field(default_factory=dict)
     stale: tuple[str, ...] = ()
+
+    @property
+    def result(self) -> AttackResult | None:
+        """The accuracies that the summary shows."""
+        return None if self.summarised is None else self.summarised.result
+
+    @property
+    def curve(self) -> CurveResult | None:
+        """The accuracies at increasing radii."""
+        return None if self.rising is None else self.rising.curve
 
     @property
     def config(self) -> CompressConfig:
@@ -134,23 +147,22 @@ class RunData:
         why = f"{self.name} is not finished: {done} of {planned} epochs, no checkpoint"
         return Missing(why, (f"robust-edge compress --resume -o {self.shell_path}",))
 
-    def not_evaluated(self, attack: str, reference: AttackSpec | None = None) -> Missing | None:
-        """How to produce the result of `pgd` or `curve`, with the attack of the other runs; None if there is one."""
+    def missing_result(self, reference: AttackResult | None) -> Missing | None:
+        """How to evaluate the run with the attack of the other runs; None if there is a result."""
+        flags = "" if reference is None else _attack_flags(reference)
+        return None if self.result is not None else self._missing(SUMMARISED, flags)
+
+    @property
+    def missing_curve(self) -> Missing | None:
+        """How to evaluate the run at increasing radii; None if there is a curve."""
+        return None if self.curve is not None else self._missing(CURVE, f" --attack {CURVE}")
+
+    def _missing(self, record: str, flags: str) -> Missing:
         if self.unfinished is not None:
             return self.unfinished
-        if getattr(self, attack) is not None:
-            return None
-        flags = ""
-        if attack == "curve":
-            flags = " --attack curve"
-        elif reference is not None:
-            flags = f" --eps {reference.eps:.6g} --steps {reference.steps}"
-        older = (
-            "its stored result belongs to an older checkpoint or release"
-            if attack in self.stale
-            else "no result is stored"
-        )
-        return Missing(f"{self.name}: {older}", (f"robust-edge evaluate {self.shell_path}{flags}",))
+        stale = record in self.stale
+        why = "its stored result belongs to an older checkpoint or release" if stale else "no result is stored"
+        return Missing(f"{self.name}: {why}", (f"robust-edge evaluate {self.shell_path}{flags}",))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -281,19 +293,26 @@ def _run_data(run: Run, name: str, index: int) -> RunData:
     if not file.is_file() or sha256_of(file) != checkpoint.weights_sha256:
         raise InputError(f"{file} is missing or not the file that checkpoint.json describes; train again")
     stored = stored_evaluations(run)
-    pgd, curve = stored.get("pgd"), stored.get("curve")
-    if curve is not None and curve.curve is not None:
-        _check_panel(curve.curve, checkpoint, run.path)
+    records = tuple(record for record in stored.values() if record is not None)
+    rising = next((record for record in records if record.curve is not None), None)
+    if rising is not None and rising.curve is not None:
+        _check_panel(rising.curve, checkpoint, f"the evaluation of {run.path} with attack {rising.attack}")
     return dataclasses.replace(
         data,
         checkpoint=checkpoint,
-        pgd=None if pgd is None else pgd.pgd,
-        curve=None if curve is None else curve.curve,
-        records=tuple(record for record in stored.values() if record is not None),
+        records=records,
+        summarised=stored.get(SUMMARISED),
+        rising=rising,
         saliency=stored_saliency(run),
-        limits={record.attack: record.limit for record in (pgd, curve) if record is not None and record.limit},
         stale=tuple(name for name, record in stored.items() if record is None),
     )
+
+
+def _attack_flags(result: AttackResult) -> str:
+    """The options that repeat an attack on another run."""
+    settings = result.stages[0].settings
+    given = [f" --{name} {settings[name]}" for name in ("steps", "restarts") if name in settings]
+    return f" --eps {result.threat.eps:.6g}" + "".join(given)
 
 
 def _environment(run: Run) -> Environment | None:
@@ -301,7 +320,7 @@ def _environment(run: Run) -> Environment | None:
     return decode(Environment, read_json(path), where=str(path)) if path.is_file() else None
 
 
-def _check_panel(curve: CurveResult, checkpoint: Checkpoint, path: Path) -> None:
+def _check_panel(curve: CurveResult, checkpoint: Checkpoint, where: str) -> None:
     """Check the part of an evaluation that `decode` cannot check: nested lists of pixels, and class indices."""
     panel, classes = curve.panel, len(checkpoint.model.classes)
     expected = (len(curve.points), len(panel.truth), *checkpoint.model.shape)
@@ -312,8 +331,7 @@ def _check_panel(curve: CurveResult, checkpoint: Checkpoint, path: Path) -> None
         valid = False
     indices = (*panel.truth, *(index for row in panel.predicted for index in row))
     if not valid or not all(0 <= index < classes for index in indices):
-        file = path / "evaluations" / "curve.json"
-        raise InputError(f"{file} contains images of another shape or class; run evaluate --attack curve again")
+        raise InputError(f"{where} contains images of another shape or class; evaluate again")
 
 
 def _tensors(data: RunData) -> Iterator[np.ndarray]:

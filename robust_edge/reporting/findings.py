@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from robust_edge.config.settings import to_plain
 from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
 from robust_edge_runtimes.bench.results import Bench, Entry, Latency
-from robust_edge_runtimes.core.manifest import AttackSpec, LayerCount
+from robust_edge_runtimes.core.manifest import LayerCount
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
 from robust_edge_runtimes.verdict.measurement import ModeResult
 
@@ -50,16 +51,24 @@ class Timing:
     noise: bool
 
 
-def reference_attack(runs: Iterable[RunData]) -> AttackSpec | None:
-    """The attack of the first evaluated robust run, else of any run; the other runs should be evaluated with it."""
-    evaluated = [run for run in runs if run.pgd is not None]
-    ordered = sorted(evaluated, key=lambda run: not run.config.robust)
-    return ordered[0].pgd.attack if ordered and ordered[0].pgd is not None else None
+def reference_attack(runs: Iterable[RunData]) -> AttackResult | None:
+    """The result of the first evaluated robust run, else of any run; the others should be attacked in the same way."""
+    evaluated = [run for run in runs if run.result is not None]
+    first = min(evaluated, key=lambda run: not run.config.robust, default=None)
+    return None if first is None else first.result
 
 
 def attacks_differ(runs: Iterable[RunData]) -> bool:
     """Whether the robust accuracies were measured under different attacks, and cannot be compared."""
-    return len({(run.pgd.attack.name, run.pgd.attack.eps, run.pgd.attack.steps) for run in runs if run.pgd}) > 1
+    results = [run.result for run in runs if run.result is not None]
+    attacks = [(result.threat, [stage.settings for stage in result.stages]) for result in results]
+    return any(attack != attacks[0] for attack in attacks)
+
+
+def curve_attacks(runs: Iterable[RunData]) -> list[str]:
+    """The names of the attacks at increasing radii, for example `PGD-100`."""
+    curves = [run.curve for run in runs if run.curve is not None]
+    return list(dict.fromkeys(curve.title or f"PGD-{curve.steps}" for curve in curves))  # older records have no title
 
 
 def layer_tables(runs: Iterable[RunData]) -> list[LayerTable]:

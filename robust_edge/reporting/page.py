@@ -20,7 +20,7 @@ from robust_edge.reporting.devices import DeviceTimings, by_device, called, late
 from robust_edge.reporting.documents import text_of, write_documents
 from robust_edge.reporting.drawing import look, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
-from robust_edge.reporting.robustness import benign_points, flags_under, robustness_tables
+from robust_edge.reporting.robustness import benign_points, flags_of, robustness_tables
 from robust_edge.reporting.sign_off import sign_off
 from robust_edge.run.directory import Run
 from robust_edge.verification.modes.table import MODES
@@ -172,5 +172,5 @@ def _environment() -> Environment:
         sign_off,
     ):
         environment.filters[function.__name__] = function
-    environment.globals |= {"find": findings, "look": look, "time_unit": formats.time_unit, "flags_under": flags_under}
+    environment.globals |= {"find": findings, "look": look, "time_unit": formats.time_unit, "flags_of": flags_of}
     return environment

@@ -77,11 +77,6 @@ def flags_of(audits: Iterable[Audit | None]) -> str:
     return ", ".join(words) or "none"
 
 
-def flags_under(run: RunData, attack: str) -> str:
-    """The flags of `run.pgd` or `run.curve`, by that name."""
-    return flags_of(record.audit for record in run.records if getattr(record, attack) is not None)
-
-
 def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accuracy]]:
     """Figure B.1: every benign run with an FGSM result, its clean and its robust accuracy."""
     found = []
@@ -95,7 +90,6 @@ def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accu
 def clean_of(run: RunData) -> Accuracy | None:
     """The clean accuracy of the run, from the evaluation with the most images."""
     found = [record.result.clean for record in run.records if record.result and record.combination is None]
-    found += [run.pgd.clean] if run.pgd else []
     found += [run.curve.points[0].accuracy] if run.curve else []
     return max(found, key=lambda value: value.images, default=None)
 
@@ -209,8 +203,8 @@ def _curve(runs: Sequence[RunData]) -> list[Table]:
     points = {run.name: {p.eps: p.accuracy for p in run.curve.points} for run in drawn if run.curve}
     radii = sorted({eps for row in points.values() for eps in row})
     rows = [(radius(eps), *(points[run.name].get(eps) for run in drawn)) for eps in radii]
-    rows.append(("validity flags", *(flags_under(run, "curve") for run in drawn)))
-    used = [(run, record) for run in drawn for record in run.records if record.curve is not None]
+    rows.append(("validity flags", *(flags_of([run.rising.audit]) for run in drawn if run.rising)))
+    used = [(run, run.rising) for run in drawn if run.rising]
     title = "Accuracy against rising ε (Algorithm 2, figures 4.5 and C.1)"
     return [Table("curve", title, ("ε", *(run.name for run in drawn)), tuple(rows), _subset_notes(used))]
 

@@ -107,8 +107,8 @@ def _label(run: RunData) -> str:
     """Name, kept fraction and accuracies, as in the legends of the thesis."""
     name = clean_text(run.name)
     text = f"{' ' if name.startswith('_') else ''}{name}: {percent(run.config.pruning.keep, 0)} kept"
-    if run.pgd is not None:
-        clean, robust, eps = run.pgd.clean.value, run.pgd.robust.value, run.pgd.attack.eps
+    if run.result is not None:
+        clean, robust, eps = run.result.clean.value, run.result.robust.value, run.result.threat.eps
     elif run.checkpoint is not None:
         metrics = run.checkpoint.metrics
         clean, robust, eps = metrics["clean_accuracy"], metrics["robust_accuracy"], metrics["attack_eps"]

@@ -65,6 +65,7 @@ def setting_options(settings: Iterable[tuple[str, str, Setting]]) -> Callable[[C
 
     Returns:
         The decorator. The command receives each value as the argument `parameter_name(dotted name)`, None if not given.
+        A list has a repeatable option; it is an empty tuple if not given.
     """
 
     def decorate(command: C) -> C:
@@ -86,10 +87,12 @@ def _option(key: str, kind: str, declaration: Setting) -> Callable[[C], C]:
     names = (declaration.flag, parameter_name(key))
     if kind == "bool":
         return click.option(*names, is_flag=True, default=None, help=text)
-    return click.option(*names, type=_type(kind, declaration), help=text)
+    multiple = kind.startswith("tuple")
+    return click.option(*names, type=_type(kind, declaration), multiple=multiple, help=text)
 
 
 def _type(kind: str, declaration: Setting) -> Any:
+    kind = kind.removeprefix("tuple[")
     if kind.startswith("int"):
         low, high = _bounds(declaration.range)
         return click.IntRange(min=low, max=high)

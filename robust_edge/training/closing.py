@@ -14,7 +14,7 @@ from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, Source, Split
 from robust_edge.data.augment import augment
 from robust_edge.data.dataset import evenly
-from robust_edge.evaluation.accuracy import evaluate_pgd
+from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized
 from robust_edge.pruning.layout import layout_of
@@ -82,8 +82,7 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
     if count < 2:
         return
     generator = torch.Generator().manual_seed(config.seed)
-    attack = Pgd(steps=config.attack.steps, restarts=1, step_size=config.attack.step_size)
-    threat = Threat(config.attack.eps)
+    attack, threat = config.attack.pgd(), Threat(config.attack.eps)
     source = copy.deepcopy(network)
 
     def batches() -> Iterator[Tensor]:
@@ -123,7 +122,8 @@ def finish(
     attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
     device = model.mean.device
     images = _closing_images(dataset.test).to(device)
-    result = evaluate_pgd(model, images, attack, threat, seed=config.seed, progress=progress)
+    attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
+    clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
     last = run.metrics()[epoch - 1]
     layout = layout_of(model, dataset.shape)
 
@@ -139,9 +139,9 @@ def finish(
             dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,
             metrics={
-                "clean_accuracy": result.clean.value,
-                "robust_accuracy": result.robust.value,
-                "images": float(result.clean.images),
+                "clean_accuracy": clean.value,
+                "robust_accuracy": robust.value,
+                "images": float(clean.images),
                 "attack_eps": threat.eps,
                 "attack_steps": float(attack.steps),
                 "train_loss": last.loss,
@@ -161,7 +161,7 @@ def finish(
     _log_layers(run, learner, checkpoint)
     ended = "finished" if diverged is None else "kept"
     run.log(
-        f"{ended}: epoch {epoch}, clean {result.clean.value:.4f}, PGD-{CLOSING_STEPS} {result.robust.value:.4f}, "
+        f"{ended}: epoch {epoch}, clean {clean.value:.4f}, PGD-{CLOSING_STEPS} {robust.value:.4f}, "
         f"peak memory {peak >> 20} MiB"
     )
     return checkpoint

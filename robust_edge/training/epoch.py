@@ -104,7 +104,7 @@ def train_epoch(
         group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
-    attack = Pgd(steps=plan.steps[epoch], restarts=1, step_size=config.attack.step_size)
+    attack = config.attack.pgd(plan.steps[epoch])
     threat = Threat(plan.eps[epoch])
     order = torch.randperm(len(source), generator=random.generator)
     batches = _batches(order, config.training.batch_size, LEAST_IMAGES * ranks.world)

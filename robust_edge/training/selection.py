@@ -11,7 +11,7 @@ from torch import Tensor
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Split
-from robust_edge.evaluation.accuracy import evaluate_pgd
+from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import Normalized
 from robust_edge_runtimes.attacks.threat import Threat
 
@@ -44,9 +44,10 @@ class Kept:
 def evaluate_held_out(network: Normalized, held_out: Split, config: CompressConfig, *, epoch: int, final: bool) -> Kept:
     """Evaluate a network under PGD on the held-out images, with the same random starts in every epoch."""
     attack, threat = Pgd(steps=config.selection.steps, restarts=1), Threat(config.attack.eps)
-    result = evaluate_pgd(network, held_out, attack, threat, seed=config.seed)
+    attacked = attack_split(network, held_out, attack, threat, seed=config.seed)
+    clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    return Kept(epoch, final, result.clean.value, result.robust.value, tensors)
+    return Kept(epoch, final, clean.value, robust.value, tensors)
 
 
 def is_due(config: CompressConfig, epoch: int) -> bool:

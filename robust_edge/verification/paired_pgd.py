@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from robust_edge.attacks.pgd import Pgd
 from robust_edge.verification.settings import VerifySettings
-from robust_edge_runtimes.attacks.threat import step_size
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.scoring import Score, margins
@@ -51,7 +52,7 @@ class PairedOutcome:
 
 def pgd_settings(eps: float, settings: VerifySettings, restart: int) -> AttackSpec:
     """One restart of PGD; every mode takes another, so that together they are restarts of one attack."""
-    return AttackSpec("pgd", eps, settings.steps, step_size(eps, settings.steps), settings.seed + restart)
+    return Pgd(steps=settings.steps).spec(Threat(eps), settings.seed + restart)
 
 
 def paired_pgd(

@@ -46,4 +46,5 @@ def test_a_new_row_appears(generate: ModuleType, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(generate, "VALIDITY_FLAGS", (ValidityFlag("toy_flag", "it is a toy"),))
     assert "| `toy_flag` | it is a toy |" in generate.flags(VERIFY)
     monkeypatch.setitem(generate.ATTACKS, "toy", Row("robust_edge.attacks.fgsm:Fgsm", "a toy"))
-    assert "| `toy` | a toy | `last` (False) | ℓ∞ |" in generate.attacks()
+    assert "| `toy` | a toy | `last` | ℓ∞ |" in generate.attacks()
+    assert "| `last` | `fgsm`, `toy` | `false` | perturb images" in generate.attack_settings()

@@ -17,14 +17,15 @@ import dataclasses
 from typing import ClassVar
 import torch
 from robust_edge.attacks.attack import Attack
+from robust_edge.settings.setting import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
     """Points at random corners of the ball: the last of several draws."""
 
-    steps: int = 4
-    scale: float = 1.0
+    steps: int = setting(4, "draws", range="[1, inf)")
+    scale: float = setting(1.0, "length of the noise in units of eps", range="(0, 1]")
 
     few_steps: ClassVar[int] = 3
     works_with: ClassVar[str] = "logits"
@@ -33,11 +34,11 @@ class Noise(Attack):
     def title(self):
         return f"Noise-{self.steps}"
 
-    def perturb(self, model, images, labels, threat, *, seed, positions):
-        generator = torch.Generator().manual_seed(seed)
+    def perturb(self, model, batch, threat):
+        generator = torch.Generator().manual_seed(batch.seed)
         for _ in range(self.steps):
-            signs = torch.randint(0, 2, images.shape, generator=generator) * 2 - 1
-        return images + self.scale * threat.eps * signs
+            signs = torch.randint(0, 2, batch.images.shape, generator=generator) * 2 - 1
+        return batch.images + self.scale * threat.eps * signs
 '''
 ROW = '    "noise": Row("robust_edge.attacks.noise:Noise", "random corners of the ball"),\n'
 # One process for all commands, since each would import torch anew.

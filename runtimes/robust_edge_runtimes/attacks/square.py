@@ -13,6 +13,7 @@ import numpy as np
 
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.scoring import Score, margins
 
 QUERIES, FEW_QUERIES = 500, 50  # per image: where the attack is asked for, and beside attacks with gradients
@@ -30,6 +31,10 @@ class Square:
 
     queries: int
     share: float = 0.8
+
+    def spec(self, threat: Threat, seed: int) -> AttackSpec:
+        """The record of the attack in a verdict."""
+        return AttackSpec("square", threat.eps, self.queries, 0.0, seed)
 
     def perturb(
         self,

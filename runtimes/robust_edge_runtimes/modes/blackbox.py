@@ -10,7 +10,6 @@ import numpy as np
 from robust_edge_runtimes.attacks.square import QUERIES, Square
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
-from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.mode import ModeSettings, Progress
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.measurement import LOGITS, Candidates, Measurement
@@ -24,9 +23,8 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
     either; otherwise its stored answers stand for it.
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
-    queries = QUERIES if settings.queries is None else settings.queries
-    attack = AttackSpec("square", subject.eps, queries, 0.0, settings.seed)
-    square, threat = Square(attack.steps), Threat(attack.eps)
+    square, threat = Square(QUERIES if settings.queries is None else settings.queries), Threat(subject.eps)
+    attack = square.spec(threat, settings.seed)
     networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
     found = [
         square.perturb(

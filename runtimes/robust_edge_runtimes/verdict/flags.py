@@ -127,7 +127,11 @@ VALIDITY_FLAGS = (
         "one image and 0.2%",
         (EVALUATE,),
     ),
-    ValidityFlag("few_steps", "PGD or CW, the curve or a transfer with fewer than 10 steps", (EVALUATE,)),
+    ValidityFlag(
+        "few_steps",
+        "the attack takes fewer gradient steps than its class asks for (`few_steps`, 10 for PGD)",
+        (EVALUATE,),
+    ),
     ValidityFlag("memory_exceeded", "the peak of memory was above the bound that was printed", (EVALUATE,)),
     ValidityFlag("nothing_right", "no probed image is right without an attack", (EVALUATE,)),
     ValidityFlag("nothing_attacked", "no image was right, so that nothing was attacked", (EVALUATE,)),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from robust_edge.attacks.attack import Batch
 from robust_edge.attacks.autoattack import AutoAttack, ThesisAutoAttack
 from robust_edge.evaluation.campaign import Campaign, run_campaign, stages_of
 from robust_edge_runtimes.attacks.threat import LINF, Threat
@@ -116,7 +117,7 @@ def test_global_randomness_gradients_and_mode_are_left_alone(images, attack):
     model.train()
     before = torch.get_rng_state()
     for member in attack.members(10).values():
-        member.perturb(model, split.floats(slice(0, 3)), split.labels[:3], Threat(EPS), seed=1, positions=range(3))
+        member.perturb(model, Batch(split.floats(slice(0, 3)), split.labels[:3], range(3), 1), Threat(EPS))
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert model.training
@@ -129,7 +130,7 @@ def test_few_classes_get_fewer_targets_or_a_reason():
     assert attacks["apgd-t"].targets == attacks["fab-t"].targets == 3
     for attack in attacks.values():  # more targets than classes would end in an IndexError
         labels = torch.tensor([0, 1, 2])
-        attack.perturb(model, torch.rand(3, 1, 2, 2), labels, Threat(0.1), seed=0, positions=range(3))
+        attack.perturb(model, Batch(torch.rand(3, 1, 2, 2), labels, range(3), 0), Threat(0.1))
     with pytest.raises(InputError, match="at least 4 classes"):
         AutoAttack().members(3)
     with pytest.raises(InputError, match="at least 3 classes"):
@@ -188,7 +189,7 @@ def test_a_set_attacks_by_itself_what_its_stages_attack(images):
     model, split = images
     clean, labels = split.floats(slice(None)), split.labels
     _, result = ours(model, split, AutoAttack(), LINF, EPS, batch=COUNT)
-    found = AutoAttack().perturb(model, clean, labels, Threat(EPS), seed=3, positions=range(COUNT))
+    found = AutoAttack().perturb(model, Batch(clean, labels, range(COUNT), 3), Threat(EPS))
     with torch.no_grad():
         held = (model(found).argmax(1) == labels) & (model(clean).argmax(1) == labels)
     assert torch.equal(held, result.robust[-1, 0])

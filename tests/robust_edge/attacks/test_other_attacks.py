@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from robust_edge.attacks.attack import Batch
 from robust_edge.attacks.ball import lengths
 from robust_edge.attacks.carlini_wagner import CarliniWagner
 from robust_edge.attacks.fgsm import Fgsm
 from robust_edge.attacks.logits import margins
 from robust_edge.attacks.pgd import Pgd, last_iterate
-from robust_edge.attacks.square import Square, square_attack
+from robust_edge.attacks.square import Square
 from robust_edge.run.images import evaluation_images
 from robust_edge_runtimes.attacks.threat import L2, Threat
 
@@ -34,7 +35,7 @@ def test_robust_accuracy_is_foolboxs_within_a_point(judged_run, norm, eps, name)
     step = 2.5 * eps / steps
     pgd, threat = Pgd(steps=steps, restarts=1, step_size=step, random_start=False), Threat(eps, norm)
     last = last_iterate(model, images, labels, pgd, threat, images)
-    best = pgd.perturb(model, images, labels, threat, seed=0, positions=range(len(labels)))
+    best = pgd.perturb(model, Batch(images, labels, range(len(labels)), 0), threat)
     attack = getattr(foolbox.attacks, name)(abs_stepsize=step, steps=steps, random_start=False)
     _, seen, fooled = attack(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=eps)
     clean = right(model, images, labels)
@@ -61,7 +62,7 @@ def test_carlini_wagner_is_the_margin_followed_step_by_step(judged):
         point = image + (moved - image).clamp(-0.05, 0.05)
         point = point.clamp(0, 1)
     attack = CarliniWagner(steps=5, step_size=0.02, random_start=False).for_transfer()
-    found = attack.perturb(model, image, label, Threat(0.05), seed=0, positions=[0])
+    found = attack.perturb(model, Batch(image, label, [0], 0), Threat(0.05))
     assert torch.allclose(found, point, atol=1e-6)
 
 
@@ -75,7 +76,7 @@ def test_the_margin_is_a_lead_and_its_loss_ends_at_the_confidence():
 
 def test_fgsm_on_a_linear_model_is_the_worst_corner(linear):
     images, labels = torch.rand(20, 1, 4, 4, dtype=torch.float64), torch.arange(20) % 2
-    crafted = Fgsm().for_transfer().perturb(linear, images, labels, Threat(0.15), seed=0, positions=range(20))
+    crafted = Fgsm().for_transfer().perturb(linear, Batch(images, labels, range(20), 0), Threat(0.15))
     weight = linear[1].weight.detach().view(2, 1, 4, 4)
     worst = (images + 0.15 * torch.sign(weight[1 - labels] - weight[labels])).clamp(0, 1)
     assert torch.allclose(crafted, worst, atol=1e-12)
@@ -102,7 +103,7 @@ def test_restarts_find_what_one_start_misses():
     held = []
     for restarts in (1, 4, 16):
         attack = Pgd(steps=1, step_size=1e-9, restarts=restarts)
-        found = attack.perturb(Needle(), images, labels, Threat(0.1), seed=0, positions=range(60))
+        found = attack.perturb(Needle(), Batch(images, labels, range(60), 0), Threat(0.1))
         held.append(right(Needle(), found, labels))
     assert held[0].sum() > held[1].sum() > held[2].sum()
     assert not (held[2] & ~held[1]).any()
@@ -117,8 +118,8 @@ def test_square_breaks_without_gradients_and_stays_in_the_ball(judged):
         def forward(self, x):
             return model(x.detach()).round(decimals=2)
 
-    generator = torch.Generator().manual_seed(0)
-    found = square_attack(Opaque(), images, labels, Square(150), Threat(0.15), generator)
+    batch = Batch(images, labels, range(len(labels)))
+    found = Square(queries=150).perturb(Opaque(), batch, Threat(0.15))
     assert (found - images).abs().max() <= 0.15 + 1e-6
     assert found.min() >= 0
     assert found.max() <= 1

@@ -157,7 +157,7 @@ def test_default_step_is_two_and_a_half_radii_over_the_steps():
 
 @pytest.mark.parametrize("name", ["steps", "restarts"])
 def test_no_step_and_no_start_is_no_attack(name):
-    with pytest.raises(InputError, match=f"--{name} must be at least 1"):
+    with pytest.raises(InputError, match=f"{name} must be at least 1"):
         Pgd(**{name: 0})
 
 

@@ -9,8 +9,7 @@ import pytest
 from robust_edge.attacks.attack import Attack, AttackSet
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.attacks.table import ATTACKS, attack_class, build_attack, is_own, setting_names
-from robust_edge.evaluation.evaluate import EvaluateSettings
-from robust_edge.evaluation.transfer import TransferSettings
+from robust_edge.evaluation.settings import EvaluateSettings, TransferSettings
 from robust_edge_runtimes.attacks.threat import NORMS
 from robust_edge_runtimes.core.errors import InputError
 
@@ -22,8 +21,8 @@ class Own(Attack):
     strength: float
     steps: int = 1
 
-    def perturb(self, model, images, labels, threat, *, seed, positions):
-        return images
+    def perturb(self, model, batch, threat):
+        return batch.images
 
 
 class Undecorated(Pgd):
@@ -81,6 +80,13 @@ def test_settings_are_those_of_the_class():
         build_attack("mine:Own", {})
     with pytest.raises(InputError, match="attack autoattack has no setting steps; its settings: none"):
         build_attack("autoattack", {"steps": 3})
+
+
+def test_settings_are_checked_against_their_declared_range():
+    with pytest.raises(InputError, match="confidence must be at least 0; it is -1"):
+        build_attack("cw", {"confidence": -1})
+    with pytest.raises(InputError, match="queries must be at least 1; it is 0"):
+        EvaluateSettings(attack="square", options={"queries": 0})
 
 
 def test_transfer_takes_attacks_of_one_radius():

@@ -24,8 +24,8 @@ def test_evaluate_prints_and_writes_the_same_figures(cli, run, tmp_path):
     assert result.exit_code == 0, result.output
     shown, written = json.loads(result.stdout), json.loads(out.read_text())
     assert shown == written
-    assert shown["pgd"]["attack"]["eps"] == 8 / 255
-    assert shown["pgd"]["clean"]["images"] == 20
+    assert shown["result"]["threat"]["eps"] == 8 / 255
+    assert shown["result"]["clean"]["images"] == 20
 
 
 @pytest.mark.parametrize(

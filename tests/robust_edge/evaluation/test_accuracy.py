@@ -9,7 +9,7 @@ from torch import nn
 from robust_edge.attacks.pgd import Pgd, attack_images
 from robust_edge.data import Split
 from robust_edge.evaluation import accuracy as module
-from robust_edge.evaluation.accuracy import accuracy, attack_split, evaluate_pgd
+from robust_edge.evaluation.accuracy import accuracy, accuracy_of, attack_split
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 
@@ -74,22 +74,17 @@ def test_a_split_in_batches_is_the_batches_one_after_the_other(split, monkeypatc
     assert done == [(10, 23), (20, 23), (23, 23)]
 
 
-def test_figures_are_counts_of_that_attack(split):
+def test_accuracies_are_counts_of_that_attack(split):
     attack, threat = Pgd(steps=3), Threat(0.05)
-    outcome = attack_split(linear(), split, attack, threat, seed=4)
-    found = evaluate_pgd(linear(), split, attack, threat, seed=4)
-    assert found.clean.correct == int(outcome.clean.sum()) == 18
-    assert 0 < found.robust.correct == int(outcome.robust.sum()) < 18
-    assert found.clean.images == found.robust.images == 23
-    assert (found.attack.eps, found.attack.steps, found.attack.step_size, found.attack.seed) == (
-        0.05,
-        3,
-        attack.alpha(threat),
-        4,
-    )
-    assert evaluate_pgd(linear(), split, attack, threat, seed=4) == found
+    found = attack_split(linear(), split, attack, threat, seed=4)
+    clean, robust = accuracy_of(found.clean), accuracy_of(found.robust)
+    assert clean.correct == int(found.clean.sum()) == 18
+    assert 0 < robust.correct == int(found.robust.sum()) < 18
+    assert clean.images == robust.images == 23
+    spec = attack.spec(threat, 4)
+    assert (spec.eps, spec.steps, spec.step_size, spec.seed) == (0.05, 3, attack.alpha(threat), 4)
 
 
 def test_radius_zero_gives_the_clean_accuracy_twice(split):
-    found = evaluate_pgd(linear(), split, Pgd(steps=3), Threat(0.0))
-    assert found.clean == found.robust
+    found = attack_split(linear(), split, Pgd(steps=3), Threat(0.0))
+    assert torch.equal(found.clean, found.robust)

@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from robust_edge.attacks.attack import Batch
 from robust_edge.attacks.autoattack import AutoAttack
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.evaluation import job as module
 from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.averaged import Averaged
 from robust_edge.evaluation.campaign import predictions
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.memory import plan_memory
 from robust_edge.evaluation.record import Evaluation, stored_evaluation, stored_evaluations
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.evaluation.subset import choose
 from robust_edge.evaluation.tables import audit_lines, evaluation_table
 from robust_edge.run.directory import open_run
@@ -51,7 +53,7 @@ def test_the_record_holds_every_image_and_reads_back(run):
     model, split = run.load_model(), evaluation_images(run)
     rows = torch.tensor(result.positions)
     images, labels = split.floats(rows), split.labels[rows]
-    found = Pgd(steps=10).perturb(model, images, labels, Threat(0.1), seed=0, positions=result.positions)
+    found = Pgd(steps=10).perturb(model, Batch(images, labels, result.positions, 0), Threat(0.1))
     with torch.no_grad():
         held = (model(found).argmax(1) == labels) & (model(images).argmax(1) == labels)
     assert [outcome == "robust" for outcome in result.outcomes] == held.tolist()
@@ -64,7 +66,7 @@ def test_pgd_as_it_comes_is_within_two_points_of_apgd(name, request, tmp_path):
     model, (split, _) = attacked.load_model(), choose(evaluation_images(attacked), 150)
     pgd = evaluate_run(attacked, EvaluateSettings(eps=0.1, limit=150), tmp_path / "pgd.json")
     apgd, images = AutoAttack().members(10)["apgd-ce"], split.floats(slice(None))
-    found = apgd.perturb(model, images, split.labels, Threat(0.1), seed=0, positions=range(150))
+    found = apgd.perturb(model, Batch(images, split.labels, range(150), 0), Threat(0.1))
     held = predictions(model, found) == split.labels
     assert 10 < 100 * float(held.float().mean()) < 90, "the radius shows nothing if all hold or all fall"
     assert 100 * pgd.result.robust.value <= 100 * float(held.float().mean()) + 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from robust_edge.attacks.attack import Attack
+from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy
@@ -44,8 +44,8 @@ class Calling(Attack):
 
     function: object
 
-    def perturb(self, model, images, labels, threat, *, seed, positions):
-        return self.function(images)
+    def perturb(self, model, batch, threat):
+        return self.function(batch.images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Before(Attack):
     inner: Attack
     function: object
 
-    def perturb(self, model, images, labels, threat, *, seed, positions):
-        self.function(images)
-        return self.inner.perturb(model, images, labels, threat, seed=seed, positions=positions)
+    def perturb(self, model, batch, threat):
+        self.function(batch.images)
+        return self.inner.perturb(model, batch, threat)
 
 
 def before(stage, function):
@@ -97,7 +97,7 @@ def test_a_naive_loop_over_single_images_counts_the_same():
         assert bool(result.clean[0, row]) == alive
         for number, stage in enumerate(campaign.stages):
             assert bool(result.attacked[number, row]) == alive
-            found = stage.attack.perturb(model, image, label[None], stage.threat, seed=0, positions=[row])
+            found = stage.attack.perturb(model, Batch(image, label[None], [row], 0), stage.threat)
             alive = alive and bool(model(found).argmax() == label)
             assert bool(result.robust[number, 0, row]) == alive
     held = [int(row.sum()) for row in result.robust[:, 0]]

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.evaluation.tables import evaluation_table
 from robust_edge.run.directory import open_run
 from robust_edge_runtimes.core.errors import InputError
@@ -27,13 +28,20 @@ def test_what_was_written_is_what_is_read(run, attack):
     record = evaluate_run(run, EvaluateSettings(attack=attack, steps=2, limit=20))
     found = stored_evaluation(run, attack)
     assert found.run == record.run
-    assert found.pgd == record.pgd
+    assert found.result == record.result
     assert (found.curve is None) == (record.curve is None)
     if record.curve is not None:
         assert found.curve.points == record.curve.points
         assert found.curve.panel.predicted == record.curve.panel.predicted
         assert json.dumps(found.curve.panel.pixels) == json.dumps(record.curve.panel.pixels)
     assert evaluation_table(found) == evaluation_table(record)
+
+
+def test_a_record_that_has_the_accuracies_of_pgd_twice_is_read(run):
+    record = evaluate_run(run, EvaluateSettings(steps=1, limit=10))
+    path = run.path / "evaluations" / "pgd.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pgd": {"clean": {}, "robust": {}}}))
+    assert stored_evaluation(run, "pgd").result == record.result
 
 
 def test_a_record_of_an_older_checkpoint_does_not_count(run):
@@ -75,7 +83,7 @@ def test_nothing_stored_is_nothing(run):
 
 def test_a_benign_run_is_attacked_with_the_usual_radius(benign_run, tmp_path):
     record = evaluate_run(benign_run, EvaluateSettings(steps=1, limit=10), tmp_path / "record.json")
-    assert record.pgd.attack.eps == 8 / 255
+    assert record.result.threat.eps == 8 / 255
     assert (tmp_path / "record.json").is_file()
 
 
@@ -85,8 +93,8 @@ def test_the_radius_zero_is_no_attack(run):
 
 
 def test_the_run_s_own_radius_and_fifty_steps_are_the_default(run):
-    attack = evaluate_run(run, EvaluateSettings(limit=5)).pgd.attack
-    assert (attack.eps, attack.steps) == (0.1, 50)
+    result = evaluate_run(run, EvaluateSettings(limit=5)).result
+    assert (result.threat.eps, result.stages[0].settings["steps"]) == (0.1, 50)
 
 
 def test_other_images_than_the_run_s_are_refused(run):

@@ -7,7 +7,8 @@ import torch
 
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, last_iterate
-from robust_edge.evaluation.transfer import Transfer, TransferSettings, run_transfer
+from robust_edge.evaluation.settings import TransferSettings
+from robust_edge.evaluation.transfer import Transfer, run_transfer
 from robust_edge.run.directory import open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge_runtimes.attacks.threat import Threat
@@ -79,7 +80,7 @@ def test_a_target_that_others_images_hit_harder_than_its_own_is_flagged(matrix, 
 
 
 def test_a_killed_transfer_goes_on_or_begins_anew(matrix, judged_run, sibling_run, tmp_path, monkeypatch):
-    from robust_edge.evaluation import transfer as module
+    from robust_edge.evaluation import job as module
 
     inner, resumed = module.run_campaign, []
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
+from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.reporting.collect import collect
 from robust_edge.run.directory import open_run
 

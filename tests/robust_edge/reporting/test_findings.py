@@ -6,6 +6,7 @@ import pytest
 
 from robust_edge.reporting import findings, formats
 from robust_edge.reporting.collect import collect
+from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from tests.robust_edge.reporting.samples import bench_of, written
 
@@ -17,10 +18,19 @@ def test_roles_come_from_the_config(data):
 def test_the_suggested_attack_is_that_of_the_robust_run(data):
     assert not findings.attacks_differ(data.runs)
     benign = data.runs[1]
-    weaker = dataclasses.replace(benign.pgd, attack=dataclasses.replace(benign.pgd.attack, eps=8 / 255))
-    runs = [dataclasses.replace(benign, pgd=weaker), data.runs[0]]
+    weaker = dataclasses.replace(benign.result, threat=Threat(8 / 255))
+    record = dataclasses.replace(benign.summarised, result=weaker)
+    runs = [dataclasses.replace(benign, summarised=record), data.runs[0]]
     assert findings.attacks_differ(runs)
-    assert findings.reference_attack(runs).eps == 0.1
+    assert findings.reference_attack(runs).threat.eps == 0.1
+
+
+def test_the_curve_names_its_attack(data):
+    assert findings.curve_attacks(data.runs) == ["PGD-1"]
+    record = data.runs[0].rising
+    older = dataclasses.replace(record, curve=dataclasses.replace(record.curve, title="", steps=7))
+    runs = [dataclasses.replace(data.runs[0], rising=older), data.runs[1]]
+    assert findings.curve_attacks(runs) == ["PGD-7", "PGD-1"]
 
 
 def test_differing_settings_are_found(data):

@@ -85,14 +85,15 @@ def test_a_full_page_says_what_was_measured(runs, tmp_path):
     text = text_of(page_of(runs, tmp_path, verdict=verdict_of(runs[0]), bench=bench_of()))
     assert "Not here:" not in text
     for run in collect(runs, [], []).runs:
-        assert percent(run.pgd.robust.value) in text
-        assert run.pgd.robust.interval in text
+        assert percent(run.result.robust.value) in text
+        assert run.result.robust.interval in text
         assert run.checkpoint.weights_sha256 in text
         assert f"robust-edge compress --config {run.run.path}/config.yaml" in text
         for layer in run.checkpoint.sparsity.layers:
             assert layer.name in text
             assert formats.whole(layer.nonzero).replace("\N{NARROW NO-BREAK SPACE}", " ") in text
-    assert "PGD-2, ε = 0.1" in text
+    assert "PGD-2×3, ε = 0.1" in text
+    assert "Algorithm 2: PGD-1 at every ε" in text
     assert "✓ PASS" in text
     assert ARTIFACT in text
     assert "drop 0.0 points, interval −0.5 to +0.5, budget 1" in text
@@ -185,7 +186,7 @@ def test_missing_results_are_named_with_their_commands(runs, tmp_path):
     record["checkpoint_sha256"] = "0" * 64
     path.write_text(json.dumps(record))
     text = text_of(page_of(runs, tmp_path))
-    assert f"robust-edge evaluate {sparse.path} --eps 0.1 --steps 2" in text  # the attack of the other run
+    assert f"robust-edge evaluate {sparse.path} --eps 0.1 --steps 2 --restarts 3" in text  # the attack of the other run
     assert "benign: its stored result belongs to an older checkpoint" in text
     assert f"robust-edge evaluate {benign.path} --attack curve" in text
     assert "NO VERDICT" in text

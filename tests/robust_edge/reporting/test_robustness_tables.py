@@ -10,9 +10,10 @@ import pytest
 
 from robust_edge.evaluation.accuracy import accuracy
 from robust_edge.evaluation.audit import Audit, Check
-from robust_edge.evaluation.evaluate import EvaluateSettings, evaluate_run
+from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.saliency import evaluate_saliency
-from robust_edge.evaluation.transfer import TransferSettings, run_transfer
+from robust_edge.evaluation.settings import EvaluateSettings, TransferSettings
+from robust_edge.evaluation.transfer import run_transfer
 from robust_edge.reporting.collect import collect, collect_runs
 from robust_edge.reporting.documents import comma_separated, markdown, write_documents
 from robust_edge.reporting.page import write_report
@@ -111,7 +112,7 @@ def test_a_record_of_release_0_1_is_left_out_and_named(run):
     value["result"] = {"spec": {"attack": "pgd"}, "fates": [], "clean": value["result"]["clean"]}
     write_json(run.evaluations / "pgd.json", value)
     (data,) = collect_runs([run])
-    assert (data.records, data.pgd, data.stale) == ((), None, ("pgd",))
+    assert (data.records, data.result, data.stale) == ((), None, ("pgd",))
     (note,) = table_of(run, "models").notes
     assert note.startswith("net: pgd left out")
     assert "release 0.1" in note

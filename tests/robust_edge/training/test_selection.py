@@ -7,7 +7,7 @@ from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.settings import resolve
 from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
-from robust_edge.evaluation.accuracy import evaluate_pgd
+from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.training.selection import Kept, better, evaluate_held_out, guessing_limit, is_due
 from robust_edge_runtimes.attacks.threat import Threat
@@ -62,8 +62,8 @@ def test_the_judgement_is_pgd_at_the_full_radius_on_held_out_images():
     )
     _, held_out = hold_out(dataset.train, 50)
     found = evaluate_held_out(model, held_out, config, epoch=3, final=False)
-    expected = evaluate_pgd(model, held_out, Pgd(steps=3), Threat(0.05), seed=4)
-    assert (found.clean, found.robust) == (expected.clean.value, expected.robust.value)
+    expected = attack_split(model, held_out, Pgd(steps=3), Threat(0.05), seed=4)
+    assert (found.clean, found.robust) == (accuracy_of(expected.clean).value, accuracy_of(expected.robust).value)
     with torch.no_grad():
         model.network[0].weight.zero_()  # the kept tensors are its own
     again = found.network(model)
