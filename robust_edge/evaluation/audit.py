@@ -1,4 +1,4 @@
-"""Checks that a robust accuracy is valid: signs of masked gradients and of a network in the wrong state.
+"""Checks that a robust accuracy is valid: signs of masked gradients and of a network in training mode.
 
 Source: the checks of Athalye et al. 2018, Carlini et al. 2019 and AutoAttack's own warnings. Some run on a few of the
 evaluated images before the attack, others on all of them after it. A raised check is a validity flag, which is shown

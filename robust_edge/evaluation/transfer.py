@@ -130,14 +130,28 @@ def run_transfer(
     for turn, source in enumerate(source_names):
         evaluated = [source, *(name for name in target_names if name != source)]
         curves += _evaluate_source(job, evaluated, part_of(progress, turn, len(source_names)))
+    result = _record(job, source_names, target_names, audits, curves, start)
+    if job.ranks.writes:
+        write_json(out, dataclasses.asdict(result))
+    return result
+
+
+def _record(
+    job: Job,
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    audits: Sequence[Audit],
+    curves: Sequence[TransferCurve],
+    start: float,
+) -> Transfer:
     memory = job.memory.finished(job.task.device)
-    result = Transfer(
+    return Transfer(
         dataset_fingerprint=job.task.dataset_fingerprint,
         steps=getattr(job.attack, "steps", None),
-        seed=settings.seed,
+        seed=job.settings.seed,
         positions=job.task.positions,
-        sources=source_names,
-        targets=target_names,
+        sources=sources,
+        targets=targets,
         networks=_audited_networks(job, audits, curves, memory),
         curves=tuple(curves),
         subset=job.task.subset,
@@ -145,13 +159,10 @@ def run_transfer(
         versions=versions(),
         machine=machine(),
         seconds=round(time.monotonic() - start, 3),
-        attack=settings.attack,
+        attack=job.settings.attack,
         title=job.attack.title,
         settings=job.attack.settings(),
     )
-    if job.ranks.writes:
-        write_json(out, dataclasses.asdict(result))
-    return result
 
 
 def _audited_networks(
