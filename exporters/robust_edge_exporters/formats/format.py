@@ -70,12 +70,12 @@ class Format(abc.ABC):
         return None
 
     def differences(self, built: Path, shipped: Path, names: Iterable[str]) -> list[str]:
-        """Where files of a bundle are not those that the run exports, in one line for each place.
+        """List the differences between the files of a bundle and those of a new export of its run, one line each.
 
         Args:
             built: the folder of a new export.
             shipped: the bundle.
-            names: of the files, as the new export has them.
+            names: names of the files that the new export wrote.
         """
         missing = [name for name in names if not (shipped / name).is_file()]
         found = [f"{name} is missing" for name in missing]
@@ -85,11 +85,11 @@ class Format(abc.ABC):
         return found
 
     def file_differences(self, built: Path, shipped: Path) -> list[str]:
-        """The same of one file; byte by byte, unless the format knows its parts."""
+        """List the differences of one file. The default compares bytes; a format may compare the contents instead."""
         return byte_differences(built, shipped)
 
     def contents(self, bundle: Bundle) -> Contents | None:
-        """What the artifact of a bundle holds; None where that cannot be read back from its bytes.
+        """Read the contents of a bundle's artifact from its bytes; None if the format cannot.
 
         Raises:
             BundleError: the artifact is not of this format.

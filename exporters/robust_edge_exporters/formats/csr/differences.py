@@ -1,8 +1,8 @@
-"""Where a TorchScript file is not the one that the run exports: its code, its constants and its tensors.
+"""Compare two TorchScript files: code, constants and tensors.
 
-The code that runs is read in two ways, as it is stored and with every call inlined: definitions of one name, which
-TorchScript tells apart by a number that depends on what the process scripted before, cannot stand for one another.
-Left out are the places in the source that error messages name, and an archive's serial number.
+The code is compared as it is stored and with every call inlined. TorchScript distinguishes definitions of the same name
+by a number that depends on what the process scripted before; inlining shows that none was exchanged for another. Debug
+information and the archive's serial number are not compared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def csr_differences(built: Path, shipped: Path) -> list[str]:
 
 
 def _records(path: Path) -> dict[str, bytes]:
-    """The parts of an archive, read as `torch.jit.load` reads them."""
+    """The records of an archive, read as `torch.jit.load` reads them."""
     reader = torch._C.PyTorchFileReader(str(path))
     names = reader.get_all_records()
     if len(set(names)) != len(names):
@@ -122,7 +122,7 @@ def _load(path: Path) -> Any:
 
 
 def _other_records(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
-    """What no rule above reads: tensors that are constants or plain attributes, and parts that no export writes."""
+    """Records that are not compared above: tensors that are constants or plain attributes, and unknown records."""
     for name in sorted({*ours, *theirs}):
         if not _is_code(name) and not name.endswith(".pkl") and ours.get(name) != theirs.get(name):
             yield f"part {name!r} of the archive differs"

@@ -16,8 +16,8 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import Artifact
 
 
-def rebuilt(bundle: Bundle, folder: Path) -> Bundle:
-    """The network as ONNX, as it was before C was generated from it, with random weights.
+def dense_onnx(bundle: Bundle, folder: Path) -> Bundle:
+    """Write the ONNX file that the C was generated from, with random weights, as a bundle.
 
     Raises:
         InputError: the bundle was written without its graph.

@@ -9,7 +9,7 @@ from torch import nn
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.format import DenseBaseline, Format
 from robust_edge_exporters.formats.native.contents import contents_of
-from robust_edge_exporters.formats.native.dense import rebuilt
+from robust_edge_exporters.formats.native.dense import dense_onnx
 from robust_edge_exporters.formats.native.export import export_native_artifact
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
 from robust_edge_exporters.standalone import standalone
@@ -35,7 +35,7 @@ class NativeFormat(Format):
 
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
         """The ONNX file that the C was generated from, with random weights."""
-        return DenseBaseline(rebuilt(bundle, folder), "dense weights, ONNX Runtime")
+        return DenseBaseline(dense_onnx(bundle, folder), "dense weights, ONNX Runtime")
 
     def file_differences(self, built: Path, shipped: Path) -> list[str]:
         """Source and weights byte by byte; operators and tensors of the graph, which only the dense baseline reads."""

@@ -18,7 +18,7 @@ from robust_edge_runtimes.load import load
 
 
 def filled(bundle: Bundle, folder: Path) -> Bundle:
-    """The bundle's own file, every zero weight a small random value."""
+    """Copy the bundle's file and replace every zero weight by a small random value."""
     program = onnx.load(str(bundle.artifact_path))
     weighted = weights_of(program)
     generator = np.random.default_rng(0)
@@ -33,8 +33,8 @@ def write_dense_bundle(program: Any, bundle: Bundle, manifest: Manifest, folder:
 
     Args:
         program: the network.
-        bundle: the sparse bundle, whose images the new one takes over.
-        manifest: of the new bundle, but for what follows from the network.
+        bundle: the sparse bundle, whose golden images are copied.
+        manifest: the manifest of the new bundle; sparsity and accuracies are computed here.
         folder: where to write.
     """
     onnx.save(program, str(folder / manifest.artifact.file))
@@ -42,14 +42,14 @@ def write_dense_bundle(program: Any, bundle: Bundle, manifest: Manifest, folder:
     tolerance = min(golden.tolerance, MAX_TOLERANCE[manifest.artifact.precision])
     write_golden(folder / GOLDEN, dataclasses.replace(golden, tolerance=tolerance))
     manifest = seal(folder, dataclasses.replace(manifest, sparsity=count_nonzeros(program)))
-    golden = _own_answers(Bundle(folder, manifest))
+    golden = _with_own_logits(Bundle(folder, manifest))
     write_golden(folder / GOLDEN, golden)
     seal(folder, dataclasses.replace(manifest, expected=expected_of(golden, manifest.expected.attack)))
     return open_bundle(folder)
 
 
-def _own_answers(dense: Bundle) -> Golden:
-    """The golden images with the dense network's logits, since the stored ones are the sparse network's."""
+def _with_own_logits(dense: Bundle) -> Golden:
+    """Replace the stored logits, which are those of the sparse network, by the dense network's."""
     golden = dense.golden()
     with load(dense) as model:
         clean, attacked = model.infer_all(golden.clean), model.infer_all(golden.attacked)

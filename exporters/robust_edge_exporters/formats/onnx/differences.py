@@ -1,8 +1,8 @@
-"""Where an ONNX file is not the one that the run exports: operator by operator, tensor by tensor.
+"""Compare two ONNX files operator by operator and tensor by tensor.
 
-Names of values may differ, as long as every operator takes the same ones; another release of torch chooses others.
-Everything else of the file has to be equal. Only what 8 bits read from calibration images is compared within rounding,
-since these images were scored by another CPU's kernels.
+Names of values may differ, as long as the operators are connected in the same way, since releases of torch choose
+different names. Everything else must be equal. Only scales and biases that follow from calibration images are compared
+within rounding, since another CPU's kernels compute slightly different ranges.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from robust_edge_exporters.differences import tensor_difference
 from robust_edge_runtimes.core.decode import short_repr
 
-SCALE = 1e-6  # relative: what another CPU's kernels may change in the ranges of the calibration images
+SCALE = 1e-6  # relative difference of ranges that kernels of different CPUs compute from the same images
 COMPARED = ("node", "initializer", "input", "output", "value_info", "name")
 
 
@@ -37,7 +37,7 @@ def onnx_differences(built: Path, shipped: Path) -> list[str]:
 
 
 class _Comparison:
-    """Two programs, and which value of the second is which of the first."""
+    """Two ONNX programs, and the correspondence between the names of their values."""
 
     def __init__(self, ours: Any, theirs: Any) -> None:
         self.ours, self.theirs = ours, theirs
@@ -45,7 +45,7 @@ class _Comparison:
         self._ours_of: dict[str, str] = {"": ""}
 
     def differences(self) -> list[str]:
-        """One line for each place."""
+        """List all differences, one line each."""
         found = [*self._ports(), *self._nodes(), *self._initializers()]
         if _rest(self.ours) != _rest(self.theirs):
             found.append("its head differs (opset, IR version, metadata), or it has parts that no export writes")
@@ -164,7 +164,7 @@ def _calibrated(graph: Any) -> dict[str, str]:
 
 
 def _equal(ours: Any, theirs: Any, calibrated: str) -> bool:
-    """Equal but for their names; what follows from calibration, within the rounding of another CPU.
+    """Whether two tensors are equal except for their names, or within rounding if they follow from calibration.
 
     8-bit weights do not depend on it: one that lies within half a quantum of the run's is the same integer.
     """

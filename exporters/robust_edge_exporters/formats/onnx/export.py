@@ -1,4 +1,4 @@
-"""ONNX: one file of a given opset, batch-norm folded, of a fixed or dynamic batch size, in fp32, fp16 or int8."""
+"""Export to ONNX: one file of an opset with folded batch-norms, in any precision, for any or a fixed batch size."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
     """Convert an fp32 program to the precision that the target's file holds."""
     stored = target.in_file(settings.precision)
     if stored == "fp16":
-        from robust_edge_exporters.formats.onnx.fp16 import halved
+        from robust_edge_exporters.formats.onnx.fp16 import to_fp16
 
-        return halved(program)
+        return to_fp16(program)
     if stored == "int8":
         from robust_edge_exporters.formats.onnx.int8 import quantised
 

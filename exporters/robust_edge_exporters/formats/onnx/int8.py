@@ -1,4 +1,4 @@
-"""8 bits: static quantisation with ranges from training images, weights per output channel.
+"""Static quantisation to 8 bits: ranges come from training images; weights have one scale per output channel.
 
 Weights are symmetric around zero, so a zero weight is the integer 0 and stays exactly zero.
 """
@@ -20,16 +20,16 @@ from robust_edge_exporters.target import Quantisation
 from robust_edge_runtimes.core.errors import ExportError
 
 BATCH = 32
-# Nodes before the first of these normalise the pixels; 8 bits there would coarsen the image itself.
+# Nodes before the first of these normalise the pixels. They stay in fp32, since 8 bits would round the image itself.
 FIRST = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def quantised(program: Any, style: Quantisation, images: np.ndarray | None) -> Any:
-    """The program with Quantize/Dequantize pairs around what runs in 8 bits.
+    """Insert Quantize/Dequantize pairs around the operators that run in 8 bits.
 
     Args:
         program: fp32, batch-norm folded.
-        style: how the target is quantised.
+        style: the settings of the target's quantisation.
         images: (N, C, H, W) float32 in [0, 1] from which the ranges are determined.
 
     Raises:
@@ -70,7 +70,7 @@ def quantised(program: Any, style: Quantisation, images: np.ndarray | None) -> A
 
 
 def ranges(program: Any, images: np.ndarray | None) -> dict[str, float]:
-    """Largest absolute value of every float tensor over the calibration images, by tensor name."""
+    """Return the largest absolute value of every float tensor over the calibration images, by the tensor's name."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():

@@ -1,4 +1,4 @@
-"""Where TensorRT's calibration cache is not the one that the run exports: the range of each tensor."""
+"""Compare two calibration caches of TensorRT: the range of each tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robust_edge_exporters.formats.onnx.differences import SCALE
 
 
 def calibration_differences(built: Path, shipped: Path) -> list[str]:
-    """Compare the steps of the tensors within what another CPU's kernels may change, everything else exactly."""
+    """Compare the scales of the tensors within the rounding of different CPUs, and everything else exactly."""
     try:
         (head, ours), (other_head, theirs) = _steps(built), _steps(shipped)
     except (ValueError, struct.error):
