@@ -17,12 +17,15 @@ from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.export import GoldenSettings, export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
+from robust_edge.verification.claims import check_claims  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
+from robust_edge_exporters.formats.native.contents import SECTIONS  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
 from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
+from robust_edge_runtimes.formats.native.engine import find_compiler  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 from tests.attacks.surgery import after  # noqa: E402
 
@@ -182,6 +185,23 @@ def test_labels_swapped_and_fewer_weights(honest, run, tmp_path):
     bundles.seal(path, dataclasses.replace(manifest, sparsity=sparsity))
     with pytest.raises(BundleError, match="non-zeros"):
         verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="native bundles are compiled and run before they are written")
+def test_weights_of_the_engine_that_are_fewer_than_claimed(run, tmp_path):
+    """One weight of the file becomes zero; the manifest still claims it."""
+    path = tmp_path / "bundle"
+    export_run(run, target_named("x86-cpu-sparse"), path, golden=STORED)
+    manifest = bundles.open_bundle(path).manifest
+    check_claims(bundles.open_bundle(path), run)
+    first, _ = map(int, SECTIONS.findall((path / "model.c").read_text())[1])
+    data = bytearray((path / "weights.bin").read_bytes())
+    assert any(data[first : first + 4])
+    data[first : first + 4] = bytes(4)
+    (path / "weights.bin").write_bytes(data)
+    bundles.seal(path, manifest)
+    with pytest.raises(BundleError, match=r"non-zeros\) of a layer is .* the artifact model\.c itself says"):
+        check_claims(bundles.open_bundle(path), run)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["", "scaled logits"])
