@@ -9,9 +9,10 @@ import click
 from robust_edge.cli.types import PATH, SEED, AnyRadius
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
-from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, refuse_same_file
+from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, mode_options, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.mode import mode_help
+from robust_edge_runtimes.modes.settings import given
 from robust_edge_runtimes.verdict.measurement import Budget
 
 
@@ -35,18 +36,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     type=AnyRadius(),
     help="Radius of every attack.  [default: the run's own; without --against the bundle's]",
 )
-@click.option(
-    "--steps",
-    default=VerifySettings.steps,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Gradient steps per image, in the modes that use gradients.",
-)
-@click.option(
-    "--queries",
-    type=click.IntRange(min=1),
-    help="Queries per image, in the modes that see only logits.  [default: 500; 50 where no --mode is given]",
-)
+@mode_options(MODES, with_few=True)
 @click.option(
     "--seed",
     type=SEED,
@@ -88,13 +78,12 @@ from robust_edge_runtimes.verdict.measurement import Budget
 )
 def verify(
     context: click.Context,
+    /,
     bundle: Path,
     against: Path | None,
     modes: tuple[str, ...],
     limit: int | None,
     eps: float | None,
-    steps: int,
-    queries: int | None,
     seed: int | None,
     max_clean_drop: float,
     max_robust_drop: float,
@@ -105,6 +94,7 @@ def verify(
     out: Path | None,
     junit: Path | None,
     output: Output,
+    **options: int | None,
 ) -> None:
     """Attack the file that ships. Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided."""
     import dataclasses
@@ -123,9 +113,7 @@ def verify(
     refuse_same_file(out, junit)
     budget = Budget(max_clean_drop, max_robust_drop, allow)
     seed = secrets.randbits(32) if seed is None else seed
-    settings = VerifySettings(
-        modes=modes, limit=limit, eps=eps, steps=steps, queries=queries, seed=seed, data_dir=data_dir
-    )
+    settings = VerifySettings(modes=modes, limit=limit, eps=eps, seed=seed, data_dir=data_dir, options=given(options))
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
     verdict = verify_bundle(

@@ -17,7 +17,7 @@ from robust_edge.run.images import dataset_of
 from robust_edge.verification.claims import eps_of, false_claims
 from robust_edge.verification.kernels import int8_tolerance, kernels_here
 from robust_edge.verification.paired_pgd import GradientOracle
-from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.settings import STEPS, VerifySettings
 from robust_edge.verification.twins.table import has_twin, twin_of
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
 from robust_edge_exporters.target import targets
@@ -117,7 +117,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
     checkpoint, eps = TorchOracle(network), settings.eps or eps_of(run)
     available = len(split) if settings.limit is None else min(settings.limit, len(split))
     first = split.first(IMAGES).floats(slice(None)).numpy()
-    claims = false_claims(bundle, golden, run, network, checkpoint.logits, split, eps=eps, steps=settings.steps)
+    claims = false_claims(bundle, golden, run, network, checkpoint.logits, split, eps=eps, steps=settings.value(STEPS))
     return HostSubject(
         bundle,
         golden,

@@ -12,12 +12,12 @@ from robust_edge.verification.modes.rebuild import compare_with_run
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
-from robust_edge_runtimes.attacks.square import FEW_QUERIES
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.modes.mode import Progress, chosen_modes
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
+from robust_edge_runtimes.modes.settings import few, options_of
 from robust_edge_runtimes.present.verdict import rebuild_line
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
@@ -43,8 +43,8 @@ def verify_bundle(
         BackendUnavailable: the artifact's runtime is not installed here.
     """
     modes = chosen_modes(settings.modes, MODES, with_run=run is not None)
-    if not settings.modes and settings.queries is None:
-        settings = dataclasses.replace(settings, queries=FEW_QUERIES)
+    if not settings.modes:
+        settings = dataclasses.replace(settings, options=few(options_of(MODES).values(), settings.options))
     for mode in modes:
         if mode.needs and run is None:
             raise InputError(f"mode {mode.name} needs {mode.needs}; name the run with --against RUN")

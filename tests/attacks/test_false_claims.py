@@ -34,7 +34,7 @@ SETTINGS = {
     "training.batch_size": 50, "training.lr": 0.1, "pruning.keep": 0.5, "pruning.scope": "layer",
 }  # fmt: skip
 STORED = GoldenSettings(images=100, steps=10)
-QUICK = VerifySettings(modes=("replay",), steps=10)
+QUICK = VerifySettings(modes=("replay",), options={"steps": 10})
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.subject import subject_of

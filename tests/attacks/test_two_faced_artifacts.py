@@ -25,7 +25,7 @@ from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 from tests.attacks import two_faced  # noqa: E402
 
-DEFAULT = VerifySettings(steps=10, limit=200)
+DEFAULT = VerifySettings(limit=200, options={"steps": 10})
 NEW_FLAGS = {"batch_dependent", "randomised", "twin_gradient_differs", "differs_elsewhere", "not_the_checkpoint"}
 NEW_FLAGS |= {"twin_differs", "zero_gradient"}
 
@@ -120,7 +120,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_torchscript_that_branches(name, scripted, robust):
     kind, expected = SCRIPTS[name]
-    verdict = verify_bundle(scripted(kind), robust, Budget(2, 2), VerifySettings(steps=4, limit=60))
+    verdict = verify_bundle(scripted(kind), robust, Budget(2, 2), VerifySettings(limit=60, options={"steps": 4}))
     assert expected <= names_of(verdict), verdict.reasons
 
 
@@ -132,7 +132,7 @@ def test_inputs_rounded_by_many_flat_steps(false_bundle, programs, robust):
     assert "no_twin" not in names_of(verdict)
     allowed = Budget(100, 100, FLAGS)
     assert names_of(verify_bundle(bundle, robust, allowed, DEFAULT)) == {"no_black_box"}
-    settings = VerifySettings(modes=("whitebox", "blackbox"), steps=2, limit=50)
+    settings = VerifySettings(modes=("whitebox", "blackbox"), limit=50, options={"steps": 2})
     assert names_of(verify_bundle(bundle, robust, allowed, settings)) == set()
 
 
@@ -141,5 +141,5 @@ def test_honest_artifacts_raise_none_of_these_flags(target, robust, tmp_path):
     export_run(robust, target_named(target), tmp_path / "b", golden=GoldenSettings(images=200, steps=5))
     bundle = bundles.open_bundle(tmp_path / "b")
     for seed in (11, 12, 13):
-        verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(steps=5, limit=60, seed=seed))
+        verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(limit=60, seed=seed, options={"steps": 5}))
         assert not NEW_FLAGS & {flag.name for flag in verdict.flags}, verdict.flags

@@ -26,12 +26,17 @@ from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
 
 def toy(subject, settings, progress=None):
     drawn, clean = subject.images, subject.clean
-    moved = np.minimum(drawn.images + np.float32(subject.eps), 1)
+    eps = subject.eps * settings.options["percent"] / 100
+    moved = np.minimum(drawn.images + np.float32(eps), 1)
     right = clean.artifact & is_right(subject.score(moved), drawn.labels)
-    attack = AttackSpec("brighter", subject.eps, 1, subject.eps, settings.seed)
-    return Measurement("toy", attack, drawn.ids, clean.reference, clean.artifact, right, right, LOGITS)
+    attack = AttackSpec("brighter", eps, 1, eps, settings.seed)
+    return Measurement(attack, drawn.ids, clean.reference, clean.artifact, right, right, LOGITS)
 '''
-ROW = '    Mode("toy", "every pixel moved up by eps", "{module}:toy"),\n'
+ROW = """    Mode(
+        "toy", "every pixel moved up by eps", "{module}:toy", options=(ModeOption("percent", "Share of eps", 100),)
+    ),
+"""
+IMPORT = "from robust_edge_runtimes.modes.settings import ModeOption\n"
 
 
 @pytest.fixture(params=["device", "host"])
@@ -46,7 +51,8 @@ def command(request, tmp_path):
     table, first = modes / "table.py", "    *DEVICE_MODES,\n" if host else "DEVICE_MODES = (\n"
     assert first in table.read_text()
     module = "robust_edge.verification.modes.toy" if host else "robust_edge_runtimes.modes.toy"
-    table.write_text(table.read_text().replace(first, first + ROW.format(module=module)))
+    rows = table.read_text().replace(first, first + ROW.format(module=module))
+    table.write_text(rows.replace("from robust_edge_runtimes", IMPORT + "from robust_edge_runtimes", 1))
     code = f"from {'robust_edge.cli' if host else 'robust_edge_runtimes.cli.main'} import main; main()"
     path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "exporters", ROOT / "runtimes")))
 
@@ -59,10 +65,14 @@ def command(request, tmp_path):
 
 
 def test_help_verdict_and_table_show_the_mode(command, sealed, tmp_path):
-    assert "toy: every pixel moved up by eps" in " ".join(command("verify", "--help").stdout.split())
+    text = " ".join(command("verify", "--help").stdout.split())
+    assert "toy: every pixel moved up by eps" in text
+    assert "Share of eps. [default: 100]" in text
     result = command("verify", sealed, "--mode", "toy", "-q", "-o", tmp_path / "verify.json")
     assert result.returncode == 5, result.stderr  # 60 images cannot show a loss below one point
     assert "toy   brighter eps=0.05" in result.stdout
     (mode,) = json.loads((tmp_path / "verify.json").read_text())["modes"]
     assert (mode["mode"], mode["attack"]["name"], mode["images"]) == ("toy", "brighter", 60)
+    half = command("verify", sealed, "--mode", "toy", "--percent", 50, "-q")
+    assert "toy   brighter eps=0.025" in half.stdout
     assert "'toy'" in command("verify", sealed, "--mode", "none").stderr

@@ -21,7 +21,6 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
 from robust_edge_runtimes.verdict.statistic import drop_of_counts
 
-RESTART = 2
 SHARE = 2  # a direction takes one step of so many of the other modes
 ELSEWHERE = 48  # training images, and as many mixtures
 NEGLIGIBLE = 1e-3  # of both gradients: what rounding leaves where the networks are the same
@@ -38,10 +37,10 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
     """
     start, drawn, clean, checkpoint = time.monotonic(), subject.images, subject.clean, subject.checkpoint
     assert checkpoint is not None, "the mode's row says that it needs a run"
-    random = np.random.default_rng((settings.seed + RESTART, int(drawn.ids[0])))
+    random = np.random.default_rng((settings.seed, int(drawn.ids[0])))
     elsewhere, classes = _elsewhere(subject, random)
     images, labels = np.concatenate([drawn.images, elsewhere]), np.concatenate([drawn.labels, classes])
-    attack = pgd_settings(subject.eps, dataclasses.replace(settings, steps=-(-settings.steps // SHARE)), RESTART)
+    attack = pgd_settings(subject.eps, settings, share=SHARE)
     first = _on_the_way(checkpoint, images, labels, subject.eps, random)
     up, down = (
         paired_pgd(subject.score, _gap(subject, sign, random), images, labels, attack, start=first, progress=progress)
@@ -52,7 +51,6 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
     where = "points that mode difference reached from training images and mixtures"
     checks = subject.compared(where, ends, subject.score(ends))
     return Measurement(
-        mode="difference",
         attack=attack,
         ids=drawn.ids,
         reference_clean=clean.reference,

@@ -15,8 +15,6 @@ from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, ze
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
 
-RESTART = 0
-
 
 def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
     """Attack, and compare the artifact's logits with the checkpoint's: on images clean and attacked, and far from them.
@@ -26,7 +24,7 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
     oracle = subject.checkpoint
     assert oracle is not None, "the mode's row says that it needs a run"
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
-    attack = pgd_settings(subject.eps, settings, RESTART)
+    attack = pgd_settings(subject.eps, settings)
     outcome = paired_pgd(subject.score, oracle, drawn.images, drawn.labels, attack, progress=progress)
     detail = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero in the attack"
     checks = [
@@ -40,7 +38,6 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
         zero_gradient(outcome.zero_gradients, detail),
     ]
     return Measurement(
-        mode="surrogate",
         attack=attack,
         ids=drawn.ids,
         reference_clean=clean.reference,

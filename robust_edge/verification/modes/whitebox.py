@@ -23,7 +23,6 @@ from robust_edge_runtimes.verdict.checks import saturated_gradient, zero_gradien
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement, Twin
 
-RESTART = 1
 AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
 PROBED = 64
 PROBE_STEPS = 5
@@ -43,8 +42,8 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     twin, flags = subject.twin
     if twin is None:
         searched = blackbox(subject, settings, progress)
-        return dataclasses.replace(searched, mode="whitebox", flags=(*flags, *searched.flags))
-    attack = pgd_settings(subject.eps, settings, RESTART)
+        return dataclasses.replace(searched, flags=(*flags, *searched.flags))
+    attack = pgd_settings(subject.eps, settings)
     temperature, zero_at_one = _temperature(subject, twin.network, attack)
     likeness = dataclasses.replace(compare(subject, twin), temperature=temperature)
     oracle = TorchOracle(twin.network, temperature=temperature)
@@ -60,7 +59,6 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     checks += _gradient_checks(outcome.zero_gradients, zero_at_one, temperature)
     checks += gradient_checks(subject, twin.network, settings.seed)
     return Measurement(
-        mode="whitebox",
         attack=attack,
         ids=drawn.ids,
         reference_clean=clean.reference,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, TypeVar
+from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
 import click
+
+from robust_edge_runtimes.modes.settings import options_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUNDLE = click.Path(path_type=Path)
@@ -44,6 +46,24 @@ def refuse_same_file(out: Optional[Path], junit: Optional[Path]) -> None:
     """Raise UsageError where `-o` and `--junit` name the same file: the second would overwrite the first."""
     if out is not None and junit is not None and out.absolute() == junit.absolute():
         raise click.UsageError(f"-o and --junit both name {str(out)!r}; choose another path for one of them")
+
+
+def mode_options(modes: Iterable[Any], *, with_few: bool = False) -> Callable[[F], F]:
+    """A decorator that adds the modes' options to a command, which receives each as an argument, None if not given.
+
+    Args:
+        modes: rows of a table of modes.
+        with_few: whether the command uses `few` where no mode is named; the help text says so.
+    """
+
+    def decorate(command: F) -> F:
+        for option in reversed(list(options_of(modes).values())):
+            fewer = f"; {option.few} where no --mode is given" if with_few and option.few is not None else ""
+            text = f"{option.help}.  [default: {option.default}{fewer}]"
+            command = click.option(f"--{option.name}", type=click.IntRange(min=1), help=text)(command)
+        return command
+
+    return decorate
 
 
 def examples(*lines: str) -> Callable[[F], F]:

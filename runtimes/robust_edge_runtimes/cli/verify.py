@@ -7,10 +7,10 @@ from typing import Optional, Tuple
 
 import click
 
-from robust_edge_runtimes.attacks.square import QUERIES
-from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, refuse_same_file
+from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, mode_options, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
-from robust_edge_runtimes.modes.mode import ModeSettings, chosen_modes, mode_help
+from robust_edge_runtimes.modes.mode import chosen_modes, mode_help
+from robust_edge_runtimes.modes.settings import ModeSettings, given
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.measurement import Budget
 
@@ -25,13 +25,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     help=mode_help(DEVICE_MODES),
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all stored images]")
-@click.option(
-    "--queries",
-    default=QUERIES,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Queries per image, in the modes that see only logits.",
-)
+@mode_options(DEVICE_MODES)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
@@ -61,10 +55,10 @@ from robust_edge_runtimes.verdict.measurement import Budget
 )
 def verify(
     context: click.Context,
+    /,
     bundle: Path,
     modes: Tuple[str, ...],
     limit: Optional[int],
-    queries: int,
     seed: Optional[int],
     max_clean_drop: float,
     max_robust_drop: float,
@@ -73,6 +67,7 @@ def verify(
     out: Optional[Path],
     junit: Optional[Path],
     output: Output,
+    **options: Optional[int],
 ) -> None:
     """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: too few images to decide."""
     import dataclasses
@@ -90,7 +85,7 @@ def verify(
 
     refuse_same_file(out, junit)
     seed = secrets.randbits(32) if seed is None else seed
-    budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, queries, seed)
+    budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, seed, given(options))
     opened = open_bundle(bundle)
     with load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)

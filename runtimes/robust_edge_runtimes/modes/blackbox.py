@@ -7,23 +7,27 @@ from typing import Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.square import QUERIES, Square
+from robust_edge_runtimes.attacks.square import FEW_QUERIES, Square
+from robust_edge_runtimes.attacks.square import QUERIES as USUAL_QUERIES
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
-from robust_edge_runtimes.modes.mode import ModeSettings, Progress
+from robust_edge_runtimes.modes.mode import Progress
+from robust_edge_runtimes.modes.settings import ModeOption, ModeSettings
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.measurement import LOGITS, Candidates, Measurement
 from robust_edge_runtimes.verdict.subject import Subject
 
+QUERIES = ModeOption("queries", "Queries per image, in the modes that see only logits", USUAL_QUERIES, few=FEW_QUERIES)
+
 
 def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None) -> Measurement:
-    """Square with `settings.queries` queries per image.
+    """Square with QUERIES queries per image.
 
     The checkpoint, where there is one, is attacked in the same way, and each network scores what was found against
     either; otherwise its stored answers stand for it.
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
-    square, threat = Square(QUERIES if settings.queries is None else settings.queries), Threat(subject.eps)
+    square, threat = Square(settings.value(QUERIES)), Threat(subject.eps)
     attack = square.spec(threat, settings.seed)
     networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
     found = [
@@ -37,7 +41,6 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
     else:
         reference_robust = clean.reference & _right_on(subject.reference, found, drawn.labels)
     return Measurement(
-        mode="blackbox",
         attack=attack,
         ids=drawn.ids,
         reference_clean=clean.reference,

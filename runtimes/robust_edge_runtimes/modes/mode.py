@@ -1,4 +1,4 @@
-"""What a verify mode is: a row of the table of modes, its settings, and the choice of rows."""
+"""What a verify mode is: a row of the table of modes, and the choice of rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.core.errors import unknown_name
 from robust_edge_runtimes.core.references import resolve
+from robust_edge_runtimes.modes.settings import ModeOption
 from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
 from robust_edge_runtimes.verdict.rescoring import scored_again
 
@@ -24,21 +25,6 @@ class Default(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class ModeSettings:
-    """Settings of the modes on a device.
-
-    Attributes:
-        limit: most images per mode; None for all that there are.
-        queries: per image, of the attacks that see only logits; None for QUERIES.
-        seed: of the draw of images and of every attack.
-    """
-
-    limit: Optional[int] = None
-    queries: Optional[int] = None
-    seed: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
 class Mode:
     """One row of the table.
 
@@ -50,6 +36,8 @@ class Mode:
         default: when it runs without being named.
         needs: what of the run it cannot do without; empty where the bundle is enough.
         draws: whether it attacks the images that are drawn; otherwise it runs once.
+        options: the settings that it has beside those of all modes.
+        restart: what is added to its seed, so that modes with the same attack are restarts of it.
     """
 
     name: str
@@ -58,12 +46,18 @@ class Mode:
     default: Default = Default.NEVER
     needs: str = ""
     draws: bool = True
+    options: Tuple[ModeOption, ...] = ()
+    restart: int = 0
 
     def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
-        """Run the mode, and score the candidates that an attack ended at again."""
+        """Run the mode, name what it measured, and score the candidates that an attack ended at again."""
         function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
-        found = function(subject, settings, progress)
-        return scored_again(subject, found, settings.seed) if isinstance(found, Measurement) else found
+        options = {option.name: settings.value(option) for option in self.options}
+        own = dataclasses.replace(settings, seed=settings.seed + self.restart, options=options)
+        found = function(subject, own, progress)
+        if isinstance(found, Rebuild):
+            return found
+        return scored_again(subject, dataclasses.replace(found, mode=self.name), settings.seed)
 
 
 def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:

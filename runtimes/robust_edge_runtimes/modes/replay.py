@@ -9,7 +9,8 @@ import numpy as np
 
 from robust_edge_runtimes.core.errors import BundleError
 from robust_edge_runtimes.core.logits import is_right
-from robust_edge_runtimes.modes.mode import ModeSettings, Progress
+from robust_edge_runtimes.modes.mode import Progress
+from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.verdict.checks import forged_answers
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.images import refuse_no_images
@@ -38,7 +39,6 @@ def replay(subject: Subject, settings: ModeSettings, progress: Progress = None) 
     attacked = is_right(subject.score(golden.attacked[ids]), labels)
     reference_clean, reference_robust = subject.stored_answers(ids)
     return Measurement(
-        mode="replay",
         attack=attack,
         ids=ids,
         reference_clean=reference_clean,

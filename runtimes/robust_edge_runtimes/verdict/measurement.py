@@ -161,7 +161,6 @@ class Measurement:
     """What one mode saw, image by image.
 
     Attributes:
-        mode: its name.
         attack: what was done to the images.
         ids: (N,) int64, which images; the same number is the same image in every measurement of a bundle. Golden
             images are numbered as stored, others from there on.
@@ -172,9 +171,9 @@ class Measurement:
         works_with: STORED, GRADIENTS or LOGITS.
         flags, paired, twin, seconds: as in ModeResult.
         candidates: where the attack ended, in the order of `ids`, until they are scored again.
+        mode: the name in its row, which `Mode.measure` fills in.
     """
 
-    mode: str
     attack: AttackSpec
     ids: np.ndarray
     reference_clean: np.ndarray
@@ -187,6 +186,7 @@ class Measurement:
     twin: Optional[Twin] = None
     seconds: float = 0.0
     candidates: Optional[Candidates] = None
+    mode: str = ""
 
     def result(self, budget: Budget, level: float = ERROR) -> ModeResult:
         """The mode's accuracies, and its drops with intervals of that one-sided level."""

@@ -32,7 +32,7 @@ def exported(sparse_run, tmp_path_factory):
 
 
 def test_with_its_run_every_mode_agrees_and_passes(exported, sparse_run):
-    settings = VerifySettings(modes=MODES, steps=5, queries=20)
+    settings = VerifySettings(modes=MODES, options={"steps": 5, "queries": 20})
     verdict = verify_bundle(exported, sparse_run, Budget(), settings)
     assert [mode.mode for mode in verdict.modes] == list(ATTACKS)
     assert verdict.rebuild.equal
@@ -63,12 +63,14 @@ def test_bundle_and_run_are_opened_once(exported, sparse_run, monkeypatch):
     counting(type(sparse_run), "load_model")
     counting(subjects, "dataset_of")
     counting(subjects, "twin_of")
-    verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=MODES, steps=1, queries=2, limit=50))
+    verify_bundle(
+        exported, sparse_run, Budget(), VerifySettings(modes=MODES, limit=50, options={"steps": 1, "queries": 2})
+    )
     assert sorted(opened) == ["dataset_of", "load_model", "read_golden", "twin_of"]
 
 
 def test_by_default_all_that_needs_no_long_search(exported, sparse_run):
-    verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(steps=1))
+    verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(options={"steps": 1}))
     assert [mode.mode for mode in verdict.modes] == ["replay", "blackbox", "surrogate", "whitebox", "difference"]
     assert verdict.modes[1].attack.steps == 50
     twin = verdict.modes[3].twin
@@ -81,7 +83,7 @@ def test_a_smaller_ball_of_the_bundle_is_not_the_one_attacked(sparse_run, tmp_pa
     """The export may store weaker images; what the checkpoint was trained for is what it is asked for."""
     settings = GoldenSettings(images=50, steps=2, eps=0.01)
     export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
-    verdict = verify_bundle(open_bundle(tmp_path / "b"), sparse_run, Budget(), VerifySettings(steps=1))
+    verdict = verify_bundle(open_bundle(tmp_path / "b"), sparse_run, Budget(), VerifySettings(options={"steps": 1}))
     assert [mode.attack.eps for mode in verdict.modes] == [0.01, *[sparse_run.config.attack.eps] * 4]
 
 
@@ -89,10 +91,10 @@ def test_nor_is_a_larger_one_but_the_users_own_is(sparse_run, tmp_path):
     settings = GoldenSettings(images=50, steps=2, eps=0.3)
     export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", golden=settings)
     bundle = open_bundle(tmp_path / "b")
-    verdict = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(steps=1))
+    verdict = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(options={"steps": 1}))
     assert [mode.attack.eps for mode in verdict.modes] == [0.3, *[sparse_run.config.attack.eps] * 4]
     assert [flag.name for flag in verdict.flags if "eps 0.3" in flag.detail] == ["false_claim"]
-    asked = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(steps=1, eps=0.3))
+    asked = verify_bundle(bundle, sparse_run, Budget(), VerifySettings(eps=0.3, options={"steps": 1}))
     assert [mode.attack.eps for mode in asked.modes] == [0.3] * 5
     assert "false_claim" not in {flag.name for flag in asked.flags}
 
@@ -103,7 +105,7 @@ def test_without_a_run_only_replay_runs(exported):
 
 
 def test_without_a_run_stored_answers_stand_for_the_checkpoint(exported):
-    settings = VerifySettings(modes=("whitebox", "blackbox"), steps=5, queries=20)
+    settings = VerifySettings(modes=("whitebox", "blackbox"), options={"steps": 5, "queries": 20})
     verdict = verify_bundle(exported, None, Budget(), settings)
     golden = exported.golden()
     held = (golden.clean_logits.argmax(1) == golden.labels) & (golden.attacked_logits.argmax(1) == golden.labels)
@@ -114,7 +116,7 @@ def test_without_a_run_stored_answers_stand_for_the_checkpoint(exported):
 
 
 def test_clean_accuracy_is_that_of_the_artifact_on_the_images_drawn(exported, sparse_run):
-    verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=("surrogate",), steps=1))
+    verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=("surrogate",), options={"steps": 1}))
     drawn = drawn_images(load_dataset(sparse_run.config.data).test, exported.golden(), None, 1)
     with load(exported) as model:
         right = model.infer(drawn.clean).argmax(1) == drawn.labels
@@ -122,7 +124,7 @@ def test_clean_accuracy_is_that_of_the_artifact_on_the_images_drawn(exported, sp
 
 
 def test_modes_are_run_once_in_the_order_given(exported, sparse_run):
-    settings = VerifySettings(modes=("surrogate", "replay", "surrogate"), steps=1)
+    settings = VerifySettings(modes=("surrogate", "replay", "surrogate"), options={"steps": 1})
     verdict = verify_bundle(exported, sparse_run, Budget(7, 7), settings)
     assert [mode.mode for mode in verdict.modes] == ["surrogate", "replay"]
 

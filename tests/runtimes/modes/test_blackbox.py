@@ -5,11 +5,11 @@ import pytest
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.modes.blackbox import blackbox
-from robust_edge_runtimes.modes.mode import ModeSettings
+from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.verdict.images import DrawnImages
 from robust_edge_runtimes.verdict.measurement import Budget
 
-SETTINGS = ModeSettings(queries=60, seed=3)
+SETTINGS = ModeSettings(seed=3, options={"queries": 60})
 
 
 def test_square_on_the_checkpoint_itself_loses_nothing(subject_for, linear):

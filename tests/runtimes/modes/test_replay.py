@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from robust_edge_runtimes.core.errors import BundleError, InputError
-from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.subject import subject_of
 

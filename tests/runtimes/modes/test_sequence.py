@@ -7,8 +7,9 @@ import pytest
 
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes import sequence
-from robust_edge_runtimes.modes.mode import Mode, ModeSettings
+from robust_edge_runtimes.modes.mode import Mode
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
+from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, STORED, Budget, Measurement
@@ -31,7 +32,9 @@ def judged(subject_for, monkeypatch):
             everyone = np.ones(len(ids), bool)
             robust = ~np.isin(ids, lost)
             works_with = GRADIENTS if mode.draws else STORED
-            return Measurement(mode.name, ATTACK, ids, everyone, everyone, everyone, robust, works_with, seconds=1.0)
+            return Measurement(
+                ATTACK, ids, everyone, everyone, everyone, robust, works_with, seconds=1.0, mode=mode.name
+            )
 
         monkeypatch.setattr(Mode, "measure", measure)
         modes = (Mode("replay", "", "", draws=False), Mode("whitebox", "", ""))
@@ -83,6 +86,6 @@ def sequence_modes(name):
 
 def test_blocks_of_the_stored_images_are_the_whole_without_repetition(subject_for, monkeypatch):
     monkeypatch.setattr(sequence, "looks", lambda images: (55, images))
-    verdict = judge_in_blocks(subject_for(), sequence_modes("blackbox"), ModeSettings(queries=5), Budget())
+    verdict = judge_in_blocks(subject_for(), sequence_modes("blackbox"), ModeSettings(options={"queries": 5}), Budget())
     assert verdict.outcome == UNDECIDED
     assert verdict.modes[0].images == 60

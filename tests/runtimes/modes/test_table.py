@@ -39,7 +39,7 @@ def test_help_describes_every_row_and_the_defaults():
 
 
 def test_every_row_of_the_device_runs(subject_for):
-    from robust_edge_runtimes.modes.mode import ModeSettings
+    from robust_edge_runtimes.modes.settings import ModeSettings
 
-    measured = [mode.measure(subject_for(), ModeSettings(queries=2)) for mode in DEVICE_MODES]
+    measured = [mode.measure(subject_for(), ModeSettings(options={"queries": 2})) for mode in DEVICE_MODES]
     assert [item.mode for item in measured] == names(DEVICE_MODES)

@@ -5,12 +5,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from robust_edge_runtimes.modes.mode import ModeSettings
-from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.present.junit import junit_text, write_junit
 from robust_edge_runtimes.verdict.judge import Elsewhere, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
+
+(replay,) = (mode.measure for mode in DEVICE_MODES if mode.name == "replay")
 
 
 @pytest.fixture

@@ -12,14 +12,16 @@ from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.bench.results import Bench, Entry, summarise
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.modes.mode import ModeSettings
-from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.present.bench import bench_table
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.present.verdict import rebuild_line, verdict_table
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
+
+(replay,) = (mode.measure for mode in DEVICE_MODES if mode.name == "replay")
 
 
 def test_columns_line_up():

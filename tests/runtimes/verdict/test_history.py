@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from robust_edge_runtimes.modes.mode import ModeSettings
-from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.history import add_to_history, history_file, with_history
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
+
+(replay,) = (mode.measure for mode in DEVICE_MODES if mode.name == "replay")
 
 
 def test_a_repeated_verdict_is_told_how_the_others_ended(subject_for, tmp_path):

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 
 from robust_edge_runtimes.core.manifest import AttackSpec
-from robust_edge_runtimes.modes.mode import ModeSettings
 from robust_edge_runtimes.modes.replay import replay
+from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
@@ -18,7 +18,7 @@ WIDE = Budget(100, 100)
 def measurement(mode, works_with, right, **changes):
     everyone = np.ones(len(right), bool)
     arrays = (np.arange(len(right)), everyone, everyone, everyone, np.array(right, bool))
-    return Measurement(mode, ATTACK, *arrays, works_with, **changes)
+    return Measurement(ATTACK, *arrays, works_with, mode=mode, **changes)
 
 
 def wrong(linear):

@@ -27,7 +27,7 @@ def measurement(mode, ids, artifact, reference=None, **changes):
     artifact = np.array(artifact, bool)
     reference = np.ones(len(ids), bool) if reference is None else np.array(reference, bool)
     clean = np.ones(len(ids), bool)
-    return Measurement(mode, ATTACK, np.array(ids), clean, clean, reference, artifact, WORKS_WITH[mode], **changes)
+    return Measurement(ATTACK, np.array(ids), clean, clean, reference, artifact, WORKS_WITH[mode], mode=mode, **changes)
 
 
 def test_an_image_counts_only_if_it_was_right_in_every_mode():

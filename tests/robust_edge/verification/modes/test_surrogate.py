@@ -20,7 +20,7 @@ from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget, worst_case
 
-SETTINGS = VerifySettings(steps=5, seed=0)
+SETTINGS = VerifySettings(seed=0, options={"steps": 5})
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_search_that_beats_gradients_which_lead_nowhere_is_a_flag(subject_for,
         def logits_and_gradient(self, images, labels):
             return linear.logits(images), -linear.gradient(images, labels)
 
-    settings = VerifySettings(steps=5, queries=200, seed=3)
+    settings = VerifySettings(seed=3, options={"steps": 5, "queries": 200})
     for oracle, names in ((Away(), {"black_box_beats_white_box"}), (linear, set())):
         subject = subject_for(linear.logits, oracle, eps=0.1)
         verdict = judge(subject, [surrogate(subject, settings), blackbox(subject, settings)], Budget(10, 10))
