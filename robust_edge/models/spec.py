@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robust_edge.models.normalized import Normalized
 from robust_edge.models.table import ARCHITECTURES
 from robust_edge.plugins import load
-from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.pruning.prunable import decide_prunable
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -60,7 +60,7 @@ def check_training(model: Normalized, spec: ModelSpec) -> None:
     Raises:
         InputError: it returns something else.
     """
-    _check_logits(copy.deepcopy(model).train(), spec, " in training mode")
+    _check_logits(copy.deepcopy(model).train(), spec, 2, " in training mode")
 
 
 def _network(spec: ModelSpec) -> nn.Module:
@@ -77,15 +77,18 @@ def _network(spec: ModelSpec) -> nn.Module:
 
 
 def _check(model: Normalized, spec: ModelSpec) -> None:
-    if not prunable_parameters(model):
-        raise InputError(
-            f"model {spec.arch!r} has no convolution and no linear layer, so nothing to prune; use another"
-        )
     training = model.training
     try:
-        _check_logits(model.eval(), spec)
+        model.eval()
+        for count in (2, 1):
+            _check_logits(model, spec, count)
     finally:
         model.train(training)
+    if not decide_prunable(model, spec.shape).uses:
+        raise InputError(
+            f"model {spec.arch!r} has no convolution and no linear layer that the image reaches, so nothing to prune; "
+            "use another"
+        )
     tensors = list(model.state_dict().values())
     if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
         raise InputError(
@@ -93,14 +96,17 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
         )
 
 
-def _check_logits(model: Normalized, spec: ModelSpec, when: str = "") -> None:
+def _check_logits(model: Normalized, spec: ModelSpec, count: int, when: str = "") -> None:
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(2, *spec.shape))
+            logits = model(torch.zeros(count, *spec.shape))
     except (RuntimeError, ValueError, TypeError, IndexError) as cause:
-        raise InputError(f"model {spec.arch!r} cannot take images of shape {spec.shape}{when}: {cause}") from cause
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, len(spec.classes)):
+        one = "one image of shape" if count == 1 else "images of shape"
+        raise InputError(f"model {spec.arch!r} cannot take {one} {spec.shape}{when}: {cause}") from cause
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, len(spec.classes)):
         shown = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        hint = "; a squeeze() without an axis also removes the axis of the images" if count == 1 else ""
         raise InputError(
-            f"model {spec.arch!r} gives {shown} for 2 images{when}, expected (2, {len(spec.classes)}) logits"
+            f"model {spec.arch!r} gives {shown} for {count} image{'s'[: count - 1]}{when}, expected "
+            f"({count}, {len(spec.classes)}) logits{hint}"
         )

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_edge.pruning.schemes.scheme import Projection
 
@@ -81,9 +81,17 @@ def step(
     return AdmmState(target, dual, grown, grown * moved)
 
 
-def add_penalty_gradient(state: AdmmState, weights: Mapping[str, nn.Parameter]) -> None:
-    """Add the gradient of <u, θ-θ'> + ρ/2 ‖θ-θ'‖², which is u + ρ(θ-θ'), to each `.grad`; Eq. (8)."""
+def add_penalty_gradient(state: AdmmState, weights: Weights) -> None:
+    """Add the gradient of <u, θ-θ'> + ρ/2 ‖θ-θ'‖², which is u + ρ(θ-θ'), to each `.grad`; Eq. (8).
+
+    Args:
+        state: of this iteration.
+        weights: parameters; or effective tensors of parametrised weights, whose originals get the gradient.
+    """
     for name, weight in weights.items():
+        if not weight.is_leaf:
+            weight.backward(state.dual[name] + state.rho * (weight.detach() - state.target[name]))  # type: ignore[no-untyped-call]
+            continue
         if weight.grad is None:
             raise ValueError(f"{name} has no gradient yet; call this after backward()")
         weight.grad.add_(state.dual[name]).add_(weight.detach() - state.target[name], alpha=state.rho)

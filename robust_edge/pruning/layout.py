@@ -8,30 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from robust_edge.pruning.prunable import PRUNABLE
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerUse:
-    """The use of one prunable layer in the forward pass.
-
-    Attributes:
-        name: name of the weight.
-        groups: groups of a convolution; 1 for a linear layer.
-        macs_per_weight: multiply-accumulates per weight and image: the number of output positions of a convolution,
-            1 for a linear layer.
-    """
-
-    name: str
-    groups: int
-    macs_per_weight: int
+from robust_edge_exporters.weight_uses import WeightUse, weight_uses
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The prunable layers in the order of their first use; unused layers come last, with cost 0."""
+    """The prunable layers in the order of their first use."""
 
-    layers: tuple[LayerUse, ...]
+    layers: tuple[WeightUse, ...]
 
     @property
     def depth(self) -> tuple[str, ...]:
@@ -46,12 +30,17 @@ class Layout:
     @property
     def classifier(self) -> str:
         """The layer that writes the logits."""
-        return [layer.name for layer in self.layers if layer.macs_per_weight][-1]
+        return self.layers[-1].name
 
     @property
     def grouped(self) -> frozenset[str]:
         """Convolutions with several groups, including depthwise ones."""
         return frozenset(layer.name for layer in self.layers if layer.groups > 1)
+
+    @property
+    def inputs_first(self) -> frozenset[str]:
+        """Layers whose first axis runs along the inputs, not the outputs: transposed convolutions, and `x @ weight`."""
+        return frozenset(layer.name for layer in self.layers if layer.input_axis == 0)
 
     @property
     def macs_per_weight(self) -> dict[str, int]:
@@ -66,14 +55,14 @@ class Layout:
 
 def depthwise_layers(model: nn.Module) -> frozenset[str]:
     """Names of the weights of depthwise convolutions, whose filters read one input channel each."""
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     return frozenset(
         f"{name}.weight"
         for name, layer in model.named_modules()
-        if isinstance(layer, PRUNABLE) and not isinstance(layer, nn.Linear) and 1 < layer.groups == layer.in_channels
+        if isinstance(layer, convolutions) and 1 < layer.groups == layer.in_channels
     )
 
 
-@torch.no_grad()
 def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:
     """The layout of a network, recorded in one forward pass.
 
@@ -81,26 +70,4 @@ def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:
         model: left as it was.
         shape: (C, H, W).
     """
-    positions: dict[nn.Module, int] = {}
-
-    def record(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        positions[layer] = positions.get(layer, 0) + output.numel() // len(layer.get_parameter("weight"))
-
-    layers: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, PRUNABLE)}
-    hooks = [layer.register_forward_hook(record) for layer in layers]
-    modes = {module: module.training for module in model.modules()}
-    parameter = next(model.parameters())
-    try:
-        model.eval()(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    used = [*positions, *(layer for layer in layers if layer not in positions)]
-    return Layout(
-        tuple(
-            LayerUse(f"{layers[layer]}.weight", int(getattr(layer, "groups", 1)), positions.get(layer, 0))
-            for layer in used
-        )
-    )
+    return Layout(weight_uses(model, shape).uses)

@@ -14,10 +14,14 @@ def hard_prune(weights: Mapping[str, nn.Parameter], support: Mapping[str, Tensor
 
     A mask marks positions: a kept weight that happens to be zero is still trained.
 
+    Args:
+        weights: parameters by name.
+        support: of all of them, and of others that are masked in another way.
+
     Returns:
-        Layer name to a float mask of 0 and 1, shaped like the weight.
+        Name to a float mask of 0 and 1, shaped like the weight, for everything in `support`.
     """
-    masks = {name: support[name].to(weight.dtype) for name, weight in weights.items()}
+    masks = {name: kept.float() for name, kept in support.items()}
     apply_mask(weights, masks)
     return masks
 

@@ -7,15 +7,56 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from robust_edge_exporters.weight_uses import LAYERS, WeightUses, named_tensors, weight_uses
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
-PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+def decide_prunable(model: nn.Module, shape: tuple[int, ...]) -> WeightUses:
+    """Trace a network and store in it the names of its prunable tensors, in the order of its modules.
+
+    Args:
+        model: gets the attribute `prunable`; copies of the network have it, too.
+        shape: (C, H, W) of one image.
+    """
+    found = weight_uses(model, shape)
+    used = {use.name for use in found.uses}
+    model.prunable = tuple(name for name in named_tensors(model) if name in used)  # type: ignore[assignment]
+    return found
 
 
-def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of convolutions and linear layers by name, in order of depth; no biases, no batch-norm."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, PRUNABLE)]
-    return {f"{name}.weight": model.get_parameter(f"{name}.weight") for name in layers}
+def refuse_computed(found: WeightUses) -> None:
+    """Refuse a network with a weight whose zeros pruning cannot hold.
+
+    Raises:
+        InputError: the forward pass computes a weight from parameters.
+    """
+    computed = [item.name for item in found.left_out if item.computed]
+    if computed:
+        raise InputError(
+            f"the forward pass computes a weight from {computed[0]}, so that zeros there are not zeros of the weight "
+            "that is used; make the computation a parametrization (torch.nn.utils.parametrize.register_parametrization, "
+            "torch.nn.utils.parametrizations.weight_norm), whose result is pruned, or train with --keep 1"
+        )
+
+
+def prunable_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The prunable tensors by name, in the order of the modules; no biases, no batch-norm.
+
+    Those that `decide_prunable` found. In a network that it has not traced, the weights of all convolutions and linear
+    layers. Of a parametrised weight it is the effective tensor, which is computed anew by every call.
+    """
+    names = getattr(model, "prunable", None)
+    if names is None:
+        names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)]
+    return {name: tensor_named(model, name) for name in names}
+
+
+def tensor_named(model: nn.Module, name: str) -> Tensor:
+    """A parameter, a buffer or the effective tensor of a parametrised weight."""
+    owner, _, own = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(owner), own)
+    return tensor
 
 
 def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:

@@ -22,6 +22,7 @@ import torch
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import from_yaml, read_text, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.pruning.parametrised import materialised
 from robust_edge.run.environment import environment
 from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json
@@ -220,7 +221,7 @@ class Run:
         path = self.path / WEIGHTS
         if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
             raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
-        model = build_model(checkpoint.model)
+        model = materialised(build_model(checkpoint.model))
         try:
             model.load_state_dict(safetensors.torch.load_file(path))
         except RuntimeError as cause:  # a model function of the user may have changed since

@@ -17,7 +17,8 @@ from robust_edge.data.dataset import evenly
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized
-from robust_edge.pruning.layout import layout_of
+from robust_edge.pruning.layout import Layout
+from robust_edge.pruning.parametrised import materialised
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_name
 from robust_edge.run.directory import Arithmetic, Checkpoint, Run
@@ -26,6 +27,7 @@ from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch
 from robust_edge.training.selection import Kept
+from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import TrainingDiverged
 
@@ -118,14 +120,15 @@ def finish(
         diverged: why training diverged after that epoch; such a network need not be sparse yet. None if it did not.
         progress: called with (test images evaluated, number of test images).
     """
-    config = run.config
+    config, model = run.config, materialised(model)
     attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
     device = model.mean.device
     images = _closing_images(dataset.test).to(device)
     attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
     clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
     last = run.metrics()[epoch - 1]
-    layout = layout_of(model, dataset.shape)
+    found = weight_uses(model, dataset.shape)
+    layout = Layout(found.uses)
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
@@ -159,6 +162,8 @@ def finish(
     run.write_environment(peak_memory_bytes=peak)
     checkpoint = run.write_checkpoint(model, describe)
     _log_layers(run, learner, checkpoint)
+    for item in found.left_out:
+        run.log(f"left out of the count of weights: {item.name}, which {item.reason}")
     ended = "finished" if diverged is None else "kept"
     run.log(
         f"{ended}: epoch {epoch}, clean {clean.value:.4f}, PGD-{CLOSING_STEPS} {robust.value:.4f}, "

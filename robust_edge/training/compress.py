@@ -19,7 +19,7 @@ from robust_edge.models import ModelSpec, build_model
 from robust_edge.models.spec import check_training
 from robust_edge.parallel.device import pick_device
 from robust_edge.parallel.ranks import Ranks, device_of_rank
-from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.pruning.prunable import prunable_parameters, refuse_computed
 from robust_edge.pruning.schemes.scheme import Scheme, Weights
 from robust_edge.run.directory import Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
@@ -32,6 +32,7 @@ from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.synchrony import check_batch, check_same_images, replicate
 from robust_edge.training.tensorboard import check_installed
+from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -121,6 +122,8 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
     spec = ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
     torch.manual_seed(config.seed)
     model = build_model(spec)
+    if config.sparse:
+        refuse_computed(weight_uses(model, dataset.shape))
     check_training(model, spec)
     if config.init is not None and fresh:
         load_initial(model, Path(config.init))

@@ -183,7 +183,7 @@ def _train_batch(
         settings = config.awp
         loss, learner.awp = awp.backward(
             model,
-            learner.weights,
+            learner.parameters,
             loss_of,
             gamma=settings.gamma,
             abort=settings.abort,

@@ -15,6 +15,7 @@ from robust_edge.models import Normalized
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask, hard_prune
+from robust_edge.pruning.parametrised import attach_effective_masks, mask_of, set_effective_masks
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes.scheme import Scheme
 from robust_edge.training.averaging import moving_average
@@ -52,7 +53,7 @@ class Learner:
         self.config = config
         self.ranks = ranks or Ranks()
         self.forward = Forward(model, config.compute)
-        self.weights = prunable_parameters(model)
+        attach_effective_masks(model, prunable_parameters(model))
         self.scheme = config.pruning.build(model, ()) if scheme is None else scheme
         training = config.training
         self.optimizer = torch.optim.SGD(
@@ -70,6 +71,16 @@ class Learner:
     def device(self) -> torch.device:
         """The device of the network."""
         return next(self.model.parameters()).device
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The prunable weights by name, as `prunable_parameters` gives them."""
+        return prunable_parameters(self.model)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Those of them that are parameters of their own, not parametrised."""
+        return {name: weight for name, weight in self.weights.items() if isinstance(weight, nn.Parameter)}
 
     def candidate(self) -> Normalized:
         """The network to evaluate and to write: the moving average if there is one, otherwise the trained network."""
@@ -111,7 +122,8 @@ class Learner:
         """Do the hard projection onto S and fix the mask; momentum, ADMM state and moving average are reset."""
         support = self.scheme.support(self.weights, keep)
         support |= self.scheme.support_beside(support)
-        self.masks = hard_prune(self._parameters(support), support)
+        set_effective_masks(self.model, support)
+        self.masks = hard_prune(self._plain(support), support)
         self.admm = None
         self.optimizer.state.clear()
         self.average = self._moving_average()
@@ -130,16 +142,17 @@ class Learner:
         decay = self.config.averaging.decay
         return moving_average(self.model, decay) if decay > 0 else None
 
-    def _trainable(self) -> dict[str, nn.Parameter]:
+    def _trainable(self) -> dict[str, Tensor]:
         """The prunable weights that are not frozen; a missing gradient is set to zero."""
         trainable = {name: weight for name, weight in self.weights.items() if weight.requires_grad}
         for weight in trainable.values():
-            if weight.grad is None:
+            if weight.is_leaf and weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         return trainable
 
-    def _parameters(self, names: Iterable[str]) -> dict[str, nn.Parameter]:
-        return {name: self.model.get_parameter(name) for name in names}
+    def _plain(self, names: Iterable[str]) -> dict[str, nn.Parameter]:
+        """The parameters of these names, without parametrised weights, which are masked by a parametrization."""
+        return {name: self.model.get_parameter(name) for name in names if mask_of(self.model, name) is None}
 
     def update(self, keep: float, count: int) -> None:
         """One step of the optimiser, then apply the mask and update the moving average and the ADMM state.
@@ -152,7 +165,7 @@ class Learner:
             admm.add_penalty_gradient(self.admm, self._trainable())
         self.optimizer.step()
         if self.masks is not None:
-            apply_mask(self._parameters(self.masks), self.masks)
+            apply_mask(self._plain(self.masks), self.masks)
         if self.average is not None:
             self.average.update_parameters(self.model)
         settings = self.config.admm

@@ -46,7 +46,7 @@ LAYERS = {
     """,
     "robust_edge_exporters": """
         format_option
-        artifact
+        artifact weight_uses
         target
         schema
         differences
@@ -102,7 +102,7 @@ LAYERS = {
     """,
     "robust_edge.pruning": """
         prunable
-        layout mask
+        layout mask parametrised
         schemes
         settings
         admm

@@ -96,7 +96,7 @@ def compact(
         bytes=4 * before,
         bytes_left=4 * after,
     )
-    return Compacted(small, _counted(small), record, (describe(record),))
+    return Compacted(small, _counted(small, sparsity), record, (describe(record),))
 
 
 def describe(record: Compaction) -> str:
@@ -259,13 +259,11 @@ def _macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _counted(model: nn.Module) -> Sparsity:
-    layers = tuple(
-        LayerCount(f"{name}.weight", module.weight.numel(), int(torch.count_nonzero(module.weight)))
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS)
-    )
-    return Sparsity.of_layers(layers)
+def _counted(model: nn.Module, before: Sparsity) -> Sparsity:
+    """The numbers of the tensors that were counted before."""
+    weights = {layer.name: model.get_parameter(layer.name) for layer in before.layers}
+    counts = (LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items())
+    return Sparsity.of_layers(tuple(counts))
 
 
 def _refusal(problem: str) -> str:

@@ -33,7 +33,7 @@ class Block(FlooredScheme):
     ties are those of irregular pruning with a block in place of a weight.
 
     Layers whose number of input channels `size` does not divide stay dense, and their weights count towards k: the
-    first layer, which reads an image, and depthwise convolutions, which read one channel.
+    first layer, which reads an image, and depthwise convolutions, which read one channel. So do transposed convolutions.
 
     Attributes:
         dense: names of the layers that stay dense.
@@ -53,8 +53,10 @@ class Block(FlooredScheme):
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Block:
         """Set the floor, the layers that stay dense and, for scope `macs`, what a weight of each layer costs."""
-        dense = frozenset(name for name, weight in prunable_parameters(model).items() if weight.shape[1] % self.size)
-        costs = layout_of(model, shape).macs_per_weight if self.scope == "macs" else {}
+        layout = layout_of(model, shape)
+        odd = (name for name, weight in prunable_parameters(model).items() if weight.shape[1] % self.size)
+        dense = layout.inputs_first.union(odd)
+        costs = layout.macs_per_weight if self.scope == "macs" else {}
         return dataclasses.replace(self, floor=self.floor_at(keep), dense=dense, costs=costs)
 
     @property

@@ -108,7 +108,7 @@ class NOfM(FlooredScheme):
 
 def dense_by_layout(layout: Layout) -> frozenset[str]:
     """The layers that the n:m pattern does not apply to."""
-    return layout.grouped | {layout.stem}
+    return layout.grouped | layout.inputs_first | {layout.stem}
 
 
 def _groups(weight: Tensor, m: int) -> Tensor:

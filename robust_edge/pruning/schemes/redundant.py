@@ -108,7 +108,7 @@ class Redundant(FlooredScheme):
 
 def whole_by_layout(layout: Layout) -> frozenset[str]:
     """The layers that keep every filter."""
-    return layout.grouped | {layout.classifier}
+    return layout.grouped | layout.inputs_first | {layout.classifier}
 
 
 def distances_to_stronger(weights: Weights) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from torch import nn
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.target import Target
+from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.core.manifest import LayerCount, Sparsity, TensorSpec
 
 INPUT, OUTPUT = "images", "logits"
 FILE = "model.onnx"
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+PRODUCTS = {"Gemm", "MatMul"}
+FIXED = "fixed."
+"""How names of initializers start that are used like weights and are not prunable."""
 # Operators that may lie between a layer and the initializer that is its weight.
 TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 DEFAULTS = ExportSettings()
@@ -68,6 +73,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
         ) from cause
     _remove_source_notes(program)
     program.ir_version = target.ir_version
+    mark_fixed(program, weight_uses(model, shape).left_out)
     return program
 
 
@@ -118,19 +124,39 @@ def write_program(
 
 
 def weights_of(program: Any) -> dict[str, np.ndarray]:
-    """Initializers that are weights of convolutions or matrix products, as stored, in the order of the nodes."""
+    """Initializers that are prunable weights of convolutions or matrix products, as stored, in the order of the nodes."""
     initializers = {item.name: item for item in program.graph.initializer}
     producers = {name: node for node in program.graph.node for name in node.output}
     found = {}
     for node in program.graph.node:
         if node.op_type not in WEIGHTED:
             continue
-        name = node.input[1]
-        while name in producers and producers[name].op_type in TRANSPARENT:
-            name = producers[name].input[0]
-        if name in initializers:
-            found[name] = numpy_helper.to_array(initializers[name])
+        for name in node.input[:2] if node.op_type in PRODUCTS else node.input[1:2]:
+            while name in producers and producers[name].op_type in TRANSPARENT:
+                name = producers[name].input[0]
+            if name in initializers and not name.startswith(FIXED):
+                found[name] = numpy_helper.to_array(initializers[name])
     return found
+
+
+def mark_fixed(program: Any, left_out: Iterable[LeftOut]) -> None:
+    """Rename initializers that are used like weights and are not prunable, so that `weights_of` leaves them out.
+
+    An initializer is recognised by its numbers of weights and of non-zeros, which is all that is counted; by the number
+    of weights alone where folding has changed the other.
+    """
+    for item in (item for item in left_out if item.weights):
+        same = {name: weight for name, weight in weights_of(program).items() if weight.size == item.weights}
+        exact = [name for name, weight in same.items() if np.count_nonzero(weight) == item.nonzero]
+        for name in (exact or [*same])[:1]:
+            _rename(program.graph, name, FIXED + name)
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    for item in graph.initializer:
+        item.name = new if item.name == old else item.name
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
 
 
 def count_nonzeros(program: Any) -> Sparsity:
