@@ -1,9 +1,9 @@
-"""Which tensors of a network are weights, found in one forward pass: the operands of convolutions and matrix products
-that do not depend on the image.
+"""Which tensors of a network are weights, found in one forward pass.
 
-This is the one definition of what is prunable, by the name of the tensor. It does not matter which module owns the tensor:
-a convolution, a linear layer, the projections of an attention, a parameter that a function takes as its kernel, or a
-parametrised weight, whose effective tensor counts.
+Weights are the operands of convolutions and matrix products that do not depend on the image. This is the one definition
+of what is prunable, by the name of the tensor. It does not matter which module owns the tensor: a convolution, a linear
+layer, the projections of an attention, a parameter that a function takes as its kernel, or a parametrised weight, whose
+effective tensor counts.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ _ATEN = torch.ops.aten
 _PRODUCTS = {_ATEN.mm.default: (0, 1), _ATEN.bmm.default: (0, 1), _ATEN.mv.default: (0, 1), _ATEN.dot.default: (0, 1)}
 _PRODUCTS |= {_ATEN.addmm.default: (1, 2), _ATEN.baddbmm.default: (1, 2), _ATEN.addmv.default: (1, 2)}
 """Matrix products, with the positions of their factors among the arguments."""
-_COPIES = {
-    _ATEN.clone.default, _ATEN._to_copy.default, _ATEN._unsafe_view.default, _ATEN.contiguous.default, _ATEN.detach.default,
-    _ATEN._reshape_alias.default, _ATEN.lift_fresh.default,
-}  # fmt: skip
+_COPIES = {_ATEN.clone.default, _ATEN._to_copy.default, _ATEN._unsafe_view.default, _ATEN.contiguous.default}
 """Operators that copy a tensor; those that return a view share its memory anyway."""
 
 
@@ -43,12 +40,14 @@ class WeightUse:
         groups: groups of a convolution; 1 for a matrix product.
         input_axis: the axis that runs along the inputs: 1, but 0 for transposed convolutions and `x @ weight`.
         macs_per_weight: multiply-accumulates per weight and image.
+        times: number of convolutions or matrix products that use it.
     """
 
     name: str
     groups: int
     input_axis: int
     macs_per_weight: int
+    times: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +106,12 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for prefix, module in model.named_modules():
-        if isinstance(module, (parametrize.ParametrizationList,)) or ".parametrizations." in f".{prefix}.":
+        if ".parametrizations." in f".{prefix}.":
             continue
         dot = f"{prefix}." if prefix else ""
         names = [*module._parameters, *module._buffers]
         if parametrize.is_parametrized(module):
-            names += list(module.parametrizations)  # type: ignore[arg-type]
+            names += list(module.parametrizations)
         for name in names:
             tensor = getattr(module, name)
             if isinstance(tensor, Tensor):
@@ -129,6 +128,7 @@ class _Found:
     input_axis: int
     size: int
     macs: int = 0
+    times: int = 0
 
 
 class _Trace(TorchDispatchMode):
@@ -153,7 +153,8 @@ class _Trace(TorchDispatchMode):
     def uses(self) -> tuple[WeightUse, ...]:
         """All uses in the order of the forward pass."""
         return tuple(
-            WeightUse(item.name, item.groups, item.input_axis, item.macs // item.size) for item in self.found.values()
+            WeightUse(item.name, item.groups, item.input_axis, item.macs // item.size, item.times)
+            for item in self.found.values()
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -209,6 +210,7 @@ class _Trace(TorchDispatchMode):
         if name is not None and name not in self._buffers:
             item = self.found.setdefault(name, _Found(name, groups, input_axis, self._tensors[name].numel()))
             item.macs += macs
+            item.times += 1
             return
         origins = sorted(self._origins[place])
         parameters = [item for item in origins if item not in self._buffers]
@@ -221,7 +223,8 @@ class _Trace(TorchDispatchMode):
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    memory: int = tensor.untyped_storage()._cdata
+    return memory
 
 
 def _written(argument: Any) -> bool:

@@ -77,6 +77,12 @@ def _network(spec: ModelSpec) -> nn.Module:
 
 
 def _check(model: Normalized, spec: ModelSpec) -> None:
+    nothing = InputError(
+        f"model {spec.arch!r} has no convolution and no linear layer that the image reaches, so nothing to prune; use "
+        "another"
+    )
+    if not any(parameter.ndim > 1 for parameter in model.parameters()):
+        raise nothing
     training = model.training
     try:
         model.eval()
@@ -85,10 +91,7 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
     finally:
         model.train(training)
     if not decide_prunable(model, spec.shape).uses:
-        raise InputError(
-            f"model {spec.arch!r} has no convolution and no linear layer that the image reaches, so nothing to prune; "
-            "use another"
-        )
+        raise nothing
     tensors = list(model.state_dict().values())
     if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
         raise InputError(

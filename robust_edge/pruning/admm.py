@@ -90,7 +90,7 @@ def add_penalty_gradient(state: AdmmState, weights: Weights) -> None:
     """
     for name, weight in weights.items():
         if not weight.is_leaf:
-            weight.backward(state.dual[name] + state.rho * (weight.detach() - state.target[name]))  # type: ignore[no-untyped-call]
+            weight.backward(state.dual[name] + state.rho * (weight.detach() - state.target[name]))
             continue
         if weight.grad is None:
             raise ValueError(f"{name} has no gradient yet; call this after backward()")

@@ -1,4 +1,4 @@
-"""Weights that a parametrization computes (weight norm, spectral norm, the user's own): their effective tensors are pruned.
+"""Weights that a parametrization computes, as weight norm and spectral norm do: their effective tensors are pruned.
 
 The mask is one more parametrization behind the others, so that what is pruned is exactly zero whatever they compute.
 """

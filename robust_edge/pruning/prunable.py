@@ -35,8 +35,8 @@ def refuse_computed(found: WeightUses) -> None:
     if computed:
         raise InputError(
             f"the forward pass computes a weight from {computed[0]}, so that zeros there are not zeros of the weight "
-            "that is used; make the computation a parametrization (torch.nn.utils.parametrize.register_parametrization, "
-            "torch.nn.utils.parametrizations.weight_norm), whose result is pruned, or train with --keep 1"
+            "that is used; make the computation a parametrization (torch.nn.utils.parametrize, or weight_norm of "
+            "torch.nn.utils.parametrizations), whose result is pruned, or train with --keep 1"
         )
 
 

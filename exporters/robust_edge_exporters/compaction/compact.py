@@ -31,6 +31,7 @@ from robust_edge_exporters.compaction.channels import (
 )
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_exporters.compaction.two_four import two_four_share
+from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.manifest import Compaction, LayerCount, Sparsity
 
 PROBES = 4
@@ -96,7 +97,7 @@ def compact(
         bytes=4 * before,
         bytes_left=4 * after,
     )
-    return Compacted(small, _counted(small, sparsity), record, (describe(record),))
+    return Compacted(small, _counted(small, shape), record, (describe(record),))
 
 
 def describe(record: Compaction) -> str:
@@ -259,9 +260,8 @@ def _macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _counted(model: nn.Module, before: Sparsity) -> Sparsity:
-    """The numbers of the tensors that were counted before."""
-    weights = {layer.name: model.get_parameter(layer.name) for layer in before.layers}
+def _counted(model: nn.Module, shape: tuple[int, ...]) -> Sparsity:
+    weights = {use.name: model.get_parameter(use.name) for use in weight_uses(model, shape).uses}
     counts = (LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items())
     return Sparsity.of_layers(tuple(counts))
 

@@ -33,7 +33,8 @@ class Block(FlooredScheme):
     ties are those of irregular pruning with a block in place of a weight.
 
     Layers whose number of input channels `size` does not divide stay dense, and their weights count towards k: the
-    first layer, which reads an image, and depthwise convolutions, which read one channel. So do transposed convolutions.
+    first layer, which reads an image, and depthwise convolutions, which read one channel. So do
+    transposed convolutions.
 
     Attributes:
         dense: names of the layers that stay dense.

@@ -84,13 +84,14 @@ def test_any_shape_and_class_count(cli, own, tmp_path):
 
 
 def test_layers_that_no_image_reaches_and_frozen_ones(cli, own, tmp_path):
-    """They count as weights and are pruned; what is frozen keeps the values that stay."""
+    """The former do not count; the latter are pruned and keep the values that stay."""
     flags = ("--dataset", f"{own}:images", *OPTIONS, "--set", "awp.gamma=0.01", "--set", "awp.warmup=0")
     result = cli("compress", "--arch", f"{own}:spare_and_frozen", *flags, "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
     run = open_run(tmp_path / "run")
     layers = {layer.name: layer for layer in run.checkpoint().sparsity.layers}
-    assert layers["network.spare.weight"].weights == 15
+    assert "network.spare.weight" not in layers
+    assert "network.spare.weight, which the image does not reach" in (tmp_path / "run" / "run.log").read_text()
     assert run.checkpoint().sparsity.nonzero == round(run.checkpoint().sparsity.weights * 0.5)
     torch.manual_seed(run.config.seed)
     first = build_model(run.checkpoint().model).network.inner[0].weight

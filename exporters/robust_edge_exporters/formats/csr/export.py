@@ -19,6 +19,7 @@ from torch.nn import functional
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.csr.options import CSR_THRESHOLD
 from robust_edge_exporters.target import Target
+from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError, ExportError
 from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
@@ -130,13 +131,15 @@ def export_csr(
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with _one_thread(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
-        calls = _layer_calls(folded, example)
+        names = [use.name for use in weight_uses(model, shape).uses]
+        calls = [item for item in _layer_calls(folded, example) if f"{item.name}.weight" in names]
         forms = []
         for item in calls:
             form = _form(item, threshold, settings.layer_forms)
             forms.append(form)
             if form.form == "csr":
                 _replace(folded, item.name, _as_csr(item.layer))
+        forms += _other_forms(folded, names, {item.name for item in calls})
         scripted = _scripted(folded, target)
         classes = int(scripted(example).shape[1])
         torch.jit.save(scripted, str(Path(folder) / FILE))
@@ -177,6 +180,9 @@ def _folded(model: nn.Module) -> nn.Module:
             warnings.simplefilter("ignore")
             from torch.fx.experimental.optimization import fuse  # its own imports warn of TorchScript
 
+            called = [node.target for node in torch.fx.symbolic_trace(copied).graph.nodes if node.op == "call_module"]
+            if len(called) > len(set(called)):
+                return copied  # `fuse` would fold two batch-norms into a convolution that is used twice
             fused = fuse(copied)
             assert isinstance(fused, torch.fx.GraphModule)
     except Exception:  # a network that depends on its data cannot be traced; scripting it may still work
@@ -215,6 +221,16 @@ def _form(item: _LayerCall, threshold: float | None, forms: Mapping[str, str] | 
         return LayerForm(item.name, "csr" if nonzero <= threshold * total else "dense", total, nonzero)
     csr_ns, dense_ns = _time_both(torch.jit.script(_as_csr(item.layer)), item.layer, item.example)
     return LayerForm(item.name, "csr" if csr_ns < dense_ns else "dense", total, nonzero, csr_ns, dense_ns)
+
+
+def _other_forms(model: nn.Module, names: Sequence[str], seen: set[str]) -> Iterator[LayerForm]:
+    """Weights that belong to no convolution or linear layer: of attention, transposed, or parameters of their own."""
+    for name in names:
+        layer = name.removesuffix(".weight")
+        if layer not in seen:
+            owner, _, own = name.rpartition(".")
+            weight = getattr(model.get_submodule(owner), own)
+            yield LayerForm(layer, "dense", weight.numel(), int(torch.count_nonzero(weight)))
 
 
 def _expressible(layer: nn.Module) -> bool:
@@ -263,7 +279,9 @@ def _counted(written: torch.jit.ScriptModule, forms: Sequence[LayerForm]) -> Spa
     for form in forms:
         name = f"{form.name}.weight"
         stored = f"{name}.values" if form.form == "csr" else name
-        place = next((key for key in state if key.endswith(f".{stored}")), stored)  # inside of another module, too
+        # inside of another module, too; a parameter of its own has no `.weight`
+        wanted = (stored, form.name)
+        place = next((key for item in wanted for key in state if f".{key}".endswith(f".{item}")), stored)
         layers.append(LayerCount(name, form.weights, int(torch.count_nonzero(state[place]))))
     return Sparsity.of_layers(layers)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -50,9 +53,25 @@ def silenced() -> Iterator[None]:
             contextlib.redirect_stderr(io.StringIO()),
         ):
             warnings.simplefilter("ignore")
-            yield
+            with _without_output_of_libraries():
+                yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _without_output_of_libraries() -> Iterator[None]:
+    """Discard what C++ writes to standard output: torch prints the whole graph where it lacks an operator."""
+    if sys.__stdout__ is not None:
+        sys.__stdout__.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
+from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -24,8 +25,8 @@ from robust_edge_runtimes.core.manifest import LayerCount, Sparsity, TensorSpec
 
 INPUT, OUTPUT = "images", "logits"
 FILE = "model.onnx"
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-PRODUCTS = {"Gemm", "MatMul"}
+WEIGHTED = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
+PRODUCTS = {"Einsum", "Gemm", "MatMul"}
 FIXED = "fixed."
 """How names of initializers start that are used like weights and are not prunable."""
 # Operators that may lie between a layer and the initializer that is its weight.
@@ -63,9 +64,11 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
         raise InputError(f"target {target.name} has no opset; it does not run ONNX")
     convert = _by_dynamo if target.exporter == "dynamo" else _by_torchscript
     example = torch.rand(batch or 2, *shape, generator=torch.Generator().manual_seed(0))
+    found = weight_uses(model, shape)
+    shared = any(use.times > 1 for use in found.uses)
     try:
         with silenced():
-            program = convert(model, example, target.opset, batch is None)
+            program = convert(model, example, target.opset, batch is None, shared)
     except Exception as cause:  # torch.onnx raises a different class for every stage
         raise ExportError(
             f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): "
@@ -73,7 +76,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
         ) from cause
     _remove_source_notes(program)
     program.ir_version = target.ir_version
-    mark_fixed(program, weight_uses(model, shape).left_out)
+    mark_fixed(program, found.left_out)
     return program
 
 
@@ -124,7 +127,7 @@ def write_program(
 
 
 def weights_of(program: Any) -> dict[str, np.ndarray]:
-    """Initializers that are prunable weights of convolutions or matrix products, as stored, in the order of the nodes."""
+    """Prunable weights of convolutions and matrix products, as stored, in the order of the nodes."""
     initializers = {item.name: item for item in program.graph.initializer}
     producers = {name: node for node in program.graph.node for name in node.output}
     found = {}
@@ -165,7 +168,7 @@ def count_nonzeros(program: Any) -> Sparsity:
     return Sparsity.of_layers(layers)
 
 
-def _by_dynamo(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool) -> Any:
+def _by_dynamo(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool, shared: bool) -> Any:
     written = torch.onnx.export(
         model,
         (example,),
@@ -181,8 +184,9 @@ def _by_dynamo(model: nn.Module, example: torch.Tensor, opset: int, any_batch: b
     return written.model_proto
 
 
-def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool) -> Any:
+def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool, shared: bool) -> Any:
     buffer = io.BytesIO()
+    register_symbolics()
     torch.onnx.export(
         model,
         (example,),
@@ -192,6 +196,8 @@ def _by_torchscript(model: nn.Module, example: torch.Tensor, opset: int, any_bat
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}} if any_batch else None,
+        # EVAL folds batch-norms, and writes a weight that is used twice as two
+        training=torch.onnx.TrainingMode.PRESERVE if shared else torch.onnx.TrainingMode.EVAL,
     )
     program = onnx.load_from_string(buffer.getvalue())
     _lift_constants(program)
