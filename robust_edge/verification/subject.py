@@ -12,6 +12,7 @@ from torch import nn
 
 from robust_edge.data import Split
 from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.onnx_graph.error import GraphError
 from robust_edge.run.directory import Run
 from robust_edge.run.images import dataset_of
 from robust_edge.verification.claims import eps_of, false_claims
@@ -155,8 +156,8 @@ def refuse_no_gradient(twin: Differentiable, golden: Golden) -> None:
     """Raise TwinError where the twin does not run or has no gradient: what an operator refuses shows in a pass."""
     try:
         TorchOracle(twin.network).logits_and_gradient(golden.clean[:2], golden.labels[:2])
-    except TwinError:
-        raise
+    except GraphError as cause:
+        raise TwinError(str(cause)) from cause
     except Exception as cause:  # torch raises whatever the graph provokes
         raise TwinError(f"{twin.made_from} has no gradient: {' '.join(str(cause).split())[:200]}") from cause
 

@@ -83,7 +83,7 @@ LAYERS = {
         table
     """,
     "robust_edge": """
-        plugins torchvision_compat
+        plugins torchvision_compat onnx_graph
         settings parallel
         data
         pruning

@@ -1,123 +1,24 @@
-"""The twin of an ONNX artifact: its graph, node by node, in torch.
-
-Covers the operators that our exporters emit. Rounding (QuantizeLinear, casts to fp16) is computed as in the artifact;
-its gradient is the straight-through estimate, and zero where the value was clipped to its range.
-"""
+"""The twin of an ONNX artifact: its graph, node by node, in torch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from robust_edge.verification.twins.onnx_operators import OPERATORS, Node
+from robust_edge.onnx_graph.error import GraphError
+from robust_edge.onnx_graph.network import read_network
 from robust_edge.verification.twins.twin import Differentiable, FixedBatch, TwinError
 from robust_edge_runtimes.core.bundle import Bundle
 
 
 def onnx_twin(bundle: Bundle) -> Differentiable:
-    """Read the twin from the bundle's own `model.onnx`."""
-    twin = read_twin(bundle.artifact_path)
-    size = bundle.manifest.input.shape[0]
-    return Differentiable(twin if size is None else FixedBatch(twin, size), "the artifact's own ONNX graph")
-
-
-def read_twin(path: Path) -> OnnxTwin:
-    """Build the twin of one file.
+    """Read the twin from the bundle's own `model.onnx`.
 
     Raises:
-        TwinError: an operator, or a use of one, that is not covered; names the node.
+        TwinError: the graph holds an operator, or a use of one, that is not covered; names the node.
     """
-    import onnx
-
     try:
-        program = onnx.load(str(path))
-    except Exception as cause:  # protobuf raises classes of its own
-        raise TwinError(f"{path} cannot be read as ONNX: {cause}") from cause
-    return OnnxTwin(program)
-
-
-class OnnxTwin(nn.Module):
-    """A graph in torch; nodes that depend on constants only are computed once."""
-
-    def __init__(self, program: Any) -> None:
-        super().__init__()
-        graph = program.graph
-        self._opset = max(item.version for item in program.opset_import if item.domain in ("", "ai.onnx"))
-        self._buffers_of: dict[str, str] = {}
-        for item in graph.initializer:
-            self._add_constant(item.name, _constant(item))
-        known = {item.name for item in graph.initializer}
-        ports = [port.name for port in graph.input if port.name not in known]
-        if len(ports) != 1 or len(graph.output) != 1:
-            raise TwinError(f"the graph has {len(ports)} inputs and {len(graph.output)} outputs; one of each is needed")
-        self._input, self._output = ports[0], graph.output[0].name
-        self._nodes: list[Node] = []
-        for proto in graph.node:
-            self._add(_node(proto, self._opset))
-        self._drop_unused_constants()
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) raw pixels to (N, K) logits."""
-        values = {self._input: images}
-        for node in self._nodes:
-            inputs = [self._value(name, values) for name in node.inputs]
-            try:
-                values[node.output] = OPERATORS[node.operator](node, inputs)
-            except (RuntimeError, IndexError, TypeError, ValueError) as cause:
-                raise TwinError(f"operator {node.operator} of node {node.name!r}: {cause}") from cause
-        return values[self._output]
-
-    def _add(self, node: Node) -> None:
-        """Compute a node now if all its inputs are constants, otherwise in every call."""
-        if node.operator not in OPERATORS:
-            raise TwinError(
-                f"operator {node.operator} of node {node.name!r} (giving {node.output!r}) has no gradient here, so "
-                "that mode whitebox cannot follow the artifact's own arithmetic; --allow no_twin accepts that"
-            )
-        if all(name in self._buffers_of for name in node.inputs if name):
-            inputs = [self._value(name, {}) for name in node.inputs]
-            with torch.no_grad():
-                self._add_constant(node.output, OPERATORS[node.operator](node, inputs))
-        else:
-            self._nodes.append(node)
-
-    def _add_constant(self, name: str, value: Tensor) -> None:
-        slot = f"constant_{len(self._buffers_of)}"
-        self._buffers_of[name] = slot
-        self.register_buffer(slot, value)
-
-    def _value(self, name: str, values: dict[str, Tensor]) -> Tensor | None:
-        if not name:
-            return None
-        return values[name] if name in values else self.get_buffer(self._buffers_of[name])
-
-    def _drop_unused_constants(self) -> None:
-        used = {name for node in self._nodes for name in node.inputs} | {self._output}
-        for name in [name for name in self._buffers_of if name not in used]:
-            delattr(self, self._buffers_of.pop(name))
-
-
-def _constant(item: Any) -> Tensor:
-    """Floats of any width as float32, so that a CPU can run them; whole numbers as they are."""
-    from onnx import numpy_helper
-
-    array = np.array(numpy_helper.to_array(item))
-    return torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
-
-
-def _node(proto: Any, opset: int) -> Node:
-    from onnx import helper
-
-    if proto.domain not in ("", "ai.onnx"):
-        raise TwinError(f"operator {proto.domain}.{proto.op_type} of node {proto.name!r} is not one of ONNX")
-    attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
-    values = {name: _constant(value) if hasattr(value, "raw_data") else value for name, value in attributes.items()}
-    outputs = [name for name in proto.output if name]
-    if len(outputs) != 1:
-        raise TwinError(f"operator {proto.op_type} of node {proto.name!r} has {len(outputs)} outputs, one is needed")
-    return Node(proto.op_type, proto.name or outputs[0], tuple(proto.input), outputs[0], values, opset)
+        network = read_network(bundle.artifact_path)
+    except GraphError as cause:
+        raise TwinError(
+            f"{cause}, so that mode whitebox cannot follow the artifact's own arithmetic; --allow no_twin accepts that"
+        ) from cause
+    size = bundle.manifest.input.shape[0]
+    return Differentiable(network if size is None else FixedBatch(network, size), "the artifact's own ONNX graph")

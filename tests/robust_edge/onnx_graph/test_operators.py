@@ -1,4 +1,4 @@
-"""Every operator of the twin against ONNX Runtime, and its gradient against finite differences."""
+"""Every operator of an ONNX graph in torch against ONNX Runtime, and its gradient against finite differences."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ import torch
 onnx = pytest.importorskip("onnx", reason="the graphs are written with onnx")
 ort = pytest.importorskip("onnxruntime", reason="the oracle is onnxruntime")
 
-from robust_edge.verification.twins.onnx import OnnxTwin  # noqa: E402
-from robust_edge.verification.twins.onnx_operators import OPERATORS  # noqa: E402
-from robust_edge.verification.twins.twin import TwinError  # noqa: E402
+from robust_edge.onnx_graph.error import GraphError  # noqa: E402
+from robust_edge.onnx_graph.network import OnnxNetwork  # noqa: E402
+from robust_edge.onnx_graph.operators import OPERATORS  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 
@@ -87,9 +87,9 @@ CASES = {
 
 
 def ours(program, images):
-    twin = OnnxTwin(program)
+    network = OnnxNetwork(program)
     points = torch.from_numpy(images).requires_grad_(True)
-    return twin, points, twin(points)
+    return network, points, network(points)
 
 
 def theirs(program, images):
@@ -184,7 +184,7 @@ def test_axes_stand_in_the_attribute_before_opset_18():
     ],
 )
 def test_what_is_not_covered_is_named(operator, constants, attributes, says):
-    with pytest.raises(TwinError, match=says):
+    with pytest.raises(GraphError, match=says):
         ours(graph(operator, constants, attributes, IMAGE), array(*IMAGE))
 
 
@@ -204,6 +204,6 @@ def test_constants_are_computed_once_and_the_unused_forgotten():
         ]
     )
     program.graph.output[0].name = "out"
-    twin, _, result = ours(program, images := array(*IMAGE))
+    network, _, result = ours(program, images := array(*IMAGE))
     assert np.allclose(result.detach().numpy(), theirs(program, images), atol=1e-6)
-    assert not any(buffer.dtype == torch.int8 and buffer.numel() > 1 for buffer in twin.buffers())
+    assert not any(buffer.dtype == torch.int8 and buffer.numel() > 1 for buffer in network.buffers())

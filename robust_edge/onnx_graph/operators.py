@@ -1,4 +1,4 @@
-"""ONNX operators in torch, one function each, as far as our exporters emit them.
+"""ONNX operators in torch, one function each.
 
 8-bit tensors are represented as float32 tensors of whole numbers, so that gradients can flow through them.
 """
