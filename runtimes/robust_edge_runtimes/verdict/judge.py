@@ -14,6 +14,7 @@ import numpy as np
 
 from robust_edge_runtimes.attacks.square import QUERIES
 from robust_edge_runtimes.core.environment import Machine, machine
+from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
     NOTHING_TO_LOSE,
@@ -45,6 +46,10 @@ from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_d
 from robust_edge_runtimes.verdict.subject import Subject
 
 VERDICT_VERSION = 2
+NOTHING_ATTACKED = (
+    "nothing_attacked: the files were compared with a new export of the run, but the artifact was neither attacked nor "
+    "given images beyond the stored ones; leave out --mode, or name an attack, too"
+)
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 EXIT_CODES = {PASS: 0, FAIL: 1, UNDECIDED: 5}
 
@@ -132,6 +137,11 @@ def judge(
     logits = golden_logits(subject.model, golden)
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
     tolerance, outliers = subject.tolerance, OUTLIERS.get(subject.precision, 0.0)
+    if subject.measured_tolerance is None:
+        most = MAX_TOLERANCE[subject.precision]
+        remarks.append(
+            f"without the run the tolerance of logits, {tolerance:.2g}, is what the bundle says, at most {most:g}"
+        )
     checks = [
         *subject.checks,
         *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, subject.precision),
@@ -180,7 +190,8 @@ def decided(verdict: Verdict, budget: Budget) -> Verdict:
     same = verdict.precision == "fp32" and verdict.rebuild is not None and verdict.rebuild.equal
     for figures in (here, *verdict.elsewhere):
         prefix = f"{figures.source}: " if figures.source else ""
-        for lines, found in zip((reasons, undecided, notes), _weighed(figures, budget, same=same)):
+        rebuild = None if figures.source else verdict.rebuild
+        for lines, found in zip((reasons, undecided, notes), _weighed(figures, budget, rebuild, same=same)):
             lines += [prefix + line for line in found]
     outcome = FAIL if reasons else UNDECIDED if undecided else PASS
     return dataclasses.replace(
@@ -207,21 +218,24 @@ def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
     return [black_box_beats_white_box(broken, len(ids), exact=False)]
 
 
-def _weighed(figures: Elsewhere, budget: Budget, *, same: bool) -> Tuple[List[str], List[str], List[str]]:
+def _weighed(
+    figures: Elsewhere, budget: Budget, rebuild: Optional[Rebuild], *, same: bool
+) -> Tuple[List[str], List[str], List[str]]:
     """Reasons to fail, what is undecided, and notes.
 
     Args:
         figures: of one machine.
         budget: what may be lost.
+        rebuild: what the files were compared with on that machine.
         same: the artifact is the run's own export in fp32, which answers every image as the checkpoint does: the
             sample only has to agree with that.
     """
-    reasons = [
+    reasons: List[str] = []
+    undecided = [
         f"too_few_images: mode {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed"
         for mode in figures.modes
         if mode.images < MIN_IMAGES
     ]
-    undecided: List[str] = []
     notes: List[str] = []
     for result, where, decisive in _samples(figures):
         for name in ("clean", "robust"):
@@ -240,8 +254,10 @@ def _weighed(figures: Elsewhere, budget: Budget, *, same: bool) -> Tuple[List[st
         allowed = flag.name in budget.allowed_flags
         against = undecided if flag.name == NOTHING_TO_LOSE else reasons
         (notes if allowed else against).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
-    if not figures.modes:
+    if not figures.modes and rebuild is None:
         reasons.append("nothing_checked: no mode was run")
+    elif not figures.modes:
+        undecided.append(NOTHING_ATTACKED)
     queries = max((mode.attack.steps for mode in figures.modes if mode.works_with == LOGITS), default=0)
     if queries < QUERIES and any(flag.name == TWIN_GRADIENT_DIFFERS for flag in figures.flags):
         reasons.append(
@@ -273,8 +289,5 @@ def _interval(drop: Drop) -> str:
 
 def _needed(result: Union[ModeResult, WorstCase], name: str) -> str:
     """How many images would decide, at the rates seen."""
-    reference, artifact = getattr(result, f"reference_{name}"), getattr(result, f"artifact_{name}")
-    lost = round(result.images * max(reference - artifact, 0.0))
-    gained = round(result.images * max(artifact - reference, 0.0))
-    needed = images_to_decide(getattr(result, f"{name}_drop"), lost, gained, result.images)
+    needed = images_to_decide(getattr(result, f"{name}_drop"), result.images)
     return ", at any number of images" if needed is None else f", about {needed} images would decide"

@@ -30,12 +30,16 @@ class Drop:
         low: lower end of the confidence interval.
         high: its upper end.
         budget: points that may be lost.
+        lost: images on which only the checkpoint was right.
+        gained: images on which only the artifact was right.
     """
 
     points: float
     low: float
     high: float
     budget: float
+    lost: float = 0
+    gained: float = 0
 
     @property
     def exceeded(self) -> bool:
@@ -92,7 +96,7 @@ def drop_of_counts(lost: float, gained: float, images: float, budget: float, lev
         level: as in `paired_drop`.
     """
     low, high = score_interval(lost, gained, images, level)
-    return Drop(100 * (lost - gained) / images, 100 * low, 100 * high, budget)
+    return Drop(100 * (lost - gained) / images, 100 * low, 100 * high, budget, lost, gained)
 
 
 @functools.lru_cache(maxsize=1 << 12)
@@ -114,12 +118,12 @@ def score_interval(lost: float, gained: float, images: float, level: float) -> T
     return _root(lost, gained, images, critical), _root(lost, gained, images, -critical)
 
 
-def images_to_decide(drop: Drop, lost: int, gained: int, images: int) -> Optional[int]:
+def images_to_decide(drop: Drop, images: int) -> Optional[int]:
     """How many images would decide an undecided drop, if lost and gained images went on at the rates seen so far.
 
     Args:
-        drop: at the last look.
-        lost, gained, images: its counts.
+        drop: at the last look, with its counts.
+        images: how many they are of.
 
     Returns:
         The number of images in all, rounded up to two digits; None where the observed drop is the budget itself, or
@@ -128,22 +132,22 @@ def images_to_decide(drop: Drop, lost: int, gained: int, images: int) -> Optiona
     if not drop.undecided:
         return images
     factor = 2.0
-    while _undecided(drop.budget, lost, gained, images, factor):
+    while _undecided(drop, images, factor):
         factor *= 2
         if images * factor > MOST_IMAGES:
             return None
     low, high = factor / 2, factor
     for _ in range(12):
         middle = (low + high) / 2
-        low, high = (middle, high) if _undecided(drop.budget, lost, gained, images, middle) else (low, middle)
+        low, high = (middle, high) if _undecided(drop, images, middle) else (low, middle)
     count = math.ceil(images * high)
     step = int(10 ** max(len(str(count)) - 2, 0))
     return -(-count // step) * step
 
 
-def _undecided(budget: float, lost: int, gained: int, images: int, factor: float) -> bool:
+def _undecided(drop: Drop, images: int, factor: float) -> bool:
     """Whether so many times the images at hand, at the same rates, would leave the drop undecided."""
-    return drop_of_counts(lost * factor, gained * factor, images * factor, budget).undecided
+    return drop_of_counts(drop.lost * factor, drop.gained * factor, images * factor, drop.budget).undecided
 
 
 def _root(lost: float, gained: float, images: float, value: float) -> float:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
+import pytest
 
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
-from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
 ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
@@ -17,7 +19,7 @@ WIDE = Budget(100, 100)
 
 def measurement(mode, works_with, right, **changes):
     everyone = np.ones(len(right), bool)
-    arrays = (np.arange(len(right)), everyone, everyone, everyone, np.array(right, bool))
+    arrays = (np.arange(len(right)), everyone, everyone, everyone.copy(), np.array(right, bool))
     return Measurement(ATTACK, *arrays, works_with, mode=mode, **changes)
 
 
@@ -70,18 +72,48 @@ def test_an_early_look_needs_more_to_pass(subject_for):
     assert (first.outcome, first.looks) == (UNDECIDED, 1)
 
 
-def test_too_few_images_fail(subject_for):
+def test_too_few_images_decide_nothing(subject_for):
     subject = subject_for()
     for limit, passed in ((MIN_IMAGES - 1, False), (MIN_IMAGES, True)):
         verdict = judge(subject, [replay(subject, ModeSettings(limit))], WIDE)
         assert verdict.passed is passed
-        assert any("too_few_images" in reason for reason in verdict.reasons) is not passed
+        assert any("too_few_images" in line for line in verdict.undecided) is not passed
+        assert (verdict.outcome, verdict.reasons) == (PASS if passed else UNDECIDED, ())
 
 
 def test_nothing_checked_fails(subject_for):
     verdict = judge(subject_for(), [], WIDE)
     assert not verdict.passed
     assert verdict.reasons == ("nothing_checked: no mode was run",)
+
+
+@pytest.mark.parametrize(("differences", "outcome"), [((), UNDECIDED), (("model.onnx: node 3",), FAIL)])
+def test_a_comparison_of_files_alone_is_no_pass(subject_for, differences, outcome):
+    rebuild = Rebuild(not differences, differences, ("model.onnx",), 1.0)
+    verdict = judge(subject_for(), [rebuild], WIDE)
+    assert verdict.outcome == outcome
+    assert [line.split(":")[0] for line in verdict.undecided] == ["nothing_attacked"]
+
+
+def test_the_number_of_images_that_would_decide_counts_churn(subject_for):
+    """A net loss of one image needs more images where ten others went either way."""
+
+    def needed(lost, gained):
+        artifact = np.arange(400) < 400 - lost
+        found = measurement("whitebox", GRADIENTS, artifact)
+        found.reference_robust[:gained] = False
+        verdict = judge(subject_for(), [found], Budget(100, 1))
+        return int(verdict.undecided[0].split("about ")[1].split()[0])
+
+    assert needed(1, 0) < needed(6, 5) < needed(11, 10)
+
+
+def test_a_tolerance_of_the_bundle_itself_is_named(subject_for, linear):
+    (note,) = (note for note in judge(subject_for(), [], WIDE).notes if "tolerance" in note)
+    assert "without the run the tolerance of logits" in note
+    assert "0.001" in note
+    measured = dataclasses.replace(subject_for(reference=linear.logits), measured_tolerance=1e-4)
+    assert not any("without the run" in note for note in judge(measured, [], WIDE).notes)
 
 
 def test_one_bad_mode_among_good_ones_fails(subject_for, linear):

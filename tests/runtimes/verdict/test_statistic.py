@@ -136,13 +136,13 @@ def test_counts_are_all_that_matters():
 def test_the_number_of_images_that_would_decide(lost, gained, images):
     drop = drop_of_counts(lost, gained, images, 1.0)
     assert drop.undecided
-    needed = images_to_decide(drop, lost, gained, images)
+    needed = images_to_decide(drop, images)
     for factor, undecided in ((needed / images, False), (0.85 * needed / images, True)):
         assert drop_of_counts(lost * factor, gained * factor, images * factor, 1.0).undecided is undecided
 
 
 def test_no_number_of_images_decides_a_drop_of_the_budget():
-    assert images_to_decide(drop_of_counts(4, 0, 400, 1.0), 4, 0, 400) is None
+    assert images_to_decide(drop_of_counts(4, 0, 400, 1.0), 400) is None
 
 
 @pytest.mark.parametrize("images", [100, 357, 500])
