@@ -6,8 +6,10 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from robust_edge.settings.setting import Setting
 from robust_edge_runtimes.core.errors import InputError, unknown_name
 from robust_edge_runtimes.core.references import resolve
 
@@ -21,10 +23,13 @@ class Row(NamedTuple):
     Attributes:
         reference: where its function or class is, as `package.module:name`; imported when it is chosen.
         summary: a few words for help texts.
+        options: the class's own settings that have a command-line option, by name, with type and declaration. They
+            are repeated here because the command line must not import the class, which imports torch.
     """
 
     reference: str
     summary: str = ""
+    options: Mapping[str, tuple[str, Setting]] = MappingProxyType({})
 
 
 def summaries(table: Mapping[str, Row]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig,
 from robust_edge.data.settings import DataConfig
 from robust_edge.models.table import ARCHITECTURES
 from robust_edge.plugins import OWN_FUNCTION
-from robust_edge.pruning.schemes.scope import SCOPE
+from robust_edge.pruning.schemes import SCHEMES
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge.settings.setting import Setting, check, setting, walk
 from robust_edge_runtimes.core.runtime import MAX_THREADS
@@ -73,4 +73,5 @@ def command_settings() -> Iterator[tuple[str, str, Setting]]:
     for key, field, declaration in walk(CompressConfig):
         yield key, str(field.type), declaration
         if key == "pruning.scheme":
-            yield "pruning.scope", "str", SCOPE  # of two schemes; their classes are not read before one is chosen
+            own = {name: option for row in SCHEMES.values() for name, option in row.options.items()}
+            yield from ((f"pruning.{name}", *option) for name, option in own.items())

@@ -83,8 +83,8 @@ LAYERS = {
         table
     """,
     "robust_edge": """
-        plugins torchvision_compat onnx_graph
-        settings parallel
+        settings torchvision_compat onnx_graph
+        plugins parallel
         data
         pruning
         models

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from robust_edge.plugins import Row, load_class
+from robust_edge.pruning.schemes.scope import SCOPE
 
 if TYPE_CHECKING:
     from robust_edge.pruning.schemes.scheme import Scheme
 
 SCHEMES = {
-    "irregular": Row("robust_edge.pruning.schemes.irregular:Irregular", "any weights; the largest are kept"),
+    "irregular": Row(
+        "robust_edge.pruning.schemes.irregular:Irregular",
+        "any weights; the largest are kept",
+        options={"scope": ("str", SCOPE)},
+    ),
     "funnel": Row("robust_edge.pruning.schemes.funnel:Funnel", "a smaller kept fraction in every deeper layer"),
     "redundant": Row(
         "robust_edge.pruning.schemes.redundant:Redundant", "whole filters, without filters similar to a stronger one"
@@ -19,9 +24,15 @@ SCHEMES = {
         "robust_edge.pruning.schemes.nm:NOfM", "n of m neighbouring weights, for example 2:4 for sparse tensor cores"
     ),
     "block": Row(
-        "robust_edge.pruning.schemes.block:Block", "four consecutive input channels together, for 8-bit dot products"
+        "robust_edge.pruning.schemes.block:Block",
+        "four consecutive input channels together, for 8-bit dot products",
+        options={"scope": ("str", SCOPE)},
     ),
-    "filter": Row("robust_edge.pruning.schemes.filter:Filter", "whole channels, which `export` removes"),
+    "filter": Row(
+        "robust_edge.pruning.schemes.filter:Filter",
+        "whole channels, which `export` removes",
+        options={"scope": ("str", SCOPE)},
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """Layers, ranges, and what a mistake says."""
 
+import dataclasses
 import math
 
 import hypothesis
@@ -392,3 +393,11 @@ def test_differences_of_two_schemes():
 )
 def test_a_scheme_of_ones_own_that_does_not_fit(name, says):
     refused(says, flags={"pruning.scheme": name})
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_row_of_a_scheme_lists_the_settings_of_its_class_that_have_an_option(scheme):
+    cls = scheme_class(scheme)
+    fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+    flags = {name: (fields[name], own.flag) for name, own in settings_of(cls).items() if own.flag}
+    assert {name: (kind, own.flag) for name, (kind, own) in SCHEMES[scheme].options.items()} == flags
