@@ -162,7 +162,8 @@ def ours(task: Task) -> Callable[[], None]:
     if device.type == "cpu":
         keep_freed_memory()
     plan, model = schedules(config), place(task.model(), device, config.compute)
-    learner, split = Learner(model, config, plan), task.data().to(device)
+    split = task.data().to(device)
+    learner = Learner(model, config, plan, config.pruning.build(model, tuple(split.images.shape[1:])))
     return lambda: train_epoch(learner, split, plan, 0) and None
 
 
@@ -170,7 +171,7 @@ def ours(task: Task) -> Callable[[], None]:
 
 
 def worker(task: Task, kind: str, pipe: Connection) -> None:
-    """Train when told to; answer with seconds, and at the end with the most memory that was used."""
+    """Train at each "go"; answer with seconds, and at the end with the most memory that was used."""
     torch.set_num_threads(task.threads)
     run = {STRAIGHTFORWARD: straightforward, OURS: ours}[kind](task)
     run()

@@ -31,7 +31,7 @@ class Learner:
         model: the network, on its device.
         config: the settings of the run.
         plan: the schedules of the run.
-        scheme: the pruning scheme, built for the network; None for the scheme of the config without `build`.
+        scheme: the pruning scheme, built for the network.
 
     Attributes:
         average: the moving average of the weights; None where `averaging.decay` is 0.
@@ -46,7 +46,7 @@ class Learner:
         model: Normalized,
         config: CompressConfig,
         plan: Schedules,
-        scheme: Scheme | None = None,
+        scheme: Scheme,
         ranks: Ranks | None = None,
     ) -> None:
         self.model = model
@@ -54,7 +54,7 @@ class Learner:
         self.ranks = ranks or Ranks()
         self.forward = Forward(model, config.compute)
         attach_effective_masks(model, prunable_parameters(model))
-        self.scheme = config.pruning.build(model, ()) if scheme is None else scheme
+        self.scheme = scheme
         training = config.training
         self.optimizer = torch.optim.SGD(
             model.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay

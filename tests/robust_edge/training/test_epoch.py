@@ -56,9 +56,13 @@ def with_batchnorm(seed=0, dropout=0.0):
     )
 
 
+def learner_of(model, config, plan):
+    return Learner(model, config, plan, config.pruning.build(model, ()))
+
+
 def train(model, split, config, epochs=1):
     plan = schedules(config)
-    learner = Learner(model, config, plan)
+    learner = learner_of(model, config, plan)
     return learner, [train_epoch(learner, split, plan, epoch) for epoch in range(epochs)]
 
 
@@ -142,7 +146,7 @@ def test_randomness_depends_on_seed_and_epoch_only():
     torch.manual_seed(1)
     first, _ = train(with_batchnorm(dropout=0.5), split, config, epochs=2)
     plan, model = schedules(config), with_batchnorm(dropout=0.5)
-    again = Learner(model, config, plan)
+    again = learner_of(model, config, plan)
     for epoch in range(2):
         torch.manual_seed(epoch + 99)  # whatever happened in between
         torch.rand(5)
@@ -166,7 +170,7 @@ def test_momentum_and_weight_decay_revive_nothing_in_the_masked_phase(scope):
         training__epochs=6, training__momentum=0.9, training__weight_decay=0.1, pruning__keep=0.3, pruning__scope=scope
     )
     plan, model = schedules(config), with_batchnorm()
-    learner = Learner(model, config, plan)
+    learner = learner_of(model, config, plan)
     weights = prunable_parameters(model)
     support = None
     for epoch in range(6):
@@ -212,7 +216,7 @@ def test_a_lone_last_image_does_not_stop_batch_norm(eps, count, size):
     done = []
     config = config_of(attack__eps=eps, training__batch_size=size)
     plan = schedules(config)
-    learner = Learner(with_batchnorm(), config, plan)
+    learner = learner_of(with_batchnorm(), config, plan)
     result = train_epoch(learner, split_of(count), plan, 0, lambda *row: done.append(row[:2]))
     batches = max(1, (count - 1 + size - 1) // size) if count % size == 1 else -(-count // size)
     assert done == [(i + 1, batches) for i in range(batches)]
@@ -281,7 +285,7 @@ def test_an_epoch_in_two_parts_is_the_epoch(tmp_path, epoch, batches):
         calls.append(1)
         return len(calls) == batches
 
-    whole, broken = (Learner(with_batchnorm(dropout=0.5), config, plan) for _ in range(2))
+    whole, broken = (learner_of(with_batchnorm(dropout=0.5), config, plan) for _ in range(2))
     for learner in (whole, broken):
         for earlier in range(epoch):
             train_epoch(learner, split, plan, earlier)
@@ -291,7 +295,7 @@ def test_an_epoch_in_two_parts_is_the_epoch(tmp_path, epoch, batches):
     torch.save({"part": vars(part), "learner": broken.state()}, tmp_path / "part.pt")
     saved = torch.load(tmp_path / "part.pt", weights_only=True)
     torch.manual_seed(99)
-    other = Learner(with_batchnorm(seed=5, dropout=0.5), config, plan)
+    other = learner_of(with_batchnorm(seed=5, dropout=0.5), config, plan)
     other.load_state(saved["learner"])
     assert train_epoch(other, split, plan, epoch, part=EpochPart(**saved["part"])) == expected
     pairs = zip(whole.model.state_dict().values(), other.model.state_dict().values(), strict=True)
@@ -301,7 +305,7 @@ def test_an_epoch_in_two_parts_is_the_epoch(tmp_path, epoch, batches):
 def test_an_epoch_that_is_asked_at_its_last_batch_is_finished():
     config, calls = config_of(), []
     plan = schedules(config)
-    result = train_epoch(Learner(linear(), config, plan), split_of(24), plan, 0, stop=lambda: calls.append(1))
+    result = train_epoch(learner_of(linear(), config, plan), split_of(24), plan, 0, stop=lambda: calls.append(1))
     assert not isinstance(result, EpochPart)
     assert len(calls) == 2
 
@@ -313,7 +317,7 @@ def test_state_goes_through_a_file_and_back(tmp_path):
     for epochs in (1, 3):  # in the ADMM phase, and in the masked one
         learner, _ = train(with_batchnorm(), split, config, epochs=epochs)
         torch.save(learner.state(), tmp_path / "state.pt")
-        other = Learner(with_batchnorm(seed=5), config, plan)
+        other = learner_of(with_batchnorm(seed=5), config, plan)
         other.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
         for current in (learner, other):
             train_epoch(current, split, plan, epochs)
@@ -326,6 +330,6 @@ def test_progress_shows_the_mean_loss_of_the_images_so_far():
     lines = []
     config = config_of(attack__eps=0.0, pruning__keep=1.0)
     plan = schedules(config)
-    learner = Learner(linear(), config, plan)
+    learner = learner_of(linear(), config, plan)
     result = train_epoch(learner, split_of(11), plan, 0, lambda done, total, text: lines.append((done, total, text)))
     assert lines[-1] == (2, 2, f"loss {result.loss:.3f}")

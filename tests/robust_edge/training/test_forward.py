@@ -91,7 +91,8 @@ def test_an_epoch_ends_near_that_of_the_defaults(flags):
     for extra in ({}, flags):
         config = resolve(flags={"training.batch_size": 8, "training.epochs": 2, "attack.steps": 2, **extra})
         plan = schedules(config)
-        learner = Learner(place(network()[0], torch.device("cpu"), config.compute), config, plan)
+        model = place(network()[0], torch.device("cpu"), config.compute)
+        learner = Learner(model, config, plan, config.pruning.build(model, ()))
         losses.append([train_epoch(learner, split, plan, epoch).loss for epoch in range(2)])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]
@@ -111,7 +112,7 @@ def test_a_compiled_network_is_the_network():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, of its compiler's look at inputs
-def test_a_compiled_network_is_not_compiled_anew_for_every_batch():
+def test_a_compiled_network_is_not_recompiled_for_every_batch():
     """The attack's pass and the training's, each once; batch-norm's momentum differs in each of the first batches."""
     from torch._dynamo.testing import CompileCounter
 
@@ -120,7 +121,7 @@ def test_a_compiled_network_is_not_compiled_anew_for_every_batch():
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3)]
     plan, counter = schedules(config), CompileCounter()
     model = Normalized(nn.Sequential(*layers), [0.5] * 3, [0.25] * 3)
-    learner = Learner(model, config, plan)
+    learner = Learner(model, config, plan, config.pruning.build(model, ()))
     learner.forward.network = torch.compile(model, backend=counter)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         for epoch in range(2):
@@ -139,7 +140,7 @@ def test_admm_costs_two_copies_of_the_prunable_weights():
     """Every tensor that the learner holds in the ADMM phase, counted by its storage; the masked phase costs one."""
     config = resolve(flags={"training.momentum": 0.0, "pruning.keep": 0.2})
     model, _ = network()
-    learner = Learner(model, config, schedules(config))
+    learner = Learner(model, config, schedules(config), config.pruning.build(model, ()))
     prunable = sum(weight.numel() * weight.element_size() for weight in learner.weights.values())
     own = {tensor.data_ptr() for tensor in model.state_dict().values()}
 

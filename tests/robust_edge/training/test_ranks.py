@@ -60,7 +60,8 @@ def train(*, batchnorm, ranks, flags=None):
         }
     )
     plan, model = schedules(config), network(batchnorm=batchnorm, seed=ranks.rank)
-    learner = Learner(replicate(model, torch.device("cpu"), ranks), config, plan, ranks=ranks)
+    placed = replicate(model, torch.device("cpu"), ranks)
+    learner = Learner(placed, config, plan, config.pruning.build(placed, ()), ranks)
     results = []
     for epoch in range(EPOCHS):
         results.append(train_epoch(learner, split_of(), plan, epoch))
