@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,16 +14,17 @@ from robust_edge.cli import main
 from robust_edge_runtimes import open_bundle
 from tests.commands import run
 
-ARCHIVE = Path(__file__).parents[3] / "shared/data/cifar10-jpeg.tar.xz"
 PER_CLASS = 20
 
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not ARCHIVE.is_file():
-        pytest.skip("CIFAR-10 as JPEG folders is not beside the project")
+    beside = Path(__file__).parents[2].parent / "shared" / "data"
+    archive_path = Path(os.environ.get("ROBUST_EDGE_DATA", beside)) / "cifar10-jpeg.tar.xz"
+    if not archive_path.is_file():
+        pytest.skip(f"{archive_path} is missing; name the folder of cifar10-jpeg.tar.xz in ROBUST_EDGE_DATA")
     root = tmp_path_factory.mktemp("cifar")
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(archive_path) as archive:
         for member in archive:
             if member.isfile() and int(Path(member.name).stem) < PER_CLASS:
                 archive.extract(member, root, filter="data")
