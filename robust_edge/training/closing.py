@@ -126,36 +126,32 @@ def finish(
     images = _closing_images(dataset.test).to(device)
     attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
     clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
-    last = run.metrics()[epoch - 1]
     found = weight_uses(model, dataset.shape)
-    layout = Layout(found.uses)
+    metrics = {
+        "clean_accuracy": clean.value,
+        "robust_accuracy": robust.value,
+        "images": float(clean.images),
+        "attack_eps": threat.eps,
+        "attack_steps": float(attack.steps),
+        "train_loss": run.metrics()[epoch - 1].loss,
+    }
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
-        sparsity = sparsity_of(written)
         problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
         assert problem is None, problem
         return Checkpoint(
             model=_spec(dataset, config, model.mean, model.std),
-            sparsity=sparsity,
+            sparsity=sparsity_of(written),
             dataset=dataset.name,
             dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,
-            metrics={
-                "clean_accuracy": clean.value,
-                "robust_accuracy": robust.value,
-                "images": float(clean.images),
-                "attack_eps": threat.eps,
-                "attack_steps": float(attack.steps),
-                "train_loss": last.loss,
-            },
+            metrics=metrics,
             weights_sha256=sha256,
             versions=versions(),
             epoch=epoch,
             diverged=diverged,
-            arithmetic=Arithmetic(
-                layout.macs({n: torch.ones_like(w) for n, w in written.items()}), layout.macs(written)
-            ),
+            arithmetic=_arithmetic(Layout(found.uses), written),
         )
 
     peak = peak_bytes(device)
@@ -170,6 +166,11 @@ def finish(
         f"peak memory {peak >> 20} MiB"
     )
     return checkpoint
+
+
+def _arithmetic(layout: Layout, written: dict[str, Tensor]) -> Arithmetic:
+    dense = {name: torch.ones_like(weight) for name, weight in written.items()}
+    return Arithmetic(layout.macs(dense), layout.macs(written))
 
 
 def _log_layers(run: Run, learner: Learner, checkpoint: Checkpoint) -> None:
