@@ -1,6 +1,6 @@
 """How often `verify` fails a good artifact by chance: repetitions of every mode with fresh seeds.
 
-Each repetition draws its images, its starts and its squares anew. Run it on bundles of one run:
+Each repetition samples new images, starts and squares. Run it on bundles of one run:
 
     python benchmarks/false_alarms.py --run runs/digits-10 bundles/digits-10 bundles/digits-10-int8 -o alarms.json
 

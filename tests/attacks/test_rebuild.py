@@ -318,7 +318,7 @@ def test_another_torchscript(change, words, changed, verified):
 
 @NATIVE
 def test_another_source_of_the_engine(honest, verified, tmp_path):
-    """The library is compiled anew from the false source, so that it agrees with it."""
+    """The library is compiled again from the false source, so that it agrees with it."""
     path = shutil.copytree(honest("native"), tmp_path / "bundle")
     (library,) = path.glob("model-*.so")
     library.unlink()

@@ -41,7 +41,7 @@ class Noise(Attack):
         return batch.images + self.scale * threat.eps * signs
 '''
 ROW = '    "noise": Row("robust_edge.attacks.noise:Noise", "random corners of the ball"),\n'
-# One process for all commands, since each would import torch anew.
+# One process for all commands, since each would import torch again.
 COMMANDS = """
 import sys
 from click.testing import CliRunner

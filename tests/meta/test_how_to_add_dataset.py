@@ -29,7 +29,7 @@ def load_shades(config):
     return Dataset("shades", ("dark", "bright"), split(60), split(20))
 '''
 ROW = '    "shades": Row("robust_edge.data.shades:load_shades", "dark and bright images"),\n'
-# One process for all commands, since each would import torch anew.
+# One process for all commands, since each would import torch again.
 COMMANDS = """
 import sys
 from click.testing import CliRunner

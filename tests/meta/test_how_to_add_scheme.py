@@ -37,7 +37,7 @@ TINY = (
     "--epochs 2 --steps 1 --keep 0.2 --threads 1 --set data.limit_train=60 --set data.limit_test=20 "
     "--set pruning.offset=2 --set training.batch_size=30"
 )
-# One process for all commands, since each would import torch anew.
+# One process for all commands, since each would import torch again.
 COMMANDS = """
 import sys
 from click.testing import CliRunner

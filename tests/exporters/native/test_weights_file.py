@@ -35,9 +35,9 @@ def status(library, data, beside=0):
     return functions.re_status_text(found).decode()
 
 
-def patched(data, at, value, kind="<I"):
+def patched(data, offset, value, kind="<I"):
     new = bytearray(data)
-    struct.pack_into(kind, new, at, value)
+    struct.pack_into(kind, new, offset, value)
     return bytes(new)
 
 
@@ -64,14 +64,14 @@ def test_each_damage_has_its_own_status(exported):
 
 def decoded(stream, segments):
     """The positions of each segment, by a reader that shares no code with the writer."""
-    found, at = [], 0
+    found, offset = [], 0
 
     def number():
-        nonlocal at
+        nonlocal offset
         total = 0
         while True:
-            total, at = total + stream[at], at + 1
-            if stream[at - 1] < 255:
+            total, offset = total + stream[offset], offset + 1
+            if stream[offset - 1] < 255:
                 return total
 
     for _ in range(segments):
@@ -80,7 +80,7 @@ def decoded(stream, segments):
             last += number() + 1
             positions.append(last)
         found.append(positions)
-    assert at == len(stream)
+    assert offset == len(stream)
     return found
 
 

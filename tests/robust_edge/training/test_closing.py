@@ -1,4 +1,4 @@
-"""The last look at a run's network: on which images, and its batch-norm taken anew."""
+"""The final evaluation of a run: its images, and the re-estimated batch-norm statistics."""
 
 import pytest
 import torch

@@ -52,11 +52,11 @@ def test_two_runs_with_one_seed_are_the_same_to_the_byte(tiny, sparse_run, tmp_p
 
 
 def test_the_last_look_at_the_network_is_progress_too(tiny, tmp_path):
-    told = []
-    compress(tiny(), tmp_path / "run", progress=lambda done, total, text: told.append((done, total, text)))
+    reports = []
+    compress(tiny(), tmp_path / "run", progress=lambda done, total, text: reports.append((done, total, text)))
     images = int(open_run(tmp_path / "run").checkpoint().metrics["images"])
-    assert told[-1] == (3, 3, f"evaluated on {images} of {images} test images")
-    assert told[-2][2].startswith("epoch 3 loss")
+    assert reports[-1] == (3, 3, f"evaluated on {images} of {images} test images")
+    assert reports[-2][2].startswith("epoch 3 loss")
 
 
 def test_another_seed_gives_another_network(tiny, sparse_run, tmp_path):

@@ -185,7 +185,7 @@ def test_an_early_projection_survives_a_kill(tiny, early_run, tmp_path, batches)
 
 
 def test_the_target_and_the_dual_are_taken_up_again_after_a_kill(tiny, tmp_path):
-    """Two epochs of ADMM follow the kill: were θ' or u begun anew, the weights would end elsewhere."""
+    """Two epochs of ADMM follow the kill: if θ' or u started again from zero, the final weights would differ."""
     flags = {"training.epochs": 4, "data.limit_train": 100, "admm.masked_fraction": 0.2, "admm.rho": 0.05}
 
     def die(done, total, text):

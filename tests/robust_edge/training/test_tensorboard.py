@@ -1,4 +1,4 @@
-"""What TensorBoard is told, with a writer that takes notes, and with the real one where it is installed."""
+"""The metrics written for TensorBoard, with a writer that records its calls, and with the real one where installed."""
 
 import dataclasses
 import sys

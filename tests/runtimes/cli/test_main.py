@@ -97,7 +97,7 @@ def test_verify_passes_with_0(sealed, opened, tmp_path):
 
 
 def test_verify_exits_5_where_the_images_cannot_decide(sealed, tmp_path):
-    """Of 60 images none is lost: a loss of one point cannot be told from none."""
+    """Of 60 images none is lost: too few to distinguish a loss of one point from none."""
     result = device("verify", sealed, "-o", tmp_path / "verify.json")
     assert result.exit_code == 5
     assert result.stdout.splitlines()[-1].startswith("UNDECIDED")

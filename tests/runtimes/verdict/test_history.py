@@ -1,4 +1,4 @@
-"""Repeated verdicts on one artifact are listed beside the verdict, and told."""
+"""Repeated verdicts on one artifact are listed in the verdict's record and in the table."""
 
 from __future__ import annotations
 
