@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         written = write_artifact(request, folder)
         artifact = written.artifact
         write_golden(folder / GOLDEN, request.golden)
-        manifest = seal(folder, _manifest(request, written.compacted, artifact, folder))
+        manifest = seal(folder, manifest_of(request, request.expected, written, folder))
         parity, checked_with = checked_parity(open_bundle(folder), request)
         golden = dataclasses.replace(request.golden, tolerance=parity.tolerance)
         write_golden(folder / GOLDEN, golden)
@@ -218,8 +218,16 @@ def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:
         )
 
 
-def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedArtifact, folder: Path) -> Manifest:
-    """The manifest without hashes and parity, which are computed later."""
+def manifest_of(request: ArtifactRequest, expected: Expected, written: WrittenArtifact, folder: Path) -> Manifest:
+    """The manifest without hashes and parity, which are computed later.
+
+    Args:
+        request: what was exported.
+        expected: accuracies on the golden images.
+        written: the artifact.
+        folder: the files of the artifact lie here.
+    """
+    artifact = written.artifact
     return Manifest(
         schema_version=SCHEMA_VERSION,
         target=request.target.name,
@@ -239,12 +247,12 @@ def _manifest(request: ExportRequest, compacted: Compacted, artifact: ExportedAr
         classes=request.classes,
         sparsity=artifact.sparsity,
         source=request.source,
-        expected=request.expected,
+        expected=expected,
         files={},
         layers=artifact.layers,
-        size=_size(folder, artifact, request.sparsity.weights),
+        size=size_of(folder, (artifact.file, *artifact.companions), artifact.weights_file, request.sparsity.weights),
         notes=artifact.notes,
-        compaction=compacted.record,
+        compaction=written.compacted.record,
         choices=Choices(request.compact, _count(request.calibration), _options(request)),
     )
 
@@ -253,9 +261,17 @@ def _count(images: np.ndarray | None) -> int:
     return 0 if images is None else len(images)
 
 
-def _size(folder: Path, artifact: ExportedArtifact, dense: int) -> Size:
-    paths = [folder / name for name in (artifact.file, *artifact.companions)]
-    weights = None if artifact.weights_file is None else (folder / artifact.weights_file).stat().st_size
+def size_of(folder: Path, files: Sequence[str], weights_file: str | None, dense: int) -> Size:
+    """What the zeros save in bytes.
+
+    Args:
+        folder: of the artifact.
+        files: names of the artifact and its companions.
+        weights_file: the one that holds the weights; None where that is the artifact itself.
+        dense: number of prunable weights of the checkpoint.
+    """
+    paths = [folder / name for name in files]
+    weights = None if weights_file is None else (folder / weights_file).stat().st_size
     total, compressed = sum(path.stat().st_size for path in paths), sum(map(_compressed_size, paths))
     return Size(total, compressed, 4 * dense, weights)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 
 from robust_edge_runtimes.core.decode import short_repr
 
+CONTEXT = 16  # characters shown before the first that differs
 NAMED = 4  # rows of a tensor that are listed one by one
 
 
@@ -59,10 +61,16 @@ def _text_difference(name: str, ours: str, theirs: str) -> str:
     line = next((i for i in range(count) if expected[i] != found[i]), count)
     if line == len(found):
         return f"{name} ends after line {line}, the export's goes on with {short_repr(expected[line])}"
-    instead = (
-        f", the export has {short_repr(expected[line])}" if line < len(expected) else ", the export ends before it"
-    )
-    return f"{name}, line {line + 1} is {short_repr(found[line])}{instead}"
+    if line == len(expected):
+        return f"{name}, line {line + 1} is {short_repr(found[line])}, the export ends before it"
+    given, right = (short_repr(text) for text in _from_difference(found[line], expected[line]))
+    return f"{name}, line {line + 1} is {given}, the export has {right}"
+
+
+def _from_difference(*texts: str) -> list[str]:
+    """Texts from shortly before the place where they part, so that shortening does not make them alike."""
+    same = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
+    return ["..." + text[same - CONTEXT :] for text in texts] if same > CONTEXT else list(texts)
 
 
 def _binary_difference(name: str, ours: bytes, theirs: bytes) -> str:

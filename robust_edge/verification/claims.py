@@ -21,6 +21,7 @@ from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import MIN_OPSET, Target, targets
+from robust_edge_exporters.tolerance import LEAST
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.decode import short_repr
@@ -30,12 +31,15 @@ from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec, Manifest, Sparsity
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.flags import Check
+from robust_edge_runtimes.verdict.measurement import Parity
 
 LABELS = "labels.txt"
 REPEATED = BATCH  # stored images whose attack is made again: the batch that the export began with
 STANDARD_ERRORS = 4.0
 SAME_EPS = 1e-6
 REACHED = 0.9  # of ε: PGD's steps reach the border of the ball at some pixel of some image
+SAME_TOLERANCE = 2.0  # times; the error of fp32 depends on the CPU's kernels
+SAME_ERROR = 3.0  # times; saturating 8-bit kernels of an older CPU make larger errors
 SAME_ACCURACY = 0.005  # images on the boundary that another version of torch decides otherwise
 PIXELS = (0.0, 1.0)
 
@@ -81,7 +85,17 @@ def check_claims(bundle: Bundle, run: Run) -> None:
 
 
 def false_claims(
-    bundle: Bundle, golden: Golden, run: Run, network: Normalized, score: Score, split: Split, *, eps: float, steps: int
+    bundle: Bundle,
+    golden: Golden,
+    run: Run,
+    network: Normalized,
+    score: Score,
+    split: Split,
+    *,
+    eps: float,
+    steps: int,
+    tolerance: float,
+    parity: Parity,
 ) -> list[Check]:
     """What of the stored evidence is weaker than the bundle says.
 
@@ -94,9 +108,12 @@ def false_claims(
         split: the run's test images.
         eps: the radius of this verification.
         steps: most gradient steps of the attack that is made again.
+        tolerance: of the artifact's logits, as the run's arithmetic gives it.
+        parity: of the artifact on the stored images, as measured here.
     """
     attack = bundle.manifest.expected.attack
     found = [_radius(attack, golden, run, eps), _known_attack(attack), _run_images(golden, split)]
+    found += [_tolerance(golden, bundle.manifest, tolerance), _parity(bundle.manifest, parity)]
     if attack.steps and attack.eps:
         found.append(_strength(attack, golden, network, score, steps))
     own = dataclasses.replace(golden, clean_logits=score(golden.clean), attacked_logits=score(golden.attacked))
@@ -196,15 +213,39 @@ def _known_attack(attack: AttackSpec) -> str:
 
 
 def _run_images(golden: Golden, split: Split) -> str:
-    """Stored images stand at the start of the test split, so that the rest of it is rarely read."""
-    missing = {(image.tobytes(), label) for image, label in zip(golden.clean, golden.labels.tolist(), strict=True)}
-    for start in range(0, len(split), len(golden.labels)):
-        part = split.take(torch.arange(start, min(start + len(golden.labels), len(split))))
-        for image, label in zip(part.floats(slice(None)).numpy(), part.labels.tolist(), strict=True):
-            missing.discard((image.tobytes(), label))
-        if not missing:
+    """An export stores the first images of the test split, so that nobody chooses them."""
+    first = split.first(len(golden.labels))
+    images, labels = first.floats(slice(None)).numpy(), first.labels.numpy()
+    count = len(golden.labels)
+    if len(labels) == count and images.shape == golden.clean.shape:
+        others = (images != golden.clean).any(axis=(1, 2, 3)) | (labels != golden.labels)
+        if not others.any():
             return ""
-    return f"stored images: {len(missing)} of {len(golden.labels)} are not test images of the run with their labels"
+        return (
+            f"stored images: {int(others.sum())} of {count} are not the run's first {count} test images in their order"
+        )
+    return f"stored images: there are {count} of shape {golden.clean.shape[1:]}, the run has {len(labels)} test images"
+
+
+def _tolerance(golden: Golden, manifest: Manifest, measured: float) -> str:
+    """The tolerance that a device is held to comes from the run's arithmetic, as measured here and at export."""
+    stored = [golden.tolerance, *([] if manifest.parity is None else [manifest.parity.tolerance])]
+    if max(stored) <= SAME_TOLERANCE * measured:
+        return ""
+    return f"tolerance {max(stored):.3g}: the run's arithmetic gives {measured:.3g}"
+
+
+def _parity(manifest: Manifest, found: Parity) -> str:
+    """The figures of the README, which were measured with another machine's kernels."""
+    claimed = manifest.parity
+    if claimed is None:
+        return ""
+    if found.max_logit_error > SAME_ERROR * claimed.max_logit_error + LEAST:
+        return f"largest logit error {claimed.max_logit_error:.2g}: it is {found.max_logit_error:.2g} here"
+    if claimed.argmax_agreement > found.argmax_agreement + max(SAME_ACCURACY, 1.5 / (2 * manifest.expected.images)):
+        agree = f"{100 * found.argmax_agreement:.2f}%"
+        return f"equal classes on {100 * claimed.argmax_agreement:.2f}% of the images: {agree} here"
+    return ""
 
 
 def _strength(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, steps: int) -> str:

@@ -31,6 +31,7 @@ from robust_edge_runtimes.scoring import share_above
 from robust_edge_runtimes.verdict.checks import OUTLIERS
 from robust_edge_runtimes.verdict.flags import Check, Flag
 from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images
+from robust_edge_runtimes.verdict.measurement import parity_of
 from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
 FoundTwin = tuple[Differentiable | None, tuple[Flag, ...]]
@@ -118,7 +119,19 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
     checkpoint, eps = TorchOracle(network), settings.eps or eps_of(run)
     available = len(split) if settings.limit is None else min(settings.limit, len(split))
     first = split.first(IMAGES).floats(slice(None)).numpy()
-    claims = false_claims(bundle, golden, run, network, checkpoint.logits, split, eps=eps, steps=settings.value(STEPS))
+    tolerance = logit_tolerance(network, first, manifest.artifact.precision, targets()[manifest.target])
+    claims = false_claims(
+        bundle,
+        golden,
+        run,
+        network,
+        checkpoint.logits,
+        split,
+        eps=eps,
+        steps=settings.value(STEPS),
+        tolerance=tolerance,
+        parity=parity_of(model, golden),
+    )
     return HostSubject(
         bundle,
         golden,
@@ -127,7 +140,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         lambda start, stop: drawn_images(split, golden, min(stop, available), settings.seed, start=start),
         available,
         checkpoint.logits,
-        measured_tolerance=logit_tolerance(network, first, manifest.artifact.precision, targets()[manifest.target]),
+        measured_tolerance=tolerance,
         checks=tuple(claims),
         remarks=remarks,
         run=run,

@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 
+sys.dont_write_bytecode = True  # nothing but what was exported lies in this folder
 MAX_THREADS = 1024
 HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -16,11 +16,13 @@ class Prebuilt:
 
     Attributes:
         name: of the file.
-        open: takes a number of threads, and opens a runtime that loads this file; None where that says nothing.
-        reason: why it says nothing.
+        equal: its bytes are those that the compiler here makes of the source in the bundle.
+        open: takes a number of threads, and opens a runtime that loads this file; None where it cannot be loaded here.
+        reason: why it cannot be compared byte by byte.
     """
 
     name: str
+    equal: bool = False
     open: Optional[Callable[[int], BaseRuntime]] = None
     reason: str = ""
 

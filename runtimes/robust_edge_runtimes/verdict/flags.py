@@ -44,6 +44,12 @@ VALIDITY_FLAGS = (
         "library_differs", "a compiled library in the bundle does not compute what the source beside it computes"
     ),
     ValidityFlag(
+        "library_unverified",
+        "a compiled library in the bundle is other bytes than the compiler here makes of the source beside it, or was "
+        "made for another CPU or by another compiler: verify on a machine like the exporting one, or export on the "
+        "device's kind of machine (not raised without a run)",
+    ),
+    ValidityFlag(
         "false_claim",
         "the bundle claims an ε other than the run's, an attack that its stored images do not show, accuracies that "
         "are not the checkpoint's, or images that are none of the run's",

@@ -41,7 +41,6 @@ from robust_edge_runtimes.verdict.measurement import (
     right_in_all,
     worst_case,
 )
-from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_decide, level_of_look
 from robust_edge_runtimes.verdict.subject import Subject
 
@@ -133,7 +132,7 @@ def judge(
     manifest, golden = subject.bundle.manifest, subject.golden
     measurements = [item for item in results if isinstance(item, Measurement)]
     rebuild = next((item for item in results if isinstance(item, Rebuild)), None)
-    prebuilt, remarks = prebuilt_checks(subject.bundle, subject.model, golden)
+    prebuilt, remarks = _prebuilt(subject)
     logits = golden_logits(subject.model, golden)
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
     tolerance, outliers = subject.tolerance, OUTLIERS.get(subject.precision, 0.0)
@@ -179,6 +178,15 @@ def judge(
         ),
         budget,
     )
+
+
+def _prebuilt(subject: Subject) -> Tuple[List[Check], List[str]]:
+    """Checks of compiled files; without a run, what cannot be told of them is a remark."""
+    if subject.reference is not None:
+        return subject.prebuilt, []
+    unknown = [check for check in subject.prebuilt if check.name == "library_unverified"]
+    known = [check for check in subject.prebuilt if check not in unknown]
+    return known, [flag.detail for flag in raised(unknown)]
 
 
 def decided(verdict: Verdict, budget: Budget) -> Verdict:

@@ -1,8 +1,12 @@
-"""Compiled files that a bundle holds beside their source, which `verify` attacks: they must behave as it does."""
+"""Compiled files that a bundle holds beside their source, and that a device loads instead of it.
+
+Only equal bytes show that a library is its source: one with a condition of its own answers the images here as the
+source does.
+"""
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List
 
 import numpy as np
 
@@ -20,42 +24,47 @@ TOLERANCE = 1e-6  # two compilers may add in another order; weights and arithmet
 THREADS = (1, 2)
 
 
-def prebuilt_checks(bundle: Bundle, model: BaseRuntime, golden: Golden) -> Tuple[List[Check], List[str]]:
-    """Compare the bundle's compiled files with what `model` computes.
+def prebuilt_checks(bundle: Bundle, model: BaseRuntime, golden: Golden) -> List[Check]:
+    """Compare the bundle's compiled files with what the compiler here makes of the source, byte by byte.
+
+    A file that is other bytes is loaded, where this machine can, to tell a file that computes something else
+    (`library_differs`) from one that may be another compiler's (`library_unverified`).
 
     Args:
         bundle: opened.
         model: compiled from the bundle's source, where there is a compiler.
         golden: every stored image, clean and attacked, is scored in batches, and the first ones alone.
-
-    Returns:
-        Checks, and notes on what could not be compared here.
     """
-    checks, notes = [], []
-    for item in format_named(bundle.manifest.artifact.format).prebuilt(bundle, model):
-        if item.open is None:
-            notes.append(f"{item.name}: {item.reason}")
-        else:
-            checks.append(_compared(item, model, np.concatenate([golden.clean, golden.attacked])))
-    return checks, notes
+    found = format_named(bundle.manifest.artifact.format).prebuilt(bundle, model)
+    return [_compared(item, model, golden) for item in found]
 
 
-def _compared(item: Prebuilt, model: BaseRuntime, images: np.ndarray) -> Check:
+def _compared(item: Prebuilt, model: BaseRuntime, golden: Golden) -> Check:
+    if item.equal:
+        return Check("library_unverified", False, f"{item.name} is what the compiler here makes of its source")
+    problem = _difference(item, model, np.concatenate([golden.clean, golden.attacked]))
+    if problem:
+        return Check("library_differs", True, f"{item.name} {problem}")
+    return Check("library_unverified", True, f"{item.name}: {item.reason}")
+
+
+def _difference(item: Prebuilt, model: BaseRuntime, images: np.ndarray) -> str:
+    """How the file's logits differ from those of the source; empty where they do not, or it cannot be loaded here."""
+    if item.open is None:
+        return ""
     expected = _logits(model, images)
     for threads in THREADS:
-        assert item.open is not None
         try:
             with item.open(threads) as library:
                 error = relative_error(_logits(library, images), expected)
         except RobustEdgeError as cause:
-            return Check("library_differs", True, f"{item.name} does not run: {cause}")
+            return f"does not run: {cause}"
         if not error <= TOLERANCE:
-            detail = (
-                f"{item.name} on {threads} thread{'s' * (threads > 1)} gives logits that differ by {error:.2g} "
-                f"(relative, tolerance {TOLERANCE:.0e}) from those of the source in the bundle"
+            return (
+                f"on {threads} thread{'s' * (threads > 1)} gives logits that differ by {error:.2g} (relative, "
+                f"tolerance {TOLERANCE:.0e}) from those of the source in the bundle"
             )
-            return Check("library_differs", True, detail)
-    return Check("library_differs", False, f"{item.name} computes what its source computes")
+    return ""
 
 
 def _logits(model: BaseRuntime, images: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from robust_edge_runtimes.scoring import Score, score_of
 from robust_edge_runtimes.verdict.checks import not_the_checkpoint, repeat_checks
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
+from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
 
 Self = TypeVar("Self", bound="Subject")
 
@@ -112,6 +113,11 @@ class Subject:
             right = is_right(self.reference(drawn.clean), drawn.labels)
         flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision))
         return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
+
+    @functools.cached_property
+    def prebuilt(self) -> List[Check]:
+        """Whether the bundle's compiled files are what their source says."""
+        return prebuilt_checks(self.bundle, self.model, self.golden)
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:
         """Whether the artifact's logits are the checkpoint's, where that is at hand; not asked in 8 bits.

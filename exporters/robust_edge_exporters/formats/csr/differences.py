@@ -21,6 +21,7 @@ from robust_edge_exporters.differences import tensor_difference
 from robust_edge_runtimes.core.decode import short_repr
 
 NUMBER = re.compile(r"[./]___torch_mangle_\d+")
+CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
 LEFT_OUT = re.compile(r".*\.debug_pkl|\.data/serialization_id")
 
 
@@ -70,7 +71,14 @@ def _code(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
 def _definitions(records: dict[str, bytes]) -> Counter[str]:
     """Classes and functions with the number of times that they occur, without the numbers in their names."""
     texts = [NUMBER.sub("", text.decode()) for name, text in records.items() if _is_code(name)]
-    return Counter(part.strip() for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
+    parts = (part.strip() for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
+    return Counter(map(_with_sorted_constants, parts))
+
+
+def _with_sorted_constants(definition: str) -> str:
+    """A class whose constants come in the order of their names; torch writes them in the order of a set."""
+    constants = iter(sorted(CONSTANT.findall(definition)))
+    return CONSTANT.sub(lambda _: next(constants), definition)
 
 
 def _tensors(built: Path, shipped: Path) -> Iterable[str]:

@@ -21,6 +21,7 @@ from robust_edge_runtimes.core.decode import short_repr
 
 SCALE = 1e-6  # relative difference of ranges that kernels of different CPUs compute from the same images
 COMPARED = ("node", "initializer", "input", "output", "value_info", "name")
+TEXTS = ("doc_string", "metadata_props")
 
 
 def onnx_differences(built: Path, shipped: Path) -> list[str]:
@@ -46,7 +47,7 @@ class _Comparison:
 
     def differences(self) -> list[str]:
         """List all differences, one line each."""
-        found = [*self._ports(), *self._nodes(), *self._initializers()]
+        found = [*self._ports(), *self._nodes(), *self._initializers(), *self._inner_shapes(), *self._texts()]
         if _rest(self.ours) != _rest(self.theirs):
             found.append("its head differs (opset, IR version, metadata), or it has parts that no export writes")
         return found
@@ -58,6 +59,21 @@ class _Comparison:
                 yield f"the {kind}s are {[port.name for port in given]} with other shapes or names than the export's"
             for ours, theirs in zip(expected, given, strict=False):
                 self._same(ours.name, theirs.name)
+
+    def _inner_shapes(self) -> Iterable[str]:
+        """Shapes of inner values, which a reader may trust; none need be given."""
+        expected = {self._theirs_of.get(item.name, item.name): item.type for item in self.ours.graph.value_info}
+        for item in self.theirs.graph.value_info:
+            if item.type != expected.get(item.name):
+                yield f"the shape of the inner value {item.name!r} is not that of the export"
+
+    def _texts(self) -> Iterable[str]:
+        """Texts that no export writes, anywhere in the file."""
+        if self.ours.graph.name != self.theirs.graph.name:
+            yield f"the graph is called {short_repr(self.theirs.graph.name)}, not {short_repr(self.ours.graph.name)}"
+        allowed = set(_texts(self.ours))
+        for text in sorted(set(_texts(self.theirs)) - allowed)[:1]:
+            yield f"it holds a text that no export writes: {short_repr(text)}"
 
     def _nodes(self) -> Iterable[str]:
         ours, theirs = list(self.ours.graph.node), list(self.theirs.graph.node)
@@ -75,7 +91,9 @@ class _Comparison:
     def _node(self, expected: Any, given: Any) -> Iterable[str]:
         ours, theirs = _attributes(expected), _attributes(given)
         for name in sorted({*ours, *theirs}):
-            if ours.get(name) != theirs.get(name):
+            if len([item for item in given.attribute if item.name == name]) > 1:
+                yield f"node {_label(given)} has attribute {name} twice"
+            elif ours.get(name) != theirs.get(name):
                 values = [_value(node, name) for node in (given, expected)]
                 yield f"node {_label(given)}: attribute {name} is {values[0]} instead of {values[1]}"
         if _bare(expected) != _bare(given):
@@ -108,6 +126,15 @@ class _Comparison:
             yield f"initializer {name!r} is not in the export"
 
 
+def _texts(program: Any) -> Iterable[str]:
+    """Descriptions and metadata of the graph and its parts."""
+    graph = program.graph
+    for part in (program, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        yield from (part.doc_string, *(f"{item.key}: {item.value}" for item in part.metadata_props))
+        for attribute in getattr(part, "attribute", ()):
+            yield attribute.doc_string
+
+
 def _operators(nodes: Iterable[Any]) -> list[tuple[str, str]]:
     return [(node.domain, node.op_type) for node in nodes]
 
@@ -132,12 +159,12 @@ def _value(node: Any, name: str) -> str:
 
 
 def _bare(node: Any) -> bytes:
-    """What is left of a node without all that is compared or said otherwise, and the number of its attributes."""
+    """What is left of a node without all that is compared or said otherwise."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    for field in ("input", "output", "attribute", "name", "doc_string", "metadata_props"):
+    for field in ("input", "output", "attribute", "name", *TEXTS):
         copy.ClearField(field)
-    return bytes(copy.SerializeToString(deterministic=True)) + bytes([len(node.attribute) % 256])
+    return bytes(copy.SerializeToString(deterministic=True))
 
 
 def _rest(program: Any) -> bytes:
@@ -183,7 +210,7 @@ def _equal(ours: Any, theirs: Any, calibrated: str) -> bool:
 def _nameless(item: Any) -> bytes:
     copy = onnx.TensorProto()
     copy.CopyFrom(item)
-    for field in ("name", "doc_string", "metadata_props"):
+    for field in ("name", *TEXTS):
         copy.ClearField(field)
     return bytes(copy.SerializeToString(deterministic=True))
 

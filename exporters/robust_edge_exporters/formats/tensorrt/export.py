@@ -113,7 +113,7 @@ def _write_ranges(program: Any, target: Target, folder: str, settings: ExportSet
     from robust_edge_exporters.formats.onnx.int8 import ranges
 
     lines = [f"TRT-{version_number(str(target.tensorrt))}-EntropyCalibration2"]
-    for name, largest in ranges(program, settings.calibration).items():
+    for name, largest in sorted(ranges(program, settings.calibration).items()):
         lines.append(f"{name}: {struct.pack('>f', max(largest, 1e-8) / 127).hex()}")
     (Path(folder) / CALIBRATION).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return True

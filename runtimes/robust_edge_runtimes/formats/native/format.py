@@ -40,17 +40,8 @@ class NativeFormat(Format):
         return tuple(name for name in names if LIBRARY.fullmatch(name))
 
     def prebuilt(self, bundle: Bundle, model: BaseRuntime) -> Tuple[Prebuilt, ...]:
-        """The bundle's libraries; those for this source and this CPU can be compared."""
-        names = self.compiled_files(bundle.manifest.files)
-        if names and find_compiler() is None:
-            reason = "attacked as it is, since there is no C compiler here (cc, gcc, clang) for its source"
-            return tuple(Prebuilt(name, reason=reason) for name in names)
-        stem = model.info.version.rpartition("-")[0]  # of source and CPU
-        reason = "compiled for another CPU or from another source, so that this machine would not load it; not compared"
-        return tuple(
-            Prebuilt(name, open=_opener(bundle, name)) if name.startswith(stem) else Prebuilt(name, reason=reason)
-            for name in names
-        )
+        """The bundle's libraries; what this CPU and this compiler make of the source can be compared byte by byte."""
+        return tuple(_prebuilt(bundle, name, model) for name in self.compiled_files(bundle.manifest.files))
 
     def probe(self) -> str:
         """Compile a small function and call it, since a compiler may be installed without its headers."""
@@ -62,6 +53,20 @@ class NativeFormat(Format):
         command, version = found
         _compile_and_call(command)
         return f"{' '.join(command)}: {version.splitlines()[0] if version else 'version unknown'}"
+
+
+def _prebuilt(bundle: Bundle, name: str, model: BaseRuntime) -> Prebuilt:
+    compiled = model.compiled if isinstance(model, FromSourceRuntime) else None
+    if compiled is None:
+        return Prebuilt(name, reason="attacked as it is, since there is no C compiler here (cc, gcc, clang)")
+    if compiled == (bundle.path / name).read_bytes():
+        return Prebuilt(name, equal=True)
+    here = model.info.version
+    if not name.startswith(here.rpartition("-")[0]):
+        return Prebuilt(name, reason="compiled for another CPU or from another source, so that it does not run here")
+    same = name == f"{here}.so"
+    reason = "not the bytes that this compiler makes of its source" if same else "made by another compiler"
+    return Prebuilt(name, open=_opener(bundle, name), reason=reason)
 
 
 def _opener(bundle: Bundle, name: str) -> Callable[[int], BaseRuntime]:

@@ -71,14 +71,22 @@ class NativeRuntime(BaseRuntime):
 
 
 class FromSourceRuntime(NativeRuntime):
-    """Compiles the bundle's source for itself, where there is a compiler; no library of the bundle or cache is used."""
+    """Compiles the bundle's source for itself, where there is a compiler; no library of the bundle or cache is used.
+
+    Attributes:
+        compiled: the bytes of the library that it has made; None without a compiler.
+    """
+
+    compiled: Optional[bytes] = None
 
     def network_of_artifact(self) -> Network:
         """Compile into a temporary folder; a loaded library stays in memory without its file."""
         if find_compiler() is None:
             return super().network_of_artifact()
         with tempfile.TemporaryDirectory() as folder:
-            return self._load(library(self.path.parent, cache=Path(folder)))
+            built = library(self.path.parent, cache=Path(folder))
+            self.compiled = built.read_bytes()
+            return self._load(built)
 
 
 class LibraryRuntime(NativeRuntime):

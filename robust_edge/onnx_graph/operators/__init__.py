@@ -1,1 +1,0 @@
-"""ONNX operators in torch: one function each, and the table of them."""

@@ -1,0 +1,132 @@
+"""Two networks on a part of the digits, trained once; each target is exported once and rebuilt once."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+
+for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
+    pytest.importorskip(needed, reason=f"bundles are made, changed and judged with {needed}")
+
+
+from robust_edge.config.export import ExportChoices, GoldenSettings  # noqa: E402
+from robust_edge.config.settings import resolve  # noqa: E402
+from robust_edge.export import export_run  # noqa: E402
+from robust_edge.run.directory import open_run  # noqa: E402
+from robust_edge.training.compress import compress  # noqa: E402
+from robust_edge.verification.modes import rebuild as mode  # noqa: E402
+from robust_edge.verification.settings import VerifySettings  # noqa: E402
+from robust_edge.verification.verify import verify_bundle  # noqa: E402
+from robust_edge_exporters.formats.onnx.contents import contents_of  # noqa: E402
+from robust_edge_exporters.target import target_named  # noqa: E402
+from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
+
+SETTINGS = {
+    "data.limit_train": 300, "data.limit_test": 60, "training.epochs": 3, "training.batch_size": 50, "training.lr": 0.1,
+    "attack.steps": 2, "pruning.keep": 0.3, "pruning.scope": "layer", "threads": 1, "device": "cpu",
+}  # fmt: skip
+GOLDEN = GoldenSettings(images=60, steps=1)
+TARGETS = {
+    "fp32": ("x86-cpu", None),
+    "int8": ("x86-cpu-int8", None),
+    "csr": ("x86-cpu-csr", None),
+    "native": ("x86-cpu-sparse", None),
+    "native fp16": ("x86-cpu-sparse", "fp16"),
+    "nvidia fp16": ("nvidia-gpu-onnx", "fp16"),
+    "TensorRT int8": ("jetson-gpu", "int8"),
+}
+
+
+@pytest.fixture(scope="package")
+def trained(tmp_path_factory):
+    def train(name, **flags):
+        path = tmp_path_factory.mktemp("runs") / name
+        compress(resolve(preset="quick", flags={**SETTINGS, **flags}), path)
+        return open_run(path)
+
+    return train
+
+
+@pytest.fixture(scope="package")
+def run(trained):
+    return trained("run")
+
+
+@pytest.fixture(scope="package")
+def other(trained):
+    return trained("other", seed=1)
+
+
+@pytest.fixture(scope="package")
+def honest(run, tmp_path_factory):
+    """honest(target's key) -> the run's own bundle, exported once; do not change it."""
+    found = {}
+
+    def export(key="fp32"):
+        if key not in found:
+            name, precision = TARGETS[key]
+            found[key] = tmp_path_factory.mktemp("bundles") / "honest"
+            choices = ExportChoices(precision=precision)
+            export_run(run, target_named(name), found[key], golden=GOLDEN, choices=choices)
+        return found[key]
+
+    return export
+
+
+@pytest.fixture(scope="package")
+def export_again(tmp_path_factory):
+    """`write_artifact`, which writes what it wrote before for the same target, precision and choices."""
+    found, real = {}, mode.write_artifact
+
+    def write(request, folder):
+        images = None if request.calibration is None else len(request.calibration)
+        key = repr((request.target, request.precision, request.batch, request.layer_forms, request.compact, images))
+        if key not in found:
+            path = tmp_path_factory.mktemp("again") / "built"
+            path.mkdir()
+            found[key] = path, real(request, path)
+        shutil.copytree(found[key][0], folder, dirs_exist_ok=True)
+        return found[key][1]
+
+    return write
+
+
+@pytest.fixture
+def verified(run, export_again, monkeypatch):
+    """verified(path) -> (the verdict of `replay` and `rebuild`, the names of its reasons)."""
+    monkeypatch.setattr(mode, "write_artifact", export_again)
+
+    def verify(path, **changes):
+        settings = VerifySettings(modes=("replay", "rebuild"), **changes)
+        verdict = verify_bundle(bundles.open_bundle(path), run, Budget(), settings)
+        return verdict, {reason.partition(":")[0] for reason in verdict.reasons}
+
+    return verify
+
+
+@pytest.fixture
+def changed(honest, tmp_path):
+    """changed(key, change) -> a copy of the honest bundle that `change(folder)` has changed, sealed again."""
+
+    def write(key, change):
+        path = shutil.copytree(honest(key), tmp_path / "bundle")
+        manifest = bundles.open_bundle(path).manifest
+        change(path)
+        if (path / "model.onnx").is_file():  # a wrong number of non-zeros is refused before anything is rebuilt
+            manifest = dataclasses.replace(manifest, sparsity=contents_of(path / "model.onnx").sparsity)
+        bundles.seal(path, manifest)
+        return path
+
+    return write
+
+
+def differs(verdict, *words):
+    """Whether the rebuild found a difference, and one of its lines has all of these words."""
+    assert verdict.rebuild is not None
+    assert not verdict.rebuild.equal
+    lines = [line for line in verdict.rebuild.differences if all(word in line for word in words)]
+    assert lines, verdict.rebuild.differences
+    return lines

@@ -1,0 +1,215 @@
+"""Bundles that are not what their run exports: each is found by an export of the run, and the place is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
+    pytest.importorskip(needed, reason=f"bundles are made, changed and judged with {needed}")
+
+import onnx  # noqa: E402
+import torch  # noqa: E402
+
+from robust_edge.config.export import ExportChoices  # noqa: E402
+from robust_edge.export import export_run  # noqa: E402
+from robust_edge_exporters.formats.csr.differences import csr_differences  # noqa: E402
+from robust_edge_exporters.target import target_named  # noqa: E402
+from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from tests.attacks import surgery  # noqa: E402
+from tests.attacks.rebuild.conftest import GOLDEN, TARGETS, differs  # noqa: E402
+
+
+def in_onnx(change):
+    """`change(program)`, applied to the bundle's ONNX file."""
+
+    def write(path):
+        program = onnx.load(str(path / "model.onnx"))
+        (path / "model.onnx").write_bytes((change(program) or program).SerializeToString())
+
+    return write
+
+
+@pytest.mark.parametrize("key", [key for key in TARGETS if "nvidia" not in key and "TensorRT" not in key])
+def test_the_runs_own_bundle_is_equal(key, honest, verified):
+    verdict, reasons = verified(honest(key))
+    assert verdict.rebuild.equal
+    assert verdict.rebuild.differences == verdict.rebuild.versions == ()
+    assert {"run.py", "Dockerfile", "requirements.txt", "labels.txt", "README.md"} < set(verdict.rebuild.compared)
+    assert bundles.open_bundle(honest(key)).manifest.artifact.file in verdict.rebuild.compared
+    assert not {"rebuild_differs", "library_differs"} & reasons
+    assert verdict.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "choices"),
+    [
+        (target_named("x86-cpu"), ExportChoices(compact=False)),
+        (target_named("x86-cpu").with_opset(17), ExportChoices(batch=6)),
+        (target_named("x86-cpu-int8"), ExportChoices(calibration=40)),
+        (target_named("x86-cpu-csr"), ExportChoices(options={"csr_threshold": 0.0})),
+    ],
+)
+def test_recorded_choices_are_made_again(target, choices, run, verified, tmp_path):
+    export_run(run, target, tmp_path / "bundle", golden=GOLDEN, choices=choices)
+    assert verified(tmp_path / "bundle")[0].rebuild.equal
+
+
+def test_a_bundle_that_records_no_choices_is_taken_for_one_of_the_defaults(honest, verified, tmp_path):
+    path = shutil.copytree(honest(), tmp_path / "bundle")
+    bundles.seal(path, dataclasses.replace(bundles.open_bundle(path).manifest, choices=None))
+    verdict, _ = verified(path)
+    assert verdict.rebuild.equal
+    (note,) = verdict.remarks
+    assert "records no choices" in note
+    assert note in verdict.notes
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_channels_that_are_zero(channels, changed, verified):
+    def zeroed(weight, layer):
+        return np.where(np.arange(len(weight)).reshape(-1, 1, 1, 1) < channels, 0, weight) if layer == 1 else weight
+
+    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: surgery.reweighted(p, zeroed))))
+    assert "rebuild_differs" in reasons
+    (line,) = differs(verdict, "initializer", "weight")
+    assert f"in row{'s' * (channels > 1)} 0" in line
+
+
+def test_half_a_percent_of_noise_is_in_every_layer(changed, verified):
+    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: surgery.reweighted(p, surgery.with_noise(0.005)))))
+    assert "rebuild_differs" in reasons
+    assert len(differs(verdict, "initializer", "by up to")) >= 3
+
+
+ONNX = {
+    "an attribute": (surgery.shifted, ("Conv", "attribute pads", "[0, 1, 2, 1] instead of [1, 1, 1, 1]")),
+    "a node before": (
+        lambda p: surgery.before(p, ("Add", np.float32(0))),
+        ("node Add ('head_0') is not in the export",),
+    ),
+    "a node behind": (lambda p: surgery.after(p, ("Identity",)), ("node Identity ('tail_0') is not in the export",)),
+    "an operator": (
+        lambda p: setattr(next(n for n in p.graph.node if n.op_type == "Relu"), "op_type", "Softplus"),
+        ("node Softplus", "is not in the export"),
+    ),
+    "what an operator takes": (surgery.rewired, ("initializer 'std'", "values differ")),
+    "metadata": (lambda p: setattr(p.metadata_props[0], "value", "x"), ("metadata",)),
+    "a description": (lambda p: setattr(p.graph.node[0], "doc_string", "certified"), ("text", "certified")),
+    "the graph's name": (lambda p: setattr(p.graph, "name", "resnet152"), ("the graph is called 'resnet152'",)),
+    "the shape of an inner value": (surgery.with_false_shape, ("the shape of the inner value",)),
+}
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_another_graph(name, changed, verified):
+    change, words = ONNX[name]
+    verdict, reasons = verified(changed("fp32", in_onnx(change)))
+    assert "rebuild_differs" in reasons
+    differs(verdict, "model.onnx", *words)
+
+
+def test_values_of_other_names_are_the_same_network(changed, verified):
+    verdict, _ = verified(changed("fp32", in_onnx(surgery.renamed)))
+    assert not [line for line in verdict.rebuild.differences if line.startswith("model.onnx")]
+
+
+def test_weights_of_another_run_under_the_runs_hash(run, other, verified, tmp_path):
+    export_run(other, target_named("x86-cpu"), tmp_path / "bundle", golden=GOLDEN)
+    manifest = bundles.open_bundle(tmp_path / "bundle").manifest
+    digest = run.checkpoint().weights_sha256
+    source = dataclasses.replace(manifest.source, checkpoint_sha256=digest)
+    bundles.seal(tmp_path / "bundle", dataclasses.replace(manifest, source=source))
+    verdict, reasons = verified(tmp_path / "bundle")
+    assert "rebuild_differs" in reasons
+    differs(verdict, "model.onnx", "initializer", "values differ")
+
+
+def test_int8_takes_the_rounding_of_another_cpu_and_no_more(changed, verified, honest, tmp_path):
+    verdict, _ = verified(changed("int8", in_onnx(surgery.nudged(1, lambda scale: scale * (1 + 5e-7)))))
+    assert verdict.rebuild.equal, verdict.rebuild.differences
+    for role, change in ((1, lambda scale: scale * 1.01), (0, surgery.one_step)):
+        shutil.rmtree(tmp_path / "bundle")
+        verdict, reasons = verified(changed("int8", in_onnx(surgery.nudged(role, change))))
+        assert "rebuild_differs" in reasons
+        differs(verdict, "model.onnx: initializer", "differ")
+
+
+def test_files_that_use_the_artifact_are_compared(changed, verified):
+    def change(path):
+        (path / "run.py").write_text(
+            (path / "run.py").read_text().replace("import json\n", "import json\nimport site\n")
+        )
+        (path / "requirements.txt").write_text("numpy-evil\n")
+        (path / "README.md").unlink()
+        (path / "numpy.py").write_text("print('mine')\n")
+
+    verdict, reasons = verified(changed("fp32", change))
+    assert "rebuild_differs" in reasons
+    differs(verdict, "run.py, line", "'import site'")
+    differs(verdict, "requirements.txt, line 1", "numpy-evil")
+    differs(verdict, "README.md is missing")
+    differs(verdict, "numpy.py is in the bundle, and no export writes it")
+
+
+class Branch(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.network(x)
+        return logits if x.size(0) == 1 else -logits
+
+
+class WithGradient(Branch):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.network(x)
+        return logits * 2 if x.requires_grad else logits
+
+
+def in_torchscript(change):
+    def write(path):
+        network = torch.jit.load(str(path / "model.ts"))
+        torch.jit.save(change(network) or network, str(path / "model.ts"))
+
+    return write
+
+
+def scaled_tensor(network):
+    next(network.parameters()).data.mul_(1.001)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda network: torch.jit.script(Branch(network)), ("the code", "Branch")),
+        (lambda network: torch.jit.script(WithGradient(network)), ("the code", "WithGradient")),
+        (scaled_tensor, ("tensor 'network.0.weight'", "values differ")),
+    ],
+    ids=["batch size", "requires_grad", "weight"],
+)
+def test_another_torchscript(change, words, changed, verified):
+    verdict, reasons = verified(changed("csr", in_torchscript(change)))
+    assert "rebuild_differs" in reasons
+    differs(verdict, "model.ts", *words)
+
+
+def test_the_order_of_a_torchscripts_constants_is_no_difference(honest, tmp_path):
+    """torch writes the constants of a module in the order of a set, which differs from process to process."""
+    path, other, swapped = honest("csr") / "model.ts", tmp_path / "model.ts", 0
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w", zipfile.ZIP_STORED) as target:
+        for item in source.infolist():
+            text = source.read(item)
+            if item.filename.endswith(".py"):
+                text, count = re.subn(rb"(?m)^(  \w+ : Final\[.*\n)(  \w+ : Final\[.*\n)", rb"\2\1", text)
+                swapped += count
+            target.writestr(item, text)
+    assert swapped
+    assert csr_differences(path, other) == []
