@@ -74,7 +74,9 @@ def names_of(verdict):
 
 
 def test_the_honest_artifact_passes(honest, robust):
-    settings = dataclasses.replace(DEFAULT, modes=("replay", "surrogate", "whitebox", "blackbox"), queries=100)
+    settings = dataclasses.replace(
+        DEFAULT, modes=("replay", "surrogate", "whitebox", "blackbox"), options={"steps": 10, "queries": 100}
+    )
     verdict = verify_bundle(bundles.open_bundle(honest), robust, TWO_POINTS, settings)
     assert verdict.passed, (verdict.reasons, verdict.undecided)
     assert verdict.flags == ()
@@ -103,7 +105,9 @@ def test_a_table_of_the_golden_images_is_found_out(false_bundle, programs, hones
     assert replayed.parity.max_logit_error < 1e-5
     verdict = verify_bundle(bundle, robust, Budget(), DEFAULT)
     assert {"robust_drop", "not_the_checkpoint"} <= names_of(verdict)
-    alone = verify_bundle(bundle, None, Budget(), dataclasses.replace(DEFAULT, modes=("blackbox",), queries=200))
+    alone = verify_bundle(
+        bundle, None, Budget(), dataclasses.replace(DEFAULT, modes=("blackbox",), options={"queries": 200})
+    )
     assert "robust_drop" in names_of(alone)
 
 
@@ -181,7 +185,7 @@ def test_an_empty_set_of_images_is_refused(honest, robust, mode):
 @pytest.mark.parametrize("target", ["x86-cpu-int8", "x86-cpu-csr"])
 def test_other_faithful_artifacts_pass(target, robust, tmp_path):
     export_run(robust, target_named(target), tmp_path / "bundle", golden=GoldenSettings(images=200, steps=10))
-    settings = dataclasses.replace(DEFAULT, steps=5, limit=100)
+    settings = dataclasses.replace(DEFAULT, options={"steps": 5}, limit=100)
     verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(7, 7), settings)
     assert verdict.passed, (verdict.reasons, verdict.undecided)
     assert verdict.flags == ()
@@ -199,7 +203,7 @@ def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, trained, tm
     shutil.copy(tmp_path / "other/model.onnx", tmp_path / "bundle/model.onnx")
     manifest = dataclasses.replace(manifest, compaction=bundles.open_bundle(tmp_path / "other").manifest.compaction)
     bundles.seal(tmp_path / "bundle", counted(tmp_path / "bundle", manifest))
-    settings = dataclasses.replace(DEFAULT, modes=("surrogate",), steps=2, limit=100)
+    settings = dataclasses.replace(DEFAULT, modes=("surrogate",), options={"steps": 2}, limit=100)
     verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(), settings)
     assert not verdict.passed
     assert "not_the_checkpoint" in {flag.name for mode in verdict.modes for flag in mode.flags}
