@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.onnx_graph.error import GraphError
-from robust_edge.onnx_graph.operators import OPERATORS, Node
+from robust_edge.onnx_graph.operators.node import Inputs, Node
+from robust_edge.onnx_graph.operators.table import OPERATORS
 
 
 def read_network(path: Path) -> OnnxNetwork:
@@ -59,21 +60,20 @@ class OnnxNetwork(nn.Module):
         """(N, C, H, W) raw pixels to (N, K) logits."""
         values = {self._input: images}
         for node in self._nodes:
-            inputs = [self._value(name, values) for name in node.inputs]
-            try:
-                values[node.output] = OPERATORS[node.operator](node, inputs)
-            except (RuntimeError, IndexError, TypeError, ValueError) as cause:
-                raise GraphError(f"operator {node.operator} of node {node.name!r}: {cause}") from cause
+            values |= _computed(node, [self._value(name, values) for name in node.inputs])
         return values[self._output]
 
     def _add(self, node: Node) -> None:
         """Compute a node now if all its inputs are constants, otherwise in every call."""
         if node.operator not in OPERATORS:
-            raise GraphError(f"operator {node.operator} of node {node.name!r} (giving {node.output!r}) is not covered")
+            raise GraphError(
+                f"operator {node.operator} of node {node.name!r} (giving {node.outputs[0]!r}) is not covered"
+            )
         if all(name in self._buffers_of for name in node.inputs if name):
-            inputs = [self._value(name, {}) for name in node.inputs]
             with torch.no_grad():
-                self._add_constant(node.output, OPERATORS[node.operator](node, inputs))
+                found = _computed(node, [self._value(name, {}) for name in node.inputs])
+            for name, value in found.items():
+                self._add_constant(name, value)
         else:
             self._nodes.append(node)
 
@@ -93,6 +93,22 @@ class OnnxNetwork(nn.Module):
             delattr(self, self._buffers_of.pop(name))
 
 
+def _computed(node: Node, inputs: Inputs) -> dict[str, Tensor]:
+    """The outputs of one node by name.
+
+    Raises:
+        GraphError: a use of the operator that is not covered, or an output that is not computed.
+    """
+    try:
+        result = OPERATORS[node.operator](node, inputs)
+    except (RuntimeError, IndexError, TypeError, ValueError, KeyError) as cause:
+        raise GraphError(f"operator {node.operator} of node {node.name!r}: {cause}") from cause
+    results = result if isinstance(result, tuple) else (result,)
+    if any(node.outputs[len(results) :]):
+        raise GraphError(f"operator {node.operator} of node {node.name!r}: output {len(results) + 1} is not covered")
+    return {name: value for name, value in zip(node.outputs, results, strict=False) if name}
+
+
 def _constant(item: Any) -> Tensor:
     """Floats of any width as float32, so that a CPU can run them; whole numbers as they are."""
     from onnx import numpy_helper
@@ -108,7 +124,5 @@ def _node(proto: Any, opset: int) -> Node:
         raise GraphError(f"operator {proto.domain}.{proto.op_type} of node {proto.name!r} is not one of ONNX")
     attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
     values = {name: _constant(value) if hasattr(value, "raw_data") else value for name, value in attributes.items()}
-    outputs = [name for name in proto.output if name]
-    if len(outputs) != 1:
-        raise GraphError(f"operator {proto.op_type} of node {proto.name!r} has {len(outputs)} outputs, one is needed")
-    return Node(proto.op_type, proto.name or outputs[0], tuple(proto.input), outputs[0], values, opset)
+    outputs = tuple(proto.output)
+    return Node(proto.op_type, proto.name or outputs[0], tuple(proto.input), outputs, values, opset)

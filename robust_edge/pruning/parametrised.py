@@ -73,11 +73,22 @@ def materialised(model: M) -> M:
     plain.eval()  # spectral norm goes one step further whenever it is read in training mode
     for module in list(plain.modules()):
         if parametrize.is_parametrized(module):
-            for own in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, own, leave_parametrized=True)
+            _leave_plain(module)
     for module, mode in modes.items():
         module.training = mode
     return plain
+
+
+def _leave_plain(module: nn.Module) -> None:
+    """Replace the parametrised tensors of one module by their values.
+
+    `remove_parametrizations` would also remove them from the class, which the copied network shares with the original.
+    """
+    values = {own: getattr(module, own).detach() for own in module.parametrizations}  # type: ignore[union-attr]
+    del module.parametrizations
+    module.__class__ = type(module).__bases__[0]
+    for own, value in values.items():
+        module.register_parameter(own, nn.Parameter(value))
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -107,6 +107,11 @@ LAYERS = {
         settings
         admm
     """,
+    "robust_edge.onnx_graph": """
+        error
+        operators
+        network
+    """,
     "robust_edge.config": """
         presets training recipe export
         compress

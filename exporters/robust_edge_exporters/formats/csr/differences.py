@@ -22,6 +22,7 @@ from robust_edge_runtimes.core.decode import short_repr
 
 NUMBER = re.compile(r"[./]___torch_mangle_\d+")
 CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
+WARNING = re.compile(r"\[warn_id=\d+\]")  # torch numbers the warnings of a process
 LEFT_OUT = re.compile(r".*\.debug_pkl|\.data/serialization_id")
 
 
@@ -120,7 +121,7 @@ def _graph(built: Path, shipped: Path) -> Iterable[str]:
 
 def _inlined(path: Path) -> str:
     graph = torch._C._jit_pass_canonicalize(_load(path).inlined_graph, False)
-    return NUMBER.sub("", graph.str(False))
+    return WARNING.sub("", NUMBER.sub("", graph.str(False)))
 
 
 def _load(path: Path) -> Any:
