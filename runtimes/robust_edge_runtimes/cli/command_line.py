@@ -12,6 +12,8 @@ from typing import Any, Iterator, List, NoReturn, Optional
 import click
 
 from robust_edge_runtimes.cli.failures import Terminated, report_failure
+from robust_edge_runtimes.cli.flags import with_flags
+from robust_edge_runtimes.core.errors import RobustEdgeError
 
 
 class CommandLine(click.Group):
@@ -28,6 +30,16 @@ class CommandLine(click.Group):
                 # a library may catch the KeyboardInterrupt and raise an error of its own
                 code = report_failure(KeyboardInterrupt() if interrupts else error)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; to the settings that an error of library code names, add the command's options."""
+        try:
+            return super().invoke(ctx)
+        except RobustEdgeError as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if command is not None:
+                error.args = (with_flags(str(error), command),)
+            raise
 
 
 @contextlib.contextmanager
