@@ -65,7 +65,8 @@ LAYERS = {
         c_source
         geometry
         ir
-        builder tiling
+        views tiling
+        builder
         weights
         program
         kernel

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.c_source import source, with_defines
 from robust_edge_exporters.native.emit import emit_model
 from robust_edge_exporters.native.geometry import Tensor
-from robust_edge_exporters.native.importer import import_onnx
+from robust_edge_exporters.native.importer import import_model, import_onnx, unsupported_nodes
 from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.passes import checked, optimise, rounded
 from robust_edge_exporters.native.plan import Plan, make_plan
 from robust_edge_exporters.native.weights import Packer, Sections
+from robust_edge_runtimes.core.errors import ExportError
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
 VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
@@ -115,6 +117,24 @@ def export_native(
     )
 
 
+def unsupported(model: onnx.ModelProto, name: str = "the network") -> list[ExportError]:
+    """Everything that keeps the engine from running a network, node by node; empty if `export_native` can export it.
+
+    Nothing is written. An error of a node is an `UnsupportedNode`, which names its operator.
+
+    Args:
+        model: the network, with its weights.
+        name: what errors call it.
+    """
+    found = unsupported_nodes(model, name)
+    if not found:
+        try:
+            make_plan(rounded(checked(optimise(import_model(model, name))), np.float32), Options())
+        except ExportError as error:
+            found.append(error)
+    return found
+
+
 def model_number(onnx_path: Path, weights: str, options: Options) -> int:
     """A 64-bit hash that the code and the weights file of one export have in common."""
     digest = hashlib.sha256(onnx_path.read_bytes())
@@ -152,7 +172,7 @@ def report(layer: Layer, operator_index: int) -> LayerReport:
     op = layer.op
     assert isinstance(op, ir.Weighted)
     assert layer.kernel is not None
-    kept, total = int(np.count_nonzero(op.weight)), int(op.weight.size)
+    kept, total = int(np.count_nonzero(op.weight)), op.size
     pixels = 1 if layer.output.flat else layer.output.height * layer.output.width
     return LayerReport(
         op.name, type(op).__name__, operator_index, layer.kernel.name, kept, total, kept * pixels, total * pixels

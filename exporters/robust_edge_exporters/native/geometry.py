@@ -32,6 +32,11 @@ class Shape:
         return self.height * self.width
 
     @property
+    def dims(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.height, self.width
+
+    @property
     def floats(self) -> int:
         """Number of elements of the tensor."""
         return self.channels * self.pixels

@@ -53,7 +53,8 @@ class Call:
     Attributes:
         function: name of the C function, defined in the header of the same name unless `header` is given.
         struct: name of the struct type of the table.
-        fields: values of the table's fields: tensors, activations, arrays of floats or pairs, numbers, or C text.
+        fields: values of the table's fields: tensors, activations, arrays of floats, tuples of integers, numbers, or C
+            text.
         header: name of the header without .h.
     """
 
@@ -105,6 +106,11 @@ class Weighted(Op):
     def constants(self) -> tuple[Array, ...]:
         """The bias; the weight is checked by `passes.rounded`."""
         return (self.bias,)
+
+    @property
+    def size(self) -> int:
+        """Number of weights of the layer in the network."""
+        return int(self.weight.size)
 
     @property
     def density(self) -> float:

@@ -12,13 +12,25 @@ from robust_edge_exporters.native.operators.activate import Activate
 from robust_edge_exporters.native.operators.add import Add
 from robust_edge_exporters.native.operators.affine import Affine
 from robust_edge_exporters.native.operators.conv import Conv
+from robust_edge_exporters.native.operators.gelu import Erf, Gelu
+from robust_edge_exporters.native.operators.mul import Mul
+from robust_edge_exporters.native.operators.normalisation import Normalisation
+from robust_edge_exporters.native.operators.silu import Silu
 from robust_edge_runtimes.core.errors import ExportError
 
 
 def optimise(graph: ir.Graph) -> ir.Graph:
     """Apply all passes in order, each repeatedly until it changes nothing."""
     graph = drop_dead(graph)
-    for step in (merge_affines, fold_affines, fuse_activations, fuse_residuals, fuse_activations):
+    for step in (
+        merge_affines,
+        fuse_gates,
+        fuse_gelu,
+        fold_affines,
+        fuse_activations,
+        fuse_residuals,
+        fuse_activations,
+    ):
         while (changed := step(graph)) is not graph:
             graph = changed
     return graph
@@ -58,10 +70,57 @@ def merge_affines(graph: ir.Graph) -> ir.Graph:
     return graph
 
 
-def fold_affines(graph: ir.Graph) -> ir.Graph:
-    """Fold an affine function, such as batch normalisation, into the weights of the convolution or matrix before it."""
+def fuse_gates(graph: ir.Graph) -> ir.Graph:
+    """Fuse x * sigmoid(x) into Silu."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
+        gate = isinstance(op, Activate) and op.act.kind is ir.Kind.SIGMOID
+        if gate and isinstance(after, Mul) and set(after.inputs) == {op.output, op.inputs[0]}:
+            return substitute(graph, {op.output: None, after.output: Silu(after.name, op.inputs, after.output)})
+    return graph
+
+
+def fuse_gelu(graph: ir.Graph) -> ir.Graph:
+    """Fuse x * (1 + erf(x / sqrt(2))) / 2, whichever factor is halved, into Gelu."""
+    written = {op.output: op for op in graph.ops}
+    for erf in graph.ops:
+        before, plus_one = written.get(erf.inputs[0]) if erf.inputs else None, only_reader(graph, erf.output)
+        if not (isinstance(erf, Erf) and isinstance(before, Affine) and isinstance(plus_one, Affine)):
+            continue
+        product, source = only_reader(graph, plus_one.output), before.inputs[0]
+        half = plus_one.scale[0] == 0.5
+        last = product if half else only_reader(graph, product.output) if product else None
+        fits = (
+            isinstance(product, Mul)
+            and set(product.inputs) == {source, plus_one.output}
+            and only_reader(graph, before.output) is erf
+            and is_affine(before, 2**-0.5, 0)
+            and is_affine(plus_one, *(0.5, 0.5) if half else (1, 1))
+            and (half or is_affine(last, 0.5, 0))
+        )
+        if fits:
+            assert last is not None
+            unused = dict.fromkeys(op.output for op in (before, erf, plus_one, product) if op)
+            return substitute(graph, {**unused, last.output: Gelu(last.name, (source,), last.output)})
+    return graph
+
+
+def is_affine(op: ir.Op | None, scale: float, shift: float) -> bool:
+    """Whether `op` is scale * x + shift in all channels."""
+    return (
+        isinstance(op, Affine) and np.allclose(op.scale, scale, rtol=1e-6) and np.allclose(op.shift, shift, rtol=1e-6)
+    )
+
+
+def fold_affines(graph: ir.Graph) -> ir.Graph:
+    """Fold an affine function, such as batch normalisation, into the weights or the normalisation before it."""
+    for op in graph.ops:
+        after = only_reader(graph, op.output)
+        if isinstance(op, Normalisation) and isinstance(after, Affine):
+            scaled = replace(
+                op, output=after.output, scale=op.scale * after.scale, shift=op.shift * after.scale + after.shift
+            )
+            return substitute(graph, {op.output: scaled, after.output: None})
         if isinstance(op, ir.Weighted) and isinstance(after, Affine):
             scale = after.scale.reshape((-1,) + (1,) * (op.weight.ndim - 1))
             folded = replace(

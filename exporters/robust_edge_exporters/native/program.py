@@ -99,6 +99,10 @@ class Program:
             return f"{{{value.kind.value}, {float_literal(value.lo)}, {float_literal(value.hi)}}}"
         if isinstance(value, np.ndarray):
             return self.table("float", name, (float_literal(float(x)) for x in value))
+        if isinstance(value, np.floating):
+            return float_literal(float(value))
+        if isinstance(value, tuple):
+            return self.table("int", name, value)
         return str(value)
 
 

@@ -51,7 +51,7 @@ class Net:
     def conv(self, source, weight, **attributes):
         return self.add("Conv", source, self.constant(weight), self.constant(self.vector(len(weight))), **attributes)
 
-    def save(self, path, *outputs):
+    def save(self, path, *outputs, opset=18):
         """Writes the graph with all `outputs` flattened into one row."""
         rows = [self.add("Flatten", output) for output in outputs]
         last = rows[0] if len(rows) == 1 else self.add("Concat", *rows, axis=1)
@@ -63,7 +63,7 @@ class Net:
             [helper.make_tensor_value_info(last, real, ["N", None])],
             self.constants,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
         onnx.save(model, path)
         return path
 

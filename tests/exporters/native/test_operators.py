@@ -138,8 +138,9 @@ def test_dead_branches_are_dropped(tmp_path):
     ("kind", "attributes", "message"),
     [
         ("Tanh", {}, "Tanh at node 'node_tanh1': the sparse engine supports only"),
-        ("ReduceMean", {"axes": (1,), "keepdims": 1}, "only over height and width"),
-        ("Concat", {"axis": 2}, "only along channels"),
+        ("ReduceMean", {"axes": (0,), "keepdims": 1}, "not over the images of a batch"),
+        ("Concat", {"axis": 0}, "along axis 0"),
+        ("Transpose", {"perm": (1, 0, 2, 3)}, r"reads a tensor of dimensions \(3, 32\); the engine needs .* by image"),
         ("Flatten", {"axis": 2}, "only axis 1"),
         ("AveragePool", {"kernel_shape": (9, 9)}, "output would be"),
     ],

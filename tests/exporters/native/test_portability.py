@@ -65,8 +65,27 @@ def branchy(net):
     x = net.add("Relu", net.conv(x, net.weights(32, 16, 3, 3, density=0.4), **same))
     x = net.add("Concat", x, net.add("AveragePool", x, kernel_shape=(3, 3), **same), axis=1)
     x = net.add("Sigmoid", net.conv(x, net.weights(20, 64, 3, 3, density=0.1), strides=(2, 2), **same))
-    x = net.add("Flatten", net.add("Concat", net.add("GlobalAveragePool", x), *columns, axis=1))
-    return net.add("Gemm", x, net.constant(net.weights(53, 10, density=0.2)), net.constant(net.vector(10)))
+    x = net.add("Flatten", net.add("Concat", net.add("GlobalAveragePool", x), *columns, varied(net, "input"), axis=1))
+    return net.add("Gemm", x, net.constant(net.weights(58, 10, density=0.2)), net.constant(net.vector(10)))
+
+
+def varied(net, source):
+    """Features of an input through the operators that move, resize and normalise pixels."""
+    x = net.conv(source, net.weights(8, 3, 3, 3), pads=(1, 1, 1, 1))
+    x = net.add("Mul", x, net.add("Sigmoid", x))
+    for sizes, axes in (([0, 2, 4, 20, 18], (0, 2, 1, 3, 4)), ([0, 20, 18, 8], (0, 3, 1, 2))):
+        x = net.add("Transpose", net.add("Reshape", x, net.constant(np.array(sizes))), perm=axes)
+        x = net.add("Reshape", x, net.constant(np.array([0, 8, 20, 18])))
+    x = net.add("Pad", x, net.constant(np.array([0, 0, 2, 1, 0, 0, 1, 3])), mode="reflect")
+    x = net.add("PRelu", x, net.constant(net.vector(8).reshape(8, 1, 1)))
+    x = net.add("Transpose", x, perm=(0, 2, 3, 1))
+    x = net.add("LayerNormalization", x, net.constant(net.vector(8)), net.constant(net.vector(8)), axis=-1)
+    x = net.add("Transpose", net.add("Erf", net.add("MatMul", x, net.constant(net.weights(8, 9)))), perm=(0, 3, 1, 2))
+    x = net.add("InstanceNormalization", x, net.constant(net.vector(9)), net.constant(net.vector(9)))
+    kernel = net.constant(net.weights(9, 5, 3, 3, density=0.5))
+    x = net.add("ConvTranspose", x, kernel, strides=(2, 2), pads=(1, 1, 1, 1))
+    x = net.add("Resize", x, "", net.constant(np.float32([1, 1, 0.7, 1.3])), mode="linear")
+    return net.add("ReduceMax", x, net.constant(np.array([2, 3])))
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ def handler(activation: Callable[[GraphBuilder, Any], ir.Activation]) -> Handler
     """A handler that imports a node with the activation that `activation(node)` returns."""
 
     def handle(builder: GraphBuilder, node: Any) -> None:
-        source = builder.tensor(node, 0)
-        builder.append(Activate(*names(node, source), activation(builder, node)), builder.shapes[source])
+        act = activation(builder, node)
+        builder.append_elementwise(node, 0, lambda source: Activate(*names(node, source), act))
 
     return handle
 

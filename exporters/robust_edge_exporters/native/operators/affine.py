@@ -9,7 +9,7 @@ import numpy as np
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder, attributes, float32, names, unsupported
-from robust_edge_exporters.native.geometry import Shape, Tensor
+from robust_edge_exporters.native.geometry import Tensor
 from robust_edge_exporters.native.operators.elementwise import elementwise
 
 
@@ -43,9 +43,7 @@ def constant_operand(builder: GraphBuilder, node: Any) -> int | None:
 
 def append_affine(builder: GraphBuilder, node: Any, which: int) -> None:
     """Append the Affine of a binary node whose operand `which` is a constant."""
-    source = builder.tensor(node, 1 - which)
-    shape = builder.shapes[source]
-    value = per_channel(node, builder.constants[node.input[which]], shape)
+    value = per_channel(builder, node, 1 - which, node.input[which])
     one, zero = np.ones_like(value), np.zeros_like(value)
     forms = {
         "Add": (one, value),
@@ -56,18 +54,34 @@ def append_affine(builder: GraphBuilder, node: Any, which: int) -> None:
         if which == 0:
             raise unsupported(node, "a constant divided by a tensor")
         forms["Div"] = (1.0 / value, zero)
-    scale, shift = forms[node.op_type]
-    builder.append(Affine(*names(node, source), scale=float32(scale), shift=float32(shift)), shape)
+    scale, shift = (float32(array) for array in forms[node.op_type])
+    builder.append_elementwise(node, 1 - which, lambda source: Affine(*names(node, source), scale=scale, shift=shift))
 
 
-def per_channel(node: Any, value: np.ndarray[Any, Any], shape: Shape) -> np.ndarray[Any, Any]:
-    """A constant operand as (C,) float64."""
-    rank = 2 if shape.flat else 4
-    full = value.reshape((1,) * max(0, rank - value.ndim) + value.shape).astype(np.float64)
-    if full.ndim != rank or full.size not in (1, shape.channels) or full.shape[1] != full.size:
+def per_channel(builder: GraphBuilder, node: Any, index: int, constant: str) -> np.ndarray[Any, Any]:
+    """A constant as (C,) float64, one value for each channel of the tensor that input `index` lists the elements of.
+
+    Raises:
+        ExportError: the constant has several values for one channel, or depends on the number of images.
+    """
+    value, view = builder.constants[constant], builder.view(node, index)
+    shape, dims = builder.shapes[view.tensor], view.index.shape
+    if constant in builder.of_batch:
+        raise unsupported(node, "computes with the number of images of a batch")
+    if not view.permutes(shape):
+        view = replace(view, tensor=builder.tensor(node, index), index=np.arange(view.index.size).reshape(dims))
+        shape = builder.shapes[view.tensor]
+    try:
+        spread = np.broadcast_to(value.astype(np.float64), dims)
+    except ValueError as cause:
+        raise unsupported(node, f"constant of shape {value.shape} does not fit a tensor of {dims}") from cause
+    elements = np.empty(view.index.size)
+    elements[view.index.reshape(-1)] = spread.reshape(-1)
+    by_channel = elements.reshape(len(spread), shape.channels, shape.pixels)
+    found: np.ndarray[Any, Any] = by_channel[0, :, 0].copy()
+    if not (by_channel == found[:, None]).all():
         raise unsupported(node, f"constant of shape {value.shape}: only one value, or one per channel")
-    spread: np.ndarray[Any, Any] = np.broadcast_to(full.reshape(-1), (shape.channels,)).copy()
-    return spread
+    return found
 
 
 def subtract_or_divide(builder: GraphBuilder, node: Any) -> None:
@@ -80,13 +94,18 @@ def subtract_or_divide(builder: GraphBuilder, node: Any) -> None:
 
 def batch_norm(builder: GraphBuilder, node: Any) -> None:
     """Import BatchNormalization in inference mode."""
-    source = builder.tensor(node, 0)
     if attributes(node).get("training_mode", 0):
         raise unsupported(node, "in training mode; export the network in evaluation mode")
     gain, bias, mean, variance = (np.asarray(builder.constant(node, index), np.float64) for index in range(1, 5))
     scale = gain / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
-    op = Affine(*names(node, source), scale=float32(scale), shift=float32(bias - mean * scale))
-    builder.append(op, builder.shapes[source])
+    append_scale_and_shift(builder, node, float32(scale), float32(bias - mean * scale))
+
+
+def append_scale_and_shift(builder: GraphBuilder, node: Any, scale: ir.Array, shift: ir.Array) -> None:
+    """Append the Affine of a node whose scale (C,) and shift (C,) belong to axis 1 of its input 0."""
+    source = builder.tensor(node, 0)
+    shape = builder.shapes[source]
+    builder.append(Affine(*names(node, source), scale=scale, shift=shift), shape, builder.row_order(node, shape))
 
 
 ONNX = {"BatchNormalization": batch_norm, "Div": subtract_or_divide, "Sub": subtract_or_divide}

@@ -29,7 +29,11 @@ def average_pool(builder: GraphBuilder, node: Any) -> None:
     source = builder.tensor(node, 0)
     window, shape = pooled(node, builder.shapes[source])
     count_padding = bool(attributes(node).get("count_include_pad", 0))
-    builder.append(AveragePool(*names(node, source), window=window, count_padding=count_padding), shape)
+    builder.append(
+        AveragePool(*names(node, source), window=window, count_padding=count_padding),
+        shape,
+        builder.row_order(node, shape),
+    )
 
 
 ONNX = {"AveragePool": average_pool}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder, attributes, names, unsupported
 from robust_edge_exporters.native.geometry import Shape, Tensor
 from robust_edge_exporters.native.operators.elementwise import elementwise
+from robust_edge_exporters.native.views import identity
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,28 @@ class Concat(ir.Op):
 
 
 def concat(builder: GraphBuilder, node: Any) -> None:
-    """Import Concat of tensors with equal height and width."""
-    sources = tuple(builder.tensor(node, index) for index in range(len(node.input)))
+    """Import Concat along any axis but that of the images, which becomes the channels of a copy unless it is them."""
+    rank = len(builder.dims(node, 0))
+    axis = attributes(node)["axis"] % rank
+    moved = [axis if k == 1 else k - (1 < k <= axis) for k in range(rank)]
+    plain = axis == 1 and not any(builder.is_view(node, index) for index in range(len(node.input)))
+    if plain:
+        sources = tuple(builder.tensor(node, index) for index in range(len(node.input)))
+    elif axis == 0 or rank > 4:
+        raise unsupported(node, f"along axis {axis} of {rank}")
+    else:
+        views = [builder.view(node, index) for index in range(len(node.input))]
+        sources = tuple(builder.stored(node, replace(v, index=v.index.transpose(moved))) for v in views)
     shapes = [builder.shapes[name] for name in sources]
     first = shapes[0]
-    axis = attributes(node)["axis"] % (2 if first.flat else 4)
-    if axis != 1 or any((s.height, s.width, s.flat) != (first.height, first.width, first.flat) for s in shapes):
-        raise unsupported(node, f"axis {axis} of {shapes}: only along channels, of equal planes")
+    if any((s.height, s.width, s.flat) != (first.height, first.width, first.flat) for s in shapes):
+        raise unsupported(node, f"of {shapes}: only planes of equal sizes")
     shape = Shape(sum(s.channels for s in shapes), first.height, first.width, first.flat)
-    builder.append(Concat(*names(node, *sources)), shape)
+    order = None
+    if not plain:
+        index = identity(shape, builder.batch)
+        order = (index[:, :, 0] if rank == 3 else index).transpose(np.argsort(moved))
+    builder.append(Concat(*names(node, *sources)), shape, order)
 
 
 ONNX = {"Concat": concat}

@@ -1,4 +1,4 @@
-"""Flatten: an image becomes a vector."""
+"""Flatten and Reshape: an image becomes a vector, or a view of other dimensions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder, attributes, names, unsupported
 from robust_edge_exporters.native.geometry import Shape, Tensor
 from robust_edge_exporters.native.operators.elementwise import elementwise
+from robust_edge_exporters.native.views import Indices, identity
 
 
 @dataclass(frozen=True)
@@ -28,28 +29,37 @@ class Flatten(ir.Op):
 
 def flatten(builder: GraphBuilder, node: Any) -> None:
     """Import Flatten from axis 1 on."""
-    axis, flat = attributes(node).get("axis", 1), builder.shapes[builder.tensor(node, 0)].flat
-    if axis not in (1, -1 if flat else -3):
+    axis, rank = attributes(node).get("axis", 1), len(builder.dims(node, 0))
+    if axis not in (1, 1 - rank):
         raise unsupported(node, "only axis 1")
-    append_reshape(builder, node, [0, -1])
+    index = builder.view(node, 0).index
+    append_reordered(builder, node, index.reshape(len(index), -1))
 
 
 def reshape(builder: GraphBuilder, node: Any) -> None:
-    """Import Reshape to (N, features), or to the tensor's own shape."""
-    append_reshape(builder, node, [int(size) for size in np.asarray(builder.constant(node, 1)).reshape(-1)])
+    """Import Reshape. A first size of 1 stands for any number of images, as in networks that were traced with one."""
+    index = builder.view(node, 0).index
+    target = [int(size) for size in builder.required(node, 1).reshape(-1)]
+    if not attributes(node).get("allowzero", 0):
+        target = [index.shape[axis] if size == 0 else size for axis, size in enumerate(target)]
+    if len(target) > 1 and target[0] == 1:
+        target[0] = builder.batch
+    try:
+        moved = index.reshape(target)
+    except ValueError as cause:
+        raise unsupported(node, f"from {index.shape} to {target}") from cause
+    append_reordered(builder, node, moved)
 
 
-def append_reshape(builder: GraphBuilder, node: Any, target: list[int]) -> None:
-    """Append a Flatten, or nothing if the shape does not change."""
-    source = builder.tensor(node, 0)
-    shape, rest = builder.shapes[source], target[1:]
-    dims = (shape.channels,) if shape.flat else (shape.channels, shape.height, shape.width)
-    if len(rest) == len(dims) and all(a in (-1, b) for a, b in zip(rest, dims, strict=True)):
-        builder.aliases[node.output[0]] = source
-    elif len(rest) == 1 and rest[0] in (-1, shape.floats):
-        builder.append(Flatten(*names(node, source)), Shape(shape.floats, flat=True))
+def append_reordered(builder: GraphBuilder, node: Any, index: Indices) -> None:
+    """Append a Flatten if an image becomes a vector in its own order; otherwise name a view."""
+    view = builder.view(node, 0)
+    shape = builder.shapes[view.tensor]
+    plain = not builder.is_view(node, 0) and index.shape == (builder.batch, shape.floats)
+    if plain and not shape.flat and np.array_equal(index, identity(Shape(shape.floats, flat=True), builder.batch)):
+        builder.append(Flatten(*names(node, view.tensor)), Shape(shape.floats, flat=True))
     else:
-        raise unsupported(node, f"to {target}: only (N, features)")
+        builder.add_view(node.output[0], replace(view, index=index))
 
 
 ONNX = {"Flatten": flatten, "Reshape": reshape}

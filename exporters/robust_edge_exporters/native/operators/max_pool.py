@@ -26,7 +26,7 @@ def max_pool(builder: GraphBuilder, node: Any) -> None:
     """Import MaxPool without the output of indices."""
     source = builder.tensor(node, 0)
     window, shape = pooled(node, builder.shapes[source])
-    builder.append(MaxPool(*names(node, source), window=window), shape)
+    builder.append(MaxPool(*names(node, source), window=window), shape, builder.row_order(node, shape))
 
 
 ONNX = {"MaxPool": max_pool}

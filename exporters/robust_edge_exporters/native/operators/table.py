@@ -1,9 +1,9 @@
 """The table of operators; each has a module.
 
 A module defines `ONNX`: a function `(builder, node)` for each type of ONNX node that it imports, which appends an
-operator to the graph. The operator is a subclass of `ir.Op` in the same module, a frozen dataclass with the attributes
-of the node. Its `calls` are calls of C functions in headers of csrc. Operators with weights are computed by the kernels
-in `native.kernels` instead.
+operator to the graph, or names a view if the node only moves elements. The operator is a subclass of `ir.Op` in the
+same module, a frozen dataclass with the attributes of the node. Its `calls` are calls of C functions in headers of
+csrc. Operators with weights are computed by the kernels in `native.kernels` instead.
 """
 
 from importlib import import_module
@@ -18,12 +18,26 @@ OPERATORS = (
     "concat",
     "constant",
     "conv",
+    "conv_transpose",
+    "expand",
     "flatten",
+    "gelu",
+    "group_norm",
+    "hard_sigmoid",
     "identity",
+    "layer_norm",
     "linear",
     "max_pool",
     "mean",
     "mul",
+    "pad",
+    "prelu",
+    "reduce_max",
+    "resize",
+    "silu",
+    "slice",
+    "squeeze",
+    "transpose",
 )
 
 HANDLERS: dict[str, Handler] = {

@@ -11,13 +11,15 @@ from robust_edge_exporters.native.geometry import Shape, Tensor, Window
 
 
 def window_of(node: Any, shape: Shape, kernel: tuple[int, ...]) -> Window:
-    """The window of a Conv or pooling node with an input of `shape`."""
+    """The window of a Conv or pooling node with an input of `shape`; attributes of one dimension are those of a row."""
     values = attributes(node)
     if shape.flat or len(kernel) != 2:
         raise unsupported(node, f"only two-dimensional images, kernel is {tuple(kernel)}")
-    strides = tuple(values.get("strides", (1, 1)))
-    dilations = tuple(values.get("dilations", (1, 1)))
+    strides = (1, *values.get("strides", (1, 1)))[-2:]
+    dilations = (1, *values.get("dilations", (1, 1)))[-2:]
     pads = tuple(values.get("pads", (0, 0, 0, 0)))
+    if len(pads) == 2:
+        pads = (0, pads[0], 0, pads[1])
     auto = values.get("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         pads = same_pads(shape, kernel, strides, dilations, upper=auto == "SAME_UPPER")
@@ -53,7 +55,7 @@ def pooled(node: Any, shape: Shape) -> tuple[Window, Shape]:
     values = attributes(node)
     if len(node.output) > 1 and node.output[1]:
         raise unsupported(node, "indices are not computed")
-    window = window_of(node, shape, tuple(values["kernel_shape"]))
+    window = window_of(node, shape, (1, *values["kernel_shape"])[-2:])
     size = window.output(shape, ceil=bool(values.get("ceil_mode", 0)))
     return window, not_empty(node, Shape(shape.channels, *size))
 
