@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from robust_edge.cli.bench import bench
+from robust_edge.cli.check import check
 from robust_edge.cli.compress import compress
 from robust_edge.cli.demo import demo
 from robust_edge.cli.doctor import doctor
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (demo, compress, evaluate, transfer, export, verify, bench, report, targets, doctor):
+for command in (demo, check, compress, evaluate, transfer, export, verify, bench, report, targets, doctor):
     main.add_command(command)

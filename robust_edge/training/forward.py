@@ -55,5 +55,9 @@ def check_compute(config: ComputeConfig, device: torch.device) -> None:
 
 
 def place(network: M, device: torch.device, config: ComputeConfig) -> M:
-    """Move the network to a device, its weights in the configured memory layout."""
-    return network.to(device).to(memory_format=LAYOUTS[config.channels_last])  # type: ignore[call-overload, no-any-return]
+    """Move the network to a device, its weights in the configured memory layout, which only tensors of 4 axes have."""
+    network = network.to(device)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=LAYOUTS[config.channels_last])
+    return network

@@ -92,6 +92,7 @@ LAYERS = {
         attacks
         config
         run
+        checking
         evaluation
         training
         export

@@ -26,6 +26,7 @@ from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, 
 
 FILE = "model.ts"
 REPEATS = 15
+TRACED = (2, 1, 3)  # images in the call that is traced, and in those that it is compared on
 
 
 class CsrWeight(nn.Module):
@@ -140,7 +141,7 @@ def export_csr(
             if form.form == "csr":
                 _replace(folded, item.name, _as_csr(item.layer))
         forms += _other_forms(folded, names, {item.name for item in calls})
-        scripted = _scripted(folded, target)
+        scripted = _scripted(folded, target, shape)
         classes = int(scripted(example).shape[1])
         torch.jit.save(scripted, str(Path(folder) / FILE))
         counts = _counted(torch.jit.load(str(Path(folder) / FILE)), forms)
@@ -180,10 +181,10 @@ def _folded(model: nn.Module) -> nn.Module:
             warnings.simplefilter("ignore")
             from torch.fx.experimental.optimization import fuse  # its own imports warn of TorchScript
 
-            called = [node.target for node in torch.fx.symbolic_trace(copied).graph.nodes if node.op == "call_module"]
-            if len(called) > len(set(called)):
-                return copied  # `fuse` would fold two batch-norms into a convolution that is used twice
-            fused = fuse(copied)
+            traced = torch.fx.symbolic_trace(copied)
+            called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+            # `fuse` would fold two batch-norms into a convolution that is used twice
+            fused = fuse(copied) if len(called) == len(set(called)) else traced
             assert isinstance(fused, torch.fx.GraphModule)
     except Exception:  # a network that depends on its data cannot be traced; scripting it may still work
         return copied
@@ -265,12 +266,29 @@ def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def _scripted(model: nn.Module, target: Target) -> torch.jit.ScriptModule:
+def _scripted(model: nn.Module, target: Target, shape: tuple[int, ...]) -> torch.jit.ScriptModule:
     try:
         return torch.jit.script(model)
     except Exception as cause:  # the TorchScript compiler raises several classes
+        traced = _traced(model, shape)
+        if traced is not None:
+            return traced
         reason = " ".join(str(cause).split())[:300]
         raise ExportError(f"the network cannot be written as TorchScript for {target.name}: {reason}") from cause
+
+
+def _traced(model: nn.Module, shape: tuple[int, ...]) -> torch.jit.ScriptModule | None:
+    """The operators of one run, with compiled CSR layers; None unless other numbers of images give the same logits."""
+    images = torch.rand(max(TRACED), *shape, generator=torch.Generator().manual_seed(0))
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, (CsrConv2d, CsrLinear)):
+            _replace(model, name, torch.jit.script(layer))
+    try:
+        traced: torch.jit.ScriptModule = torch.jit.trace(model, (images[: TRACED[0]],), check_trace=False)
+        same = all(torch.allclose(traced(images[:n]), model(images[:n]), rtol=1e-4, atol=1e-5) for n in TRACED)
+    except Exception:  # the compiler's reason is given
+        return None
+    return traced if same else None
 
 
 def _counted(written: torch.jit.ScriptModule, forms: Sequence[LayerForm]) -> Sparsity:

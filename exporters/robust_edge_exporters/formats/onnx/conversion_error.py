@@ -31,14 +31,16 @@ def reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:
     is quoted, after that operator or line; the outermost if none does.
     """
     link: BaseException | None = cause
-    found = _one_line(cause)
+    found = ""
     while link is not None:
+        if not found and type(link).__name__ != "PassError":  # which only says that a pass failed
+            found = _one_line(link)
         if line := _LINE.search(str(link)):
             found = f"line {line.group(2)} of {line.group(1)}: {_one_line(link)}"
         if named := _OPERATOR.search(str(link)):
             found = f"operator {named.group()}{_place(model, example, named.group())}: {_one_line(link)}"
         link = link.__cause__ or link.__context__
-    return found
+    return found or _one_line(cause)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
+from robust_edge_exporters.formats.onnx.conversions import current_conversions, sources_of
 from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
@@ -62,6 +64,9 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     """
     if target.opset is None:
         raise InputError(f"target {target.name} has no opset; it does not run ONNX")
+    made, key = current_conversions(), (target.exporter, target.opset, target.ir_version, batch)
+    if made is not None and key in made.programs:
+        return copy.deepcopy(made.programs[key])
     convert = _by_dynamo if target.exporter == "dynamo" else _by_torchscript
     example = torch.rand(batch or 2, *shape, generator=torch.Generator().manual_seed(0))
     found = weight_uses(model, shape)
@@ -74,9 +79,13 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
             f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): "
             f"{reason(cause, model, example)}"
         ) from cause
+    if made is not None:
+        made.sources.update(sources_of(program))
     _remove_source_notes(program)
     program.ir_version = target.ir_version
     mark_fixed(program, found.left_out)
+    if made is not None:
+        made.programs[key] = copy.deepcopy(program)
     return program
 
 
@@ -168,7 +177,38 @@ def count_nonzeros(program: Any) -> Sparsity:
     return Sparsity.of_layers(layers)
 
 
+class _Wrapped(nn.Module):
+    """The same network, with a longer name for every tensor."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """As the network."""
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+
 def _by_dynamo(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool, shared: bool) -> Any:
+    try:
+        return _exported(model, example, opset, any_batch)
+    except Exception as cause:
+        if not _names_clash(cause):
+            raise
+        return _exported(_Wrapped(model), example, opset, any_batch)
+
+
+def _names_clash(cause: BaseException | None) -> bool:
+    """Whether torch's optimiser named a folded constant like one of the network's tensors, for example `mean`."""
+    while cause is not None:
+        if isinstance(cause, ValueError) and "is already registered" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _exported(model: nn.Module, example: torch.Tensor, opset: int, any_batch: bool) -> Any:
     written = torch.onnx.export(
         model,
         (example,),

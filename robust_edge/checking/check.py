@@ -1,0 +1,187 @@
+"""Export a network to each target as it is, and run what was written: one answer per target, in seconds.
+
+Nothing is foretold by a list of operators: each format's own export says what it cannot write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robust_edge.onnx_graph.network import read_network
+from robust_edge.pruning.parametrised import materialised
+from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.formats.onnx.conversions import Conversions, shared_conversions
+from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.target import Target, target_named
+from robust_edge_exporters.weight_uses import LeftOut, weight_uses
+from robust_edge_runtimes.core.errors import ExportError, RobustEdgeError
+from robust_edge_runtimes.scoring import relative_error
+
+DEFAULT_TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
+BATCHES = (1, 3)
+CALIBRATION = 8
+DIFFERENCE = 1e-2
+"""Relative: far more than rounding does, far less than another network."""
+NODE = re.compile(r"(\w+) (?:at|of) node '([^']+)'")
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetCheck:
+    """The answer for one target.
+
+    Attributes:
+        problem: what stands in the way and the way out, in one line; "" where the target works.
+    """
+
+    target: str
+    precision: str
+    problem: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether the network can be exported to the target and verified there."""
+        return not self.problem
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkCheck:
+    """The answers for a network.
+
+    Attributes:
+        weights: number of prunable weights.
+        layers: names of the prunable tensors in the order of their use.
+        left_out: what is used like a weight, or looks like one, and does not count.
+        unprunable: why the network cannot be pruned; "" if it can be.
+    """
+
+    weights: int
+    layers: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+    unprunable: str
+    targets: tuple[TargetCheck, ...]
+
+
+def check_network(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    targets: Sequence[Target],
+    progress: Callable[[int, int], None] | None = None,
+) -> NetworkCheck:
+    """Check a network that `build_model` has built.
+
+    Args:
+        model: not changed.
+        shape: (C, H, W) of one image.
+        targets: rows of the table.
+        progress: called with (targets checked, number of targets).
+    """
+    plain = materialised(model).eval()
+    found = weight_uses(plain, shape)
+    named = dict(plain.named_parameters())
+    answers = []
+    with shared_conversions() as conversions:
+        for done, target in enumerate(targets):
+            answers.append(_check_target(plain, shape, target, conversions))
+            if progress is not None:
+                progress(done + 1, len(targets))
+    working = [answer.target for answer in answers if answer.works]
+    computed = [item.name for item in found.left_out if item.computed]
+    return NetworkCheck(
+        weights=sum(named[use.name].numel() for use in found.uses),
+        layers=tuple(use.name for use in found.uses),
+        left_out=found.left_out,
+        unprunable=f"the forward pass computes a weight from {', '.join(computed)}" if computed else "",
+        targets=tuple(_with_way_out(answer, working) for answer in answers),
+    )
+
+
+def require_target(model: nn.Module, shape: tuple[int, ...], target: Target) -> None:
+    """Check one target.
+
+    Raises:
+        ExportError: what stands in the way.
+    """
+    (answer,) = check_network(model, shape, [target]).targets
+    if not answer.works:
+        raise ExportError(f"the network cannot be exported to {target.name}: {answer.problem}")
+
+
+def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conversions: Conversions) -> TargetCheck:
+    precision = target.precision(None)
+    images = torch.rand(CALIBRATION, *shape, generator=torch.Generator().manual_seed(0))
+    settings = ExportSettings(
+        precision=precision,
+        calibration=images.numpy() if precision == "int8" else None,
+        layer_forms={},
+        compile_library=False,
+    )
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch and ONNX Runtime, about themselves
+        try:
+            artifact = format_named(target.format).export(model, shape, target, folder, settings)
+            problem = _problem(model, Path(folder) / artifact.file, images, precision)
+        except RobustEdgeError as cause:
+            problem = " ".join(str(cause).split())
+    return TargetCheck(target.name, precision, _with_source(problem, conversions, target))
+
+
+def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> str:
+    """Run the file and its twin on one image and on a batch; "" if they answer as the network does."""
+    for count in BATCHES:
+        with torch.no_grad():
+            expected = model(images[:count]).numpy()
+        for name, answer in _runners(path).items():
+            logits = answer(images[:count])
+            if logits.shape != expected.shape:
+                return f"{name} gives logits of shape {logits.shape} for {count} images, the network {expected.shape}"
+            error = relative_error(logits, expected)
+            if precision == "fp32" and not error <= DIFFERENCE:
+                return f"{name} computes something else: logits of {count} images are off by {error:.2g} (relative)"
+    return ""
+
+
+def _runners(path: Path) -> dict[str, Callable[[Tensor], np.ndarray]]:
+    """What runs a file, by name; nothing for C, which has to be compiled first."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        port = session.get_inputs()[0].name
+        twin = read_network(path)
+        return {
+            "the file": lambda images: session.run(None, {port: images.numpy()})[0],
+            "its twin, which verify takes gradients of,": lambda images: twin(images).detach().numpy(),
+        }
+    if path.suffix == ".ts":
+        scripted = torch.jit.load(str(path))
+        return {"the file": lambda images: scripted(images).detach().numpy()}
+    return {}
+
+
+def _with_source(problem: str, conversions: Conversions, target: Target) -> str:
+    """Say after the name of a node which module and line of the network it comes from."""
+    found = NODE.search(problem)
+    source = conversions.sources.get(found.group(2)) if found else None
+    if found is None or source is None:
+        return problem
+    return f"{problem[: found.end()]} ({source}){problem[found.end() :]}"
+
+
+def _with_way_out(answer: TargetCheck, working: Sequence[str]) -> TargetCheck:
+    if answer.works:
+        return answer
+    family = target_named(answer.target).machines
+    near = [name for name in working if target_named(name).machines == family] or [*working]
+    instead = f"use {' or '.join(f'--target {name}' for name in near)}" if near else "change that part of the network"
+    return dataclasses.replace(answer, problem=f"{answer.problem}; {instead}")

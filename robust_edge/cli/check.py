@@ -1,0 +1,111 @@
+"""`robust-edge check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from robust_edge.cli.types import PATH
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
+
+if TYPE_CHECKING:
+    from robust_edge.checking.check import NetworkCheck
+    from robust_edge.models import ModelSpec, Normalized
+
+
+@click.command()
+@click.argument("run", type=PATH, required=False)
+@click.option("--arch", help="Architecture to check instead of a run, as for `compress`.")
+@click.option("--dataset", default="digits", show_default=True, help="Its data set, which gives shape and classes.")
+@click.option("--data-dir", help="Folder of the data set.")
+@click.option("--input-shape", metavar="CxHxW", help="Shape of one image, for example 3x224x224, without any data set.")
+@click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="Used with --input-shape.")
+@click.option("--target", "names", multiple=True, help="Target to check; repeatable.  [default: those of x86 CPUs]")
+@click.option("--jetpack", metavar="VERSION", help="JetPack version of Jetson targets: 4.6, 5.1, 6.2 or 7.2.")
+@output_options
+@click.pass_context
+@examples(
+    "robust-edge check --arch my_pkg.models:build --dataset folder --data-dir data/cats",
+    "robust-edge check --arch mobilenet_v2 --input-shape 3x224x224 --classes 1000 --target jetson-gpu --jetpack 4.6",
+    "robust-edge check runs/digits-10 --target x86-cpu-sparse",
+)
+def check(
+    context: click.Context,
+    run: Path | None,
+    arch: str | None,
+    dataset: str,
+    data_dir: str | None,
+    input_shape: str | None,
+    classes: int,
+    names: tuple[str, ...],
+    jetpack: str | None,
+    output: Output,
+) -> None:
+    """Say for each target whether a network can be exported to it, or what stands in the way. Nothing is trained.
+
+    Ends with 1 if a target that was asked for does not work.
+    """
+    from robust_edge.checking.check import DEFAULT_TARGETS, check_network
+    from robust_edge.run.directory import open_run
+    from robust_edge_exporters.target import target_named
+    from robust_edge_runtimes.core.errors import InputError
+
+    if (run is None) == (arch is None):
+        raise InputError("name either a run or an architecture (--arch)")
+    targets = [target_named(name, jetpack) for name in names or DEFAULT_TARGETS]
+    if run is not None:
+        opened = open_run(run)
+        model, spec = opened.load_model(), opened.checkpoint().model
+    else:
+        assert arch is not None
+        model, spec = _built(arch, dataset, data_dir, input_shape, classes)
+    found = check_network(model, spec.shape, targets, output.progress("checking targets"))
+    output.result(_text(found), found)
+    if names and not all(answer.works for answer in found.targets):
+        context.exit(1)
+
+
+def _built(
+    arch: str, dataset: str, data_dir: str | None, input_shape: str | None, classes: int
+) -> tuple[Normalized, ModelSpec]:
+    import torch
+
+    from robust_edge.data import load_dataset
+    from robust_edge.data.settings import DataConfig
+    from robust_edge.models import ModelSpec, build_model
+    from robust_edge.models.spec import check_training
+
+    if input_shape is None:
+        images = load_dataset(DataConfig(dataset=dataset, dir=data_dir))
+        shape, names = images.shape, images.classes
+    else:
+        shape, names = _shape(input_shape), tuple(map(str, range(classes)))
+    spec = ModelSpec(arch=arch, shape=shape, classes=names, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
+    torch.manual_seed(0)
+    model = build_model(spec)
+    check_training(model, spec)
+    return model, spec
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    from robust_edge_runtimes.core.errors import InputError
+
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise InputError(f"--input-shape is {text!r}; write channels, height and width as in 3x224x224")
+    channels, height, width = map(int, sizes)
+    return channels, height, width
+
+
+def _text(found: NetworkCheck) -> str:
+    lines = [f"{found.weights} prunable weights in {len(found.layers)} tensors; one image and a batch run"]
+    lines += [f"  left out: {item.name}, which {item.reason}" for item in found.left_out]
+    if found.unprunable:
+        lines.append(f"  cannot be pruned: {found.unprunable}")
+    width = max(len(answer.target) for answer in found.targets)
+    for answer in found.targets:
+        lines.append(f"{answer.target:{width}}  {answer.precision}  {'works' if answer.works else answer.problem}")
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""Networks of many kinds: what `check` says of them holds for training and export."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_edge.checking.check import check_network
+from robust_edge.config.export import GoldenSettings
+from robust_edge.export import export_run
+from robust_edge.models import ModelSpec, build_model
+from robust_edge.run.directory import open_run
+from robust_edge.training.compress import compress
+from robust_edge_exporters.target import target_named
+
+WORKING = (
+    "split_and_gated", "normalised", "replicated", "in_one_dimension", "in_three_dimensions", "mixed",
+    "vision_transformer", "blurred", "used_twice", "own_parametrization", "excited_by_the_largest", "decoded",
+)  # fmt: skip
+NEWER = ("replicated",)  # TorchScript's exporter loses the size that an adaptive pool needs
+TARGETS = ("x86-cpu", "x86-cpu-csr")
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def spec_of(name):
+    classes = tuple("0123456789")
+    return ModelSpec(arch=f"small_networks:{name}", shape=(1, 8, 8), classes=classes, mean=(0.5,), std=(0.25,))
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_network_is_pruned_and_exported_as_check_says(name, tiny, tmp_path):
+    torch.manual_seed(0)
+    spec = spec_of(name)
+    found = check_network(build_model(spec), spec.shape, [target_named(target) for target in TARGETS])
+    assert [answer.problem for answer in found.targets] == ["", ""]
+    assert not found.unprunable
+    config = tiny({"arch": spec.arch, "training.epochs": 1, "pruning.keep": 0.6})
+    run = open_run((compress(config, tmp_path / "run"), tmp_path / "run")[1])
+    checkpoint = run.checkpoint()
+    assert [layer.name for layer in checkpoint.sparsity.layers] == sorted(found.layers, key=_in_order(checkpoint))
+    assert checkpoint.sparsity.nonzero == round(0.6 * found.weights)
+    # TorchScript's exporter for ONNX takes a tenth of the time of the newer one, which `check` has used
+    onnx = target_named("x86-cpu")
+    for target in (onnx if name in NEWER else onnx.with_opset(17), target_named("x86-cpu-csr")):
+        exported = export_run(run, target, tmp_path / target.name, golden=GoldenSettings(images=20, steps=1))
+        assert exported.parity.argmax_agreement == 1
+        if exported.manifest.compaction is None:
+            assert exported.manifest.sparsity.weights == found.weights
+
+
+def _in_order(checkpoint):
+    return [layer.name for layer in checkpoint.sparsity.layers].index
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("computed_kernel", "computes a weight from network.kernel.*parametriz"),
+        ("squeezed", r"gives \(10,\) for 1 image, expected \(1, 10\).*squeeze"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_in_one_line_before_training(name, says, refused, tmp_path):
+    line = refused("compress", "--arch", f"small_networks:{name}", "--eps", 0.1, "-o", tmp_path / "run")
+    assert re.search(says, line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_answer_names_operator_node_module_and_line_and_a_way_out(cli):
+    """The sparse engine has no transposed products."""
+    targets = ("--target", "x86-cpu", "--target", "x86-cpu-sparse")
+    result = cli("check", "--arch", "small_networks:mixed", *targets, "-q")
+    assert result.exit_code == 1
+    dense, sparse = result.output.splitlines()[-2:]
+    assert re.fullmatch(r"x86-cpu +fp32  works", dense)
+    assert re.search(r"node 'node_\w+' \(.*line \d+ of .*small_networks\.py\).*use --target x86-cpu$", sparse), sparse
+
+
+def test_fixed_filters_and_unused_layers_are_named(cli):
+    result = cli("check", "--arch", "small_networks:blurred", "--target", "x86-cpu-csr", "-q")
+    assert result.exit_code == 0, result.output
+    assert "left out: network.blur, which is fixed, not a parameter" in result.output
+    assert "left out: network.spare.weight, which the image does not reach" in result.output
+
+
+def test_one_of_run_and_architecture(refused):
+    assert "either a run or an architecture" in refused("check")
+
+
+def test_a_shape_without_a_data_set(cli, refused):
+    result = cli("check", "--arch", "small_cnn", "--input-shape", "3x9x7", "--target", "x86-cpu-csr", "-q")
+    assert result.exit_code == 0, result.output
+    assert "3x224x224" in refused("check", "--arch", "small_cnn", "--input-shape", "9x7")
