@@ -80,6 +80,11 @@ def _error(network: nn.Module, points: Tensor, precision: str, quantisation: Qua
 class _Rounding(TorchDispatchMode):
     """Runs every operator on arguments that are rounded first; operators that write to an argument are left alone."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's hook: true would import torch._dynamo, half a second, to keep it from compiling this mode."""
+        return False
+
     def __init__(self, arithmetic: Arithmetic) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._arithmetic = arithmetic

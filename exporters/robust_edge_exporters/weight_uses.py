@@ -140,6 +140,11 @@ class _Trace(TorchDispatchMode):
         touched: names of all tensors that a left out operand is computed from.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's hook: true would import torch._dynamo, half a second, to keep it from compiling this mode."""
+        return False
+
     def __init__(self, tensors: dict[str, Tensor], buffers: set[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._buffers, self._tensors = buffers, tensors

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
 from robust_edge.cli.types import PATH, SEED, AnyRadius
+from robust_edge.verification.background import BackgroundRebuild, second_cpu
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples, mode_options, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
-from robust_edge_runtimes.modes.mode import mode_help
+from robust_edge_runtimes.modes.mode import chosen_modes, mode_help
 from robust_edge_runtimes.modes.settings import given
 from robust_edge_runtimes.verdict.measurement import Budget
 
@@ -100,9 +102,7 @@ def verify(
     import dataclasses
     import secrets
 
-    from robust_edge.run.directory import open_run
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
-    from robust_edge.verification.verify import verify_bundle
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.junit import write_junit
@@ -116,14 +116,14 @@ def verify(
     settings = VerifySettings(modes=modes, limit=limit, eps=eps, seed=seed, data_dir=data_dir, options=given(options))
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
-    verdict = verify_bundle(
-        opened,
-        None if against is None else open_run(against),
-        budget,
-        settings,
-        threads=threads,
-        progress=output.progress,
-    )
+    with _background(bundle, against, modes, data_dir) as background:
+        from robust_edge.run.directory import open_run
+        from robust_edge.verification.verify import verify_bundle
+
+        run = None if against is None else open_run(against)
+        verdict = verify_bundle(
+            opened, run, budget, settings, threads=threads, progress=output.progress, background=background
+        )
     verdict = merged(verdict, others, budget)
     if out is not None:
         verdict = with_history(verdict, out)
@@ -133,3 +133,13 @@ def verify(
         write_junit(junit, verdict)
     output.result(verdict_table(verdict), verdict)
     context.exit(EXIT_CODES[verdict.outcome])
+
+
+def _background(
+    bundle: Path, against: Path | None, modes: tuple[str, ...], data_dir: str | None
+) -> BackgroundRebuild | contextlib.nullcontext[None]:
+    """Start the comparison of mode `rebuild` where it will be asked for and can run beside the attacks."""
+    chosen = [mode.name for mode in chosen_modes(modes, MODES, with_run=against is not None)]
+    if against is None or chosen == ["rebuild"] or "rebuild" not in chosen or not second_cpu():
+        return contextlib.nullcontext()
+    return BackgroundRebuild(bundle, against, data_dir)

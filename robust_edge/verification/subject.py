@@ -15,6 +15,7 @@ from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.onnx_graph.error import GraphError
 from robust_edge.run.directory import Run
 from robust_edge.run.images import dataset_of
+from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import eps_of, false_claims
 from robust_edge.verification.kernels import int8_tolerance, kernels_here
 from robust_edge.verification.paired_pgd import GradientOracle
@@ -47,6 +48,7 @@ class HostSubject(Subject):
         network: the run's network; None without a run.
         checkpoint: the same as a source of gradients.
         training: images that the run was trained on; None where they are not at hand.
+        background: compares the bundle with a new export of the run; None where mode `rebuild` does it itself.
         find_twin, find_tolerance: make `twin` and `twin_tolerance`, once for all parts of the images.
     """
 
@@ -54,6 +56,7 @@ class HostSubject(Subject):
     network: nn.Module | None = None
     checkpoint: GradientOracle | None = None
     training: Split | None = None
+    background: BackgroundRebuild | None = None
     find_twin: Callable[[], FoundTwin] | None = None
     find_tolerance: Callable[[], float] | None = None
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import torch
+
 from robust_edge.run.directory import Run
+from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import check_claims
 from robust_edge.verification.kernels import device_runtime
-from robust_edge.verification.modes.rebuild import compare_with_run
 from robust_edge.verification.modes.table import MODES
+from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle
@@ -34,8 +37,18 @@ def verify_bundle(
     *,
     threads: int = 1,
     progress: ProgressOf = lambda _: None,
+    background: BackgroundRebuild | None = None,
 ) -> Verdict:
     """Attack the artifact in every mode and judge it against its checkpoint.
+
+    Args:
+        bundle: opened.
+        run: what it was exported from; None where it is not at hand.
+        budget: what may be lost.
+        settings: of the modes.
+        threads: CPU threads of the artifact.
+        progress: a mode's name to what is called with (steps done, steps in all).
+        background: the comparison of mode `rebuild`, if it was started for this bundle and run already.
 
     Raises:
         InputError: a mode that needs a run without one, or a run that the bundle was not exported from.
@@ -52,8 +65,20 @@ def verify_bundle(
         check_origin(bundle, run)
         check_claims(bundle, run)
     with _opened(bundle, run, [mode.name for mode in modes], settings, threads) as model:
-        subject = host_subject(bundle, model, run, settings)
-        return judge_in_blocks(subject, modes, settings, budget, progress)
+        subject = dataclasses.replace(host_subject(bundle, model, run, settings), background=background)
+        return judge_in_blocks(subject, modes, settings, budget, _sharing_cpus(progress, background))
+
+
+def _sharing_cpus(progress: ProgressOf, background: BackgroundRebuild | None) -> ProgressOf:
+    """Before each mode, give torch all its threads, but one while the run is exported beside it."""
+    threads = torch.get_num_threads()
+
+    def started(mode: str) -> Progress:
+        beside = background is not None and background.running
+        torch.set_num_threads(max(1, threads - 1) if beside else threads)
+        return progress(mode)
+
+    return started
 
 
 def _opened(

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from robust_edge_exporters.dense_baseline import with_dense_baseline
-from robust_edge_exporters.formats.onnx.export import count_nonzeros
+from robust_edge_exporters.formats.onnx.weights import count_nonzeros
 from robust_edge_runtimes.bench.latency import Contender, bench
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError

@@ -122,6 +122,7 @@ LAYERS = {
     """,
     "robust_edge.verification": """
         settings claims kernels
+        new_export background
         paired_pgd
         twins
         subject

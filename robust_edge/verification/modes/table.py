@@ -10,14 +10,6 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES
 MODES = (
     *DEVICE_MODES,
     Mode(
-        "rebuild",
-        "no attack: exports the run again and compares every file with the bundle's",
-        "robust_edge.verification.modes.rebuild:rebuild",
-        Default.WITH_RUN,
-        needs="its checkpoint",
-        draws=False,
-    ),
-    Mode(
         "surrogate",
         "PGD with the checkpoint's gradients, taken at the points where the artifact is scored (BPDA)",
         "robust_edge.verification.modes.surrogate:surrogate",
@@ -41,5 +33,13 @@ MODES = (
         needs="the checkpoint's gradients",
         options=(STEPS,),
         restart=2,
+    ),
+    Mode(
+        "rebuild",
+        "no attack: exports the run again and compares every file with the bundle's",
+        "robust_edge.verification.modes.rebuild:rebuild",
+        Default.WITH_RUN,
+        needs="its checkpoint",
+        draws=False,
     ),
 )

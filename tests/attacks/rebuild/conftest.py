@@ -16,7 +16,7 @@ from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.export import export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
-from robust_edge.verification.modes import rebuild as mode  # noqa: E402
+from robust_edge.verification import new_export as mode  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
 from robust_edge_exporters.formats.onnx.contents import contents_of  # noqa: E402

@@ -265,7 +265,7 @@ def test_sigterm_in_the_middle_is_one_line_and_the_run_goes_on_later(start, cli,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what the process is doing")
-@pytest.mark.parametrize("library", ["libtorch_cpu", "_safetensors_rust", "sklearn"])
+@pytest.mark.parametrize("library", ["libtorch_cpu", "_safetensors_rust"])
 def test_ctrl_c_while_starting_leaves_nothing(start, tiny_flags, tmp_path, library):
     """The signal comes while the heavy imports are under way."""
     process = start("compress", *tiny_flags, "--set", "training.epochs=500", "-q", "-o", tmp_path / "run")

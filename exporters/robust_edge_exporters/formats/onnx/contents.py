@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from robust_edge_exporters.artifact import Contents
-from robust_edge_exporters.formats.onnx.export import count_nonzeros, weights_of
+from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
 from robust_edge_runtimes.core.errors import BundleError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from robust_edge_exporters.formats.onnx.export import count_nonzeros, weights_of
+from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
 from robust_edge_runtimes.core.bundle import Bundle, open_bundle, seal
 from robust_edge_runtimes.core.golden import GOLDEN, MAX_TOLERANCE, Golden, expected_of, write_golden
 from robust_edge_runtimes.core.manifest import Manifest

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnx_ir
 import torch
-from onnx import numpy_helper
 from onnx_ir.passes import common as passes
 from torch import nn
 
@@ -20,19 +19,15 @@ from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.formats.onnx.conversions import current_conversions, sources_of
 from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
+from robust_edge_exporters.formats.onnx.weights import FIXED, count_nonzeros, weights_of
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError
-from robust_edge_runtimes.core.manifest import LayerCount, Sparsity, TensorSpec
+from robust_edge_runtimes.core.manifest import TensorSpec
 
 INPUT, OUTPUT = "images", "logits"
 FILE = "model.onnx"
-WEIGHTED = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
-PRODUCTS = {"Einsum", "Gemm", "MatMul"}
-FIXED = "fixed."
-"""How names of initializers start that are used like weights and are not prunable."""
 # Operators that may lie between a layer and the initializer that is its weight.
-TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 DEFAULTS = ExportSettings()
 
 
@@ -135,22 +130,6 @@ def write_program(
     )
 
 
-def weights_of(program: Any) -> dict[str, np.ndarray]:
-    """Prunable weights of convolutions and matrix products, as stored, in the order of the nodes."""
-    initializers = {item.name: item for item in program.graph.initializer}
-    producers = {name: node for node in program.graph.node for name in node.output}
-    found = {}
-    for node in program.graph.node:
-        if node.op_type not in WEIGHTED:
-            continue
-        for name in node.input[:2] if node.op_type in PRODUCTS else node.input[1:2]:
-            while name in producers and producers[name].op_type in TRANSPARENT:
-                name = producers[name].input[0]
-            if name in initializers and not name.startswith(FIXED):
-                found[name] = numpy_helper.to_array(initializers[name])
-    return found
-
-
 def mark_fixed(program: Any, left_out: Iterable[LeftOut]) -> None:
     """Rename initializers that are used like weights and are not prunable, so that `weights_of` leaves them out.
 
@@ -169,12 +148,6 @@ def _rename(graph: Any, old: str, new: str) -> None:
         item.name = new if item.name == old else item.name
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
-
-
-def count_nonzeros(program: Any) -> Sparsity:
-    """Count the non-zeros of the initializers that are weights of convolutions or matrix products."""
-    layers = tuple(LayerCount(k, int(w.size), int(np.count_nonzero(w))) for k, w in weights_of(program).items())
-    return Sparsity.of_layers(layers)
 
 
 class _Wrapped(nn.Module):

@@ -11,7 +11,6 @@ from robust_edge_exporters.formats.format import DenseBaseline, Format
 from robust_edge_exporters.formats.onnx.contents import contents_of
 from robust_edge_exporters.formats.onnx.dense import filled
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
-from robust_edge_exporters.formats.onnx.export import export_onnx
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
 
@@ -25,6 +24,8 @@ class OnnxFormat(Format):
         self, model: nn.Module, shape: tuple[int, ...], target: Target, folder: str, settings: ExportSettings
     ) -> ExportedArtifact:
         """Write `model.onnx`."""
+        from robust_edge_exporters.formats.onnx.export import export_onnx  # imports torch.onnx, half a second
+
         return export_onnx(model, shape, target, folder, settings)
 
     def contents(self, bundle: Bundle) -> Contents:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from robust_edge_exporters.formats.onnx.export import weights_of
+from robust_edge_exporters.formats.onnx.weights import weights_of
 from robust_edge_runtimes.core.errors import BundleError
 
 GRAPH = "graph.onnx"

@@ -231,7 +231,8 @@ def test_a_dense_onnx_is_timed_beside_it(written):
 
 def test_the_graph_is_the_network_but_for_its_weights(model, x86, tmp_path):
     from robust_edge_exporters.artifact import ExportSettings
-    from robust_edge_exporters.formats.onnx.export import export_onnx, weights_of
+    from robust_edge_exporters.formats.onnx.export import export_onnx
+    from robust_edge_exporters.formats.onnx.weights import weights_of
 
     export_onnx(model, (1, 6, 6), x86, str(tmp_path), ExportSettings())
     program = onnx.load(str(tmp_path / "model.onnx"))

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.formats.onnx.export import converted, count_nonzeros, export_onnx, write_program
+from robust_edge_exporters.formats.onnx.export import converted, export_onnx, write_program
+from robust_edge_exporters.formats.onnx.weights import count_nonzeros
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.errors import ExportError
 

@@ -9,8 +9,9 @@ import pytest
 
 from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.bundle import export_bundle
-from robust_edge_exporters.formats.onnx.export import converted, count_nonzeros, export_onnx, weights_of
+from robust_edge_exporters.formats.onnx.export import converted, export_onnx
 from robust_edge_exporters.formats.onnx.int8 import ranges
+from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
 from robust_edge_exporters.parity import MIN_AGREEMENT, refuse_broken
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle

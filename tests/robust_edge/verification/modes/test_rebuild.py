@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx", reason="bundles are exported with onnx")
 
 from robust_edge.export import ExportChoices, GoldenSettings, export_run
-from robust_edge.verification.modes.rebuild import compare_with_run
+from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named

@@ -1,0 +1,70 @@
+"""Mode `rebuild` in a process of its own, so that the run is exported again while the attacks go on.
+
+A thread would not do, since torch.onnx.export patches torch while it works. Nothing here imports torch before the
+process has been started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from robust_edge_runtimes.core.decode import decode, parse_json
+from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.verdict.measurement import Rebuild
+
+CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+
+
+class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
+    """A comparison of a bundle with a new export of its run that is being made; leaving the context ends it."""
+
+    def __init__(self, bundle: Path, run: Path, data_dir: str | None) -> None:
+        code = CODE.format(path=sys.path, module=__name__)  # the path of this process, not the working directory
+        command = [sys.executable, "-c", code, str(bundle), str(run), *([] if data_dir is None else [data_dir])]
+        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **threads}
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    @property
+    def running(self) -> bool:
+        """It takes a CPU at the moment."""
+        return self._process.poll() is None
+
+    def result(self) -> Rebuild | None:
+        """What was found; None where the process could not tell, so that the caller has to do it himself."""
+        output, _ = self._process.communicate()
+        try:
+            return None if self._process.returncode else decode(Rebuild, parse_json(output.splitlines()[-1]))
+        except (RobustEdgeError, ValueError, IndexError):
+            return None
+
+
+def second_cpu() -> bool:
+    """Whether another process can run beside this one."""
+    allowed = getattr(os, "sched_getaffinity", None)  # on Linux only
+    return (os.cpu_count() or 1 if allowed is None else len(allowed(0))) > 1
+
+
+def main() -> None:
+    """Print a Rebuild as JSON; the arguments are the bundle, the run, and where its images lie if elsewhere."""
+    from robust_edge.run.directory import open_run
+    from robust_edge.verification.new_export import compare_with_run
+    from robust_edge_runtimes.core.bundle import open_bundle
+
+    bundle, path, *data_dir = sys.argv[1:]
+    run = open_run(Path(path))
+    found = compare_with_run(open_bundle(Path(bundle)), run, run.load_model(), data_dir[0] if data_dir else None)
+    print(json.dumps(dataclasses.asdict(found)))

@@ -1,0 +1,184 @@
+"""The run exported again with the choices that a bundle records, and compared with the bundle file by file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robust_edge.config.export import ExportChoices
+from robust_edge.export import artifact_request
+from robust_edge.run.directory import Run
+from robust_edge.run.environment import versions
+from robust_edge.run.images import dataset_of
+from robust_edge_exporters.bundle import manifest_of, size_of, write_artifact
+from robust_edge_exporters.device_files import SCHEMA, write_readme
+from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.target import Target, target_named
+from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
+from robust_edge_runtimes.core.decode import read_json, short_repr
+from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError
+from robust_edge_runtimes.core.golden import GOLDEN
+from robust_edge_runtimes.core.manifest import Choices, ExportParity, Manifest
+from robust_edge_runtimes.formats.table import format_named as format_named_on_device
+from robust_edge_runtimes.verdict.measurement import Parity, Rebuild
+
+DEFAULTS = Choices(compact=True, calibration=ExportChoices.calibration)
+ASSUMED = "the manifest records no choices of the export: those that are the default were assumed"
+NO_PARITY = f"{MANIFEST}: parity is missing, which every export records"
+OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: export the bundle again with this one"
+OWN = ("artifact", "expected", "files", "parity", "size")
+"""Fields of the manifest that are compared by other means: hashes of files, and figures that images give."""
+COMPRESSED = 0.02  # relative: what another zlib may save more or less
+
+
+def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None) -> Rebuild:
+    """Export the run into a temporary folder, and compare everything in the bundle that does not depend on images.
+
+    Nothing of the bundle is executed. Files that no export writes are differences, too.
+
+    Args:
+        bundle: opened.
+        run: what it claims to be exported from.
+        network: the run's, as loaded.
+        data_dir: where the run's images lie now, if elsewhere; int8 needs them.
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch)
+        try:
+            manifest, notes = _export(bundle, run, network, data_dir, built)
+        except RobustEdgeError as cause:
+            return Rebuild(False, (f"the run cannot be exported again: {cause}",), (), time.monotonic() - start)
+        names = sorted(file.relative_to(built).as_posix() for file in built.rglob("*") if file.is_file())
+        other_release = _is_of_another_release(built / SCHEMA, bundle.path / SCHEMA)
+        differences = format_named(bundle.manifest.artifact.format).differences(built, bundle.path, names)
+    differences += [*_unknown_files(bundle, names), *_manifest_differences(bundle, manifest)]
+    versions = ((OTHER_RELEASE,) if other_release else ()) + _versions(bundle.manifest)
+    return Rebuild(not differences, tuple(differences), tuple(names), time.monotonic() - start, versions, notes)
+
+
+def _export(
+    bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, folder: Path
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Write all files but those with images; returns the manifest, and notes on what was assumed and left out."""
+    manifest = bundle.manifest
+    target = _target(manifest)
+    recorded = manifest.choices or DEFAULTS
+    choices = ExportChoices(
+        precision=manifest.artifact.precision,
+        batch=manifest.input.shape[0],
+        options=recorded.options,
+        layer_forms={layer.name: layer.form for layer in manifest.layers},
+        compact=recorded.compact,
+        calibration=recorded.calibration,
+        compile_library=False,
+    )
+    request = artifact_request(run, network, target, choices, lambda: dataset_of(run, data_dir).train)
+    written = write_artifact(request, folder)
+    parity = manifest.parity or ExportParity(0.0, 1.0, 0.0, "")
+    figures = Parity(parity.max_logit_error, parity.tolerance, parity.argmax_agreement)
+    write_readme(folder, target, request.source, manifest.expected, written.artifact, figures)
+    own = manifest_of(request, manifest.expected, written, folder)
+    size = size_of(bundle.path, manifest.artifact.files, written.artifact.weights_file, request.sparsity.weights)
+    own = dataclasses.replace(own, size=size)
+    return own, _assumptions(manifest)
+
+
+def _manifest_differences(bundle: Bundle, own: Manifest) -> list[str]:
+    """Fields of the manifest that say something else than the run's export.
+
+    Left out are what the exporting machine alone knows: the run's folder, versions and measured times.
+    """
+    manifest = bundle.manifest
+    found = [] if manifest.parity is not None else [NO_PARITY]
+    fields = [field.name for field in dataclasses.fields(Manifest) if field.name not in OWN]
+    if manifest.choices is None:
+        fields.remove("choices")
+    for name in fields:
+        claimed, true = (_without_times(name, getattr(item, name)) for item in (manifest, own))
+        if claimed != true:
+            found.append(f"{MANIFEST}: {_first_difference(name, claimed, true)}")
+    return found + _size_differences(manifest, own)
+
+
+def _without_times(name: str, value: Any) -> Any:
+    if name == "layers":
+        return [dataclasses.asdict(dataclasses.replace(layer, csr_ns=None, dense_ns=None)) for layer in value]
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    if name == "source":
+        return {key: item for key, item in plain.items() if key not in ("run", "versions")}
+    return plain
+
+
+def _first_difference(name: str, claimed: Any, true: Any) -> str:
+    """The innermost place at which two values differ."""
+    if isinstance(claimed, dict) and isinstance(true, dict):
+        key = next(key for key in (*true, *claimed) if claimed.get(key) != true.get(key))
+        return _first_difference(f"{name}.{key}", claimed.get(key), true.get(key))
+    if isinstance(claimed, (list, tuple)) and isinstance(true, (list, tuple)) and len(claimed) == len(true):
+        index = next(i for i, pair in enumerate(zip(claimed, true, strict=True)) if pair[0] != pair[1])
+        return _first_difference(f"{name}[{index}]", claimed[index], true[index])
+    return f"{name} is {short_repr(claimed)} instead of {short_repr(true)}"
+
+
+def _size_differences(manifest: Manifest, own: Manifest) -> list[str]:
+    claimed, true = manifest.size, own.size
+    assert true is not None, "an export records it"
+    if claimed is None:
+        return [f"{MANIFEST}: size is missing, which every export records"]
+    close = abs(claimed.compressed - true.compressed) <= COMPRESSED * true.compressed
+    if close and dataclasses.replace(claimed, compressed=true.compressed) == true:
+        return []
+    return [f"{MANIFEST}: {_first_difference('size', dataclasses.asdict(claimed), dataclasses.asdict(true))}"]
+
+
+def _is_of_another_release(ours: Path, theirs: Path) -> bool:
+    """Whether the schema beside the manifest is one that another release writes."""
+    if not theirs.is_file() or ours.read_bytes() == theirs.read_bytes():
+        return False
+    schema = read_json(theirs, BundleError)
+    return isinstance(schema, dict) and schema.get("title") == read_json(ours).get("title")
+
+
+def _target(manifest: Manifest) -> Target:
+    """The row that the bundle names, in the opset that it names."""
+    target, opset = target_named(manifest.target), manifest.artifact.opset
+    return target if opset in (None, target.opset) else target.with_opset(opset)
+
+
+def _assumptions(manifest: Manifest) -> tuple[str, ...]:
+    """Notes on choices that are not recorded, or not the usual ones."""
+    recorded = manifest.choices
+    if recorded is None:
+        return (ASSUMED,)
+    if recorded.calibration not in (0, DEFAULTS.calibration):
+        return (f"ranges of int8 come from {recorded.calibration} images, by default {DEFAULTS.calibration} or all",)
+    return ()
+
+
+def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
+    """Files in the folder that no export writes, listed or not; and another artifact."""
+    manifest = bundle.manifest
+    compiled = format_named_on_device(manifest.artifact.format).compiled_files(manifest.files)
+    present = (file for file in bundle.path.rglob("*") if file.is_symlink() or not file.is_dir())
+    found = {*manifest.files, *(file.relative_to(bundle.path).as_posix() for file in present)}
+    unknown = sorted(found - {*names, *compiled, GOLDEN, MANIFEST, SUMS})
+    lines = [f"{name} is in the bundle, and no export writes it" for name in unknown]
+    others = [name for name in manifest.artifact.files if name not in (*names, *compiled)]
+    return lines + [f"{MANIFEST} says that {name} is the artifact or a part of it" for name in others]
+
+
+def _versions(manifest: Manifest) -> tuple[str, ...]:
+    """Packages of another version than at export."""
+    here = versions()
+    return tuple(
+        f"{name} {version}, here {here.get(name, 'none')}"
+        for name, version in sorted(manifest.source.versions.items())
+        if here.get(name) != version
+    )
