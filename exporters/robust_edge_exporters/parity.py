@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from torch import nn
 
 from robust_edge_exporters.target import Target
-from robust_edge_exporters.tolerance import logit_tolerance
+from robust_edge_exporters.tolerance import ill_conditioned, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import ExportError
-from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.core.golden import MAX_TOLERANCE, Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import runtime_class
-from robust_edge_runtimes.scoring import agreement, margins
+from robust_edge_runtimes.scoring import agreement, margins, relative_error
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 
 MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
@@ -23,6 +24,10 @@ MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
 8 bits move an image that lies between two classes; there the share is that of the half of the images of which the
 checkpoint is surest.
 """
+
+
+FEW = (1, 3)
+"""Numbers of images that are also sent alone, since a network may depend on the size of the batch."""
 
 
 class Checked(Protocol):
@@ -69,6 +74,7 @@ def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
     stored = target.in_file(precision)
     with checking_runtime(bundle, target) as model:
         logits = golden_logits(model, golden)
+        alone = {count: model.infer_all(golden.clean[:count]) for count in FEW}
         checked_with = f"{model.info.backend} {model.info.version} on {model.info.device}"
     parity = parity_between(logits, golden)
     allowed = logit_tolerance(request.model, golden.clean, stored, target, on_device=False)
@@ -79,10 +85,23 @@ def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
         raise ExportError(
             f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
             f"most {allowed:.2g}), classes agree on {100 * parity.argmax_agreement:.2f}% (at least "
-            f"{100 * least:g}%); nothing was written"
+            f"{100 * least:g}%); nothing was written{ill_conditioned(request.model, golden.clean)}"
         )
+    _refuse_dependence(alone, logits, MAX_TOLERANCE[stored])
     tolerance = logit_tolerance(request.model, golden.clean, precision, target)
     return Parity(parity.max_logit_error, tolerance, parity.argmax_agreement), checked_with
+
+
+def _refuse_dependence(alone: Mapping[int, np.ndarray], logits: np.ndarray, allowed: float) -> None:
+    """Raise ExportError if the logits of a few images are others than those of the same images in a large batch."""
+    for count, found in alone.items():
+        expected = logits[: len(found)]
+        error = relative_error(found, expected) if found.shape == expected.shape else np.inf
+        if not error <= allowed:
+            raise ExportError(
+                f"the written artifact gives other logits for {count} image(s) in a call than for many: shape "
+                f"{found.shape}, off by {error:.2g} (relative, at most {allowed:.2g}); nothing was written"
+            )
 
 
 def refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:

@@ -25,6 +25,8 @@ from robust_edge_runtimes.scoring import relative_error
 IMAGES = 64
 MARGIN = {"fp32": 128.0, "fp16": 4.0, "int8": 10.0}
 """Files that ONNX Runtime, PyTorch and the sparse engine ran were off by at most 2.4, 0.5 and 4.7 times the error."""
+ILL_CONDITIONED = 1e-3
+"""Rounding alone moves the logits of a usual network by a millionth."""
 LEAST = 1e-4
 """Kernels of another kind (Winograd, other orders of addition) differ by this much whatever the network."""
 LEAST_ON_DEVICE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
@@ -65,6 +67,20 @@ def logit_tolerance(
     except (RuntimeError, NotImplementedError, TypeError):  # a network of the user's that fixes its own data type
         return cap
     return min(cap, max(MARGIN[precision] * error, least)) if math.isfinite(error) else cap
+
+
+def ill_conditioned(network: nn.Module, images: np.ndarray) -> str:
+    """A clause for an error message if the network's own fp32 logits are far from its fp64 logits; otherwise ""."""
+    try:
+        error = _error(network, torch.from_numpy(images[:IMAGES]), "fp32", None)
+    except (RuntimeError, NotImplementedError, TypeError):  # a network of the user's that fixes its own data type
+        return ""
+    if error <= ILL_CONDITIONED:
+        return ""
+    return (
+        f". The checkpoint is ill-conditioned: its own logits in fp32 are off by {error:.2g} (relative) from those in "
+        "fp64, so that no conversion can agree with it; train it with weight decay, or start again from another one"
+    )
 
 
 def _error(network: nn.Module, points: Tensor, precision: str, quantisation: Quantisation | None) -> float:
