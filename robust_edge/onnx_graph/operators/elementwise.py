@@ -96,13 +96,15 @@ def thresholded_relu(node: Node, inputs: Inputs) -> Tensor:
 
 def hard_sigmoid(node: Node, inputs: Inputs) -> Tensor:
     """α x + β, clipped to [0, 1]."""
-    return torch.clamp(node.get("alpha", 0.2) * inputs[0] + node.get("beta", 0.5), 0, 1)
+    alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
+        return functional.hardsigmoid(inputs[0])  # which exporters write as one node
+    return torch.clamp(alpha * inputs[0] + beta, 0, 1)
 
 
 def hard_swish(node: Node, inputs: Inputs) -> Tensor:
     """The product x (x/6 + 1/2), the second factor clipped to [0, 1]."""
-    value: Tensor = inputs[0] * torch.clamp(inputs[0] / 6 + 0.5, 0, 1)
-    return value
+    return functional.hardswish(inputs[0])
 
 
 def gelu(node: Node, inputs: Inputs) -> Tensor:

@@ -16,9 +16,11 @@ def conv(node: Node, inputs: Inputs) -> Tensor:
     """A convolution in 1 to 3 dimensions."""
     x, weight, bias = inputs[0], inputs[1], given(inputs, 2)
     axes = _dimensions(weight)
-    x = padded(x, window_pads(node, x, weight.shape[2:]))
+    pads = window_pads(node, x, weight.shape[2:])
+    own = [first if first == last else 0 for first, last in pads]  # what the convolution itself can pad
+    x = padded(x, [(0, 0) if first == last else (first, last) for first, last in pads])
     strides, dilations = node.get("strides", [1] * axes), node.get("dilations", [1] * axes)
-    return CONVOLUTIONS[axes](x, weight, bias, strides, 0, dilations, node.get("group", 1))
+    return CONVOLUTIONS[axes](x, weight, bias, strides, own, dilations, node.get("group", 1))
 
 
 def conv_transpose(node: Node, inputs: Inputs) -> Tensor:
@@ -49,6 +51,9 @@ def _transposed_pads(node: Node, x: Tensor, whole: Tensor, extra: list[int]) -> 
 def gemm(node: Node, inputs: Inputs) -> Tensor:
     """α A B + β C."""
     a, b, c = inputs[0], inputs[1], given(inputs, 2)
+    plain = not node.get("transA", 0) and node.get("alpha", 1.0) == node.get("beta", 1.0) == 1
+    if plain and (c is None or c.ndim == 1):
+        return functional.linear(a, b if node.get("transB", 0) else b.t(), c)
     a = a.t() if node.get("transA", 0) else a
     b = b.t() if node.get("transB", 0) else b
     product: Tensor = node.get("alpha", 1.0) * (a @ b)

@@ -24,6 +24,9 @@ def average_pool(node: Node, inputs: Inputs) -> Tensor:
     x, kernel = inputs[0], node.get("kernel_shape", None)
     pads = window_pads(node, x, kernel)
     beyond = _beyond(node, x, kernel, pads)
+    if _pools_alike(node, kernel, pads, beyond) and set(node.get("dilations", [1])) == {1}:
+        own, counts = [first for first, _ in pads], bool(node.get("count_include_pad", 0))
+        return AVERAGE[len(kernel)](x, list(kernel), node.get("strides", [1] * len(kernel)), own, False, counts)
     counted = torch.ones_like(x[:1, :1])
     counted = padded(counted, pads, float(bool(node.get("count_include_pad", 0))))
     sums = [_mean(node, padded(value, beyond), kernel) for value in (padded(x, pads), counted)]
@@ -36,9 +39,13 @@ def max_pool(node: Node, inputs: Inputs) -> Tensor:
     axes = len(kernel)
     pads = window_pads(node, x, kernel)
     beyond = _beyond(node, x, kernel, pads)
-    x = padded(padded(x, pads, -math.inf), beyond, -math.inf)
+    own = [0] * axes
+    if _pools_alike(node, kernel, pads, beyond):
+        own = [first for first, _ in pads]
+    else:
+        x = padded(padded(x, pads, -math.inf), beyond, -math.inf)
     strides, dilations = node.get("strides", [1] * axes), node.get("dilations", [1] * axes)
-    pooled: Tensor = LARGEST[axes](x, kernel, strides, 0, dilations)
+    pooled: Tensor = LARGEST[axes](x, kernel, strides, own, dilations)
     return pooled
 
 
@@ -52,6 +59,12 @@ def global_max(node: Node, inputs: Inputs) -> Tensor:
     """The maximum over all positions."""
     largest: Tensor = inputs[0].amax(tuple(range(2, inputs[0].ndim)), keepdim=True)
     return largest
+
+
+def _pools_alike(node: Node, kernel: Sequence[int], pads: Pads, beyond: Pads) -> bool:
+    """Whether torch pools with this padding, so that the network can be exported with one node for it."""
+    symmetric = all(first == last <= length // 2 for (first, last), length in zip(pads, kernel, strict=True))
+    return symmetric and not any(last for _, last in beyond)
 
 
 def _mean(node: Node, x: Tensor, kernel: Sequence[int]) -> Tensor:

@@ -22,7 +22,7 @@ def resize(node: Node, inputs: Inputs) -> Tensor:
     """By scales or to sizes, nearest, linear or cubic, in each of ONNX's systems of coordinates."""
     x, first = inputs[0], 1 if node.opset < 11 else 2
     scales, sizes = given(inputs, first), ints(node, inputs, "", 3)
-    wanted = [float(value) for value in (scales.tolist() if scales is not None and scales.numel() else ())]
+    wanted = [float(value) for value in (() if scales is None else scales.tolist())]
     wanted = wanted or list(node.get("scales", None) or [])
     axes = ints(node, inputs, "axes", None) or list(range(x.ndim))
     refuse(node, antialias=0)  # ONNX Runtime's filter is not torch's

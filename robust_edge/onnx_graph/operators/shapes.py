@@ -84,8 +84,11 @@ def unsqueeze(node: Node, inputs: Inputs) -> Tensor:
 
 
 def concat(node: Node, inputs: Inputs) -> Tensor:
-    """Along an axis."""
-    return torch.cat(list(inputs), dim=node.get("axis", 0))
+    """Along an axis; what stands for one image, such as a class token, is repeated for every image."""
+    axis, count = node.get("axis", 0) % inputs[0].ndim, max(len(value) for value in inputs)
+    if axis > 0:
+        inputs = [value.expand(count, *value.shape[1:]) if len(value) == 1 < count else value for value in inputs]
+    return torch.cat(list(inputs), dim=axis)
 
 
 def split(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -117,7 +120,7 @@ def gather(node: Node, inputs: Inputs) -> Tensor:
     x, axis = inputs[0], node.get("axis", 0) % inputs[0].ndim
     indices = _counted_from_start(inputs[1], x.shape[axis])
     chosen = x.index_select(axis, indices.reshape(-1))
-    return chosen.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))  # type: ignore[no-any-return]
+    return chosen.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])  # type: ignore[no-any-return]
 
 
 def gather_elements(node: Node, inputs: Inputs) -> Tensor:

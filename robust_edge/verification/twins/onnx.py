@@ -15,7 +15,7 @@ def onnx_twin(bundle: Bundle) -> Differentiable:
         TwinError: the graph holds an operator, or a use of one, that is not covered; names the node.
     """
     try:
-        network = read_network(bundle.artifact_path)
+        network = read_network(bundle.artifact_path).requires_grad_(False)
     except GraphError as cause:
         raise TwinError(
             f"{cause}, so that mode whitebox cannot follow the artifact's own arithmetic; --allow no_twin accepts that"
