@@ -11,6 +11,7 @@ from robust_edge.cli.demo import demo
 from robust_edge.cli.doctor import doctor
 from robust_edge.cli.evaluate import evaluate
 from robust_edge.cli.export import export
+from robust_edge.cli.import_ import import_
 from robust_edge.cli.report import report
 from robust_edge.cli.targets import targets
 from robust_edge.cli.transfer import transfer
@@ -24,9 +25,10 @@ from robust_edge_runtimes.core.version import __version__
 def main() -> None:
     """Train, export and verify small CNNs that are sparse and robust against adversarial examples.
 
-    compress -> export -> verify -> bench -> report; `robust-edge demo` runs all of these on a built-in data set.
+    import or compress -> export -> verify -> bench -> report; `robust-edge demo` runs the whole way on a built-in data
+    set.
     """
 
 
-for command in (demo, check, compress, evaluate, transfer, export, verify, bench, report, targets, doctor):
+for command in (demo, import_, check, compress, evaluate, transfer, export, verify, bench, report, targets, doctor):
     main.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from robust_edge.attacks.table import ATTACKS, OWN
 from robust_edge.config.training import AttackConfig
 from robust_edge.settings.options import Number
-from robust_edge.settings.ranges import Interval
+from robust_edge.settings.ranges import Interval, parse_fraction
 from robust_edge.settings.setting import Setting, settings_of
 from robust_edge_runtimes.core.errors import unknown_name
 
@@ -21,6 +22,35 @@ if TYPE_CHECKING:  # generic only in newer versions of click
     NameType = click.ParamType[str]
 else:
     NameType = click.ParamType
+
+
+class Shape(NameType):
+    """The shape of an image, written as CxHxW or C,H,W."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse three sizes."""
+        sizes = str(value).lower().replace("x", ",").split(",")
+        if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) for size in sizes):
+            self.fail(f"{value!r} is not a shape; write channels, height and width as 3x224x224", param, ctx)
+        return tuple(map(int, sizes))
+
+
+class Numbers(NameType):
+    """One number or several with commas between, each written as 0.5 or as 1/255."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse them."""
+        try:
+            numbers = tuple(map(parse_fraction, str(value).split(",")))
+        except ValueError:
+            numbers = (math.nan,)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not a list of numbers; write it as 0.485,0.456,0.406", param, ctx)
+        return numbers
 
 
 class AttackName(NameType):

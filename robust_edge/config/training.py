@@ -82,7 +82,7 @@ class TrainingConfig:
     """The optimiser and its schedule."""
 
     epochs: int = setting(
-        30, "number of passes over the training images, including the masked phase", flag="--epochs", range="[1, inf)"
+        30, "number of passes over the training images, including the masked phase", flag="--epochs", range="[0, inf)"
     )
     batch_size: int = setting(128, "images per optimiser step; batch norm needs at least 2", range="[2, inf)")
     lr: float = setting(0.05, "initial learning rate, η", range="(0, inf)")

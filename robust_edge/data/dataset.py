@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robust_edge.data.stored import StoredImages, chunks
+from robust_edge_runtimes.core.errors import InputError
 
 
 class Batch(NamedTuple):
@@ -79,12 +80,35 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split of the same classes and image shape."""
+    """A training and a test split of the same classes and image shape.
+
+    Attributes:
+        origin: the data set as it was read, whose classes were numbered otherwise; None for itself.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
+    origin: Dataset | None = None
+
+    def with_classes(self, classes: tuple[str, ...]) -> Dataset:
+        """The same images with the classes of a network, which may know more of them, and in another order.
+
+        Raises:
+            InputError: the network does not know a class.
+        """
+        if classes == self.classes:
+            return self
+        unknown = sorted(set(self.classes) - set(classes))
+        if unknown:
+            raise InputError(f"class {unknown[0]!r} of data set {self.name} is none of the network's {len(classes)}")
+        places = torch.tensor([classes.index(name) for name in self.classes])
+        train, test = (
+            dataclasses.replace(split, labels=places.to(split.labels.device)[split.labels])
+            for split in (self.train, self.test)
+        )
+        return Dataset(self.name, classes, train, test, self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -107,8 +131,8 @@ class Dataset:
         return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
     def fingerprint(self) -> str:
-        """SHA-256 of classes, images and labels of both splits."""
-        return self._survey[0]
+        """SHA-256 of classes, images and labels of both splits, as they were read."""
+        return self._survey[0] if self.origin is None else self.origin.fingerprint()
 
     @functools.cached_property
     def _survey(self) -> tuple[str, Tensor]:

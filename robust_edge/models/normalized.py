@@ -2,6 +2,7 @@
 
 # Without `from __future__ import annotations`: TorchScript cannot read annotations that are strings.
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ class Normalized(nn.Module):
     """Applies `(x - mean) / std` per channel, then the network.
 
     Takes (N, C, H, W) float in [0, 1] and returns the output of the network.
+
+    Attributes:
+        spec: the ModelSpec that it was built from; None where it was put together otherwise.
     """
 
     mean: Tensor
@@ -18,6 +22,7 @@ class Normalized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        self.spec: Any = None
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))

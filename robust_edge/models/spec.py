@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robust_edge.models.normalized import Normalized
-from robust_edge.models.table import ARCHITECTURES
+from robust_edge.models.table import ARCHITECTURES, GRAPH, ZOOS
 from robust_edge.plugins import load
 from robust_edge.pruning.prunable import decide_prunable
 from robust_edge_runtimes.core.errors import InputError
@@ -20,8 +22,8 @@ class ModelSpec:
     """Architecture and preprocessing of a network; stored in every checkpoint.
 
     Attributes:
-        arch: a key of ARCHITECTURES, or `package.module:function` with the signature
-            `function(num_classes, in_channels) -> nn.Module`.
+        arch: a key of ARCHITECTURES, `LIBRARY/NAME` of ZOOS, GRAPH for the graph in the run's folder, or
+            `package.module:function` with the signature `function(num_classes, in_channels) -> nn.Module`.
         shape: (C, H, W) of one image.
         classes: class names, in the order of the logits.
         mean: one value per channel, subtracted inside the model.
@@ -35,17 +37,27 @@ class ModelSpec:
     std: tuple[float, ...]
 
 
-def build_model(spec: ModelSpec) -> Normalized:
+def build_model(spec: ModelSpec, folder: Path | None = None) -> Normalized:
     """Build the network; its initial weights follow from torch's global random state.
+
+    Args:
+        spec: what to build.
+        folder: the run directory that holds the graph where `spec.arch` is GRAPH, whose weights are zero until they
+            are loaded; it is not needed for other architectures.
 
     Raises:
         InputError: the architecture is unknown, the network does not return (N, K) logits, or it has no prunable
             layer.
     """
-    network = _network(spec)
+    return checked_model(build_network(spec.arch, len(spec.classes), spec.shape[0], folder), spec)
+
+
+def checked_model(network: Any, spec: ModelSpec) -> Normalized:
+    """Put the normalisation before a network and check it as `build_model` does."""
     if not isinstance(network, nn.Module):
         raise InputError(f"model {spec.arch!r} returned {type(network).__name__}, not a torch.nn.Module")
     model = Normalized(network, spec.mean, spec.std)
+    model.spec = spec
     _check(model, spec)
     return model
 
@@ -63,17 +75,40 @@ def check_training(model: Normalized, spec: ModelSpec) -> None:
     _check_logits(copy.deepcopy(model).train(), spec, 2, " in training mode")
 
 
-def _network(spec: ModelSpec) -> nn.Module:
-    factory = load("model", spec.arch, ARCHITECTURES)
-    if ":" not in spec.arch:
-        return factory(len(spec.classes), spec.shape[0])  # type: ignore[no-any-return]
+def build_network(arch: str, classes: int, channels: int, folder: Path | None = None) -> Any:
+    """Build a network without normalisation; its initial weights follow from torch's global random state.
+
+    Args:
+        arch, folder: as `build_model`.
+        classes: K, the number of logits.
+        channels: C, of the images.
+
+    Raises:
+        InputError: the architecture is unknown, or a function of the user's fails.
+    """
+    library, _, name = arch.partition("/")
+    if arch == GRAPH:
+        return _graph(folder)
+    if name and library in ZOOS and ":" not in name:
+        return load("library of models", library, ZOOS)(name, classes, channels)
+    factory = load("model", arch, {**ARCHITECTURES, **{f"{library}/NAME": row for library, row in ZOOS.items()}})
+    if ":" not in arch:
+        return factory(classes, channels)
     try:
-        return factory(len(spec.classes), spec.shape[0])  # type: ignore[no-any-return]
+        return factory(classes, channels)
     except Exception as cause:  # the function is the user's; it may raise anything
         raise InputError(
-            f"model {spec.arch!r} failed ({type(cause).__name__}: {cause}); it is called as "
-            f"function(num_classes={len(spec.classes)}, in_channels={spec.shape[0]})"
+            f"model {arch!r} failed ({type(cause).__name__}: {cause}); it is called as "
+            f"function(num_classes={classes}, in_channels={channels})"
         ) from cause
+
+
+def _graph(folder: Path | None) -> nn.Module:
+    from robust_edge.onnx_graph.network import read_network
+
+    if folder is None:
+        raise InputError(f"model {GRAPH!r} is the graph of an imported network; give its run with --init RUN")
+    return read_network(folder / GRAPH)
 
 
 def _check(model: Normalized, spec: ModelSpec) -> None:

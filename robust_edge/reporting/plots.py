@@ -32,7 +32,7 @@ def run_figures(run: RunData) -> dict[str, Figure | None]:
     """File name to figure; None where the run has no data for it."""
     curve, checkpoint = run.curve, run.checkpoint
     return {
-        "schedules": schedule_panels(schedules(run.config), run.config),
+        "schedules": schedule_panels(schedules(run.config), run.config) if run.config.training.epochs else None,
         "layers": None if checkpoint is None else figures.kept_weights([(run, checkpoint.sparsity)]),
         "weights": None if run.weights is None else figures.weight_histograms([run]),
         "loss": figures.adversarial_loss([run]) if run.epochs else None,

@@ -1,6 +1,6 @@
 """The run directory: the files that `compress` writes, each of them completely or not at all.
 
-config.yaml  metrics.jsonl  run.log  environment.json
+config.yaml  metrics.jsonl  run.log  environment.json  network.onnx
 checkpoint.safetensors  checkpoint.json  resume.pt  unfinished.pt  plots/  evaluations/  tensorboard/
 """
 
@@ -22,6 +22,7 @@ import torch
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import from_yaml, read_text, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.models.table import GRAPH
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.run.environment import environment
 from robust_edge.run.metrics import EpochRow
@@ -40,7 +41,7 @@ UNFINISHED = "unfinished.pt"
 ENVIRONMENT = "environment.json"
 LOG = "run.log"
 FOLDERS = {"plots", "evaluations", "tensorboard"}
-OWN = {CONFIG, WEIGHTS, CHECKPOINT, METRICS, RESUME, UNFINISHED, ENVIRONMENT, LOG, *FOLDERS}
+OWN = {CONFIG, GRAPH, WEIGHTS, CHECKPOINT, METRICS, RESUME, UNFINISHED, ENVIRONMENT, LOG, *FOLDERS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +178,12 @@ class Run:
             raise InputError(f"{path} is damaged; {remedy}")
         return state
 
+    def write_architecture(self, model: Normalized) -> None:
+        """Write the graph of an imported network, which no code builds; nothing for other networks."""
+        graph = getattr(model.network, "architecture", None)
+        if self.writes and model.spec is not None and model.spec.arch == GRAPH and isinstance(graph, bytes):
+            write_atomic(self.path / GRAPH, graph)
+
     def write_environment(self, *, peak_memory_bytes: int) -> None:
         """Replace environment.json by the environment and the peak memory of the process that finishes the run."""
         write_json(self.path / ENVIRONMENT, {**environment(), "peak_memory_bytes": peak_memory_bytes})
@@ -221,7 +228,7 @@ class Run:
         path = self.path / WEIGHTS
         if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
             raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
-        model = materialised(build_model(checkpoint.model))
+        model = materialised(build_model(checkpoint.model, self.path))
         try:
             model.load_state_dict(safetensors.torch.load_file(path))
         except RuntimeError as cause:  # a model function of the user may have changed since

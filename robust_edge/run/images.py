@@ -21,13 +21,13 @@ def dataset_of(run: Run, data_dir: str | None = None) -> Dataset:
     """
     settings = run.config.data if data_dir is None else dataclasses.replace(run.config.data, dir=data_dir)
     dataset = load_dataset(settings)
-    expected = run.checkpoint().dataset_fingerprint
-    if dataset.fingerprint() != expected:
+    checkpoint = run.checkpoint()
+    if dataset.fingerprint() != checkpoint.dataset_fingerprint:
         raise InputError(
             f"the present {dataset.name} images are not those that {run.path} was trained on; "
             "name their folder with --data-dir"
         )
-    return dataset
+    return dataset.with_classes(checkpoint.model.classes)
 
 
 def evaluation_images(run: Run, *, data_dir: str | None = None, limit: int | None = None) -> Split:

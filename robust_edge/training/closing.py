@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 import torch
@@ -16,7 +16,7 @@ from robust_edge.data.augment import augment
 from robust_edge.data.dataset import evenly
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.evaluation.memory import peak_bytes
-from robust_edge.models import ModelSpec, Normalized
+from robust_edge.models import Normalized
 from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
@@ -116,37 +116,71 @@ def finish(
         dataset: the data set of the run.
         learner: has the scheme and the masks.
         model: the network to write.
-        epoch: the epoch after which the network was copied, counted from 1.
+        epoch: the epoch after which the network was copied, counted from 1; 0 if none was trained.
         diverged: why training diverged after that epoch; such a network need not be sparse yet. None if it did not.
         progress: called with (test images evaluated, number of test images).
     """
-    config, model = run.config, materialised(model)
+    config = run.config
+
+    def check(written: dict[str, Tensor]) -> None:
+        problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
+        assert problem is None, problem
+
+    rows = run.metrics()[:epoch]
+    own = {"train_loss": rows[-1].loss} if rows else {}
+    checkpoint = write_network(
+        run, dataset, model, epoch, check=check, metrics=own, diverged=diverged, progress=progress
+    )
+    dense = learner.scheme.dense_layers
+    if config.sparse and dense:
+        run.log(f"left dense by scheme {scheme_name(type(config.pruning.scheme))}: {', '.join(dense)}")
+    return checkpoint
+
+
+def write_network(
+    run: Run,
+    dataset: Dataset,
+    model: Normalized,
+    epoch: int,
+    *,
+    check: Callable[[dict[str, Tensor]], None] = lambda _: None,
+    metrics: Mapping[str, float] | None = None,
+    diverged: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checkpoint:
+    """Evaluate a network on test images and write the checkpoint of a run.
+
+    Args:
+        run, dataset, model, epoch, diverged, progress: as `finish`.
+        check: is given the prunable tensors as they were written.
+        metrics: further ones for the checkpoint.
+    """
+    config, spec, model = run.config, model.spec, materialised(model)
     attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
     device = model.mean.device
     images = _closing_images(dataset.test).to(device)
     attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
     clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
     found = weight_uses(model, dataset.shape)
-    metrics = {
+    measured = {
         "clean_accuracy": clean.value,
         "robust_accuracy": robust.value,
         "images": float(clean.images),
         "attack_eps": threat.eps,
         "attack_steps": float(attack.steps),
-        "train_loss": run.metrics()[epoch - 1].loss,
+        **(metrics or {}),
     }
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
-        problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
-        assert problem is None, problem
+        check(written)
         return Checkpoint(
-            model=_spec(dataset, config, model.mean, model.std),
+            model=spec,
             sparsity=sparsity_of(written),
             dataset=dataset.name,
             dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,
-            metrics=metrics,
+            metrics=measured,
             weights_sha256=sha256,
             versions=versions(),
             epoch=epoch,
@@ -157,7 +191,8 @@ def finish(
     peak = peak_bytes(device)
     run.write_environment(peak_memory_bytes=peak)
     checkpoint = run.write_checkpoint(model, describe)
-    _log_layers(run, learner, checkpoint)
+    for layer in checkpoint.sparsity.layers:
+        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     for item in found.left_out:
         run.log(f"left out of the count of weights: {item.name}, which {item.reason}")
     ended = "finished" if diverged is None else "kept"
@@ -173,19 +208,6 @@ def _arithmetic(layout: Layout, written: dict[str, Tensor]) -> Arithmetic:
     return Arithmetic(layout.macs(dense), layout.macs(written))
 
 
-def _log_layers(run: Run, learner: Learner, checkpoint: Checkpoint) -> None:
-    for layer in checkpoint.sparsity.layers:
-        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
-    dense = learner.scheme.dense_layers
-    if run.config.sparse and dense:
-        run.log(f"left dense by scheme {scheme_name(type(run.config.pruning.scheme))}: {', '.join(dense)}")
-
-
 def _closing_images(test: Split) -> Split:
     """All test images, or CLOSING_LIMIT of them, with equal numbers of each class as far as possible."""
     return test if len(test) <= CLOSING_LIMIT else test.take(evenly(test.labels, CLOSING_LIMIT))
-
-
-def _spec(dataset: Dataset, config: CompressConfig, mean: Tensor, std: Tensor) -> ModelSpec:
-    flat = [tuple(round(value, 4) for value in part.flatten().tolist()) for part in (mean, std)]
-    return ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=flat[0], std=flat[1])

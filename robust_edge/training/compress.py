@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from robust_edge.checking.check import require_any_target
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.holdout import hold_out
-from robust_edge.models import ARCHITECTURES, ModelSpec, build_model
+from robust_edge.models import ModelSpec, build_model
 from robust_edge.models.spec import check_training
+from robust_edge.models.state_dict import load_initial
 from robust_edge.parallel.device import pick_device
 from robust_edge.parallel.ranks import Ranks, device_of_rank
 from robust_edge.pruning.prunable import prunable_parameters, refuse_computed
@@ -26,7 +26,6 @@ from robust_edge.run.directory import Checkpoint, Run, check_free, create_run, o
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import give_up
 from robust_edge.training.forward import check_compute, place
-from robust_edge.training.initial import load_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
 from robust_edge.training.resuming import Start, read_state, restore
@@ -126,8 +125,6 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
     if config.sparse:
         refuse_computed(weight_uses(model, dataset.shape))
     check_training(model, spec)
-    if config.arch not in ARCHITECTURES:
-        require_any_target(model, dataset.shape)
     if config.init is not None and fresh:
         load_initial(model, Path(config.init))
     model = place(model, device, config.compute)

@@ -61,7 +61,7 @@ class Learner:
         )
         self.masks: dict[str, Tensor] | None = None
         self.admm: admm.AdmmState | None = None
-        if config.sparse:
+        if config.sparse and plan.keep:
             self.admm = admm.init(self.weights, self.scheme.project, plan.keep[0], config.admm.rho)
         self.average = self._moving_average()
         self.awp = config.awp.gamma > 0

@@ -52,6 +52,8 @@ def train(
         finished = all(trainer.run_epoch(epoch, progress, stop) for epoch in range(start.epochs, epochs))
     if not finished:
         raise SystemExit(CODE)  # on a rank that got no signal itself
+    if not epochs and config.sparse:
+        learner.prune(config.pruning.keep)  # nothing is trained: the projection of the given weights
     network, epoch = trainer.final_network()
     reestimate_statistics(network, trainer.images, config)
     evaluating = _closing_progress(progress, epochs)
@@ -205,4 +207,4 @@ def _line(row: EpochRow, epochs: int) -> str:
 def _closing_progress(progress: Progress | None, epochs: int) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
-    return lambda done, total: progress(epochs, epochs, f"evaluated on {done} of {total} test images")
+    return lambda done, total: progress(max(1, epochs), max(1, epochs), f"evaluated on {done} of {total} test images")

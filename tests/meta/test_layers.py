@@ -95,6 +95,7 @@ LAYERS = {
         checking
         evaluation
         training
+        importing
         export
         verification
         reporting
@@ -102,17 +103,26 @@ LAYERS = {
         cli
         __main__
     """,
+    "robust_edge.models": """
+        zoos small_cnn resnet mobilenet
+        table normalized
+        state_dict
+        spec
+    """,
+    "robust_edge.onnx_graph": """
+        error
+        operators
+        file folding
+        weights
+        stripped
+        network
+    """,
     "robust_edge.pruning": """
         prunable
         layout mask parametrised
         schemes
         settings
         admm
-    """,
-    "robust_edge.onnx_graph": """
-        error
-        operators
-        network
     """,
     "robust_edge.config": """
         presets training recipe export

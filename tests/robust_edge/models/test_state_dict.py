@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robust_edge.models import ModelSpec, Normalized, build_model
-from robust_edge.training.initial import load_initial
+from robust_edge.models.state_dict import load_initial
 from robust_edge_runtimes.core.errors import InputError
 
 

@@ -1,0 +1,97 @@
+"""`robust-edge import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from robust_edge.cli.types import PATH, Numbers, Radius, Shape
+from robust_edge.config.compress import command_settings
+from robust_edge.settings.options import parameter_name, setting_options
+from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.output import Output, output_options
+
+if TYPE_CHECKING:
+    from robust_edge.run.directory import Checkpoint
+
+OWN = {"data.dataset", "data.dir", "data.download"}
+SETTINGS = [item for item in command_settings() if item[0] in OWN]
+
+
+@click.command("import")
+@click.argument("source", type=PATH)
+@click.option("--arch", help="Architecture of a state dict: a name as for compress, torchvision/NAME or timm/NAME.")
+@setting_options(SETTINGS)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting such as data.resize=224.")
+@click.option("--input-shape", type=Shape(), help="CxHxW, where an ONNX file leaves it open.  [default: the images']")
+@click.option("--mean", type=Numbers(), help="Mean that is subtracted from pixels in [0, 1].  [default: 0, none]")
+@click.option("--std", type=Numbers(), help="What they are divided by after that, such as 1/255.  [default: 1, none]")
+@click.option("--classes", type=PATH, help="Text file with one class name per line, in the order of the logits.")
+@click.option("--eps", type=Radius(), default=0.0, help="Radius of the attack to judge it at.  [default: 0, no attack]")
+@click.option("--allow-code", is_flag=True, help="Read a file that may run code of its own (.pt2).")
+@click.option("--overwrite", is_flag=True, help="Replace an older run in -o.")
+@click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
+@output_options
+@examples(
+    "robust-edge import model.onnx --dataset folder --data-dir data/cats --mean 0.485,0.456,0.406 "
+    "--std 0.229,0.224,0.225 -o runs/cats",
+    "robust-edge import resnet18.pth --arch torchvision/resnet18 --dataset folder --data-dir data -o runs/r18",
+)
+def import_(
+    source: Path,
+    arch: str | None,
+    assignments: tuple[str, ...],
+    input_shape: tuple[int, ...] | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    classes: Path | None,
+    eps: float,
+    allow_code: bool,
+    overwrite: bool,
+    out: Path,
+    output: Output,
+    **flags: Any,
+) -> None:
+    """Make a run of a network that is trained already: an ONNX file, a state dict, or a program of torch.export.
+
+    Its weights stay as they are. Every command that takes a run takes this one.
+    """
+    from robust_edge.config.settings import read_text, resolve
+    from robust_edge.importing.run import ImportSettings, import_run
+
+    keys = {parameter_name(key): key for key, _, _ in SETTINGS}
+    given = {keys[name]: value for name, value in flags.items() if value is not None}
+    if "data.dir" in given:
+        given["data.dir"] = str(Path(given["data.dir"]).absolute())  # later commands may run in another folder
+    config = resolve(flags={**given, "attack.eps": eps}, assignments=assignments)
+    settings = ImportSettings(
+        arch=arch,
+        shape=input_shape,
+        mean=mean or (0.0,),
+        std=std or (1.0,),
+        classes=None if classes is None else tuple(filter(None, map(str.strip, read_text(classes).splitlines()))),
+        allow_code=allow_code,
+    )
+    checkpoint, notes = import_run(
+        source, config, out, settings, overwrite=overwrite, progress=output.progress("judging")
+    )
+    for note in notes:
+        output.note(f"note: {note}")
+    output.result(_summary(checkpoint, out), checkpoint)
+
+
+def _summary(checkpoint: Checkpoint, out: Path) -> str:
+    from robust_edge_runtimes.present.tables import percent
+
+    counts, metrics, spec = checkpoint.sparsity, checkpoint.metrics, checkpoint.model
+    attacked = ""
+    if metrics["attack_eps"]:
+        robust, steps = percent(metrics["robust_accuracy"]), metrics["attack_steps"]
+        attacked = f", PGD-{steps:.0f} at eps {metrics['attack_eps']:.4g} {robust}"
+    return (
+        f"{out}: {spec.arch} for images of {'x'.join(map(str, spec.shape))} and {len(spec.classes)} classes, "
+        f"{counts.nonzero} of {counts.weights} prunable weights non-zero ({100 * counts.keep:.2f}%), "
+        f"clean {percent(metrics['clean_accuracy'])}{attacked}"
+    )

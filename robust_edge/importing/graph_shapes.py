@@ -1,0 +1,135 @@
+"""Make the shapes in a graph constant but for the number of images.
+
+Exporters write shapes as small computations on the shape of the images, or as constants for the one batch that they
+were given. Their values are read from a run of the graph with two batch sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robust_edge.importing.reference import run_graph
+from robust_edge_runtimes.core.errors import InputError
+
+SHAPES = {"Shape", "Size"}
+
+
+def with_constant_shapes(program: Any, shape: tuple[int, ...], batch: int | None) -> Any:
+    """A copy of a program that computes no shapes and takes any number of images.
+
+    Args:
+        program: its input is (N, C, H, W).
+        shape: (C, H, W).
+        batch: the number of images that the file was written for; None for any.
+
+    Raises:
+        InputError: a shape depends on the number of images in a way that no constant gives.
+    """
+    from onnx import ModelProto, numpy_helper
+
+    changed = ModelProto()
+    changed.CopyFrom(program)
+    constants = _constants(changed)
+    derived = _derived(changed, set(constants))
+    places = ((node, place) for node in changed.graph.node for place in range(len(node.input)))
+    reads = [(node, place) for node, place in places if _reads(node, place, derived, constants, batch)]
+    if not reads:
+        return changed
+    seen = _observed(program, reads, shape, batch, constants)
+    for number, (node, place) in enumerate(reads):
+        values, data = ([one[name] for one in seen] for name in (node.input[place], node.input[0]))
+        value = _constant(node, place, values, data, batch)
+        node.input[place] = f"constant_shape_{number}"
+        changed.graph.initializer.append(numpy_helper.from_array(value, node.input[place]))
+    return changed
+
+
+def _constants(program: Any) -> dict[str, Any]:
+    """The initializers and Constant nodes by the name of their value."""
+    found = {item.name: item for item in program.graph.initializer}
+    return {**found, **{node.output[0]: node for node in program.graph.node if node.op_type == "Constant"}}
+
+
+def _derived(program: Any, constants: set[str]) -> set[str]:
+    """Names of the values that depend on shapes only."""
+    derived: set[str] = set()
+    fixed = set(constants)
+    for node in program.graph.node:
+        given = [name for name in node.input if name]
+        of_shapes = any(name in derived for name in given) and all(name in derived or name in fixed for name in given)
+        if node.op_type in SHAPES or of_shapes:
+            derived |= set(node.output)
+        elif given and all(name in fixed for name in given):
+            fixed |= set(node.output)
+    return derived
+
+
+def _reads(node: Any, place: int, derived: set[str], constants: dict[str, Any], batch: int | None) -> bool:
+    """Whether a node that depends on the images reads a shape, or the constant shape of one batch, at this place."""
+    name = node.input[place]
+    if all(own in derived for own in node.output):
+        return False
+    fixed = batch is not None and node.op_type == "Reshape" and place == 1 and name in constants
+    return name in derived or fixed
+
+
+def _observed(
+    program: Any,
+    reads: list[tuple[Any, int]],
+    shape: tuple[int, ...],
+    batch: int | None,
+    constants: dict[str, Any],
+) -> list[dict[str, np.ndarray]]:
+    """What the nodes read, and their first inputs, for one or two batch sizes."""
+    names = sorted({name for node, place in reads for name in (node.input[place], node.input[0])})
+    stored = {name: _stored(constants[name]) for name in names if name in constants}
+    asked = [name for name in names if name not in stored]
+    seen = []
+    for count in (2, 3) if batch is None else (batch,):
+        values = run_graph(program, np.zeros((count, *shape), np.float32), asked)
+        seen.append({**stored, **dict(zip(asked, values, strict=True))})
+    return seen
+
+
+def _stored(constant: Any) -> np.ndarray:
+    """The value of an initializer or of a Constant node."""
+    from onnx import helper, numpy_helper
+
+    if hasattr(constant, "dims"):
+        return numpy_helper.to_array(constant)  # type: ignore[no-any-return]
+    value = helper.get_attribute_value(constant.attribute[0])
+    return numpy_helper.to_array(value) if hasattr(value, "dims") else np.array(value)
+
+
+def _constant(node: Any, place: int, values: list[np.ndarray], data: list[np.ndarray], batch: int | None) -> np.ndarray:
+    first = np.array(values[0])
+    if node.op_type == "Reshape" and place == 1:
+        return _reshape(node, values, [x.shape for x in data], batch)
+    if all(np.array_equal(first, other) for other in values):
+        return first
+    if node.op_type == "Expand" and all(np.array_equal(first[1:], other[1:]) for other in values):
+        return np.array([1, *first[1:]])  # Concat and arithmetic broadcast it over the images
+    raise InputError(
+        f"operator {node.op_type} of node {node.name!r} takes a shape that depends on the number of images; export the "
+        "network for one image"
+    )
+
+
+def _reshape(node: Any, values: list[np.ndarray], shapes: list[tuple[int, ...]], batch: int | None) -> np.ndarray:
+    """Sizes that follow the number of images become 0, which copies the input's, or -1."""
+    wanted = np.array(values[0])
+    follows = [i for i in range(len(wanted)) if any(other[i] != wanted[i] for other in values)]
+    if batch is not None:
+        follows = [0] if len(wanted) and shapes[0][:1] == (batch,) and wanted[0] > 0 and wanted[0] % batch == 0 else []
+    for attribute in [item for item in node.attribute if item.name == "allowzero"]:
+        node.attribute.remove(attribute)  # with it, 0 would not copy
+    for i in follows:
+        if all(i < len(shape) and shape[i] == value[i] for shape, value in zip(shapes, values, strict=True)):
+            wanted[i] = 0
+        elif -1 not in wanted:
+            wanted[i] = -1
+        else:
+            raise InputError(f"Reshape of node {node.name!r} takes a shape that depends on the number of images")
+    return wanted

@@ -1,0 +1,79 @@
+"""Import an ONNX file: its graph becomes the architecture of the run, and its weights the checkpoint."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from robust_edge.importing.graph_shapes import with_constant_shapes
+from robust_edge.importing.graph_surgery import fix_image_shape, without_dropout, without_softmax
+from robust_edge.importing.reference import run_graph
+from robust_edge.importing.source import Request, Source
+from robust_edge.models.table import GRAPH
+from robust_edge.onnx_graph.error import GraphError
+from robust_edge.onnx_graph.file import read_program
+from robust_edge.onnx_graph.network import OnnxNetwork
+from robust_edge_runtimes.core.errors import InputError
+
+OLDEST_OPSET = 11
+TOLERANCE = 1e-4
+"""Largest allowed error of the logits, relative to the largest logit, against the file in ONNX Runtime."""
+
+
+def read_onnx(request: Request) -> Source:
+    """Build the network of an ONNX file and compare its logits with those of the file.
+
+    Raises:
+        InputError: the file cannot be read, or holds something that is not covered, named by its node.
+    """
+    program = read_program(request.path)
+    _refuse_old(program, request)
+    shape, batch = fix_image_shape(program, request.shape, str(request.path))
+    notes = [*without_dropout(program), *without_softmax(program)]
+    network = OnnxNetwork(with_constant_shapes(program, shape, batch))
+    classes, error = _compared(program, network, shape, batch, request)
+    notes.append(f"logits within {error:.1g} of those of ONNX Runtime, relative to the largest")
+    return Source(network=network, arch=GRAPH, shape=shape, classes=classes, notes=tuple(notes))
+
+
+def _refuse_old(program: Any, request: Request) -> None:
+    opset = max((item.version for item in program.opset_import if item.domain in ("", "ai.onnx")), default=0)
+    if opset < OLDEST_OPSET:
+        raise InputError(
+            f"{request.path} is of opset {opset}, {OLDEST_OPSET} is the oldest that can be imported; convert it with "
+            "onnx.version_converter"
+        )
+
+
+def _compared(
+    program: Any, network: OnnxNetwork, shape: tuple[int, ...], batch: int | None, request: Request
+) -> tuple[int, float]:
+    """The number of classes, and the error of the logits; images alone and in a batch must give the same."""
+    count = batch or 2
+    images = np.random.default_rng(0).normal(size=(2 * count, *shape)).astype(np.float32)
+    output = [program.graph.output[0].name]
+    expected = np.concatenate([run_graph(program, part, output)[0] for part in (images[:count], images[count:])])
+    if expected.ndim != 2:
+        raise InputError(
+            f"{request.path} gives an output of shape {('N', *expected.shape[1:])}, expected (N, K), the logits of a "
+            "classifier"
+        )
+    try:
+        with torch.no_grad():
+            together = network(torch.from_numpy(images)).numpy()
+            alone = np.concatenate([network(torch.from_numpy(image[None])).numpy() for image in images])
+    except GraphError as cause:
+        raise InputError(
+            f"{request.path} was written for batches of {count} images and cannot be made to take others: {cause}"
+        ) from cause
+    largest = float(np.abs(expected).max()) or 1.0
+    error = max(float(np.abs(found - expected).max()) for found in (together, alone)) / largest
+    if not (math.isfinite(error) and error <= TOLERANCE):
+        raise InputError(
+            f"{request.path}: the network in torch gives logits that differ by {error:.2g} (relative) from those of "
+            "ONNX Runtime; please report the file"
+        )
+    return expected.shape[1], error

@@ -1,0 +1,129 @@
+"""A run without training: an imported network, judged on images, in an ordinary run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from robust_edge.config.compress import CompressConfig
+from robust_edge.data import load_dataset
+from robust_edge.importing.source import Request, Source
+from robust_edge.importing.table import read_source
+from robust_edge.models import ModelSpec
+from robust_edge.models.spec import checked_model
+from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.run.directory import Checkpoint, check_free, create_run
+from robust_edge.training.closing import write_network
+from robust_edge_runtimes.core.errors import InputError
+
+NO_MEAN, NO_STD = 0.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportSettings:
+    """What the file itself does not say.
+
+    Attributes:
+        arch: the architecture of a state dict.
+        shape: (C, H, W), where the file leaves it open; None for that of the images.
+        mean, std: of the normalisation that the network expects, one value for all channels or one for each.
+        classes: names in the order of the logits; None for those of the data set.
+        allow_code: whether a program may run code while it is read.
+    """
+
+    arch: str | None = None
+    shape: tuple[int, ...] | None = None
+    mean: tuple[float, ...] = (NO_MEAN,)
+    std: tuple[float, ...] = (NO_STD,)
+    classes: tuple[str, ...] | None = None
+    allow_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(value > 0 for value in self.std):
+            raise InputError(f"--std must be above 0; it is {list(self.std)}")
+
+
+def import_run(
+    source: Path,
+    config: CompressConfig,
+    path: Path,
+    settings: ImportSettings,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Write a run whose network was trained elsewhere; its weights and statistics stay as they are.
+
+    Args:
+        source: the file to import.
+        config: the data, the radius to judge at, and the seed; architecture, epochs and kept fraction are set here.
+        path: the run directory; nothing is written before the network has been read and checked.
+        settings: what the file does not say.
+        overwrite: whether to replace an older run.
+        progress: called with (test images evaluated, number of test images).
+
+    Returns:
+        The content of checkpoint.json, and notes on what was changed and checked.
+
+    Raises:
+        InputError: the file, the images or the settings cannot be used, or do not fit each other.
+    """
+    check_free(path, overwrite=overwrite)
+    dataset = load_dataset(config.data)
+    classes = settings.classes or dataset.classes
+    dataset = dataset.with_classes(classes)
+    if settings.shape is not None and settings.shape != dataset.shape:
+        raise InputError(f"--input-shape is {settings.shape}, the images are {dataset.shape}; leave it out")
+    found = read_source(
+        Request(
+            path=source,
+            arch=settings.arch,
+            shape=dataset.shape,
+            classes=len(classes),
+            allow_code=settings.allow_code,
+        )
+    )
+    model = checked_model(found.network, spec_of(found, settings, classes)).eval()
+    kept = sparsity_of(prunable_parameters(model)).keep
+    config = dataclasses.replace(
+        config,
+        arch=found.arch,
+        init=str(source.absolute()),
+        training=dataclasses.replace(config.training, epochs=0),
+        pruning=dataclasses.replace(config.pruning, keep=kept if kept < ZEROS_BY_CHANCE else 1.0),
+    )
+    run = create_run(path, config, overwrite=overwrite)
+    run.write_architecture(model)
+    for note in found.notes:
+        run.log(f"imported from {source}: {note}")
+    return write_network(run, dataset, model, 0, progress=progress), found.notes
+
+
+ZEROS_BY_CHANCE = 0.99
+"""Kept fraction from which a network counts as dense: trained weights may be zero without having been pruned."""
+
+
+def spec_of(source: Source, settings: ImportSettings, classes: Sequence[str] | None) -> ModelSpec:
+    """The description of an imported network.
+
+    Args:
+        source: what was read.
+        settings: the normalisation.
+        classes: names in the order of the logits; None for numbers.
+
+    Raises:
+        InputError: there are as many names as logits, or means or deviations as channels.
+    """
+    names = tuple(classes or map(str, range(source.classes)))
+    if len(names) != source.classes:
+        raise InputError(
+            f"the network has {source.classes} classes, named are {len(names)}; name all of them with --classes, in "
+            "the order of its logits"
+        )
+    channels = source.shape[0]
+    mean, std = (values * channels if len(values) == 1 else values for values in (settings.mean, settings.std))
+    for flag, values in (("--mean", mean), ("--std", std)):
+        if len(values) != channels:
+            raise InputError(f"{flag} has {len(values)} values, the images have {channels} channels")
+    return ModelSpec(arch=source.arch, shape=source.shape, classes=names, mean=mean, std=std)

@@ -1,0 +1,46 @@
+"""What every kind of source is asked for, and what it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to import.
+
+    Attributes:
+        path: the file.
+        arch: the architecture of a state dict; None for files that hold their own.
+        shape: (C, H, W) of the images that the network shall take; None for what the file says.
+        classes: number of classes; None for what the file says.
+        allow_code: whether the file may run code while it is read.
+    """
+
+    path: Path
+    arch: str | None = None
+    shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    allow_code: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A network that was read.
+
+    Attributes:
+        network: in evaluation mode; normalised pixels (N, C, H, W) to logits (N, K).
+        arch: its architecture in a run.
+        shape: (C, H, W).
+        classes: K.
+        notes: what differs from the file, one sentence each.
+    """
+
+    network: nn.Module
+    arch: str
+    shape: tuple[int, ...]
+    classes: int
+    notes: tuple[str, ...] = ()

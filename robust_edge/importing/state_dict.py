@@ -1,0 +1,23 @@
+"""Import a state dict: the weights of an architecture that is named."""
+
+from __future__ import annotations
+
+from robust_edge.importing.source import Request, Source
+from robust_edge.models.spec import build_network
+from robust_edge.models.state_dict import load_state_dict
+from robust_edge_runtimes.core.errors import InputError
+
+
+def read_state_dict(request: Request) -> Source:
+    """Build the architecture and load the file into it; nothing is unpickled but tensors.
+
+    Raises:
+        InputError: no architecture or images are given, or the file does not fit.
+    """
+    if request.arch is None:
+        raise InputError(f"{request.path} holds weights only; name their architecture with --arch")
+    if request.shape is None or request.classes is None:
+        raise InputError(f"{request.path} holds weights only; name the images of the network with --dataset")
+    network = build_network(request.arch, request.classes, request.shape[0])
+    load_state_dict(network, request.path)
+    return Source(network=network.eval(), arch=request.arch, shape=request.shape, classes=request.classes)

@@ -1,0 +1,38 @@
+"""The table of the kinds of files that can be imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from robust_edge.importing.source import Request, Source
+from robust_edge.plugins import Row
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.references import resolve
+
+STATE_DICT = Row("robust_edge.importing.state_dict:read_state_dict", "weights of --arch")
+SOURCES = {
+    ".onnx": Row("robust_edge.importing.onnx:read_onnx", "graph and weights"),
+    ".pt2": Row("robust_edge.importing.program:read_program", "a program of torch.export, with --allow-code"),
+    ".safetensors": STATE_DICT,
+    ".pth": STATE_DICT,
+    ".pt": STATE_DICT,
+}
+"""How the name of a file ends, to a function `(Request) -> Source`."""
+
+
+def read_source(request: Request) -> Source:
+    """Read a network from a file of any kind.
+
+    Raises:
+        InputError: the file does not exist, or is of another kind, or cannot be imported.
+    """
+    if not request.path.is_file():
+        raise InputError(f"{request.path} is not a file")
+    if request.path.suffix.lower() not in SOURCES:
+        kinds = ", ".join(SOURCES)
+        raise InputError(f"{request.path} is of no kind that can be imported; its name must end in one of {kinds}")
+    row = SOURCES[request.path.suffix.lower()]
+    if request.arch is not None and row is not STATE_DICT:
+        raise InputError(f"{request.path} holds its own architecture; leave --arch out")
+    read: Callable[[Request], Source] = resolve(row.reference)
+    return read(request)

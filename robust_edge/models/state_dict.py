@@ -1,0 +1,109 @@
+"""Loading weights that others have trained, without unpickling code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from robust_edge.models.normalized import Normalized
+from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge_runtimes.core.errors import InputError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts store the state dict in a larger checkpoint."""
+PREFIXES = ("module.", "_orig_mod.", "network.")
+"""Prefixes that data-parallel training, torch.compile and `Normalized` add to every name."""
+
+
+def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> None:
+    """Load a state dict into the network of a model, as `--init` does; mean and std of the model stay."""
+    weights = [name.removeprefix("network.") for name in prunable_parameters(model)]
+    load_state_dict(model.network, path, where=f"--init {path}", without=without, weights=weights)
+
+
+def load_state_dict(
+    network: nn.Module, path: Path, *, where: str = "", without: Collection[str] = (), weights: Sequence[str] = ()
+) -> None:
+    """Load a state dict into a network without unpickling code.
+
+    Args:
+        network: changed in place.
+        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, by itself or under one of the keys in
+            WRAPPERS; names may have PREFIXES.
+        where: what the file is, for error messages; by default its path.
+        without: names of tensors that keep their values, whatever the file holds under them.
+        weights: names of the prunable weights in order, to explain shapes of other images or classes.
+
+    Raises:
+        InputError: the file cannot be read, holds other objects than tensors, has other names or shapes than the
+            network, or values that are not finite.
+    """
+    where = where or str(path)
+    state = network.state_dict()
+    own = {name: tensor for name, tensor in state.items() if name not in without}
+    given = {name: tensor for name, tensor in _unwrapped(_read(path, where), state).items() if name not in without}
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or extra:
+        raise InputError(f"{where} does not fit the model: missing {missing[:3]}, unexpected {extra[:3]}")
+    for name, tensor in given.items():
+        if own[name].shape != tensor.shape:
+            raise InputError(
+                f"{where}: {name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
+                f"{_other_task(name, own, weights, tensor)}"
+            )
+        if not tensor.isfinite().all():
+            raise InputError(f"{where}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
+    network.load_state_dict({**state, **given})
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefix whose removal gives the most names of the network."""
+    found = [tensors]
+    for prefix in (*PREFIXES[:2], *PREFIXES):
+        found.append({name.removeprefix(prefix): tensor for name, tensor in found[-1].items()})
+    best = max(found, key=lambda names: len(own.keys() & names.keys()))
+    return {name: tensor for name, tensor in best.items() if name in own or name not in ("mean", "std")}
+
+
+def _other_task(name: str, own: dict[str, Tensor], weights: Sequence[str], given: Tensor) -> str:
+    """Explain a shape mismatch of the first or last layer by its number of channels or classes; otherwise ""."""
+    if not weights:
+        return ""
+    ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
+    if name in ends and given.shape[:1] != own[name].shape[:1]:
+        return (
+            f"; it was trained for {given.shape[0]} classes, the data set has {own[name].shape[0]}; --new-head "
+            "replaces the classifier"
+        )
+    if name == weights[0] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
+        return f"; it takes images of {given.shape[1]} channels, the data set has {own[name].shape[1]}"
+    return ""
+
+
+def _read(path: Path, where: str) -> dict[str, Tensor]:
+    if path.is_dir():
+        raise InputError(f"{where} is a folder; give the path of a file, for a run {path / 'checkpoint.safetensors'}")
+    if not path.is_file():
+        raise InputError(f"{where} is not a file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
+        raise InputError(f"{where} cannot be read as tensors: {cause}") from cause
+    except Exception as cause:  # torch's own message recommends loading the file with weights_only=False
+        raise InputError(
+            f"{where} is damaged or holds other objects than tensors, which are not loaded "
+            f"({type(cause).__name__}); save model.state_dict()"
+        ) from cause
+    if isinstance(state, dict):
+        state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{where} is not a plain state dict of tensors; save model.state_dict()")
+    return state

@@ -1,0 +1,204 @@
+"""Networks that exist already become runs: logits and weights stay, and what is odd in a file is handled or named."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+onnx = pytest.importorskip("onnx", reason="the files are ONNX")
+ort = pytest.importorskip("onnxruntime", reason="the oracle is onnxruntime")
+
+from robust_edge.config.settings import resolve  # noqa: E402
+from robust_edge.importing.run import ImportSettings, import_run  # noqa: E402
+from robust_edge.run.directory import open_run  # noqa: E402
+from robust_edge.run.images import dataset_of  # noqa: E402
+from robust_edge_runtimes.core.errors import InputError  # noqa: E402
+
+CONFIG = {"data.limit_train": 60, "data.limit_test": 40, "attack.eps": 0.0}
+
+
+def network(softmax=True, classes=10):
+    """A small network with batch-norm statistics that are not those of initialisation."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3)]
+    layers += [nn.Conv2d(4, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    made = nn.Sequential(*layers, nn.Linear(8, classes), *([nn.Softmax(1)] if softmax else []))
+    for _ in range(3):
+        made(torch.rand(8, 1, 8, 8))
+    return made.eval()
+
+
+def written(model, path, opset, *, batch="N", size=8, names=("N",)):
+    """An ONNX file by torch's older exporter below opset 18, by its newer one from there on."""
+    example = torch.rand(1 if batch == 1 else 2, 1, size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if opset < 18:
+            buffer = io.BytesIO()
+            axes = {} if batch == 1 else {0: "N", **({2: "H", 3: "W"} if len(names) > 1 else {})}
+            training = torch.onnx.TrainingMode.PRESERVE  # batch-norms are not folded
+            torch.onnx.export(
+                model, (example,), buffer, dynamo=False, opset_version=opset, input_names=["x"],
+                dynamic_axes={"x": axes}, training=training,
+            )  # fmt: skip
+            path.write_bytes(buffer.getvalue())
+        else:
+            shapes = None if batch == 1 else ({0: torch.export.Dim.DYNAMIC},)
+            program = torch.onnx.export(
+                model, (example,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
+            )
+            program.save(str(path))
+    return path
+
+
+def imported(source, folder, **settings):
+    config = resolve(flags=CONFIG)
+    checkpoint, notes = import_run(source, config, folder, ImportSettings(**settings))
+    return open_run(folder), checkpoint, notes
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, 21])
+def test_the_logits_of_an_onnx_file_stay(tmp_path, opset, batch):
+    source = network()
+    run, checkpoint, notes = imported(written(source, tmp_path / "m.onnx", opset, batch=batch), tmp_path / "run")
+    model, images = run.load_model(), dataset_of(run).test.floats(slice(0, 5))
+    with torch.no_grad():
+        expected = source[:-1](images)
+        assert (model(images) - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert any("Softmax" in note for note in notes)
+    assert checkpoint.model.arch == "network.onnx"
+    assert checkpoint.epoch == 0
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_weights_and_statistics_stay_to_the_bit(tmp_path, opset):
+    source = network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = tmp_path / "m.onnx"
+        if opset < 18:
+            written(source, path, opset)
+        else:
+            shapes = ({0: torch.export.Dim.DYNAMIC},)
+            torch.onnx.export(
+                source, (torch.rand(2, 1, 8, 8),), dynamo=True, opset_version=opset, optimize=False,
+                dynamic_shapes=shapes, verbose=False,
+            ).save(str(path))  # fmt: skip
+    run, checkpoint, _ = imported(path, tmp_path / "run")
+    found = run.load_model().network.state_dict()
+    for name, tensor in source.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(found[name], tensor), name
+    assert {layer.name for layer in checkpoint.sparsity.layers} == {
+        "network.0.weight", "network.5.weight", "network.10.weight"
+    }  # fmt: skip
+
+
+def test_a_file_that_leaves_height_and_width_open_takes_those_of_the_images(tmp_path):
+    source = network()
+    path = written(source, tmp_path / "m.onnx", 13, size=16, names=("N", "H", "W"))
+    _, checkpoint, _ = imported(path, tmp_path / "run")
+    assert checkpoint.model.shape == (1, 8, 8)
+
+
+def test_normalisation_and_classes_are_the_users(tmp_path):
+    source = network()
+    names = tuple(["7", "2", "9", "4", "0", "1", "3", "5", "6", "8", "ten"])
+    model = network(classes=11)
+    path = written(model, tmp_path / "m.onnx", 17)
+    run, _, _ = imported(path, tmp_path / "run", mean=(0.3,), std=(0.7,), classes=names)
+    images, dataset = torch.rand(3, 1, 8, 8), dataset_of(run)
+    with torch.no_grad():
+        expected = model[:-1]((images - 0.3) / 0.7)
+        assert torch.allclose(run.load_model()(images), expected, atol=1e-6)
+    assert dataset.classes == names
+    plain = dataset.origin
+    assert [names[label] for label in dataset.test.labels] == [plain.classes[label] for label in plain.test.labels]
+    assert not torch.equal(dataset.test.labels, plain.test.labels)
+    assert source is not model
+
+
+def test_a_state_dict_needs_its_architecture(tmp_path):
+    from robust_edge.models.small_cnn import small_cnn
+
+    source = small_cnn(10, 1).eval()
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(InputError, match="--arch"):
+        imported(tmp_path / "w.pth", tmp_path / "run")
+    run, checkpoint, _ = imported(tmp_path / "w.pth", tmp_path / "run", arch="small_cnn")
+    images = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(run.load_model()(images), source(images))
+    assert checkpoint.sparsity.keep == 1
+
+
+def test_a_program_is_read_only_where_its_code_is_allowed(tmp_path):
+    source = network()
+    program = torch.export.export(source, (torch.rand(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, tmp_path / "p.pt2")
+    with pytest.raises(InputError, match="--allow-code"):
+        imported(tmp_path / "p.pt2", tmp_path / "run")
+    run, _, _ = imported(tmp_path / "p.pt2", tmp_path / "run", allow_code=True)
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(run.load_model()(images), source[:-1](images), atol=1e-6)
+
+
+def model_of(nodes, shape=("N", 1, 8, 8), opset=13, initializers=()):
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ports = [make.make_tensor_value_info("x", kind, shape), make.make_tensor_value_info("y", kind, None)]
+    graph = make.make_graph(nodes, "g", ports[:1], ports[1:], list(initializers))
+    return make.make_model(graph, opset_imports=[make.make_opsetid("", opset)], ir_version=7)
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weight = onnx.numpy_helper.from_array(np.ones((64, 10), np.float32), "w")
+    make = onnx.helper
+    nodes = [make.make_node("Flatten", ["x"], ["flat"]), make.make_node("MatMul", ["flat", "w"], ["y"])]
+    program = model_of(nodes, initializers=[weight])
+    onnx.save(program, folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    imported(folder / "m.onnx", tmp_path / "inside")
+    (folder / "w.bin").rename(tmp_path / "w.bin")
+    stored = onnx.load(folder / "m.onnx", load_external_data=False)
+    stored.graph.initializer[0].external_data[0].value = "../w.bin"
+    (folder / "m.onnx").write_bytes(stored.SerializeToString())
+    with pytest.raises(InputError, match=r"'\.\./w\.bin', outside"):
+        imported(folder / "m.onnx", tmp_path / "outside")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: p.opset_import[0].__setattr__("version", 9), "opset 9"),
+        (lambda p: p.graph.input[0].type.tensor_type.shape.dim[2].__setattr__("dim_value", 9), "resize"),
+        (lambda p: p.graph.input[0].type.tensor_type.__setattr__("elem_type", 2), "float32"),
+        (lambda p: p.graph.node[0].__setattr__("op_type", "NonZero"), "NonZero"),
+    ],
+)
+def test_what_cannot_be_imported_is_named(tmp_path, change, says):
+    path = written(network(), tmp_path / "m.onnx", 13)
+    program = onnx.load(path)
+    change(program)
+    onnx.save(program, path)
+    with pytest.raises(InputError, match=says):
+        imported(path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"noise", b"\x08\x07"])
+def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as ONNX"):
+        imported(tmp_path / "m.onnx", tmp_path / "run")
+
+
+def test_another_number_of_classes_asks_for_names(tmp_path):
+    path = written(network(classes=7), tmp_path / "m.onnx", 13)
+    with pytest.raises(InputError, match=r"7 classes.*--classes"):
+        imported(path, tmp_path / "run")
