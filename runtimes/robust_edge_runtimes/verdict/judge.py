@@ -45,8 +45,8 @@ from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_d
 from robust_edge_runtimes.verdict.subject import Subject
 
 VERDICT_VERSION = 2
-NOTHING_ATTACKED = (
-    "nothing_attacked: the files were compared with a new export of the run, but the artifact was neither attacked nor "
+ONLY_REBUILT = (
+    "only_rebuilt: the files were compared with a new export of the run, but the artifact was neither attacked nor "
     "given images beyond the stored ones; leave out --mode, or name an attack, too"
 )
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
@@ -265,7 +265,7 @@ def _weighed(
     if not figures.modes and rebuild is None:
         reasons.append("nothing_checked: no mode was run")
     elif not figures.modes:
-        undecided.append(NOTHING_ATTACKED)
+        undecided.append(ONLY_REBUILT)
     queries = max((mode.attack.steps for mode in figures.modes if mode.works_with == LOGITS), default=0)
     if queries < QUERIES and any(flag.name == TWIN_GRADIENT_DIFFERS for flag in figures.flags):
         reasons.append(

@@ -92,7 +92,7 @@ def test_a_comparison_of_files_alone_is_no_pass(subject_for, differences, outcom
     rebuild = Rebuild(not differences, differences, ("model.onnx",), 1.0)
     verdict = judge(subject_for(), [rebuild], WIDE)
     assert verdict.outcome == outcome
-    assert [line.split(":")[0] for line in verdict.undecided] == ["nothing_attacked"]
+    assert [line.split(":")[0] for line in verdict.undecided] == ["only_rebuilt"]
 
 
 def test_the_number_of_images_that_would_decide_counts_churn(subject_for):
