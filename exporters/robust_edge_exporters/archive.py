@@ -18,7 +18,7 @@ def archive_path(bundle: Path, *, overwrite: bool) -> Path:
     """
     path = bundle.parent / f"{bundle.name}.tar"
     if path.exists() and not (overwrite and path.is_file()):
-        raise InputError(f"{path} exists; choose another -o, or pass --overwrite to replace it")
+        raise InputError(f"{path} exists; choose another path, or pass `overwrite` to replace it")
     return path
 
 

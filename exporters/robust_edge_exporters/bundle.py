@@ -18,7 +18,7 @@ from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.compaction.compact import Compacted, compact
 from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.format_option import OptionValue, resolved
-from robust_edge_exporters.formats.table import all_options, format_named, options_of
+from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.parity import checked_parity
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, open_bundle, seal
@@ -157,14 +157,14 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else []
     listed = {line.partition("  ")[2] for line in lines} | {SUMS}
     if MANIFEST not in listed:
-        raise InputError(f"{path} exists and is not a bundle; --overwrite replaces bundles only")
+        raise InputError(f"{path} exists and is not a bundle; `overwrite` replaces bundles only")
     others = sorted(
         name
         for name in (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
         if name not in listed and "__pycache__" not in name
     )
     if others:
-        raise InputError(f"{path} holds {others[0]}, which no export writes and --overwrite would delete; move it away")
+        raise InputError(f"{path} holds {others[0]}, which no export writes and `overwrite` would delete; move it away")
 
 
 def refuse_choices(target: Target, *, batch: int | None, options: Mapping[str, OptionValue]) -> None:
@@ -172,12 +172,13 @@ def refuse_choices(target: Target, *, batch: int | None, options: Mapping[str, O
     own = options_of(target.format)
     foreign = sorted(set(options) - {option.name for option in own})
     if foreign:
-        flags = {option.name: option.flag for option in all_options()}
-        name = flags.get(foreign[0], foreign[0])
-        raise InputError(f"target {target.name} is of format {target.format}, which has no {name}; leave {name} out")
+        name = foreign[0]
+        raise InputError(
+            f"target {target.name} is of format {target.format}, which has no `{name}`; leave `{name}` out"
+        )
     resolved(own, options)
     if batch is not None and not format_named(target.format).takes_fixed_batch:
-        raise InputError(f"target {target.name} takes any number of images in one call; leave --batch out")
+        raise InputError(f"target {target.name} takes any number of images in one call; leave `batch` out")
 
 
 def _settings(request: ArtifactRequest) -> ExportSettings:

@@ -39,7 +39,7 @@ def _made_dense(given: Sequence[Contender], folder: Path) -> Contender:
             return Contender(f"{contender.label} ({made.label})", made.bundle, baseline_only=True)
     raise InputError(
         "there is no dense bundle to compare with (one whose channels were removed does not count); give one that was "
-        "exported from a run with --keep 1"
+        "exported from a run whose pruning.keep is 1"
     )
 
 

@@ -127,7 +127,7 @@ class Target:
         if self.opset is not None and self.opset_max is not None and self.opset > self.opset_max:
             raise InputError(
                 f"target {self.name}: opset {self.opset} is above what it reads, {self.opset_max} ({self.runtime}); "
-                f"nearest: --opset {self.opset_max}"
+                f"nearest: `opset` {self.opset_max}"
             )
 
     @property
@@ -144,9 +144,9 @@ class Target:
             InputError: the target does not read this opset.
         """
         if self.opset is None or self.ir_version is None:
-            raise InputError(f"target {self.name} runs no ONNX; leave --opset out")
+            raise InputError(f"target {self.name} runs no ONNX; leave `opset` out")
         if opset < MIN_OPSET:
-            raise InputError(f"opset {opset} is older than what torch writes; nearest: --opset {MIN_OPSET}")
+            raise InputError(f"opset {opset} is older than what torch writes; nearest: `opset` {MIN_OPSET}")
         needed = next((ir for since, ir in IR_OF_OPSET if opset >= since), 0)
         first = next((version for since, version in RUNTIME_OF_OPSET if opset >= since), OLDEST_RUNTIME)
         return dataclasses.replace(
@@ -169,14 +169,13 @@ class Target:
             if self.in_file(wanted) == "int8" and (self.opset or 0) < INT8_OPSET:
                 raise InputError(
                     f"opset {self.opset} does not support 8-bit weights with a scale per channel; nearest: "
-                    f"--opset {INT8_OPSET}"
+                    f"`opset` {INT8_OPSET}"
                 )
             return wanted
         reason = self.refuses.get(wanted, f"it runs {', '.join(self.precisions)} only")
         nearest = next((name for name in INSTEAD.get(wanted, ()) if name in self.precisions), self.precisions[0])
         raise InputError(
-            f"target {self.name} does not support {wanted}: {reason.rstrip('.')}; nearest: --target {self.name} "
-            f"--precision {nearest}"
+            f"target {self.name} does not support {wanted}: {reason.rstrip('.')}; nearest: `precision` {nearest}"
         )
 
     def in_file(self, precision: str) -> str:
@@ -225,7 +224,7 @@ def target_named(name: str, jetpack: str | None = None) -> Target:
 def _of_jetpack(rows: list[Target], name: str, jetpack: str) -> Target:
     known = {version: row for row in rows if row.jetpack for version in (row.jetpack, *row.jetpack_also)}
     if not known:
-        raise InputError(f"target {name} is not a Jetson target; leave --jetpack out")
+        raise InputError(f"target {name} is not a Jetson target; leave `jetpack` out")
     found = known.get(".".join(jetpack.split(".")[:2]))
     if found is None:
         raise unknown_name(f"JetPack of {name}", jetpack, known)

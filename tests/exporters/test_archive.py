@@ -39,7 +39,7 @@ def test_it_unpacks_to_a_bundle_that_opens(exported, tmp_path):
 
 def test_an_older_archive_is_kept(tmp_path):
     (tmp_path / "b.tar").write_bytes(b"old")
-    with pytest.raises(InputError, match="pass --overwrite"):
+    with pytest.raises(InputError, match="pass `overwrite`"):
         archive_path(tmp_path / "b", overwrite=False)
     assert archive_path(tmp_path / "b", overwrite=True) == tmp_path / "b.tar"
     (tmp_path / "c.tar").mkdir()

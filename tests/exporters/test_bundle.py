@@ -210,7 +210,7 @@ def test_the_size_is_that_of_the_files(exported):
 
 def test_a_taken_path_is_refused_before_anything_is_converted(request_for, model, bundle, monkeypatch):
     monkeypatch.setattr(OnnxFormat, "export", lambda *_: pytest.fail("converted"))
-    with pytest.raises(InputError, match="pass --overwrite"):
+    with pytest.raises(InputError, match="pass `overwrite`"):
         export_bundle(request_for(model), bundle)
 
 

@@ -42,8 +42,8 @@ def test_a_value_that_is_not_allowed(option, value, says):
 @pytest.mark.parametrize(
     ("target", "options", "says"),
     [
-        ("x86-cpu", {"csr_threshold": 0.5}, "of format onnx, which has no --csr-threshold; leave --csr-threshold out"),
-        ("x86-cpu-csr", {"unheard": 1}, "has no unheard"),
+        ("x86-cpu", {"csr_threshold": 0.5}, "of format onnx, which has no `csr_threshold`; leave `csr_threshold` out"),
+        ("x86-cpu-csr", {"unheard": 1}, "has no `unheard`"),
         ("x86-cpu-csr", {"csr_threshold": 2.0}, "must be in"),
     ],
 )

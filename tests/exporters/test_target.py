@@ -106,19 +106,19 @@ def test_other_names_of_a_row():
 def test_a_jetpack_that_there_is_not():
     with pytest.raises(InputError, match=r"unknown JetPack of jetson-gpu '5\.0'; did you mean '5\.1'"):
         target_named("jetson-gpu", "5.0")
-    with pytest.raises(InputError, match="leave --jetpack out"):
+    with pytest.raises(InputError, match="leave `jetpack` out"):
         target_named("x86-cpu", "5.1")
 
 
 @pytest.mark.parametrize(
     ("target", "jetpack", "precision", "reason", "nearest"),
     [
-        ("jetson-gpu", "4.6", "int8", "no 8-bit arithmetic", "--target jetson-gpu-jp4.6 --precision fp16"),
-        ("nvidia-v100", None, "bf16", "needs Ampere", "--target nvidia-v100 --precision fp16"),
-        ("x86-cpu", None, "int8", "--target x86-cpu-int8", "--precision fp32"),
-        ("x86-cpu-int8", None, "fp32", "--target x86-cpu writes fp32", "--precision int8"),
-        ("nvidia-gpu", None, "fp8", "writes no fp8", "--precision int8"),
-        ("x86-cpu", None, "fp64", "it runs fp32 only", "--precision fp32"),
+        ("jetson-gpu", "4.6", "int8", "no 8-bit arithmetic", "nearest: `precision` fp16"),
+        ("nvidia-v100", None, "bf16", "needs Ampere", "nearest: `precision` fp16"),
+        ("x86-cpu", None, "int8", "target x86-cpu-int8", "nearest: `precision` fp32"),
+        ("x86-cpu-int8", None, "fp32", "target x86-cpu writes fp32", "nearest: `precision` int8"),
+        ("nvidia-gpu", None, "fp8", "writes no fp8", "nearest: `precision` int8"),
+        ("x86-cpu", None, "fp64", "it runs fp32 only", "nearest: `precision` fp32"),
     ],
 )
 def test_a_precision_that_cannot_be_is_refused_with_reason_and_nearest(target, jetpack, precision, reason, nearest):
@@ -135,10 +135,10 @@ def test_a_precision_that_cannot_be_is_refused_with_reason_and_nearest(target, j
 
 def test_an_opset_can_be_asked_for_within_the_limits():
     row = target_named("jetson-gpu", "4.6")
-    with pytest.raises(InputError, match=r"opset 18 is above what it reads, 13 \(TensorRT 8\.2\); nearest: --opset 13"):
+    with pytest.raises(InputError, match=r"opset 18 is above what it reads, 13 \(TensorRT 8\.2\); nearest: `opset` 13"):
         row.with_opset(18)
     assert (row.with_opset(11).opset, row.with_opset(11).exporter) == (11, "torchscript")
-    with pytest.raises(InputError, match="nearest: --opset 9"):
+    with pytest.raises(InputError, match="nearest: `opset` 9"):
         row.with_opset(8)
     with pytest.raises(InputError, match="runs no ONNX"):
         target_named("x86-cpu-csr").with_opset(18)
@@ -158,7 +158,7 @@ def test_a_later_opset_asks_for_the_runtime_that_reads_it():
 
 def test_8_bits_need_an_opset_with_scales_by_channel():
     with pytest.raises(
-        InputError, match=r"opset 12 does not support 8-bit weights with a scale per channel; .* --opset 13"
+        InputError, match=r"opset 12 does not support 8-bit weights with a scale per channel; .* `opset` 13"
     ):
         target_named("x86-cpu-int8").with_opset(12).precision(None)
     assert target_named("x86-cpu-int8").with_opset(13).precision("int8") == "int8"

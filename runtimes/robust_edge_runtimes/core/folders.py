@@ -45,7 +45,7 @@ def check_new_directory(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, but a folder is to be written there; choose another path")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} exists; choose another path, or pass --overwrite to replace it")
+        raise InputError(f"{path} exists; choose another path, or pass `overwrite` to replace it")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
         raise InputError(f"{path} would be inside {nearest}, which is a file; choose another path")

@@ -190,7 +190,7 @@ def nothing_to_lose(robust: Sequence[np.ndarray], classes: int) -> Check:
     floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
     detail = (
         f"the checkpoint itself is right on {100 * least:.1f}% under attack, no more than by chance "
-        f"({100 * floor:.1f}%): a smaller radius, --eps, would show a difference"
+        f"({100 * floor:.1f}%): a smaller radius (eps) would show a difference"
     )
     return Check(NOTHING_TO_LOSE, least <= floor, detail)
 

@@ -47,7 +47,7 @@ from robust_edge_runtimes.verdict.subject import Subject
 VERDICT_VERSION = 2
 ONLY_REBUILT = (
     "only_rebuilt: the files were compared with a new export of the run, but the artifact was neither attacked nor "
-    "given images beyond the stored ones; leave out --mode, or name an attack, too"
+    "given images beyond the stored ones; name no mode, or an attack, too"
 )
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 EXIT_CODES = {PASS: 0, FAIL: 1, UNDECIDED: 5}

@@ -44,7 +44,7 @@ def test_an_existing_folder_needs_overwrite_and_an_empty_one_does_not(tmp_path):
     out.mkdir()
     with new_directory(out) as folder:
         (folder / "f").write_text("first")
-    with pytest.raises(InputError, match="pass --overwrite"), new_directory(out):
+    with pytest.raises(InputError, match="pass `overwrite`"), new_directory(out):
         pytest.fail("entered")
     assert (out / "f").read_text() == "first"
     with new_directory(out, overwrite=True) as folder:

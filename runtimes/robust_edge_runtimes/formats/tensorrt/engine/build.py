@@ -49,8 +49,8 @@ def build(trt: Any, settings: Settings, timing_cache: Optional[Path] = None) -> 
     del calibrator
     if data is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} could not build an engine; where memory is short, add swap and try "
-            "--workspace 256"
+            f"TensorRT {trt.__version__} could not build an engine; where memory is short, add swap and run "
+            "`build_engine.py --workspace 256`"
         )
     if timing_cache is not None and timings is not None:
         write_atomic(timing_cache, bytes(config.get_timing_cache().serialize()))

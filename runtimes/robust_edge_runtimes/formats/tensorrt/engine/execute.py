@@ -25,7 +25,7 @@ class Engine:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise EngineError(f"TensorRT {trt.__version__} cannot load the engine; build it again with --force")
+            raise EngineError(f"TensorRT {trt.__version__} cannot load the engine; run `build_engine.py --force`")
         self._profiles = [
             Profile(cuda, self._engine, settings, index, batch) for index, batch in enumerate(settings.batches())
         ]
