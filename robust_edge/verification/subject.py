@@ -162,7 +162,7 @@ def _twin(bundle: Bundle, golden: Golden, network: nn.Module | None) -> FoundTwi
     except TwinError as cause:
         expected = has_twin(bundle.manifest.artifact.format)
         if network is None and not expected:
-            raise InputError(f"mode whitebox: {cause}; name the run with --against RUN") from cause
+            raise InputError(f"mode whitebox: {cause}; give the bundle's run as `run`") from cause
         stand_in = None if network is None else Differentiable(network, CHECKPOINT)
         return stand_in, (Flag("no_twin", str(cause)),) if expected else ()
     return twin, ()
@@ -198,5 +198,5 @@ def check_origin(bundle: Bundle, run: Run) -> None:
     if expected != found:
         raise InputError(
             f"{bundle.path} was exported from run {source.run!r} (checkpoint {expected[:12]}), not "
-            f"from {run.path} (checkpoint {found[:12]}); name the right run with --against"
+            f"from {run.path} (checkpoint {found[:12]}); give the right one as `run`"
         )

@@ -60,7 +60,7 @@ def verify_bundle(
         settings = dataclasses.replace(settings, options=few(options_of(MODES).values(), settings.options))
     for mode in modes:
         if mode.needs and run is None:
-            raise InputError(f"mode {mode.name} needs {mode.needs}; name the run with --against RUN")
+            raise InputError(f"mode {mode.name} needs {mode.needs}; give the bundle's run as `run`")
     if run is not None:
         check_origin(bundle, run)
         check_claims(bundle, run)

@@ -2,51 +2,119 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import secrets
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Sequence, Tuple, TypeVar
 
 import click
 
 from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, mode_options, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
-from robust_edge_runtimes.modes.mode import chosen_modes, mode_help
+from robust_edge_runtimes.modes.mode import Mode, chosen_modes, mode_help
 from robust_edge_runtimes.modes.settings import ModeSettings, given
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.measurement import Budget
 
+if TYPE_CHECKING:
+    from robust_edge_runtimes.verdict.judge import Verdict
+
+SEED_HELP = "Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def verify_options(modes: Sequence[Mode], *, default_limit: str, with_few: bool = False) -> Callable[[F], F]:
+    """A decorator that adds the options of both `verify` commands.
+
+    The command receives `modes`, `limit`, `seed`, `threads`, `out` and `junit`, the options as `budget: Budget`, and
+    each option of a mode by its name, None if not given.
+
+    Args:
+        modes: rows of a table of modes.
+        default_limit: which images are used where no limit is given, for the help text.
+        with_few: as in `mode_options`.
+    """
+    points = "Largest allowed loss of {} accuracy, in points."
+    options = (
+        click.option(
+            "--mode",
+            "modes",
+            multiple=True,
+            type=click.Choice([mode.name for mode in modes]),
+            help=mode_help(modes),
+        ),
+        click.option("--limit", type=click.IntRange(min=1), help=f"Most images per mode.  [default: {default_limit}]"),
+        mode_options(modes, with_few=with_few),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help=SEED_HELP),
+        click.option(
+            "--max-clean-drop", "budget_clean", default=Budget.clean, show_default=True, help=points.format("clean")
+        ),
+        click.option(
+            "--max-robust-drop", "budget_robust", default=Budget.robust, show_default=True, help=points.format("robust")
+        ),
+        click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable."),
+        THREADS,
+        click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file."),
+        click.option(
+            "--junit", type=OUTPUT_FILE, help="Also write the verdict as JUnit XML, for continuous integration."
+        ),
+    )
+
+    def decorate(command: F) -> F:
+        decorated = _with_budget(command)
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _with_budget(command: F) -> F:
+    """Give the command its budget as one object and a seed, and check that its two files differ."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        budget_clean: float,
+        budget_robust: float,
+        allow: Tuple[str, ...],
+        seed: Optional[int],
+        out: Optional[Path],
+        junit: Optional[Path],
+        **others: Any,
+    ) -> Any:
+        refuse_same_file(out, junit)
+        budget = Budget(budget_clean, budget_robust, allow)
+        seed = secrets.randbits(32) if seed is None else seed
+        return command(*args, budget=budget, seed=seed, out=out, junit=junit, **others)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def end_with(
+    verdict: Verdict, context: click.Context, output: Output, *, out: Optional[Path], junit: Optional[Path]
+) -> NoReturn:
+    """Write the files that were asked for, print the verdict, and exit with its exit code."""
+    from robust_edge_runtimes.core.files import write_json
+    from robust_edge_runtimes.present.junit import write_junit
+    from robust_edge_runtimes.present.verdict import verdict_table
+    from robust_edge_runtimes.verdict.history import add_to_history, with_history
+    from robust_edge_runtimes.verdict.judge import EXIT_CODES
+
+    if out is not None:
+        verdict = with_history(verdict, out)
+        write_json(out, dataclasses.asdict(verdict))
+        add_to_history(verdict, out)
+    if junit is not None:
+        write_junit(junit, verdict)
+    output.result(verdict_table(verdict), verdict)
+    context.exit(EXIT_CODES[verdict.outcome])
+
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
-@click.option(
-    "--mode",
-    "modes",
-    multiple=True,
-    type=click.Choice([mode.name for mode in DEVICE_MODES]),
-    help=mode_help(DEVICE_MODES),
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Most images per mode.  [default: all stored images]")
-@mode_options(DEVICE_MODES)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    help="Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]",
-)
-@click.option(
-    "--max-clean-drop",
-    default=Budget.clean,
-    show_default=True,
-    help="Largest allowed loss of clean accuracy, in points.",
-)
-@click.option(
-    "--max-robust-drop",
-    default=Budget.robust,
-    show_default=True,
-    help="Largest allowed loss of robust accuracy, in points.",
-)
-@click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable.")
-@THREADS
-@click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file.")
-@click.option("--junit", type=OUTPUT_FILE, help="Also write the verdict as JUnit XML, for continuous integration.")
+@verify_options(DEVICE_MODES, default_limit="all stored images")
 @output_options
 @click.pass_context
 @examples(
@@ -59,10 +127,8 @@ def verify(
     bundle: Path,
     modes: Tuple[str, ...],
     limit: Optional[int],
-    seed: Optional[int],
-    max_clean_drop: float,
-    max_robust_drop: float,
-    allow: Tuple[str, ...],
+    seed: int,
+    budget: Budget,
     threads: int,
     out: Optional[Path],
     junit: Optional[Path],
@@ -70,32 +136,14 @@ def verify(
     **options: Optional[int],
 ) -> None:
     """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: too few images to decide."""
-    import dataclasses
-    import secrets
-
     from robust_edge_runtimes.core.bundle import open_bundle
-    from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.load import load
     from robust_edge_runtimes.modes.sequence import judge_in_blocks
-    from robust_edge_runtimes.present.junit import write_junit
-    from robust_edge_runtimes.present.verdict import verdict_table
-    from robust_edge_runtimes.verdict.history import add_to_history, with_history
-    from robust_edge_runtimes.verdict.judge import EXIT_CODES
     from robust_edge_runtimes.verdict.subject import subject_of
 
-    refuse_same_file(out, junit)
-    seed = secrets.randbits(32) if seed is None else seed
-    budget, settings = Budget(max_clean_drop, max_robust_drop, allow), ModeSettings(limit, seed, given(options))
-    opened = open_bundle(bundle)
+    settings, opened = ModeSettings(limit, seed, given(options)), open_bundle(bundle)
     with load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
         chosen = chosen_modes(modes, DEVICE_MODES)
         verdict = judge_in_blocks(subject, chosen, settings, budget, output.progress)
-    if out is not None:
-        verdict = with_history(verdict, out)
-        write_json(out, dataclasses.asdict(verdict))
-        add_to_history(verdict, out)
-    if junit is not None:
-        write_junit(junit, verdict)
-    output.result(verdict_table(verdict), verdict)
-    context.exit(EXIT_CODES[verdict.outcome])
+    end_with(verdict, context, output, out=out, junit=junit)

@@ -36,7 +36,7 @@ class Budget:
         for name in ("clean", "robust"):
             value = getattr(self, name)
             if not 0 <= value <= 100:
-                raise InputError(f"--max-{name}-drop is in percentage points, 0 to 100; {value} is not")
+                raise InputError(f"budget.{name} must be 0 to 100 percentage points; it is {value}")
         for flag in self.allowed_flags:
             if flag not in FLAGS:
                 raise unknown_name("flag", flag, FLAGS)

@@ -132,11 +132,11 @@ def test_modes_are_run_once_in_the_order_given(exported, sparse_run):
 def test_another_run_is_refused_and_both_are_named(exported, benign_run):
     with pytest.raises(InputError, match=r"was exported from run 'sparse' .*not from .*benign") as caught:
         verify_bundle(exported, benign_run, Budget(), VerifySettings())
-    assert "--against" in str(caught.value)
+    assert "the right one as `run`" in str(caught.value)
 
 
 def test_surrogate_needs_a_run(exported):
-    with pytest.raises(InputError, match="--against RUN"):
+    with pytest.raises(InputError, match="give the bundle's run as `run`"):
         verify_bundle(exported, None, Budget(), VerifySettings(modes=("surrogate",)))
 
 

@@ -107,7 +107,7 @@ def test_parity_of_wild_logits_is_a_huge_finite_number_without_a_warning(fake, g
 @pytest.mark.parametrize("value", [-0.1, 100.1, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["clean", "robust"])
 def test_budgets_outside_0_to_100_points_are_refused(name, value):
-    with pytest.raises(InputError, match=f"--max-{name}-drop"):
+    with pytest.raises(InputError, match=rf"budget\.{name} must be 0 to 100 percentage points; it is {value}"):
         Budget(**{name: value})
 
 
