@@ -128,10 +128,10 @@ def _create_folder(out: Path, *, overwrite: bool) -> None:
     check_new_directory(out, overwrite=overwrite)
     if out.is_dir() and any(out.iterdir()):
         if not (out / MARKER).is_file():
-            raise InputError(f"{out} exists and is not a demo; choose another folder, --overwrite replaces demos only")
+            raise InputError(f"{out} exists and is not a demo; choose another folder, `overwrite` replaces demos only")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("Written by `robust-edge demo`, which may replace this folder with --overwrite.\n")
+    (out / MARKER).write_text("Written by `robust-edge demo`. `robust-edge demo --overwrite` replaces this folder.\n")
 
 
 def _train(path: Path, flags: dict[str, float], seed: int, output: Output) -> Run:

@@ -46,7 +46,7 @@ def resolve(
         _merge(merged, _parse(preset_text(preset), preset))
     if file is not None:
         if not file.is_file():
-            raise InputError(f"--config {file} is not a file")
+            raise InputError(f"the config {file} is not a file; give the path of a YAML file")
         _merge(merged, _parse(read_text(file), str(file)))
     _merge(merged, _nested({key: value for key, value in (flags or {}).items() if value is not None}))
     _merge(merged, _nested(dict(map(read_assignment, assignments))))

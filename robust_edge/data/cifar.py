@@ -24,16 +24,12 @@ def load_cifar100(config: ReadSettings) -> Dataset:
 
 def _load(name: str, class_name: str, config: ReadSettings) -> Dataset:
     if config.dir is None:
-        raise InputError(
-            f"{name} needs data.dir (--data-dir), the folder of its files; data.download (--download) downloads them"
-        )
+        raise InputError(f"{name} needs data.dir, the folder of its files; data.download downloads them")
     reader = getattr(torchvision_module("datasets"), class_name)
     try:
         parts = [reader(config.dir, train=train, download=config.download) for train in (True, False)]
     except RuntimeError as cause:
-        raise InputError(
-            f"{name} is not in {config.dir} ({cause}); set data.download (--download), or another data.dir (--data-dir)"
-        ) from cause
+        raise InputError(f"{name} is not in {config.dir} ({cause}); set data.download, or another data.dir") from cause
     train, test = parts
     return Dataset(name, tuple(train.classes), _split(train, config.limit_train), _split(test, config.limit_test))
 

@@ -29,12 +29,10 @@ def load_folder(config: ReadSettings) -> Dataset:
             `test` have different classes; an image is broken; or images differ in size.
     """
     if config.dir is None:
-        raise InputError("dataset 'folder' needs data.dir (--data-dir), a folder with train/CLASS/* and test/CLASS/*")
+        raise InputError("dataset 'folder' needs data.dir, a folder with train/CLASS/* and test/CLASS/*")
     root = Path(config.dir)
     if not root.is_dir():
-        raise InputError(
-            f"data.dir (--data-dir) is {root}, which is not a folder; give one with train/CLASS/* and test/CLASS/*"
-        )
+        raise InputError(f"data.dir is {root}, which is not a folder; give one with train/CLASS/* and test/CLASS/*")
     classes = _classes(root / "train")
     if classes != _classes(root / "test"):
         differing = sorted(set(classes) ^ set(_classes(root / "test")))
@@ -107,7 +105,7 @@ class _Reader:
             width, height = pixels.size
             raise InputError(
                 f"{path} is {width}×{height}, but {self.first} is {self.size[0]}×{self.size[1]}; resize the "
-                f"images to one size, or set data.resize (--set data.resize={self.size[0]})"
+                f"images to one size, or set data.resize to {self.size[0]}"
             )
         return np.asarray(pixels)
 

@@ -40,7 +40,7 @@ def accuracy(correct: int, images: int) -> Accuracy:
         InputError: there are no images.
     """
     if images < 1:
-        raise InputError("no images to evaluate; raise --limit, or check the data set")
+        raise InputError("no images to evaluate; raise `limit`, or check the data set")
     from scipy.stats import binomtest  # takes about a second to import
 
     interval = binomtest(correct, images).proportion_ci(0.95, "wilson")
@@ -89,7 +89,7 @@ def attack_split(
         if progress is not None:
             progress(chosen.stop, len(split))
     if not parts:
-        raise InputError("no images to evaluate; raise --limit, or check the data set")
+        raise InputError("no images to evaluate; raise `limit`, or check the data set")
     return Attacked(
         torch.cat([part.images for part in parts]).cpu(),
         torch.cat([part.robust for part in parts]).cpu(),

@@ -93,7 +93,7 @@ def audit_model(
         InputError: the split has no images.
     """
     if len(split) == 0:
-        raise InputError("no images to audit with; raise --limit, or check the data set")
+        raise InputError("no images to audit with; raise `limit`, or check the data set")
     checks = [_training_mode(model)]
     images, labels = split.floats(slice(0, PROBE_IMAGES)), split.labels[:PROBE_IMAGES]
     with evaluation_mode(model):

@@ -139,7 +139,7 @@ def run_campaign(
     """
     total = len(campaign.split)
     if total == 0:
-        raise InputError("no images to evaluate; raise --limit, or check the data set")
+        raise InputError("no images to evaluate; raise `limit`, or check the data set")
     ranks = ranks or Ranks()
     state_file = _StateFile(state if ranks.writes else None, campaign.identity)
     state_file.done = ranks.gather(state_file.done)[0]  # only rank 0 reads the file

@@ -69,7 +69,7 @@ def evaluate_run(
         note(job.memory.summary())
     replaced = _replaced_record(job) if out is None else None
     if warn is not None and replaced is not None:
-        warn(f"{job.out} ({replaced}) will be replaced at the end; -o FILE keeps both")
+        warn(f"{job.out} ({replaced}) will be replaced at the end; another output file keeps both")
     members = () if other is None else tuple(job.audit(model) for model in job.task.models)
     audit = job.audit(job.networks[0].model)
     results = _attack(job, members, progress)

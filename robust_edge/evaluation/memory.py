@@ -65,7 +65,7 @@ def plan_memory(model: nn.Module, image: Tensor, classes: int, *, budget_mib: in
     need = WORKSPACE * activations + (COPIES + 3 * classes) * image.numel() * image.element_size()
     fits = (budget_mib << 20) // max(need, 1)
     if fits < 1:
-        raise InputError(f"one image needs about {-(-need >> 20)} MiB, --memory allows {budget_mib}; raise it")
+        raise InputError(f"one image needs about {-(-need >> 20)} MiB, `memory_mib` allows {budget_mib}; raise it")
     before = current_bytes(image.device)
     return Memory(min(fits, most), need, before, before + (budget_mib << 20))
 

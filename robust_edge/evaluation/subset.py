@@ -9,7 +9,7 @@ import torch
 from robust_edge.data import Split
 from robust_edge_runtimes.core.errors import InputError
 
-SUBSET_SEED = 20200831  # constant, so that --limit N selects the same images for any --seed
+SUBSET_SEED = 20200831  # constant, so that a limit selects the same images for any seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def choose(split: Split, limit: int | None) -> tuple[Split, tuple[int, ...]]:
         InputError: the split is empty, or the limit is below 1.
     """
     if len(split) == 0 or (limit is not None and limit < 1):
-        raise InputError(f"no images to evaluate: {len(split)} in the test split, --limit {limit}")
+        raise InputError(f"no images to evaluate: {len(split)} in the test split, `limit` is {limit}")
     if limit is None or limit >= len(split):
         return split, tuple(range(len(split)))
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SUBSET_SEED))

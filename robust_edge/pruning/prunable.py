@@ -36,7 +36,7 @@ def refuse_computed(found: WeightUses) -> None:
         raise InputError(
             f"the forward pass computes a weight from {computed[0]}, so that zeros there are not zeros of the weight "
             "that is used; make the computation a parametrization (torch.nn.utils.parametrize, or weight_norm of "
-            "torch.nn.utils.parametrizations), whose result is pruned, or train with --keep 1"
+            "torch.nn.utils.parametrizations), whose result is pruned, or set pruning.keep to 1"
         )
 
 

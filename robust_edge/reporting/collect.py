@@ -260,11 +260,11 @@ def read_result(cls: type[T], path: Path, command: str) -> T:
         InputError: the file is missing, or was not written by that command.
     """
     if not path.is_file():
-        raise InputError(f"--{command} {path} is not a file; `robust-edge {command} -o {path}` writes one")
+        raise InputError(f"{path} is not a file; `robust-edge {command} -o {path}` writes one")
     try:
         return decode(cls, read_json(path), where=path.name)
     except InputError as cause:
-        raise InputError(f"--{command} {path} is not what `robust-edge {command} -o` writes: {cause}") from cause
+        raise InputError(f"{path} is not what `robust-edge {command}` writes: {cause}") from cause
 
 
 def clean_text(text: str) -> str:

@@ -58,7 +58,7 @@ def write_report(
         InputError: a file was not written by its command, or `out` is a folder.
     """
     if out.is_dir():
-        raise InputError(f"-o {out} is a folder; name the page to write, for example {out / 'report.html'}")
+        raise InputError(f"{out} is a folder; name the page to write, for example {out / 'report.html'}")
     data = collect(runs, verdicts, benches, transfers)
     page = render(data, out, notes=_write_all_plots(data))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ class Run:
             lines = path.read_bytes().splitlines() if path.is_file() else []
             return [decode(EpochRow, parse_json(line)) for line in lines]
         except (ValueError, InputError) as cause:
-            raise InputError(f"{path} is damaged ({cause}); restore it, or train again with --overwrite") from cause
+            raise InputError(f"{path} is damaged ({cause}); restore it, or train the run again") from cause
 
     def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Replace metrics.jsonl."""
@@ -152,7 +152,7 @@ class Run:
 
     def read_resume(self) -> dict[str, Any] | None:
         """The state after the last finished epoch, or None before the first one has ended."""
-        return self._read_state(RESUME, "train again with --overwrite")
+        return self._read_state(RESUME, "train again with `overwrite`")
 
     def read_unfinished(self) -> dict[str, Any] | None:
         """The state in the middle of an epoch, or None if there is none."""
@@ -284,7 +284,7 @@ def _refuse_foreign(path: Path) -> None:
     try:
         open_run(path)
     except InputError as cause:
-        raise InputError(f"{path} exists and is not a run ({cause}); --overwrite replaces runs only") from cause
+        raise InputError(f"{path} exists and is not a run ({cause}); `overwrite` replaces runs only") from cause
     others = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))
     if others:
         raise InputError(

@@ -25,7 +25,7 @@ def dataset_of(run: Run, data_dir: str | None = None) -> Dataset:
     if dataset.fingerprint() != checkpoint.dataset_fingerprint:
         raise InputError(
             f"the present {dataset.name} images are not those that {run.path} was trained on; "
-            "name their folder with --data-dir"
+            "give their folder as `data_dir`"
         )
     return dataset.with_classes(checkpoint.model.classes)
 

@@ -71,7 +71,7 @@ def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
     )
     raise TrainingDiverged(
         f"training diverged: {problem}; {keeps}; lower training.lr (it is {run.config.training.lr}) and start again "
-        "with --overwrite"
+        "with `overwrite`"
     )
 
 

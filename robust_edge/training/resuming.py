@@ -69,11 +69,11 @@ def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any])
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:
         reason = " ".join(str(cause).split())[:200]
         raise InputError(
-            f"{run.path}/{RESUME} does not fit this run ({reason}); start again with --overwrite"
+            f"{run.path}/{RESUME} does not fit this run ({reason}); start again with `overwrite`"
         ) from cause
     if fingerprint != learner.ranks.broadcast(dataset.fingerprint):
         raise InputError(
             f"the present {dataset.name} images are not those that {run.path} was started with; restore them, or "
-            "start again with --overwrite"
+            "start again with `overwrite`"
         )
     return start

@@ -51,7 +51,7 @@ def check_same_images(dataset: Dataset, ranks: Ranks) -> None:
         if other != digest:
             raise InputError(
                 f"rank {rank} loaded other {dataset.name} images than rank {ranks.rank}; give every machine the same "
-                "files under the same --data-dir"
+                "files under the same data.dir"
             )
 
 
@@ -127,7 +127,7 @@ def check_same(state: Mapping[str, Any], ranks: Ranks) -> None:
         if differing:
             raise RobustEdgeError(
                 f"rank {rank} and rank 0 differ in {', '.join(differing)}; give all ranks the same kind of "
-                "device and the same software, and continue with --resume"
+                "device and the same software, and resume the run"
             )
 
 

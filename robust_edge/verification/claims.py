@@ -196,7 +196,7 @@ def _radius(attack: AttackSpec, golden: Golden, run: Run, eps: float) -> str:
     allowed = sorted({eps_of(run), eps})
     if not any(abs(attack.eps - one) <= SAME_EPS for one in allowed):
         named = " or ".join(f"{one:.4g}" for one in allowed)
-        return f"eps {attack.eps:.4g}: the run's is {named}; export with that, or verify with --eps {attack.eps:.4g}"
+        return f"eps {attack.eps:.4g}: the run's is {named}; export with that, or verify with this eps"
     moved = float(np.abs(golden.attacked - golden.clean).max())
     if attack.steps and moved < REACHED * attack.eps:
         return f"eps {attack.eps:.4g}: the stored images move by {moved:.4g} at most"

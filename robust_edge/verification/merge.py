@@ -25,10 +25,10 @@ def read_verdict(path: Path) -> Verdict:
     try:
         verdict = decode(Verdict, read_json(path), where=path.name)
     except InputError as cause:
-        raise InputError(f"--merge {path} is not what `verify -o` writes: {cause}") from cause
+        raise InputError(f"{path} is not what `verify` writes: {cause}") from cause
     if verdict.schema_version != VERDICT_VERSION:
         raise InputError(
-            f"--merge {path} has schema_version {verdict.schema_version}, this release reads {VERDICT_VERSION}; "
+            f"{path} has schema_version {verdict.schema_version}, this release reads {VERDICT_VERSION}; "
             "verify again on the device with this release"
         )
     return verdict

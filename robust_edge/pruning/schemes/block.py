@@ -50,7 +50,9 @@ class Block(FlooredScheme):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.size in SIZES, "pruning.size", self.size, "2, 4 or 8")
-        require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
+        require(
+            self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless pruning.scope is macs"
+        )
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Block:
         """Set the floor, the layers that stay dense and, for scope `macs`, what a weight of each layer costs."""
@@ -72,7 +74,8 @@ class Block(FlooredScheme):
         }
         if not norms:
             raise InputError(
-                f"no layer reads a multiple of {self.size} channels; lower pruning.size, or use --scheme irregular"
+                f"no layer reads a multiple of {self.size} channels; lower pruning.size, or set pruning.scheme to "
+                "irregular"
             )
         blocks = self._budget(weights, keep)
         share = blocks / sum(norm.numel() for norm in norms.values())
@@ -99,8 +102,9 @@ class Block(FlooredScheme):
         budget, dense = budget_of(weights, keep), sum(weights[name].numel() for name in self.dense)
         if budget < dense + self.size:
             raise InputError(
-                f"keep leaves {budget} weights, but {len(self.dense)} layers whose input channels {self.size} does not "
-                f"divide stay dense and take {dense}; raise --keep, lower pruning.size, or choose --scheme irregular"
+                f"pruning.keep leaves {budget} weights, but {len(self.dense)} layers whose input channels {self.size} "
+                f"does not divide stay dense and take {dense}; raise pruning.keep, lower pruning.size, or set "
+                "pruning.scheme to irregular"
             )
         return (budget - dense) // self.size
 
@@ -115,7 +119,7 @@ class Block(FlooredScheme):
         if bound <= dense:
             raise InputError(
                 f"pruning.macs allows {bound:.0f} multiply-accumulates, but {len(self.dense)} dense layers "
-                f"need {dense}; raise pruning.macs, or choose another --scope"
+                f"need {dense}; raise pruning.macs, or choose another pruning.scope"
             )
         costs = {name: self.size * cost for name, cost in self.costs.items()}
         share = (bound - dense) / (sum(needed.values()) - dense)

@@ -14,7 +14,7 @@ from robust_edge_runtimes.core.errors import InputError
 def even_counts(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     """Divide the budget among the layers in proportion to their sizes, at least 1 each, by the largest remainders."""
     if budget < len(sizes):
-        raise InputError(f"keep leaves {budget} weights for {len(sizes)} layers; raise --keep")
+        raise InputError(f"pruning.keep leaves {budget} weights for {len(sizes)} layers; raise pruning.keep")
     total = sum(sizes.values())
     exact = {name: budget * size / total for name, size in sizes.items()}
     counts = {name: max(1, int(share)) for name, share in exact.items()}
@@ -75,8 +75,8 @@ def granted_floors(weights: Weights, budget: int, floor: float, dense: Collectio
         whole = f" ({len(dense)} depthwise layers dense)" if dense else ""
         remedy = ", or set pruning.prune_depthwise=true" if dense else ""
         raise InputError(
-            f"keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} needs {granted}; raise --keep "
-            f"or lower pruning.floor{remedy}"
+            f"pruning.keep leaves {budget} weights, but the floor of {len(floors)} layers{whole} needs {granted}; "
+            f"raise pruning.keep or lower pruning.floor{remedy}"
         )
     return floors
 

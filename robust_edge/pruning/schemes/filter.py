@@ -66,9 +66,9 @@ class Filter(FlooredScheme):
         fewest = self._support(order, weights)
         if kept_in(fewest) > budget:
             raise InputError(
-                f"keep leaves {budget} weights, but the smallest network that filter pruning allows (one channel or a "
-                f"fraction of {self.least:g} of each group, and all classes) has {kept_in(fewest)}; raise --keep, or "
-                "lower pruning.floor"
+                f"pruning.keep leaves {budget} weights, but the smallest network that filter pruning allows (one "
+                f"channel or a fraction of {self.least:g} of each group, and all classes) has {kept_in(fewest)}; raise "
+                "pruning.keep, or lower pruning.floor"
             )
         while low < high:
             middle = (low + high) // 2

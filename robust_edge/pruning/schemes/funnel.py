@@ -97,8 +97,8 @@ def strict_counts(
     least, most = _chain(dict.fromkeys(desired, 0.0), sizes, floors), _greatest(sizes)
     if not sum(least.values()) <= budget <= sum(most.values()) or any(least[n] > most[n] for n in sizes):
         raise InputError(
-            f"keep leaves {budget} weights; fractions that strictly decrease over these {len(sizes)} layers leave "
-            f"{sum(least.values())} to {sum(most.values())}; change --keep, or lower pruning.floor"
+            f"pruning.keep leaves {budget} weights; fractions that strictly decrease over these {len(sizes)} layers "
+            f"leave {sum(least.values())} to {sum(most.values())}; change pruning.keep, or lower pruning.floor"
         )
 
     def scaled(factor: float) -> dict[str, int]:

@@ -49,7 +49,9 @@ class Irregular(FlooredScheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless --scope is macs")
+        require(
+            self.macs is None or self.scope == "macs", "pruning.macs", self.macs, "null unless pruning.scope is macs"
+        )
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
         """Set the floor and the layers that stay dense; scope `macs` returns a Macs scheme with the weights' costs."""

@@ -120,5 +120,5 @@ class Macs(FlooredScheme):
         if least > bound:
             raise InputError(
                 f"{budget} {self.unit} need at least {least} multiply-accumulates with every layer at its floor, "
-                f"pruning.macs allows {bound:.0f}; raise pruning.macs, or lower pruning.floor or --keep"
+                f"pruning.macs allows {bound:.0f}; raise pruning.macs, or lower pruning.floor or pruning.keep"
             )

@@ -80,7 +80,7 @@ class NOfM(FlooredScheme):
         if weight.shape[1] % self.m:
             raise InputError(
                 f"{name} reads {weight.shape[1]} channels, which groups of {self.m} do not divide; choose another "
-                "pruning.m, a width that it divides, or --scheme irregular"
+                "pruning.m, a width that it divides, or the pruning.scheme irregular"
             )
         rows = _groups(weight.abs(), self.m)
         order = rows.sort(dim=-1, descending=True, stable=True).indices
@@ -93,14 +93,16 @@ class NOfM(FlooredScheme):
         if budget > most:
             raise InputError(
                 f"{self.n}:{self.m} keeps at most {most / total:.2%} of the weights ({len(self.dense)} layer(s) that "
-                f"it does not apply to stay dense), keep is {keep:g}; lower --keep, or change pruning.n and pruning.m"
+                f"it does not apply to stay dense), pruning.keep is {keep:g}; lower it, or change pruning.n and "
+                "pruning.m"
             )
         floors = floor_counts(weights, self.least)
         granted = {name: size if name in self.dense else min(size, floors[name]) for name, size in sizes.items()}
         if budget < sum(granted.values()):
             raise InputError(
-                f"keep leaves {budget} weights, but {len(self.dense)} dense layers and the floor of the others take "
-                f"{sum(granted.values())}; raise --keep, lower pruning.floor, or choose --scheme irregular"
+                f"pruning.keep leaves {budget} weights, but {len(self.dense)} dense layers and the floor of the others "
+                f"take {sum(granted.values())}; raise pruning.keep, lower pruning.floor, or set pruning.scheme to "
+                "irregular"
             )
         free = {name: without_largest(weight[pattern[name]], granted[name]) for name, weight in weights.items()}
         return counts_of_largest(free, budget, granted)

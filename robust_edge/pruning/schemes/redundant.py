@@ -86,9 +86,9 @@ class Redundant(FlooredScheme):
         left = budget - sum(int(kept[name].sum()) * weight[0].numel() for name, weight in weights.items())
         if left < 0:
             raise InputError(
-                f"keep leaves {budget} weights, {-left} fewer than the filters that are always kept have (all "
+                f"pruning.keep leaves {budget} weights, {-left} fewer than the filters that are always kept have (all "
                 f"of the classifier and grouped convolutions, a fraction of {self.least:g} of every other layer); "
-                "raise --keep, or lower pruning.floor"
+                "raise pruning.keep, or lower pruning.floor"
             )
         sizes = torch.cat([torch.full((len(weight),), weight[0].numel()) for weight in weights.values()])
         flat = torch.cat([distances[name].masked_fill(kept[name], -1).cpu() for name in weights])

@@ -18,7 +18,8 @@ def onnx_twin(bundle: Bundle) -> Differentiable:
         network = read_network(bundle.artifact_path).requires_grad_(False)
     except GraphError as cause:
         raise TwinError(
-            f"{cause}, so that mode whitebox cannot follow the artifact's own arithmetic; --allow no_twin accepts that"
+            f"{cause}, so that mode whitebox cannot follow the artifact's own arithmetic; allow the flag no_twin to "
+            "accept that"
         ) from cause
     size = bundle.manifest.input.shape[0]
     return Differentiable(network if size is None else FixedBatch(network, size), "the artifact's own ONNX graph")

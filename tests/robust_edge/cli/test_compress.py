@@ -63,14 +63,14 @@ def test_flags_reach_the_config_and_set_wins_over_them(cli, tiny_flags, out):
         (["--scheme", "irregula"], "did you mean 'irregular'"),
         (["--scheme", "json:dumps"], "must be a class derived from"),
         (["--scope", "everywhere"], "unknown --scope 'everywhere'"),
-        (["--scheme", "nm", "--scope", "layer"], "pruning.scope does not apply to scheme nm"),
+        (["--scheme", "nm", "--scope", "layer"], "pruning.scope (--scope) does not apply to scheme nm"),
         (["--loss", "trade"], "unknown --loss 'trade'; did you mean 'trades'"),
         (["--precision", "fp16"], "unknown --precision 'fp16'"),
         (["--preset", "thesi"], "did you mean 'thesis'"),
         (["--keep", "0"], "'--keep'"),
         (["--keep", "1.5"], "1.5"),
         (["--keep", "ten"], "'ten' is not a fraction; 10% of the weights is 0.1"),
-        (["--keep", "0.00001"], "raise --keep"),
+        (["--keep", "0.00001"], "raise pruning.keep (--keep)"),
         (["--eps", "8/0"], "'8/0' is not a radius"),
         (["--eps", "-1"], "outside [0, 1]"),
         (["--eps", "nan"], "outside [0, 1]"),
@@ -176,7 +176,7 @@ def test_what_exists_is_kept_unless_told_otherwise(refused, tiny_flags, sparse_r
 
 def test_resume_refuses_other_settings_and_takes_the_same(cli, refused, tiny_flags, broken_off):
     line = refused("compress", *tiny_flags, "--resume", "--keep", "0.2", "-o", broken_off)
-    assert "pruning.keep: 0.1, not 0.2" in line
+    assert "pruning.keep (--keep): 0.1, not 0.2" in line
     for arguments in (tiny_flags, []):  # the first one ends the run, the second finds it ended
         assert cli("compress", *arguments, "--resume", "-q", "-o", broken_off).exit_code == 0
         assert open_run(broken_off).finished

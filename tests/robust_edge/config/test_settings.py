@@ -318,7 +318,7 @@ def test_a_scope_that_the_scheme_does_not_have(scheme, scope, takes):
 
 def test_a_bound_on_the_arithmetic_needs_its_scope():
     assert Irregular(scope="macs", macs=0.2).macs == 0.2
-    with pytest.raises(InputError, match=r"null unless --scope is macs; it is 0\.2"):
+    with pytest.raises(InputError, match=r"null unless pruning\.scope is macs; it is 0\.2"):
         Irregular(macs=0.2)
 
 

@@ -126,7 +126,7 @@ def refused(root, match, **settings):
 
 
 def test_no_data_dir():
-    with pytest.raises(InputError, match=r"needs data\.dir \(--data-dir\)"):
+    with pytest.raises(InputError, match=r"needs data\.dir, "):
         load_dataset(DataConfig(dataset="folder"))
 
 
@@ -172,7 +172,7 @@ def test_another_size_names_the_image_and_the_way_out(tmp_path, split):
     write_tree(tmp_path)
     Image.fromarray(pixels(99, (8, 6))).save(tmp_path / split / "dog" / "001.png")
     text = refused(tmp_path, rf"{split}/dog/001\.png is 8×6, but .*train/cat/000\.png is 6×6")
-    assert "data.resize=6" in text
+    assert "data.resize to 6" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"just text", b"\x89PNG\r\n\x1a\n" + b"\0" * 30])

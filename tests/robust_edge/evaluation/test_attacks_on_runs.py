@@ -279,7 +279,7 @@ def test_a_small_budget_makes_small_batches_and_the_same_figures(run):
     assert small.result.outcomes == large.result.outcomes
     assert large.memory.within_bound
     huge = torch.rand(1, 1, 256, 256)
-    with pytest.raises(InputError, match="--memory"):
+    with pytest.raises(InputError, match="`memory_mib` allows"):
         plan_memory(model, huge, 10, budget_mib=1, most=250)
 
 

@@ -69,7 +69,7 @@ def test_a_record_of_another_radius_or_of_other_images_is_not_replaced_in_silenc
     attack(0.05, 8, tmp_path / "elsewhere.json")
     assert said == []
     attack(0.05, 8)
-    assert said == [f"{path} (eps 0.05, 10 images) will be replaced at the end; -o FILE keeps both"]
+    assert said == [f"{path} (eps 0.05, 10 images) will be replaced at the end; another output file keeps both"]
     attack(0.1, 8)
     assert "(eps 0.05, 8 images)" in said[0]
     path.write_text("{")

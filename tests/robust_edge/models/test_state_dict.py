@@ -1,4 +1,4 @@
-"""--init takes tensors and nothing else; nothing in the file is ever run."""
+"""`init` takes tensors and nothing else; nothing in the file is ever run."""
 
 import os
 import pickle

@@ -240,13 +240,13 @@ def test_a_wrong_file_is_one_clear_error(option, content, runs, tmp_path, refuse
         path.write_text(content)
     line = refused("report", runs[0].path, option, path, "-o", tmp_path / "report.html")
     assert str(path) in line
-    assert f"robust-edge {option[2:]} -o" in line
+    assert f"`robust-edge {option[2:]}" in line
     assert not (tmp_path / "report.html").exists()
 
 
 def test_verdict_and_bench_exchanged(runs, tmp_path):
     path = written(bench_of(), tmp_path / "bench.json")
-    with pytest.raises(InputError, match="not what `robust-edge verify -o` writes"):
+    with pytest.raises(InputError, match="not what `robust-edge verify` writes"):
         write_report(runs, [path], [], tmp_path / "report.html")
 
 

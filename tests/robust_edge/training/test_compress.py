@@ -230,7 +230,7 @@ def test_an_existing_run_is_kept_unless_overwritten(tiny, sparse_run, tmp_path):
     path = tmp_path / "run"
     compress(tiny({"training.epochs": 1}), path)
     before = results(path)
-    with pytest.raises(InputError, match=r"exists; choose another path, or pass --overwrite"):
+    with pytest.raises(InputError, match=r"exists; choose another path, or pass `overwrite`"):
         compress(tiny(), path)
     assert results(path) == before
     compress(tiny(), path, overwrite=True)

@@ -117,9 +117,9 @@ def test_networks_with_additions_and_depthwise_layers(tiny, tmp_path, arch, sche
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({"pruning.keep": 0.005, "pruning.floor": 0.01}, "raise --keep or lower pruning.floor"),
+        ({"pruning.keep": 0.005, "pruning.floor": 0.01}, "raise pruning.keep or lower pruning.floor"),
         ({"pruning.scheme": "funnel", "pruning.keep": 0.99999}, "strictly decrease"),
-        ({"pruning.scheme": "redundant", "pruning.keep": 0.01}, "raise --keep"),
+        ({"pruning.scheme": "redundant", "pruning.keep": 0.01}, "raise pruning.keep"),
         ({"pruning.scheme": "nm", "pruning.keep": 0.6}, "2:4 keeps at most"),
         (
             {"pruning.scheme": "nm", "pruning.m": 5},

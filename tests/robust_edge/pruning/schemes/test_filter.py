@@ -153,7 +153,7 @@ def test_energy_is_of_all_that_goes_with_a_channel():
 def test_removing_a_whole_layer_is_an_input_error():
     model = residual()
     scheme = PruningConfig.from_plain({"scheme": "filter"}).build(model, SHAPE)
-    with pytest.raises(InputError, match=r"the smallest network that filter pruning allows .* raise --keep"):
+    with pytest.raises(InputError, match=r"the smallest network that filter pruning allows .* raise pruning\.keep"):
         scheme.support(prunable_parameters(model), 0.05)
     wide = PruningConfig.from_plain({"scheme": "filter", "floor": 0.9}).build(model, SHAPE)
     with pytest.raises(InputError, match=r"lower pruning\.floor"):

@@ -89,7 +89,7 @@ def test_whole_numbers_are_found_exactly_where_there_are_any(sizes, budget, wish
     )
     wishes = dict(zip(names, sorted(wished[: len(names)], reverse=True), strict=True))
     if not possible:
-        with pytest.raises(InputError, match="change --keep"):
+        with pytest.raises(InputError, match=r"change pruning\.keep"):
             strict_counts(wishes, named, budget, dict.fromkeys(names, 1))
         return
     counts = strict_counts(wishes, named, budget, dict.fromkeys(names, 1))
@@ -99,7 +99,7 @@ def test_whole_numbers_are_found_exactly_where_there_are_any(sizes, budget, wish
 
 def test_more_than_a_funnel_can_hold_is_an_input_error():
     """Fractions 40/40 > 49/50 > 58/60 > 67/70, or 1/40 > 1/50 > 1/60 > 1/70."""
-    with pytest.raises(InputError, match=r"strictly decrease over these 4 layers leave 4 to 214; change --keep"):
+    with pytest.raises(InputError, match=r"strictly decrease over these 4 layers leave 4 to 214; change pruning\.keep"):
         Funnel().support(draw([1.0] * 4), 0.999)
 
 

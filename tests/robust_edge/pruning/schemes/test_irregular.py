@@ -120,7 +120,7 @@ def test_the_support_counts_positions_even_where_weights_are_zero():
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_too_few_weights_for_the_layers_is_an_input_error(scope):
-    with pytest.raises(InputError, match="raise --keep"):
+    with pytest.raises(InputError, match=r"raise pruning\.keep"):
         project_irregular(draw(0), 2 / 9, scope=scope)
 
 

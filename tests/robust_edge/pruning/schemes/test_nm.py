@@ -84,14 +84,14 @@ def test_more_than_the_pattern_holds_is_an_input_error():
     scheme = NOfM(dense=frozenset({"stem"}))
     assert int(scheme.support(weights, 28 / 44)["b"].sum()) == 16
     with pytest.raises(
-        InputError, match=r"2:4 keeps at most 63\.64% of the weights \(1 layer\(s\) .* keep is 0\.7; lower --keep"
+        InputError, match=r"2:4 keeps at most 63\.64% of the weights \(1 layer\(s\) .*pruning\.keep is 0\.7; lower it"
     ):
         scheme.support(weights, 0.7)
 
 
 def test_less_than_the_dense_layers_hold_is_an_input_error():
     weights = {"stem": draw(4, 3), "b": draw(4, 8)}
-    with pytest.raises(InputError, match=r"keep leaves 4 weights, but 1 dense layers .* take 13; raise --keep"):
+    with pytest.raises(InputError, match=r"keep leaves 4 weights, but 1 dense layers .* take 13; raise pruning\.keep"):
         NOfM(dense=frozenset({"stem"})).support(weights, 0.1)
 
 

@@ -119,7 +119,7 @@ def test_networks_keep_their_classes_and_depthwise_filters():
 
 def test_too_few_weights_for_a_filter_in_each_layer_is_an_input_error():
     weights = draw(a=(6, 2, 3, 3), c=(4, 5))
-    with pytest.raises(InputError, match=r"keep leaves 13 weights, 25 fewer than .* raise --keep"):
+    with pytest.raises(InputError, match=r"keep leaves 13 weights, 25 fewer than .* raise pruning\.keep"):
         Redundant(whole=frozenset({"c"})).support(weights, 0.1)
 
 
