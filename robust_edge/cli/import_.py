@@ -25,7 +25,9 @@ SETTINGS = [item for item in command_settings() if item[0] in OWN]
 @click.option("--arch", help="Architecture of a state dict: a name as for compress, torchvision/NAME or timm/NAME.")
 @setting_options(SETTINGS)
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting such as data.resize=224.")
-@click.option("--input-shape", type=Shape(), help="CxHxW, where an ONNX file leaves it open.  [default: the images']")
+@click.option(
+    "--input-shape", "shape", type=Shape(), help="CxHxW, where an ONNX file leaves it open.  [default: the images']"
+)
 @click.option("--mean", type=Numbers(), help="Mean that is subtracted from pixels in [0, 1].  [default: 0, none]")
 @click.option("--std", type=Numbers(), help="What they are divided by after that, such as 1/255.  [default: 1, none]")
 @click.option("--classes", type=PATH, help="Text file with one class name per line, in the order of the logits.")
@@ -43,7 +45,7 @@ def import_(
     source: Path,
     arch: str | None,
     assignments: tuple[str, ...],
-    input_shape: tuple[int, ...] | None,
+    shape: tuple[int, ...] | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     classes: Path | None,
@@ -68,7 +70,7 @@ def import_(
     config = resolve(flags={**given, "attack.eps": eps}, assignments=assignments)
     settings = ImportSettings(
         arch=arch,
-        shape=input_shape,
+        shape=shape,
         mean=mean or (0.0,),
         std=std or (1.0,),
         classes=None if classes is None else tuple(filter(None, map(str.strip, read_text(classes).splitlines()))),

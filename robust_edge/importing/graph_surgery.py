@@ -41,11 +41,11 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
     own = sizes[1:]
     shape = tuple(size or (wanted[i] if wanted else 0) for i, size in enumerate(own))
     if not all(shape):
-        raise InputError(f"{path} takes images of {_sizes(own)}; fix their shape with --input-shape, such as 3x224x224")
+        raise InputError(f"{path} takes images of {_sizes(own)}; give `shape`, such as 3x224x224")
     if wanted is not None and shape != tuple(wanted):
         raise InputError(
             f"{path} takes images of {_sizes(own)}, given are images of {_sizes(wanted)}; resize them with "
-            "--set data.resize=SIDE, or use others"
+            "data.resize, or use others"
         )
     for size, value in zip(kind.shape.dim, (0, *shape), strict=True):
         size.Clear()

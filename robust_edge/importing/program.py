@@ -22,7 +22,7 @@ def read_program(request: Request) -> Source:
     """
     if not request.allow_code:
         raise InputError(
-            f"{request.path}: torch.export.load can run code that the file holds; pass --allow-code if you trust it, "
+            f"{request.path}: torch.export.load can run code that the file holds; pass `allow_code` if you trust it, "
             "or import an ONNX file"
         )
     with tempfile.TemporaryDirectory() as folder:

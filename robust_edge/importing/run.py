@@ -41,7 +41,7 @@ class ImportSettings:
 
     def __post_init__(self) -> None:
         if not all(value > 0 for value in self.std):
-            raise InputError(f"--std must be above 0; it is {list(self.std)}")
+            raise InputError(f"`std` must be above 0; it is {list(self.std)}")
 
 
 def import_run(
@@ -74,7 +74,7 @@ def import_run(
     classes = settings.classes or dataset.classes
     dataset = dataset.with_classes(classes)
     if settings.shape is not None and settings.shape != dataset.shape:
-        raise InputError(f"--input-shape is {settings.shape}, the images are {dataset.shape}; leave it out")
+        raise InputError(f"`shape` is {settings.shape}, the images are {dataset.shape}; leave it out")
     found = read_source(
         Request(
             path=source,
@@ -118,7 +118,7 @@ def spec_of(source: Source, settings: ImportSettings, classes: Sequence[str] | N
     names = tuple(classes or map(str, range(source.classes)))
     if len(names) != source.classes:
         raise InputError(
-            f"the network has {source.classes} classes, named are {len(names)}; name all of them with --classes, in "
+            f"the network has {source.classes} classes, named are {len(names)}; name all of them in `classes`, in "
             "the order of its logits"
         )
     channels = source.shape[0]

@@ -15,9 +15,9 @@ def read_state_dict(request: Request) -> Source:
         InputError: no architecture or images are given, or the file does not fit.
     """
     if request.arch is None:
-        raise InputError(f"{request.path} holds weights only; name their architecture with --arch")
+        raise InputError(f"{request.path} holds weights only; name their architecture in `arch`")
     if request.shape is None or request.classes is None:
-        raise InputError(f"{request.path} holds weights only; name the images of the network with --dataset")
+        raise InputError(f"{request.path} holds weights only; name the images of the network in data.dataset")
     network = build_network(request.arch, request.classes, request.shape[0])
     load_state_dict(network, request.path)
     return Source(network=network.eval(), arch=request.arch, shape=request.shape, classes=request.classes)

@@ -33,6 +33,6 @@ def read_source(request: Request) -> Source:
         raise InputError(f"{request.path} is of no kind that can be imported; its name must end in one of {kinds}")
     row = SOURCES[request.path.suffix.lower()]
     if request.arch is not None and row is not STATE_DICT:
-        raise InputError(f"{request.path} holds its own architecture; leave --arch out")
+        raise InputError(f"{request.path} holds its own architecture; leave `arch` out")
     read: Callable[[Request], Source] = resolve(row.reference)
     return read(request)

@@ -107,7 +107,7 @@ def _graph(folder: Path | None) -> nn.Module:
     from robust_edge.onnx_graph.network import read_network
 
     if folder is None:
-        raise InputError(f"model {GRAPH!r} is the graph of an imported network; give its run with --init RUN")
+        raise InputError(f"model {GRAPH!r} is the graph of an imported network; give its run as `init`")
     return read_network(folder / GRAPH)
 
 

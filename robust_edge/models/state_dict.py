@@ -21,9 +21,9 @@ PREFIXES = ("module.", "_orig_mod.", "network.")
 
 
 def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> None:
-    """Load a state dict into the network of a model, as `--init` does; mean and std of the model stay."""
+    """Load a state dict into the network of a model, as the setting `init` asks; mean and std of the model stay."""
     weights = [name.removeprefix("network.") for name in prunable_parameters(model)]
-    load_state_dict(model.network, path, where=f"--init {path}", without=without, weights=weights)
+    load_state_dict(model.network, path, where=f"`init` {path}", without=without, weights=weights)
 
 
 def load_state_dict(

@@ -17,7 +17,7 @@ def build(name: str, num_classes: int, in_channels: int) -> nn.Module:
     try:
         import timm
     except ImportError as cause:
-        raise BackendUnavailable(f"--arch timm/{name} needs timm: pip install 'robust-edge[timm]'") from cause
+        raise BackendUnavailable(f"timm/{name} needs timm: pip install 'robust-edge[timm]'") from cause
     if not timm.is_model(name):
         raise unknown_name("model of timm", name, timm.list_models())
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels)

@@ -127,7 +127,7 @@ def test_a_state_dict_needs_its_architecture(tmp_path):
 
     source = small_cnn(10, 1).eval()
     torch.save(source.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(InputError, match="--arch"):
+    with pytest.raises(InputError, match="in `arch`"):
         imported(tmp_path / "w.pth", tmp_path / "run")
     run, checkpoint, _ = imported(tmp_path / "w.pth", tmp_path / "run", arch="small_cnn")
     images = torch.rand(2, 1, 8, 8)
@@ -140,7 +140,7 @@ def test_a_program_is_read_only_where_its_code_is_allowed(tmp_path):
     source = network()
     program = torch.export.export(source, (torch.rand(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(program, tmp_path / "p.pt2")
-    with pytest.raises(InputError, match="--allow-code"):
+    with pytest.raises(InputError, match="`allow_code`"):
         imported(tmp_path / "p.pt2", tmp_path / "run")
     run, _, _ = imported(tmp_path / "p.pt2", tmp_path / "run", allow_code=True)
     images = torch.rand(3, 1, 8, 8)
@@ -200,5 +200,5 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
 
 def test_another_number_of_classes_asks_for_names(tmp_path):
     path = written(network(classes=7), tmp_path / "m.onnx", 13)
-    with pytest.raises(InputError, match=r"7 classes.*--classes"):
+    with pytest.raises(InputError, match=r"7 classes.*`classes`"):
         imported(path, tmp_path / "run")
