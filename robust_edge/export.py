@@ -9,12 +9,13 @@ import numpy as np
 from torch import nn
 
 from robust_edge.attacks.pgd import Pgd
+from robust_edge.checking.check import require_target
 from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.evaluation.oracle import TorchOracle
-from robust_edge.models import Normalized
+from robust_edge.models import ARCHITECTURES, Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import dataset_of
@@ -58,6 +59,8 @@ def export_run(
     target.precision(chosen.precision)
     dataset = dataset_of(run, data_dir)
     model = run.load_model()
+    if run.config.arch not in ARCHITECTURES:
+        require_target(model, dataset.shape, target)  # before anything is attacked
     network = artifact_request(run, model, target, chosen, lambda: dataset.train)
     split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]

@@ -115,6 +115,21 @@ def require_target(model: nn.Module, shape: tuple[int, ...], target: Target) -> 
         raise ExportError(f"the network cannot be exported to {target.name}: {answer.problem}")
 
 
+def require_any_target(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """Check that a network can be exported at all: to ONNX, or else to TorchScript.
+
+    Raises:
+        ExportError: neither works.
+    """
+    first, *others = (target_named(name) for name in ("x86-cpu", "x86-cpu-csr"))
+    if not check_network(model, shape, [first]).targets[0].works:
+        answers = check_network(model, shape, [first, *others]).targets
+        if not any(answer.works for answer in answers):
+            raise ExportError(
+                f"the network cannot be exported to any target, so it is not trained: {answers[0].problem}"
+            )
+
+
 def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conversions: Conversions) -> TargetCheck:
     precision = target.precision(None)
     images = torch.rand(CALIBRATION, *shape, generator=torch.Generator().manual_seed(0))

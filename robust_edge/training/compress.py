@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from robust_edge.checking.check import require_any_target
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.holdout import hold_out
-from robust_edge.models import ModelSpec, build_model
+from robust_edge.models import ARCHITECTURES, ModelSpec, build_model
 from robust_edge.models.spec import check_training
 from robust_edge.models.state_dict import load_initial
 from robust_edge.parallel.device import pick_device
@@ -125,6 +126,8 @@ def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tup
     if config.sparse:
         refuse_computed(weight_uses(model, dataset.shape))
     check_training(model, spec)
+    if config.arch not in ARCHITECTURES:
+        require_any_target(model, dataset.shape)
     if config.init is not None and fresh:
         load_initial(model, Path(config.init))
     model = place(model, device, config.compute)

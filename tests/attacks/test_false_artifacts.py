@@ -60,7 +60,7 @@ FALSE = {
         {"rounded_logits", "no_twin"},
     ),
     "noise on the logits": (lambda p: with_noisy_logits(p()), {"randomised", "no_twin"}),
-    "wrong on an image that comes alone": (lambda p: wrong_when_alone(p()), {"batch_dependent", "no_twin"}),
+    "wrong on an image that comes alone": (lambda p: wrong_when_alone(p()), {"batch_dependent"}),
     "softmax appended": (lambda p: after(p(), ("Softmax",)), {"softmax_output", "not_the_checkpoint"}),
     "pixels of 3 bits": (
         lambda p: before(p(), ("Mul", np.float32(7)), ("Round",), ("Div", np.float32(7))),

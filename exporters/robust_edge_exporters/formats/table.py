@@ -31,7 +31,10 @@ FORMATS = {
     "csr": Row(
         "robust_edge_exporters.formats.csr.format:CsrFormat", "robust_edge_exporters.formats.csr.options:OPTIONS"
     ),
-    "native": Row("robust_edge_exporters.formats.native.format:NativeFormat"),
+    "native": Row(
+        "robust_edge_exporters.formats.native.format:NativeFormat",
+        "robust_edge_exporters.formats.native.options:OPTIONS",
+    ),
     "onnx": Row("robust_edge_exporters.formats.onnx.format:OnnxFormat"),
     "onnx-cuda": Row("robust_edge_exporters.formats.onnx_cuda.format:OnnxCudaFormat"),
     "tensorrt": Row("robust_edge_exporters.formats.tensorrt.format:TensorRtFormat"),

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 
+from robust_edge_runtimes.core.errors import InputError
+
 ROOT = "model.c"
 SHIPPED = "model.h"  # stays an #include: it lies beside model.c
 INCLUDE = re.compile(r'^#include "(\w+\.h)"\n', re.MULTILINE)
@@ -53,6 +55,26 @@ def with_defines(text: str, values: Mapping[str, object]) -> str:
         text, count = re.subn(rf"^(#define {name}) \S+", rf"\1 {value}", text, flags=re.MULTILINE)
         assert count == 1, f"{count} definitions of {name}"
     return text
+
+
+def check_prefix(prefix: str) -> None:
+    """Check what the names of a network's functions shall begin with.
+
+    Raises:
+        InputError: it is not a letter followed by letters, digits and underscores, at most 40.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w{0,39}", prefix, re.ASCII):
+        raise InputError(
+            f"symbol_prefix is {prefix!r}; give a letter and up to 39 letters, digits and underscores, such as plants"
+        )
+
+
+def with_prefix(text: str, prefix: str) -> str:
+    """`text` with other names for what model.h declares: `prefix`_create for re_create, PREFIX_OK for RE_OK."""
+    declared = set(re.findall(r"\b(?:re|RE)_\w+", source(SHIPPED)))
+    names = {name: (prefix if name.startswith("re") else prefix.upper()) + name[2:] for name in declared}
+    names["ROBUST_EDGE_MODEL_H"] = f"{prefix.upper()}_MODEL_H"
+    return text if prefix == "re" else re.sub(r"\b\w+\b", lambda found: names.get(found[0], found[0]), text)
 
 
 def without_first_comment(text: str) -> str:

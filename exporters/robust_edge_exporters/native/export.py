@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.c_source import source, with_defines
+from robust_edge_exporters.native.c_source import check_prefix, source, with_defines, with_prefix
 from robust_edge_exporters.native.emit import emit_model
 from robust_edge_exporters.native.geometry import Tensor
 from robust_edge_exporters.native.importer import import_model, import_onnx, unsupported_nodes
@@ -78,6 +78,7 @@ def export_native(
     *,
     weights: Literal["fp32", "fp16"] = "fp32",
     options: Options | None = None,
+    symbol_prefix: str = "re",
 ) -> NativeExport:
     """Write model.c, model.h, weights.bin, a Makefile and the programs bench and predict.
 
@@ -86,13 +87,16 @@ def export_native(
         out_dir: created if missing; files of the same names are replaced.
         weights: type of the stored values, fp32 or fp16; fp16 values are converted to fp32 when they are used.
         options: largest batch, cache size, and the family of kernels.
+        symbol_prefix: what the names of functions and, in capitals, of macros begin with in place of `re`.
 
     Raises:
+        InputError: the prefix is no C identifier.
         ExportError: the network has an operator that the engine does not support, or a weight too large for fp16.
         ValueError: `weights` is neither fp32 nor fp16.
     """
     if weights not in VALUE_TYPES:
         raise ValueError(f"weights {weights!r}: choose fp32 or fp16")
+    check_prefix(symbol_prefix)
     value_type = VALUE_TYPES[weights]
     plan = make_plan(rounded(checked(optimise(import_onnx(onnx_path))), value_type), options or Options())
     model = model_number(onnx_path, weights, plan.options)
@@ -103,7 +107,7 @@ def export_native(
     out_dir.mkdir(parents=True, exist_ok=True)
     texts = {"model.c": code, "model.h": header(plan)} | {name: source(name) for name in VERBATIM}
     for name, text in texts.items():
-        (out_dir / name).write_text(text, encoding="utf-8")
+        (out_dir / name).write_text(with_prefix(text, symbol_prefix), encoding="utf-8")
     (out_dir / "weights.bin").write_bytes(data)
     return NativeExport(
         out_dir,

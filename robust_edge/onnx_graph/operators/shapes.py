@@ -120,7 +120,7 @@ def gather(node: Node, inputs: Inputs) -> Tensor:
     x, axis = inputs[0], node.get("axis", 0) % inputs[0].ndim
     indices = _counted_from_start(inputs[1], x.shape[axis])
     chosen = x.index_select(axis, indices.reshape(-1))
-    return chosen.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])  # type: ignore[no-any-return]
+    return chosen.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))  # type: ignore[no-any-return]
 
 
 def gather_elements(node: Node, inputs: Inputs) -> Tensor:

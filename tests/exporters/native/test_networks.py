@@ -7,9 +7,10 @@ import io
 import warnings
 
 import numpy as np
+import onnx
 import pytest
 
-from robust_edge_exporters.native import export_native
+from robust_edge_exporters.native import export_native, unsupported
 from robust_edge_runtimes.formats.native.engine import Network, compile_library
 from tests.exporters.native.networks import answers, reference, relative_error
 
@@ -24,6 +25,12 @@ MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.21, 0.22)
 NETWORKS = [("small_cnn", 8), ("resnet18", 32), ("resnet34", 32), ("imagenet_resnet18", 224), ("mobilenet_v2", 32)]
 
 
+TORCHVISION = (
+    "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "regnet_y_400mf", "densenet121", "squeezenet1_1",
+    "googlenet", "convnext_tiny", "mnasnet0_5", "resnext50_32x4d",
+)  # fmt: skip
+
+
 def network(name, size):
     """The network with a tenth of its weights and batch statistics that matter."""
     torch.manual_seed(0)
@@ -32,12 +39,19 @@ def network(name, size):
     else:
         classes = tuple("abcdefghij")
         model = build_model(ModelSpec(arch=name, shape=(3, size, size), classes=classes, mean=MEAN, std=STD))
+    return pruned(model)
+
+
+def pruned(model):
+    """A tenth of the weights, and batch statistics and layer scales that matter."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.weight.data *= (torch.rand_like(module.weight) < 0.1) * 3
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.8, 1.2)
+        if hasattr(module, "layer_scale"):
+            module.layer_scale.data.uniform_(0.3, 1)
     return model.eval()
 
 
@@ -75,3 +89,18 @@ def test_networks_match_onnx_runtime(name, size, tmp_path):
         compiled.close()
         got = answers(tmp_path / "half", images)
         assert relative_error(got, expected) <= 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_networks_of_torchvision_match_onnx_runtime(name, tmp_path):
+    torch.manual_seed(0)
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    model = getattr(torchvision_module("models"), name)(num_classes=10, **options)
+    path = write_onnx(pruned(model), 64, tmp_path / "model.onnx")
+    images = np.random.default_rng(0).random((3, 3, 64, 64), dtype=np.float32)
+    assert unsupported(onnx.load(path)) == []
+    export = export_native(path, tmp_path)
+    got, expected = answers(tmp_path, images, threads=2, flags=("-O1", "-march=native")), reference(path, images)
+    assert relative_error(got, expected) <= 1e-5
+    assert 0.09 < export.nonzeros / sum(layer.weights for layer in export.layers) < 0.11

@@ -11,9 +11,11 @@ import onnx
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.native.options import SYMBOL_PREFIX
 from robust_edge_exporters.formats.native.sparsity import counted_once
 from robust_edge_exporters.formats.onnx.export import INPUT, OUTPUT, converted, write_program
 from robust_edge_exporters.formats.onnx.without_weights import GRAPH, without_weights
+from robust_edge_exporters.native.c_source import check_prefix
 from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
@@ -30,16 +32,21 @@ def export_native_artifact(
         shape: (C, H, W).
         target: names the ONNX target that the network is converted for, and the machines that it serves.
         folder: where to write.
-        settings: precision; fp16 stores weights in 16 bits, the arithmetic is fp32.
+        settings: precision; fp16 stores weights in 16 bits, the arithmetic is fp32. The option `symbol_prefix`.
 
     Raises:
+        InputError: the prefix is no C identifier.
         ExportError: the network has an operator that the engine does not run, or weights beyond fp16.
     """
-    out = Path(folder)
+    out, prefix = Path(folder), settings.options.get(SYMBOL_PREFIX.name) or SYMBOL_PREFIX.default
+    check_prefix(str(prefix))
     with tempfile.TemporaryDirectory() as scratch:
         written = write_dense(model, shape, target, scratch, settings)
         export = export_native(
-            Path(scratch) / written.file, out, weights="fp16" if settings.precision == "fp16" else "fp32"
+            Path(scratch) / written.file,
+            out,
+            weights="fp16" if settings.precision == "fp16" else "fp32",
+            symbol_prefix=str(prefix),
         )
         program = onnx.load(str(Path(scratch) / written.file))
     onnx.save(without_weights(program), str(out / GRAPH))

@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -179,20 +180,20 @@ class Network:
 
     def __init__(self, path: Path, weights: Path, *, threads: int = 1) -> None:
         self.library = path
-        self._functions = _load(path)
+        self._functions = _load(path, symbol_prefix(weights.parent))
         self._weights = _read_aligned(weights)
         self._lock = threading.Lock()
         self._context = None  # type: Optional[int]
         address, size = self._weights.ctypes.data, self._weights.size
-        status = self._functions.re_check(address, size)
+        status = self._functions.check(address, size)
         if status != 0:
-            text = self._functions.re_status_text(status).decode()
+            text = self._functions.status_text(status).decode()
             raise DamagedError(f"{weights}: {text}; export the bundle again")
-        self._context = self._functions.re_create(address, size, threads)
+        self._context = self._functions.create(address, size, threads)
         if not self._context:
             raise EngineError(f"{weights}: not enough memory for the network")
         shape = (ctypes.c_int * 4)()
-        self._functions.re_shape(shape)
+        self._functions.shape(shape)
         self.shape = tuple(shape)
 
     def infer(self, images: np.ndarray) -> np.ndarray:
@@ -208,20 +209,20 @@ class Network:
         with self._lock:
             if self._context is None:
                 raise EngineError(f"{self.library} was closed")
-            self._functions.re_infer(self._context, _address(images), _address(logits), len(images))
+            self._functions.infer(self._context, _address(images), _address(logits), len(images))
         return logits
 
     @property
     def memory(self) -> int:
         """Bytes that the context holds beyond the weights."""
-        return int(self._functions.re_memory(self._context))
+        return int(self._functions.memory(self._context))
 
     def close(self) -> None:
         """Stop the threads and free the memory; a second call does nothing."""
         with self._lock:
             context, self._context = self._context, None
         if context is not None:
-            self._functions.re_destroy(context)
+            self._functions.destroy(context)
 
 
 def _address(array: Any) -> int:
@@ -232,26 +233,44 @@ def _address(array: Any) -> int:
         return int(array.ctypes.data)
 
 
-def _load(path: Path) -> Any:
+def symbol_prefix(folder: Path) -> str:
+    """What the names of the C functions in `folder` begin with: `re`, unless the export was given another prefix."""
     try:
-        functions = ctypes.CDLL(str(path.absolute()))  # a bare name would be searched among the system's libraries
-        functions.re_create.restype = ctypes.c_void_p
-        functions.re_create.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        functions.re_check.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-        functions.re_status_text.restype = ctypes.c_char_p
-        functions.re_infer.restype = None
-        functions.re_infer.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
-        functions.re_memory.restype = ctypes.c_size_t
-        functions.re_memory.argtypes = (ctypes.c_void_p,)
-        functions.re_destroy.restype = None
-        functions.re_destroy.argtypes = (ctypes.c_void_p,)
-        functions.re_shape.restype = None
+        found = re.search(r"^void (\w+)_infer\(", (folder / HEADER).read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        found = None
+    return found.group(1) if found else "re"
+
+
+class _Functions:
+    """The functions of model.h, named without their prefix."""
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        library = ctypes.CDLL(str(path.absolute()))  # a bare name would be searched among the system's libraries
+
+        def function(name: str, result: Any, *arguments: Any) -> Any:
+            found = getattr(library, f"{prefix}_{name}")
+            found.restype, found.argtypes = result, arguments
+            return found
+
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        self.create = function("create", pointer, pointer, size, ctypes.c_int)
+        self.check = function("check", ctypes.c_int, pointer, size)
+        self.status_text = function("status_text", ctypes.c_char_p, ctypes.c_int)
+        self.infer = function("infer", None, pointer, pointer, pointer, ctypes.c_int)
+        self.memory = function("memory", size, pointer)
+        self.destroy = function("destroy", None, pointer)
+        self.shape = function("shape", None, ctypes.POINTER(ctypes.c_int))
+
+
+def _load(path: Path, prefix: str) -> _Functions:
+    try:
+        return _Functions(path, prefix)
     except (OSError, AttributeError) as cause:
         raise EngineError(
             f"{path} cannot be loaded ({cause}): install a C compiler (apt install gcc) and delete the library if it "
             "is in the cache; it is then built again"
         ) from cause
-    return functions
 
 
 def _read_aligned(path: Path) -> np.ndarray:

@@ -1,0 +1,85 @@
+"""An artifact whose graph has no gradient, in a bundle without a run: the verdict comes from the black box."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from robust_edge.verification.modes.whitebox import whitebox
+from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.verify import verify_bundle
+from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.verdict.judge import FAIL, PASS
+from robust_edge_runtimes.verdict.measurement import LOGITS, Budget
+from robust_edge_runtimes.verdict.subject import golden_images
+
+onnx = pytest.importorskip("onnx", reason="the bundle is written with onnx")
+pytest.importorskip("onnxruntime", reason="verification runs the artifact on onnxruntime")
+
+SETTINGS = VerifySettings(modes=("whitebox",), options={"queries": 50})
+WIDE = ("--max-clean-drop", 100, "--max-robust-drop", 100)
+
+
+@pytest.fixture(scope="module")
+def rounding(write_bundle, linear, tmp_path_factory):
+    """The linear classifier with an operator that has no gradient, and no effect."""
+    program = linear.program(outputs="exact")
+    graph, make = program.graph, onnx.helper
+    graph.initializer.append(onnx.numpy_helper.from_array(linear.bias * 0, "nothing"))
+    graph.node.extend(
+        [
+            make.make_node("Round", ["exact"], ["whole"], name="rounding"),
+            make.make_node("Mul", ["whole", "nothing"], ["none"]),
+            make.make_node("Add", ["exact", "none"], ["logits"]),
+        ]
+    )
+    graph.output[0].name = "logits"
+    return write_bundle(tmp_path_factory.mktemp("rounding") / "bundle", program=program)
+
+
+def test_the_black_box_attacks_in_place_of_the_twin(rounding):
+    verdict = verify_bundle(open_bundle(rounding), None, Budget(100, 100), SETTINGS)
+    (mode,) = verdict.modes
+    assert (mode.mode, mode.works_with, mode.twin) == ("whitebox", LOGITS, None)
+    assert (mode.attack.name, mode.attack.steps) == ("square", 50)
+    assert mode.images == 60
+    assert mode.artifact_robust < mode.artifact_clean  # it was attacked, not passed over
+    assert verdict.outcome == FAIL
+    (reason,) = verdict.reasons
+    assert reason.startswith("no_twin: ")
+    assert "Round" in reason
+    assert "'rounding'" in reason
+
+
+def test_allowed_it_is_a_note(rounding):
+    verdict = verify_bundle(open_bundle(rounding), None, Budget(100, 100, ("no_twin",)), SETTINGS)
+    assert (verdict.outcome, verdict.reasons) == (PASS, ())
+    assert any(note.startswith("allowed no_twin") for note in verdict.notes)
+
+
+@pytest.mark.parametrize(("allowed", "code"), [((), 1), (("--allow", "no_twin"), 0)])
+def test_exit_codes(allowed, code, rounding, cli, tmp_path):
+    out = tmp_path / "verify.json"
+    mode = ("--mode", "whitebox", "--queries", 20, "--seed", 1, "-o", out)
+    result = cli("verify", rounding, *mode, *WIDE, *allowed)
+    assert result.exit_code == code, result.output
+    assert json.loads(out.read_text())["outcome"] == ("fail" if code else "pass")
+
+
+def test_undecided_is_an_exit_code_of_its_own(rounding, cli):
+    """60 images cannot show that clean accuracy loses no more than one point."""
+    options = ("--mode", "whitebox", "--queries", 20, "--seed", 1, "--max-robust-drop", 100)
+    assert cli("verify", rounding, *options, "--allow", "no_twin").exit_code == 5
+
+
+def test_a_format_without_twins_is_refused_with_the_way_out(opened, golden, Fake, linear):
+    artifact = dataclasses.replace(opened.manifest.artifact, format="native")
+    bundle = dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, artifact=artifact))
+    model = Fake(bundle.manifest, linear.logits).open()
+    subject = HostSubject(bundle, golden, model, 0.1, *golden_images(golden, None, 1))
+    with pytest.raises(InputError, match=r"'native' have no twin.*--against RUN"):
+        whitebox(subject, SETTINGS)

@@ -1,0 +1,205 @@
+"""Final candidates scored again: an artifact whose answers depend on the batch, on threads or on chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.scoring import BATCH
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
+from robust_edge_runtimes.verdict.rescoring import ALONE, BATCH_SIZES, scored_again
+
+ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
+
+
+def measurement(labels, *images, robust=None):
+    everyone = np.ones(len(labels), bool)
+    robust = everyone if robust is None else robust
+    arrays = (np.arange(len(labels)), everyone, everyone, everyone, robust)
+    return Measurement(ATTACK, *arrays, GRADIENTS, candidates=Candidates(labels, images), mode="whitebox")
+
+
+def wrong(logits):
+    return np.roll(logits, 1, axis=1)
+
+
+class Threaded(BaseRuntime):
+    """Answers by the linear classifier, and wrongly with more than one thread, or with one."""
+
+    uses_threads = True
+    linear = None
+    wrong_with = 2
+
+    def open_impl(self):
+        return RuntimeInfo("fake", "1", "cpu", "fake", self.threads)
+
+    def infer_impl(self, images):
+        logits = self.linear.logits(images)
+        return wrong(logits) if self.threads == self.wrong_with else logits
+
+    def close_impl(self):
+        pass
+
+
+@pytest.fixture
+def again(subject_for, golden):
+    """again(function, *images, **changes) -> what is left of a measurement in which every golden image was robust."""
+
+    def score(function, *images, robust=None, seed=0, **changes):
+        found = measurement(golden.labels, *(images or (golden.clean,)), robust=robust)
+        return scored_again(subject_for(function, **changes), found, seed)
+
+    return score
+
+
+def names(measured):
+    return [flag.name for flag in measured.flags]
+
+
+def test_the_same_answers_every_time_change_nothing(again, linear):
+    measured = again(linear.logits)
+    assert measured.artifact_robust.all()
+    assert measured.flags == ()
+    assert measured.candidates is None
+
+
+def test_without_candidates_there_is_nothing_to_score(subject_for, golden):
+    def never(images):
+        raise AssertionError("scored")
+
+    found = dataclasses.replace(measurement(golden.labels), candidates=None)
+    assert scored_again(subject_for(never), found, 0) is found
+
+
+def test_an_artifact_that_is_wrong_on_one_image_alone(again, linear, golden):
+    known = {image.tobytes() for image in golden.clean[:7]}
+
+    def function(images):
+        logits = linear.logits(images)
+        return wrong(logits) if len(images) == 1 and images[0].tobytes() in known else logits
+
+    measured = again(function)
+    assert (~measured.artifact_robust).nonzero()[0].tolist() == list(range(7))
+    assert names(measured) == ["batch_dependent"]
+    assert "final candidates of mode whitebox" in measured.flags[0].detail
+    assert "alone" in measured.flags[0].detail
+
+
+def test_an_artifact_that_is_wrong_in_batches_of_another_size(again, linear, golden):
+    assert BATCH_SIZES[1] <= len(golden.labels) <= BATCH
+
+    def function(images):
+        inside = BATCH_SIZES[0] <= len(images) < BATCH_SIZES[1]
+        return wrong(linear.logits(images)) if inside else linear.logits(images)
+
+    measured = again(function)
+    assert not measured.artifact_robust[: len(golden.labels) // 2].any()  # the last batch may hold one image
+    assert names(measured) == ["batch_dependent"]
+    assert "in batches of" in measured.flags[0].detail
+
+
+def test_the_other_batch_size_is_drawn_by_the_seed(again, linear):
+    sizes = set()
+    for seed in range(30):
+        seen = []
+        again(lambda images, seen=seen: seen.append(len(images)) or linear.logits(images), seed=seed)
+        (size,) = {size for size in seen if size not in (1, 60) and seen.count(size) >= 60 // size}
+        sizes.add(size)
+    assert sizes <= set(range(*BATCH_SIZES))
+    assert len(sizes) > 10
+
+
+@pytest.mark.parametrize(("threads", "wrong_with", "word"), [(1, 2, "threads=2"), (2, 1, "threads=1"), (4, 1, "=1")])
+def test_an_artifact_that_is_wrong_with_another_number_of_threads(
+    threads, wrong_with, word, subject_for, opened, golden, linear
+):
+    kind = type("Kind", (Threaded,), {"linear": linear, "wrong_with": wrong_with})
+    model = kind(Path("fake.bin"), opened.manifest, threads=threads)
+    with model:
+        measured = scored_again(subject_for(model=model), measurement(golden.labels, golden.clean), 0)
+    assert not measured.artifact_robust.any()
+    assert names(measured) == ["batch_dependent"]
+    assert word in measured.flags[0].detail
+
+
+def test_threads_are_left_out_where_the_runtime_has_none(subject_for, opened, golden, linear):
+    kind = type("Kind", (Threaded,), {"linear": linear, "uses_threads": False})
+    with kind(Path("fake.bin"), opened.manifest) as model:
+        measured = scored_again(subject_for(model=model), measurement(golden.labels, golden.clean), 0)
+    assert measured.artifact_robust.all()
+    assert measured.flags == ()
+
+
+def test_an_artifact_that_answers_by_chance(again, linear):
+    """Every other pass is another network's; the flag is that of chance, not that of the batch."""
+    passes = itertools.count()
+    measured = again(lambda images: linear.logits(images) if next(passes) % 2 else wrong(linear.logits(images)))
+    assert not measured.artifact_robust.any()
+    assert names(measured) == ["randomised"]
+
+
+def test_a_little_noise_on_the_logits_is_named_although_every_class_stays(again, linear):
+    random = np.random.default_rng(0)
+
+    def noisy(images):
+        return linear.logits(images) + random.normal(0, 0.01, (len(images), 4)).astype(np.float32)
+
+    measured = again(noisy)
+    assert measured.artifact_robust.mean() > 0.9
+    assert names(measured) == ["randomised"]
+
+
+def test_a_logit_that_is_no_number(again, linear):
+    def overflown(images):
+        logits = linear.logits(images)
+        logits[:, 0] = np.nan if len(images) == 1 else logits[:, 0]
+        return logits
+
+    measured = again(overflown)
+    assert names(measured) == ["non_finite"]
+    assert not measured.artifact_robust.any()
+
+
+def test_an_image_falls_by_either_networks_candidate(again, linear, golden):
+    """The second set are the points that were found against the checkpoint."""
+    other = golden.clean.copy()
+    other[3] = golden.clean[4]  # of another class
+    measured = again(linear.logits, golden.clean, other)
+    assert (~measured.artifact_robust).nonzero()[0].tolist() == [3]
+
+
+def test_what_was_lost_before_stays_lost(again, linear):
+    robust = np.arange(60) % 3 > 0
+    assert again(linear.logits, robust=robust).artifact_robust.tolist() == robust.tolist()
+
+
+def test_images_that_count_as_robust_are_the_first_to_be_scored_alone(again, linear, golden):
+    """Two candidates of each image are more than are scored alone; those of the lost images may be left out."""
+    robust = np.arange(60) < ALONE // 2
+    alone = []
+
+    def function(images):
+        if len(images) == 1:
+            alone.append(images[0].tobytes())
+        return linear.logits(images)
+
+    moved = np.clip(golden.clean + np.float32(1e-3), 0, 1)
+    again(function, golden.clean, moved, robust=robust)
+    candidates = {image.tobytes() for image in (*golden.clean[robust], *moved[robust])}
+    assert len(candidates) == ALONE
+    assert candidates <= set(alone)
+
+
+def test_candidates_are_compared_with_the_checkpoint(again, linear):
+    """A network of other logits but the same classes."""
+    measured = again(lambda images: linear.logits(images) * np.float32(1.2), reference=linear.logits)
+    assert measured.artifact_robust.all()
+    assert names(measured) == ["not_the_checkpoint"]
+    assert "final candidates of mode whitebox" in measured.flags[0].detail
+    assert again(linear.logits, reference=linear.logits).flags == ()
