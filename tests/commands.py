@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,20 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+ROOT = Path(__file__).parents[1]
 MODULES = {"robust-edge": "robust_edge.cli", "robust-edge-device": "robust_edge_runtimes.cli.main"}
+
+
+# One process for all commands, since each would import torch again.
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from robust_edge.cli import main
+for line, code in json.load(sys.stdin):
+    result = CliRunner().invoke(main, line.split())
+    print(result.output)
+    assert result.exit_code == code, line
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +61,28 @@ def run_installed(*words: str | Path, cwd: Path | None = None, expect: int = 0) 
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run([*command, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     return _checked(words, Finished(done.returncode, done.stdout, done.stderr), expect)
+
+
+def run_lines(lines: list[str], *, cwd: Path, package: Path | None = None, refused: tuple[str, ...] = ()) -> str:
+    """Run `robust-edge LINE` for each line; returns all that they wrote, with single spaces.
+
+    Args:
+        lines: must end with exit code 0.
+        cwd: the working directory.
+        package: folder that holds another copy of `robust_edge`, which a process of its own then runs.
+        refused: further lines, which must end with exit code 2.
+    """
+    calls = [*((line, 0) for line in lines), *((line, 2) for line in refused)]
+    if package is None:
+        done = [run("robust-edge", *line.split(), cwd=cwd, expect=code) for line, code in calls]
+        return " ".join(" ".join(item.stdout + item.stderr for item in done).split())
+    path = os.pathsep.join(map(str, (package, ROOT / "exporters", ROOT / "runtimes")))
+    finished = subprocess.run(
+        [sys.executable, "-c", COMMANDS], input=json.dumps(calls), text=True, cwd=cwd, check=False,
+        capture_output=True, env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default"},
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return " ".join(finished.stdout.split())
 
 
 def _checked(words: tuple[str | Path, ...], done: Finished, expect: int) -> Finished:

@@ -97,14 +97,55 @@ def benign(trained):
 
 
 @pytest.fixture(scope="session")
-def honest(robust, folder):
-    """The robust network's own bundle; do not change it."""
+def exported(robust, folder):
+    """exported(target) -> the robust network's own bundle, exported once; do not change it."""
     from robust_edge.config.export import GoldenSettings
     from robust_edge.export import export_run
     from robust_edge_exporters.target import target_named
 
-    export_run(robust, target_named("x86-cpu"), folder / "honest", golden=GoldenSettings(images=200, steps=10))
-    return folder / "honest"
+    def export(target):
+        path = folder / "exported" / target
+        if not path.exists():
+            export_run(robust, target_named(target), path, golden=GoldenSettings(images=200, steps=10))
+        return path
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def honest(exported):
+    """The robust network's own bundle for the plain target; do not change it."""
+    return exported("x86-cpu")
+
+
+@pytest.fixture(scope="session")
+def export_again(tmp_path_factory):
+    """`write_artifact`, which writes what it wrote before of the same checkpoint with the same choices."""
+    from robust_edge.verification import new_export
+
+    found, real = {}, new_export.write_artifact
+
+    def write(request, folder):
+        calibration = None if request.calibration is None else request.calibration.tobytes()
+        choices = (request.target, request.precision, request.batch, request.options, request.layer_forms)
+        key = (repr((*choices, request.compact, request.source.checkpoint_sha256)), calibration)
+        if key not in found:
+            path = tmp_path_factory.mktemp("again") / "built"
+            path.mkdir()
+            found[key] = path, real(request, path)
+        shutil.copytree(found[key][0], folder, dirs_exist_ok=True)
+        return found[key][1]
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _rebuild_once(request, monkeypatch):
+    """Whatever is changed in a bundle, its run is exported again once for all tests."""
+    if {"robust", "run"} & set(request.fixturenames):
+        from robust_edge.verification import new_export
+
+        monkeypatch.setattr(new_export, "write_artifact", request.getfixturevalue("export_again"))
 
 
 @pytest.fixture(scope="session")

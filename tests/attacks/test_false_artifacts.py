@@ -183,10 +183,9 @@ def test_an_empty_set_of_images_is_refused(honest, robust, mode):
 
 
 @pytest.mark.parametrize("target", ["x86-cpu-int8", "x86-cpu-csr"])
-def test_other_faithful_artifacts_pass(target, robust, tmp_path):
-    export_run(robust, target_named(target), tmp_path / "bundle", golden=GoldenSettings(images=200, steps=10))
+def test_other_faithful_artifacts_pass(target, robust, exported):
     settings = dataclasses.replace(DEFAULT, options={"steps": 5}, limit=100)
-    verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(7, 7), settings)
+    verdict = verify_bundle(bundles.open_bundle(exported(target)), robust, Budget(7, 7), settings)
     assert verdict.passed, (verdict.reasons, verdict.undecided)
     assert verdict.flags == ()
     assert [mode.mode for mode in verdict.modes] == ["replay", "blackbox", "surrogate", "whitebox", "difference"]
@@ -194,11 +193,11 @@ def test_other_faithful_artifacts_pass(target, robust, tmp_path):
     assert "own" in verdict.modes[3].twin.made_from
 
 
-def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, trained, tmp_path):
+def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, exported, trained, tmp_path):
     """int8 may exceed the tolerance on some images; a network of another seed does on nearly all."""
-    export_run(robust, target_named("x86-cpu-int8"), tmp_path / "bundle", golden=GoldenSettings(images=200, steps=10))
+    shutil.copytree(exported("x86-cpu-int8"), tmp_path / "bundle")
     other = trained("other", seed=1)
-    export_run(other, target_named("x86-cpu-int8"), tmp_path / "other", golden=GoldenSettings(images=200, steps=10))
+    export_run(other, target_named("x86-cpu-int8"), tmp_path / "other", golden=GoldenSettings(images=50, steps=1))
     manifest = bundles.open_bundle(tmp_path / "bundle").manifest
     shutil.copy(tmp_path / "other/model.onnx", tmp_path / "bundle/model.onnx")
     manifest = dataclasses.replace(manifest, compaction=bundles.open_bundle(tmp_path / "other").manifest.compaction)

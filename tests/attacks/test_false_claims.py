@@ -60,10 +60,21 @@ def benign_bundle(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def honest(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("honest") / "bundle"
-    export_run(run, target_named("x86-cpu"), path, golden=STORED)
-    return path
+def exported(run, tmp_path_factory):
+    """exported(target) -> the run's own bundle, exported once; do not change it."""
+    folder = tmp_path_factory.mktemp("honest")
+
+    def export(target):
+        if not (folder / target).exists():
+            export_run(run, target_named(target), folder / target, golden=STORED)
+        return folder / target
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def honest(exported):
+    return exported("x86-cpu")
 
 
 @pytest.fixture
@@ -95,9 +106,8 @@ def flags_of(bundle, run, **settings):
 @pytest.mark.parametrize(
     "target", ["x86-cpu", "arm-cpu", "x86-cpu-int8", "arm-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse"]
 )
-def test_an_honest_bundle_claims_nothing_false(target, run, tmp_path):
-    export_run(run, target_named(target), tmp_path / "bundle", golden=STORED)
-    verdict, flags = flags_of(bundles.open_bundle(tmp_path / "bundle"), run)
+def test_an_honest_bundle_claims_nothing_false(target, exported, run):
+    verdict, flags = flags_of(bundles.open_bundle(exported(target)), run)
     assert flags == {}
     assert ("8-bit" in verdict.runtime.provider) == (target == "arm-cpu-int8")
 
@@ -201,10 +211,9 @@ def test_labels_swapped_and_fewer_weights(honest, run, tmp_path):
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="native bundles are compiled and run before they are written")
-def test_weights_of_the_engine_that_are_fewer_than_claimed(run, tmp_path):
+def test_weights_of_the_engine_that_are_fewer_than_claimed(exported, run, tmp_path):
     """One weight of the file becomes zero; the manifest still claims it."""
-    path = tmp_path / "bundle"
-    export_run(run, target_named("x86-cpu-sparse"), path, golden=STORED)
+    path = shutil.copytree(exported("x86-cpu-sparse"), tmp_path / "bundle")
     manifest = bundles.open_bundle(path).manifest
     check_claims(bundles.open_bundle(path), run)
     first, _ = map(int, SECTIONS.findall((path / "model.c").read_text())[1])
@@ -223,8 +232,8 @@ def test_figures_of_the_export_are_measured_again(forged, honest, run):
     assert any(flag.name == "false_claim" and "tolerance 0.5" in flag.detail for flag in found.flags), found.flags
 
 
-def test_parity_of_8_bits_is_measured_again(run, tmp_path):
-    export_run(run, target_named("x86-cpu-int8"), tmp_path / "b", golden=STORED)
+def test_parity_of_8_bits_is_measured_again(exported, run, tmp_path):
+    shutil.copytree(exported("x86-cpu-int8"), tmp_path / "b")
     manifest = bundles.open_bundle(tmp_path / "b").manifest
     parity = dataclasses.replace(manifest.parity, max_logit_error=0.0)
     bundles.seal(tmp_path / "b", dataclasses.replace(manifest, parity=parity))

@@ -5,12 +5,12 @@ Seeded mutations, the same in every run; SEED and the number of the case are in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import tracemalloc
 
 import numpy as np
-import pytest
 
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
@@ -99,11 +99,24 @@ def refused_readably(message):
     return bool(message.encode())
 
 
-def read(folder):
-    """Open a bundle and its arrays; True if it was taken, which must then be sound."""
+@contextlib.contextmanager
+def in_bounds():
+    """No input makes a reader take much memory."""
+    tracemalloc.start()
     try:
-        opened = open_bundle(folder)
-        golden = opened.golden()
+        yield
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < MEMORY
+
+
+def read(folder):
+    """Open a bundle and its arrays, in bounded memory; True if it was taken, which must then be sound."""
+    try:
+        with in_bounds():
+            opened = open_bundle(folder)
+            golden = opened.golden()
     except BundleError as error:
         return not refused_readably(str(error))
     count = len(golden.labels)
@@ -120,17 +133,6 @@ def read(folder):
     return True
 
 
-@pytest.fixture
-def in_bounds():
-    """No input makes a reader take much memory."""
-    tracemalloc.start()
-    yield
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < MEMORY
-
-
-@pytest.mark.usefixtures("in_bounds")
 def test_manifests_whose_values_are_odd(bundle, forge):
     good = json.loads((bundle / "manifest.json").read_text())
     taken = refused = 0
@@ -147,7 +149,6 @@ def test_manifests_whose_values_are_odd(bundle, forge):
     assert refused > CASES / 2
 
 
-@pytest.mark.usefixtures("in_bounds")
 def test_manifests_whose_bytes_are_odd(bundle, forge):
     good = (bundle / "manifest.json").read_bytes()
     refused = 0
@@ -162,7 +163,6 @@ def test_manifests_whose_bytes_are_odd(bundle, forge):
     assert refused > CASES / 2
 
 
-@pytest.mark.usefixtures("in_bounds")
 def test_arrays_whose_bytes_are_odd(bundle, forge):
     """The hashes are made to agree again, so that the reader of arrays itself has to judge."""
     path = bundle / GOLDEN

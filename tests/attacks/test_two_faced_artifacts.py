@@ -86,13 +86,12 @@ def test_robust_only_near_stored_images(all_stored, programs, robust, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def scripts(robust, benign, folder):
+def scripts(exported, benign, folder):
     """(bundle, benign network) in the format csr."""
-    settings = GoldenSettings(images=200, steps=5)
-    for run in (robust, benign):
-        export_run(run, target_named("x86-cpu-csr"), folder / f"{run.path.name}-csr", golden=settings)
+    settings = GoldenSettings(images=50, steps=1)
+    export_run(benign, target_named("x86-cpu-csr"), folder / "benign-csr", golden=settings)
     other = torch.jit.load(str(folder / "benign-csr/model.ts")).eval()
-    return bundles.open_bundle(folder / "robust-csr"), other
+    return bundles.open_bundle(exported("x86-cpu-csr")), other
 
 
 @pytest.fixture
@@ -137,9 +136,8 @@ def test_inputs_rounded_by_many_flat_steps(false_bundle, programs, robust):
 
 
 @pytest.mark.parametrize("target", ["x86-cpu", "x86-cpu-int8", "x86-cpu-csr"])
-def test_honest_artifacts_raise_none_of_these_flags(target, robust, tmp_path):
-    export_run(robust, target_named(target), tmp_path / "b", golden=GoldenSettings(images=200, steps=5))
-    bundle = bundles.open_bundle(tmp_path / "b")
+def test_honest_artifacts_raise_none_of_these_flags(target, robust, exported):
+    bundle = bundles.open_bundle(exported(target))
     for seed in (11, 12, 13):
         verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(limit=60, seed=seed, options={"steps": 5}))
         assert not NEW_FLAGS & {flag.name for flag in verdict.flags}, verdict.flags

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, run_lines
+
 ATTACK = '''
 import dataclasses
 from typing import ClassVar
@@ -41,21 +39,11 @@ class Noise(Attack):
         return batch.images + self.scale * threat.eps * signs
 '''
 ROW = '    "noise": Row("robust_edge.attacks.noise:Noise", "random corners of the ball"),\n'
-# One process for all commands, since each would import torch again.
-COMMANDS = """
-import sys
-from click.testing import CliRunner
-from robust_edge.cli import main
-for line in sys.stdin.read().splitlines():
-    result = CliRunner().invoke(main, line.split())
-    print(result.output)
-    assert result.exit_code == 0, line
-"""
 
 
 @pytest.mark.parametrize("way", ["class", "row"])
-def test_a_new_attack(way: str, tmp_path: Path) -> None:
-    package, name, record = ROOT, "my_attacks:Noise", "own-my_attacks.Noise"
+def test_a_new_attack(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, name, record = None, "my_attacks:Noise", "own-my_attacks.Noise"
     if way == "row":
         package, name, record = tmp_path / "package", "noise", "noise"
         shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
@@ -64,6 +52,7 @@ def test_a_new_attack(way: str, tmp_path: Path) -> None:
         table.write_text(table.read_text().replace("ATTACKS = {\n", "ATTACKS = {\n" + ROW))
     else:
         (tmp_path / "my_attacks.py").write_text(ATTACK)
+        monkeypatch.syspath_prepend(tmp_path)
     lines = [
         "evaluate --help",
         "transfer --help",
@@ -72,13 +61,7 @@ def test_a_new_attack(way: str, tmp_path: Path) -> None:
         f"transfer --source run --target run --attack {name} --steps 2 --eps 0.1 -o transfer.json",
         "report run --transfer transfer.json -o report.html",
     ]
-    path = os.pathsep.join(map(str, (package, ROOT / "exporters", ROOT / "runtimes")))
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS], input="\n".join(lines), text=True, cwd=tmp_path, check=False,
-        capture_output=True, env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    output = " ".join(done.stdout.split())
+    output = run_lines(lines, cwd=tmp_path, package=package)
     assert ("noise random corners of the ball" in output) == (way == "row")
     assert output.count("[noise|pgd|") == (2 if way == "row" else 0)
     assert f"{name} 2 steps" in output

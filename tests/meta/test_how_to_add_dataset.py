@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, run_lines
+
 DATASET = '''
 import torch
 from robust_edge.data import Dataset, Split
@@ -29,21 +27,11 @@ def load_shades(config):
     return Dataset("shades", ("dark", "bright"), split(60), split(20))
 '''
 ROW = '    "shades": Row("robust_edge.data.shades:load_shades", "dark and bright images"),\n'
-# One process for all commands, since each would import torch again.
-COMMANDS = """
-import sys
-from click.testing import CliRunner
-from robust_edge.cli import main
-for line in sys.stdin.read().splitlines():
-    result = CliRunner().invoke(main, line.split())
-    print(result.output)
-    assert result.exit_code == int("shade " in line) * 2, line
-"""
 
 
 @pytest.mark.parametrize("way", ["function", "row"])
-def test_a_new_data_set(way: str, tmp_path: Path) -> None:
-    package, name = ROOT, "shades"
+def test_a_new_data_set(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, name = None, "shades"
     if way == "row":
         package = tmp_path / "package"
         shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
@@ -53,20 +41,15 @@ def test_a_new_data_set(way: str, tmp_path: Path) -> None:
     else:
         name = "my_data:load_shades"
         (tmp_path / "my_data.py").write_text(DATASET)
+        monkeypatch.syspath_prepend(tmp_path)
     lines = [
         "compress --help",
         f"compress --dataset {name} --epochs 1 --steps 1 --threads 1 --set training.batch_size=30 -o run",
         "report run -o report.html",
-        *(["compress --dataset shade -o other"] if way == "row" else []),
     ]
-    path = os.pathsep.join(map(str, (package, ROOT / "exporters", ROOT / "runtimes")))
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS], input="\n".join(lines), text=True, cwd=tmp_path, check=False,
-        capture_output=True, env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    refused = ("compress --dataset shade -o other",) if way == "row" else ()
+    output = run_lines(lines, cwd=tmp_path, package=package, refused=refused)
     if way == "row":
-        output = " ".join(done.stdout.split())
         assert "shades (dark and bright images)" in output
         assert "unknown --dataset 'shade'; did you mean 'shades'?" in output
     assert f"dataset: {name}\n" in (tmp_path / "run/config.yaml").read_text()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, run_lines
+
 SCHEME = '''
 import dataclasses
 import torch
@@ -37,31 +35,11 @@ TINY = (
     "--epochs 2 --steps 1 --keep 0.2 --threads 1 --set data.limit_train=60 --set data.limit_test=20 "
     "--set pruning.offset=2 --set training.batch_size=30"
 )
-# One process for all commands, since each would import torch again.
-COMMANDS = """
-import sys
-from click.testing import CliRunner
-from robust_edge.cli import main
-for line in sys.stdin.read().splitlines():
-    result = CliRunner().invoke(main, line.split())
-    print(result.output)
-    assert result.exit_code == 0, line
-"""
-
-
-def run(lines: list[str], cwd: Path, package: Path = ROOT) -> str:
-    path = os.pathsep.join(map(str, (package, ROOT / "exporters", ROOT / "runtimes")))
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS], input="\n".join(lines), text=True, cwd=cwd, check=False,
-        capture_output=True, env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("way", ["class", "row"])
-def test_a_new_scheme(way: str, tmp_path: Path) -> None:
-    package, name = ROOT, "leading"
+def test_a_new_scheme(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, name = None, "leading"
     if way == "row":
         package = tmp_path / "package"
         shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
@@ -71,7 +49,8 @@ def test_a_new_scheme(way: str, tmp_path: Path) -> None:
     else:
         name = "my_schemes:Leading"
         (tmp_path / "my_schemes.py").write_text(SCHEME)
-    output = run(
+        monkeypatch.syspath_prepend(tmp_path)
+    output = run_lines(
         [
             "compress --help",
             f"compress --scheme {name} {TINY} -o run",
@@ -79,8 +58,8 @@ def test_a_new_scheme(way: str, tmp_path: Path) -> None:
             "export run --target x86-cpu -o bundle",
             "report run -o report.html",
         ],
-        tmp_path,
-        package,
+        cwd=tmp_path,
+        package=package,
     )
     assert ("leading (the first weights of every layer)" in output) == (way == "row")
     written = (tmp_path / "run/config.yaml").read_text()

@@ -16,7 +16,6 @@ from robust_edge.config.settings import resolve  # noqa: E402
 from robust_edge.export import export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
-from robust_edge.verification import new_export as mode  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
 from robust_edge_exporters.formats.onnx.contents import contents_of  # noqa: E402
@@ -76,28 +75,9 @@ def honest(run, tmp_path_factory):
     return export
 
 
-@pytest.fixture(scope="package")
-def export_again(tmp_path_factory):
-    """`write_artifact`, which writes what it wrote before for the same target, precision and choices."""
-    found, real = {}, mode.write_artifact
-
-    def write(request, folder):
-        images = None if request.calibration is None else len(request.calibration)
-        key = repr((request.target, request.precision, request.batch, request.layer_forms, request.compact, images))
-        if key not in found:
-            path = tmp_path_factory.mktemp("again") / "built"
-            path.mkdir()
-            found[key] = path, real(request, path)
-        shutil.copytree(found[key][0], folder, dirs_exist_ok=True)
-        return found[key][1]
-
-    return write
-
-
 @pytest.fixture
-def verified(run, export_again, monkeypatch):
+def verified(run):
     """verified(path) -> (the verdict of `replay` and `rebuild`, the names of its reasons)."""
-    monkeypatch.setattr(mode, "write_artifact", export_again)
 
     def verify(path, **changes):
         settings = VerifySettings(modes=("replay", "rebuild"), **changes)
