@@ -146,9 +146,9 @@ def run_campaign(
     resumed = sum(len(batches) for batches in state_file.done.values())
     clean = torch.stack([_is_right(model, campaign) for model in campaign.evaluated])
     unbroken, robust, attacked, outside = clean[0].clone(), [], [], []
-    for number, stage in enumerate(campaign.stages):
+    for index, stage in enumerate(campaign.stages):
         rows = unbroken.nonzero().squeeze(1) if campaign.cumulative else torch.arange(total)
-        results = _run_stage(campaign, stage, rows, state_file, ranks, _reporter(progress, number, campaign))
+        results = _run_stage(campaign, stage, rows, state_file, ranks, _reporter(progress, index, campaign))
         stage_robust, stage_attacked = torch.zeros_like(clean), torch.zeros(total, dtype=torch.bool)
         stage_attacked[rows] = True
         if len(rows):
@@ -172,16 +172,16 @@ def _run_stage(
     """The results of all batches, in order. The ranks compute one batch each before the state file is written."""
     batches = list(rows.split(campaign.batch_size)) if len(rows) else []
     done = state_file.done.setdefault(stage.name, {})
-    missing = [number for number in range(len(batches)) if str(number) not in done]
+    missing = [index for index in range(len(batches)) if str(index) not in done]
     for first in range(0, len(missing), ranks.world):
-        numbers = missing[first : first + ranks.world]
-        own = numbers[ranks.rank] if ranks.rank < len(numbers) else None
+        indices = missing[first : first + ranks.world]
+        own = indices[ranks.rank] if ranks.rank < len(indices) else None
         own_result = None if own is None else _run_batch(campaign, stage, batches[own])
-        for number, result in zip(numbers, ranks.gather(own_result), strict=False):
-            done[str(number)] = result
+        for index, result in zip(indices, ranks.gather(own_result), strict=False):
+            done[str(index)] = result
         state_file.save()
         report(min(len(done) * campaign.batch_size, len(rows)))
-    return [done[str(number)] for number in range(len(batches))]
+    return [done[str(index)] for index in range(len(batches))]
 
 
 def _run_batch(campaign: Campaign, stage: Stage, rows: Tensor) -> dict[str, Any]:

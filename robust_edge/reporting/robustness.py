@@ -54,8 +54,8 @@ def robustness_tables(runs: Sequence[RunData], transfers: Sequence[Transfer]) ->
     tables += _cumulative(finished)
     tables += _combined(finished)
     tables += _curve(finished)
-    for number, transfer in enumerate(transfers):
-        tables += [_transfer(transfer, source, number, finished) for source in transfer.sources]
+    for index, transfer in enumerate(transfers):
+        tables += [_transfer(transfer, source, index, finished) for source in transfer.sources]
     return tables
 
 
@@ -209,7 +209,7 @@ def _curve(runs: Sequence[RunData]) -> list[Table]:
     return [Table("curve", title, ("ε", *(run.name for run in drawn)), tuple(rows), _subset_notes(used))]
 
 
-def _transfer(transfer: Transfer, source: str, number: int, runs: Sequence[RunData]) -> Table:
+def _transfer(transfer: Transfer, source: str, index: int, runs: Sequence[RunData]) -> Table:
     curves = [curve for curve in transfer.curves if curve.source == source]
     audits = {network.name: network.audit for network in transfer.networks}
     rows: tuple[tuple[Cell, ...], ...] = tuple(
@@ -230,7 +230,7 @@ def _transfer(transfer: Transfer, source: str, number: int, runs: Sequence[RunDa
     older = _retrained(transfer, runs)
     if older:
         notes.append(f"OTHER WEIGHTS than the runs on this page have: {', '.join(older)}; run transfer again")
-    return Table(f"transfer-{number + 1}-{source}", title, header, rows, tuple(notes))
+    return Table(f"transfer-{index + 1}-{source}", title, header, rows, tuple(notes))
 
 
 def _retrained(transfer: Transfer, runs: Sequence[RunData]) -> list[str]:

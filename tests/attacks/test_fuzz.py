@@ -79,16 +79,16 @@ def spliced(blob, random):
     """Bytes cut out, put in, flipped or repeated somewhere."""
     data = bytearray(blob)
     for _ in range(random.integers(1, 4)):
-        at = int(random.integers(len(data) + 1))
+        offset = int(random.integers(len(data) + 1))
         kind = random.integers(4)
         if kind == 0:
-            del data[at : at + int(random.integers(1, 64))]
+            del data[offset : offset + int(random.integers(1, 64))]
         elif kind == 1:
-            data[at:at] = SPLICES[random.integers(len(SPLICES))]
-        elif kind == 2 and at < len(data):
-            data[at] ^= 1 << int(random.integers(8))
+            data[offset:offset] = SPLICES[random.integers(len(SPLICES))]
+        elif kind == 2 and offset < len(data):
+            data[offset] ^= 1 << int(random.integers(8))
         else:
-            data[at:at] = data[at : at + int(random.integers(1, 64))]
+            data[offset:offset] = data[offset : offset + int(random.integers(1, 64))]
     return bytes(data)
 
 

@@ -65,9 +65,9 @@ def scratch(sealed, tmp_path_factory):
 
 @settings(max_examples=500, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=200), st.integers(0, 480), st.integers(0, 40))
-def test_the_wire_reader_ends_and_raises_nothing_but_value_errors(scratch, sealed, some, at, removed):
+def test_the_wire_reader_ends_and_raises_nothing_but_value_errors(scratch, sealed, some, offset, removed):
     blob = bytearray((sealed / "model.onnx").read_bytes())
-    blob[at : at + removed] = some
+    blob[offset : offset + removed] = some
     scratch.write_bytes(blob)
     with contextlib.suppress(ValueError):
         has_external_data(scratch)

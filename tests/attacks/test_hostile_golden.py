@@ -161,10 +161,10 @@ def test_a_header_that_promises_more_than_follows_costs_no_memory(bundle, forge,
     assert peak < 64 << 20
 
 
-@pytest.mark.parametrize("at", [0.2, 0.9])
-def test_an_array_cut_short_inside_the_archive(refused, members, at):
+@pytest.mark.parametrize("fraction", [0.2, 0.9])
+def test_an_array_cut_short_inside_the_archive(refused, members, fraction):
     whole = members["clean.npy"]
-    refused(archive({**members, "clean.npy": whole[: int(at * len(whole))]}))
+    refused(archive({**members, "clean.npy": whole[: int(fraction * len(whole))]}))
 
 
 def test_an_array_with_something_behind_it(refused, members):
@@ -327,15 +327,15 @@ def test_no_bytes_get_past_as_anything_but_a_bundle_error(victim, opened, golden
 def mutated(data, blob, reach):
     changed = bytearray(blob)
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, min(reach, len(changed))))
+        offset = data.draw(st.integers(0, min(reach, len(changed))))
         action = data.draw(st.sampled_from(["change", "remove", "insert", "cut"]))
         some = data.draw(st.binary(min_size=1, max_size=6))
         if action == "change":
-            changed[at : at + len(some)] = some
+            changed[offset : offset + len(some)] = some
         elif action == "insert":
-            changed[at:at] = some
+            changed[offset:offset] = some
         elif action == "remove":
-            del changed[at : at + len(some)]
+            del changed[offset : offset + len(some)]
         else:
-            del changed[at + 60 :]
+            del changed[offset + 60 :]
     return bytes(changed)

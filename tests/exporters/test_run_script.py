@@ -138,8 +138,8 @@ def resum(bundle):
 )
 def test_run_finds_a_changed_byte_with_4(bundle, tmp_path, name):
     data = bytearray((bundle / name).read_bytes())
-    at = data.index(b"Use this bundle") if name == "run.py" else len(data) // 2  # it has to start to find it
-    data[at] ^= 1
+    offset = data.index(b"Use this bundle") if name == "run.py" else len(data) // 2  # it has to start to find it
+    data[offset] ^= 1
     (bundle / name).write_bytes(data)
     done = started(bundle, "replay", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (4, "")

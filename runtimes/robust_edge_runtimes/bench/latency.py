@@ -204,8 +204,8 @@ def _interleaved(
     for call in calls:
         repeat(call, seconds / 5)
     slices: List[List[List[int]]] = [[] for _ in calls]
-    for number in range(ROUNDS):
-        order = range(len(calls)) if number % 2 == 0 else reversed(range(len(calls)))
+    for turn in range(ROUNDS):
+        order = range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls)))
         for i in order:
             slices[i].append(time_calls(calls[i], seconds / ROUNDS, -(-min_samples // ROUNDS)))
             tick()

@@ -54,11 +54,11 @@ def test_carlini_wagner_is_the_margin_followed_step_by_step(judged):
     image, label = split.floats(slice(0, 1)), split.labels[:1]
     point = image.clone()
     for _ in range(5):
-        at = point.clone().requires_grad_(True)
-        logits = model(at)[0]
+        leaf = point.clone().requires_grad_(True)
+        logits = model(leaf)[0]
         others = torch.cat([logits[: label[0]], logits[label[0] + 1 :]])
         (others.max() - logits[label[0]]).clamp(max=50).backward()
-        moved = point + 0.02 * torch.sign(at.grad)
+        moved = point + 0.02 * torch.sign(leaf.grad)
         point = image + (moved - image).clamp(-0.05, 0.05)
         point = point.clamp(0, 1)
     attack = CarliniWagner(steps=5, step_size=0.02, random_start=False).for_transfer()

@@ -127,13 +127,13 @@ def test_too_many_held_out_images_are_refused_before_anything_is_written(strong,
     assert not list(tmp_path.iterdir())
 
 
-def diverging(at, monkeypatch):
-    """The loss of epoch `at`, counted from 1, is no number."""
+def diverging(failing_epoch, monkeypatch):
+    """Make the loss of an epoch, counted from 1, NaN."""
     usual = module.train_epoch
 
     def train_epoch(learner, split, plan, epoch, progress=None, **named):
         result = usual(learner, split, plan, epoch, progress, **named)
-        if epoch + 1 < at:
+        if epoch + 1 < failing_epoch:
             return result
         with torch.no_grad():
             for parameter in learner.model.parameters():
@@ -143,23 +143,23 @@ def diverging(at, monkeypatch):
     monkeypatch.setattr(module, "train_epoch", train_epoch)
 
 
-@pytest.mark.parametrize("at", [2, 6])
+@pytest.mark.parametrize("failing_epoch", [2, 6])
 @pytest.mark.parametrize("held_out", [0, 40])
-def test_a_run_that_diverges_keeps_its_last_good_network(strong, tmp_path, monkeypatch, at, held_out):
+def test_a_run_that_diverges_keeps_its_last_good_network(strong, tmp_path, monkeypatch, failing_epoch, held_out):
     path = tmp_path / "run"
-    diverging(at, monkeypatch)
+    diverging(failing_epoch, monkeypatch)
     for attempt in (lambda: compress(strong({"selection.held_out": held_out}), path), lambda: resume(path)):
         with pytest.raises(
-            TrainingDiverged, match=f"epoch {at} is nan.*{path} keeps the network after epoch .*training.lr"
+            TrainingDiverged, match=f"epoch {failing_epoch} is nan.*{path} keeps the network after epoch .*training.lr"
         ):
             attempt()
     run = open_run(path)
     checkpoint = run.checkpoint()
-    assert checkpoint.diverged == f"the loss of epoch {at} is nan"
-    assert checkpoint.epoch == at - 1 or held_out
+    assert checkpoint.diverged == f"the loss of epoch {failing_epoch} is nan"
+    assert checkpoint.epoch == failing_epoch - 1 or held_out
     assert all(parameter.isfinite().all() for parameter in run.load_model().parameters())
-    assert checkpoint.sparsity.nonzero == (9373 if at == 6 else 93728)
-    assert len(run.metrics()) == at - 1
+    assert checkpoint.sparsity.nonzero == (9373 if failing_epoch == 6 else 93728)
+    assert len(run.metrics()) == failing_epoch - 1
 
 
 def test_divergence_in_the_first_epoch_leaves_nothing_to_keep(strong, tmp_path, monkeypatch):

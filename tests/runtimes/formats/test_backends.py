@@ -126,5 +126,5 @@ def test_the_table_shows_both(install, gpu):
     install("onnxruntime")
     lines = diagnosis_table(diagnose()).splitlines()
     assert "tensorrt   yes  TensorRT engines: TensorRT 10.3.0, GPU sm87x16" in lines
-    at = next(i for i, line in enumerate(lines) if line.startswith("onnx       no   ONNX on the CPU: "))
-    assert lines[at + 1].strip() == "to install: pip install 'robust-edge[onnxruntime]'"
+    row = next(i for i, line in enumerate(lines) if line.startswith("onnx       no   ONNX on the CPU: "))
+    assert lines[row + 1].strip() == "to install: pip install 'robust-edge[onnxruntime]'"

@@ -80,7 +80,7 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
     """
     import onnxruntime
 
-    at = number(version)
+    release = number(version)
     calls = Calls() if calls is None else calls
 
     class Logger:
@@ -110,12 +110,12 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
     class Config:
         def __init__(self):
             self.flags, self.profiles, self.timings = [], [], None
-            if at <= (8, 2):
+            if release <= (8, 2):
                 self.max_workspace_size = 0
-            if at < (11, 0):
+            if release < (11, 0):
                 self.int8_calibrator = None
 
-        if at >= (8, 4):
+        if release >= (8, 4):
 
             def set_memory_pool_limit(self, pool, size):
                 calls.append((f"workspace {pool}", size))
@@ -141,8 +141,8 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
             return self.timings
 
         def __setattr__(self, name, value):
-            settable = {"flags", "profiles", "timings"} | ({"max_workspace_size"} if at <= (8, 2) else set())
-            settable |= {"int8_calibrator"} if at < (11, 0) else set()
+            settable = {"flags", "profiles", "timings"} | ({"max_workspace_size"} if release <= (8, 2) else set())
+            settable |= {"int8_calibrator"} if release < (11, 0) else set()
             if name not in settable:
                 raise AttributeError(name)
             if name in ("max_workspace_size",) and value:
@@ -155,7 +155,7 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
 
         def create_network(self, wanted):
             calls.append(("network", wanted))
-            if at < (10, 0):
+            if release < (10, 0):
                 assert wanted & 1, "without EXPLICIT_BATCH the ONNX parser refuses to work"
             return Network()
 
@@ -170,7 +170,7 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
                 return None
             calls.append(("flags", sorted(config.flags)))
             calibration = None
-            if at < (11, 0) and config.int8_calibrator is not None:
+            if release < (11, 0) and config.int8_calibrator is not None:
                 calibration = config.int8_calibrator.read_calibration_cache().decode()
                 assert config.int8_calibrator.get_batch_size() == 1
                 assert config.int8_calibrator.get_batch(["images"]) is None
@@ -217,7 +217,7 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
             ctypes.memmove(target, logits.ctypes.data, logits.nbytes)
             return True
 
-        if at < (10, 0):
+        if release < (10, 0):
 
             def _index(self, index):
                 assert index // 2 == self.profile, "the index belongs to another profile"
@@ -236,7 +236,7 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
                 mine = bindings[2 * self.profile : 2 * self.profile + 2]
                 return self._run(*mine)
 
-        if at >= (8, 5):
+        if release >= (8, 5):
 
             def set_input_shape(self, name, shape):
                 assert name == "images"
@@ -259,15 +259,15 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
             self.session = onnxruntime.InferenceSession(blob, providers=["CPUExecutionProvider"])
             self.fixed = tuple(self.session.get_inputs()[0].shape)
             self.classes = self.session.get_outputs()[0].shape[1]
-            if at < (10, 0):
+            if release < (10, 0):
                 self.num_bindings = 2 * max(len(self.profiles), 1)
-            if at >= (8, 5):
+            if release >= (8, 5):
                 self.num_io_tensors = 2
 
         def create_execution_context(self):
             return Context(self)
 
-        if at < (10, 0):
+        if release < (10, 0):
 
             def get_binding_index(self, name):
                 return ["images", "logits"].index(name)
@@ -281,11 +281,11 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
             head = json.loads(head)
             return Engine(head, blob) if head["version"] == version else None
 
-    network_flags = {} if at >= (11, 0) else {"EXPLICIT_BATCH": 0}
-    if at >= (10, 0):
+    network_flags = {} if release >= (11, 0) else {"EXPLICIT_BATCH": 0}
+    if release >= (10, 0):
         network_flags["STRONGLY_TYPED"] = 1
     builder_flags = {"SPARSE_WEIGHTS": "SPARSE_WEIGHTS", "TF32": "TF32"}
-    if at < (11, 0):
+    if release < (11, 0):
         builder_flags.update(FP16="FP16", INT8="INT8")
     found = types.SimpleNamespace(
         __version__=version,
@@ -296,8 +296,8 @@ def module(version, *, calls=None, parses=True, builds=True, known_timings=()):
         NetworkDefinitionCreationFlag=flags(**network_flags),
         BuilderFlag=flags(**builder_flags),
     )
-    if at >= (8, 4):
+    if release >= (8, 4):
         found.MemoryPoolType = flags(WORKSPACE="WORKSPACE")
-    if at < (11, 0):
+    if release < (11, 0):
         found.IInt8EntropyCalibrator2 = type("IInt8EntropyCalibrator2", (), {"__init__": lambda self: None})
     return found

@@ -84,10 +84,10 @@ def test_a_fixed_batch_needs_no_profile(version, write_bundle, golden, cuda, tmp
 def test_workspace_and_network_as_the_version_wants_them(version, settings, cuda):
     calls = []
     build(standins.module(version, calls=calls), settings(typed=True))
-    found, at = dict(calls), standins.number(version)
+    found, release = dict(calls), standins.number(version)
     assert found.get("max_workspace_size", found.get("workspace WORKSPACE")) == 64 << 20
-    assert ("max_workspace_size" in found) == (at < (8, 4))
-    assert found["network"] == (1 if at < (10, 0) else 3 if at < (11, 0) else 2)
+    assert ("max_workspace_size" in found) == (release < (8, 4))
+    assert found["network"] == (1 if release < (10, 0) else 3 if release < (11, 0) else 2)
 
 
 @pytest.mark.parametrize("version", standins.VERSIONS)
