@@ -156,20 +156,8 @@ def write_network(
         metrics: further ones for the checkpoint.
     """
     config, spec, model = run.config, model.spec, materialised(model)
-    attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
-    device = model.mean.device
-    images = _closing_images(dataset.test).to(device)
-    attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
-    clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
+    measured = {**_accuracies(model, dataset, config, progress), **(metrics or {})}
     found = weight_uses(model, dataset.shape)
-    measured = {
-        "clean_accuracy": clean.value,
-        "robust_accuracy": robust.value,
-        "images": float(clean.images),
-        "attack_eps": threat.eps,
-        "attack_steps": float(attack.steps),
-        **(metrics or {}),
-    }
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
@@ -188,19 +176,41 @@ def write_network(
             arithmetic=_arithmetic(Layout(found.uses), written),
         )
 
-    peak = peak_bytes(device)
+    peak = peak_bytes(model.mean.device)
     run.write_environment(peak_memory_bytes=peak)
     checkpoint = run.write_checkpoint(model, describe)
-    for layer in checkpoint.sparsity.layers:
-        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     for item in found.left_out:
         run.log(f"left out of the count of weights: {item.name}, which {item.reason}")
-    ended = "finished" if diverged is None else "kept"
-    run.log(
-        f"{ended}: epoch {epoch}, clean {clean.value:.4f}, PGD-{CLOSING_STEPS} {robust.value:.4f}, "
-        f"peak memory {peak >> 20} MiB"
-    )
+    _log(run, checkpoint, peak)
     return checkpoint
+
+
+def _accuracies(
+    model: Normalized, dataset: Dataset, config: CompressConfig, progress: Callable[[int, int], None] | None
+) -> dict[str, float]:
+    """Clean and robust accuracy on test images, with the attack under which the latter was measured."""
+    attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
+    images = _closing_images(dataset.test).to(model.mean.device)
+    attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
+    clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
+    return {
+        "clean_accuracy": clean.value,
+        "robust_accuracy": robust.value,
+        "images": float(clean.images),
+        "attack_eps": threat.eps,
+        "attack_steps": float(attack.steps),
+    }
+
+
+def _log(run: Run, checkpoint: Checkpoint, peak: int) -> None:
+    """Write the sparsity of every layer and the accuracies to the log; `peak` is in bytes."""
+    for layer in checkpoint.sparsity.layers:
+        run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+    ended, metrics = "finished" if checkpoint.diverged is None else "kept", checkpoint.metrics
+    run.log(
+        f"{ended}: epoch {checkpoint.epoch}, clean {metrics['clean_accuracy']:.4f}, PGD-{CLOSING_STEPS} "
+        f"{metrics['robust_accuracy']:.4f}, peak memory {peak >> 20} MiB"
+    )
 
 
 def _arithmetic(layout: Layout, written: dict[str, Tensor]) -> Arithmetic:
