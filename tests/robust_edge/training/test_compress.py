@@ -185,7 +185,7 @@ def test_a_damaged_resume_file_is_noticed(broken_off, damage):
     if damage == "bit":
         data[len(data) // 2] ^= 1
     path.write_bytes({"cut": data[:-1000], "empty": b"", "bit": data, "noise": b"\x80" * 100}[damage])
-    refused(broken_off, r"resume\.pt is damaged.*--overwrite")
+    refused(broken_off, r"resume\.pt is damaged.*`overwrite`")
 
 
 def test_code_in_a_resume_file_is_not_run(broken_off, tmp_path):
@@ -242,7 +242,7 @@ def test_a_folder_that_is_taken_is_refused_before_the_data_is_read(tiny, tmp_pat
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     monkeypatch.setattr(module, "load_dataset", lambda config: pytest.fail("the data was read"))
-    for overwrite, reason in ((False, "exists; choose another path"), (True, "--overwrite replaces runs only")):
+    for overwrite, reason in ((False, "exists; choose another path"), (True, "`overwrite` replaces runs only")):
         with pytest.raises(InputError, match=reason):
             compress(tiny(), tmp_path / "run", overwrite=overwrite)
 

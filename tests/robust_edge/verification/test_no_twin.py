@@ -81,5 +81,5 @@ def test_a_format_without_twins_is_refused_with_the_way_out(opened, golden, Fake
     bundle = dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, artifact=artifact))
     model = Fake(bundle.manifest, linear.logits).open()
     subject = HostSubject(bundle, golden, model, 0.1, *golden_images(golden, None, 1))
-    with pytest.raises(InputError, match=r"'native' have no twin.*--against RUN"):
+    with pytest.raises(InputError, match=r"'native' have no twin.*give the bundle.s run as `run`"):
         whitebox(subject, SETTINGS)
