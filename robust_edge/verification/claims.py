@@ -1,7 +1,7 @@
-"""What a bundle claims, compared with the run that it names, the row of its target, and its own artifact.
+"""Compare the claims of a bundle with the run that it names, with the row of its target, and with its own artifact.
 
-The run is the authority. What contradicts it outright is an error (exit 4); what weakens the evidence by degrees is the
-flag `false_claim`, with the claim in its detail.
+A claim that directly contradicts one of them is an error (exit 4). A claim that only makes the stored evidence weaker
+than stated raises the flag `false_claim`, whose detail names the claim.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ LABELS = "labels.txt"
 REPEATED = BATCH  # stored images whose attack is made again: the batch that the export began with
 STANDARD_ERRORS = 4.0
 SAME_EPS = 1e-6
-REACHED = 0.9  # of ε: PGD's steps reach the border of the ball at some pixel of some image
+REACHED = 0.9  # of ε: PGD reaches the border of the ball at some pixel of some image
 SAME_TOLERANCE = 2.0  # times; the error of fp32 depends on the CPU's kernels
 SAME_ERROR = 3.0  # times; saturating 8-bit kernels of an older CPU make larger errors
-SAME_ACCURACY = 0.005  # images on the boundary that another version of torch decides otherwise
+SAME_ACCURACY = 0.005  # images near the decision boundary, whose class may differ in another version of torch
 PIXELS = (0.0, 1.0)
 
 
@@ -50,10 +50,10 @@ class Claim:
 
     Attributes:
         what: the subject of the statement.
-        claimed: by the bundle.
-        true: what the source says.
+        claimed: the bundle's value.
+        true: the value according to `source`.
         source: the run, the target's row or the artifact itself.
-        why: what follows from a difference; empty where that is plain.
+        why: the consequence of a difference; empty if it is obvious.
     """
 
     what: str
@@ -64,7 +64,7 @@ class Claim:
 
 
 def eps_of(run: Run) -> float:
-    """The radius that a run is judged at: that of its adversary, 8/255 where it had none."""
+    """The ε that a run is verified with: that of its adversary, or 8/255 if it was trained without one."""
     return run.config.attack.eps or USUAL_EPS[LINF]
 
 
@@ -97,18 +97,18 @@ def false_claims(
     tolerance: float,
     parity: Parity,
 ) -> list[Check]:
-    """What of the stored evidence is weaker than the bundle says.
+    """Check whether the stored images, logits and figures are as strong as the bundle says.
 
     Args:
         bundle: opened.
-        golden: its stored images.
-        run: what it was exported from.
-        network: the run's.
-        score: the same as a function of images.
+        golden: the stored images.
+        run: the run that the bundle was exported from.
+        network: the run's network.
+        score: the same network as a function from images to logits.
         split: the run's test images.
-        eps: the radius of this verification.
-        steps: most gradient steps of the attack that is made again.
-        tolerance: of the artifact's logits, as the run's arithmetic gives it.
+        eps: ε of this verification.
+        steps: largest number of gradient steps of the attack that is repeated.
+        tolerance: relative logit error that the run's arithmetic explains, from `logit_tolerance`.
         parity: of the artifact on the stored images, as measured here.
     """
     attack = bundle.manifest.expected.attack
@@ -160,7 +160,10 @@ def _of_the_artifact(bundle: Bundle) -> Iterator[Claim]:
 
 
 def _check_counts(bundle: Bundle, checkpoint: Sparsity) -> None:
-    """An export leaves weights out only with whole channels, which `compaction` records; 8 bits may round to zero."""
+    """Refuse more non-zero weights than the run has.
+
+    An export removes weights only with whole channels, which `compaction` records; 8 bits may round weights to zero.
+    """
     claimed, compacted = bundle.manifest.sparsity, bundle.manifest.compaction is not None
     more = claimed.weights > checkpoint.weights or claimed.nonzero > checkpoint.nonzero
     own, run = _counts(claimed), _counts(checkpoint)
@@ -192,7 +195,7 @@ def _labels(bundle: Bundle) -> list[str]:
 
 
 def _radius(attack: AttackSpec, golden: Golden, run: Run, eps: float) -> str:
-    """Empty where the claim holds, as in the functions below; otherwise what is false."""
+    """Return what is false about the claim, or an empty string; the same holds for the functions below."""
     allowed = sorted({eps_of(run), eps})
     if not any(abs(attack.eps - one) <= SAME_EPS for one in allowed):
         named = " or ".join(f"{one:.4g}" for one in allowed)
@@ -213,7 +216,7 @@ def _known_attack(attack: AttackSpec) -> str:
 
 
 def _run_images(golden: Golden, split: Split) -> str:
-    """An export stores the first images of the test split, so that nobody chooses them."""
+    """An export stores the first images of the test split, so that they cannot have been selected."""
     first = split.first(len(golden.labels))
     images, labels = first.floats(slice(None)).numpy(), first.labels.numpy()
     count = len(golden.labels)
@@ -228,7 +231,7 @@ def _run_images(golden: Golden, split: Split) -> str:
 
 
 def _tolerance(golden: Golden, manifest: Manifest, measured: float) -> str:
-    """The tolerance that a device is held to comes from the run's arithmetic, as measured here and at export."""
+    """Compare the tolerance that the bundle gives to a device with the error of the run's arithmetic."""
     stored = [golden.tolerance, *([] if manifest.parity is None else [manifest.parity.tolerance])]
     if max(stored) <= SAME_TOLERANCE * measured:
         return ""
@@ -236,7 +239,7 @@ def _tolerance(golden: Golden, manifest: Manifest, measured: float) -> str:
 
 
 def _parity(manifest: Manifest, found: Parity) -> str:
-    """The figures of the README, which were measured with another machine's kernels."""
+    """Compare the figures of the parity, which another machine's kernels may have measured."""
     claimed = manifest.parity
     if claimed is None:
         return ""
@@ -249,7 +252,7 @@ def _parity(manifest: Manifest, found: Parity) -> str:
 
 
 def _strength(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, steps: int) -> str:
-    """Attack the first stored images again, as the bundle says that it was done, with at most `steps` steps."""
+    """Repeat the claimed attack on the first stored images, with at most `steps` steps, and compare the results."""
     count = min(REPEATED, len(golden.labels))
     clean, labels = golden.clean[:count], golden.labels[:count]
     again = _attacked(network, clean, labels, attack, min(attack.steps, steps))
@@ -267,7 +270,7 @@ def _strength(attack: AttackSpec, golden: Golden, network: Normalized, score: Sc
 
 
 def _attacked(network: Normalized, clean: np.ndarray, labels: np.ndarray, attack: AttackSpec, steps: int) -> np.ndarray:
-    """As an export attacks its first batch."""
+    """Attack the first batch in the same way as an export."""
     images, truth = torch.from_numpy(clean), torch.from_numpy(labels)
     generator = torch.Generator().manual_seed(attack.seed)
     pgd = Pgd(steps=steps, restarts=1)
@@ -275,7 +278,7 @@ def _attacked(network: Normalized, clean: np.ndarray, labels: np.ndarray, attack
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) cross-entropy, of at most 10, so that a single image does not decide."""
+    """(N,) cross-entropy, clamped at 10 so that a single image does not dominate the mean."""
     wide = torch.from_numpy(logits).double()
     loss = torch.nn.functional.cross_entropy(wide, torch.from_numpy(labels), reduction="none")
     return loss.clamp(max=10).numpy()

@@ -1,4 +1,4 @@
-"""Which kernels answer for an artifact on this machine: those of its device, as far as they differ."""
+"""Run an artifact on this machine with the arithmetic of its device, and compare ONNX Runtime's 8-bit kernels."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def kernels_here(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> tupl
 
 
 def int8_tolerance(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> float:
-    """What rounding explains between an artifact in 8 bits and its twin, relative.
+    """The largest relative logit error between an 8-bit artifact and its twin that rounding explains.
 
-    One step more or less, as often as ONNX Runtime's fused and unfused kernels differ on the same file.
+    It is estimated from the difference between ONNX Runtime's fused and unfused kernels on the same file.
     """
     first = images[:NOISE_IMAGES]
     other = other_kernels(bundle, model, first)

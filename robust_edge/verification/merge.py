@@ -1,4 +1,4 @@
-"""A device's verdict beside the host's: the same artifact, weighed again under one budget."""
+"""Merge a device's verdict on the same artifact into the host's verdict, and judge both with one budget."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def refuse_other_artifacts(others: dict[str, Verdict], manifest: Manifest) -> No
 
 
 def merged(verdict: Verdict, others: dict[str, Verdict], budget: Budget) -> Verdict:
-    """The verdict with what other machines found added; their figures count, their own decisions do not.
+    """Add the figures of other machines to a verdict; the outcomes of their own verdicts are ignored.
 
     Args:
-        verdict: of this machine.
-        others: by the name of the file that they came from; on the same artifact.
-        budget: under which all figures are weighed.
+        verdict: the verdict of this machine.
+        others: verdicts on the same artifact, by the name of the file that they were read from.
+        budget: the budget for all figures.
     """
     added: list[Elsewhere] = []
     for source, other in others.items():

@@ -1,4 +1,4 @@
-"""The run exported again with the choices that a bundle records, and compared with the bundle file by file."""
+"""Export a run again with the choices that a bundle records, and compare the result with the bundle file by file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ ASSUMED = "the manifest records no choices of the export: those that are the def
 NO_PARITY = f"{MANIFEST}: parity is missing, which every export records"
 OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: export the bundle again with this one"
 OWN = ("artifact", "expected", "files", "parity", "size")
-"""Fields of the manifest that are compared by other means: hashes of files, and figures that images give."""
-COMPRESSED = 0.02  # relative: what another zlib may save more or less
+"""Fields of the manifest that are compared elsewhere: hashes of files, and figures that are measured on images."""
+COMPRESSED = 0.02  # relative difference that another version of zlib may make
 
 
 def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None) -> Rebuild:
@@ -44,9 +44,9 @@ def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str
 
     Args:
         bundle: opened.
-        run: what it claims to be exported from.
-        network: the run's, as loaded.
-        data_dir: where the run's images lie now, if elsewhere; int8 needs them.
+        run: the run that the bundle claims to be exported from.
+        network: the run's network, as loaded.
+        data_dir: folder of the run's images if they were moved; int8 needs them for calibration.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,7 +66,7 @@ def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str
 def _export(
     bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, folder: Path
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Write all files but those with images; returns the manifest, and notes on what was assumed and left out."""
+    """Write all files except those with images; return the manifest, and notes on assumptions and omissions."""
     manifest = bundle.manifest
     target = _target(manifest)
     recorded = manifest.choices or DEFAULTS
@@ -91,9 +91,9 @@ def _export(
 
 
 def _manifest_differences(bundle: Bundle, own: Manifest) -> list[str]:
-    """Fields of the manifest that say something else than the run's export.
+    """List the fields of the manifest that differ from those of the new export.
 
-    Left out are what the exporting machine alone knows: the run's folder, versions and measured times.
+    Fields that only the exporting machine knows are ignored: the run's folder, versions and measured times.
     """
     manifest = bundle.manifest
     found = [] if manifest.parity is not None else [NO_PARITY]
@@ -117,7 +117,7 @@ def _without_times(name: str, value: Any) -> Any:
 
 
 def _first_difference(name: str, claimed: Any, true: Any) -> str:
-    """The innermost place at which two values differ."""
+    """Describe the innermost place at which two values differ."""
     if isinstance(claimed, dict) and isinstance(true, dict):
         key = next(key for key in (*true, *claimed) if claimed.get(key) != true.get(key))
         return _first_difference(f"{name}.{key}", claimed.get(key), true.get(key))
@@ -139,7 +139,7 @@ def _size_differences(manifest: Manifest, own: Manifest) -> list[str]:
 
 
 def _is_of_another_release(ours: Path, theirs: Path) -> bool:
-    """Whether the schema beside the manifest is one that another release writes."""
+    """Whether the schema in the bundle is that of another release of robust-edge."""
     if not theirs.is_file() or ours.read_bytes() == theirs.read_bytes():
         return False
     schema = read_json(theirs, BundleError)
@@ -147,13 +147,13 @@ def _is_of_another_release(ours: Path, theirs: Path) -> bool:
 
 
 def _target(manifest: Manifest) -> Target:
-    """The row that the bundle names, in the opset that it names."""
+    """The row of the bundle's target, with the bundle's opset."""
     target, opset = target_named(manifest.target), manifest.artifact.opset
     return target if opset in (None, target.opset) else target.with_opset(opset)
 
 
 def _assumptions(manifest: Manifest) -> tuple[str, ...]:
-    """Notes on choices that are not recorded, or not the usual ones."""
+    """Notes on choices that the manifest does not record, and on unusual ones."""
     recorded = manifest.choices
     if recorded is None:
         return (ASSUMED,)
@@ -175,7 +175,7 @@ def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
 
 
 def _versions(manifest: Manifest) -> tuple[str, ...]:
-    """Packages of another version than at export."""
+    """Packages whose version differs from the one at export."""
     here = versions()
     return tuple(
         f"{name} {version}, here {here.get(name, 'none')}"

@@ -1,4 +1,4 @@
-"""The subject of a verdict on the host: the bundle, and the run that it was exported from where there is one."""
+"""What `verify` judges on the host: an open bundle and, if available, the run that it was exported from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from robust_edge_runtimes.verdict.measurement import parity_of
 from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
 FoundTwin = tuple[Differentiable | None, tuple[Flag, ...]]
-"""The twin, or what replaces it, and a flag where there should be a twin."""
+"""The twin or its replacement, and the flag `no_twin` if the format has twins and this artifact has none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,10 +44,10 @@ class HostSubject(Subject):
     """The artifact under test with its checkpoint and its twin.
 
     Attributes:
-        run: what the bundle was exported from; None where it is not at hand.
+        run: the run that the bundle was exported from; None if `verify` was called without one.
         network: the run's network; None without a run.
-        checkpoint: the same as a source of gradients.
-        training: images that the run was trained on; None where they are not at hand.
+        checkpoint: the same network as a source of gradients.
+        training: images that the run was trained on; None without a run.
         background: compares the bundle with a new export of the run; None where mode `rebuild` does it itself.
         find_twin, find_tolerance: make `twin` and `twin_tolerance`, once for all parts of the images.
     """
@@ -62,9 +62,9 @@ class HostSubject(Subject):
 
     @property
     def twin(self) -> FoundTwin:
-        """The artifact's twin, or the checkpoint where there is none; a flag where there should be one.
+        """The artifact's twin, or the checkpoint if there is none; a flag if the format has twins.
 
-        None where the artifact's own graph holds what cannot be differentiated, and there is no run.
+        None if the artifact's graph contains an operator without gradient, and there is no run.
 
         Raises:
             InputError: artifacts of this format have no twin, and there is no run.
@@ -79,7 +79,7 @@ class HostSubject(Subject):
         return self.find_tolerance()
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> list[Check]:
-        """As for every subject; in 8 bits the artifact is compared with its twin, where that is made of it."""
+        """Compare as for every subject; an artifact in 8 bits is compared with its twin instead of the checkpoint."""
         if self.precision != "int8" or self.reference is None:
             return super().compared(name, images, logits)
         twin, _ = self.twin
@@ -90,7 +90,7 @@ class HostSubject(Subject):
         return [Check("twin_differs", share > OUTLIERS["int8"], detail)]
 
     def training_images(self, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """At most `count` training images (n, C, H, W) and their labels (n,); none where they are not at hand."""
+        """At most `count` training images (n, C, H, W) and their labels (n,); empty arrays without a run."""
         if self.training is None:
             return self.images.images[:0], self.images.labels[:0]
         positions = torch.from_numpy(np.sort(random.permutation(len(self.training))[:count]))
@@ -98,13 +98,13 @@ class HostSubject(Subject):
 
 
 def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: VerifySettings) -> HostSubject:
-    """Gather what the modes share.
+    """Load the run, and gather everything that the modes share.
 
     Args:
         bundle: opened.
         model: its open runtime.
-        run: what it was exported from, as `check_origin` has found.
-        settings: which images are drawn.
+        run: the run that it was exported from, as `check_origin` requires.
+        settings: of the verification.
 
     Raises:
         BundleError: golden.npz contradicts the manifest.
@@ -169,12 +169,12 @@ def _twin(bundle: Bundle, golden: Golden, network: nn.Module | None) -> FoundTwi
 
 
 def refuse_no_gradient(twin: Differentiable, golden: Golden) -> None:
-    """Raise TwinError where the twin does not run or has no gradient: what an operator refuses shows in a pass."""
+    """Run the twin forward and backward on two images; raise TwinError if it fails."""
     try:
         TorchOracle(twin.network).logits_and_gradient(golden.clean[:2], golden.labels[:2])
     except GraphError as cause:
         raise TwinError(str(cause)) from cause
-    except Exception as cause:  # torch raises whatever the graph provokes
+    except Exception as cause:  # torch raises many types of errors
         raise TwinError(f"{twin.made_from} has no gradient: {' '.join(str(cause).split())[:200]}") from cause
 
 

@@ -1,4 +1,4 @@
-"""All modes on one bundle, against the run that it was exported from."""
+"""Run the verify modes on one bundle, and judge it against the run that it was exported from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
 
 ProgressOf = Callable[[str], Progress]
-"""A mode's name to what is called with (steps done, steps in all)."""
+"""From a mode's name to its progress callback, which takes (steps done, steps in all)."""
 
 
 def verify_bundle(
@@ -43,12 +43,12 @@ def verify_bundle(
 
     Args:
         bundle: opened.
-        run: what it was exported from; None where it is not at hand.
-        budget: what may be lost.
+        run: the run that it was exported from; None to verify the bundle alone.
+        budget: percentage points that the artifact may lose, and flags that it may raise.
         settings: of the modes.
-        threads: CPU threads of the artifact.
-        progress: a mode's name to what is called with (steps done, steps in all).
-        background: the comparison of mode `rebuild`, if it was started for this bundle and run already.
+        threads: CPU threads of the artifact's runtime.
+        progress: from a mode's name to its progress callback.
+        background: the comparison of mode `rebuild`, if it was already started for this bundle and run.
 
     Raises:
         InputError: a mode that needs a run without one, or a run that the bundle was not exported from.

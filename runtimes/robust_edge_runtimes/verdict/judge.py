@@ -1,8 +1,8 @@
-"""The verdict: is the artifact still right, and still right under attack, as its checkpoint was?
+"""The verdict: does the artifact keep the clean and the robust accuracy of its checkpoint?
 
-Every image is judged twice, by the checkpoint and by the artifact, on the same candidates; the gate weighs
-the paired difference. An image counts as robust only if it is right when clean and under every candidate.
-docs/verification.md says what the verdict can see and what it cannot.
+The checkpoint and the artifact classify the same images and the same candidates, and the gate tests the paired
+difference of their accuracies. An image counts as robust only if it is right when clean and under every candidate.
+docs/verification.md describes what a verdict shows and what it does not show.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ EXIT_CODES = {PASS: 0, FAIL: 1, UNDECIDED: 5}
 
 @dataclasses.dataclass(frozen=True)
 class Elsewhere:
-    """What another machine found with the same artifact.
+    """The figures and flags that one machine found for an artifact.
 
     Attributes:
-        source: name of the file that it came from.
+        source: name of the merged verdict's file; empty for this machine.
     """
 
     source: str
@@ -72,21 +72,21 @@ class Elsewhere:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Pass, fail or undecided, and everything needed to check it again.
+    """PASS, FAIL or UNDECIDED, with the figures that it follows from.
 
     Attributes:
-        outcome: PASS where the drops are shown to lie within their budgets and no flag is raised; FAIL where a drop is
-            shown to exceed its budget or a flag is raised; UNDECIDED otherwise.
+        outcome: PASS if the drops are shown to lie within their budgets and no flag is raised; FAIL if a drop is shown
+            to exceed its budget or a flag is raised; UNDECIDED otherwise.
         passed: the outcome is PASS.
         reasons: why the gate failed, one line each.
-        undecided: which drops may lie on either side of their budgets, and how many images would decide, one line each.
-        notes: what a reader should know although it does not fail the gate.
-        worst: over all modes, where more than one was run on the same images.
+        undecided: drops whose interval contains their budget, and how many images would decide, one line each.
+        notes: lines for the reader that do not change the outcome.
+        worst: over all modes, if more than one was run on the same images.
         elsewhere: verdicts of other machines that were merged into this one.
-        rebuild: whether the bundle's files are those that its run exports again; None where that was not asked.
-        remarks: notes on the artifact's files and on how it was run, which stay whatever is merged.
+        rebuild: whether the bundle's files are those that its run exports again; None if mode `rebuild` was not run.
+        remarks: notes on the artifact's files and on its runtime, which merging does not change.
         precision: of the artifact.
-        looks: how often the drops were compared with their budgets, each time after more images.
+        looks: number of interim tests, each of which compared the drops with their budgets after more images.
     """
 
     outcome: str
@@ -119,14 +119,14 @@ def judge(
     look: int = 1,
     last: bool = True,
 ) -> Verdict:
-    """Weigh all modes and flags.
+    """Combine the results of all modes, and derive flags, reasons and outcome.
 
     Args:
         subject: the artifact under test.
-        results: of each mode that was run; an empty list fails, since nothing was checked.
-        budget: what may be lost.
-        look: how often the drops were compared with their budgets, this time included.
-        last: there are no more images to draw.
+        results: one per mode that was run; an empty list fails, since nothing was checked.
+        budget: percentage points that the artifact may lose, and flags that it may raise.
+        look: number of this interim test, from 1.
+        last: whether there are no more images to draw.
     """
     level = level_of_look(look, last=last)
     manifest, golden = subject.bundle.manifest, subject.golden
@@ -169,7 +169,7 @@ def judge(
             machine=machine(),
             parity=dataclasses.replace(parity_between(logits, golden), tolerance=tolerance),
             modes=modes,
-            flags=tuple(dict.fromkeys(flags)),  # what several modes found is one reason
+            flags=tuple(dict.fromkeys(flags)),  # a flag of several modes is one reason
             worst=worst_case(measurements, budget, level),
             rebuild=rebuild,
             remarks=(*subject.remarks, *remarks, *(() if rebuild is None else rebuild.notes)),
@@ -181,7 +181,7 @@ def judge(
 
 
 def _prebuilt(subject: Subject) -> Tuple[List[Check], List[str]]:
-    """Checks of compiled files; without a run, what cannot be told of them is a remark."""
+    """Checks of compiled files; without a run, a library that cannot be checked gives a remark instead of a flag."""
     if subject.reference is not None:
         return subject.prebuilt, []
     unknown = [check for check in subject.prebuilt if check.name == "library_unverified"]
@@ -190,7 +190,7 @@ def _prebuilt(subject: Subject) -> Tuple[List[Check], List[str]]:
 
 
 def decided(verdict: Verdict, budget: Budget) -> Verdict:
-    """The same figures with the outcome that follows from them, its reasons, and notes."""
+    """Derive outcome, reasons and notes from the figures of a verdict."""
     here = Elsewhere("", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, verdict.flags, verdict.worst)
     reasons: List[str] = []
     undecided: List[str] = []
@@ -213,7 +213,7 @@ def decided(verdict: Verdict, budget: Budget) -> Verdict:
 
 
 def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
-    """What only shows when modes are compared: an attack without gradients that breaks more than those with them."""
+    """Compare modes: an attack without gradients should not break images that all attacks with gradients left."""
     without = [item for item in measurements if item.works_with == LOGITS]
     with_gradients = [item for item in measurements if item.works_with == GRADIENTS]
     if not without or not with_gradients:
@@ -229,14 +229,14 @@ def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
 def _weighed(
     figures: Elsewhere, budget: Budget, rebuild: Optional[Rebuild], *, same: bool
 ) -> Tuple[List[str], List[str], List[str]]:
-    """Reasons to fail, what is undecided, and notes.
+    """Reasons to fail, undecided drops, and notes, from the figures of one machine.
 
     Args:
-        figures: of one machine.
-        budget: what may be lost.
-        rebuild: what the files were compared with on that machine.
-        same: the artifact is the run's own export in fp32, which answers every image as the checkpoint does: the
-            sample only has to agree with that.
+        figures: the machine's figures.
+        budget: percentage points that the artifact may lose, and flags that it may raise.
+        rebuild: the result of mode `rebuild` on that machine.
+        same: whether the artifact is the run's own export in fp32, whose logits are the checkpoint's up to rounding:
+            an undecided drop whose estimate lies within the budget is then a note.
     """
     reasons: List[str] = []
     undecided = [
@@ -276,10 +276,10 @@ def _weighed(
 
 
 def _samples(figures: Elsewhere) -> List[Tuple[Union[ModeResult, WorstCase], str, bool]]:
-    """Each sample of images with its place in a sentence, and whether it decides.
+    """Each sample of images with a phrase that names it, and whether its drops change the outcome.
 
-    Over all modes together there is one decision. The stored images are a sample of their own, which can fail but need
-    not pass once images are drawn.
+    All modes together are one sample, which decides. The stored images are a further sample; if images were drawn, it
+    can fail the gate but cannot pass it.
     """
     worst = figures.worst
     samples: List[Tuple[Union[ModeResult, WorstCase], str, bool]] = []
@@ -296,6 +296,6 @@ def _interval(drop: Drop) -> str:
 
 
 def _needed(result: Union[ModeResult, WorstCase], name: str) -> str:
-    """How many images would decide, at the rates seen."""
+    """How many images would decide, if the rates of lost and gained images stay the same."""
     needed = images_to_decide(getattr(result, f"{name}_drop"), result.images)
     return ", at any number of images" if needed is None else f", about {needed} images would decide"
