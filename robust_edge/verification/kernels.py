@@ -41,7 +41,7 @@ def other_kernels(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> np.
         return score_of(other)(images)
 
 
-def kernels_here(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> tuple[str, ...]:
+def kernel_notes(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> tuple[str, ...]:
     """What this CPU's own kernels make of a file that was judged without them; empty where they judged it."""
     if not isinstance(model, UnfusedOnnxRuntime):
         return ()

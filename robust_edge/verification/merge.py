@@ -9,7 +9,7 @@ from typing import TypeVar
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import Manifest
-from robust_edge_runtimes.verdict.judge import VERDICT_VERSION, Elsewhere, Verdict, decided
+from robust_edge_runtimes.verdict.judge import VERDICT_VERSION, MachineResult, Verdict, with_outcome
 from robust_edge_runtimes.verdict.measurement import Budget, ModeResult, WorstCase
 from robust_edge_runtimes.verdict.statistic import Drop
 
@@ -56,15 +56,15 @@ def merged(verdict: Verdict, others: dict[str, Verdict], budget: Budget) -> Verd
         others: verdicts on the same artifact, by the name of the file that they were read from.
         budget: the budget for all figures.
     """
-    added: list[Elsewhere] = []
+    added: list[MachineResult] = []
     for source, other in others.items():
-        own = Elsewhere(source, other.runtime, other.machine, other.parity, other.modes, other.flags, other.worst)
+        own = MachineResult(source, other.runtime, other.machine, other.parity, other.modes, other.flags, other.worst)
         nested = [dataclasses.replace(item, source=f"{source}, {item.source}") for item in other.elsewhere]
-        added += [_under(budget, item) for item in (own, *nested)]
-    return decided(dataclasses.replace(verdict, elsewhere=(*verdict.elsewhere, *added)), budget)
+        added += [_with_budget_of(budget, item) for item in (own, *nested)]
+    return with_outcome(dataclasses.replace(verdict, elsewhere=(*verdict.elsewhere, *added)), budget)
 
 
-def _under(budget: Budget, other: Elsewhere) -> Elsewhere:
+def _with_budget_of(budget: Budget, other: MachineResult) -> MachineResult:
     modes = tuple(_with_budget(mode, budget) for mode in other.modes)
     worst = None if other.worst is None else _with_budget(other.worst, budget)
     return dataclasses.replace(other, modes=modes, worst=worst)

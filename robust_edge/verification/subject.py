@@ -17,7 +17,7 @@ from robust_edge.run.directory import Run
 from robust_edge.run.images import dataset_of
 from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import eps_of, false_claims
-from robust_edge.verification.kernels import int8_tolerance, kernels_here
+from robust_edge.verification.kernels import int8_tolerance, kernel_notes
 from robust_edge.verification.paired_pgd import GradientOracle
 from robust_edge.verification.settings import STEPS, VerifySettings
 from robust_edge.verification.twins.table import has_twin, twin_of
@@ -111,7 +111,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
     """
     golden, manifest = bundle.golden(), bundle.manifest
     refuse_no_images(settings.limit)
-    remarks = kernels_here(bundle, model, golden.attacked)
+    remarks = kernel_notes(bundle, model, golden.attacked)
     if run is None:
         find_twin = functools.lru_cache(maxsize=1)(lambda: _twin(bundle, golden, None))
         eps = settings.eps or manifest.expected.attack.eps

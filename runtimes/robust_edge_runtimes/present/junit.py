@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from robust_edge_runtimes.core.files import write_atomic
 from robust_edge_runtimes.present.tables import percent
 from robust_edge_runtimes.present.verdict import attack_name, rebuild_line
-from robust_edge_runtimes.verdict.judge import Elsewhere, Verdict
+from robust_edge_runtimes.verdict.judge import MachineResult, Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, WorstCase
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop
 
@@ -64,7 +64,7 @@ def junit_text(verdict: Verdict) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 
 
-def _elsewhere(verdict: Verdict, other: Elsewhere) -> Tuple[str, Tuple[ModeResult, ...], Optional[WorstCase]]:
+def _elsewhere(verdict: Verdict, other: MachineResult) -> Tuple[str, Tuple[ModeResult, ...], Optional[WorstCase]]:
     return f"{verdict.target} ({other.source})", other.modes, other.worst
 
 

@@ -54,7 +54,7 @@ EXIT_CODES = {PASS: 0, FAIL: 1, UNDECIDED: 5}
 
 
 @dataclasses.dataclass(frozen=True)
-class Elsewhere:
+class MachineResult:
     """The figures and flags that one machine found for an artifact.
 
     Attributes:
@@ -103,7 +103,7 @@ class Verdict:
     modes: Tuple[ModeResult, ...]
     flags: Tuple[Flag, ...]
     worst: Optional[WorstCase] = None
-    elsewhere: Tuple[Elsewhere, ...] = ()
+    elsewhere: Tuple[MachineResult, ...] = ()
     rebuild: Optional[Rebuild] = None
     remarks: Tuple[str, ...] = ()
     looks: int = 1
@@ -155,7 +155,7 @@ def judge(
         *(flag for mode in modes for flag in mode.flags),
         *raised(_over_modes(measurements)),
     )
-    return decided(
+    return with_outcome(
         Verdict(
             outcome=UNDECIDED,
             passed=False,
@@ -189,17 +189,21 @@ def _prebuilt(subject: Subject) -> Tuple[List[Check], List[str]]:
     return known, [flag.detail for flag in raised(unknown)]
 
 
-def decided(verdict: Verdict, budget: Budget) -> Verdict:
+def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:
     """Derive outcome, reasons and notes from the figures of a verdict."""
-    here = Elsewhere("", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, verdict.flags, verdict.worst)
+    here = MachineResult(
+        "", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, verdict.flags, verdict.worst
+    )
     reasons: List[str] = []
     undecided: List[str] = []
     notes = list(verdict.remarks)
-    same = verdict.precision == "fp32" and verdict.rebuild is not None and verdict.rebuild.equal
+    own_export = verdict.precision == "fp32" and verdict.rebuild is not None and verdict.rebuild.equal
     for figures in (here, *verdict.elsewhere):
         prefix = f"{figures.source}: " if figures.source else ""
         rebuild = None if figures.source else verdict.rebuild
-        for lines, found in zip((reasons, undecided, notes), _weighed(figures, budget, rebuild, same=same)):
+        for lines, found in zip(
+            (reasons, undecided, notes), _reasons_and_notes(figures, budget, rebuild, own_export=own_export)
+        ):
             lines += [prefix + line for line in found]
     outcome = FAIL if reasons else UNDECIDED if undecided else PASS
     return dataclasses.replace(
@@ -226,8 +230,8 @@ def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
     return [black_box_beats_white_box(broken, len(ids), exact=False)]
 
 
-def _weighed(
-    figures: Elsewhere, budget: Budget, rebuild: Optional[Rebuild], *, same: bool
+def _reasons_and_notes(
+    figures: MachineResult, budget: Budget, rebuild: Optional[Rebuild], *, own_export: bool
 ) -> Tuple[List[str], List[str], List[str]]:
     """Reasons to fail, undecided drops, and notes, from the figures of one machine.
 
@@ -235,8 +239,8 @@ def _weighed(
         figures: the machine's figures.
         budget: percentage points that the artifact may lose, and flags that it may raise.
         rebuild: the result of mode `rebuild` on that machine.
-        same: whether the artifact is the run's own export in fp32, whose logits are the checkpoint's up to rounding:
-            an undecided drop whose estimate lies within the budget is then a note.
+        own_export: whether the artifact is the run's own export in fp32, whose logits are the checkpoint's up to
+            rounding: an undecided drop whose estimate lies within the budget is then a note.
     """
     reasons: List[str] = []
     undecided = [
@@ -252,7 +256,7 @@ def _weighed(
                 reasons.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
             elif drop.undecided and decisive:
                 line = f"{name}_drop: {_interval(drop)} {where}; the budget of {drop.budget:g} lies inside"
-                if same and drop.points <= drop.budget:
+                if own_export and drop.points <= drop.budget:
                     notes.append(f"{line}, but mode rebuild shows that the artifact is the run's own export")
                 else:
                     undecided.append(line + _needed(result, name))
@@ -275,7 +279,7 @@ def _weighed(
     return reasons, undecided, notes
 
 
-def _samples(figures: Elsewhere) -> List[Tuple[Union[ModeResult, WorstCase], str, bool]]:
+def _samples(figures: MachineResult) -> List[Tuple[Union[ModeResult, WorstCase], str, bool]]:
     """Each sample of images with a phrase that names it, and whether its drops change the outcome.
 
     All modes together are one sample, which decides. The stored images are a further sample; if images were drawn, it

@@ -4,7 +4,7 @@ from robust_edge.reporting.sign_off import sign_off
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.judge import Elsewhere, Verdict
+from robust_edge_runtimes.verdict.judge import MachineResult, Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, Parity, WorstCase
 from robust_edge_runtimes.verdict.statistic import Drop
 
@@ -28,7 +28,7 @@ def test_the_line_holds_what_it_takes_to_do_it_again():
 
 def test_devices_are_named_and_a_failure_is_not_signed():
     there = dataclasses.replace(VERDICT.machine, cpu="Orin")
-    other = Elsewhere("jetson.json", DEVICE, there, VERDICT.parity, (SQUARE,), ())
+    other = MachineResult("jetson.json", DEVICE, there, VERDICT.parity, (SQUARE,), ())
     line = sign_off(dataclasses.replace(VERDICT, outcome="fail", passed=False, elsewhere=(other,)))
     assert line.startswith("Not signed off: ")
     assert "blackbox (Square, 500 queries, ε = 0.1, seed 7, 60 images) clean 90.0%, robust 61.0%" in line

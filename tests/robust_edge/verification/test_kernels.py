@@ -87,7 +87,7 @@ def test_the_note_names_the_distance_of_both_kernels(bundles, on, monkeypatch):
         own = np.concatenate([model.infer(image[None]) for image in images])
         largest = np.abs(own).max()
         monkeypatch.setattr(OnnxRuntime, "infer_impl", saturated)
-        (note,) = kernels.kernels_here(bundle, model, images)
+        (note,) = kernels.kernel_notes(bundle, model, images)
     assert note.split("logits ")[1].startswith("0.5 ")
 
 
@@ -96,4 +96,4 @@ def test_nothing_is_shown_where_the_cpus_own_kernels_judge(machine, target, bund
     on(machine)
     bundle = bundles[target]
     with kernels.device_runtime(bundle) as model:
-        assert kernels.kernels_here(bundle, model, bundle.golden().clean) == ()
+        assert kernels.kernel_notes(bundle, model, bundle.golden().clean) == ()

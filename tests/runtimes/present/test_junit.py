@@ -8,7 +8,7 @@ import pytest
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.present.junit import junit_text, write_junit
-from robust_edge_runtimes.verdict.judge import Elsewhere, judge
+from robust_edge_runtimes.verdict.judge import MachineResult, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
 
@@ -73,7 +73,7 @@ def test_few_images_fail_their_cases(verdict):
 
 def test_other_machines_have_cases_of_their_own(verdict):
     one = verdict()
-    other = Elsewhere("jetson.json", one.runtime, one.machine, one.parity, one.modes, ())
+    other = MachineResult("jetson.json", one.runtime, one.machine, one.parity, one.modes, ())
     _, cases = read(junit_text(dataclasses.replace(one, elsewhere=(other,))))
     assert "x86-cpu (jetson.json).replay: clean accuracy" in cases
     assert len(cases) == 5
