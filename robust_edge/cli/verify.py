@@ -15,7 +15,7 @@ from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.cli.verify import end_with, verify_options
 from robust_edge_runtimes.modes.mode import chosen_modes
-from robust_edge_runtimes.modes.settings import given
+from robust_edge_runtimes.modes.settings import without_none
 from robust_edge_runtimes.verdict.measurement import Budget
 
 
@@ -28,7 +28,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     help="Radius of every attack.  [default: the run's own; without --against the bundle's]",
 )
 @verify_options(
-    MODES, default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided", with_few=True
+    MODES, default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided", with_quick=True
 )
 @click.option("--data-dir", help="Folder of the run's images, if they were moved.")
 @click.option(
@@ -68,7 +68,9 @@ def verify(
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
     from robust_edge_runtimes.core.bundle import open_bundle
 
-    settings = VerifySettings(modes=modes, limit=limit, eps=eps, seed=seed, data_dir=data_dir, options=given(options))
+    settings = VerifySettings(
+        modes=modes, limit=limit, eps=eps, seed=seed, data_dir=data_dir, options=without_none(options)
+    )
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
     with _background(bundle, run, modes, data_dir) as background:

@@ -32,7 +32,7 @@ from robust_edge_runtimes.attacks.threat import L2, LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.checks import (
-    ALONE,
+    SINGLE_IMAGES,
     batch_dependent,
     black_box_beats_white_box,
     non_finite,
@@ -50,7 +50,7 @@ REPEATS = 5
 VANISHED = 1e-12  # ratio of the gradient norms of cross-entropy and margin, below which the softmax is saturated
 SHARE = 0.05  # fraction of the probed images for which a check may fail without being raised
 STEPS = (1, 5, 20)  # numbers of PGD steps that are compared
-QUERIES = 100  # of the Square attack, per image
+PROBE_QUERIES = 100  # of the Square attack, per image
 TRANSFER_GAIN = 0.002  # fraction of the images that transferred attacks may break beyond a white-box attack
 LARGE_EPS = {LINF: (0.5, 1.0)}  # radii at which no network can be robust
 
@@ -165,7 +165,7 @@ def _outputs(model: nn.Module, images: Tensor, batch_size: int) -> list[Check]:
         randomised(first, *again),
         softmax_output(first),
         rounded_logits(first),
-        _batch_dependent(model, score, pixels[:ALONE], first[:ALONE]),
+        _batch_dependent(model, score, pixels[:SINGLE_IMAGES], first[:SINGLE_IMAGES]),
     ]
 
 
@@ -253,9 +253,9 @@ def _black_box(probe: _Probe) -> Check:
     name = "black_box_beats_gradients"
     if probe.threat.norm == L2:
         return Check(name, raised=None, detail="not checked: Square is implemented for ℓ∞ only")
-    left = probe.robust_under(_short_pgd(STEPS[-1])) & ~probe.robust_under(Square(queries=QUERIES))
+    left = probe.robust_under(_short_pgd(STEPS[-1])) & ~probe.robust_under(Square(queries=PROBE_QUERIES))
     gained = int(left.sum())
-    detail = f"{QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
+    detail = f"{PROBE_QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
     return Check(name, raised=gained > max(1, SHARE * len(probe)), detail=detail)
 
 

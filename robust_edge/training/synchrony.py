@@ -103,7 +103,7 @@ class Share:
         return float(sum_over_ranks(torch.tensor(value * self.weight, dtype=torch.float64), self.ranks))
 
 
-ALONE = Share(1.0, Ranks())
+WHOLE_BATCH = Share(1.0, Ranks())
 
 
 def sum_over_ranks(sums: Tensor, ranks: Ranks) -> Tensor:

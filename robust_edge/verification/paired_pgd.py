@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.verification.settings import STEPS, VerifySettings
+from robust_edge.verification.settings import STEPS_OPTION, VerifySettings
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
@@ -52,7 +52,7 @@ class PairedOutcome:
 
 def pgd_settings(eps: float, settings: VerifySettings, *, share: int = 1) -> AttackSpec:
     """One restart of PGD by a mode's seed, with one step for every `share` steps of the settings."""
-    return Pgd(steps=-(-settings.value(STEPS) // share)).spec(Threat(eps), settings.seed)
+    return Pgd(steps=-(-settings.value(STEPS_OPTION) // share)).spec(Threat(eps), settings.seed)
 
 
 def paired_pgd(

@@ -6,7 +6,7 @@ import dataclasses
 
 from robust_edge_runtimes.modes.settings import ModeOption, ModeSettings
 
-STEPS = ModeOption("steps", "Gradient steps per image, in the modes that use gradients", 20)
+STEPS_OPTION = ModeOption("steps", "Gradient steps per image, in the modes that use gradients", 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

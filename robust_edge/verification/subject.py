@@ -19,7 +19,7 @@ from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import eps_of, false_claims
 from robust_edge.verification.kernels import int8_tolerance, kernel_notes
 from robust_edge.verification.paired_pgd import GradientOracle
-from robust_edge.verification.settings import STEPS, VerifySettings
+from robust_edge.verification.settings import STEPS_OPTION, VerifySettings
 from robust_edge.verification.twins.table import has_twin, twin_of
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
 from robust_edge_exporters.target import targets
@@ -131,7 +131,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         checkpoint.logits,
         split,
         eps=eps,
-        steps=settings.value(STEPS),
+        steps=settings.value(STEPS_OPTION),
         tolerance=tolerance,
         parity=parity_of(model, golden),
     )

@@ -20,7 +20,7 @@ from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.modes.mode import Progress, chosen_modes
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
-from robust_edge_runtimes.modes.settings import few, options_of
+from robust_edge_runtimes.modes.settings import options_of, quick_defaults
 from robust_edge_runtimes.present.verdict import rebuild_line
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
@@ -57,7 +57,7 @@ def verify_bundle(
     """
     modes = chosen_modes(settings.modes, MODES, with_run=run is not None)
     if not settings.modes:
-        settings = dataclasses.replace(settings, options=few(options_of(MODES).values(), settings.options))
+        settings = dataclasses.replace(settings, options=quick_defaults(options_of(MODES).values(), settings.options))
     for mode in modes:
         if mode.needs and run is None:
             raise InputError(f"mode {mode.name} needs {mode.needs}; give the bundle's run as `run`")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, Operator, channelwise, given, straight_through
+from robust_edge.onnx_graph.operators.node import Inputs, Node, Operator, channelwise, optional_input, straight_through
 
 FLOAT, UINT8, INT8, INT32, INT64, BOOL, HALF, DOUBLE, BFLOAT16 = 1, 2, 3, 6, 7, 9, 10, 11, 16  # of onnx.TensorProto
 
@@ -55,7 +55,7 @@ def power(node: Node, inputs: Inputs) -> Tensor:
 
 def clip(node: Node, inputs: Inputs) -> Tensor:
     """Bounds are attributes before opset 11."""
-    x, low, high = inputs[0], given(inputs, 1), given(inputs, 2)
+    x, low, high = inputs[0], optional_input(inputs, 1), optional_input(inputs, 2)
     low = node.get("min", -math.inf) if low is None else low
     high = node.get("max", math.inf) if high is None else high
     return torch.clamp(x, torch.as_tensor(low, dtype=x.dtype), torch.as_tensor(high, dtype=x.dtype))
@@ -138,7 +138,7 @@ def cast_like(node: Node, inputs: Inputs) -> Tensor:
 
 def quantize(node: Node, inputs: Inputs) -> Tensor:
     """8 bits as float32 tensors of whole numbers, so that gradients can flow through them."""
-    x, scale, zero = inputs[0], inputs[1], given(inputs, 2)
+    x, scale, zero = inputs[0], inputs[1], optional_input(inputs, 2)
     kind = torch.uint8 if zero is None else zero.dtype
     if kind not in (torch.uint8, torch.int8):
         raise ValueError(f"to {kind}, only 8 bits are covered")
@@ -152,7 +152,7 @@ def quantize(node: Node, inputs: Inputs) -> Tensor:
 
 def dequantize(node: Node, inputs: Inputs) -> Tensor:
     """(x − zero point) × scale."""
-    x, scale, zero = inputs[0], inputs[1], given(inputs, 2)
+    x, scale, zero = inputs[0], inputs[1], optional_input(inputs, 2)
     shift = 0.0 if zero is None else _along(node, zero.float(), x)
     value: Tensor = (x.float() - shift) * _along(node, scale, x)
     return value

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, channelwise, given, padded, window_pads
+from robust_edge.onnx_graph.operators.node import Inputs, Node, channelwise, optional_input, padded, window_pads
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
@@ -14,7 +14,7 @@ TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3:
 
 def conv(node: Node, inputs: Inputs) -> Tensor:
     """A convolution in 1 to 3 dimensions."""
-    x, weight, bias = inputs[0], inputs[1], given(inputs, 2)
+    x, weight, bias = inputs[0], inputs[1], optional_input(inputs, 2)
     axes = _dimensions(weight)
     pads = window_pads(node, x, weight.shape[2:])
     own = [first if first == last else 0 for first, last in pads]  # what the convolution itself can pad
@@ -25,7 +25,7 @@ def conv(node: Node, inputs: Inputs) -> Tensor:
 
 def conv_transpose(node: Node, inputs: Inputs) -> Tensor:
     """The whole result, then without what the padding cuts off; positions behind it get the bias only."""
-    x, weight, bias = inputs[0], inputs[1], given(inputs, 2)
+    x, weight, bias = inputs[0], inputs[1], optional_input(inputs, 2)
     axes = _dimensions(weight)
     strides, dilations = node.get("strides", [1] * axes), node.get("dilations", [1] * axes)
     whole = TRANSPOSED[axes](x, weight, None, strides, 0, 0, node.get("group", 1), dilations)
@@ -50,7 +50,7 @@ def _transposed_pads(node: Node, x: Tensor, whole: Tensor, extra: list[int]) -> 
 
 def gemm(node: Node, inputs: Inputs) -> Tensor:
     """α A B + β C."""
-    a, b, c = inputs[0], inputs[1], given(inputs, 2)
+    a, b, c = inputs[0], inputs[1], optional_input(inputs, 2)
     plain = not node.get("transA", 0) and node.get("alpha", 1.0) == node.get("beta", 1.0) == 1
     if plain and (c is None or c.ndim == 1):
         return functional.linear(a, b if node.get("transB", 0) else b.t(), c)

@@ -42,14 +42,14 @@ Operator = Callable[[Node, Inputs], "Tensor | tuple[Tensor, ...]"]
 """Computes the outputs of a node; a tuple where the operator has several."""
 
 
-def given(inputs: Inputs, position: int) -> Any:
+def optional_input(inputs: Inputs, position: int) -> Any:
     """An optional input, None where it is left out."""
     return inputs[position] if len(inputs) > position else None
 
 
 def ints(node: Node, inputs: Inputs, name: str, position: int | None = 1) -> list[int] | None:
     """Integers that older opsets give as an attribute and newer ones as an input; None if they are left out."""
-    value = None if position is None else given(inputs, position)
+    value = None if position is None else optional_input(inputs, position)
     if value is not None:
         return [int(item) for item in value.reshape(-1).tolist()]
     found = node.get(name, None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, Operator, given, ints, padded, refuse
+from robust_edge.onnx_graph.operators.node import Inputs, Node, Operator, ints, optional_input, padded, refuse
 
 
 def batch_norm(node: Node, inputs: Inputs) -> Tensor:
@@ -35,7 +35,7 @@ def group_norm(node: Node, inputs: Inputs) -> Tensor:
 
 def layer_norm(node: Node, inputs: Inputs) -> Tensor:
     """Over the last axes, from `axis` on."""
-    x, scale, bias = inputs[0], inputs[1], given(inputs, 2)
+    x, scale, bias = inputs[0], inputs[1], optional_input(inputs, 2)
     shape = x.shape[node.get("axis", -1) % x.ndim :]
     scale, bias = scale.expand(shape), None if bias is None else bias.expand(shape)
     return functional.layer_norm(x, shape, scale, bias, node.get("epsilon", 1e-5))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, given, ints, refuse
+from robust_edge.onnx_graph.operators.node import Inputs, Node, ints, optional_input, refuse
 
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
@@ -21,7 +21,7 @@ ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
 def resize(node: Node, inputs: Inputs) -> Tensor:
     """By scales or to sizes, nearest, linear or cubic, in each of ONNX's systems of coordinates."""
     x, first = inputs[0], 1 if node.opset < 11 else 2
-    scales, sizes = given(inputs, first), ints(node, inputs, "", 3)
+    scales, sizes = optional_input(inputs, first), ints(node, inputs, "", 3)
     wanted = [float(value) for value in (() if scales is None else scales.tolist())]
     wanted = wanted or list(node.get("scales", None) or [])
     axes = ints(node, inputs, "axes", None) or list(range(x.ndim))

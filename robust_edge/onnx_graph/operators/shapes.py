@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, given, ints
+from robust_edge.onnx_graph.operators.node import Inputs, Node, ints, optional_input
 
 
 def constant(node: Node, inputs: Inputs) -> Tensor:
@@ -143,7 +143,7 @@ def tile(node: Node, inputs: Inputs) -> Tensor:
 
 def trilu(node: Node, inputs: Inputs) -> Tensor:
     """The upper or the lower triangle."""
-    k = given(inputs, 1)
+    k = optional_input(inputs, 1)
     function = torch.triu if node.get("upper", 1) else torch.tril
     return function(inputs[0], 0 if k is None else int(k))
 
@@ -179,7 +179,7 @@ def pad(node: Node, inputs: Inputs) -> Tensor:
         zip((axis % x.ndim for axis in axes), zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True)
     )
     if mode == "constant":
-        value = given(inputs, 2)
+        value = optional_input(inputs, 2)
         fill = node.get("value", 0.0) if value is None else float(value)
         ends = [size for axis in reversed(range(x.ndim)) for size in sizes.get(axis, (0, 0))]
         return functional.pad(x, ends, value=fill)

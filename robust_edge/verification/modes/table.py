@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from robust_edge.verification.settings import STEPS
-from robust_edge_runtimes.modes.blackbox import QUERIES
+from robust_edge.verification.settings import STEPS_OPTION
+from robust_edge_runtimes.modes.blackbox import QUERIES_OPTION
 from robust_edge_runtimes.modes.mode import Default, Mode
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 
@@ -15,14 +15,14 @@ MODES = (
         "robust_edge.verification.modes.surrogate:surrogate",
         Default.WITH_RUN,
         needs="the checkpoint's gradients",
-        options=(STEPS,),
+        options=(STEPS_OPTION,),
     ),
     Mode(
         "whitebox",
         "PGD with the gradients of a differentiable twin that is made from the artifact itself",
         "robust_edge.verification.modes.whitebox:whitebox",
         Default.WITH_RUN,
-        options=(STEPS, QUERIES),
+        options=(STEPS_OPTION, QUERIES_OPTION),
         restart=1,
     ),
     Mode(
@@ -31,7 +31,7 @@ MODES = (
         "robust_edge.verification.modes.difference:difference",
         Default.WITH_RUN,
         needs="the checkpoint's gradients",
-        options=(STEPS,),
+        options=(STEPS_OPTION,),
         restart=2,
     ),
     Mode(

@@ -48,18 +48,18 @@ def refuse_same_file(out: Optional[Path], junit: Optional[Path]) -> None:
         raise click.UsageError(f"-o and --junit both name {str(out)!r}; choose another path for one of them")
 
 
-def mode_options(modes: Iterable[Any], *, with_few: bool = False) -> Callable[[F], F]:
+def mode_options(modes: Iterable[Any], *, with_quick: bool = False) -> Callable[[F], F]:
     """A decorator that adds the modes' options to a command, which receives each as an argument, None if not given.
 
     Args:
         modes: rows of a table of modes.
-        with_few: whether the command uses `few` where no mode is named; the help text says so.
+        with_quick: whether the command uses `quick` if no mode is named; the help text says so.
     """
 
     def decorate(command: F) -> F:
         for option in reversed(list(options_of(modes).values())):
-            fewer = f"; {option.few} where no --mode is given" if with_few and option.few is not None else ""
-            text = f"{option.help}.  [default: {option.default}{fewer}]"
+            quick = f"; {option.quick} where no --mode is given" if with_quick and option.quick is not None else ""
+            text = f"{option.help}.  [default: {option.default}{quick}]"
             command = click.option(f"--{option.name}", type=click.IntRange(min=1), help=text)(command)
         return command
 

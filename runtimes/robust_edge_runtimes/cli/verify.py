@@ -13,7 +13,7 @@ import click
 from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, mode_options, refuse_same_file
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.mode import Mode, chosen_modes, mode_help
-from robust_edge_runtimes.modes.settings import ModeSettings, given
+from robust_edge_runtimes.modes.settings import ModeSettings, without_none
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.measurement import Budget
 
@@ -24,7 +24,7 @@ SEED_HELP = "Seed of the drawn images and of every attack.  [default: another on
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def verify_options(modes: Sequence[Mode], *, default_limit: str, with_few: bool = False) -> Callable[[F], F]:
+def verify_options(modes: Sequence[Mode], *, default_limit: str, with_quick: bool = False) -> Callable[[F], F]:
     """A decorator that adds the options of both `verify` commands.
 
     The command receives `modes`, `limit`, `seed`, `threads`, `out` and `junit`, the options as `budget: Budget`, and
@@ -33,7 +33,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_few: bool 
     Args:
         modes: rows of a table of modes.
         default_limit: which images are used where no limit is given, for the help text.
-        with_few: as in `mode_options`.
+        with_quick: as in `mode_options`.
     """
     points = "Largest allowed loss of {} accuracy, in points."
     options = (
@@ -45,7 +45,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_few: bool 
             help=mode_help(modes),
         ),
         click.option("--limit", type=click.IntRange(min=1), help=f"Most images per mode.  [default: {default_limit}]"),
-        mode_options(modes, with_few=with_few),
+        mode_options(modes, with_quick=with_quick),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), help=SEED_HELP),
         click.option(
             "--max-clean-drop", "budget_clean", default=Budget.clean, show_default=True, help=points.format("clean")
@@ -141,7 +141,7 @@ def verify(
     from robust_edge_runtimes.modes.sequence import judge_in_blocks
     from robust_edge_runtimes.verdict.subject import subject_of
 
-    settings, opened = ModeSettings(limit, seed, given(options)), open_bundle(bundle)
+    settings, opened = ModeSettings(limit, seed, without_none(options)), open_bundle(bundle)
     with load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
         chosen = chosen_modes(modes, DEVICE_MODES)

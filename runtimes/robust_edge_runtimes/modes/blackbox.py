@@ -7,8 +7,7 @@ from typing import Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.square import FEW_QUERIES, Square
-from robust_edge_runtimes.attacks.square import QUERIES as USUAL_QUERIES
+from robust_edge_runtimes.attacks.square import FEW_QUERIES, QUERIES, Square
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.modes.mode import Progress
@@ -17,17 +16,19 @@ from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.measurement import LOGITS, Candidates, Measurement
 from robust_edge_runtimes.verdict.subject import Subject
 
-QUERIES = ModeOption("queries", "Queries per image, in the modes that see only logits", USUAL_QUERIES, few=FEW_QUERIES)
+QUERIES_OPTION = ModeOption(
+    "queries", "Queries per image, in the modes that see only logits", QUERIES, quick=FEW_QUERIES
+)
 
 
 def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None) -> Measurement:
-    """Square with QUERIES queries per image.
+    """Square with the number of queries per image of QUERIES_OPTION.
 
     The checkpoint, where there is one, is attacked in the same way, and each network scores what was found against
     either; otherwise its stored answers stand for it.
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
-    square, threat = Square(settings.value(QUERIES)), Threat(subject.eps)
+    square, threat = Square(settings.value(QUERIES_OPTION)), Threat(subject.eps)
     attack = square.spec(threat, settings.seed)
     networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
     found = [

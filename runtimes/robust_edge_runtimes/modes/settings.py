@@ -1,4 +1,4 @@
-"""What the modes of verify are told: settings of all modes, and those that a mode declares for itself."""
+"""Settings of the verify modes: those of all modes, and the options that a mode declares in its row."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Dict, Iterable, Mapping, Optional
 
 @dataclasses.dataclass(frozen=True)
 class ModeOption:
-    """A whole number, at least 1, that a mode declares in its row; `verify` has an option of that name.
+    """An integer option, at least 1, that a mode declares in its row; `verify` has an option of the same name.
 
     Attributes:
         name: key in `ModeSettings.options`; the flag is `--name`.
         help: one sentence without its full stop.
-        default: where it is not given.
-        few: the default of a verification that names no mode; None for `default`.
+        default: the value if the option is not given.
+        quick: the value if neither the option nor a mode is given; None for `default`.
     """
 
     name: str
     help: str
     default: int
-    few: Optional[int] = None
+    quick: Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class ModeSettings:
     """Settings of the modes on a device.
 
     Attributes:
-        limit: most images per mode; None for all that there are.
-        seed: of the draw of images and of every attack.
-        options: values of what the modes declare, by name; what is missing has its default.
+        limit: largest number of images per mode; None for all.
+        seed: for drawing images and for every attack.
+        options: values of the options that the modes declare, by name; missing ones have their default.
     """
 
     limit: Optional[int] = None
@@ -38,20 +38,20 @@ class ModeSettings:
     options: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def value(self, option: ModeOption) -> int:
-        """The value of an option: as given, or its default."""
+        """The value of an option, or its default if it was not given."""
         return self.options.get(option.name, option.default)
 
 
-def given(values: Mapping[str, Optional[int]]) -> Dict[str, int]:
-    """The values of a command line without those that were not given."""
+def without_none(values: Mapping[str, Optional[int]]) -> Dict[str, int]:
+    """The options of a command line without those that were not given."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def few(options: Iterable[ModeOption], given: Mapping[str, int]) -> Dict[str, int]:
-    """What is given, and the smaller defaults of a verification that names no mode."""
-    return {**{option.name: option.few for option in options if option.few is not None}, **given}
+def quick_defaults(options: Iterable[ModeOption], values: Mapping[str, int]) -> Dict[str, int]:
+    """`values`, completed by the quick defaults, for a verification that names no mode."""
+    return {**{option.name: option.quick for option in options if option.quick is not None}, **values}
 
 
 def options_of(modes: Iterable[Any]) -> Dict[str, ModeOption]:
-    """The options that the rows of a table declare, each once, by name."""
+    """The options that the rows of a table of modes declare, by name."""
     return {option.name: option for mode in modes for option in mode.options}

@@ -6,7 +6,7 @@ that need torch are in the table of `robust_edge.verification.modes.table`, afte
 
 from __future__ import annotations
 
-from robust_edge_runtimes.modes.blackbox import QUERIES
+from robust_edge_runtimes.modes.blackbox import QUERIES_OPTION
 from robust_edge_runtimes.modes.mode import Default, Mode
 
 DEVICE_MODES = (
@@ -22,6 +22,6 @@ DEVICE_MODES = (
         "Square, a random search that sees only the artifact's logits",
         "robust_edge_runtimes.modes.blackbox:blackbox",
         Default.WITH_RUN,
-        options=(QUERIES,),
+        options=(QUERIES_OPTION,),
     ),
 )

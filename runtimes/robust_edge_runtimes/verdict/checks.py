@@ -15,7 +15,7 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_counts
 
 REPEAT_TOLERANCE = 1e-4
-ALONE = 32  # images that are also scored one by one
+SINGLE_IMAGES = 32  # images that are also scored one by one
 ALONE_TOLERANCE = 2e-2  # kernels for other batch sizes add in another order: TF32 and fp16 differ by up to 1e-2
 OUTLIERS = {"int8": 0.1}
 """Share of the images on which an artifact of a precision may exceed a tolerance; other precisions: none.
@@ -28,7 +28,7 @@ LEVELS = 200  # fewer steps between zero and the largest logit are coarser than 
 INT8_LEVELS = 100  # an artifact whose last layer has 8 bits has 127
 ON_GRID = 1e-2  # of a step
 DISTINCT = 0.5  # of the logits
-GRADIENTS = 0.05  # share of the gradients
+ZERO_GRADIENT_SHARE = 0.05  # share of the gradients
 EXACT_GAIN = 0.002  # of the images
 APPROXIMATE_GAIN = 1.0  # percentage points
 FLOOR = 0.05  # of the images
@@ -64,7 +64,7 @@ def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision
 
     Args:
         score: the artifact.
-        images: (N, C, H, W) float32 in [0, 1]; all are scored again, and the first ALONE one by one, as an
+        images: (N, C, H, W) float32 in [0, 1]; all are scored again, and the first SINGLE_IMAGES one by one, as an
             application does.
         first: (N, K), their logits the first time.
         precision: of the artifact.
@@ -74,8 +74,8 @@ def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision
     repeated = randomised(first, score(images))
     if repeated.raised:
         return [repeated]
-    alone = np.concatenate([score(image[None]) for image in images[:ALONE]])
-    return [repeated, batch_dependent(alone, first[:ALONE], precision)]
+    alone = np.concatenate([score(image[None]) for image in images[:SINGLE_IMAGES]])
+    return [repeated, batch_dependent(alone, first[:SINGLE_IMAGES], precision)]
 
 
 def non_finite(logits: np.ndarray) -> Check:
@@ -215,7 +215,7 @@ def zero_gradient(share: float, detail: str) -> Check:
             temperature that was tried: a loss that is saturated is no property of the network.
         detail: what was measured.
     """
-    return Check("zero_gradient", share > GRADIENTS, detail)
+    return Check("zero_gradient", share > ZERO_GRADIENT_SHARE, detail)
 
 
 def saturated_gradient(share: float, detail: str) -> Check:
@@ -225,7 +225,7 @@ def saturated_gradient(share: float, detail: str) -> Check:
         share: of the gradients.
         detail: what was measured.
     """
-    return Check("saturated_gradient", share > GRADIENTS, detail)
+    return Check("saturated_gradient", share > ZERO_GRADIENT_SHARE, detail)
 
 
 def more_robust_than_parent(drop: Drop, mode: str) -> Check:

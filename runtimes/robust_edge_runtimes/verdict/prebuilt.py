@@ -17,7 +17,7 @@ from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.format import Prebuilt
 from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.scoring import relative_error, score_of
-from robust_edge_runtimes.verdict.checks import ALONE
+from robust_edge_runtimes.verdict.checks import SINGLE_IMAGES
 from robust_edge_runtimes.verdict.flags import Check
 
 TOLERANCE = 1e-6  # two compilers may add in another order; weights and arithmetic are the same
@@ -70,4 +70,4 @@ def _difference(item: Prebuilt, model: BaseRuntime, images: np.ndarray) -> str:
 def _logits(model: BaseRuntime, images: np.ndarray) -> np.ndarray:
     """(n, K): logits of all images in batches, then of the first ones alone."""
     score = score_of(model)
-    return np.concatenate([score(images), *(score(image[None]) for image in images[:ALONE])])
+    return np.concatenate([score(images), *(score(image[None]) for image in images[:SINGLE_IMAGES])])

@@ -21,7 +21,7 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Measurement
 from robust_edge_runtimes.verdict.subject import Subject
 
-ALONE = 64  # candidates of one mode that are also scored one by one
+SINGLE_CANDIDATES = 64  # candidates of one mode that are also scored one by one
 BATCH_SIZES = (2, 32)  # the other batch size is drawn from here: an artifact cannot know it
 
 
@@ -45,7 +45,7 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
     together = subject.score(images)
     others = _other_scorings(subject, images, int(random.integers(*BATCH_SIZES)))
     order = random.permutation(len(images))
-    rows = order[np.argsort(~measurement.artifact_robust[order % count], kind="stable")][:ALONE]
+    rows = order[np.argsort(~measurement.artifact_robust[order % count], kind="stable")][:SINGLE_CANDIDATES]
     alone = np.concatenate([subject.score(images[row : row + 1]) for row in rows])
     right = np.logical_and.reduce([is_right(logits, labels) for logits in (together, *others.values())])
     right[rows] &= is_right(alone, labels[rows])

@@ -22,7 +22,7 @@ from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
-from robust_edge.training.synchrony import ALONE, Share, check_batch, check_same, replicate, sum_over_ranks
+from robust_edge.training.synchrony import WHOLE_BATCH, Share, check_batch, check_same, replicate, sum_over_ranks
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -216,8 +216,8 @@ def test_all_ranks_get_the_value_of_the_first(both):
 def test_one_process_alone_takes_no_detour():
     model = network(batchnorm=True)
     assert replicate(model, torch.device("cpu"), Ranks()) is model
-    ALONE.average(model)
-    assert ALONE.mean(0.3) == 0.3
+    WHOLE_BATCH.average(model)
+    assert WHOLE_BATCH.mean(0.3) == 0.3
     check_same({"model": model.state_dict()}, Ranks())
     assert sum_over_ranks(torch.tensor(3.0), Ranks()) == 3
 
