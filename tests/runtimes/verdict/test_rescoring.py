@@ -13,7 +13,7 @@ from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 from robust_edge_runtimes.scoring import BATCH
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
-from robust_edge_runtimes.verdict.rescoring import ALONE, BATCH_SIZES, scored_again
+from robust_edge_runtimes.verdict.rescoring import BATCH_SIZES, SINGLE_CANDIDATES, scored_again
 
 ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
 
@@ -181,7 +181,7 @@ def test_what_was_lost_before_stays_lost(again, linear):
 
 def test_images_that_count_as_robust_are_the_first_to_be_scored_alone(again, linear, golden):
     """Two candidates of each image are more than are scored alone; those of the lost images may be left out."""
-    robust = np.arange(60) < ALONE // 2
+    robust = np.arange(60) < SINGLE_CANDIDATES // 2
     alone = []
 
     def function(images):
@@ -192,7 +192,7 @@ def test_images_that_count_as_robust_are_the_first_to_be_scored_alone(again, lin
     moved = np.clip(golden.clean + np.float32(1e-3), 0, 1)
     again(function, golden.clean, moved, robust=robust)
     candidates = {image.tobytes() for image in (*golden.clean[robust], *moved[robust])}
-    assert len(candidates) == ALONE
+    assert len(candidates) == SINGLE_CANDIDATES
     assert candidates <= set(alone)
 
 
