@@ -18,13 +18,12 @@ import torch
 from result_file import provenance, write_result
 
 from robust_edge.run.directory import open_run
-from robust_edge.verification.modes import rebuild
+from robust_edge.verification import verify as verification
 from robust_edge.verification.settings import VerifySettings
-from robust_edge.verification.verify import verify_bundle
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.verdict.measurement import Budget
 
-COMPARE = rebuild.compare_with_run
+COMPARE = verification.compare_with_run
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def main() -> None:
 def repeated(path, run, options):
     bundle, reasons, outcomes, drops = open_bundle(path), collections.Counter(), collections.Counter(), []
     found = COMPARE(bundle, run, run.load_model(), None)
-    rebuild.compare_with_run = lambda *_: found
+    verification.compare_with_run = lambda *_: found
     for seed in range(1, options.repetitions + 1):
         settings = VerifySettings(
             modes=tuple(options.modes or ()),
@@ -67,7 +66,7 @@ def repeated(path, run, options):
             queries=options.queries,
             seed=seed,
         )
-        verdict = verify_bundle(bundle, run, Budget(), settings)
+        verdict = verification.verify_bundle(bundle, run, Budget(), settings)
         outcomes[verdict.outcome] += 1
         reasons.update({reason.partition(":")[0] for reason in verdict.reasons})
         drops.append(verdict.worst.robust_drop.points)

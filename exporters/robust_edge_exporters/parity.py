@@ -14,7 +14,7 @@ from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import ExportError
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE, Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.formats.table import runtime_class
+from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.scoring import agreement, margins, relative_error
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 
@@ -52,12 +52,8 @@ def checking_runtime(bundle: Bundle, target: Target, *, threads: int = 1) -> Bas
     Another one where the device's own does not run here; and ONNX Runtime without its fused 8-bit kernels where those
     of x86 CPUs may saturate on weights that use all of their 8 bits.
     """
-    name = target.checked_with or bundle.manifest.artifact.format
-    kind = runtime_class(name)
-    if name == "onnx" and target.full_range(bundle.manifest.artifact.precision):
-        from robust_edge_runtimes.formats.onnx.unfused import UnfusedOnnxRuntime, fused_kernels_may_saturate
-
-        kind = UnfusedOnnxRuntime if fused_kernels_may_saturate() else kind
+    row = format_named(target.checked_with or bundle.manifest.artifact.format)
+    kind = row.exact_runtime(target.full_range(bundle.manifest.artifact.precision))
     return kind(bundle.artifact_path, bundle.manifest, threads=threads)
 
 

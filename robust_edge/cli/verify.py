@@ -28,7 +28,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     help="Radius of every attack.  [default: the run's own; without --against the bundle's]",
 )
 @verify_options(
-    MODES, default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided", with_quick=True
+    MODES, default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided", with_run=True
 )
 @click.option("--data-dir", help="Folder of the run's images, if they were moved.")
 @click.option(

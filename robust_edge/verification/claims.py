@@ -207,6 +207,8 @@ def _radius(attack: AttackSpec, golden: Golden, run: Run, eps: float) -> str:
 
 
 def _known_attack(attack: AttackSpec) -> str:
+    if attack.steps < 1 or attack.eps <= 0:
+        return f"attack of {attack.steps} steps at eps {attack.eps:.4g}: an export stores images that were attacked"
     if attack.name != "pgd":
         return f"attack {short_repr(attack.name)}: an export stores images of pgd"
     usual = 2.5 * attack.eps / max(attack.steps, 1)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from robust_edge_exporters.parity import checking_runtime
 from robust_edge_exporters.target import targets
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
-from robust_edge_runtimes.formats.onnx.unfused import UnfusedOnnxRuntime, has_vnni
-from robust_edge_runtimes.load import load
+from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.scoring import agreement, relative_error, score_of
 
 INT8_STEPS, INT8_CAP = 0.05, 0.2
@@ -23,35 +20,35 @@ def device_runtime(bundle: Bundle, *, threads: int = 1) -> BaseRuntime:
     Raises:
         BundleError, BackendUnavailable: as `load`.
     """
-    row = targets().get(bundle.manifest.target)
-    if row is None or row.format != bundle.manifest.artifact.format or row.format != "onnx":
-        return load(bundle, threads=threads, from_source=True)
-    return checking_runtime(bundle, row, threads=threads).open()
+    row, artifact = targets().get(bundle.manifest.target), bundle.manifest.artifact
+    full_range = row is not None and row.format == artifact.format and row.full_range(artifact.precision)
+    kind = format_named(artifact.format).exact_runtime(full_range)
+    return kind(bundle.artifact_path, bundle.manifest, threads=threads).open()
 
 
 def other_kernels(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> np.ndarray | None:
-    """(N, K) logits of an 8-bit ONNX file with fused kernels where `model` has unfused ones, and the other way round.
-
-    None for any other artifact.
-    """
-    if bundle.manifest.artifact.precision != "int8" or bundle.manifest.artifact.format != "onnx":
+    """(N, K) logits of an 8-bit file with other kernels than those of `model`; None where there are no others."""
+    if bundle.manifest.artifact.precision != "int8":
         return None
-    kind = OnnxRuntime if isinstance(model, UnfusedOnnxRuntime) else UnfusedOnnxRuntime
+    kind = format_named(bundle.manifest.artifact.format).other_kernels(model)
+    if kind is None:
+        return None
     with kind(bundle.artifact_path, bundle.manifest, threads=model.threads) as other:
         return score_of(other)(images)
 
 
 def kernel_notes(bundle: Bundle, model: BaseRuntime, images: np.ndarray) -> tuple[str, ...]:
-    """What this CPU's own kernels make of a file that was judged without them; empty where they judged it."""
-    if not isinstance(model, UnfusedOnnxRuntime):
+    """A note on this CPU's own kernels if the artifact was judged without them."""
+    row = format_named(bundle.manifest.artifact.format)
+    if type(model) is row.runtime_from_source():
         return ()
     own, here = score_of(model)(images), other_kernels(bundle, model, images)
-    assert here is not None
+    if here is None:
+        return ()
     error, same = relative_error(here, own), 100 * agreement(here, own)
-    vnni = {True: "with VNNI", False: "without VNNI, which saturates", None: "with or without VNNI"}[has_vnni()]
     return (
-        f"judged by {model.arithmetic}, as on its device; ONNX Runtime's 8-bit kernels on this CPU ({vnni}) give "
-        f"logits {error:.2g} from that (relative), the class agrees on {same:.2f}%",
+        f"judged by {model.info.provider}, as on its device; {row.kernels_here()} give logits {error:.2g} from that "
+        f"(relative), the class agrees on {same:.2f}%",
     )
 
 

@@ -11,8 +11,9 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.verdict.judge import VERDICT_VERSION, MachineResult, Verdict, with_outcome
 from robust_edge_runtimes.verdict.measurement import Budget, ModeResult, WorstCase
-from robust_edge_runtimes.verdict.statistic import Drop
+from robust_edge_runtimes.verdict.statistic import Drop, drop_of_counts, level_of_look
 
+ROUNDING = 1e-6  # points
 Figures = TypeVar("Figures", ModeResult, WorstCase)
 
 
@@ -35,16 +36,19 @@ def read_verdict(path: Path) -> Verdict:
 
 
 def refuse_other_artifacts(others: dict[str, Verdict], manifest: Manifest) -> None:
-    """Raise InputError where a verdict is not on the artifact and the checkpoint that the manifest names."""
+    """Raise InputError where a verdict is not on the artifact, the checkpoint, target and radius of the manifest."""
+    eps = manifest.expected.attack.eps
     for source, other in others.items():
         for what, found, wanted in (
-            ("judged the artifact", other.artifact_sha256, manifest.artifact.identity),
-            ("compared with the checkpoint", other.checkpoint_sha256, manifest.source.checkpoint_sha256),
+            ("judged the artifact", other.artifact_sha256[:12], manifest.artifact.identity[:12]),
+            ("compared with the checkpoint", other.checkpoint_sha256[:12], manifest.source.checkpoint_sha256[:12]),
+            ("judged a bundle for", other.target, manifest.target),
+            *((f"attacked in mode {mode.mode} at eps", f"{mode.attack.eps:.4g}", f"{eps:.4g}") for mode in other.modes),
         ):
             if found != wanted:
                 raise InputError(
-                    f"{source} {what} {found[:12]} ({other.target}), this bundle has {wanted[:12]} "
-                    f"({manifest.target}); copy this bundle to the device and verify there"
+                    f"{source} {what} {found} ({other.target}), this bundle has {wanted} ({manifest.target}); copy "
+                    "this bundle to the device and verify there"
                 )
 
 
@@ -60,17 +64,35 @@ def merged(verdict: Verdict, others: dict[str, Verdict], budget: Budget) -> Verd
     for source, other in others.items():
         own = MachineResult(source, other.runtime, other.machine, other.parity, other.modes, other.flags, other.worst)
         nested = [dataclasses.replace(item, source=f"{source}, {item.source}") for item in other.elsewhere]
-        added += [_with_budget_of(budget, item) for item in (own, *nested)]
+        level = level_of_look(other.looks, last=True)
+        added += [_under(budget, item, level) for item in (own, *nested)]
     return with_outcome(dataclasses.replace(verdict, elsewhere=(*verdict.elsewhere, *added)), budget)
 
 
-def _with_budget_of(budget: Budget, other: MachineResult) -> MachineResult:
-    modes = tuple(_with_budget(mode, budget) for mode in other.modes)
-    worst = None if other.worst is None else _with_budget(other.worst, budget)
+def _under(budget: Budget, other: MachineResult, level: float) -> MachineResult:
+    modes = tuple(_recomputed(other.source, mode, budget, level) for mode in other.modes)
+    worst = None if other.worst is None else _recomputed(other.source, other.worst, budget, level)
     return dataclasses.replace(other, modes=modes, worst=worst)
 
 
-def _with_budget(result: Figures, budget: Budget) -> Figures:
-    clean: Drop = dataclasses.replace(result.clean_drop, budget=budget.clean)
-    robust: Drop = dataclasses.replace(result.robust_drop, budget=budget.robust)
+def _recomputed(source: str, result: Figures, budget: Budget, level: float) -> Figures:
+    """The same counts with drops and intervals that follow from them.
+
+    Raises:
+        InputError: the accuracies beside the counts are others.
+    """
+    clean = _drop(source, result, "clean", budget.clean, level)
+    robust = _drop(source, result, "robust", budget.robust, level)
     return dataclasses.replace(result, clean_drop=clean, robust_drop=robust)
+
+
+def _drop(source: str, result: ModeResult | WorstCase, name: str, budget: float, level: float) -> Drop:
+    written: Drop = getattr(result, f"{name}_drop")
+    own = drop_of_counts(written.lost, written.gained, result.images, budget, level)
+    reference, artifact = getattr(result, f"reference_{name}"), getattr(result, f"artifact_{name}")
+    if abs(100 * (reference - artifact) - own.points) > ROUNDING:
+        raise InputError(
+            f"{source}: {name} accuracies of {reference:.4g} and {artifact:.4g} contradict {written.lost:g} lost and "
+            f"{written.gained:g} gained of {result.images} images; verify again on the device"
+        )
+    return own

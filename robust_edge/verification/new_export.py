@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -166,10 +167,16 @@ def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
     """Files in the folder that no export writes, listed or not; and another artifact."""
     manifest = bundle.manifest
     compiled = format_named_on_device(manifest.artifact.format).compiled_files(manifest.files)
-    present = (file for file in bundle.path.rglob("*") if file.is_symlink() or not file.is_dir())
-    found = {*manifest.files, *(file.relative_to(bundle.path).as_posix() for file in present)}
+    found, unreadable = set(manifest.files), []
+    for folder, folders, files in os.walk(bundle.path, onerror=lambda cause: unreadable.append(str(cause.filename))):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        found |= {Path(folder, name).relative_to(bundle.path).as_posix() for name in (*files, *links)}
     unknown = sorted(found - {*names, *compiled, GOLDEN, MANIFEST, SUMS})
     lines = [f"{name} is in the bundle, and no export writes it" for name in unknown]
+    lines += [f"{name} cannot be listed, so that files in it are not known" for name in unreadable]
+    lines += [
+        f"{MANIFEST} leaves {name} out of the artifact" for name in compiled if name not in manifest.artifact.files
+    ]
     others = [name for name in manifest.artifact.files if name not in (*names, *compiled)]
     return lines + [f"{MANIFEST} says that {name} is the artifact or a part of it" for name in others]
 

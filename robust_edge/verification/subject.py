@@ -12,10 +12,10 @@ from torch import nn
 
 from robust_edge.data import Split
 from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.models import Normalized
 from robust_edge.onnx_graph.error import GraphError
 from robust_edge.run.directory import Run
 from robust_edge.run.images import dataset_of
-from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import eps_of, false_claims
 from robust_edge.verification.kernels import int8_tolerance, kernel_notes
 from robust_edge.verification.paired_pgd import GradientOracle
@@ -32,7 +32,7 @@ from robust_edge_runtimes.scoring import share_above
 from robust_edge_runtimes.verdict.checks import OUTLIERS
 from robust_edge_runtimes.verdict.flags import Check, Flag
 from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images
-from robust_edge_runtimes.verdict.measurement import parity_of
+from robust_edge_runtimes.verdict.measurement import Rebuild, golden_logits, parity_between
 from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
 FoundTwin = tuple[Differentiable | None, tuple[Flag, ...]]
@@ -46,9 +46,9 @@ class HostSubject(Subject):
     Attributes:
         run: the run that the bundle was exported from; None if `verify` was called without one.
         network: the run's network; None without a run.
-        checkpoint: the same network as a source of gradients.
-        training: images that the run was trained on; None without a run.
-        background: compares the bundle with a new export of the run; None where mode `rebuild` does it itself.
+        checkpoint: the same as a source of gradients.
+        training: images that the run was trained on; None where they are not at hand.
+        find_rebuild: compares the bundle with a new export of the run, once; None without a run.
         find_twin, find_tolerance: make `twin` and `twin_tolerance`, once for all parts of the images.
     """
 
@@ -56,7 +56,7 @@ class HostSubject(Subject):
     network: nn.Module | None = None
     checkpoint: GradientOracle | None = None
     training: Split | None = None
-    background: BackgroundRebuild | None = None
+    find_rebuild: Callable[[], Rebuild] | None = None
     find_twin: Callable[[], FoundTwin] | None = None
     find_tolerance: Callable[[], float] | None = None
 
@@ -97,27 +97,33 @@ class HostSubject(Subject):
         return self.training.floats(positions).numpy(), self.training.labels[positions].numpy()
 
 
-def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: VerifySettings) -> HostSubject:
-    """Load the run, and gather everything that the modes share.
+def host_subject(
+    bundle: Bundle, model: BaseRuntime, run: Run | None, network: Normalized | None, settings: VerifySettings
+) -> HostSubject:
+    """Gather what the modes share.
 
     Args:
         bundle: opened.
         model: its open runtime.
-        run: the run that it was exported from, as `check_origin` requires.
-        settings: of the verification.
+        run: what it was exported from, as `check_origin` has found.
+        network: the run's, as loaded; None without a run.
+        settings: which images are drawn.
 
     Raises:
         BundleError: golden.npz contradicts the manifest.
     """
     golden, manifest = bundle.golden(), bundle.manifest
     refuse_no_images(settings.limit)
+    stored = golden_logits(model, golden)
     remarks = kernel_notes(bundle, model, golden.attacked)
-    if run is None:
+    if run is None or network is None:
         find_twin = functools.lru_cache(maxsize=1)(lambda: _twin(bundle, golden, None))
         eps = settings.eps or manifest.expected.attack.eps
         images = golden_images(golden, settings.limit, settings.seed)
-        return HostSubject(bundle, golden, model, eps, *images, remarks=remarks, find_twin=find_twin)
-    network, dataset = run.load_model(), dataset_of(run, settings.data_dir)
+        return HostSubject(
+            bundle, golden, model, eps, *images, remarks=remarks, stored_logits=stored, find_twin=find_twin
+        )
+    dataset = dataset_of(run, settings.data_dir)
     split = dataset.test
     checkpoint, eps = TorchOracle(network), settings.eps or eps_of(run)
     available = len(split) if settings.limit is None else min(settings.limit, len(split))
@@ -133,7 +139,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         eps=eps,
         steps=settings.value(STEPS_OPTION),
         tolerance=tolerance,
-        parity=parity_of(model, golden),
+        parity=parity_between(stored, golden),
     )
     return HostSubject(
         bundle,
@@ -146,6 +152,7 @@ def host_subject(bundle: Bundle, model: BaseRuntime, run: Run | None, settings: 
         measured_tolerance=tolerance,
         checks=tuple(claims),
         remarks=remarks,
+        stored_logits=stored,
         run=run,
         network=network,
         checkpoint=checkpoint,

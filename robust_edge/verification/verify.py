@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from robust_edge.run.directory import Run
 from robust_edge.verification.background import BackgroundRebuild
@@ -16,14 +18,15 @@ from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle
-from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.modes.mode import Progress, chosen_modes
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
 from robust_edge_runtimes.modes.settings import options_of, quick_defaults
 from robust_edge_runtimes.present.verdict import rebuild_line
 from robust_edge_runtimes.verdict.judge import Verdict
-from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 
 ProgressOf = Callable[[str], Progress]
 """From a mode's name to its progress callback, which takes (steps done, steps in all)."""
@@ -61,12 +64,49 @@ def verify_bundle(
     for mode in modes:
         if mode.needs and run is None:
             raise InputError(f"mode {mode.name} needs {mode.needs}; give the bundle's run as `run`")
+    network, find_rebuild = None, None
     if run is not None:
         check_origin(bundle, run)
         check_claims(bundle, run)
-    with _opened(bundle, run, [mode.name for mode in modes], settings, threads) as model:
-        subject = dataclasses.replace(host_subject(bundle, model, run, settings), background=background)
+        network = run.load_model()
+        compare = functools.partial(_rebuild, bundle, run, network, settings.data_dir, background)
+        find_rebuild = functools.lru_cache(maxsize=1)(compare)
+        _refuse_other_code(bundle, find_rebuild)
+    told = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
+    with _opened(bundle, told, threads) as model:
+        subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
         return judge_in_blocks(subject, modes, settings, budget, _sharing_cpus(progress, background))
+
+
+def _rebuild(
+    bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, background: BackgroundRebuild | None
+) -> Rebuild:
+    found = None if background is None else background.result()
+    return found or compare_with_run(bundle, run, network, data_dir)
+
+
+def _refuse_other_code(bundle: Bundle, find_rebuild: Callable[[], Rebuild]) -> None:
+    """Compile and run only what the run exports: other code could change the verdict itself.
+
+    Raises:
+        BundleError: the source in the bundle is other code.
+    """
+    code = format_named(bundle.manifest.artifact.format).code_files
+    for line in find_rebuild().differences if code else ():
+        if line.startswith(code):
+            raise BundleError(f"{bundle.path}: {line}; nothing of it was compiled or run. Export the bundle again")
+
+
+def _opened(bundle: Bundle, find_rebuild: Callable[[], Rebuild] | None, threads: int) -> BaseRuntime:
+    """The artifact's runtime; where it is not installed here, the error tells how the bundle's files compare."""
+    try:
+        return device_runtime(bundle, threads=threads)
+    except BackendUnavailable as cause:
+        if find_rebuild is None:
+            raise
+        found = find_rebuild()
+        text = "; ".join([str(cause), f"nothing was attacked. {rebuild_line(found)}", *found.differences])
+        raise BackendUnavailable(text) from cause
 
 
 def _sharing_cpus(progress: ProgressOf, background: BackgroundRebuild | None) -> ProgressOf:
@@ -79,17 +119,3 @@ def _sharing_cpus(progress: ProgressOf, background: BackgroundRebuild | None) ->
         return progress(mode)
 
     return started
-
-
-def _opened(
-    bundle: Bundle, run: Run | None, modes: Sequence[str], settings: VerifySettings, threads: int
-) -> BaseRuntime:
-    """The artifact's runtime; where it is not installed here, the error tells how its files compare."""
-    try:
-        return device_runtime(bundle, threads=threads)
-    except BackendUnavailable as cause:
-        if run is None or "rebuild" not in modes:
-            raise
-        found = compare_with_run(bundle, run, run.load_model(), settings.data_dir)
-        text = "; ".join([str(cause), f"nothing was attacked. {rebuild_line(found)}", *found.differences])
-        raise BackendUnavailable(text) from cause

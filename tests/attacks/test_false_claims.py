@@ -161,10 +161,11 @@ def lenient(golden):
         ({"golden": unmoved}, "move by 0 at most"),
         ({"golden": noisy}, "made again"),
         ({"golden": foreign}, "1 of 100 are not the run's first 100 test images"),
+        ({"golden": unmoved, "attack": {"steps": 0, "step_size": 0.0}}, "attack of 0 steps"),
         ({"golden": easy}, "are not the run's first"),
         ({"golden": lenient}, "tolerance 0.001"),
     ],
-    ids=["attack", "step size", "no attack", "noise", "image", "easy images", "tolerance"],
+    ids=["attack", "step size", "no attack", "noise", "image", "no steps", "easy images", "tolerance"],
 )
 def test_evidence_that_is_weaker_than_it_says(change, says, forged, run):
     bundle = forged(**change)

@@ -41,5 +41,6 @@ MODES = (
         Default.WITH_RUN,
         needs="its checkpoint",
         draws=False,
+        needs_runtime=False,
     ),
 )

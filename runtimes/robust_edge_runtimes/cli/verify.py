@@ -24,7 +24,7 @@ SEED_HELP = "Seed of the drawn images and of every attack.  [default: another on
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def verify_options(modes: Sequence[Mode], *, default_limit: str, with_quick: bool = False) -> Callable[[F], F]:
+def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool = False) -> Callable[[F], F]:
     """A decorator that adds the options of both `verify` commands.
 
     The command receives `modes`, `limit`, `seed`, `threads`, `out` and `junit`, the options as `budget: Budget`, and
@@ -33,7 +33,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_quick: boo
     Args:
         modes: rows of a table of modes.
         default_limit: which images are used where no limit is given, for the help text.
-        with_quick: as in `mode_options`.
+        with_run: the command takes a run: modes that need one run by default, too, and the black box with few queries.
     """
     points = "Largest allowed loss of {} accuracy, in points."
     options = (
@@ -42,10 +42,10 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_quick: boo
             "modes",
             multiple=True,
             type=click.Choice([mode.name for mode in modes]),
-            help=mode_help(modes),
+            help=mode_help(modes, with_run=with_run),
         ),
         click.option("--limit", type=click.IntRange(min=1), help=f"Most images per mode.  [default: {default_limit}]"),
-        mode_options(modes, with_quick=with_quick),
+        mode_options(modes, with_quick=with_run),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), help=SEED_HELP),
         click.option(
             "--max-clean-drop", "budget_clean", default=Budget.clean, show_default=True, help=points.format("clean")

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-from typing import Callable, ClassVar, Iterable, Optional, Tuple, Type
+import enum
+from typing import ClassVar, Iterable, Mapping, Optional, Tuple, Type
 
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.runtime import BaseRuntime
 
 
-@dataclasses.dataclass(frozen=True)
-class Prebuilt:
-    """A compiled file of a bundle, which a device may load instead of the source beside it.
+class Origin(enum.Enum):
+    """Whether a compiled file of a bundle is its source."""
 
-    Attributes:
-        name: of the file.
-        equal: its bytes are those that the compiler here makes of the source in the bundle.
-        open: takes a number of threads, and opens a runtime that loads this file; None where it cannot be loaded here.
-        reason: why it cannot be compared byte by byte.
-    """
-
-    name: str
-    equal: bool = False
-    open: Optional[Callable[[int], BaseRuntime]] = None
-    reason: str = ""
+    EQUAL = "it is what the compiler here makes of its source"
+    DIFFERENT = "it is not what this compiler makes of its source"
+    UNKNOWN = "it was made for another CPU or by another compiler"
+    NO_COMPILER = "there is no C compiler here (cc, gcc, clang), so that it was attacked as it is"
 
 
 class Format(abc.ABC):
@@ -32,9 +24,11 @@ class Format(abc.ABC):
 
     Attributes:
         dense_kernels: whether the runtime multiplies by zeros, too, so that pruning makes no network faster.
+        code_files: files of a bundle that the runtime compiles and executes, so that they could do anything here.
     """
 
     dense_kernels: ClassVar[bool] = False
+    code_files: ClassVar[Tuple[str, ...]] = ()
 
     @property
     @abc.abstractmethod
@@ -58,14 +52,30 @@ class Format(abc.ABC):
         """Those of a bundle's files that were compiled on the exporting machine, and are other bytes on another."""
         return ()
 
-    def prebuilt(self, bundle: Bundle, model: BaseRuntime) -> Tuple[Prebuilt, ...]:
-        """The compiled files of a bundle.
+    def origins(self, bundle: Bundle, model: BaseRuntime) -> Mapping[str, Origin]:
+        """The compiled files of a bundle by name; they are compared byte by byte and never loaded.
 
         Args:
             bundle: opened.
             model: its open runtime, as `runtime_from_source` gives it.
         """
-        return ()
+        return {}
+
+    def exact_runtime(self, full_range: bool) -> Type[BaseRuntime]:
+        """The class that answers as the device of a target does, as far as this CPU's kernels may not.
+
+        Args:
+            full_range: 8-bit weights use all of their 8 bits.
+        """
+        return self.runtime_from_source()
+
+    def other_kernels(self, model: BaseRuntime) -> Optional[Type[BaseRuntime]]:
+        """The class that runs the same 8-bit file with other kernels than `model`; None where there is no other."""
+        return None
+
+    def kernels_here(self) -> str:
+        """The kernels of `runtime` on this CPU in words."""
+        return self.description
 
     @abc.abstractmethod
     def probe(self) -> str:

@@ -36,6 +36,7 @@ class Mode:
         default: when it runs without being named.
         needs: what of the run it cannot do without; empty where the bundle is enough.
         draws: whether it attacks the images that are drawn; otherwise it runs once.
+        needs_runtime: whether it executes the artifact; otherwise its answer is told where that is not possible here.
         options: the settings that it has beside those of all modes.
         restart: what is added to its seed, so that modes with the same attack are restarts of it.
     """
@@ -46,6 +47,7 @@ class Mode:
     default: Default = Default.NEVER
     needs: str = ""
     draws: bool = True
+    needs_runtime: bool = True
     options: Tuple[ModeOption, ...] = ()
     restart: int = 0
 
@@ -74,10 +76,16 @@ def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool 
     return tuple(rows[name] for name in dict.fromkeys(names)) or tuple(row for row in table if row.default in defaults)
 
 
-def mode_help(table: Sequence[Mode]) -> str:
-    """The help text of `--mode`."""
-    always = [mode.name for mode in table if mode.default is Default.ALWAYS]
-    with_run = [mode.name for mode in table if mode.default is Default.WITH_RUN]
-    default = ", ".join(always) + (f", and with --against {' and '.join(with_run)}" if with_run else "")
+def mode_help(table: Sequence[Mode], *, with_run: bool = True) -> str:
+    """The help text of `--mode`.
+
+    Args:
+        table: the modes of the command.
+        with_run: the command takes a run.
+    """
+    default = ", ".join(mode.name for mode in table if mode.default is Default.ALWAYS)
+    more = [mode.name for mode in table if mode.default is Default.WITH_RUN]
+    if with_run and more:
+        default += f", and with --against {', '.join(more)}"
     modes = "; ".join(f"{mode.name}: {mode.help}" for mode in table)
     return f"Attack to run, may be repeated. {modes}.  [default: {default}]"

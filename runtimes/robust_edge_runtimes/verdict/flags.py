@@ -41,13 +41,14 @@ VALIDITY_FLAGS = (
         "the run, exported again with the recorded choices, gives other files than the bundle holds (`rebuild`)",
     ),
     ValidityFlag(
-        "library_differs", "a compiled library in the bundle does not compute what the source beside it computes"
+        "library_differs",
+        "a compiled library in the bundle is not, byte for byte, what the compiler here makes of the source beside it",
     ),
     ValidityFlag(
         "library_unverified",
-        "a compiled library in the bundle is other bytes than the compiler here makes of the source beside it, or was "
-        "made for another CPU or by another compiler: verify on a machine like the exporting one, or export on the "
-        "device's kind of machine (not raised without a run)",
+        "a compiled library in the bundle was made for another CPU or by another compiler, and cannot be compared with "
+        "its source here: verify on a machine like the exporting one, or export where the device's CPU is (not raised "
+        "without a run)",
     ),
     ValidityFlag(
         "false_claim",

@@ -10,19 +10,14 @@ from __future__ import annotations
 import dataclasses
 from typing import List, Optional, Sequence, Tuple, Union
 
-import numpy as np
-
 from robust_edge_runtimes.attacks.square import QUERIES
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
     NOTHING_TO_LOSE,
-    OUTLIERS,
     black_box_beats_white_box,
-    not_the_checkpoint,
     nothing_to_lose,
-    output_checks,
 )
 from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check, Flag, raised
 from robust_edge_runtimes.verdict.measurement import (
@@ -36,7 +31,6 @@ from robust_edge_runtimes.verdict.measurement import (
     Rebuild,
     WorstCase,
     common_ids,
-    golden_logits,
     parity_between,
     right_in_all,
     worst_case,
@@ -133,9 +127,7 @@ def judge(
     measurements = [item for item in results if isinstance(item, Measurement)]
     rebuild = next((item for item in results if isinstance(item, Rebuild)), None)
     prebuilt, remarks = _prebuilt(subject)
-    logits = golden_logits(subject.model, golden)
-    expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
-    tolerance, outliers = subject.tolerance, OUTLIERS.get(subject.precision, 0.0)
+    tolerance = subject.tolerance
     if subject.measured_tolerance is None:
         most = MAX_TOLERANCE[subject.precision]
         remarks.append(
@@ -143,8 +135,7 @@ def judge(
         )
     checks = [
         *subject.checks,
-        *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, subject.precision),
-        not_the_checkpoint("golden images", logits, expected, tolerance, outliers),
+        *subject.output_checks,
         nothing_to_lose([item.reference_robust for item in measurements], len(manifest.classes)),
     ]
     modes = tuple(item.result(budget, level) for item in measurements)
@@ -167,7 +158,7 @@ def judge(
             checkpoint_sha256=manifest.source.checkpoint_sha256,
             runtime=subject.model.info,
             machine=machine(),
-            parity=dataclasses.replace(parity_between(logits, golden), tolerance=tolerance),
+            parity=dataclasses.replace(parity_between(subject.logits_on_stored, golden), tolerance=tolerance),
             modes=modes,
             flags=tuple(dict.fromkeys(flags)),  # a flag of several modes is one reason
             worst=worst_case(measurements, budget, level),
@@ -201,8 +192,9 @@ def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:
     for figures in (here, *verdict.elsewhere):
         prefix = f"{figures.source}: " if figures.source else ""
         rebuild = None if figures.source else verdict.rebuild
+        own = own_export and not figures.source  # equal files say nothing about what another machine makes of them
         for lines, found in zip(
-            (reasons, undecided, notes), _reasons_and_notes(figures, budget, rebuild, own_export=own_export)
+            (reasons, undecided, notes), _reasons_and_notes(figures, budget, rebuild, own_export=own)
         ):
             lines += [prefix + line for line in found]
     outcome = FAIL if reasons else UNDECIDED if undecided else PASS

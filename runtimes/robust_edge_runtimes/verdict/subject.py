@@ -14,9 +14,10 @@ from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, score_of
-from robust_edge_runtimes.verdict.checks import not_the_checkpoint, repeat_checks
+from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, output_checks, repeat_checks
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
+from robust_edge_runtimes.verdict.measurement import golden_logits
 from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
 
 Self = TypeVar("Self", bound="Subject")
@@ -54,6 +55,8 @@ class Subject:
             None where there is no run.
         checks: of the bundle itself, made before any mode.
         remarks: what a reader should know about how the artifact was run.
+        stored_logits: the artifact's logits on the stored images, clean and then attacked, if they were measured
+            already.
     """
 
     bundle: Bundle
@@ -67,6 +70,7 @@ class Subject:
     measured_tolerance: Optional[float] = None
     checks: Tuple[Check, ...] = ()
     remarks: Tuple[str, ...] = ()
+    stored_logits: Optional[np.ndarray] = None
 
     def part(self: Self, start: int, stop: int) -> Self:
         """The same subject with a part of its images."""
@@ -115,9 +119,24 @@ class Subject:
         return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
 
     @functools.cached_property
+    def logits_on_stored(self) -> np.ndarray:
+        """(2N, K): the artifact's logits on the stored images, clean and then attacked."""
+        return golden_logits(self.model, self.golden) if self.stored_logits is None else self.stored_logits
+
+    @functools.cached_property
+    def output_checks(self) -> List[Check]:
+        """Whether the artifact's outputs on the stored images are logits, and the checkpoint's."""
+        golden, tolerance, outliers = self.golden, self.tolerance, OUTLIERS.get(self.precision, 0.0)
+        expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
+        return [
+            *output_checks(self.score, golden.clean, golden.clean_logits, tolerance, self.precision),
+            not_the_checkpoint("golden images", self.logits_on_stored, expected, tolerance, outliers),
+        ]
+
+    @functools.cached_property
     def prebuilt(self) -> List[Check]:
         """Whether the bundle's compiled files are what their source says."""
-        return prebuilt_checks(self.bundle, self.model, self.golden)
+        return prebuilt_checks(self.bundle, self.model)
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:
         """Whether the artifact's logits are the checkpoint's, where that is at hand; not asked in 8 bits.

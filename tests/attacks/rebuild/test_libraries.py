@@ -13,34 +13,55 @@ for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
 
 
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError  # noqa: E402
 from robust_edge_runtimes.formats.native.engine import FLAGS, find_compiler  # noqa: E402
-from tests.attacks.rebuild.conftest import differs  # noqa: E402
 
 NATIVE = pytest.mark.skipif(find_compiler() is None, reason="a library is compiled, and there is no C compiler")
 
 
-@NATIVE
-def test_another_source_of_the_engine(honest, verified, tmp_path):
-    """The library is compiled again from the false source, so that it agrees with it."""
-    path = shutil.copytree(honest("native"), tmp_path / "bundle")
+HARMFUL = """
+#include <stdio.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void loaded(void)
+{
+    FILE *file = fopen("%s", "w");
+    if (file)
+        fclose(file);
+    _Exit(0);
+}
+"""
+
+
+def with_library(path, text):
+    """Replace the library in a bundle by one that is compiled from this text, which may include model.c."""
     (library,) = path.glob("model-*.so")
-    library.unlink()
-    with (path / "model.c").open("a") as file:
-        file.write("/* more */\n")
-    manifest = bundles.open_bundle(honest("native")).manifest
-    companions = tuple(item for item in manifest.artifact.companions if item.file != library.name)
-    artifact = dataclasses.replace(manifest.artifact, companions=companions)
-    bundles.seal(path, dataclasses.replace(manifest, artifact=artifact))
-    verdict, reasons = verified(path)
-    assert reasons == {"rebuild_differs"}
-    differs(verdict, "model.c, line", "/* more */")
+    source = path / "evil.c"
+    source.write_text(text)
+    command, _ = find_compiler()
+    subprocess.run([*command, *FLAGS, "-w", str(source), "-o", str(library), "-lm"], check=True)
+    source.unlink()
+
+
+@NATIVE
+def test_another_source_of_the_engine_is_not_compiled(changed, verified, tmp_path):
+    """It could end the process with exit code 0, or change what judges it."""
+    mark = tmp_path / "loaded"
+
+    def change(path):
+        with (path / "model.c").open("a") as file:
+            file.write(HARMFUL % mark)
+
+    with pytest.raises(BundleError, match=r"model\.c, line \d+ is .*; nothing of it was compiled or run"):
+        verified(changed("native", change))
+    assert not mark.exists()
 
 
 EVIL = """
-#include <stdlib.h>
 #define re_infer true_infer
 #include "model.c"
 #undef re_infer
+#include <stdlib.h>
+char *getenv(const char *name);
 void re_infer(re_context *context, const float *images, float *logits, int count);
 void re_infer(re_context *context, const float *images, float *logits, int count)
 {
@@ -53,28 +74,24 @@ void re_infer(re_context *context, const float *images, float *logits, int count
 
 @NATIVE
 @pytest.mark.parametrize(
-    ("when", "name"),
-    [
-        ("count == 1", "library_differs"),
-        ("count > 1", "library_differs"),
-        ("images[0] > 0.99f && images[1] < 0.01f", "library_unverified"),
-        ('getenv("PROD")', "library_unverified"),
-    ],
+    "when",
+    ["count == 1", "count > 1", "images[0] > 0.99f && images[1] < 0.01f", 'getenv("PROD")'],
     ids=["alone", "batch", "mark", "environment"],
 )
-def test_a_library_that_is_not_its_source(when, name, changed, verified, tmp_path):
-    def change(path):
-        (library,) = path.glob("model-*.so")
-        evil = shutil.copytree(path, tmp_path / "evil") / "evil.c"
-        evil.write_text(EVIL % when)
-        command, _ = find_compiler()
-        subprocess.run([*command, *FLAGS, str(evil), "-o", str(library), "-lm"], check=True)
-
-    verdict, reasons = verified(changed("native", change))
-    assert name in reasons
-    (flag,) = (flag for flag in verdict.flags if flag.name == name)
+def test_a_library_that_is_not_its_source(when, changed, verified):
+    verdict, reasons = verified(changed("native", lambda path: with_library(path, EVIL % when)))
+    assert "library_differs" in reasons
+    (flag,) = (flag for flag in verdict.flags if flag.name == "library_differs")
     assert "model-" in flag.detail
     assert verdict.parity.max_logit_error < 1e-5  # the source was attacked, which is the run's
+
+
+@NATIVE
+def test_a_library_that_is_not_its_source_is_not_loaded(changed, verified, tmp_path):
+    mark = tmp_path / "loaded"
+    _, reasons = verified(changed("native", lambda path: with_library(path, HARMFUL % mark + EVIL % "count < 0")))
+    assert "library_differs" in reasons
+    assert not mark.exists()
 
 
 @NATIVE
@@ -100,11 +117,10 @@ def test_a_library_of_another_cpu_is_not_shown_to_be_its_source(honest, verified
 
 
 @NATIVE
-def test_without_a_compiler_the_library_is_attacked_and_not_shown(honest, verified, monkeypatch):
-    for module in ("engine", "runtime", "format"):
+def test_without_a_compiler_no_library_is_loaded(honest, verified, monkeypatch):
+    for module in ("engine", "format"):
         monkeypatch.setattr(f"robust_edge_runtimes.formats.native.{module}.find_compiler", lambda: None)
-    verdict, reasons = verified(honest("native"))
-    assert verdict.rebuild.equal
-    assert reasons == {"library_unverified"}
-    (flag,) = (flag for flag in verdict.flags if flag.name == "library_unverified")
-    assert "no C compiler" in flag.detail
+    with pytest.raises(
+        BackendUnavailable, match=r"no C compiler was found .*; nothing was attacked. rebuild: \d+ files equal"
+    ):
+        verified(honest("native"))

@@ -17,6 +17,7 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.formats.onnx import format as onnx_format
 from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
 from robust_edge_runtimes.formats.onnx.unfused import UnfusedOnnxRuntime
 from robust_edge_runtimes.verdict.measurement import Budget
@@ -40,7 +41,7 @@ def on(monkeypatch):
 
     def seem(machine, vnni=None):
         monkeypatch.setattr(platform, "machine", lambda: machine)
-        monkeypatch.setattr(kernels, "has_vnni", lambda: vnni)
+        monkeypatch.setattr(onnx_format, "has_vnni", lambda: vnni)
 
     return seem
 

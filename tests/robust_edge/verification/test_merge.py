@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from robust_edge.verification.merge import merged, read_verdict
 from robust_edge_runtimes.cli import main as device_cli
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.statistic import Drop
@@ -87,6 +88,8 @@ def test_another_artifact_is_refused_before_any_attack(refused, dense_sealed, se
     ("change", "says"),
     [
         (lambda value: value.update(checkpoint_sha256="d" * 64), "compared with the checkpoint dddddddddddd"),
+        (lambda value: value.update(target="jetson-gpu"), "judged a bundle for jetson-gpu"),
+        (lambda value: value["modes"][1]["attack"].update(eps=1e-9), "attacked in mode blackbox at eps 1e-09"),
         (lambda value: value.update(schema_version=9), "has schema_version 9"),
         (lambda value: value.pop("modes"), "modes is missing"),
         (lambda value: value.update(surprise=1), "unknown key"),
@@ -104,11 +107,29 @@ def test_a_file_that_is_missing(refused, sealed, tmp_path):
     assert "nowhere.json is missing" in refused("verify", sealed, "--merge", tmp_path / "nowhere.json")
 
 
+def losing(mode, share):
+    """The same mode with a share of its images lost, and an interval that says nothing was."""
+    lost = round(share * mode.images)
+    drop = Drop(0.0, -0.1, 0.1, budget=100.0, lost=lost, gained=0)
+    return dataclasses.replace(mode, robust_drop=drop, reference_robust=1.0, artifact_robust=1 - lost / mode.images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"artifact_robust": 0.5}, "contradict"), ({"images": 1000}, "contradict")],
+    ids=["accuracy", "images"],
+)
+def test_figures_that_contradict_each_other_are_refused(device_file, changes, says):
+    one = read_verdict(device_file)
+    modes = tuple(dataclasses.replace(losing(mode, 0.2), **changes) for mode in one.modes)
+    with pytest.raises(InputError, match=says):
+        merged(one, {"other.json": dataclasses.replace(one, modes=modes)}, Budget())
+
+
 def test_figures_count_and_the_devices_own_decision_does_not(device_file):
     """It says PASS, under a budget of its own and with a flag that it allowed."""
     one = read_verdict(device_file)
-    lost = Drop(9.0, 6.0, 12.0, budget=100.0)
-    modes = tuple(dataclasses.replace(mode, robust_drop=lost) for mode in one.modes)
+    modes = tuple(losing(mode, 0.2) for mode in one.modes)
     lax = dataclasses.replace(one, passed=True, modes=modes, flags=(Flag("randomised", "it was allowed"),))
     verdict = merged(one, {"lax.json": lax}, Budget())
     assert not verdict.passed

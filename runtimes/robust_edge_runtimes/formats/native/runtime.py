@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Iterator, Optional
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from robust_edge_runtimes.formats.native.engine import (
     DamagedError,
     EngineError,
     Network,
-    find_compiler,
     library,
 )
 
@@ -71,34 +70,20 @@ class NativeRuntime(BaseRuntime):
 
 
 class FromSourceRuntime(NativeRuntime):
-    """Compiles the bundle's source for itself, where there is a compiler; no library of the bundle or cache is used.
+    """Compiles the bundle's source for itself; no library of the bundle or of the cache is used.
 
     Attributes:
-        compiled: the bytes of the library that it has made; None without a compiler.
+        compiled: the bytes of the library that it has made; None before `open()`.
     """
 
     compiled: Optional[bytes] = None
 
     def network_of_artifact(self) -> Network:
         """Compile into a temporary folder; a loaded library stays in memory without its file."""
-        if find_compiler() is None:
-            return super().network_of_artifact()
         with tempfile.TemporaryDirectory() as folder:
             built = library(self.path.parent, cache=Path(folder))
             self.compiled = built.read_bytes()
             return self._load(built)
-
-
-class LibraryRuntime(NativeRuntime):
-    """Loads one library of the bundle, whatever the machine would choose."""
-
-    def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._name = name
-
-    def network_of_artifact(self) -> Network:
-        """Load the library of that name."""
-        return self._load(self.path.parent / self._name)
 
 
 @contextlib.contextmanager

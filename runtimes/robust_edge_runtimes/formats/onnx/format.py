@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Type
+from typing import Optional, Type
 
 from robust_edge_runtimes.core.errors import BackendUnavailable
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.format import Format
 from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
+from robust_edge_runtimes.formats.onnx.unfused import UnfusedOnnxRuntime, fused_kernels_may_saturate, has_vnni
 
 
 class OnnxFormat(Format):
@@ -21,6 +22,19 @@ class OnnxFormat(Format):
     def runtime(self) -> Type[BaseRuntime]:
         """ONNX Runtime on the CPU."""
         return OnnxRuntime
+
+    def exact_runtime(self, full_range: bool) -> Type[BaseRuntime]:
+        """ONNX Runtime, without its fused 8-bit kernels where they may saturate on weights of full range."""
+        return UnfusedOnnxRuntime if full_range and fused_kernels_may_saturate() else OnnxRuntime
+
+    def other_kernels(self, model: BaseRuntime) -> Optional[Type[BaseRuntime]]:
+        """With fused 8-bit kernels where `model` has none, and the other way round."""
+        return OnnxRuntime if isinstance(model, UnfusedOnnxRuntime) else UnfusedOnnxRuntime
+
+    def kernels_here(self) -> str:
+        """ONNX Runtime's 8-bit kernels, which saturate on CPUs without VNNI."""
+        vnni = {True: "with VNNI", False: "without VNNI, which saturates", None: "with or without VNNI"}[has_vnni()]
+        return f"ONNX Runtime's 8-bit kernels on this CPU ({vnni})"
 
     def probe(self) -> str:
         """Look for ONNX Runtime's CPU provider."""
