@@ -1,1 +1,1 @@
-"""Attack the file that ships, on the host: the modes that need torch, beside those that a device can run."""
+"""Verify an exported artifact on the host, in the modes of the device and in those that need torch."""

@@ -1,7 +1,7 @@
-"""Mode `rebuild` in a process of its own, so that the run is exported again while the attacks go on.
+"""Run mode `rebuild` in a separate process, in parallel with the attacks.
 
-A thread would not do, since torch.onnx.export patches torch while it works. Nothing here imports torch before the
-process has been started.
+A thread cannot be used, since torch.onnx.export patches torch while it runs. This module does not import torch, so that
+the process can be started before torch is imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
 
 
 class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
-    """A comparison of a bundle with a new export of its run that is being made; leaving the context ends it."""
+    """A process that compares a bundle with a new export of its run; leaving the context kills it."""
 
     def __init__(self, bundle: Path, run: Path, data_dir: str | None) -> None:
         code = CODE.format(path=sys.path, module=__name__)  # the path of this process, not the working directory
@@ -40,11 +40,11 @@ class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
 
     @property
     def running(self) -> bool:
-        """It takes a CPU at the moment."""
+        """Whether the process is still running, and so uses a CPU."""
         return self._process.poll() is None
 
     def result(self) -> Rebuild | None:
-        """What was found; None where the process could not tell, so that the caller has to do it himself."""
+        """Wait for the result of the comparison; None if the process failed, so that the caller must compare itself."""
         output, _ = self._process.communicate()
         try:
             return None if self._process.returncode else decode(Rebuild, parse_json(output.splitlines()[-1]))
@@ -53,13 +53,13 @@ class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
 
 
 def second_cpu() -> bool:
-    """Whether another process can run beside this one."""
+    """Whether there is a CPU for another process."""
     allowed = getattr(os, "sched_getaffinity", None)  # on Linux only
     return (os.cpu_count() or 1 if allowed is None else len(allowed(0))) > 1
 
 
 def main() -> None:
-    """Print a Rebuild as JSON; the arguments are the bundle, the run, and where its images lie if elsewhere."""
+    """Print a Rebuild as JSON; the arguments are the bundle, the run and, if it was moved, the folder of its images."""
     from robust_edge.run.directory import open_run
     from robust_edge.verification.new_export import compare_with_run
     from robust_edge_runtimes.core.bundle import open_bundle

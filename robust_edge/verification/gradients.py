@@ -1,7 +1,8 @@
-"""Whether a twin's gradient is the slope of the artifact that it stands for.
+"""Check that a twin's gradients agree with finite differences of its artifact.
 
-A graph of honest operators can be flat almost everywhere in torch and still fall where an attack steps, and TorchScript
-can ask whether gradients are recorded. Finite differences of the artifact itself tell.
+A twin can compute the artifact's logits and still have useless gradients: rounding to many flat steps has a zero
+gradient almost everywhere although its output changes over the length of an attack's step, and TorchScript can compute
+something else while gradients are recorded. An attack with such gradients overestimates the artifact's robustness.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from robust_edge_runtimes.scoring import Score, relative_error
 from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check
 
 POINTS = 16
-DIRECTIONS = 6  # random ones, beside the gradients' own
+DIRECTIONS = 6  # random directions, besides those of the gradients
 SCALES = (1.0, 1 / 4, 1 / 16)  # of eps
-ALIGNED = 0.5  # smallest mean cosine between the changes that the gradient promises and those of the artifact
+MIN_COSINE = 0.5  # smallest mean cosine between the changes that the gradient predicts and those of the artifact
 NOTICEABLE = {"fp32": 1e-3, "fp16": 5e-3, "int8": 1e-2}  # change of a margin, relative to the largest logit
-RECORDED = 1e-3  # relative error of logits with and without gradients
+RECORDING_TOLERANCE = 1e-3  # relative error of logits with and without gradients
 
 
 def gradient_checks(subject: HostSubject, network: nn.Module, seed: int) -> list[Check]:
-    """Compare a twin's slopes with the artifact's, and its logits with gradients recorded and without.
+    """Compare a twin's gradients with finite differences, and its logits with and without recording of gradients.
 
-    At some images, and at random points around others, the margin between the two largest logits is followed along
-    random sign directions, the sign of the twin's gradient and that of the checkpoint's. The change that the twin's
-    gradient promises must agree with the artifact's own central differences at every scale.
+    The points are some images, and random points around others. The function is the margin between the two largest
+    logits; the directions are random signs, the sign of the twin's gradient and that of the checkpoint's. The change
+    that the twin's gradient predicts must agree with the artifact's central differences at every scale.
 
     Args:
         subject: the artifact and its images.
         network: the twin.
-        seed: of points and directions.
+        seed: for points and directions.
     """
     random = np.random.default_rng((seed, *subject.images.ids[:1]))
     drawn, eps = subject.images, subject.eps
@@ -49,18 +50,18 @@ def gradient_checks(subject: HostSubject, network: nn.Module, seed: int) -> list
     if subject.checkpoint is not None:
         directions.append(np.sign(subject.checkpoint.logits_and_gradient(images, drawn.labels[rows])[1]))
     return [
-        _recorded(network, images, drawn.labels[rows]),
-        _aligned(subject, images, logits, slopes, directions, largest),
+        _recording_check(network, images, drawn.labels[rows]),
+        _alignment_check(subject, images, logits, slopes, directions, largest),
     ]
 
 
 def random_signs(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """float32 of -1 and 1."""
+    """A float32 array of random signs, -1 or 1."""
     return (2 * random.integers(0, 2, shape) - 1).astype(np.float32)
 
 
 def _compared_logits(score: Score, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """(N, K): 1 for the largest logit, -1 for the second, which weigh a margin; and the largest absolute logit."""
+    """Weights (N, K) of a margin, 1 for the largest logit and -1 for the second; and the largest absolute logit."""
     logits = np.nan_to_num(score(images))
     rows, order = np.arange(len(images)), logits.argsort(axis=1)
     weights = np.zeros_like(logits)
@@ -79,14 +80,14 @@ def _slopes(network: nn.Module, images: np.ndarray, weights: np.ndarray) -> np.n
     return np.zeros_like(images) if gradient is None else np.asarray(np.nan_to_num(gradient.numpy()))
 
 
-def _recorded(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> Check:
+def _recording_check(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> Check:
     oracle = TorchOracle(network)
     error = relative_error(oracle.logits_and_gradient(images, labels)[0], oracle.logits(images))
     detail = f"with gradients recorded and without, the twin's logits differ by {error:.2g} (relative)"
-    return Check(TWIN_GRADIENT_DIFFERS, not error <= RECORDED, detail)
+    return Check(TWIN_GRADIENT_DIFFERS, not error <= RECORDING_TOLERANCE, detail)
 
 
-def _aligned(
+def _alignment_check(
     subject: HostSubject,
     images: np.ndarray,
     weights: np.ndarray,
@@ -94,36 +95,37 @@ def _aligned(
     directions: list[np.ndarray],
     largest: float,
 ) -> Check:
-    """The scale at which the twin's gradient says least about the artifact."""
+    """Compare predicted and measured changes at every scale, and report the scale with the smallest cosine."""
     found = []
     for scale in SCALES:
-        promised, measured = [], []
+        predicted, measured = [], []
         for direction in directions:
             step = np.float32(scale * subject.eps) * direction
             high, low = np.clip(images + step, 0, 1), np.clip(images - step, 0, 1)
-            promised.append((slopes * (high - low)).sum(axis=(1, 2, 3)))
+            predicted.append((slopes * (high - low)).sum(axis=(1, 2, 3)))
             measured.append(((subject.score(high) - subject.score(low)) * weights).sum(axis=1))
-        cosine = _mean_cosine(np.array(promised), np.array(measured), NOTICEABLE[subject.precision] * largest)
+        cosine = _mean_cosine(np.array(predicted), np.array(measured), NOTICEABLE[subject.precision] * largest)
         found.append((cosine, scale))
     cosine, scale = min(found)
     detail = (
         f"at steps of {scale:g} eps the twin's gradient and finite differences of the artifact have a cosine of "
-        f"{cosine:.2f}, at least {ALIGNED:g} is expected: the gradient does not lead where the artifact falls"
+        f"{cosine:.2f}, at least {MIN_COSINE:g} is expected: the gradient does not show where the margin falls"
     )
-    return Check(TWIN_GRADIENT_DIFFERS, not cosine >= ALIGNED, detail)
+    return Check(TWIN_GRADIENT_DIFFERS, not cosine >= MIN_COSINE, detail)
 
 
-def _mean_cosine(promised: np.ndarray, measured: np.ndarray, noticeable: float) -> float:
+def _mean_cosine(predicted: np.ndarray, measured: np.ndarray, noticeable: float) -> float:
     """Mean over the points of the cosine between two sets of changes.
 
     Args:
-        promised: (D, N), along D directions.
+        predicted: (D, N), along D directions.
         measured: (D, N).
-        noticeable: points where the artifact changes less, on average, are left out; 1 where few points are left.
+        noticeable: points where the artifact changes less, on average, are ignored. The result is 1 if too few points
+            are left.
     """
-    norms = np.linalg.norm(promised, axis=0), np.linalg.norm(measured, axis=0)
+    norms = np.linalg.norm(predicted, axis=0), np.linalg.norm(measured, axis=0)
     moved = norms[1] > noticeable * len(measured) ** 0.5
     if moved.sum() < POINTS // 4:
         return 1.0
-    cosine = (promised * measured).sum(axis=0)[moved] / np.maximum(norms[0] * norms[1], 1e-30)[moved]
+    cosine = (predicted * measured).sum(axis=0)[moved] / np.maximum(norms[0] * norms[1], 1e-30)[moved]
     return float(cosine.mean())

@@ -1,4 +1,4 @@
-"""PGD against two networks at once, with gradients from wherever there are some; numpy, like the scores."""
+"""PGD against an artifact and its reference at once, with the gradients of a separate oracle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robust_edge_runtimes.scoring import Score, margins
 
 
 class GradientOracle(Protocol):
-    """A differentiable stand-in for an artifact: the checkpoint, or a twin of the artifact."""
+    """A source of gradients for an artifact that has none: the checkpoint, or a twin of the artifact."""
 
     def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, K), and the cross-entropy's gradient (N, C, H, W) with respect to `images`."""
@@ -25,12 +25,12 @@ class GradientOracle(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PairedOutcome:
-    """Which network stayed right on which image, on the same candidates.
+    """On which images each network was right, for the same candidates.
 
     Attributes:
         artifact_right: (N,) bool, the artifact was right on the clean image and on every candidate.
         reference_right: (N,) bool, the same for the reference.
-        zero_gradients: fraction of gradients, over all steps, that were zero, or no numbers, everywhere.
+        zero_gradients: fraction of gradients, over all steps, that were zero or NaN at every pixel.
         worst: for the artifact and for the reference, (N, C, H, W) float32 in [0, 1]: each image's candidate with the
             smallest margin.
     """
@@ -41,7 +41,7 @@ class PairedOutcome:
     worst: tuple[np.ndarray, np.ndarray]
 
     def joined(self, other: PairedOutcome) -> PairedOutcome:
-        """After another attack on the same images: the artifact's worst points of this one, the reference's of that."""
+        """Combine with another attack on the same images; the worst points of the reference are those of `other`."""
         return PairedOutcome(
             self.artifact_right & other.artifact_right,
             self.reference_right & other.reference_right,
@@ -51,7 +51,7 @@ class PairedOutcome:
 
 
 def pgd_settings(eps: float, settings: VerifySettings, *, share: int = 1) -> AttackSpec:
-    """One restart of PGD by a mode's seed, with one step for every `share` steps of the settings."""
+    """One restart of PGD with a mode's seed, with one step for every `share` steps of the settings."""
     return Pgd(steps=-(-settings.value(STEPS_OPTION) // share)).spec(Threat(eps), settings.seed)
 
 
@@ -66,21 +66,21 @@ def paired_pgd(
     start: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PairedOutcome:
-    """PGD on an artifact that has no gradients: its scores, the oracle's gradients at the same points.
+    """Attack an artifact that has no gradients by PGD, with the oracle's gradients at the same points.
 
     Source: Marshall 2020, Eq. (3); gradients by backward pass differentiable approximation
     (Athalye, Carlini, Wagner 2018). Every iterate is a candidate, for the artifact and for the reference. An image
     whose gradient is zero stays where it is and is not scored again.
 
     Args:
-        score: the artifact.
-        oracle: where the gradients come from.
+        score: the artifact, as a function from images to logits.
+        oracle: the source of gradients.
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
         attack: ε, steps, step size and seed.
-        reference: the network that the artifact is compared with; None for the oracle's own.
-        start: (N, C, H, W), the first candidates; None for noise of the attack's seed.
-        progress: called with (steps done, steps in all).
+        reference: the network that the artifact is compared with; None for the oracle's network.
+        start: (N, C, H, W), the first candidates; None for uniform noise drawn by the attack's seed.
+        progress: called with (steps done, all steps).
     """
     random = np.random.default_rng(attack.seed)
     artifact_right = is_right(score(images), labels)
@@ -125,7 +125,7 @@ class _Worst:
         self._lowest = np.full(len(first), np.inf)
 
     def update(self, rows: np.ndarray, points: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Take candidates of some images into account; (len(rows),) bool, which of them are right."""
+        """Update the worst points of some images; returns (len(rows),) bool, which candidates are right."""
         margin = margins(logits, labels)
         lower = margin < self._lowest[rows]
         self.points[rows[lower]], self._lowest[rows[lower]] = points[lower], margin[lower]

@@ -1,4 +1,4 @@
-"""Images that are not the test split's: an artifact that plays its part near those only answers otherwise here."""
+"""Images outside the test split, to find an artifact that computes the checkpoint's logits only near test images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARES = (0.3, 0.7)  # of the first of two images in a mixture
 
 
 def probes(subject: HostSubject, seed: int) -> list[tuple[str, np.ndarray]]:
-    """Kinds of images, each with its name: (n, C, H, W) float32 in [0, 1], drawn by the seed."""
+    """Kinds of images by name, each (n, C, H, W) float32 in [0, 1], drawn by the seed."""
     random = np.random.default_rng((seed, *subject.images.ids[:1]))
     drawn = subject.images.images
     chosen = drawn[random.permutation(len(drawn))[:COUNT]]
@@ -27,7 +27,7 @@ def probes(subject: HostSubject, seed: int) -> list[tuple[str, np.ndarray]]:
 
 
 def mixtures(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """(n, C, H, W): each image mixed with another one, pixel by pixel with one share."""
+    """(n, C, H, W): convex combinations of each image and a random other one."""
     share = random.uniform(*SHARES, (len(images), 1, 1, 1)).astype(np.float32)
     mixed: np.ndarray = np.clip(share * images + (1 - share) * images[random.permutation(len(images))], 0, 1)
     return mixed

@@ -1,4 +1,4 @@
-"""What `verify` attacks with."""
+"""Settings of `verify` on the host."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class VerifySettings(ModeSettings):
     """The settings of all modes.
 
     Attributes:
-        modes: names of rows in MODES; empty for those that run by default.
-        limit: most images per mode; None for all that there are.
+        modes: names of rows in MODES; empty for the default modes.
+        limit: largest number of images per mode; None for all.
         seed, options: as in ModeSettings.
-        eps: radius of every attack; None for the run's own, without a run the bundle's.
-        data_dir: where the run's images lie now, if elsewhere.
+        eps: ε of every attack; None for that of the run or, without a run, of the bundle.
+        data_dir: folder of the run's images, if they were moved.
     """
 
     modes: tuple[str, ...] = ()

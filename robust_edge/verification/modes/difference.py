@@ -1,4 +1,4 @@
-"""Mode `difference`: PGD on loss(artifact) - loss(checkpoint), and on its negative, which looks for where they part."""
+"""Mode `difference`: PGD on loss(artifact) - loss(checkpoint) and its negative, to find where the networks differ."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
 from robust_edge_runtimes.verdict.statistic import drop_of_counts
 
-SHARE = 2  # a direction takes one step of so many of the other modes
-ELSEWHERE = 48  # training images, and as many mixtures
-NEGLIGIBLE = 1e-3  # of both gradients: what rounding leaves where the networks are the same
+SHARE = 2  # each of the two attacks takes 1/SHARE of the steps of other modes
+OTHER_IMAGES = 48  # training images, and as many mixtures
+NEGLIGIBLE = 1e-3  # relative to both gradients: a difference that rounding explains
 NEGLIGIBLE_LOSS = 1e-4
-DIRECTIONS = 4  # random ones of one step, where the artifact has no gradient
-PROBE = 0.25  # of eps: the length of a finite difference
+DIRECTIONS = 4  # random directions per step, if the artifact has no gradient
+DIFFERENCE_STEP = 0.25  # of eps: length of a finite difference
 
 
 def difference(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
-    """Attack the drawn images, training images and mixtures, starting where the checkpoint's gradient leads.
+    """Attack the drawn images, training images and mixtures, starting in the direction of the checkpoint's gradient.
 
-    The attack goes both ways, so that neither network is attacked more than the other. Where the networks have the same
-    gradient there is nothing to follow, and the attack ends.
+    Both signs of the difference are attacked, so that neither network is attacked more strongly than the other. An
+    image at which both networks have the same gradient is not moved further.
     """
     start, drawn, clean, checkpoint = time.monotonic(), subject.images, subject.clean, subject.checkpoint
     assert checkpoint is not None, "the mode's row says that it needs a run"
     random = np.random.default_rng((settings.seed, int(drawn.ids[0])))
-    elsewhere, classes = _elsewhere(subject, random)
-    images, labels = np.concatenate([drawn.images, elsewhere]), np.concatenate([drawn.labels, classes])
+    others, classes = _other_images(subject, random)
+    images, labels = np.concatenate([drawn.images, others]), np.concatenate([drawn.labels, classes])
     attack = pgd_settings(subject.eps, settings, share=SHARE)
-    first = _on_the_way(checkpoint, images, labels, subject.eps, random)
+    first = _random_starts(checkpoint, images, labels, subject.eps, random)
     up, down = (
         paired_pgd(subject.score, _gap(subject, sign, random), images, labels, attack, start=first, progress=progress)
         for sign in (1, -1)
@@ -64,30 +64,30 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
     )
 
 
-def _elsewhere(subject: HostSubject, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Training images with their labels, and mixtures with the class that the checkpoint sees."""
+def _other_images(subject: HostSubject, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Training images with their labels, and mixtures with the class that the checkpoint predicts."""
     assert subject.reference is not None
-    training, labels = subject.training_images(ELSEWHERE, random)
-    mixed = mixtures(training if len(training) else subject.images.images[:ELSEWHERE], random)
+    training, labels = subject.training_images(OTHER_IMAGES, random)
+    mixed = mixtures(training if len(training) else subject.images.images[:OTHER_IMAGES], random)
     return np.concatenate([training, mixed]), np.concatenate([labels, subject.reference(mixed).argmax(1)])
 
 
-def _on_the_way(
+def _random_starts(
     checkpoint: GradientOracle, images: np.ndarray, labels: np.ndarray, eps: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Points between each image and the corner of its ball that the checkpoint's gradient leads to."""
+    """Random points between each image and the corner of its ball that the checkpoint's gradient points to."""
     _, gradient = checkpoint.logits_and_gradient(images, labels)
     share = random.uniform(0, eps, (len(images), 1, 1, 1)).astype(np.float32)
     return np.asarray(images + share * np.sign(gradient))
 
 
 def _gap(subject: HostSubject, sign: int, random: np.random.Generator) -> GradientOracle:
-    """The gradient of the difference of losses: the twin's, or by finite differences where there is no twin."""
+    """The gradient of the difference of losses: from the twin, or by finite differences if there is no twin."""
     twin, _ = subject.twin
     assert subject.checkpoint is not None
     assert subject.reference is not None
     if twin is None or twin.made_from == CHECKPOINT:
-        return _GapByDifferences(subject.score, subject.reference, PROBE * subject.eps, sign, random)
+        return _GapByDifferences(subject.score, subject.reference, DIFFERENCE_STEP * subject.eps, sign, random)
     return _Gap(TorchOracle(twin.network), subject.checkpoint, sign)
 
 
@@ -98,7 +98,7 @@ class _Gap:
     sign: int
 
     def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The checkpoint's logits; the gradient is zero where both networks have the same but for rounding."""
+        """The checkpoint's logits, and the gradient; it is zero where both networks' gradients agree up to rounding."""
         _, ours = self.artifact.logits_and_gradient(images, labels)
         logits, theirs = self.checkpoint.logits_and_gradient(images, labels)
         gap = np.nan_to_num(ours - theirs)
@@ -109,7 +109,7 @@ class _Gap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _GapByDifferences:
-    """Simultaneous perturbation (Spall 1992): a difference of losses along a random direction, times that direction."""
+    """Gradient estimates by simultaneous perturbation (Spall 1992): finite differences along random directions."""
 
     artifact: Score
     checkpoint: Score

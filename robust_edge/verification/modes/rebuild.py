@@ -1,4 +1,4 @@
-"""Mode `rebuild`: the run exported again with the recorded choices, and compared with the bundle."""
+"""Mode `rebuild`: export the run again with the recorded choices, and compare the files with the bundle's."""
 
 from __future__ import annotations
 

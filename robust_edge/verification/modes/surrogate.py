@@ -1,4 +1,4 @@
-"""Mode `surrogate`: PGD with the artifact's scores and the checkpoint's gradients at the same points."""
+"""Mode `surrogate`: PGD on the artifact with the checkpoint's gradients at the same points."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Meas
 
 
 def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
-    """Attack, and compare the artifact's logits with the checkpoint's: on images clean and attacked, and far from them.
+    """Attack, and compare the artifact's logits with the checkpoint's on clean, attacked and unrelated images.
 
-    Unlike the golden logits, those come from the checkpoint itself, which a forged bundle cannot rewrite.
+    The checkpoint's logits are computed here, so that a forged bundle cannot choose them, unlike those that it stores.
     """
     oracle = subject.checkpoint
     assert oracle is not None, "the mode's row says that it needs a run"

@@ -1,4 +1,4 @@
-"""Mode `whitebox`: PGD that follows the artifact's own arithmetic, every candidate scored by the artifact itself."""
+"""Mode `whitebox`: PGD with the gradients of the artifact's twin; the artifact itself scores every candidate."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SCALES = (0.1, 1.0, 10.0)
 
 
 def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
-    """Compare the twin with the artifact, choose the temperature that breaks most images, attack.
+    """Compare the twin with the artifact, choose the temperature that breaks most images, and attack.
 
-    The checkpoint is attacked in the same way by its own gradients. Where the artifact's graph has no gradient and
-    there is no run either, Square attacks in its place.
+    The checkpoint is attacked in the same way with its own gradients. If the artifact's graph has no gradient and
+    there is no run, Square is used instead.
 
     Raises:
         InputError: artifacts of this format have no twin, and there is no run.
@@ -77,7 +77,7 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
 def _with_own_gradients(
     subject: HostSubject, twin: Differentiable, outcome: PairedOutcome, attack: AttackSpec
 ) -> PairedOutcome:
-    """Attack the checkpoint by its own gradients, too, where those of the first attack were others."""
+    """Attack the checkpoint with its own gradients, unless the first attack already used them."""
     if subject.checkpoint is None or twin.made_from == CHECKPOINT:
         return outcome
     drawn = subject.images
@@ -85,7 +85,7 @@ def _with_own_gradients(
 
 
 def compare(subject: HostSubject, twin: Differentiable) -> Twin:
-    """How far the twin's logits are from the artifact's, on stored images, clean and attacked, and on drawn ones."""
+    """Compare the twin's logits with the artifact's on stored images, clean and attacked, and on drawn images."""
     images = np.concatenate([subject.golden.clean, subject.golden.attacked, subject.images.clean])
     ours, theirs = TorchOracle(twin.network).logits(images), subject.score(images)
     error = relative_error(ours, theirs)
@@ -99,19 +99,20 @@ def compare(subject: HostSubject, twin: Differentiable) -> Twin:
 
 
 def _tolerance(subject: HostSubject, twin: Differentiable) -> float:
-    """What rounding explains between an artifact and its twin."""
+    """The largest relative logit error between an artifact and its twin that rounding explains."""
     if subject.precision != "int8" or twin.made_from == CHECKPOINT:
         return subject.tolerance
     return subject.twin_tolerance
 
 
 def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -> tuple[float, float]:
-    """The temperature at which a short attack on a few images leaves fewest right.
+    """The temperature at which a short attack on a few images breaks most of them.
 
-    Logits that are scaled up saturate the softmax and end its gradient; at the right temperature it is there again.
+    Logits that are scaled up saturate the softmax, so that the gradient vanishes; a temperature of that scale restores
+    it.
 
     Returns:
-        The temperature, 1 unless another breaks more; and the share of gradients that were zero at 1.
+        The temperature, 1 unless another breaks more images; and the share of gradients that were zero at 1.
     """
     score = subject.score
     images, labels = subject.images.images[:PROBED], subject.images.labels[:PROBED]
@@ -139,7 +140,7 @@ def _twin_differs(twin: Twin, precision: str) -> Check:
 
 
 def _gradient_checks(zero: float, zero_at_one: float, temperature: float) -> list[Check]:
-    """Of gradients that are zero at the chosen temperature, and of those that are zero at the logits' own scale."""
+    """Check the share of zero gradients at the chosen temperature and at temperature 1."""
     nowhere = zero_gradient(zero, f"{100 * zero:.0f}% of the twin's gradients were zero at every temperature tried")
     detail = (
         f"{100 * zero_at_one:.0f}% of the gradients vanish at the logits' own scale; attacked with the logits divided "

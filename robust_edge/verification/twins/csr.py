@@ -20,7 +20,7 @@ def csr_twin(bundle: Bundle) -> Differentiable:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
             network = torch.jit.load(str(bundle.artifact_path), map_location="cpu").eval()
-    except Exception as cause:  # torch raises whatever the bytes provoke
+    except Exception as cause:  # torch raises many types of errors
         reason = " ".join(str(cause).split())[:300]
         raise TwinError(f"{bundle.artifact_path} cannot be loaded by torch {torch.__version__}: {reason}") from cause
     for parameter in network.parameters():

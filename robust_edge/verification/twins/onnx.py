@@ -1,4 +1,4 @@
-"""The twin of an ONNX artifact: its graph, node by node, in torch."""
+"""The twin of an ONNX artifact: its graph, executed node by node in torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def onnx_twin(bundle: Bundle) -> Differentiable:
     """Read the twin from the bundle's own `model.onnx`.
 
     Raises:
-        TwinError: the graph holds an operator, or a use of one, that is not covered; names the node.
+        TwinError: the graph contains an operator, or attributes of one, that are not supported; names the node.
     """
     try:
         network = read_network(bundle.artifact_path).requires_grad_(False)

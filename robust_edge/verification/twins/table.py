@@ -1,4 +1,4 @@
-"""The table of artifact formats that have a differentiable twin; a row is imported only when it is asked for."""
+"""The table of artifact formats that have a differentiable twin; a row's function is imported when it is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWINS = {
 
 
 def has_twin(artifact_format: str) -> bool:
-    """Whether the artifact itself can be made differentiable; otherwise only its checkpoint can stand in."""
+    """Whether artifacts of this format have a twin; otherwise the checkpoint replaces it."""
     return artifact_format in TWINS
 
 
@@ -26,7 +26,7 @@ def twin_of(bundle: Bundle) -> Differentiable:
     """The twin of a bundle's artifact.
 
     Raises:
-        TwinError: the format has none, or the artifact holds something that cannot be differentiated.
+        TwinError: the format has none, or the artifact contains an operation that cannot be differentiated.
     """
     artifact = bundle.manifest.artifact
     if not has_twin(artifact.format):

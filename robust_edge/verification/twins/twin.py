@@ -1,4 +1,4 @@
-"""Differentiable twins: an artifact's own arithmetic in torch, so that gradients are those of the artifact itself."""
+"""Differentiable twins: networks in torch that compute what an artifact computes, to obtain its gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHECKPOINT = "the checkpoint, for want of a twin"
 
 
 class TwinError(RobustEdgeError):
-    """The artifact holds something that cannot be differentiated here."""
+    """The artifact contains an operation that robust-edge cannot differentiate."""
 
     exit_code = 3
 
@@ -25,7 +25,7 @@ class Differentiable:
 
     Attributes:
         network: raw pixels to logits, in evaluation mode, on the CPU; no parameter requires a gradient.
-        made_from: what it was read from, in words for the verdict.
+        made_from: the source of the network, as a phrase for the verdict.
     """
 
     network: nn.Module
@@ -33,7 +33,7 @@ class Differentiable:
 
 
 class FixedBatch(nn.Module):
-    """A network that takes exactly `size` images, given any number: the last call repeats its last image."""
+    """Run a network that takes exactly `size` images on any number; the last batch is filled with its last image."""
 
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Modes of verification: each attacks a subject in its own way and returns a measurement."""
+"""The modes of `verify`: each attacks a subject and returns a measurement."""

@@ -1,4 +1,4 @@
-"""Mode `blackbox`: Square on the logits of the artifact, and of the checkpoint where there is one."""
+"""Mode `blackbox`: the Square attack on the artifact and, with a run, on its checkpoint."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ QUERIES_OPTION = ModeOption(
 def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None) -> Measurement:
     """Square with the number of queries per image of QUERIES_OPTION.
 
-    The checkpoint, where there is one, is attacked in the same way, and each network scores what was found against
-    either; otherwise its stored answers stand for it.
+    With a run, the checkpoint is attacked in the same way, and each network scores the final candidates of both
+    attacks. Without a run, the checkpoint's stored logits are used instead.
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
     square, threat = Square(settings.value(QUERIES_OPTION)), Threat(subject.eps)
@@ -57,6 +57,6 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
 
 
 def _right_on(score: Score, candidates: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """(N,) bool: right on all candidates of an image."""
+    """(N,) bool: whether the network is right on all candidates of an image."""
     right: np.ndarray = np.logical_and.reduce([is_right(score(images), labels) for images in candidates])
     return right

@@ -1,4 +1,4 @@
-"""What a verify mode is: a row of the table of modes, and the choice of rows."""
+"""The rows of the tables of verify modes, and their selection by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
 from robust_edge_runtimes.verdict.rescoring import scored_again
 
 Progress = Optional[Callable[[int, int], None]]
-"""Called with (steps done, steps in all)."""
+"""Called with (steps done, all steps)."""
 
 
 class Default(enum.Enum):
-    """When a mode runs without being named."""
+    """When a mode runs although `--mode` was not given."""
 
     ALWAYS = "always"
     WITH_RUN = "with a run"
@@ -29,16 +29,16 @@ class Mode:
     """One row of the table.
 
     Attributes:
-        name: as after `--mode` and in verify.json.
-        help: which attack it is, in one phrase.
+        name: name after `--mode` and in verify.json.
+        help: describes the attack in one phrase.
         function: `package.module:function`, which takes a subject, the settings and `progress`, and returns a
             Measurement, or a Rebuild; imported when the mode runs.
-        default: when it runs without being named.
-        needs: what of the run it cannot do without; empty where the bundle is enough.
-        draws: whether it attacks the images that are drawn; otherwise it runs once.
-        needs_runtime: whether it executes the artifact; otherwise its answer is told where that is not possible here.
-        options: the settings that it has beside those of all modes.
-        restart: what is added to its seed, so that modes with the same attack are restarts of it.
+        default: when it runs although `--mode` was not given.
+        needs: the part of the run that it requires; empty if the bundle is enough.
+        draws: whether it attacks the drawn images, block by block; otherwise it runs once.
+        needs_runtime: whether it executes the artifact; if not, the error on a missing runtime contains its result.
+        options: its options besides the settings of all modes.
+        restart: added to the seed, so that modes with the same attack use different random starts.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Mode:
     restart: int = 0
 
     def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
-        """Run the mode, name what it measured, and score the candidates that an attack ended at again."""
+        """Run the mode, add its name to the measurement, and score the final candidates of an attack again."""
         function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
         options = {option.name: settings.value(option) for option in self.options}
         own = dataclasses.replace(settings, seed=settings.seed + self.restart, options=options)
@@ -63,7 +63,7 @@ class Mode:
 
 
 def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:
-    """The modes with these names, each once and in this order; without names, the defaults.
+    """The modes with these names, in this order and without repetitions; without names, the default modes.
 
     Raises:
         InputError: a name that no row has.

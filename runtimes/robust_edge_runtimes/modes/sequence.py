@@ -1,4 +1,4 @@
-"""Images drawn in blocks until the verdict is decided."""
+"""Draw images in blocks until they decide the verdict."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def judge_in_blocks(
     budget: Budget,
     progress: Callable[[str], Progress] = lambda _: None,
 ) -> Verdict:
-    """Attack blocks of images in every mode until the drops are shown to lie within or beyond the budget.
+    """Attack blocks of images in every mode until an interim test shows that the drops lie within or beyond the budget.
 
     Args:
         subject: the artifact under test.
-        modes: at least one. Those that do not draw images run once.
+        modes: at least one mode. Modes that do not draw images run once.
         settings: of the modes.
-        budget: what may be lost.
-        progress: called with a mode's name, returns what is called with (steps done, steps in all).
+        budget: percentage points that the artifact may lose, and flags that it may raise.
+        progress: from a mode's name to its progress callback.
 
     Returns:
-        The verdict of the last look: after 500, 1,000, 2,000, ... images, or all that there are.
+        The verdict of the last interim test (look): after 500, 1,000, 2,000, ... images, or after all.
     """
     counts = looks(subject.available) if any(mode.draws for mode in modes) else (subject.available,)
     results: Dict[str, Union[Measurement, Rebuild]] = {}

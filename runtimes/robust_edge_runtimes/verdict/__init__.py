@@ -1,1 +1,1 @@
-"""From measurements to a verdict."""
+"""Checks, measurements and statistics of `verify`, and the verdict that follows from them."""

@@ -1,7 +1,7 @@
 """The checks of logits and attacks that raise validity flags.
 
-They see a network only through a function from images to logits, so that `verify` judges artifacts by them, and
-`evaluate` networks in torch.
+They use a network only as a function from images to logits, so that they apply to artifacts in `verify` and to networks
+in torch in `evaluate`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_counts
 
 REPEAT_TOLERANCE = 1e-4
-SINGLE_IMAGES = 32  # images that are also scored one by one
+SINGLE_IMAGES = 32  # the first images are also scored one by one
 ALONE_TOLERANCE = 2e-2  # kernels for other batch sizes add in another order: TF32 and fp16 differ by up to 1e-2
 OUTLIERS = {"int8": 0.1}
 """Share of the images on which an artifact of a precision may exceed a tolerance; other precisions: none.
@@ -39,12 +39,12 @@ STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
 def output_checks(
     score: Score, images: np.ndarray, expected: np.ndarray, tolerance: float, precision: str
 ) -> List[Check]:
-    """Signs of an artifact that hides where it is weak, in its logits alone.
+    """Check the artifact's logits for signs of hidden gradients.
 
     Args:
         score: the artifact.
         images: (N, C, H, W) float32 in [0, 1].
-        expected: (N, K), the checkpoint's logits; a property that they have too is no sign.
+        expected: (N, K), the checkpoint's logits; a property that they share raises no flag.
         tolerance: relative error that is taken for rounding.
         precision: of the artifact, as in its manifest.
     """
@@ -60,7 +60,7 @@ def output_checks(
 
 
 def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision: str) -> List[Check]:
-    """Whether logits depend on more than the image: on chance, or on the rest of the batch.
+    """Whether logits depend on more than the image: on random numbers, or on the rest of the batch.
 
     Args:
         score: the artifact.
@@ -100,9 +100,10 @@ def randomised(first: np.ndarray, *again: np.ndarray) -> Check:
 
 
 def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "fp32", *, how: str = "alone") -> Check:
-    """Whether images have other logits alone than in a batch, by more than 2% of the largest logit.
+    """Whether an image's logits alone and in a batch differ by more than 2% of the largest logit.
 
-    No image may differ so much, but one in ten in 8 bits: kernels for another batch size round to the neighbour there.
+    No image may differ by that much, except one in ten in 8 bits, where kernels for another batch size may round a
+    value to a neighbour.
 
     Args:
         alone: (n, K) logits of the images scored one by one.
@@ -120,7 +121,7 @@ def softmax_output(logits: np.ndarray, expected: Optional[np.ndarray] = None) ->
 
     Args:
         logits: (N, K).
-        expected: the checkpoint's; where these are probabilities too, the artifact's are what they should be.
+        expected: the checkpoint's outputs; if these are probabilities, too, no flag is raised.
     """
     found = _are_probabilities(logits) and not (expected is not None and _are_probabilities(expected))
     detail = "the outputs are probabilities, which hide gradients; export the logits"
@@ -128,14 +129,14 @@ def softmax_output(logits: np.ndarray, expected: Optional[np.ndarray] = None) ->
 
 
 def rounded_logits(logits: np.ndarray, expected: Optional[np.ndarray] = None, precision: str = "fp32") -> Check:
-    """Whether logits are coarser than a number format: equally spaced, or of few values that mostly repeat.
+    """Whether logits are coarser than their number format: equally spaced, or with few different values.
 
-    The spacing is found from the values themselves, so that the number of images does not matter as long as there are
-    some; the number of values sees spacings that are not equal, and is not counted in 8 bits, where it says nothing.
+    The spacing is computed from the values, independently of the number of images. The number of different values
+    also detects unequal spacings; it is not used in 8 bits, where few values are normal.
 
     Args:
         logits: (N, K).
-        expected: the checkpoint's; where these are as coarse, the artifact's are what they should be.
+        expected: the checkpoint's logits; if these are as coarse, no flag is raised.
         precision: of the network.
     """
     if not np.isfinite(logits).all():
@@ -180,11 +181,11 @@ def not_the_checkpoint(
 
 
 def nothing_to_lose(robust: Sequence[np.ndarray], classes: int) -> Check:
-    """Whether the checkpoint itself is at its floor under an attack, so that no artifact can be worse.
+    """Whether the checkpoint's robust accuracy is at chance level, so that no artifact can be worse.
 
     Args:
-        robust: (N,) bool of each mode, where the checkpoint was right; fewer than MIN_IMAGES say nothing.
-        classes: how many there are; guessing is right on 1/classes.
+        robust: for each mode (N,) bool, whether the checkpoint was right; modes with fewer than MIN_IMAGES are ignored.
+        classes: number of classes; the accuracy of guessing is 1/classes.
     """
     least = min((float(right.mean()) for right in robust if len(right) >= MIN_IMAGES), default=1.0)
     floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
@@ -208,11 +209,11 @@ def forged_answers(stored: np.ndarray, own: np.ndarray) -> Check:
 
 
 def zero_gradient(share: float, detail: str) -> Check:
-    """Whether an attack had no gradient to follow, at more than 5% of the points: a figure may be off by as much.
+    """Whether the gradient was zero at more than 5% of the points, so that robust accuracy may be too high by as much.
 
     Args:
-        share: of the gradients that are zero at every pixel. Of the margin, or of the cross-entropy at the best
-            temperature that was tried: a loss that is saturated is no property of the network.
+        share: of the gradients that are zero at every pixel; gradients of the margin, or of the cross-entropy at the
+            best temperature that was tried, so that a saturated loss is not counted.
         detail: what was measured.
     """
     return Check("zero_gradient", share > ZERO_GRADIENT_SHARE, detail)
@@ -235,14 +236,14 @@ def more_robust_than_parent(drop: Drop, mode: str) -> Check:
 
 
 def black_box_beats_white_box(broken: int, images: int, *, exact: bool) -> Check:
-    """Whether an attack that sees only logits breaks what every attack with gradients left.
+    """Whether an attack that uses only logits breaks images that every attack with gradients left.
 
     Args:
         broken: images that it broke and they did not.
         images: all of them, at least 1.
-        exact: the gradients are the network's own: more than 0.2% of the images are a sign, as in AutoAttack. The
-            gradients of a surrogate or of a twin that rounds are not, and leave some images to chance: there it takes
-            more than 1% beyond the 95% interval.
+        exact: whether the gradients are the network's own; the threshold is then 0.2% of the images, as in AutoAttack.
+            Gradients of a surrogate or of a twin that rounds miss some images; the share must then exceed 1% beyond
+            the 95% interval.
     """
     found = broken > EXACT_GAIN * images if exact else drop_of_counts(broken, 0, images, APPROXIMATE_GAIN).exceeded
     detail = f"an attack without gradients broke {broken} of {images} images that every attack with gradients had left"
@@ -255,7 +256,7 @@ def _are_probabilities(logits: np.ndarray) -> bool:
 
 
 def _coarseness(logits: np.ndarray, precision: str) -> str:
-    """What makes the logits coarse; empty where nothing does."""
+    """Describe why the logits are coarse; empty if they are not."""
     values = np.unique(logits.astype(np.float64))
     largest = float(np.abs(values).max())
     eight_bits = precision == "int8"

@@ -1,7 +1,7 @@
-"""Validity flags: signs that a figure does not mean what it says. The table of all of them.
+"""The table of validity flags: signs that a figure, such as a robust accuracy, may be misleading.
 
-`verify` raises them about artifacts, and `evaluate` about networks in torch; those that both can see are found in
-`robust_edge_runtimes.verdict.checks`. A flag is part of a verdict, or stands beside the figure that was audited.
+`verify` raises them for artifacts, and `evaluate` for networks in torch; checks that both use are in
+`robust_edge_runtimes.verdict.checks`. A flag is part of a verdict, or of the evaluation's record.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ VALIDITY_FLAGS = (
     ValidityFlag(
         TWIN_GRADIENT_DIFFERS,
         "the twin's gradient is not the slope of the artifact: finite differences of the artifact contradict it at a "
-        "scale of eps, eps/4 or eps/16, or the twin answers otherwise when gradients are recorded. `verify` then asks "
-        "for 500 queries or more of `blackbox`, whether the flag is allowed or not",
+        "scale of eps, eps/4 or eps/16, or the twin's logits change when gradients are recorded. `verify` then "
+        "requires 500 queries or more of `blackbox`, whether the flag is allowed or not",
     ),
     ValidityFlag(
         "differs_elsewhere",
@@ -148,11 +148,11 @@ FLAGS = tuple(flag.name for flag in VALIDITY_FLAGS if VERIFY in flag.raised_by)
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One question and its answer.
+    """The result of one check.
 
     Attributes:
         name: of the flag that it raises.
-        raised: the figure may not mean what it says; None where the question could not be asked.
+        raised: whether the flag is raised; None if the check could not be made.
         detail: what was measured, in one line.
     """
 
@@ -163,7 +163,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A reason why the figures may not mean what they say."""
+    """A validity flag that was raised, with what was measured."""
 
     name: str
     detail: str

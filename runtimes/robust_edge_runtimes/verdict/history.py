@@ -1,6 +1,6 @@
-"""Earlier verdicts on an artifact: whoever draws images until they pass shall see how often they were drawn.
+"""The history of verdicts on an artifact, which reveals that images were drawn repeatedly until one verdict passed.
 
-One JSON line per verdict, in a file beside the one that `verify -o` writes.
+The history is a file beside the one that `verify -o` writes, with one line of JSON per verdict.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def with_history(verdict: Verdict, out: Path) -> Verdict:
     if not earlier:
         return verdict
     counts = collections.Counter(earlier)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
     note = (
-        f"this artifact was verified {times} before ({told}), by {history_file(out).name}: among repeated draws of "
+        f"this artifact was verified {times} before ({outcomes}), by {history_file(out).name}: among repeated draws of "
         "images one may pass by chance"
     )
     return dataclasses.replace(verdict, notes=(*verdict.notes, note))
@@ -52,7 +52,7 @@ def add_to_history(verdict: Verdict, out: Path) -> None:
 
 
 def _entries(path: Path) -> List[List[str]]:
-    """Artifact and outcome of every line; lines that are no entries are passed over."""
+    """Artifact and outcome of every line; lines that cannot be parsed are ignored."""
     if not path.is_file():
         return []
     found = []

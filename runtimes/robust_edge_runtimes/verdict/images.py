@@ -1,4 +1,4 @@
-"""The images that an attack starts from: drawn by a seed, and none that a table inside an artifact can know."""
+"""The images that `verify` attacks, drawn by a seed, preferably such that the bundle does not contain."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class DrawnImages:
 
     Attributes:
         images: (N, C, H, W) float32 in [0, 1], the centres of the balls.
-        clean: (N, C, H, W) float32 in [0, 1], on which clean accuracy is measured: the images themselves, or, where
-            the bundle holds an image too, a copy under noise of at most NOISE per pixel.
+        clean: (N, C, H, W) float32 in [0, 1], on which clean accuracy is measured: the images themselves, or, if the
+            bundle contains an image, a copy with noise of at most NOISE per pixel.
         labels: (N,) int64.
         ids: (N,) int64, as in Measurement.
     """
@@ -36,13 +36,13 @@ class DrawnImages:
 
 
 def from_golden(golden: Golden, limit: Optional[int], seed: int, *, start: int = 0) -> DrawnImages:
-    """Golden images drawn by seed, each under noise of its own: all that a device has.
+    """Draw golden images, the only images that a device has; noise is added to each.
 
     Args:
         golden: the bundle's.
-        limit: at most so many; None takes all.
-        seed: of the draw and of the noise.
-        start: how many of these an earlier call has drawn; the others are returned.
+        limit: largest number of images; None for all.
+        seed: for the order and the noise.
+        start: number of images that earlier calls have returned; the following ones are returned.
 
     Raises:
         InputError: a limit below 1.
@@ -63,17 +63,17 @@ def from_test_images(
     *,
     start: int = 0,
 ) -> DrawnImages:
-    """Test images in an order of the seed's, those first that the bundle does not hold.
+    """Draw test images in a random order, images that the bundle does not contain first.
 
-    Where there are no others, images that the bundle holds fill up, with a copy under noise as the clean image.
+    If there are too few of them, images that the bundle contains follow, with a noisy copy as the clean image.
 
     Args:
         floats: (n,) int64 positions to (n, C, H, W) float32 in [0, 1].
         labels: (N,) int64, of all test images.
         golden: the bundle's.
-        limit: at most so many; None takes all.
-        seed: of the draw and of the noise.
-        start: how many of these an earlier call has drawn; the others are returned.
+        limit: largest number of images; None for all.
+        seed: for the order and the noise.
+        start: number of images that earlier calls have returned; the following ones are returned.
 
     Raises:
         InputError: a limit below 1.
@@ -81,7 +81,7 @@ def from_test_images(
     refuse_no_images(limit)
     random = np.random.default_rng(seed)
     wanted = len(labels) if limit is None else min(limit, len(labels))
-    unseen, stored = _parted(floats, random.permutation(len(labels)), stored_index(golden), wanted)
+    unseen, stored = _split_by_origin(floats, random.permutation(len(labels)), stored_index(golden), wanted)
     drawn = [(position, len(golden.labels) + position, False) for position in unseen]
     drawn += [(position, index, True) for position, index in stored]
     positions, ids, known = (np.array(column) for column in zip(*drawn[start:]))
@@ -98,21 +98,21 @@ def refuse_no_images(limit: Optional[int]) -> None:
 
 
 def under_noise(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy with each pixel moved by at most NOISE, still in [0, 1]."""
+    """A copy with uniform noise of at most NOISE per pixel, clipped to [0, 1]."""
     noise = random.uniform(-NOISE, NOISE, images.shape).astype(np.float32)
     moved: np.ndarray = np.clip(images + noise, 0, 1)
     return moved
 
 
 def stored_index(golden: Golden) -> Dict[bytes, int]:
-    """From an image's bytes to its number among the golden images."""
+    """From an image's bytes to its index among the golden images."""
     return {image.tobytes(): index for index, image in enumerate(golden.clean)}
 
 
-def _parted(
+def _split_by_origin(
     floats: Callable[[np.ndarray], np.ndarray], order: np.ndarray, known: Dict[bytes, int], wanted: int
 ) -> Tuple[List[int], List[Tuple[int, int]]]:
-    """Positions that the bundle does not hold, and (position, index in the bundle) of those that it holds."""
+    """Positions of images outside the bundle, and (position, index in the bundle) of images inside it."""
     unseen: List[int] = []
     stored: List[Tuple[int, int]] = []
     for start in range(0, len(order), CHUNK):

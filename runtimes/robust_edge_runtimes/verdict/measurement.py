@@ -1,4 +1,4 @@
-"""What a mode measures image by image, and the accuracies and drops that follow from it."""
+"""The measurements of a mode, image by image, and the accuracies and drops computed from them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from robust_edge_runtimes.verdict.flags import FLAGS, Flag, raised
 from robust_edge_runtimes.verdict.statistic import ERROR, Drop, paired_drop
 
 STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"
-"""What an attack works with: images made at export, gradients, or the artifact's logits only."""
+"""What an attack uses: images made at export, gradients, or only the artifact's logits."""
 
-NAMED = 3  # differences that a reason lists
+LISTED = 3  # differences in the detail of a flag
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Points that the artifact may lose, and the flags that may be raised."""
+    """Percentage points that the artifact may lose, and the flags that it may raise."""
 
     clean: float = 1.0
     robust: float = 1.0
@@ -44,7 +44,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """Distance of the artifact's logits from the checkpoint's on the golden images; a diagnostic."""
+    """Difference between the artifact's and the checkpoint's logits on the golden images; a diagnostic."""
 
     max_logit_error: float
     tolerance: float
@@ -53,14 +53,14 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True)
 class Twin:
-    """The differentiable copy of an artifact that gradients were taken from, and how like the artifact it is.
+    """The twin of an artifact that gave the gradients, and how far it agrees with the artifact.
 
     Attributes:
         made_from: the artifact's own graph, or what replaced it.
-        max_logit_error: relative, on clean and attacked images.
-        tolerance: largest error that is taken for rounding.
-        argmax_agreement: fraction of these images with the same class.
-        temperature: what the logits were divided by before the loss.
+        max_logit_error: largest relative error on clean and attacked images.
+        tolerance: largest error that rounding explains.
+        argmax_agreement: fraction of these images with the same predicted class.
+        temperature: divisor of the logits in the loss.
     """
 
     made_from: str
@@ -75,12 +75,12 @@ class Rebuild:
     """Whether a bundle's files are those that its run exports again.
 
     Attributes:
-        equal: no file differs: the artifact answers every input as a new export of the run does.
-        differences: the places that differ, in one line each.
+        equal: whether no file differs, so that the artifact computes what a new export of the run computes.
+        differences: the places that differ, one line each.
         compared: names of the files.
-        seconds: what the export and the comparison took.
-        versions: packages whose version here is not the recorded one, in one line each.
-        notes: what could not be compared, and what was assumed.
+        seconds: duration of the export and the comparison.
+        versions: packages whose version on this machine is not the recorded one, one line each.
+        notes: on comparisons that were not possible, and on assumptions.
     """
 
     equal: bool
@@ -92,11 +92,11 @@ class Rebuild:
 
     @property
     def flags(self) -> Tuple[Flag, ...]:
-        """A flag with the first differences, where there are any."""
+        """A flag that lists the first differences; none if there are no differences."""
         if self.equal:
             return ()
-        more = len(self.differences) - NAMED
-        detail = "; ".join(self.differences[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+        more = len(self.differences) - LISTED
+        detail = "; ".join(self.differences[:LISTED]) + (f"; and {more} more" if more > 0 else "")
         versions = f" (exported with other versions: {', '.join(self.versions)})" if self.versions else ""
         return (Flag("rebuild_differs", detail + versions),)
 
@@ -106,10 +106,10 @@ class ModeResult:
     """One mode of attack: accuracies in [0, 1] of both networks on the same images and candidates.
 
     Attributes:
-        paired: both networks met the same candidates; otherwise the checkpoint's figures are those stored in the
-            bundle, which its own gradients made.
-        twin: where gradients were taken from one.
-        seconds: what the mode took.
+        paired: whether both networks scored the same candidates; otherwise the checkpoint's figures are those under
+            the stored attack of the export.
+        twin: the twin that gave the gradients, if any.
+        seconds: duration of the mode.
         works_with: STORED, GRADIENTS or LOGITS.
     """
 
@@ -131,7 +131,7 @@ class ModeResult:
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """All modes together: an image counts only if it was right in every one of them."""
+    """All modes together: a network counts as right on an image only if it was right in every mode."""
 
     modes: Tuple[str, ...]
     images: int
@@ -145,7 +145,7 @@ class WorstCase:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """The worst point that an attack found of each image, once for each network that it attacked.
+    """The worst points that an attack found, one per image and attacked network.
 
     Attributes:
         labels: (N,) int64.
@@ -158,20 +158,20 @@ class Candidates:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measurement:
-    """What one mode saw, image by image.
+    """The result of one mode, image by image.
 
     Attributes:
-        attack: what was done to the images.
-        ids: (N,) int64, which images; the same number is the same image in every measurement of a bundle. Golden
-            images are numbered as stored, others from there on.
+        attack: the attack and its settings.
+        ids: (N,) int64, identifies the images: equal numbers are the same image in all measurements of a bundle.
+            Golden images have the numbers in which they are stored; other images have larger numbers.
         reference_clean: (N,) bool, the checkpoint was right on the clean image.
         artifact_clean: the same for the artifact.
         reference_robust: (N,) bool, the checkpoint was right on the clean image and on every candidate.
         artifact_robust: the same for the artifact.
         works_with: STORED, GRADIENTS or LOGITS.
         flags, paired, twin, seconds: as in ModeResult.
-        candidates: where the attack ended, in the order of `ids`, until they are scored again.
-        mode: the name in its row, which `Mode.measure` fills in.
+        candidates: the worst points found, in the order of `ids`; None once they have been scored again.
+        mode: name of the mode, set by `Mode.measure`.
     """
 
     attack: AttackSpec
@@ -189,7 +189,7 @@ class Measurement:
     mode: str = ""
 
     def result(self, budget: Budget, level: float = ERROR) -> ModeResult:
-        """The mode's accuracies, and its drops with intervals of that one-sided level."""
+        """The mode's accuracies and drops, with intervals of the one-sided error `level`."""
         robust = paired_drop(self.reference_robust, self.artifact_robust, budget.robust, level)
         flags = self.flags
         # stored images were made against the checkpoint: an artifact that rounds differently is right on more of them
@@ -213,7 +213,7 @@ class Measurement:
         )
 
     def joined(self, later: Measurement) -> Measurement:
-        """With what the same mode measured on further images."""
+        """Append the result of the same mode on further images."""
         twins = [item.twin for item in (self, later) if item.twin is not None]
         return dataclasses.replace(
             self,
@@ -229,13 +229,13 @@ class Measurement:
 
 
 def worst_case(measurements: Sequence[Measurement], budget: Budget, level: float = ERROR) -> Optional[WorstCase]:
-    """All paired measurements together, image by image.
+    """Combine all paired measurements image by image.
 
-    The images are those that every mode attacked; where replay stored others, those that all the other modes
-    attacked, with the stored answers of the images among them.
+    The images are those that all modes attacked. If `replay` used other images, they are those that all other modes
+    attacked; results of `replay` are added for the images among them that are stored.
 
     Returns:
-        None where there is only one measurement, or no image in common.
+        None if there is only one paired measurement, or no common image.
     """
     paired = [item for item in measurements if item.paired]
     if len(paired) < 2:
@@ -266,7 +266,7 @@ def common_ids(measurements: Sequence[Measurement]) -> np.ndarray:
 
 
 def right_in_all(measurements: Sequence[Measurement], ids: np.ndarray, name: str) -> np.ndarray:
-    """(len(ids),) bool: `name` holds in every measurement that has the image."""
+    """(len(ids),) bool: whether the column `name` is true in every measurement that contains the image."""
     right = np.ones(len(ids), bool)
     for item in measurements:
         _, here, there = np.intersect1d(ids, item.ids, return_indices=True)

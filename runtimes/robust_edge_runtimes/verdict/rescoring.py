@@ -1,7 +1,7 @@
-"""The candidates that an attack ends at, scored once more in every way in which an application may score them.
+"""Score the final candidates of an attack again, in other batches, one by one and with other numbers of threads.
 
-An attack scores its candidates in batches, a camera sends one image at a time. An artifact that looks at the batch, at
-chance or at the number of threads could be robust in the one case only.
+An attack scores its candidates in batches, while an application may send one image at a time. An artifact whose logits
+depend on the batch, on random numbers or on the number of threads could be robust in only one of these cases.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from robust_edge_runtimes.verdict.measurement import Measurement
 from robust_edge_runtimes.verdict.subject import Subject
 
 SINGLE_CANDIDATES = 64  # candidates of one mode that are also scored one by one
-BATCH_SIZES = (2, 32)  # the other batch size is drawn from here: an artifact cannot know it
+BATCH_SIZES = (2, 32)  # range of the other batch size, which is random so that an artifact cannot know it
 
 
 def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measurement:
-    """The measurement after its final candidates were scored again: robust is what is right every time.
+    """Score the final candidates again; an image stays robust only if the artifact is right every time.
 
-    They are scored in batches of the attack's size, twice, in batches of another size, with another number of threads
-    where the runtime has threads, and some of them alone, first those of images that count as robust.
+    The candidates are scored twice in batches of the attack's size, in batches of another size, with another number of
+    threads if the runtime has threads, and some of them one by one, candidates of robust images first.
 
     Args:
         subject: the artifact under test.
-        measurement: of a mode; without candidates it is returned as it is.
-        seed: of the batch size and of the candidates that are scored alone.
+        measurement: of a mode; returned unchanged if it has no candidates.
+        seed: for the batch size and the candidates that are scored one by one.
     """
     found = measurement.candidates
     if found is None:
@@ -65,7 +65,7 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
 
 
 def _other_scorings(subject: Subject, images: np.ndarray, size: int) -> Dict[str, np.ndarray]:
-    """(N, K) logits of the same images, by how they were scored; the first in the same way as before."""
+    """(N, K) logits of the same images by the way of scoring; `again` repeats the first one."""
     scorings = {"again": subject.score(images), f"in batches of {size}": in_batches(subject.score, images, size)}
     if subject.model.uses_threads:
         with with_other_threads(subject.model) as model:
@@ -74,7 +74,7 @@ def _other_scorings(subject: Subject, images: np.ndarray, size: int) -> Dict[str
 
 
 def with_other_threads(model: BaseRuntime) -> BaseRuntime:
-    """The same artifact in a runtime with two threads, or with one where it has several; not yet open."""
+    """A runtime of the same artifact, not yet open, with two threads, or with one if `model` has several."""
     return type(model)(model.path, model.manifest, threads=2 if model.threads == 1 else 1)
 
 

@@ -1,8 +1,8 @@
 """The loss of accuracy from checkpoint to artifact on the same images: its interval, and when to stop drawing images.
 
-The number of images is not fixed in advance. After each of the `looks` the interval is compared with the budget, at a
-level that `level_of_look` takes from a total of ERROR: the chance of passing an artifact whose true loss is the budget
-or more is at most ERROR over all looks, and so is the chance of failing one that is within it.
+The number of images is not fixed in advance. At each interim test, called a look, the interval is compared with the
+budget, at a level that `level_of_look` takes from a total of ERROR: the chance of passing an artifact whose true loss
+is the budget or more is at most ERROR over all looks, and so is the chance of failing one that is within it.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class Drop:
 
     @property
     def exceeded(self) -> bool:
-        """The loss is larger than the budget, beyond chance."""
+        """Whether the loss is larger than the budget, beyond chance."""
         return self.low > self.budget
 
     @property
     def undecided(self) -> bool:
-        """The budget lies inside the interval: there are too few images to tell on which side of it the loss is."""
+        """Whether the budget lies inside the interval, so that more images are needed to decide."""
         return self.low <= self.budget < self.high
 
 
 def looks(images: int) -> Tuple[int, ...]:
-    """After how many images the interval is compared with the budget: 500, 1,000, 2,000, ..., and all of them."""
+    """The numbers of images of the interim tests (looks): 500, 1,000, 2,000, ..., and all."""
     counts = []
     count = FIRST_LOOK
     while count < images:
@@ -63,11 +63,11 @@ def looks(images: int) -> Tuple[int, ...]:
 
 
 def level_of_look(look: int, *, last: bool) -> float:
-    """The one-sided error that a look may spend: half of what is left, and all of it at the last look.
+    """The one-sided error of an interim test (look): half of the remaining error, all of it in the last one.
 
     Args:
         look: 1 for the first.
-        last: there are no more images to draw.
+        last: whether there are no more images to draw.
     """
     return float(ERROR * 0.5 ** (look - 1 if last else look))
 
@@ -146,7 +146,7 @@ def images_to_decide(drop: Drop, images: int) -> Optional[int]:
 
 
 def _undecided(drop: Drop, images: int, factor: float) -> bool:
-    """Whether so many times the images at hand, at the same rates, would leave the drop undecided."""
+    """Whether `factor` times as many images, at the same rates, would leave the drop undecided."""
     return drop_of_counts(drop.lost * factor, drop.gained * factor, images * factor, drop.budget).undecided
 
 

@@ -1,4 +1,4 @@
-"""What a verdict is about: an open bundle with its runtime and its images, made once and handed to every mode."""
+"""What a verdict judges: an open bundle with its runtime and its images, created once and passed to every mode."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Self = TypeVar("Self", bound="Subject")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CleanAnswers:
-    """Who is right on the drawn images before any attack.
+    """On which drawn images each network is right before any attack.
 
     Attributes:
         artifact: (N,) bool.
         reference: (N,) bool, the same for the checkpoint.
-        flags: logits of the artifact that depend on chance or on the rest of the batch.
+        flags: raised if the artifact's logits depend on random numbers or on the rest of the batch.
     """
 
     artifact: np.ndarray
@@ -47,16 +47,15 @@ class Subject:
         golden: the images that the bundle stores, with the checkpoint's logits.
         model: the artifact's open runtime.
         eps: ℓ∞ radius of every attack, in pixel units on [0, 1].
-        draw: (start, stop) to those of the images that can be drawn, in an order of the seed's.
-        available: how many images can be drawn.
-        reference: the checkpoint; None where only the answers stored in the bundle stand for it.
-        span: which of the images the modes attack, as `draw` takes it.
+        draw: function from (start, stop) to these images of a random order, which the seed determines.
+        available: number of images that can be drawn.
+        reference: the checkpoint as a function from images to logits; None if there are only its logits in the bundle.
+        span: (start, stop) of the images that the modes attack, the arguments of `draw`.
         measured_tolerance: largest relative logit error of a faithful artifact, as the run's own arithmetic gives it;
-            None where there is no run.
-        checks: of the bundle itself, made before any mode.
-        remarks: what a reader should know about how the artifact was run.
-        stored_logits: the artifact's logits on the stored images, clean and then attacked, if they were measured
-            already.
+            None without a run.
+        checks: of the bundle itself, before any mode was run.
+        remarks: notes on the runtime, for the reader of the verdict.
+        stored_logits: the artifact's logits on the stored images, clean and then attacked; None to compute them.
     """
 
     bundle: Bundle
@@ -78,9 +77,9 @@ class Subject:
 
     @property
     def tolerance(self) -> float:
-        """Largest relative logit error that is taken for rounding.
+        """Largest relative logit error that rounding explains.
 
-        Without a run it is the bundle's own, which `read_golden` holds to the precision's MAX_TOLERANCE.
+        Without a run it is the bundle's tolerance, which `read_golden` limits to the precision's MAX_TOLERANCE.
         """
         return self.golden.tolerance if self.measured_tolerance is None else self.measured_tolerance
 
@@ -91,12 +90,12 @@ class Subject:
 
     @functools.cached_property
     def score(self) -> Score:
-        """The artifact as a function of any number of images."""
+        """The artifact as a function from any number of images to logits."""
         return score_of(self.model)
 
     @functools.cached_property
     def images(self) -> DrawnImages:
-        """What the modes that draw images attack.
+        """The images that the modes attack.
 
         Raises:
             InputError: there are none.
@@ -108,7 +107,7 @@ class Subject:
 
     @functools.cached_property
     def clean(self) -> CleanAnswers:
-        """Both networks on the drawn images; the checkpoint's stored answers where it is not at hand."""
+        """Classify the drawn images with both networks; without a run, the checkpoint's stored logits are used."""
         drawn = self.images
         logits = self.score(drawn.clean)
         if self.reference is None:
@@ -135,15 +134,15 @@ class Subject:
 
     @functools.cached_property
     def prebuilt(self) -> List[Check]:
-        """Whether the bundle's compiled files are what their source says."""
+        """Whether the bundle's compiled files were compiled from their source."""
         return prebuilt_checks(self.bundle, self.model)
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:
-        """Whether the artifact's logits are the checkpoint's, where that is at hand; not asked in 8 bits.
+        """Compare the artifact's logits with the checkpoint's; no check without a run, or in 8 bits.
 
         Args:
-            name: what the images are, for the detail.
-            images: (N, C, H, W) float32 in [0, 1], any.
+            name: description of the images, for the detail of the check.
+            images: (N, C, H, W) float32 in [0, 1].
             logits: (N, K), the artifact's.
         """
         if self.reference is None or self.precision == "int8":
@@ -151,20 +150,20 @@ class Subject:
         return [not_the_checkpoint(name, logits, self.reference(images), self.tolerance)]
 
     def stored_answers(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Where the checkpoint was right, as the bundle stores it: on clean images, and on their attacked ones too."""
+        """Whether the checkpoint's stored logits are right: on clean images; and on both clean and attacked images."""
         golden, labels = self.golden, self.golden.labels[ids]
         clean = is_right(golden.clean_logits[ids], labels)
         return clean, clean & is_right(golden.attacked_logits[ids], labels)
 
 
 def subject_of(bundle: Bundle, model: BaseRuntime, *, limit: Optional[int] = None, seed: int = 1) -> Subject:
-    """A bundle by itself: its stored images are attacked, in the ball that it names.
+    """The subject of a bundle without a run: its stored images are attacked, with the ε of the bundle.
 
     Args:
         bundle: opened.
         model: its open runtime.
-        limit: most images that are drawn; None for all that are stored.
-        seed: of the draw.
+        limit: largest number of images; None for all stored ones.
+        seed: for the order of the images.
 
     Raises:
         BundleError: golden.npz contradicts the manifest.
