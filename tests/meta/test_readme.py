@@ -32,11 +32,12 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_the_own_network_and_data_of_the_training_page_run(tmp_path: Path) -> None:
+def test_the_own_scheme_network_and_data_of_the_training_page_run(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "training.md").read_text()
-    ((kind, code),) = BLOCK.findall(text)
+    (_, scheme), (kind, code) = BLOCK.findall(text)
     (command,) = re.findall(r"^    (robust-edge compress --arch my_package:.*)$", text, re.MULTILINE)
     assert kind == "python"
     (tmp_path / "my_package.py").write_text(code)
-    run(*command.split(), "--epochs", "2", cwd=tmp_path)
+    (tmp_path / "my_scheme.py").write_text(scheme)
+    run(*command.split(), "--epochs", "2", "--scheme", "my_scheme:Even", cwd=tmp_path)
     assert (tmp_path / "runs" / "shades" / "checkpoint.json").is_file()
