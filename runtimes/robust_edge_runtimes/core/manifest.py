@@ -318,7 +318,10 @@ class Manifest:
 
 def _check_values(manifest: Manifest, where: str) -> None:
     _check_tensors(manifest, where)
-    for name in (manifest.target, *manifest.classes, *manifest.notes):
+    source, parity = manifest.source, manifest.parity
+    origin = (source.run, source.arch, source.dataset, *(text for item in source.versions.items() for text in item))
+    checked = () if parity is None else (parity.checked_with,)
+    for name in (manifest.target, *manifest.classes, *manifest.notes, *origin, *checked):
         if _CONTROL.search(name):
             raise _invalid(where, f"the name {short_repr(name)} contains a control character")
     _check_expected(manifest.expected, where)
