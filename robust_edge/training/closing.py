@@ -26,7 +26,7 @@ from robust_edge.run.environment import versions
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch
-from robust_edge.training.selection import Kept
+from robust_edge.training.selection import Snapshot
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import TrainingDiverged
@@ -35,25 +35,25 @@ CLOSING_STEPS = 20
 CLOSING_LIMIT = 1000
 
 
-def keep_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
+def keep_last_good(run: Run, dataset: Dataset, learner: Learner, best: Snapshot | None, problem: str) -> NoReturn:
     """Write the last good network as a checkpoint marked `diverged`, and raise TrainingDiverged on every rank.
 
     Args:
         run: the run that diverged.
         dataset: its data set.
         learner: its state is replaced by that of the last finished epoch.
-        kept: the best network on the held-out images; None for the network of the last finished epoch.
+        best: the best network on the held-out images; None for the network of the last finished epoch.
         problem: the reason why the run counts as diverged.
     """
-    learner.ranks.broadcast(lambda: _write_last_good(run, dataset, learner, kept, problem))
+    learner.ranks.broadcast(lambda: _write_last_good(run, dataset, learner, best, problem))
     raise AssertionError("rank 0 did not raise")
 
 
-def _write_last_good(run: Run, dataset: Dataset, learner: Learner, kept: Kept | None, problem: str) -> NoReturn:
+def _write_last_good(run: Run, dataset: Dataset, learner: Learner, best: Snapshot | None, problem: str) -> NoReturn:
     run.log(f"diverged: {problem}")
-    if kept is not None:
-        finish(run, dataset, learner, kept.network(learner.model), kept.epoch, diverged=problem)
-        give_up(run, problem, kept.epoch)
+    if best is not None:
+        finish(run, dataset, learner, best.network(learner.model), best.epoch, diverged=problem)
+        give_up(run, problem, best.epoch)
     state = run.read_resume()
     if state is None:
         give_up(run, problem, None)

@@ -21,7 +21,7 @@ from robust_edge.training.epoch import BatchProgress, EpochPart, EpochResult, tr
 from robust_edge.training.learner import Learner
 from robust_edge.training.resuming import Start, state_of
 from robust_edge.training.schedules import Schedules, pruned_at
-from robust_edge.training.selection import Kept, better, evaluate_held_out, guessing_limit, is_due
+from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
 from robust_edge.training.termination import CODE, deferred_termination
@@ -67,7 +67,7 @@ class _Trainer:
         images: the training images, in batches on the learner's device.
         held_out: held-out training images, on which the best epoch is selected.
         plan: the schedules; the masked phase may start earlier than planned.
-        kept: the best network so far, if one was evaluated.
+        best: the best network so far, if one was evaluated.
         rows: the metrics of the finished epochs.
         part: the finished part of the next epoch, if an earlier process was interrupted in it.
         seconds: duration of this part.
@@ -84,7 +84,7 @@ class _Trainer:
             remaining, learner.device, stays=data.stays(dataset.pixels), workers=self.config.compute.workers
         )
         self.held_out = held_out.to(learner.device)
-        self.plan, self.kept, self.part, self.seconds = plan, start.kept, start.part, start.seconds
+        self.plan, self.best, self.part, self.seconds = plan, start.best, start.part, start.seconds
         self.rows = self.ranks.broadcast(run.metrics)
         self.fingerprint = self.ranks.broadcast(dataset.fingerprint)
 
@@ -106,8 +106,8 @@ class _Trainer:
 
     def final_network(self) -> tuple[Normalized, int]:
         """The network to write, and the epoch after which it was copied, counted from 1."""
-        if self.kept is not None and self.kept.final:
-            return self.kept.network(self.learner.model), self.kept.epoch
+        if self.best is not None and self.best.final:
+            return self.best.network(self.learner.model), self.best.epoch
         return self.learner.candidate(), self.config.training.epochs
 
     def _finish_epoch(self, epoch: int, result: EpochResult, seconds: float) -> None:
@@ -116,9 +116,9 @@ class _Trainer:
         row = _row(epoch, self.plan, result, found, self.learner, len(self.images), seconds)
         problem = divergence([*self.rows, row], self.config, classes) or not_finite(self.learner.model, epoch + 1)
         if problem is not None:
-            keep_last_good(self.run, self.dataset, self.learner, self.kept, problem)
+            keep_last_good(self.run, self.dataset, self.learner, self.best, problem)
         if found is not None:
-            self.kept = better(self.kept, found, guessing_limit(classes, len(self.held_out)))
+            self.best = better(self.best, found, guessing_limit(classes, len(self.held_out)))
         self.rows.append(row)
         self.run.write_metrics(self.rows)
         self.run.log(_line(row, self.config.training.epochs))
@@ -126,7 +126,7 @@ class _Trainer:
             self.board.write(row)
         self.run.write_resume(self._state(epoch + 1))
 
-    def _evaluated(self, epoch: int) -> Kept | None:
+    def _evaluated(self, epoch: int) -> Snapshot | None:
         """The network after this epoch, evaluated on the held-out images by rank 0; None if no evaluation is due."""
         if not is_due(self.config, epoch):
             return None
@@ -143,7 +143,7 @@ class _Trainer:
 
     def _state(self, epochs: int) -> dict[str, Any]:
         return state_of(
-            self.learner, epochs=epochs, kept=self.kept, plan=self.plan, dataset_fingerprint=self.fingerprint
+            self.learner, epochs=epochs, best=self.best, plan=self.plan, dataset_fingerprint=self.fingerprint
         )
 
     def _batch_progress(self, progress: Progress, epoch: int) -> BatchProgress:
@@ -177,7 +177,13 @@ def _pruned_early(plan: Schedules, learner: Learner, epoch: int) -> Schedules:
 
 
 def _row(
-    epoch: int, plan: Schedules, result: EpochResult, found: Kept | None, learner: Learner, images: int, seconds: float
+    epoch: int,
+    plan: Schedules,
+    result: EpochResult,
+    found: Snapshot | None,
+    learner: Learner,
+    images: int,
+    seconds: float,
 ) -> EpochRow:
     return EpochRow(
         epoch=epoch + 1,

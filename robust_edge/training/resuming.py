@@ -10,7 +10,7 @@ from robust_edge.run.directory import RESUME, Run
 from robust_edge.training.epoch import EpochPart
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import Schedules
-from robust_edge.training.selection import Kept
+from robust_edge.training.selection import Snapshot
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -20,28 +20,28 @@ class Start:
 
     Attributes:
         epochs: number of finished epochs.
-        kept: the best network so far, if one was evaluated.
+        best: the best network so far, if one was evaluated.
         masked_from: first epoch of the masked phase, if that has begun; None for that of the schedules.
         part: the finished part of the next epoch, if SIGTERM interrupted it.
         seconds: duration of this part.
     """
 
     epochs: int = 0
-    kept: Kept | None = None
+    best: Snapshot | None = None
     masked_from: int | None = None
     part: EpochPart | None = None
     seconds: float = 0.0
 
 
 def state_of(
-    learner: Learner, *, epochs: int, kept: Kept | None, plan: Schedules, dataset_fingerprint: str
+    learner: Learner, *, epochs: int, best: Snapshot | None, plan: Schedules, dataset_fingerprint: str
 ) -> dict[str, Any]:
     """The state after `epochs` epochs, as `restore` reads it: plain containers and tensors."""
     return {
         "epoch": epochs,
         "masked_from": None if learner.masks is None else plan.masked_from,
         "dataset_fingerprint": dataset_fingerprint,
-        "kept": None if kept is None else {**vars(kept)},
+        "kept": None if best is None else {**vars(best)},
         **learner.state(),
     }
 
@@ -61,9 +61,9 @@ def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any])
         InputError: the state belongs to another config or to other images.
     """
     try:
-        kept = None if state["kept"] is None else Kept(**state["kept"])
+        best = None if state["kept"] is None else Snapshot(**state["kept"])
         part = None if state.get("part") is None else EpochPart(**state["part"])
-        start = Start(int(state["epoch"]), kept, state["masked_from"], part, state.get("seconds", 0.0))
+        start = Start(int(state["epoch"]), best, state["masked_from"], part, state.get("seconds", 0.0))
         fingerprint = state["dataset_fingerprint"]
         learner.load_state(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as cause:

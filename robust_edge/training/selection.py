@@ -17,7 +17,7 @@ from robust_edge_runtimes.attacks.threat import Threat
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kept:
+class Snapshot:
     """A copy of the network after an epoch, with its accuracies on the held-out images.
 
     Attributes:
@@ -41,13 +41,15 @@ class Kept:
         return network.eval()
 
 
-def evaluate_held_out(network: Normalized, held_out: Split, config: CompressConfig, *, epoch: int, final: bool) -> Kept:
+def evaluate_held_out(
+    network: Normalized, held_out: Split, config: CompressConfig, *, epoch: int, final: bool
+) -> Snapshot:
     """Evaluate a network under PGD on the held-out images, with the same random starts in every epoch."""
     attack, threat = Pgd(steps=config.selection.steps, restarts=1), Threat(config.attack.eps)
     attacked = attack_split(network, held_out, attack, threat, seed=config.seed)
     clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    return Kept(epoch, final, clean.value, robust.value, tensors)
+    return Snapshot(epoch, final, clean.value, robust.value, tensors)
 
 
 def is_due(config: CompressConfig, epoch: int) -> bool:
@@ -56,21 +58,21 @@ def is_due(config: CompressConfig, epoch: int) -> bool:
     return settings.held_out > 0 and (epoch == last or (epoch + 1) % settings.every == 0)
 
 
-def better(kept: Kept | None, found: Kept, guessing: float) -> Kept:
+def better(best: Snapshot | None, found: Snapshot, guessing: float) -> Snapshot:
     """The better of two networks, the later one if they are equal.
 
     Robust accuracy above guessing comes first, then the sparsity constraint, robust accuracy, and clean accuracy.
 
     Args:
-        kept: the best of earlier epochs.
+        best: the best of earlier epochs.
         found: the network of this epoch.
         guessing: the highest accuracy that counts as chance level, from `guessing_limit`.
     """
 
-    def rank(network: Kept) -> tuple[bool, bool, float, float]:
+    def rank(network: Snapshot) -> tuple[bool, bool, float, float]:
         return network.robust > guessing, network.final, network.robust, network.clean
 
-    return found if kept is None or rank(found) >= rank(kept) else kept
+    return found if best is None or rank(found) >= rank(best) else best
 
 
 def guessing_limit(classes: int, images: int) -> float:

@@ -9,12 +9,12 @@ from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import ModelSpec, build_model
-from robust_edge.training.selection import Kept, better, evaluate_held_out, guessing_limit, is_due
+from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due
 from robust_edge_runtimes.attacks.threat import Threat
 
 
 def kept(epoch, robust, *, final=True, clean=1.0):
-    return Kept(epoch, final, clean, robust, {})
+    return Snapshot(epoch, final, clean, robust, {})
 
 
 def best(*networks, guessing=0.2):
