@@ -19,6 +19,8 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from robust_edge_exporters.evaluation_mode import evaluation_mode
+
 LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
 )  # fmt: skip
@@ -85,7 +87,7 @@ def weight_uses(model: nn.Module, shape: tuple[int, ...]) -> WeightUses:
         shape: (C, H, W).
     """
     first = next(model.parameters(), torch.zeros(()))
-    with _evaluating(model), _composed_attention(), parametrize.cached():
+    with evaluation_mode(model), _composed_attention(), parametrize.cached():
         trace = _Trace(named_tensors(model), {name for name, _ in model.named_buffers()})
         images = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
         with trace:
@@ -234,17 +236,6 @@ def _memory(tensor: Tensor) -> int:
 
 def _written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

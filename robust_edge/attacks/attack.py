@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.attacks.logits import is_right
-from robust_edge.attacks.modes import evaluation_mode
 from robust_edge.settings.setting import check
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import NORMS, Threat
 from robust_edge_runtimes.verdict.measurement import GRADIENTS
 

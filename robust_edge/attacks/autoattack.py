@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.attacks.attack import Attack, AttackSet, Batch
-from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge.attacks.input_gradients import only_input_gradients
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS

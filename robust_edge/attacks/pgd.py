@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.ball import project, start_points, steepest
+from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.attacks.logits import is_right
-from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge.parallel.rows import Rows, all_rows
 from robust_edge.settings.setting import setting
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat, step_size
 from robust_edge_runtimes.core.manifest import AttackSpec
 

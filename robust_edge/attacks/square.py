@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.attacks.attack import Attack, Batch
-from robust_edge.attacks.modes import evaluation_mode
 from robust_edge.settings.setting import setting
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks import square
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.verdict.measurement import LOGITS

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.ball import TOLERANCE
 from robust_edge.attacks.fgsm import Fgsm
+from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.attacks.logits import margins
-from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
 from robust_edge.attacks.pgd import Loss, Pgd, cross_entropy
 from robust_edge.attacks.square import Square
 from robust_edge.data import Split
@@ -28,6 +28,7 @@ from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.memory import Memory
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.evaluation.outcome import ROBUST, AttackResult
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import L2, LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.scoring import Score

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from robust_edge.attacks.attack import Attack, AttackSet, Batch
 from robust_edge.attacks.ball import confine
 from robust_edge.attacks.logits import classes_of
-from robust_edge.attacks.modes import evaluation_mode
 from robust_edge.attacks.table import is_own
 from robust_edge.data import Split
 from robust_edge.parallel.ranks import Ranks
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.decode import read_json

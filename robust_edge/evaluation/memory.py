@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from robust_edge.attacks.modes import evaluation_mode
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.environment import peak_rss_bytes
 from robust_edge_runtimes.core.errors import InputError
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.evaluation.campaign import predictions
 from robust_edge.evaluation.subset import choose
 from robust_edge.parallel.device import pick_device
 from robust_edge.run.directory import Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import evaluation_images
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.files import write_json
 

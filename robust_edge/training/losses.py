@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_edge.attacks.modes import evaluation_mode
 from robust_edge.attacks.pgd import Pgd, craft
 from robust_edge.config.training import TrainingConfig
 from robust_edge.parallel.rows import Rows
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat
 
 TRADES = "trades"

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification.subject import HostSubject
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.scoring import Score, relative_error
 from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check
 

@@ -45,7 +45,7 @@ LAYERS = {
         format
     """,
     "robust_edge_exporters": """
-        format_option
+        evaluation_mode format_option
         artifact weight_uses
         target
         schema

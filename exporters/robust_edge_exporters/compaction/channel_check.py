@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from robust_edge_exporters.compaction.channels import LAYERS, ChannelGroup, channel_axis, evaluating, is_depthwise
+from robust_edge_exporters.compaction.channels import LAYERS, ChannelGroup, channel_axis, is_depthwise
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 
 LOGITS = "the logits"
 CONSTANT = 0.5
@@ -103,7 +104,7 @@ def _observed_readers(
             hooks.append(layer.register_forward_hook(replace_output(name, axis)))
     first = next(model.parameters())
     try:
-        with evaluating(model):
+        with evaluation_mode(model):
             logits = model(torch.full((1, *shape), CONSTANT, device=first.device, dtype=first.dtype))
     finally:
         for hook in hooks:

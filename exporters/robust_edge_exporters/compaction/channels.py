@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -64,18 +63,6 @@ def is_depthwise(layer: nn.Module) -> bool:
 def channel_axis(layer: nn.Module) -> int:
     """The axis of the channels in a layer's input and output."""
     return -1 if isinstance(layer, nn.Linear) else 1
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch the network to evaluation mode; afterwards the mode of each module is restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @torch.no_grad()

@@ -26,11 +26,11 @@ from robust_edge_exporters.compaction.channels import (
     ChannelGroup,
     Slice,
     channel_axis,
-    evaluating,
     remove_channels,
 )
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_exporters.compaction.two_four import two_four_share
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.manifest import Compaction, LayerCount, Sparsity
 
@@ -227,7 +227,7 @@ def _inputs(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LAYERS)]
     hooks = [m.register_forward_pre_hook(recorder(name, channel_axis(m))) for name, m in layers]
-    with evaluating(model):
+    with evaluation_mode(model):
         model(_probes(shape))
     for hook in hooks:
         hook.remove()
@@ -242,7 +242,7 @@ def _probes(shape: tuple[int, ...]) -> Tensor:
 def _difference(model: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> str | None:
     """A description of the difference between the outputs of both networks; None if they are equal."""
     images = _probes(shape)
-    with evaluating(model), evaluating(small):
+    with evaluation_mode(model), evaluation_mode(small):
         expected = model(images)
         found = small(images)
     error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
@@ -255,7 +255,7 @@ def _parameters(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _macs(model: nn.Module, shape: tuple[int, ...]) -> int:
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape))
     return int(counter.get_total_flops()) // 2
 

@@ -19,9 +19,9 @@ from robust_edge_exporters.compaction.channels import (
     LAYERS,
     ChannelGroup,
     Slice,
-    evaluating,
     is_depthwise,
 )
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 
 
 def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGroup, ...]:
@@ -38,7 +38,7 @@ def channel_groups(model: nn.Module, shape: tuple[int, ...]) -> tuple[ChannelGro
     first = next(model.parameters())
     try:
         model.requires_grad_(True)  # torch-pruning follows autograd's graph
-        with torch.enable_grad(), evaluating(model):
+        with torch.enable_grad(), evaluation_mode(model):
             graph = torch_pruning.DependencyGraph().build_dependency(
                 model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype), verbose=False
             )

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robust_edge.attacks.modes import evaluation_mode, only_input_gradients
+from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.attacks.pgd import Pgd, attack_images, craft
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 
