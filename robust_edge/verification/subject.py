@@ -112,23 +112,41 @@ def host_subject(
     Raises:
         BundleError: golden.npz contradicts the manifest.
     """
-    golden, manifest = bundle.golden(), bundle.manifest
+    golden = bundle.golden()
     refuse_no_images(settings.limit)
-    stored = golden_logits(model, golden)
-    remarks = kernel_notes(bundle, model, golden.attacked)
-    if run is None or network is None:
-        find_twin = functools.lru_cache(maxsize=1)(lambda: _twin(bundle, golden, None))
-        eps = settings.eps or manifest.expected.attack.eps
-        images = golden_images(golden, settings.limit, settings.seed)
-        return HostSubject(
-            bundle, golden, model, eps, *images, remarks=remarks, stored_logits=stored, find_twin=find_twin
-        )
-    dataset = dataset_of(run, settings.data_dir)
-    split = dataset.test
-    checkpoint, eps = TorchOracle(network), settings.eps or eps_of(run)
+    alone = HostSubject(
+        bundle,
+        golden,
+        model,
+        settings.eps or bundle.manifest.expected.attack.eps,
+        *golden_images(golden, settings.limit, settings.seed),
+        remarks=kernel_notes(bundle, model, golden.attacked),
+        stored_logits=golden_logits(model, golden),
+        find_twin=functools.lru_cache(maxsize=1)(lambda: _twin(bundle, golden, network)),
+        find_tolerance=functools.lru_cache(maxsize=1)(lambda: int8_tolerance(bundle, model, golden.attacked)),
+    )
+    return alone if run is None or network is None else _against(run, network, alone, settings)
+
+
+def _against(run: Run, network: Normalized, alone: HostSubject, settings: VerifySettings) -> HostSubject:
+    """The same subject with the run's images, radius and tolerance, and the bundle's claims compared with the run."""
+    dataset, bundle = dataset_of(run, settings.data_dir), alone.bundle
+    split, golden, row = dataset.test, alone.golden, targets()[bundle.manifest.target]
     available = len(split) if settings.limit is None else min(settings.limit, len(split))
+    checkpoint = TorchOracle(network)
     first = split.first(IMAGES).floats(slice(None)).numpy()
-    tolerance = logit_tolerance(network, first, manifest.artifact.precision, targets()[manifest.target])
+    subject = dataclasses.replace(
+        alone,
+        eps=settings.eps or eps_of(run),
+        draw=lambda start, stop: drawn_images(split, golden, min(stop, available), settings.seed, start=start),
+        available=available,
+        reference=checkpoint.logits,
+        measured_tolerance=logit_tolerance(network, first, bundle.manifest.artifact.precision, row),
+        run=run,
+        network=network,
+        checkpoint=checkpoint,
+        training=dataset.train,
+    )
     claims = false_claims(
         bundle,
         golden,
@@ -136,30 +154,12 @@ def host_subject(
         network,
         checkpoint.logits,
         split,
-        eps=eps,
+        eps=subject.eps,
         steps=settings.value(STEPS_OPTION),
-        tolerance=tolerance,
-        parity=parity_between(stored, golden),
+        tolerance=subject.tolerance,
+        parity=parity_between(subject.logits_on_stored, golden),
     )
-    return HostSubject(
-        bundle,
-        golden,
-        model,
-        eps,
-        lambda start, stop: drawn_images(split, golden, min(stop, available), settings.seed, start=start),
-        available,
-        checkpoint.logits,
-        measured_tolerance=tolerance,
-        checks=tuple(claims),
-        remarks=remarks,
-        stored_logits=stored,
-        run=run,
-        network=network,
-        checkpoint=checkpoint,
-        training=dataset.train,
-        find_twin=functools.lru_cache(maxsize=1)(lambda: _twin(bundle, golden, network)),
-        find_tolerance=functools.lru_cache(maxsize=1)(lambda: int8_tolerance(bundle, model, golden.attacked)),
-    )
+    return dataclasses.replace(subject, checks=tuple(claims))
 
 
 def _twin(bundle: Bundle, golden: Golden, network: nn.Module | None) -> FoundTwin:
