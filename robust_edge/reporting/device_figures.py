@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_edge.reporting.devices import DeviceTimings, labels_of, panels
-from robust_edge.reporting.drawing import look, style
+from robust_edge.reporting.drawing import line_style, style
 from robust_edge.reporting.figures import WIDTH
 from robust_edge.reporting.formats import duration, time_unit
 
@@ -61,7 +61,7 @@ def _panel(axes: Axes, group: Sequence[DeviceTimings], labels: Sequence[str], pr
                 x + place,
                 item.p50_ns / length,
                 0.94 * width,
-                color=look(index).colour,
+                color=line_style(index).colour,
                 edgecolor="white",
                 linewidth=0.4,
                 hatch="///" if item.unstable else None,

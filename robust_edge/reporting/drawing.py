@@ -45,7 +45,7 @@ STYLE = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class LineStyle:
     """Colour, dashes and marker of a run, the same in all figures."""
 
     colour: str
@@ -53,10 +53,10 @@ class Look:
     marker: str
 
 
-def look(index: int) -> Look:
+def line_style(index: int) -> LineStyle:
     """Colour, dashes and marker of the run with this index; they repeat after 28 runs."""
     cycle = index // len(PALETTE)
-    return Look(PALETTE[index % len(PALETTE)], DASHES[cycle % len(DASHES)], MARKERS[index % len(MARKERS)])
+    return LineStyle(PALETTE[index % len(PALETTE)], DASHES[cycle % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 
 from robust_edge.evaluation.curve import CurveResult
 from robust_edge.reporting.collect import RunData, clean_text
-from robust_edge.reporting.drawing import GREY, RIGHT, WRONG, look, style
-from robust_edge.reporting.formats import duration, radius, time_unit, whole
+from robust_edge.reporting.drawing import GREY, RIGHT, WRONG, line_style, style
+from robust_edge.reporting.formats import duration, radius, time_unit, with_thousands
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.bench.results import Bench, Latency
 from robust_edge_runtimes.core.manifest import Sparsity
@@ -44,12 +44,12 @@ def kept_weights(sparsities: Sequence[tuple[RunData, Sparsity]]) -> Figure:
         for index, (run, sparsity) in enumerate(sparsities):
             kept = [layer.keep for layer in sparsity.layers]
             place = rows + (index - (len(sparsities) - 1) / 2) * height
-            colour = look(run.index).colour
+            colour = line_style(run.index).colour
             axes.barh(place, kept, height * 0.92, color=colour, label=_label(run.name))
             for y, layer in zip(place, sparsity.layers, strict=True):
                 axes.text(layer.keep + 0.008, y, percent(layer.keep), va="center", fontsize=7.5, bbox=PATCH)
             axes.axvline(sparsity.keep, color=colour, linestyle="--", linewidth=1.2, zorder=1.5)
-        axes.set_yticks(rows, [f"{layer.name}  ({whole(layer.weights)})" for layer in layers])
+        axes.set_yticks(rows, [f"{layer.name}  ({with_thousands(layer.weights)})" for layer in layers])
         axes.set_xlim(0, 1.08)
         axes.set_ylim(len(layers) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -69,16 +69,16 @@ def accuracy_curves(curves: Sequence[tuple[RunData, CurveResult]]) -> Figure:
         axes = figure.add_subplot()
         for run, curve in curves:
             eps = [point.eps for point in curve.points]
-            way = look(run.index)
+            line = line_style(run.index)
             values = [point.accuracy.value for point in curve.points]
             low, high = zip(*((point.accuracy.low, point.accuracy.high) for point in curve.points), strict=True)
-            axes.fill_between(eps, low, high, color=way.colour, alpha=0.15, linewidth=0)
+            axes.fill_between(eps, low, high, color=line.colour, alpha=0.15, linewidth=0)
             axes.plot(
                 eps,
                 values,
-                color=way.colour,
-                linestyle="--" if run.sparse else way.dash,
-                marker=way.marker,
+                color=line.colour,
+                linestyle="--" if run.sparse else line.dash,
+                marker=line.marker,
                 markersize=4.5,
                 linewidth=1.8,
                 label=_label(run.name),
@@ -108,12 +108,12 @@ def weight_histograms(runs: Sequence[RunData]) -> Figure:
         for run in runs:
             if run.weights is None:
                 continue
-            way, weights = look(run.index), run.weights
-            zeros = f", {whole(weights.zeros)} zero (not drawn)" if weights.zeros else ""
-            label = f"{_label(run.name)}: {whole(weights.nonzero)} non-zero{zeros}"
-            axes.stairs(weights.counts, weights.edges, color=way.colour, linewidth=1.5, label=label)
+            line, weights = line_style(run.index), run.weights
+            zeros = f", {with_thousands(weights.zeros)} zero (not drawn)" if weights.zeros else ""
+            label = f"{_label(run.name)}: {with_thousands(weights.nonzero)} non-zero{zeros}"
+            axes.stairs(weights.counts, weights.edges, color=line.colour, linewidth=1.5, label=label)
             if run.sparse:
-                axes.stairs(weights.counts, weights.edges, color=way.colour, alpha=0.2, fill=True, zorder=0.9)
+                axes.stairs(weights.counts, weights.edges, color=line.colour, alpha=0.2, fill=True, zorder=0.9)
         _log_scale(axes)
         axes.set_ylim(bottom=0.7)
         axes.set_xlabel("weight")
@@ -217,7 +217,7 @@ def _latency_panel(axes: Axes, latencies: Sequence[Latency], baseline: Sequence[
 def _loss_panel(axes: Axes, run: RunData) -> None:
     epochs = [row.epoch for row in run.epochs]
     loss = [row.adversarial_loss for row in run.epochs]
-    axes.plot(epochs, loss, color=look(run.index).colour, linewidth=1.6, marker="o", markersize=2.6)
+    axes.plot(epochs, loss, color=line_style(run.index).colour, linewidth=1.6, marker="o", markersize=2.6)
     _log_scale(axes)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     last = max(run.config.training.epochs, max(epochs))

@@ -33,7 +33,7 @@ def attack(spec: AttackSpec) -> str:
     return f"{spec.describe()}, ε = {radius(spec.eps)}"
 
 
-def whole(value: float) -> str:
+def with_thousands(value: float) -> str:
     """A count with thin spaces between thousands."""
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 

@@ -18,7 +18,7 @@ from robust_edge.reporting.collect import ReportData, RunData, clean_text, colle
 from robust_edge.reporting.device_figures import device_bars
 from robust_edge.reporting.devices import DeviceTimings, by_device, called, latency_tables, protocols_of
 from robust_edge.reporting.documents import text_of, write_documents
-from robust_edge.reporting.drawing import look, png_uri, svg_uri
+from robust_edge.reporting.drawing import line_style, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, flags_of, robustness_tables
 from robust_edge.reporting.sign_off import sign_off
@@ -163,7 +163,7 @@ def _environment() -> Environment:
         formats.drop_interval,
         formats.radius,
         formats.attack,
-        formats.whole,
+        formats.with_thousands,
         formats.short,
         formats.duration,
         formats.size,
@@ -172,5 +172,10 @@ def _environment() -> Environment:
         sign_off,
     ):
         environment.filters[function.__name__] = function
-    environment.globals |= {"find": findings, "look": look, "time_unit": formats.time_unit, "flags_of": flags_of}
+    environment.globals |= {
+        "find": findings,
+        "line_style": line_style,
+        "time_unit": formats.time_unit,
+        "flags_of": flags_of,
+    }
     return environment

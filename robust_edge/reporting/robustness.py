@@ -18,7 +18,7 @@ from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.reporting.collect import RunData
-from robust_edge.reporting.formats import radius, whole
+from robust_edge.reporting.formats import radius, with_thousands
 from robust_edge.run.directory import WEIGHTS
 from robust_edge_runtimes.present.tables import percent
 
@@ -104,7 +104,7 @@ def _models(runs: Sequence[RunData]) -> Table:
                 run.name,
                 run.checkpoint.model.arch,
                 run.checkpoint.dataset,
-                whole(_parameters(run)),
+                with_thousands(_parameters(run)),
                 percent(counts.keep),
                 clean_of(run),
                 flags_of(_audits(run)) if clean_of(run) else None,

@@ -14,7 +14,7 @@ from robust_edge.evaluation.curve import CurveResult
 from robust_edge.evaluation.saliency import Saliency
 from robust_edge.evaluation.transfer import Transfer, TransferCurve
 from robust_edge.reporting.collect import RunData, clean_text
-from robust_edge.reporting.drawing import RIGHT, WRONG, look, style
+from robust_edge.reporting.drawing import RIGHT, WRONG, line_style, style
 from robust_edge.reporting.formats import radius
 
 WIDTH = 9.6
@@ -148,13 +148,13 @@ def _transfer_curve(axes: Axes, curve: TransferCurve, place: int) -> None:
     eps = [0.0, *(point.eps for point in curve.points)]
     values = [curve.clean, *(point.accuracy for point in curve.points)]
     white = curve.source == curve.target
-    colour = "#000000" if white else look(place).colour
+    colour = "#000000" if white else line_style(place).colour
     axes.fill_between(eps, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.12, linewidth=0)
     axes.plot(
         eps,
         [value.value for value in values],
         color=colour,
-        marker="X" if white else look(place).marker,
+        marker="X" if white else line_style(place).marker,
         markersize=4,
         linewidth=1.7,
         label=f" {_cut(curve.target)}" + (" (white box)" if white else ""),

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from robust_edge.reporting.collect import RunData, clean_text
-from robust_edge.reporting.drawing import look, style
+from robust_edge.reporting.drawing import line_style, style
 from robust_edge.reporting.figures import WIDTH
 from robust_edge.reporting.formats import radius
 from robust_edge_runtimes.present.tables import percent
@@ -59,7 +59,7 @@ def draw(figure: WeightFigure) -> Figure:
                 assert run.weights is not None
                 scale = run.weights.edges[-1] if log else 1.0
                 shares = run.weights.counts / max(run.weights.nonzero + run.weights.zeros, 1)
-                colour = look(run.index).colour
+                colour = line_style(run.index).colour
                 axes.stairs(shares, run.weights.edges / scale, color=colour, linewidth=1.5, label=_label(run))
             axes.set_title(f"{figure.arch}, {clean_text(dataset)}")
             axes.set_xlabel("weight, divided by the largest of the page" if log else "weight")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from robust_edge.reporting import figures
-from robust_edge.reporting.drawing import look
+from robust_edge.reporting.drawing import line_style
 from tests.robust_edge.reporting.samples import bench_of
 
 
@@ -74,5 +74,5 @@ def test_the_latency_figure_shows_medians(tmp_path):
 
 
 def test_looks_differ():
-    looks = [look(index) for index in range(28)]
-    assert len(set(looks)) == 28
+    styles = [line_style(index) for index in range(28)]
+    assert len(set(styles)) == 28

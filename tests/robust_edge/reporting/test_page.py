@@ -91,7 +91,7 @@ def test_a_full_page_says_what_was_measured(runs, tmp_path):
         assert f"robust-edge compress --config {run.run.path}/config.yaml" in text
         for layer in run.checkpoint.sparsity.layers:
             assert layer.name in text
-            assert formats.whole(layer.nonzero).replace("\N{NARROW NO-BREAK SPACE}", " ") in text
+            assert formats.with_thousands(layer.nonzero).replace("\N{NARROW NO-BREAK SPACE}", " ") in text
     assert "PGD-2×3, ε = 0.1" in text
     assert "Algorithm 2: PGD-1 at every ε" in text
     assert "✓ PASS" in text
