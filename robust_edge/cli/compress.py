@@ -62,6 +62,8 @@ def compress(
 ) -> None:
     """Train a sparse and adversarially robust network in one run (ADMM + PGD).
 
+    Settings that are neither in an option, nor in --set, nor in --config have the value of the preset.
+
     Under torchrun, all processes train one network, each on its part of every batch; rank 0 writes the files.
     """
     from robust_edge.config.settings import to_yaml

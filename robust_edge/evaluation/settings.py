@@ -41,7 +41,7 @@ class EvaluationSettings:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     steps: int | None = setting(
         None,
-        f"gradient steps; by default as many as the attack's class says (transfer: {TRANSFER_STEPS})",
+        "gradient steps; by default the attack's own number",
         flag="--steps",
         range="[1, inf)",
     )
@@ -52,7 +52,7 @@ class EvaluationSettings:
         0, "seed of all random choices of the attack; 0 by default", flag="--seed", range=f"[0, {2**63 - 1}]"
     )
     data_dir: str | None = setting(None, "folder of the run's images, if they were moved", flag="--data-dir")
-    device: str = setting("auto", "cpu, cuda, cuda:1 or auto, which is the default", flag="--device")
+    device: str = setting("auto", "where to compute: cpu, cuda, cuda:1 or auto, which is the default", flag="--device")
     batch: int = setting(
         MOST_IMAGES, f"most images per batch; {MOST_IMAGES} by default", flag="--batch", range="[1, inf)"
     )
@@ -77,7 +77,7 @@ class EvaluateSettings(EvaluationSettings):
         None, "radius in pixel units; by default that of the training, 8/255 for a benign run, 0.5 in l2"
     )
     restarts: int | None = setting(
-        None, "random starts; by default as many as the attack's class says", flag="--restarts", range="[1, inf)"
+        None, "random starts; by default the attack's own number", flag="--restarts", range="[1, inf)"
     )
 
     def __post_init__(self) -> None:
@@ -100,6 +100,7 @@ class EvaluateSettings(EvaluationSettings):
 class TransferSettings(EvaluationSettings):
     """How the images are made; the targets see what the attack's `for_transfer` makes, the last iterate of PGD."""
 
+    steps: int | None = setting(None, f"gradient steps; {TRANSFER_STEPS} by default", flag="--steps", range="[1, inf)")
     epsilons: tuple[float, ...] = radius(
         EPSILONS, "radius in pixel units in linf, repeatable; nine values from 0.01 to 0.3 by default"
     )

@@ -15,12 +15,14 @@ from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.mode import Mode, chosen_modes, mode_help
 from robust_edge_runtimes.modes.settings import ModeSettings, without_none
 from robust_edge_runtimes.modes.table import DEVICE_MODES
+from robust_edge_runtimes.verdict.flags import FLAGS
 from robust_edge_runtimes.verdict.measurement import Budget
 
 if TYPE_CHECKING:
     from robust_edge_runtimes.verdict.judge import Verdict
 
 SEED_HELP = "Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]"
+ALLOW_HELP = f"Do not fail for this validity flag; repeatable. Flags: {', '.join(FLAGS)}."
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -53,7 +55,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool 
         click.option(
             "--max-robust-drop", "budget_robust", default=Budget.robust, show_default=True, help=points.format("robust")
         ),
-        click.option("--allow", multiple=True, metavar="FLAG", help="Do not fail for this validity flag; repeatable."),
+        click.option("--allow", multiple=True, metavar="FLAG", help=ALLOW_HELP),
         THREADS,
         click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the verdict to this JSON file."),
         click.option(

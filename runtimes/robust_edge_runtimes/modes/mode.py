@@ -83,9 +83,11 @@ def mode_help(table: Sequence[Mode], *, with_run: bool = True) -> str:
         table: the modes of the command.
         with_run: the command takes a run.
     """
-    default = ", ".join(mode.name for mode in table if mode.default is Default.ALWAYS)
+    always = [mode.name for mode in table if mode.default is Default.ALWAYS]
     more = [mode.name for mode in table if mode.default is Default.WITH_RUN]
+    default = ", ".join(always)
     if with_run and more:
-        default += f", and with --against {', '.join(more)}"
+        every = len(always) + len(more) == len(table)
+        default += f"; with --against {'all' if every else ', '.join([*always, *more])}"
     modes = "; ".join(f"{mode.name}: {mode.help}" for mode in table)
     return f"Attack to run, may be repeated. {modes}.  [default: {default}]"

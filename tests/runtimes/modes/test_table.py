@@ -35,7 +35,9 @@ def test_an_unknown_name():
 def test_help_describes_every_row_and_the_defaults():
     text = mode_help(TABLE)
     assert "first: what it is; second: what that is; third: something else." in text
-    assert text.endswith("[default: first, and with --against second]")
+    assert text.endswith("[default: first; with --against first, second]")
+    assert mode_help(TABLE[:2]).endswith("[default: first; with --against all]")
+    assert mode_help(TABLE, with_run=False).endswith("[default: first]")
 
 
 def test_every_row_of_the_device_runs(subject_for):
