@@ -12,26 +12,28 @@ from robust_edge.torchvision_compat import torchvision_module
 from robust_edge_runtimes.core.errors import InputError
 
 
-def load_cifar10(config: ReadSettings) -> Dataset:
+def load_cifar10(settings: ReadSettings) -> Dataset:
     """60,000 images of 32×32, 10 classes."""
-    return _load("cifar10", "CIFAR10", config)
+    return _load("cifar10", "CIFAR10", settings)
 
 
-def load_cifar100(config: ReadSettings) -> Dataset:
+def load_cifar100(settings: ReadSettings) -> Dataset:
     """60,000 images of 32×32, 100 classes."""
-    return _load("cifar100", "CIFAR100", config)
+    return _load("cifar100", "CIFAR100", settings)
 
 
-def _load(name: str, class_name: str, config: ReadSettings) -> Dataset:
-    if config.dir is None:
+def _load(name: str, class_name: str, settings: ReadSettings) -> Dataset:
+    if settings.dir is None:
         raise InputError(f"{name} needs data.dir, the folder of its files; data.download downloads them")
     reader = getattr(torchvision_module("datasets"), class_name)
     try:
-        parts = [reader(config.dir, train=train, download=config.download) for train in (True, False)]
+        parts = [reader(settings.dir, train=train, download=settings.download) for train in (True, False)]
     except RuntimeError as cause:
-        raise InputError(f"{name} is not in {config.dir} ({cause}); set data.download, or another data.dir") from cause
+        raise InputError(
+            f"{name} is not in {settings.dir} ({cause}); set data.download, or another data.dir"
+        ) from cause
     train, test = parts
-    return Dataset(name, tuple(train.classes), _split(train, config.limit_train), _split(test, config.limit_test))
+    return Dataset(name, tuple(train.classes), _split(train, settings.limit_train), _split(test, settings.limit_test))
 
 
 def _split(part: Any, limit: int | None) -> Split:

@@ -17,7 +17,7 @@ CLASSES = 10
 FILE = "datasets/data/digits.csv.gz"  # in scikit-learn's folder: 64 pixels and the class in every line
 
 
-def load_digits(config: ReadSettings) -> Dataset:
+def load_digits(settings: ReadSettings) -> Dataset:
     """1,440 training and 357 test images: every fifth image of each class is a test image.
 
     Pixels have the levels 0 to 16 and are stored as such.
@@ -31,8 +31,8 @@ def load_digits(config: ReadSettings) -> Dataset:
     return Dataset(
         "digits",
         tuple(map(str, range(CLASSES))),
-        Split(images[train], labels[train], LEVELS).first(config.limit_train),
-        Split(images[test], labels[test], LEVELS).first(config.limit_test),
+        Split(images[train], labels[train], LEVELS).first(settings.limit_train),
+        Split(images[test], labels[test], LEVELS).first(settings.limit_test),
     )
 
 

@@ -21,16 +21,16 @@ DEEP_MODES = ("I", "F")  # 16 bits and more; Pillow would silently clip them to 
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 
-def load_folder(config: ReadSettings) -> Dataset:
+def load_folder(settings: ReadSettings) -> Dataset:
     """Read a folder of images; too many for memory are read on demand. If the first one is grey, all are read as grey.
 
     Raises:
         InputError: the folder, its `train` or its `test` is missing; there are fewer than two classes; `train` and
             `test` have different classes; an image is broken; or images differ in size.
     """
-    if config.dir is None:
+    if settings.dir is None:
         raise InputError("dataset 'folder' needs data.dir, a folder with train/CLASS/* and test/CLASS/*")
-    root = Path(config.dir)
+    root = Path(settings.dir)
     if not root.is_dir():
         raise InputError(f"data.dir is {root}, which is not a folder; give one with train/CLASS/* and test/CLASS/*")
     classes = _classes(root / "train")
@@ -40,11 +40,11 @@ def load_folder(config: ReadSettings) -> Dataset:
             f"{root}: train and test must have the same classes; only one of them has: {', '.join(differing)}"
         )
     train, test = (
-        _files(root / "train", classes, config.limit_train),
-        _files(root / "test", classes, config.limit_test),
+        _files(root / "train", classes, settings.limit_train),
+        _files(root / "test", classes, settings.limit_test),
     )
-    reader = _Reader(train[0][0], config.resize)
-    stays = config.stays((len(train) + len(test)) * reader.pixels)
+    reader = _Reader(train[0][0], settings.resize)
+    stays = settings.stays((len(train) + len(test)) * reader.pixels)
     return Dataset("folder", classes, _split(reader, train, stays=stays), _split(reader, test, stays=stays))
 
 

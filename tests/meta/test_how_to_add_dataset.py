@@ -15,7 +15,7 @@ import torch
 from robust_edge.data import Dataset, Split
 
 
-def load_shades(config):
+def load_shades(settings):
     """Dark and bright images of 8×8."""
     random = torch.Generator().manual_seed(0)
 
