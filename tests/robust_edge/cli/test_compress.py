@@ -75,7 +75,7 @@ def test_flags_reach_the_config_and_set_wins_over_them(cli, tiny_flags, out):
         (["--eps", "-1"], "outside [0, 1]"),
         (["--eps", "nan"], "outside [0, 1]"),
         (["--steps", "0"], "'--steps'"),
-        (["--epochs", "0"], "'--epochs'"),
+        (["--epochs", "-1"], "'--epochs'"),
         (["--seed", "-1"], "'--seed'"),
         (["--seed", "99999999999999999999"], "'--seed'"),
         (["--device", "cuda:99"], "device cuda:99 cannot be used here"),
