@@ -21,7 +21,10 @@ import numpy as np
 
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.logits import is_right
+from robust_edge_runtimes.modes.settings import ModeOption
 from robust_edge_runtimes.verdict.measurement import LOGITS, Measurement
+
+PERCENT = ModeOption("percent", "Share of eps", 100)
 
 
 def toy(subject, settings, progress=None):
@@ -32,11 +35,8 @@ def toy(subject, settings, progress=None):
     attack = AttackSpec("brighter", eps, 1, eps, settings.seed)
     return Measurement(attack, drawn.ids, clean.reference, clean.artifact, right, right, LOGITS)
 '''
-ROW = """    Mode(
-        "toy", "every pixel moved up by eps", "{module}:toy", options=(ModeOption("percent", "Share of eps", 100),)
-    ),
+ROW = """    Mode("toy", "every pixel moved up by eps", "{module}:toy", options=("{module}:PERCENT",)),
 """
-IMPORT = "from robust_edge_runtimes.modes.settings import ModeOption\n"
 
 
 @pytest.fixture(params=["device", "host"])
@@ -51,8 +51,7 @@ def command(request, tmp_path):
     table, first = modes / "table.py", "    *DEVICE_MODES,\n" if host else "DEVICE_MODES = (\n"
     assert first in table.read_text()
     module = "robust_edge.verification.modes.toy" if host else "robust_edge_runtimes.modes.toy"
-    rows = table.read_text().replace(first, first + ROW.format(module=module))
-    table.write_text(rows.replace("from robust_edge_runtimes", IMPORT + "from robust_edge_runtimes", 1))
+    table.write_text(table.read_text().replace(first, first + ROW.format(module=module)))
     code = f"from {'robust_edge.cli' if host else 'robust_edge_runtimes.cli.main'} import main; main()"
     path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "exporters", ROOT / "runtimes")))
 
@@ -61,6 +60,7 @@ def command(request, tmp_path):
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return subprocess.run(asked, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
 
+    run.host = host
     return run
 
 
@@ -76,3 +76,11 @@ def test_help_verdict_and_table_show_the_mode(command, sealed, tmp_path):
     half = command("verify", sealed, "--mode", "toy", "--percent", 50, "-q")
     assert "toy   brighter eps=0.025" in half.stdout
     assert "'toy'" in command("verify", sealed, "--mode", "none").stderr
+    if command.host:
+        assert "toy" in command("doctor").stdout
+        few = ("--epochs", 1, "--set", "data.limit_train=100", "--set", "data.limit_test=50", "-q")
+        assert command("compress", "--preset", "quick", *few, "-o", tmp_path / "run").returncode == 0
+        page = tmp_path / "report.html"
+        result = command("report", tmp_path / "run", "--verify", tmp_path / "verify.json", "-o", page)
+        assert result.returncode == 0, result.stderr
+        assert "every pixel moved up by eps" in page.read_text()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from robust_edge.verification.settings import STEPS_OPTION
-from robust_edge_runtimes.modes.blackbox import QUERIES_OPTION
 from robust_edge_runtimes.modes.mode import Default, Mode
-from robust_edge_runtimes.modes.table import DEVICE_MODES
+from robust_edge_runtimes.modes.table import DEVICE_MODES, QUERIES
+
+STEPS = "robust_edge.verification.settings:STEPS_OPTION"
 
 MODES = (
     *DEVICE_MODES,
@@ -15,14 +15,14 @@ MODES = (
         "robust_edge.verification.modes.surrogate:surrogate",
         Default.WITH_RUN,
         needs="the checkpoint's gradients",
-        options=(STEPS_OPTION,),
+        options=(STEPS,),
     ),
     Mode(
         "whitebox",
         "PGD with the gradients of a differentiable twin that is made from the artifact itself",
         "robust_edge.verification.modes.whitebox:whitebox",
         Default.WITH_RUN,
-        options=(STEPS_OPTION, QUERIES_OPTION),
+        options=(STEPS, QUERIES),
         restart=1,
     ),
     Mode(
@@ -31,7 +31,7 @@ MODES = (
         "robust_edge.verification.modes.difference:difference",
         Default.WITH_RUN,
         needs="the checkpoint's gradients",
-        options=(STEPS_OPTION,),
+        options=(STEPS,),
         restart=2,
     ),
     Mode(

@@ -37,7 +37,7 @@ class Mode:
         needs: the part of the run that it requires; empty if the bundle is enough.
         draws: whether it attacks the drawn images, block by block; otherwise it runs once.
         needs_runtime: whether it executes the artifact; if not, the error on a missing runtime contains its result.
-        options: its options besides the settings of all modes.
+        options: `package.module:NAME` of each ModeOption that it has besides the settings of all modes.
         restart: added to the seed, so that modes with the same attack use different random starts.
     """
 
@@ -48,13 +48,18 @@ class Mode:
     needs: str = ""
     draws: bool = True
     needs_runtime: bool = True
-    options: Tuple[ModeOption, ...] = ()
+    options: Tuple[str, ...] = ()
     restart: int = 0
+
+    @property
+    def declared(self) -> Tuple[ModeOption, ...]:
+        """The options."""
+        return tuple(resolve(name) for name in self.options)
 
     def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
         """Run the mode, add its name to the measurement, and score the final candidates of an attack again."""
         function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
-        options = {option.name: settings.value(option) for option in self.options}
+        options = {option.name: settings.value(option) for option in self.declared}
         own = dataclasses.replace(settings, seed=settings.seed + self.restart, options=options)
         found = function(subject, own, progress)
         if isinstance(found, Rebuild):

@@ -54,4 +54,4 @@ def quick_defaults(options: Iterable[ModeOption], values: Mapping[str, int]) -> 
 
 def options_of(modes: Iterable[Any]) -> Dict[str, ModeOption]:
     """The options that the rows of a table of modes declare, by name."""
-    return {option.name: option for mode in modes for option in mode.options}
+    return {option.name: option for mode in modes for option in mode.declared}

@@ -6,8 +6,9 @@ that need torch are in the table of `robust_edge.verification.modes.table`, afte
 
 from __future__ import annotations
 
-from robust_edge_runtimes.modes.blackbox import QUERIES_OPTION
 from robust_edge_runtimes.modes.mode import Default, Mode
+
+QUERIES = "robust_edge_runtimes.modes.blackbox:QUERIES_OPTION"
 
 DEVICE_MODES = (
     Mode(
@@ -22,6 +23,6 @@ DEVICE_MODES = (
         "Square, a random search that sees only the artifact's logits",
         "robust_edge_runtimes.modes.blackbox:blackbox",
         Default.WITH_RUN,
-        options=(QUERIES_OPTION,),
+        options=(QUERIES,),
     ),
 )
