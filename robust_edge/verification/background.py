@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from robust_edge_runtimes.core.errors import RobustEdgeError
 from robust_edge_runtimes.verdict.measurement import Rebuild
 
 CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+OBJECTS = 100_000  # allocated between two runs of the garbage collector, which take a fifth of an export by default
 
 
 class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
@@ -60,6 +62,7 @@ def second_cpu() -> bool:
 
 def main() -> None:
     """Print a Rebuild as JSON; the arguments are the bundle, the run and, if it was moved, the folder of its images."""
+    gc.set_threshold(OBJECTS)
     from robust_edge.run.directory import open_run
     from robust_edge.verification.new_export import compare_with_run
     from robust_edge_runtimes.core.bundle import open_bundle
