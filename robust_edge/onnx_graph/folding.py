@@ -106,9 +106,10 @@ def tensor_of(item: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
-def takes_sizes(node: Node) -> bool:
-    """Whether the constants of a node are sizes, axes or positions."""
-    return node.operator in SIZES or node.operator.startswith("Reduce")
+def takes_sizes(node: Node, position: int) -> bool:
+    """Whether a constant at this position of a node's inputs is sizes, axes or indices; the first input is data."""
+    sized = node.operator in SIZES or node.operator.startswith("Reduce")
+    return sized and (position > 0 or node.operator == "ConstantOfShape")
 
 
 def _needed(steps: list[Step], output: str) -> tuple[Step, ...]:

@@ -63,8 +63,8 @@ class OnnxNetwork(nn.Module):
                 layer = self.get_submodule(self._modules_of[node.outputs[0]])
                 values[node.outputs[0]] = layer(values[node.inputs[0]])
             else:
-                values |= computed(node, [self._value(name, values, node) for name in node.inputs])
-        logits: Tensor = self._value(self._output, values, None)
+                values |= computed(node, [self._value(name, values, node, i) for i, name in enumerate(node.inputs)])
+        logits: Tensor = self._value(self._output, values)
         return logits
 
     def _hold_constants(self, found: Folded) -> None:
@@ -86,12 +86,12 @@ class OnnxNetwork(nn.Module):
     def _owner(self, path: str) -> nn.Module:
         return self.get_submodule(path.rpartition(".")[0])
 
-    def _value(self, name: str, values: dict[str, Tensor], node: Node | None) -> Any:
+    def _value(self, name: str, values: dict[str, Tensor], node: Node | None = None, position: int = 0) -> Any:
         if not name:
             return None
         if name in values:
             return values[name]
-        if node is not None and name in self._sizes and takes_sizes(node):
+        if node is not None and name in self._sizes and takes_sizes(node, position):
             return self._sizes[name]
         path = self._tensors_of[name]
         return getattr(self._owner(path), path.rpartition(".")[2])

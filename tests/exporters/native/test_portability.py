@@ -73,9 +73,10 @@ def varied(net, source):
     """Features of an input through the operators that move, resize and normalise pixels."""
     x = net.conv(source, net.weights(8, 3, 3, 3), pads=(1, 1, 1, 1))
     x = net.add("Mul", x, net.add("Sigmoid", x))
-    for sizes, axes in (([0, 2, 4, 20, 18], (0, 2, 1, 3, 4)), ([0, 20, 18, 8], (0, 3, 1, 2))):
+    _, height, width = net.shape
+    for sizes, axes in (([0, 2, 4, height, width], (0, 2, 1, 3, 4)), ([0, height, width, 8], (0, 3, 1, 2))):
         x = net.add("Transpose", net.add("Reshape", x, net.constant(np.array(sizes))), perm=axes)
-        x = net.add("Reshape", x, net.constant(np.array([0, 8, 20, 18])))
+        x = net.add("Reshape", x, net.constant(np.array([0, 8, height, width])))
     x = net.add("Pad", x, net.constant(np.array([0, 0, 2, 1, 0, 0, 1, 3])), mode="reflect")
     x = net.add("PRelu", x, net.constant(net.vector(8).reshape(8, 1, 1)))
     x = net.add("Transpose", x, perm=(0, 2, 3, 1))

@@ -145,7 +145,7 @@ RANGES = [
     (AdmmConfig, "interval", [0], [1]),
     (AdmmConfig, "masked_fraction", [0.0, 1.0, NAN], [0.5]),
     (AdmmConfig, "prune_when", [0.0, -1.0, NAN], [None, 0.1]),
-    (TrainingConfig, "epochs", [0], [1]),
+    (TrainingConfig, "epochs", [-1], [0, 1]),
     (TrainingConfig, "batch_size", [0, 1], [2]),
     (TrainingConfig, "lr", [0.0, -0.1, NAN], [1e-9]),
     (TrainingConfig, "lr_schedule", ["cos", (), (0.0,), (NAN,)], ["cosine", "step", (0.1, 0.01)]),
