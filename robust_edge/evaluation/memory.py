@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.environment import peak_rss_bytes
 from robust_edge_runtimes.core.errors import InputError
 
+LATER = ("scipy.stats", "matplotlib.figure")  # imported by results and plots; what they take is no batch's
 COPIES = 8  # copies of an image that an attack keeps: clean, candidate, best, step, gradients
 WORKSPACE = 3  # memory in units of the activations: the activations, their gradients, unfolded convolution inputs
 
@@ -75,6 +77,8 @@ def current_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return int(torch.cuda.memory_allocated(device))
+    for name in LATER:
+        importlib.import_module(name)
     return peak_bytes(device)
 
 

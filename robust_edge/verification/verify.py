@@ -72,8 +72,8 @@ def verify_bundle(
         compare = functools.partial(_rebuild, bundle, run, network, settings.data_dir, background)
         find_rebuild = functools.lru_cache(maxsize=1)(compare)
         _refuse_other_code(bundle, find_rebuild)
-    told = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
-    with _opened(bundle, told, threads) as model:
+    compared = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
+    with _opened(bundle, compared, threads) as model:
         subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
         return judge_in_blocks(subject, modes, settings, budget, _sharing_cpus(progress, background))
 

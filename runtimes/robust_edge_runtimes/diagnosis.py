@@ -20,6 +20,7 @@ EXTRAS = {
     "attack": "the AutoAttack sets of evaluate",
     "interpret": "saliency maps in the report",
     "tensorboard": "compress --tensorboard",
+    "timm": "networks of timm, --arch timm/NAME",
 }
 """What the packages of an extra are needed for. Extras that are not listed belong to an artifact format, whose probe
 tries them."""

@@ -36,7 +36,7 @@ class Mode:
         default: when it runs although `--mode` was not given.
         needs: the part of the run that it requires; empty if the bundle is enough.
         draws: whether it attacks the drawn images, block by block; otherwise it runs once.
-        needs_runtime: whether it executes the artifact; if not, the error on a missing runtime contains its result.
+        needs_runtime: whether it executes the artifact; if not, it only compares files.
         options: `package.module:NAME` of each ModeOption that it has besides the settings of all modes.
         restart: added to the seed, so that modes with the same attack use different random starts.
     """
