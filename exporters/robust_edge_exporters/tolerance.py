@@ -62,20 +62,14 @@ def logit_tolerance(
     """
     cap = MAX_TOLERANCE[precision]
     least = LEAST_ON_DEVICE[precision] if on_device and target.checked_with is not None else LEAST
-    try:
-        error = _error(network, torch.from_numpy(images[:IMAGES]), precision, target.int8)
-    except (RuntimeError, NotImplementedError, TypeError):  # a network of the user's that fixes its own data type
-        return cap
+    error = _error(network, torch.from_numpy(images[:IMAGES]), precision, target.int8)
     return min(cap, max(MARGIN[precision] * error, least)) if math.isfinite(error) else cap
 
 
 def ill_conditioned(network: nn.Module, images: np.ndarray) -> str:
     """A clause for an error message if the network's own fp32 logits are far from its fp64 logits; otherwise ""."""
-    try:
-        error = _error(network, torch.from_numpy(images[:IMAGES]), "fp32", None)
-    except (RuntimeError, NotImplementedError, TypeError):  # a network of the user's that fixes its own data type
-        return ""
-    if error <= ILL_CONDITIONED:
+    error = _error(network, torch.from_numpy(images[:IMAGES]), "fp32", None)
+    if not error > ILL_CONDITIONED:
         return ""
     return (
         f". The checkpoint is ill-conditioned: its own logits in fp32 are off by {error:.2g} (relative) from those in "
@@ -84,12 +78,16 @@ def ill_conditioned(network: nn.Module, images: np.ndarray) -> str:
 
 
 def _error(network: nn.Module, points: Tensor, precision: str, quantisation: Quantisation | None) -> float:
+    """Relative error of the logits in a precision; NaN for a network of the user's that fixes its own data type."""
     with torch.no_grad():
         here = network(points)
-        if precision == "fp32":
-            return relative_error(here.numpy(), copy.deepcopy(network).double()(points.double()).numpy())
-        with _Rounding(_to_fp16 if precision == "fp16" else _EightBits(quantisation)):
-            there = network(points)
+        try:
+            if precision == "fp32":
+                return relative_error(here.numpy(), copy.deepcopy(network).double()(points.double()).numpy())
+            with _Rounding(_to_fp16 if precision == "fp16" else _EightBits(quantisation)):
+                there = network(points)
+        except (RuntimeError, NotImplementedError, TypeError):
+            return math.nan
     return relative_error(there.numpy(), here.numpy())
 
 

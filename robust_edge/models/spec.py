@@ -14,6 +14,7 @@ from robust_edge.models.normalized import Normalized
 from robust_edge.models.table import ARCHITECTURES, GRAPH, ZOOS
 from robust_edge.plugins import load
 from robust_edge.pruning.prunable import decide_prunable
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -118,13 +119,9 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
     )
     if not any(parameter.ndim > 1 for parameter in model.parameters()):
         raise nothing
-    training = model.training
-    try:
-        model.eval()
+    with evaluation_mode(model):
         for count in (2, 1):
             _check_logits(model, spec, count)
-    finally:
-        model.train(training)
     if not decide_prunable(model, spec.shape).uses:
         raise nothing
     tensors = list(model.state_dict().values())

@@ -77,10 +77,7 @@ def _other_task(name: str, own: dict[str, Tensor], weights: Sequence[str], given
         return ""
     ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
     if name in ends and given.shape[:1] != own[name].shape[:1]:
-        return (
-            f"; it was trained for {given.shape[0]} classes, the data set has {own[name].shape[0]}; --new-head "
-            "replaces the classifier"
-        )
+        return f"; it was trained for {given.shape[0]} classes, the data set has {own[name].shape[0]}"
     if name == weights[0] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
         return f"; it takes images of {given.shape[1]} channels, the data set has {own[name].shape[1]}"
     return ""
