@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from result_file import provenance, write_result
 
-from robust_edge.run.directory import open_run
+from robust_edge.run.directory import Run, open_run
 from robust_edge.verification import verify as verification
+from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.modes.settings import without_none
 from robust_edge_runtimes.verdict.measurement import Budget
-
-COMPARE = verification.compare_with_run
 
 
 def main() -> None:
@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=Path)
     parser.add_argument("--mode", action="append", dest="modes", help="default: those of verify")
     parser.add_argument("--repetitions", type=int, default=200)
-    parser.add_argument("--limit", type=int, default=200, help="images drawn per repetition")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--limit", type=int, help="images drawn per repetition; default: as many as verify needs")
+    parser.add_argument("--steps", type=int, help="default: that of verify")
+    parser.add_argument("--queries", type=int, help="default: that of verify")
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -44,32 +44,30 @@ def main() -> None:
         print(found[-1], flush=True)
     if options.out:
         choices = {name: value for name, value in vars(options).items() if name not in ("bundles", "run", "out")}
-        write_result(
-            options.out,
-            {
-                **provenance("python benchmarks/false_alarms.py --run RUN BUNDLE...", "torch"),
-                **choices,
-                "bundles": found,
-            },
-        )
+        command = provenance("python benchmarks/false_alarms.py --run RUN BUNDLE...", "torch")
+        write_result(options.out, {**command, **choices, "bundles": found})
 
 
-def repeated(path, run, options):
-    bundle, reasons, outcomes, drops = open_bundle(path), collections.Counter(), collections.Counter(), []
-    found = COMPARE(bundle, run, run.load_model(), None)
-    verification.compare_with_run = lambda *_: found
+def repeated(path: Path, run: Run, options: argparse.Namespace) -> dict[str, object]:
+    bundle = open_bundle(path)
+    reasons: collections.Counter[str] = collections.Counter()
+    outcomes: collections.Counter[str] = collections.Counter()
+    drops = []
+    rebuild = compare_with_run(bundle, run, run.load_model(), None)
+    verification.compare_with_run = lambda *_: rebuild
     for seed in range(1, options.repetitions + 1):
         settings = VerifySettings(
             modes=tuple(options.modes or ()),
             limit=options.limit,
-            steps=options.steps,
-            queries=options.queries,
+            options=without_none({"steps": options.steps, "queries": options.queries}),
             seed=seed,
         )
         verdict = verification.verify_bundle(bundle, run, Budget(), settings)
         outcomes[verdict.outcome] += 1
         reasons.update({reason.partition(":")[0] for reason in verdict.reasons})
+        assert verdict.worst is not None  # every default mode that attacks gives a worst case
         drops.append(verdict.worst.robust_drop.points)
+        print(f"{path.name} seed {seed}: {verdict.outcome}, {drops[-1]:.2f} points; {verdict.reasons}", flush=True)
     return {
         "bundle": path.name,
         "target": bundle.manifest.target,
@@ -78,7 +76,7 @@ def repeated(path, run, options):
         "reasons": dict(reasons),
         "mean_worst_robust_drop": sum(drops) / len(drops),
         "largest": max(drops),
-        "rebuild_equal": found.equal,
+        "rebuild_equal": rebuild.equal,
     }
 
 
