@@ -16,16 +16,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from pyautoattack import AutoAttack
 from result_file import RESULTS, provenance, write_result
+from torch import Tensor, nn
 
 from robust_edge.config.settings import resolve
 from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.outcome import ROBUST, WRONG_WHEN_CLEAN
 from robust_edge.evaluation.settings import EvaluateSettings
-from robust_edge.run.directory import open_run
+from robust_edge.run.directory import Run, open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
 
@@ -40,19 +42,20 @@ STAGES = {
 SEED, BATCH = 3, 16
 
 
-def right(model, images, labels):
+def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(images).argmax(1) == labels
+        logits: Tensor = model(images)
+    return logits.argmax(1) == labels
 
 
-def suite_of(model, attack, norm, eps):
+def suite_of(model: nn.Module, attack: str, norm: str, eps: float) -> AutoAttack:
     version, names = ("standard", None) if attack == AUTOATTACK else ("custom", list(STAGES[attack]))
     suite = AutoAttack(model, attacks=names, norm=NORMS[norm], eps=eps, seed=SEED, version=version)
     suite.verbose = False
     return suite
 
 
-def one_by_one(model, images, labels, attack, norm, eps):
+def one_by_one(model: nn.Module, images: Tensor, labels: Tensor, attack: str, norm: str, eps: float) -> list[str]:
     """The outcome of every image under the reference's attacks, called by hand."""
     suite = suite_of(model, attack, norm, eps)
     attacks = {"apgd-t": suite.apgd_targeted, "fab": suite.fab, "fab-t": suite.fab, "square": suite.square}
@@ -73,12 +76,13 @@ def one_by_one(model, images, labels, attack, norm, eps):
     return outcomes
 
 
-def compared(name, run, limit, attack, norm, eps):
+def compared(name: str, run: Run, limit: int, attack: str, norm: str, eps: float) -> dict[str, Any]:
     """One row: our record against the reference."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         settings = EvaluateSettings(attack=attack, norm=norm, eps=eps, limit=limit, seed=SEED, batch=BATCH)
         result = evaluate_run(run, settings, Path(folder) / "record.json").result
+    assert result is not None  # only an attack with radii of its own has a curve instead
     model, split = run.load_model(), evaluation_images(run)
     rows = torch.tensor(result.positions)
     images, labels = split.floats(rows), split.labels[rows]
@@ -106,7 +110,7 @@ def compared(name, run, limit, attack, norm, eps):
     return row
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=32, help="test images of each network")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "autoattack_agreement.json")

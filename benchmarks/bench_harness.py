@@ -14,7 +14,9 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 from result_file import RESULTS, provenance, write_result
 from zoo import random_bundle
@@ -26,12 +28,13 @@ ARCHITECTURES = ("small_cnn", "mobilenet_v2", "resnet18")
 TURNS = 10
 
 
-def bare_loop(path, images, seconds):
+def bare_loop(path: Path, images: np.ndarray, seconds: float) -> list[int]:
     """Nanoseconds of session.run on one image after the other."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name, samples = session.get_inputs()[0].name, []
+    name = session.get_inputs()[0].name
+    samples: list[int] = []
     feeds = [{name: images[i : i + 1]} for i in range(len(images))]
     warm, end = time.perf_counter() + seconds / 5, time.perf_counter() + 1.2 * seconds
     while time.perf_counter() < end:
@@ -44,16 +47,19 @@ def bare_loop(path, images, seconds):
     return samples
 
 
-def compare(path, seconds):
+def compare(path: Path, seconds: float) -> dict[str, Any]:
     """One row: medians of both, and bench divided by bare."""
     (contender,) = contenders([path])
     bundle = open_bundle(path)
     images = bundle.golden().clean
-    bare, ours, shares = [], [], []
+    bare: list[int] = []
+    ours: list[int] = []
+    shares: list[float] = []
     for _ in range(TURNS):
         bare += bare_loop(bundle.artifact_path, images, seconds)
         result = bench([contender], images=len(images), seconds=seconds)
         ours += result.entries[0].latencies[0].samples_ns
+        assert result.harness is not None  # only records of earlier versions have none
         shares.append(result.harness.share)
     medians = statistics.median(bare), statistics.median(ours)
     return {
@@ -66,7 +72,7 @@ def compare(path, seconds):
     }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each loop in each of the ten turns")

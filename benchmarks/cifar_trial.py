@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from result_file import RESULTS
@@ -109,7 +110,7 @@ def one(network: Network, arguments: argparse.Namespace) -> Run:
     return run
 
 
-def row(network: Network, run: Run) -> dict:
+def row(network: Network, run: Run) -> dict[str, Any]:
     checkpoint, result = run.checkpoint(), attacked(run, eps=EPS, steps=STEPS)
     return {
         "name": network.name,
@@ -125,7 +126,7 @@ def row(network: Network, run: Run) -> dict:
     }
 
 
-def layers(run: Run) -> list[dict]:
+def layers(run: Run) -> list[dict[str, Any]]:
     """Of each layer: its weights, the fraction kept, its filters, and how many of them have lost every weight."""
     return [
         {
@@ -139,7 +140,7 @@ def layers(run: Run) -> list[dict]:
     ]
 
 
-def accuracy_table(rows: list[dict]) -> str:
+def accuracy_table(rows: list[dict[str, Any]]) -> str:
     header = ["network", "weights kept", "clean", f"PGD-{STEPS} at 8/255", "behind its dense network", "training"]
     lines = []
     for item in rows:
@@ -164,13 +165,13 @@ def accuracy_table(rows: list[dict]) -> str:
     return markdown(header, lines)
 
 
-def share_of(stored: dict) -> str:
+def share_of(stored: dict[str, Any]) -> str:
     from robust_edge.evaluation.accuracy import Accuracy
 
     return share(Accuracy(**stored))
 
 
-def density_table(rows: list[dict]) -> str:
+def density_table(rows: list[dict[str, Any]]) -> str:
     """The robust MobileNetV2s at 10%, layer by layer: one threshold over all against the same fraction everywhere."""
     chosen = [row for row in rows if row["arch"] == "mobilenet_v2" and row["keep"] == 0.1 and row["robust"]]
     if not chosen:
@@ -186,13 +187,13 @@ def density_table(rows: list[dict]) -> str:
     return markdown(header, lines) + "\n" + "\n".join(map(summary, names, chosen))
 
 
-def kept_of(layer: dict) -> str:
+def kept_of(layer: dict[str, Any]) -> str:
     """A fraction; and how many filters have no weight left, if any."""
     empty = f", {layer['empty_filters']} of {layer['filters']} filters empty" if layer["empty_filters"] else ""
     return f"{100 * layer['keep']:.1f}%{empty}"
 
 
-def summary(name: str, row: dict) -> str:
+def summary(name: str, row: dict[str, Any]) -> str:
     least = min(row["layers"], key=lambda layer: layer["keep"])
     starved = sum(layer["keep"] < STARVED for layer in row["layers"])
     empty, filters = (sum(layer[kind] for layer in row["layers"]) for kind in ("empty_filters", "filters"))

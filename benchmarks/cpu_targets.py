@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,12 +38,12 @@ FRESH = (
 )
 
 
-def cpu_targets():
+def cpu_targets() -> list[str]:
     """Names of the targets whose artifact a CPU executes."""
     return [name for name, target in targets().items() if "cpu" in target.family and target.jetpack is None]
 
 
-def check(arch, target, folder):
+def check(arch: str, target: str, folder: Path) -> dict[str, Any]:
     """One row: exported, loaded by a process of its own, compared with PyTorch."""
     start = time.perf_counter()
     request = request_of(arch, target)
@@ -70,7 +71,7 @@ def check(arch, target, folder):
     }
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "cpu_targets.json")

@@ -14,10 +14,12 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from result_file import RESULTS, provenance, write_result
+from torch import Tensor, nn
 
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.pruning.prunable import prunable_parameters
@@ -29,7 +31,7 @@ SHAPE, KEEP = (3, 32, 32), 0.1
 REPEATS = {1: 30, 100: 5}
 
 
-def sparse_resnet34():
+def sparse_resnet34() -> nn.Module:
     torch.manual_seed(0)
     classes = tuple("0123456789")
     model = build_model(ModelSpec(arch="resnet34", shape=SHAPE, classes=classes, mean=(0.5,) * 3, std=(0.25,) * 3))
@@ -40,9 +42,9 @@ def sparse_resnet34():
     return model.eval()
 
 
-def interleaved(networks, images):
+def interleaved(networks: Sequence[nn.Module], images: Tensor) -> list[float]:
     """Median seconds of each network on `images`, called in turn."""
-    samples = [[] for _ in networks]
+    samples: list[list[float]] = [[] for _ in networks]
     for network in networks:
         network(images)
     for _ in range(REPEATS[len(images)]):
@@ -53,7 +55,7 @@ def interleaved(networks, images):
     return [statistics.median(times) for times in samples]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "csr_resnet34.json")
     out = parser.parse_args().out

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 from result_file import RESULTS
@@ -54,7 +55,7 @@ def main() -> None:
     write_results(arguments.result, "python benchmarks/digits_seeds.py", results, table(rows, summary, arguments.seeds))
 
 
-def summarise(rows: list[dict], keep: float) -> dict:
+def summarise(rows: list[dict[str, Any]], keep: float) -> dict[str, Any]:
     """Means over the seeds, and the points that the dense network of the same seed is ahead."""
     dense = {row["seed"]: row["robust"]["value"] for row in rows if row["keep"] == 1.0}
     own = [row for row in rows if row["keep"] == keep]
@@ -68,7 +69,7 @@ def summarise(rows: list[dict], keep: float) -> dict:
     }
 
 
-def table(rows: list[dict], summary: list[dict], seeds: list[int]) -> str:
+def table(rows: list[dict[str, Any]], summary: list[dict[str, Any]], seeds: list[int]) -> str:
     header = ["kept", "clean", *(f"PGD-{STEPS}, seed {seed}" for seed in seeds), "mean", "behind dense, mean", "most"]
     lines = []
     for line in summary:

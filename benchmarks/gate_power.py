@@ -51,7 +51,8 @@ def simulated(
         drawn += (total - seen) * int(undecided.sum())
         seen, level = total, level_of_look(look, last=total == images)
         for row in np.flatnonzero(undecided):
-            found = drop_of_counts(*counts[row].tolist(), seen, options.budget, level)
+            lost_images, gained_images = counts[row].tolist()
+            found = drop_of_counts(lost_images, gained_images, seen, options.budget, level)
             undecided[row] = found.undecided
             failed += found.exceeded
             passed += not found.exceeded and not found.undecided

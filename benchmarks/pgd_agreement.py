@@ -15,17 +15,21 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import eagerpy
 import foolbox
 import torch
+from eagerpy.astensor import astensor
+from foolbox.models.pytorch import PyTorchModel
 from result_file import RESULTS, provenance, write_result
+from torch import Tensor, nn
 
 from robust_edge.attacks.ball import start_points
 from robust_edge.attacks.pgd import Pgd, attack_from, last_iterate
 from robust_edge.config.settings import resolve
-from robust_edge.run.directory import open_run
+from robust_edge.run.directory import Run, open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge.training.compress import compress
 from robust_edge_runtimes.attacks.threat import Threat
@@ -36,23 +40,25 @@ DIGITS = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack
 CIFAR = {"benign": {"attack.eps": 0.0, "pruning.keep": 1.0}, "robust": {"attack.eps": 4 / 255, "pruning.keep": 1.0}}
 
 
-def right(model, images, labels):
+def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.cat([model(part).argmax(1) for part in images.split(128)]) == labels
 
 
-def theirs(model, images, labels, eps, norm, start):
+def theirs(model: nn.Module, images: Tensor, labels: Tensor, eps: float, norm: str, start: Tensor) -> Tensor:
     """(N,) bool, right on foolbox's last image."""
     attack = getattr(foolbox.attacks, ATTACKS[norm])(abs_stepsize=2.5 * eps / STEPS, steps=STEPS, random_start=True)
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+    wrapped = PyTorchModel(model, bounds=(0, 1))
     fooled = []
     for x, y, begin in zip(images.split(128), labels.split(128), start.split(128), strict=True):
-        attack.get_random_start = lambda x0, epsilon, begin=begin: eagerpy.astensor(begin)
+        attack.get_random_start = lambda x0, epsilon, begin=begin: astensor(begin)
         fooled.append(attack(wrapped, x, y, epsilons=eps)[2])
     return ~torch.cat(fooled)
 
 
-def ours(model, images, labels, eps, norm, start):
+def ours(
+    model: nn.Module, images: Tensor, labels: Tensor, eps: float, norm: str, start: Tensor
+) -> tuple[Tensor, Tensor]:
     """(N,) bool each: right on our last image, and on every iterate."""
     attack, threat = Pgd(steps=STEPS, restarts=1, step_size=2.5 * eps / STEPS), Threat(eps, norm)
     last = last_iterate(model, images, labels, attack, threat, start)
@@ -60,7 +66,7 @@ def ours(model, images, labels, eps, norm, start):
     return right(model, last, labels), worst.robust
 
 
-def compared(name, run, limit, radii):
+def compared(name: str, run: Run, limit: int, radii: Mapping[str, float]) -> list[dict[str, Any]]:
     """Rows of one network."""
     model, split = run.load_model(), evaluation_images(run, limit=limit)
     images, labels = split.floats(slice(None)), split.labels
@@ -90,12 +96,12 @@ def compared(name, run, limit, radii):
     return rows
 
 
-def trained(folder, name, flags):
+def trained(folder: Path, name: str, flags: Mapping[str, Any]) -> Run:
     compress(resolve(preset="quick", flags={"threads": 1, **flags}), folder / name)
     return open_run(folder / name)
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", type=Path, help="a folder data set; without it digits alone are compared")
     parser.add_argument("--limit", type=int, default=300, help="test images of each network")

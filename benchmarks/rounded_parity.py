@@ -17,6 +17,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def main() -> int:
     )
 
 
-def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, object]]:
+def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, Any]]:
     """One network's rows."""
     flags = {"pruning.keep": keep, "seed": seed, "training.epochs": 8, "attack.steps": 3, "threads": 1}
     compress(resolve(preset="quick", flags=flags), folder / "run")
@@ -80,7 +81,7 @@ def network_rows(folder: Path, keep: float, seed: int) -> list[dict[str, object]
     return rows
 
 
-def artifact_row(run: Run, path: Path, kind: str, target: str, precision: str | None, golden: int) -> dict[str, object]:
+def artifact_row(run: Run, path: Path, kind: str, target: str, precision: str | None, golden: int) -> dict[str, Any]:
     """One artifact: its error on the golden images and on the others."""
     settings, choices = GoldenSettings(images=golden), ExportChoices(precision=precision)
     export_run(run, target_named(target), path, golden=settings, choices=choices)
@@ -88,6 +89,7 @@ def artifact_row(run: Run, path: Path, kind: str, target: str, precision: str | 
     split = evaluation_images(run)
     others = split.take(torch.arange(golden, len(split)))
     attacked = attack_split(network, others, Pgd(steps=20), Threat(run.config.attack.eps), seed=1).images
+    assert bundle.manifest.parity is not None  # export_run always measures it
     seen, tolerance = bundle.manifest.parity.max_logit_error, bundle.golden().tolerance
     with torch.no_grad(), load(bundle) as model:
         answers = [(model.infer_all(x.numpy()), network(x).numpy()) for x in (others.floats(slice(None)), attacked)]

@@ -59,11 +59,12 @@ class CsrConv(torch.nn.Module):
         matrix = conv.weight.detach().flatten(1).to_sparse_csr()
         self.crow, self.col, self.val = matrix.crow_indices(), matrix.col_indices(), matrix.values()
         self.rows, self.columns = matrix.shape
-        self.kernel, self.stride, self.pad = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
+        self.pad = int(conv.padding[0])  # a string in torch's type, for padding="same"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, K, H', W')."""
-        columns = nn.functional.unfold(x, [self.kernel, self.kernel], padding=self.pad, stride=self.stride)
+        columns = nn.functional.unfold(x, (self.kernel, self.kernel), padding=self.pad, stride=self.stride)
         height = (x.size(2) + 2 * self.pad - self.kernel) // self.stride + 1
         matrix = torch.sparse_csr_tensor(self.crow, self.col, self.val, [self.rows, self.columns])
         flat = columns.transpose(0, 1).reshape(self.columns, -1)
@@ -136,7 +137,8 @@ def torch_infer(model: nn.Module, threads: int) -> Infer:
     def infer(images: np.ndarray) -> np.ndarray:
         torch.set_num_threads(threads)
         with torch.no_grad():
-            return model(torch.from_numpy(images)).numpy()
+            logits: np.ndarray = model(torch.from_numpy(images)).numpy()
+        return logits
 
     return infer
 
@@ -347,10 +349,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     choice = arguments()
     if choice.tables:
-        report = json.loads(choice.tables.read_text(encoding="utf-8"))
-        show(report)
+        stored = json.loads(choice.tables.read_text(encoding="utf-8"))
+        show(stored)
         if choice.plot:
-            plot(report, choice.plot)
+            plot(stored, choice.plot)
         return
     warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
     limits = machine_limits()

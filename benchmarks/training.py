@@ -107,6 +107,7 @@ class Pictures(Dataset[Any]):
 
     def __init__(self, split: Split) -> None:
         transforms = torchvision_module("transforms")
+        assert isinstance(split.images, Tensor)  # resident, as Task.data makes them
         self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in split.images]
         self.labels = split.labels
         self.transform = transforms.Compose(
@@ -164,7 +165,11 @@ def ours(task: Task) -> Callable[[], None]:
     plan, model = schedules(config), place(task.model(), device, config.compute)
     split = task.data().to(device)
     learner = Learner(model, config, plan, config.pruning.build(model, tuple(split.images.shape[1:])))
-    return lambda: train_epoch(learner, split, plan, 0) and None
+
+    def epoch() -> None:
+        train_epoch(learner, split, plan, 0)
+
+    return epoch
 
 
 # --- taking turns ------------------------------------------------------------------------------------------------

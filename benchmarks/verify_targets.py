@@ -48,8 +48,7 @@ def main() -> None:
     settings = VerifySettings(
         modes=tuple(options.modes or ()),
         limit=options.limit,
-        steps=options.steps,
-        queries=options.queries,
+        options={"steps": options.steps, "queries": options.queries},
         data_dir=options.data_dir,
     )
     golden = GoldenSettings(images=options.golden, steps=options.steps)
