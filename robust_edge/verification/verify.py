@@ -21,9 +21,9 @@ from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import format_named
-from robust_edge_runtimes.modes.mode import Progress, chosen_modes
+from robust_edge_runtimes.modes.mode import Progress, chosen_modes, options_of
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
-from robust_edge_runtimes.modes.settings import options_of, quick_defaults
+from robust_edge_runtimes.modes.settings import quick_defaults
 from robust_edge_runtimes.present.verdict import rebuild_line
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild

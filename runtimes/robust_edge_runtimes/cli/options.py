@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
 import click
 
-from robust_edge_runtimes.modes.settings import options_of
+from robust_edge_runtimes.modes.mode import Mode, options_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUNDLE = click.Path(path_type=Path)
@@ -48,7 +48,7 @@ def refuse_same_file(out: Optional[Path], junit: Optional[Path]) -> None:
         raise click.UsageError(f"-o and --junit both name {str(out)!r}; choose another path for one of them")
 
 
-def mode_options(modes: Iterable[Any], *, with_quick: bool = False) -> Callable[[F], F]:
+def mode_options(modes: Iterable[Mode], *, with_quick: bool = False) -> Callable[[F], F]:
     """A decorator that adds the modes' options to a command, which receives each as an argument, None if not given.
 
     Args:

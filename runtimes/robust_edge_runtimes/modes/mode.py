@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any, Callable, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.core.errors import unknown_name
 from robust_edge_runtimes.core.references import resolve
-from robust_edge_runtimes.modes.settings import ModeOption
+from robust_edge_runtimes.modes.settings import ModeOption, ModeSettings
 from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
 from robust_edge_runtimes.verdict.rescoring import scored_again
+from robust_edge_runtimes.verdict.subject import Subject
 
 Progress = Optional[Callable[[int, int], None]]
 """Called with (steps done, all steps)."""
@@ -56,7 +57,9 @@ class Mode:
         """The options."""
         return tuple(resolve(name) for name in self.options)
 
-    def measure(self, subject: Any, settings: Any, progress: Progress = None) -> Union[Measurement, Rebuild]:
+    def measure(
+        self, subject: Subject, settings: ModeSettings, progress: Progress = None
+    ) -> Union[Measurement, Rebuild]:
         """Run the mode, add its name to the measurement, and score the final candidates of an attack again."""
         function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
         options = {option.name: settings.value(option) for option in self.declared}
@@ -79,6 +82,11 @@ def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool 
         if name not in rows:
             raise unknown_name("mode", name, tuple(rows))
     return tuple(rows[name] for name in dict.fromkeys(names)) or tuple(row for row in table if row.default in defaults)
+
+
+def options_of(modes: Iterable[Mode]) -> Dict[str, ModeOption]:
+    """The options that the rows of a table of modes declare, by name."""
+    return {option.name: option for mode in modes for option in mode.declared}
 
 
 def mode_help(table: Sequence[Mode], *, with_run: bool = True) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterable, Mapping, Optional
+from typing import Dict, Iterable, Mapping, Optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,3 @@ def without_none(values: Mapping[str, Optional[int]]) -> Dict[str, int]:
 def quick_defaults(options: Iterable[ModeOption], values: Mapping[str, int]) -> Dict[str, int]:
     """`values`, completed by the quick defaults, for a verification that names no mode."""
     return {**{option.name: option.quick for option in options if option.quick is not None}, **values}
-
-
-def options_of(modes: Iterable[Any]) -> Dict[str, ModeOption]:
-    """The options that the rows of a table of modes declare, by name."""
-    return {option.name: option for mode in modes for option in mode.declared}
