@@ -12,6 +12,7 @@ from torch import nn
 from robust_edge.run.directory import Run
 from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import check_claims
+from robust_edge.verification.inspection import inspect_on_host
 from robust_edge.verification.kernels import device_runtime
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.new_export import compare_with_run
@@ -75,7 +76,8 @@ def verify_bundle(
     compared = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
     with _opened(bundle, compared, threads) as model:
         subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
-        return judge_in_blocks(subject, modes, settings, budget, _sharing_cpus(progress, background))
+        inspection = inspect_on_host(subject, settings)
+        return judge_in_blocks(subject, inspection, modes, settings, budget, _sharing_cpus(progress, background))
 
 
 def _rebuild(

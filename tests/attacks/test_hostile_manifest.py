@@ -16,6 +16,7 @@ from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.subject import subject_of
@@ -142,7 +143,7 @@ def test_no_mutation_gets_past_as_anything_but_a_bundle_error(victim, opened, fo
         golden = bundle.golden()
         with load(bundle) as model:
             subject = subject_of(bundle, model)
-            verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+            verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
             label, p = model.classify(golden.clean[0])
         assert label in bundle.manifest.classes
         assert np.isfinite(p)

@@ -20,6 +20,7 @@ from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.subject import subject_of
@@ -59,7 +60,7 @@ def test_the_bundle_opens_and_passes_its_own_verdict(exported):
     opened = open_bundle(exported)
     with load(opened) as runtime:
         subject = subject_of(opened, runtime)
-        verdict = judge(subject, [replay(subject, ModeSettings())], Budget(7, 7))
+        verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget(7, 7))
     assert verdict.passed, verdict.reasons
     assert verdict.parity.max_logit_error <= 1e-5
     assert verdict.parity.argmax_agreement == 1

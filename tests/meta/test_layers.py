@@ -136,7 +136,7 @@ LAYERS = {
         paired_pgd
         twins
         subject
-        probes gradients
+        probes gradients inspection
         modes
         merge
         verify

@@ -83,7 +83,7 @@ def _random_starts(
 
 def _gap(subject: HostSubject, sign: int, random: np.random.Generator) -> GradientOracle:
     """The gradient of the difference of losses: from the twin, or by finite differences if there is no twin."""
-    twin, _ = subject.twin
+    twin, _ = subject.twin.found
     assert subject.checkpoint is not None
     assert subject.reference is not None
     if twin is None or twin.made_from == CHECKPOINT:

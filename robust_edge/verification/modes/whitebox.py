@@ -39,7 +39,7 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
         InputError: artifacts of this format have no twin, and there is no run.
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
-    twin, flags = subject.twin
+    twin, flags = subject.twin.found
     if twin is None:
         searched = blackbox(subject, settings, progress)
         return dataclasses.replace(searched, flags=(*flags, *searched.flags))
@@ -102,7 +102,7 @@ def _tolerance(subject: HostSubject, twin: Differentiable) -> float:
     """The largest relative logit error between an artifact and its twin that rounding explains."""
     if subject.precision != "int8" or twin.made_from == CHECKPOINT:
         return subject.tolerance
-    return subject.twin_tolerance
+    return subject.twin.tolerance
 
 
 def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -> tuple[float, float]:

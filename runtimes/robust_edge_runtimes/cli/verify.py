@@ -141,11 +141,12 @@ def verify(
     from robust_edge_runtimes.core.bundle import open_bundle
     from robust_edge_runtimes.load import load
     from robust_edge_runtimes.modes.sequence import judge_in_blocks
+    from robust_edge_runtimes.verdict.inspection import inspect_artifact
     from robust_edge_runtimes.verdict.subject import subject_of
 
     settings, opened = ModeSettings(limit, seed, without_none(options)), open_bundle(bundle)
     with load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
-        chosen = chosen_modes(modes, DEVICE_MODES)
-        verdict = judge_in_blocks(subject, chosen, settings, budget, output.progress)
+        inspection, chosen = inspect_artifact(subject), chosen_modes(modes, DEVICE_MODES)
+        verdict = judge_in_blocks(subject, inspection, chosen, settings, budget, output.progress)
     end_with(verdict, context, output, out=out, junit=junit)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Sequence, Union
+from typing import Callable, Dict, Sequence, Union
 
 from robust_edge_runtimes.modes.mode import Mode, Progress
+from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.judge import UNDECIDED, Verdict, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import looks
@@ -13,8 +15,9 @@ from robust_edge_runtimes.verdict.subject import Subject
 
 def judge_in_blocks(
     subject: Subject,
+    inspection: Inspection,
     modes: Sequence[Mode],
-    settings: Any,
+    settings: ModeSettings,
     budget: Budget,
     progress: Callable[[str], Progress] = lambda _: None,
 ) -> Verdict:
@@ -22,6 +25,7 @@ def judge_in_blocks(
 
     Args:
         subject: the artifact under test.
+        inspection: of the same artifact.
         modes: at least one mode. Modes that do not draw images run once.
         settings: of the modes.
         budget: percentage points that the artifact may lose, and flags that it may raise.
@@ -42,7 +46,7 @@ def judge_in_blocks(
                 if isinstance(before, Measurement) and isinstance(found, Measurement):
                     found = before.joined(found)
                 results[mode.name] = found
-        verdict = judge(subject, list(results.values()), budget, look=look, last=stop == counts[-1])
+        verdict = judge(inspection, list(results.values()), budget, look=look, last=stop == counts[-1])
         if verdict.outcome != UNDECIDED:
             break
         start = stop

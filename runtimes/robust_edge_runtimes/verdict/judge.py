@@ -12,7 +12,6 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.attacks.square import QUERIES
 from robust_edge_runtimes.core.environment import Machine, machine
-from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
     NOTHING_TO_LOSE,
@@ -20,6 +19,7 @@ from robust_edge_runtimes.verdict.checks import (
     nothing_to_lose,
 )
 from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check, Flag, raised
+from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
     LOGITS,
@@ -31,12 +31,10 @@ from robust_edge_runtimes.verdict.measurement import (
     Rebuild,
     WorstCase,
     common_ids,
-    parity_between,
     right_in_all,
     worst_case,
 )
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_decide, level_of_look
-from robust_edge_runtimes.verdict.subject import Subject
 
 VERDICT_VERSION = 2
 ONLY_REBUILT = (
@@ -106,7 +104,7 @@ class Verdict:
 
 
 def judge(
-    subject: Subject,
+    inspection: Inspection,
     results: Sequence[Union[Measurement, Rebuild]],
     budget: Budget,
     *,
@@ -116,68 +114,55 @@ def judge(
     """Combine the results of all modes, and derive flags, reasons and outcome.
 
     Args:
-        subject: the artifact under test.
+        inspection: of the artifact under test.
         results: one per mode that was run; an empty list fails, since nothing was checked.
         budget: percentage points that the artifact may lose, and flags that it may raise.
         look: number of this interim test, from 1.
         last: whether there are no more images to draw.
     """
     level = level_of_look(look, last=last)
-    manifest, golden = subject.bundle.manifest, subject.golden
+    manifest = inspection.manifest
     measurements = [item for item in results if isinstance(item, Measurement)]
     rebuild = next((item for item in results if isinstance(item, Rebuild)), None)
-    prebuilt, remarks = _prebuilt(subject)
-    tolerance = subject.tolerance
-    if subject.measured_tolerance is None:
-        most = MAX_TOLERANCE[subject.precision]
-        remarks.append(
-            f"without the run the tolerance of logits, {tolerance:.2g}, is what the bundle says, at most {most:g}"
-        )
-    checks = [
-        *subject.checks,
-        *subject.output_checks,
-        nothing_to_lose([item.reference_robust for item in measurements], len(manifest.classes)),
-    ]
     modes = tuple(item.result(budget, level) for item in measurements)
-    rebuilt = () if rebuild is None else rebuild.flags
+    figures = Verdict(
+        outcome=UNDECIDED,
+        passed=False,
+        reasons=(),
+        undecided=(),
+        notes=(),
+        target=manifest.target,
+        artifact_sha256=manifest.artifact.identity,
+        checkpoint_sha256=manifest.source.checkpoint_sha256,
+        runtime=inspection.runtime,
+        machine=machine(),
+        parity=inspection.parity,
+        modes=modes,
+        flags=_flags(inspection, measurements, modes, rebuild),
+        worst=worst_case(measurements, budget, level),
+        rebuild=rebuild,
+        remarks=(*inspection.remarks, *(() if rebuild is None else rebuild.notes)),
+        looks=look,
+        precision=manifest.artifact.precision,
+    )
+    return with_outcome(figures, budget)
+
+
+def _flags(
+    inspection: Inspection,
+    measurements: Sequence[Measurement],
+    modes: Sequence[ModeResult],
+    rebuild: Optional[Rebuild],
+) -> Tuple[Flag, ...]:
+    """The flags of the files, the outputs and all modes; a flag that several modes raise is listed once."""
+    robust = [item.reference_robust for item in measurements]
     flags = (
-        *rebuilt,
-        *raised([*prebuilt, *checks]),
+        *(() if rebuild is None else rebuild.flags),
+        *raised([*inspection.checks, nothing_to_lose(robust, len(inspection.manifest.classes))]),
         *(flag for mode in modes for flag in mode.flags),
         *raised(_over_modes(measurements)),
     )
-    return with_outcome(
-        Verdict(
-            outcome=UNDECIDED,
-            passed=False,
-            reasons=(),
-            undecided=(),
-            notes=(),
-            target=manifest.target,
-            artifact_sha256=manifest.artifact.identity,
-            checkpoint_sha256=manifest.source.checkpoint_sha256,
-            runtime=subject.model.info,
-            machine=machine(),
-            parity=dataclasses.replace(parity_between(subject.logits_on_stored, golden), tolerance=tolerance),
-            modes=modes,
-            flags=tuple(dict.fromkeys(flags)),  # a flag of several modes is one reason
-            worst=worst_case(measurements, budget, level),
-            rebuild=rebuild,
-            remarks=(*subject.remarks, *remarks, *(() if rebuild is None else rebuild.notes)),
-            looks=look,
-            precision=subject.precision,
-        ),
-        budget,
-    )
-
-
-def _prebuilt(subject: Subject) -> Tuple[List[Check], List[str]]:
-    """Checks of compiled files; without a run, a library that cannot be checked gives a remark instead of a flag."""
-    if subject.reference is not None:
-        return subject.prebuilt, []
-    unknown = [check for check in subject.prebuilt if check.name == "library_unverified"]
-    known = [check for check in subject.prebuilt if check not in unknown]
-    return known, [flag.detail for flag in raised(unknown)]
+    return tuple(dict.fromkeys(flags))
 
 
 def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:

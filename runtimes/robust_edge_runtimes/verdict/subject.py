@@ -14,11 +14,9 @@ from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, score_of
-from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, output_checks, repeat_checks
+from robust_edge_runtimes.verdict.checks import not_the_checkpoint, repeat_checks
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
-from robust_edge_runtimes.verdict.measurement import golden_logits
-from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
 
 Self = TypeVar("Self", bound="Subject")
 
@@ -53,9 +51,6 @@ class Subject:
         span: (start, stop) of the images that the modes attack, the arguments of `draw`.
         measured_tolerance: largest relative logit error of a faithful artifact, as the run's own arithmetic gives it;
             None without a run.
-        checks: of the bundle itself, before any mode was run.
-        remarks: notes on the runtime, for the reader of the verdict.
-        stored_logits: the artifact's logits on the stored images, clean and then attacked; None to compute them.
     """
 
     bundle: Bundle
@@ -67,9 +62,6 @@ class Subject:
     reference: Optional[Score] = None
     span: Tuple[int, int] = (0, 1 << 62)
     measured_tolerance: Optional[float] = None
-    checks: Tuple[Check, ...] = ()
-    remarks: Tuple[str, ...] = ()
-    stored_logits: Optional[np.ndarray] = None
 
     def part(self: Self, start: int, stop: int) -> Self:
         """The same subject with a part of its images."""
@@ -116,26 +108,6 @@ class Subject:
             right = is_right(self.reference(drawn.clean), drawn.labels)
         flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision))
         return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
-
-    @functools.cached_property
-    def logits_on_stored(self) -> np.ndarray:
-        """(2N, K): the artifact's logits on the stored images, clean and then attacked."""
-        return golden_logits(self.model, self.golden) if self.stored_logits is None else self.stored_logits
-
-    @functools.cached_property
-    def output_checks(self) -> List[Check]:
-        """Whether the artifact's outputs on the stored images are logits, and the checkpoint's."""
-        golden, tolerance, outliers = self.golden, self.tolerance, OUTLIERS.get(self.precision, 0.0)
-        expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
-        return [
-            *output_checks(self.score, golden.clean, golden.clean_logits, tolerance, self.precision),
-            not_the_checkpoint("golden images", self.logits_on_stored, expected, tolerance, outliers),
-        ]
-
-    @functools.cached_property
-    def prebuilt(self) -> List[Check]:
-        """Whether the bundle's compiled files were compiled from their source."""
-        return prebuilt_checks(self.bundle, self.model)
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:
         """Compare the artifact's logits with the checkpoint's; no check without a run, or in 8 bits.

@@ -14,6 +14,7 @@ from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification import gradients
 from robust_edge.verification.gradients import SCALES, gradient_checks
 from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.twins.lazy import LazyTwin
 from robust_edge_runtimes.verdict.flags import raised
 from robust_edge_runtimes.verdict.images import DrawnImages
 
@@ -113,7 +114,16 @@ def checked(Fake, opened, golden):
         )
         bundle = dataclasses.replace(opened, manifest=manifest)
         oracle = None if checkpoint is None else TorchOracle(checkpoint)
-        subject = HostSubject(bundle, golden, model, EPS, lambda start, stop: drawn, 40, checkpoint=oracle)
+        subject = HostSubject(
+            bundle,
+            golden,
+            model,
+            EPS,
+            lambda start, stop: drawn,
+            40,
+            twin=LazyTwin(bundle, golden, model),
+            checkpoint=oracle,
+        )
         flags = raised(gradient_checks(subject, twin, seed))
         assert {flag.name for flag in flags} <= {"twin_gradient_differs"}
         return [flag.detail for flag in flags]

@@ -10,6 +10,7 @@ import pytest
 from robust_edge.verification.modes.whitebox import whitebox
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.twins.lazy import LazyTwin
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
@@ -80,6 +81,8 @@ def test_a_format_without_twins_is_refused_with_the_way_out(opened, golden, Fake
     artifact = dataclasses.replace(opened.manifest.artifact, format="native")
     bundle = dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, artifact=artifact))
     model = Fake(bundle.manifest, linear.logits).open()
-    subject = HostSubject(bundle, golden, model, 0.1, *golden_images(golden, None, 1))
+    subject = HostSubject(
+        bundle, golden, model, 0.1, *golden_images(golden, None, 1), twin=LazyTwin(bundle, golden, model)
+    )
     with pytest.raises(InputError, match=r"'native' have no twin.*give the bundle.s run as `run`"):
         whitebox(subject, SETTINGS)

@@ -10,6 +10,7 @@ from robust_edge.verification import subject as subjects
 from robust_edge.verification.modes import table
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import drawn_images
+from robust_edge.verification.twins import lazy
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core import bundle as bundles
@@ -62,7 +63,7 @@ def test_bundle_and_run_are_opened_once(exported, sparse_run, monkeypatch):
     counting(bundles, "read_golden")
     counting(type(sparse_run), "load_model")
     counting(subjects, "dataset_of")
-    counting(subjects, "twin_of")
+    counting(lazy, "twin_of")
     verify_bundle(
         exported, sparse_run, Budget(), VerifySettings(modes=MODES, limit=50, options={"steps": 1, "queries": 2})
     )

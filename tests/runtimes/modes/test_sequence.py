@@ -11,6 +11,7 @@ from robust_edge_runtimes.modes.mode import Mode
 from robust_edge_runtimes.modes.sequence import judge_in_blocks
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, STORED, Budget, Measurement
 
@@ -38,7 +39,7 @@ def judged(subject_for, monkeypatch):
 
         monkeypatch.setattr(Mode, "measure", measure)
         modes = (Mode("replay", "", "", draws=False), Mode("whitebox", "", ""))
-        return judge_in_blocks(subject, modes, ModeSettings(), BUDGET), blocks
+        return judge_in_blocks(subject, inspect_artifact(subject), modes, ModeSettings(), BUDGET), blocks
 
     return run
 
@@ -75,7 +76,8 @@ def test_when_the_images_run_out_it_stays_undecided(judged):
 
 def test_without_a_mode_that_draws_there_is_one_look(subject_for):
     settings = ModeSettings()
-    verdict = judge_in_blocks(subject_for(), sequence_modes("replay"), settings, Budget(7, 7))
+    subject = subject_for()
+    verdict = judge_in_blocks(subject, inspect_artifact(subject), sequence_modes("replay"), settings, Budget(7, 7))
     assert (verdict.outcome, verdict.looks) == (PASS, 1)
 
 
@@ -86,6 +88,9 @@ def sequence_modes(name):
 
 def test_blocks_of_the_stored_images_are_the_whole_without_repetition(subject_for, monkeypatch):
     monkeypatch.setattr(sequence, "looks", lambda images: (55, images))
-    verdict = judge_in_blocks(subject_for(), sequence_modes("blackbox"), ModeSettings(options={"queries": 5}), Budget())
+    subject = subject_for()
+    verdict = judge_in_blocks(
+        subject, inspect_artifact(subject), sequence_modes("blackbox"), ModeSettings(options={"queries": 5}), Budget()
+    )
     assert verdict.outcome == UNDECIDED
     assert verdict.modes[0].images == 60

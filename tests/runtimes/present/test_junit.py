@@ -8,6 +8,7 @@ import pytest
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.present.junit import junit_text, write_junit
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import MachineResult, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
@@ -20,7 +21,7 @@ def verdict(Fake, opened, golden, linear):
     def of(function=linear.logits, limit=None, budget=Budget(7, 7)):  # noqa: B008 - frozen
         with Fake(opened.manifest, function) as model:
             subject = subject_of(opened, model)
-            return judge(subject, [replay(subject, ModeSettings(limit))], budget)
+            return judge(inspect_artifact(subject), [replay(subject, ModeSettings(limit))], budget)
 
     return of
 

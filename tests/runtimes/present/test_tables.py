@@ -17,6 +17,7 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.present.bench import bench_table
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.present.verdict import rebuild_line, verdict_table
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 from robust_edge_runtimes.verdict.subject import subject_of
@@ -49,7 +50,7 @@ def verdict(Fake, opened, golden, linear):
         limits = Budget(**budget)
         with Fake(opened.manifest, function) as model:
             subject = subject_of(opened, model)
-            return judge(subject, [replay(subject, ModeSettings())], limits)
+            return judge(inspect_artifact(subject), [replay(subject, ModeSettings())], limits)
 
     return of
 

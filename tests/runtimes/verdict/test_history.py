@@ -8,6 +8,7 @@ import json
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.history import add_to_history, history_file, with_history
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
 
@@ -16,7 +17,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
 
 def test_a_repeated_verdict_is_told_how_the_others_ended(subject_for, tmp_path):
     subject, out = subject_for(), tmp_path / "verify.json"
-    verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+    verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
     assert with_history(verdict, out) == verdict
     add_to_history(verdict, out)
     assert "verified once before (1 undecided)" in with_history(verdict, out).notes[-1]
@@ -29,6 +30,6 @@ def test_a_repeated_verdict_is_told_how_the_others_ended(subject_for, tmp_path):
 
 def test_lines_that_are_no_entries_are_passed_over(subject_for, tmp_path):
     subject, out = subject_for(), tmp_path / "verify.json"
-    verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+    verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
     history_file(out).write_bytes(b'{\n[1]\n\xff\n{"outcome": "pass"}\n')
     assert with_history(verdict, out) == verdict

@@ -9,6 +9,7 @@ import pytest
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
@@ -30,7 +31,7 @@ def wrong(linear):
 def test_the_checkpoint_itself_passes_and_the_verdict_names_what_was_judged(subject_for, opened):
     subject = subject_for()
     replayed = replay(subject, ModeSettings())
-    verdict = judge(subject, [replayed], Budget(7, 7))
+    verdict = judge(inspect_artifact(subject), [replayed], Budget(7, 7))
     assert verdict.modes == (replayed.result(Budget(7, 7)),)
     assert verdict.passed
     assert verdict.outcome == PASS
@@ -42,7 +43,7 @@ def test_the_checkpoint_itself_passes_and_the_verdict_names_what_was_judged(subj
 
 def test_another_network_fails_and_says_by_how_much(subject_for, linear):
     subject = subject_for(wrong(linear))
-    verdict = judge(subject, [replay(subject, ModeSettings())], Budget())
+    verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
     assert not verdict.passed
     names = [reason.split(":")[0] for reason in verdict.reasons]
     assert names == ["clean_drop", "robust_drop", "not_the_checkpoint"]
@@ -52,13 +53,13 @@ def test_another_network_fails_and_says_by_how_much(subject_for, linear):
 def test_a_drop_within_the_budget_passes(subject_for, linear):
     subject = subject_for(wrong(linear))
     budget = Budget(100, 100, ("not_the_checkpoint",))
-    assert judge(subject, [replay(subject, ModeSettings())], budget).passed
+    assert judge(inspect_artifact(subject), [replay(subject, ModeSettings())], budget).passed
 
 
 def test_what_few_images_cannot_rule_out_is_undecided(subject_for):
     subject = subject_for()
     for budget, lines in ((Budget(1, 1), 2), (Budget(1, 7), 1), (Budget(7, 7), 0)):
-        verdict = judge(subject, [replay(subject, ModeSettings())], budget)
+        verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], budget)
         assert (verdict.outcome, verdict.passed) == ((UNDECIDED, False) if lines else (PASS, True))
         assert len(verdict.undecided) == lines
         assert all("about 390 images would decide" in line for line in verdict.undecided)
@@ -67,22 +68,22 @@ def test_what_few_images_cannot_rule_out_is_undecided(subject_for):
 def test_an_early_look_needs_more_to_pass(subject_for):
     """Of 200 images none is lost: enough for 2 points at the last look, not at the first of many."""
     right = measurement("whitebox", GRADIENTS, [True] * 200)
-    assert judge(subject_for(), [right], Budget(2, 2)).outcome == PASS
-    first = judge(subject_for(), [right], Budget(2, 2), look=1, last=False)
+    assert judge(inspect_artifact(subject_for()), [right], Budget(2, 2)).outcome == PASS
+    first = judge(inspect_artifact(subject_for()), [right], Budget(2, 2), look=1, last=False)
     assert (first.outcome, first.looks) == (UNDECIDED, 1)
 
 
 def test_too_few_images_decide_nothing(subject_for):
     subject = subject_for()
     for limit, passed in ((MIN_IMAGES - 1, False), (MIN_IMAGES, True)):
-        verdict = judge(subject, [replay(subject, ModeSettings(limit))], WIDE)
+        verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings(limit))], WIDE)
         assert verdict.passed is passed
         assert any("too_few_images" in line for line in verdict.undecided) is not passed
         assert (verdict.outcome, verdict.reasons) == (PASS if passed else UNDECIDED, ())
 
 
 def test_nothing_checked_fails(subject_for):
-    verdict = judge(subject_for(), [], WIDE)
+    verdict = judge(inspect_artifact(subject_for()), [], WIDE)
     assert not verdict.passed
     assert verdict.reasons == ("nothing_checked: no mode was run",)
 
@@ -90,7 +91,7 @@ def test_nothing_checked_fails(subject_for):
 @pytest.mark.parametrize(("differences", "outcome"), [((), UNDECIDED), (("model.onnx: node 3",), FAIL)])
 def test_a_comparison_of_files_alone_is_no_pass(subject_for, differences, outcome):
     rebuild = Rebuild(not differences, differences, ("model.onnx",), 1.0)
-    verdict = judge(subject_for(), [rebuild], WIDE)
+    verdict = judge(inspect_artifact(subject_for()), [rebuild], WIDE)
     assert verdict.outcome == outcome
     assert [line.split(":")[0] for line in verdict.undecided] == ["only_rebuilt"]
 
@@ -102,32 +103,32 @@ def test_the_number_of_images_that_would_decide_counts_churn(subject_for):
         artifact = np.arange(400) < 400 - lost
         found = measurement("whitebox", GRADIENTS, artifact)
         found.reference_robust[:gained] = False
-        verdict = judge(subject_for(), [found], Budget(100, 1))
+        verdict = judge(inspect_artifact(subject_for()), [found], Budget(100, 1))
         return int(verdict.undecided[0].split("about ")[1].split()[0])
 
     assert needed(1, 0) < needed(6, 5) < needed(11, 10)
 
 
 def test_a_tolerance_of_the_bundle_itself_is_named(subject_for, linear):
-    (note,) = (note for note in judge(subject_for(), [], WIDE).notes if "tolerance" in note)
+    (note,) = (note for note in judge(inspect_artifact(subject_for()), [], WIDE).notes if "tolerance" in note)
     assert "without the run the tolerance of logits" in note
     assert "0.001" in note
     measured = dataclasses.replace(subject_for(reference=linear.logits), measured_tolerance=1e-4)
-    assert not any("without the run" in note for note in judge(measured, [], WIDE).notes)
+    assert not any("without the run" in note for note in judge(inspect_artifact(measured), [], WIDE).notes)
 
 
 def test_one_bad_mode_among_good_ones_fails(subject_for, linear):
     subjects = [subject_for(), subject_for(wrong(linear))]
     replayed = [replay(subject, ModeSettings()) for subject in subjects]
     for modes in itertools.permutations(replayed):
-        assert not judge(subjects[0], modes, Budget()).passed
+        assert not judge(inspect_artifact(subjects[0]), modes, Budget()).passed
 
 
 def test_logits_that_turn_to_nan_are_randomised(subject_for, linear):
     """Finite in the first pass and not in the second."""
     calls = itertools.count()
     subject = subject_for(lambda images: linear.logits(images) * np.float32(np.nan if next(calls) % 2 else 1))
-    assert "randomised" in {flag.name for flag in judge(subject, [], WIDE).flags}
+    assert "randomised" in {flag.name for flag in judge(inspect_artifact(subject), [], WIDE).flags}
 
 
 def test_what_several_modes_found_is_one_reason(subject_for, linear):
@@ -135,7 +136,7 @@ def test_what_several_modes_found_is_one_reason(subject_for, linear):
     flags = subject.clean.flags
     assert [flag.name for flag in flags] == ["batch_dependent"]
     modes = [measurement(mode, GRADIENTS, [True] * 60, flags=flags) for mode in ("surrogate", "whitebox")]
-    names = [reason.split(":")[0] for reason in judge(subject, modes, WIDE).reasons]
+    names = [reason.split(":")[0] for reason in judge(inspect_artifact(subject), modes, WIDE).reasons]
     assert names == ["batch_dependent"]
 
 
@@ -145,10 +146,10 @@ def test_a_black_box_that_beats_the_white_boxes_is_a_flag(subject_for):
     white = [measurement(mode, GRADIENTS, right) for mode in ("surrogate", "whitebox")]
     for broken, flagged in ((3, False), (20, True)):
         black = measurement("blackbox", LOGITS, np.arange(200) >= broken)
-        names = {flag.name for flag in judge(subject_for(), [*white, black], WIDE).flags}
+        names = {flag.name for flag in judge(inspect_artifact(subject_for()), [*white, black], WIDE).flags}
         assert ("black_box_beats_white_box" in names) is flagged
     weak = measurement("whitebox", GRADIENTS, np.arange(200) >= 20)  # one of them broke the same images
-    assert judge(subject_for(), [white[0], weak, black], WIDE).flags == ()
+    assert judge(inspect_artifact(subject_for()), [white[0], weak, black], WIDE).flags == ()
 
 
 def test_the_worst_case_can_fail_where_no_mode_does(subject_for):
@@ -156,8 +157,8 @@ def test_the_worst_case_can_fail_where_no_mode_does(subject_for):
     right[0][:6] = right[1][6:12] = False  # 1.5 points each: within chance; 3 points together: not
     modes = [measurement(mode, GRADIENTS, row) for mode, row in zip(("surrogate", "whitebox"), right, strict=True)]
     for one in modes:
-        assert judge(subject_for(), [one], Budget()).outcome == UNDECIDED
-    verdict = judge(subject_for(), modes, Budget())
+        assert judge(inspect_artifact(subject_for()), [one], Budget()).outcome == UNDECIDED
+    verdict = judge(inspect_artifact(subject_for()), modes, Budget())
     assert verdict.outcome == FAIL
     assert [reason.partition(":")[0] for reason in verdict.reasons] == ["robust_drop"]
     assert "over all modes (surrogate, whitebox)" in verdict.reasons[0]

@@ -28,6 +28,7 @@ from robust_edge_runtimes.formats.native import engine as native_engine
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
 from robust_edge_runtimes.verdict.subject import subject_of
@@ -66,7 +67,7 @@ def test_the_bundle_opens_and_passes_its_own_verdict(written, precision, request
     with load(opened) as runtime:
         subject = subject_of(opened, runtime)
         golden = subject.golden
-        verdict = judge(subject, [replay(subject, ModeSettings())], Budget(7, 7))
+        verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget(7, 7))
         images = golden.clean[:9]
         assert np.array_equal(runtime.infer(images[:1]), runtime.infer(images)[:1])
     assert verdict.passed, verdict.reasons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def subject_for(Fake, opened, golden):
             measured_tolerance=math.inf,  # what is asked here is what the attack finds
             checkpoint=oracle,
             training=Split(torch.from_numpy(training), torch.from_numpy(LABELS), levels=1),
-            find_twin=lambda: (found, ()),
+            twin=SimpleNamespace(found=(found, ())),
         )
 
     return build

@@ -12,11 +12,13 @@ import pytest
 from robust_edge.verification.modes.surrogate import surrogate
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.twins.lazy import LazyTwin
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.modes.blackbox import blackbox
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.verdict.flags import FLAGS
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget, worst_case
 
@@ -32,7 +34,8 @@ def subject_for(Fake, opened, golden, linear):
         drawn = DrawnImages(golden.clean, golden.clean, golden.labels, np.arange(len(golden.labels)))
         eps = opened.manifest.expected.attack.eps
         images = (lambda start, stop: drawn, len(golden.labels))
-        subject = HostSubject(opened, golden, model, eps, *images, linear.logits, checkpoint=oracle)
+        lazy = LazyTwin(opened, golden, model)
+        subject = HostSubject(opened, golden, model, eps, *images, linear.logits, twin=lazy, checkpoint=oracle)
         return dataclasses.replace(subject, **changes)
 
     return build
@@ -85,7 +88,7 @@ def test_each_flag_fails_the_gate_unless_allowed(flag, subject_for, linear):
 
     def verdict(allowed):
         subject = subject_for(*RAISING[flag](linear))
-        return judge(subject, [surrogate(subject, SETTINGS)], Budget(100, 100, allowed))
+        return judge(inspect_artifact(subject), [surrogate(subject, SETTINGS)], Budget(100, 100, allowed))
 
     failed = verdict(tuple(name for name in FLAGS if name != flag))
     assert not failed.passed
@@ -117,9 +120,9 @@ def test_an_artifact_more_robust_than_its_parent_hides_its_gradients(subject_for
     assert mode.reference_robust < 0.9
     assert {flag.name for flag in mode.flags} == {"more_robust_than_parent", "not_the_checkpoint"}
     others = tuple(name for name in FLAGS if name != "more_robust_than_parent")
-    verdict = judge(subject, [measured], Budget(1, 1, others))
+    verdict = judge(inspect_artifact(subject), [measured], Budget(1, 1, others))
     assert [reason.split(":")[0] for reason in verdict.reasons] == ["more_robust_than_parent"]
-    assert judge(subject, [measured], Budget(7, 7, FLAGS)).passed
+    assert judge(inspect_artifact(subject), [measured], Budget(7, 7, FLAGS)).passed
 
 
 def test_a_forged_bundle_cannot_vouch_for_another_network(subject_for, linear):
@@ -161,7 +164,9 @@ def test_a_search_that_beats_gradients_which_lead_nowhere_is_a_flag(subject_for,
     settings = VerifySettings(seed=3, options={"steps": 5, "queries": 200})
     for oracle, names in ((Away(), {"black_box_beats_white_box"}), (linear, set())):
         subject = subject_for(linear.logits, oracle, eps=0.1)
-        verdict = judge(subject, [surrogate(subject, settings), blackbox(subject, settings)], Budget(10, 10))
+        verdict = judge(
+            inspect_artifact(subject), [surrogate(subject, settings), blackbox(subject, settings)], Budget(10, 10)
+        )
         assert {flag.name for flag in verdict.flags} == names
         assert verdict.passed is (not names)
 
