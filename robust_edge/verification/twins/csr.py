@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
 from robust_edge.verification.twins.twin import Differentiable, TwinError
 from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.formats.csr.script import load_script
 
 
 def csr_twin(bundle: Bundle) -> Differentiable:
@@ -17,9 +16,7 @@ def csr_twin(bundle: Bundle) -> Differentiable:
         TwinError: this version of torch cannot load it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
-            network = torch.jit.load(str(bundle.artifact_path), map_location="cpu").eval()
+        network = load_script(bundle.artifact_path)
     except Exception as cause:  # torch raises many types of errors
         reason = " ".join(str(cause).split())[:300]
         raise TwinError(f"{bundle.artifact_path} cannot be loaded by torch {torch.__version__}: {reason}") from cause

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import pickletools
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from robust_edge_exporters.differences import tensor_difference
 from robust_edge_runtimes.core.decode import short_repr
+from robust_edge_runtimes.formats.csr.script import load_script
 
 NUMBER = re.compile(r"[./]___torch_mangle_\d+")
 CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
@@ -83,7 +82,7 @@ def _with_sorted_constants(definition: str) -> str:
 
 
 def _tensors(built: Path, shipped: Path) -> Iterable[str]:
-    expected, given = (_load(path).state_dict() for path in (built, shipped))
+    expected, given = (load_script(path).state_dict() for path in (built, shipped))
     for name in sorted({*expected, *given}):
         if name not in given or name not in expected:
             yield f"tensor {name!r} is {'missing' if name in expected else 'not in the export'}"
@@ -120,14 +119,8 @@ def _graph(built: Path, shipped: Path) -> Iterable[str]:
 
 
 def _inlined(path: Path) -> str:
-    graph = torch._C._jit_pass_canonicalize(_load(path).inlined_graph, False)
+    graph = torch._C._jit_pass_canonicalize(load_script(path).inlined_graph, False)
     return WARNING.sub("", NUMBER.sub("", graph.str(False)))
-
-
-def _load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript's deprecation
-        return torch.jit.load(str(path), map_location="cpu")
 
 
 def _other_records(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:

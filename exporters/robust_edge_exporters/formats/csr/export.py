@@ -23,6 +23,7 @@ from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError, ExportError
 from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
+from robust_edge_runtimes.formats.csr.script import load_script
 
 FILE = "model.ts"
 REPEATS = 15
@@ -163,10 +164,9 @@ def contents_of(bundle: Bundle) -> Contents:
         BundleError: it is no TorchScript, or has no such layers.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the same
-            written = torch.jit.load(str(bundle.artifact_path), map_location="cpu")
-            counts = _counted(written, bundle.manifest.layers)
+        counts = _counted(load_script(bundle.artifact_path), bundle.manifest.layers)
+    except BundleError:
+        raise
     except Exception as cause:  # torch raises whatever the bytes provoke
         reason = " ".join(str(cause).split())[:200]
         raise BundleError(f"{bundle.artifact_path} does not hold the layers of the manifest: {reason}") from cause

@@ -10,6 +10,7 @@ import numpy as np
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
+from robust_edge_runtimes.formats.csr.script import load_script
 
 _WARNING_FILTERS = threading.Lock()
 
@@ -38,9 +39,11 @@ class CsrRuntime(BaseRuntime):
             ) from cause
         try:
             with _WARNING_FILTERS, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # TorchScript is deprecated since 2.10, and CSR called a beta
-                self._network = torch.jit.load(str(self.path), map_location="cpu").eval()
+                warnings.simplefilter("ignore")  # CSR is called a beta
+                self._network = load_script(self.path)
                 torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([]), torch.tensor([]), (1, 1))
+        except BundleError:
+            raise
         except Exception as cause:  # damaged bytes can make torch raise any exception
             reason = " ".join(str(cause).split())[:300]
             raise BundleError(f"PyTorch {torch.__version__} cannot load {self.path}: {reason}") from cause
