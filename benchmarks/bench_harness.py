@@ -1,9 +1,9 @@
-"""Does `bench` say what a bare timing loop says? Their medians for one image on ONNX Runtime, in turns of one run.
+"""Does `bench` measure what a bare timing loop measures? Medians for one image on ONNX Runtime, interleaved in one run.
 
     python benchmarks/bench_harness.py [BUNDLE...] [-o benchmarks/results/bench_harness.json]
 
 The bare loop knows nothing of robust-edge: a session, an image, two clocks. Without bundles, networks of random weights
-are exported first. `harness_share` is what `bench` itself says of its cost, by a runtime that computes nothing.
+are exported first. `harness_share` is the overhead that `bench` reports, measured with a runtime that computes nothing.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/pgd_agreement.py [--cifar data/cifar10] [-o benchmarks/results/pgd_agreement.json]
 
 Small networks are trained first: benign and robust on digits, and with --cifar (a folder of train/CLASS/* and
-test/CLASS/*) on a subset of that. Both attacks set out from the same points, the image itself or a random one near it:
-starts of their own would move a figure by a point or two by chance alone. `ours_every_iterate` is what
-`evaluate --attack pgd` counts: an image falls if any iterate fools the network. Exit 1 if the last iterates' figures
-are more than a point apart.
+test/CLASS/*) on a subset of that. Both attacks start from the same points, the image itself or a random one near it,
+since different starts would change a figure by a point or two by chance alone. `ours_every_iterate` is what
+`evaluate --attack pgd` counts: an image is not robust if any iterate fools the network. Exit 1 if the last iterates'
+figures are more than a point apart.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def ours(task: Task) -> Callable[[], None]:
 
 
 def worker(task: Task, kind: str, pipe: Connection) -> None:
-    """Train at each "go"; answer with seconds, and at the end with the most memory that was used."""
+    """Train at each "go" and send the seconds; at the end send the peak memory."""
     torch.set_num_threads(task.threads)
     run = {STRAIGHTFORWARD: straightforward, OURS: ours}[kind](task)
     run()

@@ -216,7 +216,7 @@ def golden(opened):
 
 @pytest.fixture(scope="session")
 def make_golden():
-    """make_golden(model, count, seed=) -> Golden, the answers being the model's own."""
+    """make_golden(model, count, seed=) -> Golden with the model's own logits."""
     return golden_of
 
 

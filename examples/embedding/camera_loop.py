@@ -4,7 +4,7 @@
     python camera_loop.py bundle/ --frames pictures/ --budget-ms 20 # the pictures of a folder, again and again
 
 A frame's latency counts from when the camera had it to when its class is known, waiting included. A frame over the
-budget is missed: its answer came too late to act on. Put your camera in place of `frames`.
+budget is missed: its result came too late to act on. Put your camera in place of `frames`.
 """
 
 import argparse

@@ -66,10 +66,10 @@ class ExportedArtifact:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What an artifact holds, read from its bytes and not from what the bundle says of it.
+    """The contents of an artifact, read from its own bytes and not from the bundle's manifest.
 
     Attributes:
-        sparsity: counted as the export counts it.
+        sparsity: non-zeros, counted in the same way as at export.
         precision: of most of the stored weights.
         opset, ir_version: of an ONNX file.
     """

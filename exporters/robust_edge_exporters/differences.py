@@ -25,7 +25,7 @@ def byte_differences(built: Path, shipped: Path) -> list[str]:
 
 
 def tensor_difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> str:
-    """How far two tensors that are not equal lie apart, and in which rows; floats and integers.
+    """The difference between two tensors that are not equal, and the rows in which they differ; floats and integers.
 
     Args:
         name: of the tensor, for the line.

@@ -54,7 +54,7 @@ def logit_tolerance(
         images: (N, C, H, W) float32 in [0, 1]; the first IMAGES are used.
         precision: of the artifact.
         target: its row.
-        on_device: the target's own runtime answers; otherwise the one that checks its files at export.
+        on_device: the artifact runs on the target's own runtime; otherwise on the one that checks its files at export.
 
     Returns:
         MARGIN times the error of the checkpoint's own arithmetic, at least LEAST and at most the precision's

@@ -58,8 +58,8 @@ class LeftOut:
 
     Attributes:
         name: of the tensor, or of the tensors that it is computed from.
-        reason: why it does not count, after "which".
-        weights, nonzero: its numbers; 0 where the image does not reach it.
+        reason: why it is not prunable; the rest of a sentence after "which".
+        weights, nonzero: number of its elements and non-zeros; 0 if no image reaches it.
         computed: whether it is computed from parameters, so that zeros of these are not zeros of the weight.
     """
 

@@ -1,1 +1,1 @@
-"""Whether a network can be pruned, exported and verified, said before anything is trained or attacked."""
+"""Checks whether a network can be pruned, exported and verified, before anything is trained or attacked."""

@@ -1,6 +1,6 @@
-"""Export a network to each target as it is, and run what was written: one answer per target, in seconds.
+"""Export an untrained network to each target and run the exported files: one result per target, within seconds.
 
-Nothing is foretold by a list of operators: each format's own export says what it cannot write.
+There is no list of supported operators. Each format's own export reports what it cannot write.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ NODE = re.compile(r"(\w+) (?:at|of) node '([^']+)'")
 
 @dataclasses.dataclass(frozen=True)
 class TargetCheck:
-    """The answer for one target.
+    """The result for one target.
 
     Attributes:
-        problem: what stands in the way and the way out, in one line; "" where the target works.
+        problem: why the export fails and what to do instead, in one line; "" if the target works.
     """
 
     target: str
@@ -54,12 +54,12 @@ class TargetCheck:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkCheck:
-    """The answers for a network.
+    """The results for a network.
 
     Attributes:
         weights: number of prunable weights.
         layers: names of the prunable tensors in the order of their use.
-        left_out: what is used like a weight, or looks like one, and does not count.
+        left_out: tensors that look like weights or are used like them, but are not prunable.
         unprunable: why the network cannot be pruned; "" if it can be.
     """
 
@@ -87,20 +87,20 @@ def check_network(
     plain = materialised(model).eval()
     found = weight_uses(plain, shape)
     named = dict(plain.named_parameters())
-    answers = []
+    results = []
     with shared_conversions() as conversions:
         for done, target in enumerate(targets):
-            answers.append(_check_target(plain, shape, target, conversions))
+            results.append(_check_target(plain, shape, target, conversions))
             if progress is not None:
                 progress(done + 1, len(targets))
-    working = [answer.target for answer in answers if answer.works]
+    working = [result.target for result in results if result.works]
     computed = [item.name for item in found.left_out if item.computed]
     return NetworkCheck(
         weights=sum(named[use.name].numel() for use in found.uses),
         layers=tuple(use.name for use in found.uses),
         left_out=found.left_out,
         unprunable=f"the forward pass computes a weight from {', '.join(computed)}" if computed else "",
-        targets=tuple(_with_way_out(answer, working) for answer in answers),
+        targets=tuple(_with_way_out(result, working) for result in results),
     )
 
 
@@ -108,11 +108,11 @@ def require_target(model: nn.Module, shape: tuple[int, ...], target: Target) -> 
     """Check one target.
 
     Raises:
-        ExportError: what stands in the way.
+        ExportError: the network cannot be exported to the target; the text says why.
     """
-    (answer,) = check_network(model, shape, [target]).targets
-    if not answer.works:
-        raise ExportError(f"the network cannot be exported to {target.name}: {answer.problem}")
+    (result,) = check_network(model, shape, [target]).targets
+    if not result.works:
+        raise ExportError(f"the network cannot be exported to {target.name}: {result.problem}")
 
 
 def require_any_target(model: nn.Module, shape: tuple[int, ...]) -> None:
@@ -123,10 +123,10 @@ def require_any_target(model: nn.Module, shape: tuple[int, ...]) -> None:
     """
     first, *others = (target_named(name) for name in ("x86-cpu", "x86-cpu-csr"))
     if not check_network(model, shape, [first]).targets[0].works:
-        answers = check_network(model, shape, [first, *others]).targets
-        if not any(answer.works for answer in answers):
+        results = check_network(model, shape, [first, *others]).targets
+        if not any(result.works for result in results):
             raise ExportError(
-                f"the network cannot be exported to any target, so it is not trained: {answers[0].problem}"
+                f"the network cannot be exported to any target, so it is not trained: {results[0].problem}"
             )
 
 
@@ -150,12 +150,12 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
 
 
 def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> str:
-    """Run the file and its twin on one image and on a batch; "" if they answer as the network does."""
+    """Run the file and its twin on one image and on a batch; "" if their logits are the network's."""
     for count in BATCHES:
         with torch.no_grad():
             expected = model(images[:count]).numpy()
-        for name, answer in _runners(path).items():
-            logits = answer(images[:count])
+        for name, infer in _runners(path).items():
+            logits = infer(images[:count])
             if logits.shape != expected.shape:
                 return f"{name} gives logits of shape {logits.shape} for {count} images, the network {expected.shape}"
             error = relative_error(logits, expected)
@@ -165,7 +165,7 @@ def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> st
 
 
 def _runners(path: Path) -> dict[str, Callable[[Tensor], np.ndarray]]:
-    """What runs a file, by name; nothing for C, which has to be compiled first."""
+    """Functions that run a file, by name; none for C, which has to be compiled first."""
     if path.suffix == ".onnx":
         import onnxruntime
 
@@ -193,10 +193,10 @@ def _with_source(problem: str, conversions: Conversions, target: Target) -> str:
     return f"{problem[: found.end()]} ({source}){problem[found.end() :]}"
 
 
-def _with_way_out(answer: TargetCheck, working: Sequence[str]) -> TargetCheck:
-    if answer.works:
-        return answer
-    family = target_named(answer.target).machines
+def _with_way_out(result: TargetCheck, working: Sequence[str]) -> TargetCheck:
+    if result.works:
+        return result
+    family = target_named(result.target).machines
     near = [name for name in working if target_named(name).machines == family] or [*working]
     instead = f"use {' or '.join(f'--target {name}' for name in near)}" if near else "change that part of the network"
-    return dataclasses.replace(answer, problem=f"{answer.problem}; {instead}")
+    return dataclasses.replace(result, problem=f"{result.problem}; {instead}")

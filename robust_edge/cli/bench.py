@@ -32,7 +32,7 @@ def bench(
     out: Path | None,
     output: Output,
 ) -> None:
-    """Time bundles in turn against a dense baseline: one image in memory, and n images including reading them.
+    """Time bundles, interleaved with a dense baseline: one image in memory, and n images including reading them.
 
     The baseline is the first dense bundle that is given; if there is none, a dense copy of the first bundle. The
     latency budget applies to every bundle that is given.

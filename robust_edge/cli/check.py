@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=PATH, required=False)
 @click.option("--arch", help="Architecture to check instead of a run, as for `compress`.")
-@click.option("--dataset", default="digits", show_default=True, help="Its data set, which gives shape and classes.")
+@click.option("--dataset", default="digits", show_default=True, help="Data set that determines shape and classes.")
 @click.option("--data-dir", help="Folder of the data set.")
 @click.option("--input-shape", metavar="CxHxW", help="Shape of one image, for example 3x224x224, without any data set.")
-@click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="Used with --input-shape.")
+@click.option(
+    "--classes",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Number of classes, with --input-shape.",
+)
 @click.option("--target", "names", multiple=True, help="Target to check; repeatable.  [default: those of x86 CPUs]")
 @click.option("--jetpack", metavar="VERSION", help="JetPack version of Jetson targets: 4.6, 5.1, 6.2 or 7.2.")
 @output_options
@@ -44,7 +50,7 @@ def check(
     jetpack: str | None,
     output: Output,
 ) -> None:
-    """Say for each target whether a network can be exported to it, or what stands in the way. Nothing is trained.
+    """Report for each target whether a network can be exported to it, and if not, why. Nothing is trained.
 
     Ends with 1 if a target that was asked for does not work.
     """
@@ -64,7 +70,7 @@ def check(
         model, spec = _built(arch, dataset, data_dir, input_shape, classes)
     found = check_network(model, spec.shape, targets, output.progress("checking targets"))
     output.result(_text(found), found)
-    if names and not all(answer.works for answer in found.targets):
+    if names and not all(result.works for result in found.targets):
         context.exit(1)
 
 
@@ -105,7 +111,7 @@ def _text(found: NetworkCheck) -> str:
     lines += [f"  left out: {item.name}, which {item.reason}" for item in found.left_out]
     if found.unprunable:
         lines.append(f"  cannot be pruned: {found.unprunable}")
-    width = max(len(answer.target) for answer in found.targets)
-    for answer in found.targets:
-        lines.append(f"{answer.target:{width}}  {answer.precision}  {'works' if answer.works else answer.problem}")
+    width = max(len(result.target) for result in found.targets)
+    for result in found.targets:
+        lines.append(f"{result.target:{width}}  {result.precision}  {'works' if result.works else result.problem}")
     return "\n".join(lines)

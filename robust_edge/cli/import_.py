@@ -26,13 +26,17 @@ SETTINGS = [item for item in command_settings() if item[0] in OWN]
 @setting_options(SETTINGS)
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting such as data.resize=224.")
 @click.option(
-    "--input-shape", "shape", type=Shape(), help="CxHxW, where an ONNX file leaves it open.  [default: the images']"
+    "--input-shape", "shape", type=Shape(), help="CxHxW, if the ONNX file does not fix it.  [default: the images']"
 )
 @click.option("--mean", type=Numbers(), help="Mean that is subtracted from pixels in [0, 1].  [default: 0, none]")
-@click.option("--std", type=Numbers(), help="What they are divided by after that, such as 1/255.  [default: 1, none]")
+@click.option(
+    "--std",
+    type=Numbers(),
+    help="Standard deviation that pixels are then divided by, such as 1/255.  [default: 1, none]",
+)
 @click.option("--classes", type=PATH, help="Text file with one class name per line, in the order of the logits.")
-@click.option("--eps", type=Radius(), default=0.0, help="Radius of the attack to judge it at.  [default: 0, no attack]")
-@click.option("--allow-code", is_flag=True, help="Read a file that may run code of its own (.pt2).")
+@click.option("--eps", type=Radius(), default=0.0, help="Radius of later attacks by default.  [default: 0, none]")
+@click.option("--allow-code", is_flag=True, help="Allow a file that can execute code while it is read (.pt2).")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
 @output_options
@@ -56,9 +60,9 @@ def import_(
     output: Output,
     **flags: Any,
 ) -> None:
-    """Make a run of a network that is trained already: an ONNX file, a state dict, or a program of torch.export.
+    """Make a run from a network that is already trained: an ONNX file, a state dict, or a program of torch.export.
 
-    Its weights stay as they are. Every command that takes a run takes this one.
+    The weights are not changed. Every command that takes a run also takes an imported one.
     """
     from robust_edge.config.settings import read_text, resolve
     from robust_edge.importing.run import ImportSettings, import_run

@@ -28,7 +28,9 @@ from robust_edge_runtimes.verdict.measurement import Budget
     help="Radius of every attack.  [default: the run's own; without --against the bundle's]",
 )
 @verify_options(
-    MODES, default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until it is decided", with_run=True
+    MODES,
+    default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until the verdict is decided",
+    with_run=True,
 )
 @click.option("--data-dir", help="Folder of the run's images, if they were moved.")
 @click.option(
@@ -36,7 +38,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Add what `robust-edge-device verify -o FILE` found on a device with the same artifact.",
+    help="Add the verdict that `robust-edge-device verify -o FILE` wrote on a device with the same artifact.",
 )
 @output_options
 @click.pass_context
@@ -64,7 +66,10 @@ def verify(
     output: Output,
     **options: int | None,
 ) -> None:
-    """Attack the file that ships. Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided."""
+    """Attack the exported file, and compare it with its checkpoint.
+
+    Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided.
+    """
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
     from robust_edge_runtimes.core.bundle import open_bundle
 

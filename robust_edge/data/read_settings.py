@@ -16,7 +16,7 @@ AUGMENTATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadSettings:
-    """Which images to read, and how to keep them."""
+    """Settings of reading a data set: its place, limits, and whether images are kept in memory."""
 
     dataset: str = "digits"
     dir: str | None = setting(

@@ -46,7 +46,7 @@ class EvaluationSettings:
         range="[1, inf)",
     )
     limit: int | None = setting(
-        None, "use a fixed random subset of so many test images", flag="--limit", range="[1, inf)"
+        None, "number of test images, a fixed random subset; all by default", flag="--limit", range="[1, inf)"
     )
     seed: int = setting(
         0, "seed of all random choices of the attack; 0 by default", flag="--seed", range=f"[0, {2**63 - 1}]"
@@ -70,7 +70,7 @@ class EvaluationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(EvaluationSettings):
-    """The settings of `evaluate`; None stands for the default that the help text names."""
+    """The settings of `evaluate`; None means the default that the help text names."""
 
     norm: str = setting(LINF, f"norm of the perturbation, {LINF} by default", flag="--norm", choices=NORMS)
     eps: float | None = radius(

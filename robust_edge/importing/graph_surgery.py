@@ -1,4 +1,4 @@
-"""Changes of an ONNX graph before it becomes a network: the shape of images is fixed, dropout and softmax go."""
+"""Changes to an ONNX graph before it becomes a network: the shape of images is fixed, dropout and softmax removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of source is asked for, and what it gives."""
+"""The request for an import, and the network that every kind of source returns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Request:
     Attributes:
         path: the file.
         arch: the architecture of a state dict; None for files that hold their own.
-        shape: (C, H, W) of the images that the network shall take; None for what the file says.
-        classes: number of classes; None for what the file says.
+        shape: (C, H, W) of the network's input images; None for the shape that the file states.
+        classes: number of classes; None for the number that the file states.
         allow_code: whether the file may run code while it is read.
     """
 
@@ -36,7 +36,7 @@ class Source:
         arch: its architecture in a run.
         shape: (C, H, W).
         classes: K.
-        notes: what differs from the file, one sentence each.
+        notes: differences between the network and the file, one sentence each.
     """
 
     network: nn.Module

@@ -122,7 +122,7 @@ def false_claims(
 
 
 def _of_the_run(bundle: Bundle, checkpoint: Checkpoint) -> Iterator[Claim]:
-    manifest, names = bundle.manifest, "right answers would get wrong names"
+    manifest, names = bundle.manifest, "correct predictions would get wrong class names"
     classes = list(checkpoint.model.classes)
     yield Claim("the list of classes", list(manifest.classes), classes, "the run", names)
     yield Claim(LABELS, _labels(bundle), classes, "the run", names)

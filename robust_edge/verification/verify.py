@@ -100,7 +100,7 @@ def _refuse_other_code(bundle: Bundle, find_rebuild: Callable[[], Rebuild]) -> N
 
 
 def _opened(bundle: Bundle, find_rebuild: Callable[[], Rebuild] | None, threads: int) -> BaseRuntime:
-    """The artifact's runtime; where it is not installed here, the error tells how the bundle's files compare."""
+    """The artifact's runtime. If it is not installed here, the error includes the comparison of the bundle's files."""
     try:
         return device_runtime(bundle, threads=threads)
     except BackendUnavailable as cause:
@@ -112,7 +112,7 @@ def _opened(bundle: Bundle, find_rebuild: Callable[[], Rebuild] | None, threads:
 
 
 def _sharing_cpus(progress: ProgressOf, background: BackgroundRebuild | None) -> ProgressOf:
-    """Before each mode, give torch all its threads, but one while the run is exported beside it."""
+    """Before each mode, let torch use all its threads, or one fewer while the second process exports the run."""
     threads = torch.get_num_threads()
 
     def started(mode: str) -> Progress:

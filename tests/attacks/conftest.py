@@ -150,7 +150,7 @@ def _rebuild_once(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def programs(honest, benign, folder):
-    """The honest artifact, and that of a network that was never attacked in training."""
+    """The honest artifact, and that of a network that was trained without attacks."""
     import onnx
 
     from robust_edge.config.export import GoldenSettings

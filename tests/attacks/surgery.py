@@ -89,7 +89,7 @@ def wrong_when_alone(program):
 
 
 def with_table(program, golden):
-    """The network answers, unless the sum of the pixels under fixed weights is that of a known image."""
+    """The network's logits, unless a fixed weighted sum of the pixels is that of a known image."""
     known = np.concatenate([golden.clean, golden.attacked]).reshape(2 * len(golden.labels), -1)
     answers = np.concatenate([golden.clean_logits, golden.attacked_logits])
     hashing = np.random.default_rng(0).normal(size=(1, known.shape[1])).astype(np.float32)

@@ -91,13 +91,13 @@ def test_a_false_artifact_fails_for_its_own_reason(name, vouched, false_bundle, 
     settings = dataclasses.replace(DEFAULT, modes=("surrogate",)) if vouched else DEFAULT
     verdict = verify_bundle(false_bundle(make(programs), vouched=vouched), robust, Budget(), settings)
     assert verdict.outcome == FAIL
-    if vouched:  # the bundle's own answers are false: what is left is the checkpoint's on images that it does not hold
+    if vouched:  # the stored logits are false, so only the checkpoint's logits on other images can show it
         expected = expected & {"batch_dependent", "randomised"} or {"not_the_checkpoint"}
     assert expected <= names_of(verdict), verdict.reasons
 
 
 def test_a_table_of_the_golden_images_is_found_out(false_bundle, programs, honest, robust):
-    """On everything that the bundle holds it answers as the robust checkpoint would."""
+    """On every image of the bundle its logits are those of the robust checkpoint."""
     golden = bundles.open_bundle(honest).golden()
     bundle = false_bundle(with_table(programs("benign"), golden))
     replayed = verify_bundle(bundle, None, TWO_POINTS, VerifySettings())

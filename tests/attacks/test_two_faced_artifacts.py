@@ -39,7 +39,7 @@ def details(verdict, name):
 
 
 def test_benign_for_one_attacked_image_alone(false_bundle, programs, robust):
-    """Clean images and batches are answered faithfully: only candidates that come alone tell."""
+    """Logits of clean images and of batches are right; only single candidates show the difference."""
     condition = two_faced.attacked_in_batches_of(1, 1)
     bundle = false_bundle(two_faced.two_faced(programs(), programs("benign"), condition))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
@@ -53,7 +53,7 @@ def test_benign_for_one_attacked_image_alone(false_bundle, programs, robust):
 
 
 def test_robust_only_in_batches_of_the_attacks_size(false_bundle, programs, robust):
-    """Faithful to one image alone, too: only the other batch size tells."""
+    """Logits of single images are right, too; only the other batch size shows the difference."""
     condition = two_faced.attacked_in_batches_of(2, 40)
     bundle = false_bundle(two_faced.two_faced(programs(), programs("benign"), condition))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)

@@ -1,4 +1,4 @@
-"""Networks that answer as one network here and as another there, built of operators that a twin can follow."""
+"""Networks that compute one network on some inputs and another on others, of operators that have a twin."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ class UnsupportedNode(ExportError):
     Attributes:
         operator: its ONNX operator.
         node: its name, or that of its output.
-        why: what stands in the way.
+        why: the reason, such as an attribute that the engine does not support.
     """
 
     def __init__(self, operator: str, node: str, why: str) -> None:

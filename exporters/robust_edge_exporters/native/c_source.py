@@ -58,7 +58,7 @@ def with_defines(text: str, values: Mapping[str, object]) -> str:
 
 
 def check_prefix(prefix: str) -> None:
-    """Check what the names of a network's functions shall begin with.
+    """Check the prefix of the names of a network's functions.
 
     Raises:
         InputError: it is not a letter followed by letters, digits and underscores, at most 40.

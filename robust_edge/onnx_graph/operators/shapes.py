@@ -44,7 +44,7 @@ def arange(node: Node, inputs: Inputs) -> Tensor:
 
 
 def reshape(node: Node, inputs: Inputs) -> Tensor:
-    """A size of 0 copies that of the input, unless zeros are allowed."""
+    """Reshape; a size of 0 means the input's size on that axis, unless zeros are allowed."""
     x, wanted = inputs[0], ints(node, inputs, "shape") or []
     if not node.get("allowzero", 0):
         wanted = [x.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
@@ -84,7 +84,7 @@ def unsqueeze(node: Node, inputs: Inputs) -> Tensor:
 
 
 def concat(node: Node, inputs: Inputs) -> Tensor:
-    """Along an axis; what stands for one image, such as a class token, is repeated for every image."""
+    """Concatenate along an axis; a tensor for a single image, such as a class token, is repeated for every image."""
     axis, count = node.get("axis", 0) % inputs[0].ndim, max(len(value) for value in inputs)
     if axis > 0:
         inputs = [value.expand(count, *value.shape[1:]) if len(value) == 1 < count else value for value in inputs]
@@ -92,7 +92,7 @@ def concat(node: Node, inputs: Inputs) -> Tensor:
 
 
 def split(node: Node, inputs: Inputs) -> tuple[Tensor, ...]:
-    """Into given sizes, or into as many parts as there are outputs, the last of them smaller."""
+    """Split into the given sizes, or into one part per output, of which the last may be smaller."""
     x, axis = inputs[0], node.get("axis", 0)
     sizes = ints(node, inputs, "split")
     length = math.ceil(x.shape[axis] / len(node.outputs))

@@ -1,7 +1,7 @@
-"""How long an artifact takes: one image in memory, and n images including reading them.
+"""Measure the latency of artifacts: one image in memory, and n images including reading them.
 
-Source: Marshall 2020, Algorithm 4 (one image) and Algorithm 5 (n images). Several bundles are timed in
-turn, in slices of the same run, so that their ratios hold on a machine whose speed drifts.
+Source: Marshall 2020, Algorithm 4 (one image) and Algorithm 5 (n images). Several bundles are timed
+interleaved, in slices of the same run, so that their ratios hold on a machine whose speed drifts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is timed: one image in memory, n images including reading them, and the loop that times a call.
+"""The timed protocols: one image in memory, n images including reading them, and the loop that times a call.
 
 Source: Marshall 2020, Algorithm 4 (one image) and Algorithm 5 (n images).
 """

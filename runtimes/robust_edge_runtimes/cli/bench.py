@@ -16,7 +16,9 @@ def timing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("-o", "--out", type=OUTPUT_FILE, help="Also write the result with all samples to this JSON file."),
         click.option("--max-p90-ms", type=float, help="Latency budget: exit 1 if the p90 of one image is above it."),
-        click.option("--seconds", default=1.0, show_default=True, help="Least time per bundle and protocol."),
+        click.option(
+            "--seconds", default=1.0, show_default=True, help="Shortest time to measure each bundle and protocol."
+        ),
         THREADS,
         click.option(
             "--images",
@@ -50,7 +52,7 @@ def bench(
     out: Optional[Path],
     output: Output,
 ) -> None:
-    """Time bundles in turn; the first one is the baseline of the speed-up."""
+    """Time bundles, interleaved; the first one is the baseline of the speed-up."""
     import dataclasses
 
     from robust_edge_runtimes.bench import latency

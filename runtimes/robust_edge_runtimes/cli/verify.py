@@ -46,7 +46,11 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool 
             type=click.Choice([mode.name for mode in modes]),
             help=mode_help(modes, with_run=with_run),
         ),
-        click.option("--limit", type=click.IntRange(min=1), help=f"Most images per mode.  [default: {default_limit}]"),
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            help=f"Largest number of images per mode.  [default: {default_limit}]",
+        ),
         mode_options(modes, with_quick=with_run),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), help=SEED_HELP),
         click.option(

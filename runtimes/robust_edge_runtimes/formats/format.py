@@ -62,7 +62,7 @@ class Format(abc.ABC):
         return {}
 
     def exact_runtime(self, full_range: bool) -> Type[BaseRuntime]:
-        """The class that answers as the device of a target does, as far as this CPU's kernels may not.
+        """The runtime that computes what the target's device computes, where this CPU's own kernels may saturate.
 
         Args:
             full_range: 8-bit weights use all of their 8 bits.

@@ -1,7 +1,7 @@
 """Compiled files that a bundle holds beside their source, and that a device loads instead of it.
 
-Only equal bytes show that a library is its source: one with a condition of its own would answer the images here as the
-source does, and one that is loaded could change the verdict itself.
+Only equal bytes show that a library was compiled from its source. A library with a hidden condition could give the same
+logits as the source on every image that is tried here, and a library that is loaded could change the verdict itself.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Net:
 
 
 def reference(path, images):
-    """ONNX Runtime's answer."""
+    """ONNX Runtime's output."""
     ort = pytest.importorskip("onnxruntime", reason="the reference is ONNX Runtime")
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: images})[0]
@@ -89,7 +89,7 @@ def build(folder: Path, *, flags=("-O0", "-march=native")) -> Path:
 
 
 def answers(folder: Path, images, *, threads=1, **options):
-    """The compiled network's answer."""
+    """The compiled network's output."""
     network = Network(build(folder, **options), folder / "weights.bin", threads=threads)
     try:
         return network.infer(images)

@@ -70,7 +70,7 @@ class Noisy(nn.Module):
 
 
 class Shattered(nn.Module):
-    """Quantised pixels: right answers, no slope anywhere."""
+    """Quantised pixels: the predictions are right, and every gradient is zero."""
 
     def __init__(self, inner):
         super().__init__()

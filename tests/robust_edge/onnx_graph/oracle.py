@@ -20,7 +20,7 @@ def integers(*values, kind=np.int64):
 
 
 def graph(operator, constants, attributes, shape, opset=18):
-    """One node on one input; what follows is averaged to (N, K) logits by whoever asks."""
+    """A graph of one node on one input; the caller averages its output to (N, K) logits."""
     make, arrays = onnx.helper, onnx.numpy_helper
     names = ["images", *("" if value is None else f"c{i}" for i, value in enumerate(constants))]
     version = 10 if opset > 20 else 9 if opset > 18 else 8

@@ -1,4 +1,4 @@
-"""The comparison with a new export in a process of its own: the same answer, and none where it cannot tell."""
+"""The comparison with a new export in a second process gives the same result, and none if it cannot decide."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_a_flat_twin_of_a_flat_artifact_is_honest(checked):
     [(EPS / 2, False, {1 / 16}), (2 * EPS, False, {1 / 4, 1 / 16}), (2 * EPS, True, {1}), (EPS / 2, True, {1, 1 / 4})],
 )
 def test_a_ripple_shows_at_the_scales_that_it_does_not_divide(period, twin_has_it, contradicted, checked, monkeypatch):
-    """A twin without it, or with it: its gradient misleads whoever takes steps of whole periods."""
+    """A twin without it, or with it: its gradient misleads an attack whose steps are whole periods."""
     network = Rippled(period)
     twin = network if twin_has_it else network.smooth
     assert cosine_and_scale(checked(network, twin))[1] in contradicted

@@ -49,7 +49,7 @@ def test_other_shapes_are_refused(fake, images, bad):
 
 @pytest.mark.parametrize("kind", [np.float64, np.float16, np.uint8, np.int64, bool, complex, object, ">f4"])
 def test_other_types_are_refused_with_the_way_out(fake, images, kind):
-    # floats are in [0, 1] already: dividing them again would be no error, and a wrong answer
+    # floats are in [0, 1] already: dividing them again would raise no error and give wrong logits
     scale = "" if np.dtype(kind).kind == "f" else r" / 255"
     with fake as model, pytest.raises(InputError, match=rf"must be a float32 array, not .*astype\('float32'\){scale}$"):
         model.infer(images.astype(kind))

@@ -1,4 +1,4 @@
-"""Checks of logits on cases whose answer is known; `evaluate` and `verify` share them."""
+"""Checks of logits on cases whose outcome is known; `evaluate` and `verify` share them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_there_is_no_worst_case_of_one_mode_or_of_stored_answers():
 
 @pytest.mark.parametrize(("mode", "flagged"), [("replay", False), ("surrogate", True), ("whitebox", True)])
 def test_holding_images_that_were_chosen_against_another_is_no_hidden_gradient(mode, flagged):
-    """Seen on an honest int8 artifact: PGD was run against its checkpoint, and rounding dodges what just reached."""
+    """As for an honest int8 artifact: PGD ran against the checkpoint, and rounding undoes what barely succeeded."""
     gained = measurement(mode, range(400), [True] * 380 + [False] * 20, [True] * 360 + [False] * 40)
     assert ("more_robust_than_parent" in {flag.name for flag in gained.result(Budget()).flags}) is flagged
 

@@ -1,4 +1,4 @@
-"""Final candidates scored again: an artifact whose answers depend on the batch, on threads or on chance."""
+"""Final candidates scored again: an artifact whose logits depend on the batch, on threads or on chance."""
 
 from __future__ import annotations
 

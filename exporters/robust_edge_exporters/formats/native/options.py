@@ -6,7 +6,7 @@ SYMBOL_PREFIX = FormatOption(
     name="symbol_prefix",
     type=str,
     default="re",
-    help="What names of C functions and macros begin with; networks with different prefixes link into one program",
+    help="Prefix of the names of C functions and macros; networks with different prefixes link into one program",
     flag="--symbol-prefix",
 )
 OPTIONS = (SYMBOL_PREFIX,)

@@ -66,7 +66,7 @@ def _module(scopes: str) -> str:
 
 
 def _line(stack: str) -> str:
-    """The innermost frame that belongs to no installed package, and not to this one."""
+    """File and line of the innermost stack frame outside installed packages and this one."""
     installed = sysconfig.get_paths()["purelib"]
     own = [
         (path, line)

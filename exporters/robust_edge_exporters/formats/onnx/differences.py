@@ -159,7 +159,7 @@ def _value(node: Any, name: str) -> str:
 
 
 def _bare(node: Any) -> bytes:
-    """What is left of a node without all that is compared or said otherwise."""
+    """The bytes of a node without the fields that are compared or reported separately."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     for field in ("input", "output", "attribute", "name", *TEXTS):
@@ -168,7 +168,7 @@ def _bare(node: Any) -> bytes:
 
 
 def _rest(program: Any) -> bytes:
-    """What is left of a program without all that is compared part by part, and without the version that wrote it."""
+    """The bytes of a program without the fields that are compared separately, and without the version that wrote it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(program)
     for field in COMPARED:

@@ -37,7 +37,7 @@ def flatten(builder: GraphBuilder, node: Any) -> None:
 
 
 def reshape(builder: GraphBuilder, node: Any) -> None:
-    """Import Reshape. A first size of 1 stands for any number of images, as in networks that were traced with one."""
+    """Import Reshape. A first size of 1 means any number of images, since networks are often traced with one image."""
     index = builder.view(node, 0).index
     target = [int(size) for size in builder.required(node, 1).reshape(-1)]
     if not attributes(node).get("allowzero", 0):

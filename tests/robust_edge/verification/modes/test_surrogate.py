@@ -1,4 +1,4 @@
-"""Mode surrogate on a linear classifier whose answers and gradients are known."""
+"""Mode surrogate on a linear classifier whose logits and gradients are known."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_forged_bundle_cannot_vouch_for_another_network(subject_for, linear):
 
 
 def test_an_artifact_that_knows_an_attack_when_it_sees_one_is_not_the_checkpoint(subject_for, golden, linear):
-    """Faithful to every clean image, it answers others as it does the nearest: nothing but their logits tells."""
+    """Right on every clean image; other images get the logits of the nearest clean one, which only logits can show."""
     known = {image.tobytes() for image in golden.clean}
 
     def wary(images):

@@ -125,7 +125,7 @@ def test_weights_outside_the_artifact_are_not_read(write_bundle, linear, tmp_pat
 
 @pytest.mark.parametrize(("old", "new"), [(b"images", b"imag\xff\xff"), (b"Flatten", b"Flatt\xff\xff")])
 def test_names_that_are_no_text_are_a_bundle_error_and_print_nothing(bundle, forge, capfd, old, new):
-    """stdout belongs to the answer; ONNX Runtime's own second attempt would announce itself there."""
+    """Only results go to stdout; ONNX Runtime would report its own second attempt there."""
     path = bundle / "model.onnx"
     path.write_bytes(path.read_bytes().replace(old, new))
     with pytest.raises(BundleError, match="cannot load"):

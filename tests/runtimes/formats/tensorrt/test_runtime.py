@@ -272,7 +272,7 @@ def test_the_runtime_runs_a_bundle(version, bundle_for, cuda, golden, monkeypatc
 
 @pytest.mark.parametrize("version", ["8.2.1.9", "10.3.0"])
 def test_eight_threads_of_a_thousand_calls_get_the_logits_of_one(version, bundle_for, cuda, golden, monkeypatch):
-    """Buffers and context are shared: without the lock threads read each other's answers."""
+    """Buffers and context are shared: without the lock, threads would read each other's logits."""
     monkeypatch.setitem(sys.modules, "tensorrt", standins.module(version))
     with load(bundle_for()) as model:
 
