@@ -71,11 +71,17 @@ LAYERS = {
         program
         kernel
         operators
-        kernels
         passes importer
+        int8
+        kernels
         plan
         emit
         export
+    """,
+    "robust_edge_exporters.native.int8": """
+        arithmetic calibrate
+        ops
+        reference quantise
     """,
     "robust_edge_exporters.formats": """
         format

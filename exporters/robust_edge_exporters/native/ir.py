@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -97,10 +97,10 @@ class Op:
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted(Op):
-    """An operator with weights (outputs, ...) and a bias (outputs,), which a kernel computes."""
+    """An operator with weights (outputs, ...) and a bias (outputs,), which a kernel computes; floats, or integers."""
 
-    weight: Array
-    bias: Array
+    weight: npt.NDArray[Any]
+    bias: npt.NDArray[Any]
 
     @property
     def constants(self) -> tuple[Array, ...]:

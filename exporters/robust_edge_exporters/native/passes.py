@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +20,15 @@ from robust_edge_exporters.native.operators.silu import Silu
 from robust_edge_runtimes.core.errors import ExportError
 
 
-def optimise(graph: ir.Graph) -> ir.Graph:
-    """Apply all passes in order, each repeatedly until it changes nothing."""
-    graph = drop_dead(graph)
-    for step in (
-        merge_affines,
-        fuse_gates,
-        fuse_gelu,
-        fold_affines,
-        fuse_activations,
-        fuse_residuals,
-        fuse_activations,
-    ):
+def optimise(graph: ir.Graph, fuse: Callable[[ir.Graph], ir.Graph] | None = None) -> ir.Graph:
+    """Apply all passes in order, each repeatedly until it changes nothing.
+
+    Args:
+        graph: as imported.
+        fuse: the pass that fuses activations, by default `fuse_activations`.
+    """
+    graph, fuse = drop_dead(graph), fuse or fuse_activations
+    for step in (merge_affines, fuse_gates, fuse_gelu, fold_affines, fuse, fuse_residuals, fuse):
         while (changed := step(graph)) is not graph:
             graph = changed
     return graph

@@ -1,0 +1,213 @@
+"""The arithmetic of the int8 engine, which docs/int8-engine.md specifies: its numbers and its rounding rule.
+
+An activation is a code q of 8 bits, 0 to 255, that stands for scale * (q - zero). A weight is a code of -64 to 64 that
+stands for scale * code, with one scale per output channel. So two products of an activation and a weight fit a signed
+integer of 16 bits (2 * 255 * 64 = 32,640), which CPUs without an 8-bit dot product add them in. Sums have 32 bits and
+never overflow, which is checked here. So all instruction sets compute the same integers.
+
+Everything that is rounded is rounded to the nearest integer, and upwards where two are equally near: floor(x + 1/2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robust_edge_runtimes.core.errors import ExportError
+
+LARGEST_CODE = 255
+LARGEST_WEIGHT = 64
+LARGEST_MULTIPLIER = 4095
+SUM_BITS = 18  # of a sum, before it is multiplied
+LARGEST_DOWN = 30
+INT32 = 2**31 - 1
+
+Integers = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8]
+Table = Codes
+Floats = npt.NDArray[Any]
+
+
+def rounded(values: Any) -> Any:
+    """The nearest integers as floats, floor(x + 1/2), computed in double precision."""
+    return np.floor(np.asarray(values, np.float64) + 0.5)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the codes of a tensor stand for: scale * (code - zero).
+
+    Attributes:
+        scale: a positive float32 value.
+        zero: the code of 0, from 0 to 255.
+    """
+
+    scale: float
+    zero: int
+
+    @staticmethod
+    def of_range(lowest: float, highest: float) -> Coding:
+        """The coding whose codes 0 and 255 stand for nearly `lowest` and `highest`; the range is widened to contain 0.
+
+        Raises:
+            ExportError: a bound is not finite.
+        """
+        if not np.isfinite(highest - lowest):
+            raise ExportError(f"a tensor has values from {lowest} to {highest}; train the network again")
+        lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+        scale = np.float32((highest - lowest) / LARGEST_CODE)
+        if scale == 0:
+            return Coding(1.0, 0)
+        return Coding(float(scale), int(np.clip(rounded(-lowest / float(scale)), 0, LARGEST_CODE)))
+
+    def codes(self, values: Floats) -> Codes:
+        """The codes of real numbers; those outside the range have the nearest code."""
+        codes = rounded(np.asarray(values, np.float64) / self.scale) + self.zero
+        found: Codes = np.clip(codes, 0, LARGEST_CODE).astype(np.uint8)
+        return found
+
+    def values(self, codes: Codes | Integers) -> Floats:
+        """The real numbers that codes stand for, in double precision."""
+        return self.scale * (np.asarray(codes, np.float64) - self.zero)
+
+    def table(self, function: Callable[[Floats], Floats], output: Coding) -> Table:
+        """(256,) code of function(x) for each code of x."""
+        with np.errstate(all="ignore"):
+            return output.codes(function(self.values(np.arange(LARGEST_CODE + 1))))
+
+
+def weight_codes(weight: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Codes of weights (O, ...) and the scales (O,), by which the largest weight of each channel has the code 64."""
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    scales = (np.abs(rows).max(axis=1, initial=0) / LARGEST_WEIGHT).astype(np.float32)
+    scales[scales == 0] = 1
+    codes = np.clip(rounded(rows / scales.astype(np.float64)[:, None]), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    return codes.astype(np.int8).reshape(weight.shape), scales
+
+
+def sum_codes(bias: Floats, weight: npt.NDArray[np.int8], scales: Floats, source: Coding) -> Integers:
+    """(O,) what the sums start from: the bias in units of source.scale * scales, without what `source.zero` adds.
+
+    Raises:
+        ExportError: sums of a channel could leave 32 bits.
+    """
+    with np.errstate(over="ignore"):
+        units = rounded(np.asarray(bias, np.float64) / (source.scale * scales.astype(np.float64)))
+    starts: Integers = np.clip(units, -(2.0**40), 2.0**40).astype(np.int64) - source.zero * _rows(weight).sum(axis=1)
+    low, high = sum_bounds(starts, weight)
+    if low.min(initial=0) < -(2**30) or high.max(initial=0) > 2**30:
+        raise ExportError(
+            f"sums from {low.min()} to {high.max()} leave 32 bits: a bias is too large for its weights, or a layer "
+            "has too many inputs"
+        )
+    return starts
+
+
+def sum_bounds(starts: Integers, weight: npt.NDArray[np.int8]) -> tuple[Integers, Integers]:
+    """The smallest and the largest sum of each channel, for any codes of activations."""
+    rows = _rows(weight)
+    lows, highs = (LARGEST_CODE * part(rows, 0).sum(axis=1) for part in (np.minimum, np.maximum))
+    return np.minimum(starts, starts + lows), np.maximum(starts, starts + highs)
+
+
+def _rows(weight: npt.NDArray[np.int8]) -> Integers:
+    return weight.reshape(len(weight), -1).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Requantisation:
+    """From sums of integers to codes, per channel. See `requantise` for the formula.
+
+    Attributes:
+        bias: (O,) added to the sums; contains half a unit of the first shift.
+        first: (O,) the first shift, in bits.
+        multiplier: (O,) 0 to 4095.
+        residual: (O,) multiplier of a residual's codes; zeros without one.
+        down: (O,) the second shift, in bits, at least 1.
+        offset: (O,) the output's zero, half a unit, and what the residual's zero subtracts, in units of 2**-down.
+        lowest, highest: bounds of the codes: an activation that only cuts off, such as ReLU.
+        table: (256,) code of an activation for each code, or None.
+    """
+
+    bias: Integers
+    first: Integers
+    multiplier: Integers
+    residual: Integers
+    down: Integers
+    offset: Integers
+    lowest: int = 0
+    highest: int = LARGEST_CODE
+    table: Table | None = None
+
+
+def requantisation(
+    starts: Integers,
+    bounds: tuple[Integers, Integers],
+    scales: npt.ArrayLike,
+    output: Coding,
+    *,
+    residual: Coding | None = None,
+    limits: tuple[int, int] = (0, LARGEST_CODE),
+) -> Requantisation:
+    """Choose shifts and multipliers: as many bits as 32-bit sums hold without overflow.
+
+    Args:
+        starts: (O,) what the sums start from.
+        bounds: (O,) the smallest and largest sum of each channel, with its start.
+        scales: (O,) what a unit of the sums stands for.
+        output: the coding of the output.
+        residual: the coding of a tensor that is added.
+        limits: the smallest and the largest code of the output.
+
+    Raises:
+        ExportError: a scale is too large for the output's.
+    """
+    rows = [
+        _row(int(start), (int(low), int(high)), float(scale) / output.scale, output.zero, residual, output.scale)
+        for start, low, high, scale in zip(starts, *bounds, np.asarray(scales), strict=True)
+    ]
+    bias, first, multiplier, other, down, offset = np.array(rows, np.int64).T
+    return Requantisation(bias, first, multiplier, other, down, offset, lowest=limits[0], highest=limits[1])
+
+
+def _row(
+    start: int, bounds: tuple[int, int], factor: float, zero: int, residual: Coding | None, scale: float
+) -> tuple[int, int, int, int, int, int]:
+    """Bias, first shift, multiplier, multiplier of the residual, second shift and offset of one channel."""
+    first = max(0, max(-bounds[0], bounds[1]).bit_length() - SUM_BITS)
+    half = (1 << first) >> 1
+    largest = max(abs(bound + half >> first) for bound in bounds)
+    for down in range(LARGEST_DOWN, 0, -1):
+        multiplier = int(rounded(factor * 2.0 ** (first + down)))
+        other = 0 if residual is None else int(rounded(residual.scale / scale * 2.0**down))
+        offset = (zero << down) + (1 << down - 1) - (0 if residual is None else residual.zero * other)
+        fits = largest * multiplier + LARGEST_CODE * other + abs(offset) <= INT32
+        if multiplier <= LARGEST_MULTIPLIER and fits:
+            return start + half, first, multiplier, other, down, offset
+    raise ExportError(f"a unit of the sums is {factor:g} units of the output; the ranges of the layer do not fit")
+
+
+def requantise(sums: Integers, r: Requantisation, residual: Codes | None = None) -> Codes:
+    """The codes of sums: ((sums >> first) * multiplier + residual * residual's multiplier + offset) >> down.
+
+    Shifts are arithmetic, so that each rounds down; `bias` and `offset` contain the halves that make that rounding to
+    the nearest integer.
+
+    Args:
+        sums: (N, O, ...) sums of products, with `r.bias`.
+        r: of the O channels.
+        residual: (N, O, ...) codes that are added.
+    """
+
+    def per_channel(values: Integers) -> Integers:
+        return values.reshape(-1, *(1,) * (sums.ndim - 2))
+
+    scaled = (sums >> per_channel(r.first)) * per_channel(r.multiplier) + per_channel(r.offset)
+    if residual is not None:
+        scaled = scaled + residual.astype(np.int64) * per_channel(r.residual)
+    codes: Codes = np.clip(scaled >> per_channel(r.down), r.lowest, r.highest).astype(np.uint8)
+    return codes if r.table is None else r.table[codes]
