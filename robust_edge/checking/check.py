@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from robust_edge.onnx_graph.network import read_network
 from robust_edge.pruning.parametrised import materialised
 from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.format_option import resolved
 from robust_edge_exporters.formats.onnx.conversions import Conversions, shared_conversions
-from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, RobustEdgeError
@@ -136,6 +137,7 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
     settings = ExportSettings(
         precision=precision,
         calibration=images.numpy() if precision == "int8" else None,
+        options=resolved(options_of(target.format), {}),
         layer_forms={},
         compile_library=False,
     )
@@ -185,7 +187,7 @@ def _runners(path: Path) -> dict[str, Callable[[Tensor], np.ndarray]]:
 
 
 def _with_source(problem: str, conversions: Conversions, target: Target) -> str:
-    """Say after the name of a node which module and line of the network it comes from."""
+    """Append the module and the source line of the network to the name of a node."""
     found = NODE.search(problem)
     source = conversions.sources.get(found.group(2)) if found else None
     if found is None or source is None:

@@ -1,4 +1,7 @@
-"""A data set is one new file: named by its function, or by one row of the table of data sets."""
+"""A data set is one new file: named by its function, or by one row of the table of data sets.
+
+Help texts, the error for an unknown name, JSON records and the report show it; `doctor` does not list data sets.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,7 @@ def test_a_new_data_set(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lines = [
         "compress --help",
         f"compress --dataset {name} --epochs 1 --steps 1 --threads 1 --set training.batch_size=30 -o run",
+        "evaluate run --attack fgsm --eps 0.1",
         "report run -o report.html",
     ]
     refused = ("compress --dataset shade -o other",) if way == "row" else ()
@@ -53,5 +57,9 @@ def test_a_new_data_set(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "shades (dark and bright images)" in output
         assert "unknown --dataset 'shade'; did you mean 'shades'?" in output
     assert f"dataset: {name}\n" in (tmp_path / "run/config.yaml").read_text()
-    assert json.loads((tmp_path / "run/checkpoint.json").read_text())["dataset"] == "shades"
+    stored = json.loads((tmp_path / "run/checkpoint.json").read_text())
+    assert stored["dataset"] == "shades"
+    evaluated = json.loads((tmp_path / "run/evaluations/fgsm.json").read_text())
+    assert (evaluated["dataset_fingerprint"], evaluated["subset"]["images"]) == (stored["dataset_fingerprint"], 20)
+    assert "| small_cnn | shades |" in (tmp_path / "report.md").read_text()
     assert f"dataset: {name}" in (tmp_path / "report.html").read_text()

@@ -6,6 +6,7 @@ numpy.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,11 +16,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ROOT, run_lines
+
 for needed in ("torch", "onnx"):
     pytest.importorskip(needed, reason="export needs it")
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("robust_edge", "exporters/robust_edge_exporters", "runtimes/robust_edge_runtimes")
+
+ARCHITECTURE = """
+from torch import nn
+
+
+def linear(num_classes, in_channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+"""
 
 FILES = {
     "robust_edge_exporters/formats/npz/__init__.py": "",
@@ -46,7 +56,9 @@ class NpzFormat(Format):
     needs = "numpy"
 
     def export(self, model, shape, target, folder, settings):
-        weight, bias = (tensor.detach().numpy() for tensor in (model[-1].weight, model[-1].bias))
+        layer = model.network[-1]
+        weight = (layer.weight / model.std.item()).detach().numpy()
+        bias = layer.bias.detach().numpy() - model.mean.item() * weight.sum(1)
         save = np.savez_compressed if settings.options["deflate"] else np.savez
         save(Path(folder) / "model.npz", weight=weight, bias=bias)
         kept = int(np.count_nonzero(weight))
@@ -129,67 +141,6 @@ ROWS = {
     "robust_edge/verification/twins/table.py": '    "npz": "robust_edge.verification.twins.npz:npz_twin",',
 }
 
-# Exports a linear network to the folder that it is given, then calls the command line on it.
-DRIVER = """
-import sys
-from pathlib import Path
-
-import numpy as np
-import torch
-
-import robust_edge.export
-import robust_edge.run.directory
-from robust_edge.__main__ import main
-from robust_edge_exporters.bundle import ExportRequest, export_bundle
-from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.core.golden import Golden, expected_of
-from robust_edge_runtimes.core.manifest import AttackSpec, LayerCount, Source, Sparsity
-
-folder = sys.argv[1]
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4)).eval().requires_grad_(False)
-model[1].weight[:, ::2] = 0
-clean = torch.rand(60, 1, 4, 4)
-attacked = (clean + 0.01).clamp(0, 1)
-golden = Golden(*(x.numpy() for x in (clean, attacked, model(clean).argmax(1), model(clean), model(attacked))), 1e-3)
-request = ExportRequest(
-    model=model,
-    shape=(1, 4, 4),
-    classes=("north", "east", "south", "west"),
-    sparsity=Sparsity(64, 32, (LayerCount("1.weight", 64, 32),)),
-    source=Source("toy", "c" * 64, "linear", "noise", "f" * 64, {}),
-    expected=expected_of(golden, AttackSpec("pgd", 0.01, 1, 0.01, 0)),
-    golden=golden,
-    target=target_named("numpy"),
-    compact=False,
-    options={"deflate": True},
-)
-manifest = export_bundle(request, Path(folder)).manifest
-print("recorded", manifest.choices.options)
-
-
-def export_run(run, target, path, *, choices, **rest):
-    print("export_run takes", choices.options)
-    raise SystemExit(0)
-
-
-robust_edge.run.directory.open_run = Path
-robust_edge.export.export_run = export_run
-for words in (
-    ["targets"],
-    ["doctor"],
-    ["export", "--help"],
-    ["export", "runs/toy", "--target", "numpy", "--npz-deflate", "-o", folder + "-2"],
-    ["verify", folder, "--mode", "replay", "--mode", "whitebox", "--steps", "2", "-q",
-     "--max-clean-drop", "7", "--max-robust-drop", "100"],
-):
-    sys.argv = ["robust-edge", *words]
-    try:
-        main()
-    except SystemExit as end:
-        print(words[0], "exits", end.code)
-"""
-
 
 def test_a_format_is_one_folder_and_one_row_in_each_layer(tmp_path):
     for package in PACKAGES:
@@ -201,22 +152,39 @@ def test_a_format_is_one_folder_and_one_row_in_each_layer(tmp_path):
         lines = (tmp_path / name).read_text().splitlines()
         lines.insert(next(i for i, line in enumerate(lines) if line.endswith("= {")) + 1, row)
         (tmp_path / name).write_text("\n".join(lines) + "\n")
+    (tmp_path / "my_networks.py").write_text(ARCHITECTURE)
 
-    bundle = tmp_path / "bundle"
-    said = python(tmp_path, "-c", DRIVER, str(bundle))
-    assert "targets exits 0" in said
-    assert any(line.split()[:1] == ["numpy"] and "npz" in line for line in said.splitlines())
-    assert "npz        yes  a linear network: numpy" in said
-    assert "--npz-deflate" in said
-    assert "Compress the arrays of the .npz file." in said
-    assert "recorded {'deflate': True}" in said
-    assert "export_run takes {'deflate': True}" in said
-    assert all(item.compress_type == zipfile.ZIP_DEFLATED for item in zipfile.ZipFile(bundle / "model.npz").infolist())
+    data = "--set data.limit_train=200 --set data.limit_test=60"
+    said = run_lines(
+        [
+            "targets",
+            "doctor",
+            "export --help",
+            f"compress --arch my_networks:linear --keep 1 --steps 1 --epochs 1 --threads 1 {data} -o run",
+            "export run --target numpy --npz-deflate --golden 60 --steps 2 -o bundle",
+            "verify bundle --against run --mode replay --mode whitebox --mode rebuild --steps 2 -o verify.json",
+            "bench bundle --images 2 --seconds 0.02 -o bench.json",
+            "report run --verify verify.json --bench bench.json -o report.html",
+        ],
+        cwd=tmp_path,
+        package=tmp_path,
+    )
+    assert "numpy npz" in said
+    assert "npz yes a linear network: numpy" in said
+    assert "--npz-deflate Compress the arrays of the .npz file." in said
     assert "whitebox takes gradients of the artifact's own matrix" in said
-    assert "verify exits 0" in said
+    manifest = json.loads((tmp_path / "bundle/manifest.json").read_text())
+    assert (manifest["artifact"]["format"], manifest["choices"]["options"]) == ("npz", {"deflate": True})
+    stored = zipfile.ZipFile(tmp_path / "bundle/model.npz").infolist()
+    assert all(item.compress_type == zipfile.ZIP_DEFLATED for item in stored)
+    verdict = json.loads((tmp_path / "verify.json").read_text())
+    assert (verdict["outcome"], verdict["rebuild"]["equal"], verdict["runtime"]["provider"]) == ("pass", True, "npz")
+    timed = json.loads((tmp_path / "bench.json").read_text())["entries"]
+    assert [entry["runtime"]["provider"] for entry in timed] == ["npz"]
+    assert "npz" in (tmp_path / "report.html").read_text()
 
-    assert "PASS on 60 images" in python(bundle, "run.py", "replay")
-    assert "FROM ${BASE}" in (bundle / "Dockerfile").read_text()
+    assert "PASS on 60 images" in python(tmp_path / "bundle", "run.py", "replay")
+    assert "FROM ${BASE}" in (tmp_path / "bundle/Dockerfile").read_text()
 
 
 def python(folder: Path, *words: str) -> str:

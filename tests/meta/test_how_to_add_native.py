@@ -1,4 +1,8 @@
-"""An operator or a kernel of the sparse engine is one Python file, one header and one row of a table."""
+"""An operator or a kernel of the sparse engine is one Python file, one header and one row of a table.
+
+Neither help texts, `doctor` nor the report list operators and kernels. The manifest names the kernel of each layer, and
+`unsupported`, from which `check` reports, knows the operator.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import robust_edge_exporters
+from robust_edge_exporters.native import unsupported
 from tests.exporters.native.networks import Net, answers
 
 PACKAGE = Path(robust_edge_exporters.__file__).parent
@@ -136,9 +142,12 @@ PRIVATE void conv_pointwise(const struct job *j, const struct conv *c) {
 EXPORT = """
 import sys
 from pathlib import Path
-from robust_edge_exporters.native import export_native
-export = export_native(Path(sys.argv[1]) / "model.onnx", Path(sys.argv[1]))
-print(*(layer.kernel for layer in export.layers))
+import onnx
+from robust_edge_exporters.formats.native.export import form
+from robust_edge_exporters.native import export_native, unsupported
+path = Path(sys.argv[1]) / "model.onnx"
+assert unsupported(onnx.load(path)) == []
+print(*(form(layer).form for layer in export_native(path, Path(sys.argv[1])).layers))
 """
 
 
@@ -157,7 +166,7 @@ def extended(folder: Path, files: dict[str, str], table: str, row: str) -> Path:
 
 
 def export(package: Path, folder: Path) -> str:
-    """Exports the network in `folder` with the extended package and returns the names of the kernels."""
+    """Export the network in `folder` with the extended package; returns the kernel of each layer for the manifest."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(ROOT / "runtimes")])}
     command = [sys.executable, "-B", "-c", EXPORT, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=folder)
@@ -181,6 +190,7 @@ def test_an_operator_is_one_file_one_header_and_one_row(tmp_path):
     assert differences(comparison) == (["absolute.h", "absolute.py"], ["table.py"])
     net = Net(3, 5, 6)
     net.save(tmp_path / "model.onnx", net.add("Clip", net.add("Abs", "input"), "", net.constant(np.float32(0.5))))
+    assert [error.operator for error in unsupported(onnx.load(tmp_path / "model.onnx"))] == ["Abs"]
     export(package, tmp_path)
     images = net.images(5) - np.float32(0.5)
     got = answers(tmp_path, images, threads=2)

@@ -1,7 +1,11 @@
-"""A scheme is one new file: named by its class, or by one row of the table of schemes."""
+"""A scheme is one new file: named by its class, or by one row of the table of schemes.
+
+Help texts, config.yaml and the report show it, and JSON records hold the share that it kept; `doctor` lists no schemes.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,6 +71,8 @@ def test_a_new_scheme(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "floor" not in written  # a setting of other schemes
     assert f"scheme: {name}" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "bundle/manifest.json").is_file()
+    kept = json.loads((tmp_path / "run/checkpoint.json").read_text())["sparsity"]
+    assert kept["nonzero"] / kept["weights"] == pytest.approx(0.2, abs=0.001)
     weight = load_file(tmp_path / "run/checkpoint.safetensors")["network.3.weight"].flatten()
     assert not weight[:2].any()
     assert weight[2:1000].all()
