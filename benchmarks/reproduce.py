@@ -122,7 +122,7 @@ def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
 
 
 def preset(name: str) -> str:
-    """What the network's config stands on."""
+    """The preset that the network's config changes."""
     return "strong" if name in STRONG else "thesis"
 
 
@@ -165,7 +165,7 @@ def attacks(name: str) -> tuple[str, ...]:
 
 
 def attacked(run: Run, attack: str, choice: argparse.Namespace) -> Evaluation:
-    """From the run's folder if it is there; a killed one goes on."""
+    """The stored evaluation if there is one; otherwise evaluate, or resume an interrupted evaluation."""
     record = stored_evaluation(run, attack)
     if record is not None and record.limit == choice.limit:
         return record

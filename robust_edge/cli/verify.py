@@ -97,7 +97,7 @@ def verify(
 def _background(
     bundle: Path, run: Path | None, modes: tuple[str, ...], data_dir: str | None
 ) -> BackgroundRebuild | contextlib.nullcontext[None]:
-    """Start the comparison of mode `rebuild` where it will be asked for and can run beside the attacks."""
+    """Start the comparison of mode `rebuild` in the background, if the mode will run and a second CPU is free."""
     chosen = [mode.name for mode in chosen_modes(modes, MODES, with_run=run is not None)]
     if run is None or chosen == ["rebuild"] or "rebuild" not in chosen or not second_cpu():
         return contextlib.nullcontext()

@@ -22,7 +22,7 @@ NO_MEAN, NO_STD = 0.0, 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportSettings:
-    """What the file itself does not say.
+    """Settings of an import: what the file itself does not contain.
 
     Attributes:
         arch: the architecture of a state dict.

@@ -1,4 +1,4 @@
-"""The table of artifact formats that can be exported; a row is imported only when it is asked for."""
+"""The table of artifact formats that can be exported; a row is imported only when it is used."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def finished(builder: GraphBuilder, model: onnx.ModelProto) -> ir.Graph:
     """The graph of all nodes.
 
     Raises:
-        ExportError: the output is a constant, or no (N, K).
+        ExportError: the output is a constant, or its shape is not (N, K).
     """
     (output,) = (item.name for item in model.graph.output)
     last = onnx.helper.make_node("Output", [output], [output], name=output)

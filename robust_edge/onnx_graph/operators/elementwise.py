@@ -43,7 +43,7 @@ def div(node: Node, inputs: Inputs) -> Tensor:
 
 
 def mod(node: Node, inputs: Inputs) -> Tensor:
-    """With the sign of the divisor; with that of the dividend for fmod."""
+    """The remainder, with the sign of the divisor, or of the dividend for fmod."""
     return torch.fmod(*inputs) if node.get("fmod", 0) else torch.remainder(*inputs)
 
 

@@ -9,6 +9,6 @@ from robust_edge_runtimes.verdict.measurement import Rebuild
 
 
 def rebuild(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Rebuild:
-    """Compare the bundle with a new export of the run, if nobody has done so for this verdict."""
+    """Compare the bundle with a new export of the run, unless this verdict already has the comparison."""
     assert subject.find_rebuild is not None, "the mode's row says that it needs a run"
     return subject.find_rebuild()

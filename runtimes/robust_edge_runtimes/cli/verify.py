@@ -101,7 +101,7 @@ def _with_budget(command: F) -> F:
 def end_with(
     verdict: Verdict, context: click.Context, output: Output, *, out: Optional[Path], junit: Optional[Path]
 ) -> NoReturn:
-    """Write the files that were asked for, print the verdict, and exit with its exit code."""
+    """Write the requested files, print the verdict, and exit with its exit code."""
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.junit import write_junit
     from robust_edge_runtimes.present.verdict import verdict_table

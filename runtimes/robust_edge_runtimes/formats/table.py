@@ -1,4 +1,4 @@
-"""The table of artifact formats on the device side; a row is imported only when it is asked for."""
+"""The table of artifact formats on the device side; a row is imported only when it is used."""
 
 from __future__ import annotations
 

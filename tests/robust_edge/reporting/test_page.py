@@ -1,4 +1,4 @@
-"""The report: the page stands alone, and what is missing is said in its place."""
+"""The report: the page is one self-contained file, and states what is missing where it would be."""
 
 import dataclasses
 import html

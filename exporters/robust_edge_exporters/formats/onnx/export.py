@@ -245,7 +245,7 @@ def _check_program(program: Any, target: Target) -> None:
         onnx.checker.check_model(program, full_check=True)
     except Exception as cause:  # the checker and shape inference raise classes of their own
         reason = " ".join(str(cause).split())[:300]
-        raise ExportError(f"what was converted for {target.name} is not valid ONNX: {reason}") from cause
+        raise ExportError(f"the network converted for {target.name} is not valid ONNX: {reason}") from cause
     shapes = [[size.dim_value for size in port.type.tensor_type.shape.dim] for port in program.graph.output]
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] < 1:
         raise ExportError(f"the network must give logits of shape (N, K), its outputs are {shapes} (0 for any size)")
@@ -254,9 +254,9 @@ def _check_program(program: Any, target: Target) -> None:
 def _check_written(program: Any, target: Target) -> None:
     opsets = {item.domain: item.version for item in program.opset_import}
     if opsets.get("", opsets.get("ai.onnx")) != target.opset or set(opsets) - {"", "ai.onnx"}:
-        raise ExportError(f"asked for opset {target.opset}, the written file says {opsets}")
+        raise ExportError(f"the written file has opset {opsets} instead of {target.opset}")
     if program.ir_version != target.ir_version:
-        raise ExportError(f"asked for IR version {target.ir_version}, the written file says {program.ir_version}")
+        raise ExportError(f"the written file has IR version {program.ir_version} instead of {target.ir_version}")
     names = [port.name for port in (*program.graph.input, *program.graph.output)]
     if names != [INPUT, OUTPUT]:
         raise ExportError(f"the written file has the ports {names}, expected {[INPUT, OUTPUT]}")

@@ -31,7 +31,7 @@ class Concat(ir.Op):
 
 
 def concat(builder: GraphBuilder, node: Any) -> None:
-    """Import Concat along any axis but that of the images, which becomes the channels of a copy unless it is them."""
+    """Import Concat along any axis but that of the images; a copy makes any other axis the channels."""
     rank = len(builder.dims(node, 0))
     axis = attributes(node)["axis"] % rank
     moved = [axis if k == 1 else k - (1 < k <= axis) for k in range(rank)]

@@ -60,7 +60,7 @@ class OnnxRuntime(BaseRuntime):
                 ) from cause
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
         if session.get_providers()[:1] != [self.provider]:
-            raise BackendUnavailable(f"asked for {self.provider}, ONNX Runtime uses {session.get_providers()}")
+            raise BackendUnavailable(f"ONNX Runtime uses {session.get_providers()} instead of {self.provider}")
         if names != [self.manifest.input.name, self.manifest.output.name]:
             raise BundleError(
                 f"{self.path.name} has the inputs and outputs {names}, the manifest lists others; export it again"

@@ -35,7 +35,7 @@ def test_another_provider_than_asked_for_is_refused(sealed, monkeypatch):
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    with pytest.raises(BackendUnavailable, match="asked for CPUExecutionProvider, ONNX Runtime uses"):
+    with pytest.raises(BackendUnavailable, match=r"ONNX Runtime uses \[.*\] instead of CPUExecutionProvider"):
         load(sealed)
 
 
@@ -148,5 +148,5 @@ def test_cuda_is_refused_where_it_is_not_and_never_replaced_by_the_cpu(opened, m
             super().__init__(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(ort, "InferenceSession", Fallen)
-    with pytest.raises(BackendUnavailable, match="asked for CUDAExecutionProvider, ONNX Runtime uses"):
+    with pytest.raises(BackendUnavailable, match=r"ONNX Runtime uses \[.*\] instead of CUDAExecutionProvider"):
         runtime_class("onnx-cuda")(opened.artifact_path, manifest).open()
