@@ -21,7 +21,7 @@ from robust_edge_runtimes.verdict.measurement import LOGITS
 class Square(Attack):
     """Random search that sees only logits."""
 
-    queries: int = setting(square.QUERIES, "most queries per image", range="[1, inf)")
+    queries: int = setting(square.DEFAULT_QUERIES, "most queries per image", range="[1, inf)")
     share: float = setting(0.8, "fraction of the pixels that the first square covers", range="(0, 1]")
 
     norms: ClassVar[tuple[str, ...]] = (LINF,)

@@ -49,7 +49,7 @@ from robust_edge_runtimes.verdict.measurement import LOGITS
 PROBE_IMAGES = 64
 REPEATS = 5
 VANISHED = 1e-12  # ratio of the gradient norms of cross-entropy and margin, below which the softmax is saturated
-SHARE = 0.05  # fraction of the probed images for which a check may fail without being raised
+TOLERATED_SHARE = 0.05  # fraction of the probed images for which a check may fail without being raised
 STEPS = (1, 5, 20)  # numbers of PGD steps that are compared
 PROBE_QUERIES = 100  # of the Square attack, per image
 TRANSFER_GAIN = 0.002  # fraction of the images that transferred attacks may break beyond a white-box attack
@@ -236,7 +236,7 @@ def _more_steps(probe: _Probe) -> Check:
     increase = max(later - earlier for earlier, later in itertools.pairwise(robust))
     counts = ", ".join(f"{count} after {steps}" for count, steps in zip(robust, STEPS, strict=True))
     detail = f"of {len(probe)} images, still right are {counts} step(s)"
-    return Check("more_steps_help_the_model", raised=increase > max(1, SHARE * len(probe)), detail=detail)
+    return Check("more_steps_help_the_model", raised=increase > max(1, TOLERATED_SHARE * len(probe)), detail=detail)
 
 
 def _large_radius(probe: _Probe) -> Check:
@@ -246,7 +246,7 @@ def _large_radius(probe: _Probe) -> Check:
     robust = torch.stack([probe.robust_under(attack, threat) for threat in threats]).all(0)
     share = float(robust.float().mean())
     detail = f"{100 * share:.0f}% of the right images survive ε = {' and '.join(f'{eps:g}' for eps in radii)}"
-    return Check("survives_large_eps", raised=share > SHARE, detail=detail)
+    return Check("survives_large_eps", raised=share > TOLERATED_SHARE, detail=detail)
 
 
 def _black_box(probe: _Probe) -> Check:
@@ -257,7 +257,7 @@ def _black_box(probe: _Probe) -> Check:
     left = probe.robust_under(_short_pgd(STEPS[-1])) & ~probe.robust_under(Square(queries=PROBE_QUERIES))
     gained = int(left.sum())
     detail = f"{PROBE_QUERIES} queries of Square break {gained} image(s) that {STEPS[-1]} gradient steps do not"
-    return Check(name, raised=gained > max(1, SHARE * len(probe)), detail=detail)
+    return Check(name, raised=gained > max(1, TOLERATED_SHARE * len(probe)), detail=detail)
 
 
 def _nothing_attacked(result: AttackResult) -> Check:
@@ -269,4 +269,4 @@ def _outside(result: AttackResult) -> Check:
     count = sum(stage.outside for stage in result.stages)
     detail = f"{count} candidate(s) lay farther than {TOLERANCE:g} outside the ball and were projected back"
     share = count / max(sum(stage.attacked for stage in result.stages), 1)
-    return Check("left_the_ball", raised=share > SHARE, detail=detail)
+    return Check("left_the_ball", raised=share > TOLERATED_SHARE, detail=detail)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robust_edge.training.batchnorm import frozen_statistics
 from robust_edge.training.losses import BatchLoss
-from robust_edge.training.synchrony import WHOLE_BATCH, Share
+from robust_edge.training.synchrony import WHOLE_BATCH, RankShare
 
 
 def perturbation(
@@ -55,7 +55,7 @@ def backward(
     gamma: float,
     abort: float,
     masks: Mapping[str, Tensor] | None,
-    share: Share = WHOLE_BATCH,
+    share: RankShare = WHOLE_BATCH,
 ) -> tuple[BatchLoss, bool]:
     """Compute the gradient at the perturbed weights and store it in `.grad`; the weights are unchanged afterwards.
 

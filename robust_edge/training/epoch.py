@@ -20,7 +20,7 @@ from robust_edge.training.learner import Learner
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.randomness import Randomness
 from robust_edge.training.schedules import Schedules
-from robust_edge.training.synchrony import LEAST_IMAGES, Share, sum_over_ranks
+from robust_edge.training.synchrony import LEAST_IMAGES, RankShare, sum_over_ranks
 from robust_edge_runtimes.attacks.threat import Threat
 
 BatchProgress = Callable[[int, int, str], None]
@@ -172,7 +172,7 @@ def _train_batch(
     epoch: int,
 ) -> Tensor:
     """Compute the gradients of one batch; return `BatchLoss.figures` times the number of this rank's images."""
-    model, config, share = learner.forward, learner.config, Share(len(rows) / rows.total, learner.ranks)
+    model, config, share = learner.forward, learner.config, RankShare(len(rows) / rows.total, learner.ranks)
     attacked = attack_batch(model, images, labels, attack, threat, noise, config.training, rows)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)
 
@@ -200,7 +200,7 @@ def _train_batch(
 def _result(learner: Learner, means: Tensor) -> EpochResult:
     loss, clean_loss, adversarial_loss, clean, robust = means.tolist()
     state = learner.admm
-    gap = admm.residuals(state, learner.weights) if state is not None else admm.Residuals(0.0, 0.0)
+    residuals = admm.residuals(state, learner.weights) if state is not None else admm.Residuals(0.0, 0.0)
     return EpochResult(
         loss=loss,
         clean_loss=clean_loss,
@@ -209,6 +209,6 @@ def _result(learner: Learner, means: Tensor) -> EpochResult:
         robust_accuracy=robust,
         nonzero=sparsity_of(learner.weights).nonzero,
         rho=0.0 if state is None else state.rho,
-        primal_residual=gap.primal,
-        dual_residual=gap.dual,
+        primal_residual=residuals.primal,
+        dual_residual=residuals.dual,
     )

@@ -59,7 +59,7 @@ def replicate(model: M, device: torch.device, ranks: Ranks) -> M:
     """Give every rank the weights of rank 0, and on GPUs batch-norm over the whole batch.
 
     On CPUs every rank normalises its own part of the batch, because torch's SyncBatchNorm needs a GPU; running
-    statistics are averaged on both (`Share.average`).
+    statistics are averaged on both (`RankShare.average`).
     """
     if ranks.world == 1:
         return model
@@ -71,7 +71,7 @@ def replicate(model: M, device: torch.device, ranks: Ranks) -> M:
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class RankShare:
     """The part of one batch that this rank holds.
 
     Attributes:
@@ -103,7 +103,7 @@ class Share:
         return float(sum_over_ranks(torch.tensor(value * self.weight, dtype=torch.float64), self.ranks))
 
 
-WHOLE_BATCH = Share(1.0, Ranks())
+WHOLE_BATCH = RankShare(1.0, Ranks())
 
 
 def sum_over_ranks(sums: Tensor, ranks: Ranks) -> Tensor:

@@ -44,15 +44,15 @@ def gradient_checks(subject: HostSubject, network: nn.Module, seed: int) -> list
     images = drawn.images[rows].copy()
     images[1::2] += random.uniform(-eps, eps, images[1::2].shape).astype(np.float32)
     images = np.clip(images, 0, 1)
-    logits, largest = _compared_logits(subject.score, images)
-    slopes = _slopes(network, images, logits)
+    weights, largest = _margin_weights(subject.score, images)
+    slopes = _slopes(network, images, weights)
     directions = [random_signs(images.shape, random) for _ in range(DIRECTIONS)]
     directions.append(np.sign(slopes))
     if subject.checkpoint is not None:
         directions.append(np.sign(subject.checkpoint.logits_and_gradient(images, drawn.labels[rows])[1]))
     return [
         _recording_check(network, images, drawn.labels[rows]),
-        _alignment_check(subject, images, logits, slopes, directions, largest),
+        _alignment_check(subject, images, weights, slopes, directions, largest),
     ]
 
 
@@ -61,7 +61,7 @@ def random_signs(shape: tuple[int, ...], random: np.random.Generator) -> np.ndar
     return (2 * random.integers(0, 2, shape) - 1).astype(np.float32)
 
 
-def _compared_logits(score: Score, images: np.ndarray) -> tuple[np.ndarray, float]:
+def _margin_weights(score: Score, images: np.ndarray) -> tuple[np.ndarray, float]:
     """Weights (N, K) of a margin, 1 for the largest logit and -1 for the second; and the largest absolute logit."""
     logits = np.nan_to_num(score(images))
     rows, order = np.arange(len(images)), logits.argsort(axis=1)

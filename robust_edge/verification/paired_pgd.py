@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -50,9 +51,9 @@ class PairedOutcome:
         )
 
 
-def pgd_settings(eps: float, settings: VerifySettings, *, share: int = 1) -> AttackSpec:
-    """One restart of PGD with a mode's seed, with one step for every `share` steps of the settings."""
-    return Pgd(steps=-(-settings.value(STEPS_OPTION) // share)).spec(Threat(eps), settings.seed)
+def pgd_settings(eps: float, settings: VerifySettings, *, runs: int = 1) -> AttackSpec:
+    """One restart of PGD with a mode's seed; a mode that attacks in several runs divides its steps among them."""
+    return Pgd(steps=math.ceil(settings.value(STEPS_OPTION) / runs)).spec(Threat(eps), settings.seed)
 
 
 def paired_pgd(

@@ -21,7 +21,7 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
 from robust_edge_runtimes.verdict.statistic import drop_of_counts
 
-SHARE = 2  # each of the two attacks takes 1/SHARE of the steps of other modes
+SIGNS = (1, -1)  # the difference of the losses and its negative are attacked, each with half of the steps
 OTHER_IMAGES = 48  # training images, and as many mixtures
 NEGLIGIBLE = 1e-3  # relative to both gradients: a difference that rounding explains
 NEGLIGIBLE_LOSS = 1e-4
@@ -40,11 +40,11 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
     random = np.random.default_rng((settings.seed, int(drawn.ids[0])))
     others, classes = _other_images(subject, random)
     images, labels = np.concatenate([drawn.images, others]), np.concatenate([drawn.labels, classes])
-    attack = pgd_settings(subject.eps, settings, share=SHARE)
+    attack = pgd_settings(subject.eps, settings, runs=len(SIGNS))
     first = _random_starts(checkpoint, images, labels, subject.eps, random)
+    sources = [_gradient_source(subject, sign, random) for sign in SIGNS]
     up, down = (
-        paired_pgd(subject.score, _gap(subject, sign, random), images, labels, attack, start=first, progress=progress)
-        for sign in (1, -1)
+        paired_pgd(subject.score, source, images, labels, attack, start=first, progress=progress) for source in sources
     )
     both, count = up.joined(down), len(drawn)
     ends = np.concatenate([points[count:] for points in both.worst])
@@ -77,22 +77,24 @@ def _random_starts(
 ) -> np.ndarray:
     """Random points between each image and the corner of its ball that the checkpoint's gradient points to."""
     _, gradient = checkpoint.logits_and_gradient(images, labels)
-    share = random.uniform(0, eps, (len(images), 1, 1, 1)).astype(np.float32)
-    return np.asarray(images + share * np.sign(gradient))
+    length = random.uniform(0, eps, (len(images), 1, 1, 1)).astype(np.float32)
+    return np.asarray(images + length * np.sign(gradient))
 
 
-def _gap(subject: HostSubject, sign: int, random: np.random.Generator) -> GradientOracle:
+def _gradient_source(subject: HostSubject, sign: int, random: np.random.Generator) -> GradientOracle:
     """The gradient of the difference of losses: from the twin, or by finite differences if there is no twin."""
     twin, _ = subject.twin.found
     assert subject.checkpoint is not None
     assert subject.reference is not None
     if twin is None or twin.made_from == CHECKPOINT:
-        return _GapByDifferences(subject.score, subject.reference, DIFFERENCE_STEP * subject.eps, sign, random)
-    return _Gap(TorchOracle(twin.network), subject.checkpoint, sign)
+        return _FiniteDifferences(subject.score, subject.reference, DIFFERENCE_STEP * subject.eps, sign, random)
+    return _TwinGradients(TorchOracle(twin.network), subject.checkpoint, sign)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Gap:
+class _TwinGradients:
+    """The gradient of the twin's loss minus that of the checkpoint's."""
+
     artifact: GradientOracle
     checkpoint: GradientOracle
     sign: int
@@ -101,14 +103,14 @@ class _Gap:
         """The checkpoint's logits, and the gradient; it is zero where both networks' gradients agree up to rounding."""
         _, ours = self.artifact.logits_and_gradient(images, labels)
         logits, theirs = self.checkpoint.logits_and_gradient(images, labels)
-        gap = np.nan_to_num(ours - theirs)
-        size = [np.abs(part).sum(axis=(1, 2, 3)) for part in (gap, np.nan_to_num(ours), theirs)]
-        gap[size[0] <= NEGLIGIBLE * (size[1] + size[2])] = 0
-        return logits, self.sign * gap
+        change = np.nan_to_num(ours - theirs)
+        size = [np.abs(part).sum(axis=(1, 2, 3)) for part in (change, np.nan_to_num(ours), theirs)]
+        change[size[0] <= NEGLIGIBLE * (size[1] + size[2])] = 0
+        return logits, self.sign * change
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _GapByDifferences:
+class _FiniteDifferences:
     """Gradient estimates by simultaneous perturbation (Spall 1992): finite differences along random directions."""
 
     artifact: Score
@@ -123,12 +125,12 @@ class _GapByDifferences:
         for _ in range(DIRECTIONS):
             signs = random_signs(images.shape, self.random)
             ahead, behind = (np.clip(images + side * np.float32(self.length) * signs, 0, 1) for side in (1, -1))
-            change = self._gap(ahead, labels) - self._gap(behind, labels)
+            change = self._loss_difference(ahead, labels) - self._loss_difference(behind, labels)
             change[~(np.abs(change) > NEGLIGIBLE_LOSS)] = 0
             slope += change.astype(np.float32)[:, None, None, None] * signs
         return self.checkpoint(images), self.sign * slope
 
-    def _gap(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def _loss_difference(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         ours, theirs = _loss(self.artifact(images), labels), _loss(self.checkpoint(images), labels)
         return np.asarray(ours - theirs)
 

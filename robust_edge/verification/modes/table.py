@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from robust_edge_runtimes.modes.mode import Default, Mode
-from robust_edge_runtimes.modes.table import DEVICE_MODES, QUERIES
+from robust_edge_runtimes.modes.table import DEVICE_MODES, QUERIES_REFERENCE
 
-STEPS = "robust_edge.verification.settings:STEPS_OPTION"
+STEPS_REFERENCE = "robust_edge.verification.settings:STEPS_OPTION"
 
 MODES = (
     *DEVICE_MODES,
@@ -15,14 +15,14 @@ MODES = (
         "robust_edge.verification.modes.surrogate:surrogate",
         Default.WITH_RUN,
         needs="the checkpoint's gradients",
-        options=(STEPS,),
+        options=(STEPS_REFERENCE,),
     ),
     Mode(
         "whitebox",
         "PGD with the gradients of a differentiable twin that is made from the artifact itself",
         "robust_edge.verification.modes.whitebox:whitebox",
         Default.WITH_RUN,
-        options=(STEPS, QUERIES),
+        options=(STEPS_REFERENCE, QUERIES_REFERENCE),
         restart=1,
     ),
     Mode(
@@ -31,7 +31,7 @@ MODES = (
         "robust_edge.verification.modes.difference:difference",
         Default.WITH_RUN,
         needs="the checkpoint's gradients",
-        options=(STEPS,),
+        options=(STEPS_REFERENCE,),
         restart=2,
     ),
     Mode(

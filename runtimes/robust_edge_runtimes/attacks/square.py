@@ -16,7 +16,8 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.scoring import Score, margins
 
-QUERIES, FEW_QUERIES = 500, 50  # per image: where the attack is asked for, and beside attacks with gradients
+DEFAULT_QUERIES = 500  # per image
+FEW_QUERIES = 50  # per image, where the attack is one of several
 HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: where the share of pixels halves
 
 

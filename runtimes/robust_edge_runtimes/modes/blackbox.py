@@ -7,7 +7,7 @@ from typing import Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.attacks.square import FEW_QUERIES, QUERIES, Square
+from robust_edge_runtimes.attacks.square import DEFAULT_QUERIES, FEW_QUERIES, Square
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.modes.mode import Progress
@@ -17,7 +17,7 @@ from robust_edge_runtimes.verdict.measurement import LOGITS, Candidates, Measure
 from robust_edge_runtimes.verdict.subject import Subject
 
 QUERIES_OPTION = ModeOption(
-    "queries", "Queries per image, in the modes that see only logits", QUERIES, quick=FEW_QUERIES
+    "queries", "Queries per image, in the modes that see only logits", DEFAULT_QUERIES, quick=FEW_QUERIES
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from robust_edge_runtimes.modes.mode import Default, Mode
 
-QUERIES = "robust_edge_runtimes.modes.blackbox:QUERIES_OPTION"
+QUERIES_REFERENCE = "robust_edge_runtimes.modes.blackbox:QUERIES_OPTION"
 
 DEVICE_MODES = (
     Mode(
@@ -23,6 +23,6 @@ DEVICE_MODES = (
         "Square, a random search that sees only the artifact's logits",
         "robust_edge_runtimes.modes.blackbox:blackbox",
         Default.WITH_RUN,
-        options=(QUERIES,),
+        options=(QUERIES_REFERENCE,),
     ),
 )

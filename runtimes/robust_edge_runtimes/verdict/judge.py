@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import List, Optional, Sequence, Tuple, Union
 
-from robust_edge_runtimes.attacks.square import QUERIES
+from robust_edge_runtimes.attacks.square import DEFAULT_QUERIES
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
@@ -248,10 +248,10 @@ def _reasons_and_notes(
     elif not figures.modes:
         undecided.append(ONLY_REBUILT)
     queries = max((mode.attack.steps for mode in figures.modes if mode.works_with == LOGITS), default=0)
-    if queries < QUERIES and any(flag.name == TWIN_GRADIENT_DIFFERS for flag in figures.flags):
+    if queries < DEFAULT_QUERIES and any(flag.name == TWIN_GRADIENT_DIFFERS for flag in figures.flags):
         reasons.append(
             f"no_black_box: {TWIN_GRADIENT_DIFFERS} leaves only attacks without gradients, which sent {queries} "
-            f"queries per image, at least {QUERIES} are needed; run mode blackbox"
+            f"queries per image, at least {DEFAULT_QUERIES} are needed; run mode blackbox"
         )
     return reasons, undecided, notes
 

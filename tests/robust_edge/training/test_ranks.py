@@ -22,7 +22,7 @@ from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
-from robust_edge.training.synchrony import WHOLE_BATCH, Share, check_batch, check_same, replicate, sum_over_ranks
+from robust_edge.training.synchrony import WHOLE_BATCH, RankShare, check_batch, check_same, replicate, sum_over_ranks
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -86,7 +86,7 @@ def averaged(ranks):
     """Gradients and running statistics of rank r are r + 1; rank 0 holds 3/4 of the batch."""
     layer = nn.BatchNorm1d(2)
     layer.weight.grad, layer.running_mean = torch.full((2,), ranks.rank + 1.0), torch.full((2,), ranks.rank + 1.0)
-    share = Share((0.75, 0.25)[ranks.rank], ranks)
+    share = RankShare((0.75, 0.25)[ranks.rank], ranks)
     share.average(layer)
     return layer.weight.grad.tolist(), layer.running_mean.tolist(), share.mean(ranks.rank + 1.0)
 
