@@ -18,8 +18,9 @@ from robust_edge.attacks.attack import Attack, Batch
 from robust_edge.attacks.ball import project, start_points, steepest
 from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.attacks.logits import is_right
+from robust_edge.attacks.pgd_settings import STEP_SIZE, STEPS
 from robust_edge.parallel.rows import Rows, all_rows
-from robust_edge.settings.setting import setting
+from robust_edge.settings.setting import declared, setting
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat, step_size
 from robust_edge_runtimes.core.manifest import AttackSpec
@@ -40,11 +41,11 @@ class Pgd(Attack):
     With one start, PGD-50 gives accuracies up to 2.5 points higher than APGD on a benign network.
     """
 
-    steps: int = setting(50, "gradient steps per start, s", range="[1, inf)")
+    steps: int = declared(STEPS, 50)
     restarts: int = setting(
         3, "random starts; each attacks only the images that the earlier ones did not break", range="[1, inf)"
     )
-    step_size: float | None = setting(None, "step size α; null uses 2.5·ε/s", range="(0, inf)")
+    step_size: float | None = declared(STEP_SIZE, None)
     random_start: bool = setting(True, "start at a random point of the ball instead of at the image")
     last: bool = setting(
         False,

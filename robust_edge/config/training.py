@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from robust_edge.attacks.pgd_settings import STEP_SIZE, STEPS
 from robust_edge.settings.ranges import require
-from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, IntSchedule, check, setting
+from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, IntSchedule, check, declared, setting
 from robust_edge_runtimes.core.runtime import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class AttackConfig:
         beside=PER_EPOCH,
         range="[0, 1]",
     )
-    steps: int = setting(7, "gradient steps of the training attack, s", flag="--steps", range="[1, inf)")
+    steps: int = declared(
+        dataclasses.replace(STEPS, help="gradient steps of the training attack, s", flag="--steps"), 7
+    )
     steps_schedule: IntSchedule = setting(
         "constant",
         "schedule of the steps over the epochs",
@@ -40,7 +43,7 @@ class AttackConfig:
         beside=PER_EPOCH,
         range="[1, inf)",
     )
-    step_size: float | None = setting(None, "step size α; null uses 2.5·ε/s", range="(0, inf)")
+    step_size: float | None = declared(STEP_SIZE, None)
 
     def __post_init__(self) -> None:
         check(self, "attack")
