@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from robust_edge_exporters.dispatch_mode import EagerDispatchMode
 from robust_edge_exporters.target import Quantisation, Target
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.scoring import relative_error
@@ -91,13 +91,8 @@ def _error(network: nn.Module, points: Tensor, precision: str, quantisation: Qua
     return relative_error(there.numpy(), here.numpy())
 
 
-class _Rounding(TorchDispatchMode):
+class _Rounding(EagerDispatchMode):
     """Runs every operator on arguments that are rounded first; operators that write to an argument are left alone."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch's hook: true would import torch._dynamo, half a second, to keep it from compiling this mode."""
-        return False
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

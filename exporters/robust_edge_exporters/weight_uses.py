@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from robust_edge_exporters.dispatch_mode import EagerDispatchMode
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 
 LAYERS = (
@@ -133,7 +133,7 @@ class _Found:
     times: int = 0
 
 
-class _Trace(TorchDispatchMode):
+class _Trace(EagerDispatchMode):
     """Follows tensors that do not depend on the image, by their memory, and notes where they meet those that do.
 
     Attributes:
@@ -141,11 +141,6 @@ class _Trace(TorchDispatchMode):
         left_out: other operands that do not depend on the image.
         touched: names of all tensors that a left out operand is computed from.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch's hook: true would import torch._dynamo, half a second, to keep it from compiling this mode."""
-        return False
 
     def __init__(self, tensors: dict[str, Tensor], buffers: set[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
