@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.verdict.measurement import ModeResult
 from robust_edge_runtimes.verdict.statistic import Drop
 
 SHORT_HASH = 12
@@ -28,9 +28,9 @@ def radius(eps: float) -> str:
     return f"{levels}/255" if usual else f"{eps:.4g}"
 
 
-def attack(spec: AttackSpec) -> str:
-    """An attack by its usual name, such as `PGD-50, ε = 0.1`."""
-    return f"{spec.describe()}, ε = {radius(spec.eps)}"
+def attack(mode: ModeResult) -> str:
+    """The attack of a verify mode by its usual name, such as `PGD-50, ε = 0.1`."""
+    return f"{mode.attack.describe(queries=mode.counts_queries)}, ε = {radius(mode.attack.eps)}"
 
 
 def with_thousands(value: float) -> str:

@@ -31,7 +31,7 @@ def sign_off(verdict: Verdict) -> str:
 
 def _figures(mode: ModeResult) -> str:
     return (
-        f"{mode.mode} ({attack(mode.attack)}, seed {mode.attack.seed}, {mode.images} images) clean "
+        f"{mode.mode} ({attack(mode)}, seed {mode.attack.seed}, {mode.images} images) clean "
         f"{percent(mode.artifact_clean)}, robust {percent(mode.artifact_robust)} (checkpoint "
         f"{percent(mode.reference_clean)}, {percent(mode.reference_robust)})"
     )

@@ -235,14 +235,9 @@ class AttackSpec:
     step_size: float
     seed: int
 
-    @property
-    def unit(self) -> str:
-        """What `steps` counts: `steps` or `queries`."""
-        return "queries" if self.step_size == 0 < self.eps else "steps"
-
-    def describe(self) -> str:
-        """The attack in a text, such as `PGD-50` or `Square, 500 queries`."""
-        if self.unit == "queries":
+    def describe(self, *, queries: bool = False) -> str:
+        """The attack in a text, such as `PGD-50`, or `Square, 500 queries` if `steps` is a number of queries."""
+        if queries:
             return f"{self.name.capitalize()}, {self.steps} queries"
         return f"{self.name.upper()}-{self.steps}"
 

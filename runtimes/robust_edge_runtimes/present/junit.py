@@ -46,7 +46,7 @@ def junit_text(verdict: Verdict) -> str:
     here = (verdict.target, verdict.modes, verdict.worst)
     for where, modes, worst in (here, *(_elsewhere(verdict, other) for other in verdict.elsewhere)):
         for mode in modes:
-            cases += _cases(f"{where}.{mode.mode}", attack_name(mode.attack), mode, mode.seconds)
+            cases += _cases(f"{where}.{mode.mode}", attack_name(mode), mode, mode.seconds)
         if worst is not None:
             cases += _cases(f"{where}.all modes", "worst case", worst, 0.0)
     failures = sum(case.failure is not None for case in cases)

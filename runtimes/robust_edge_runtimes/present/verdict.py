@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import List, Union
 
-from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, Rebuild, Twin, WorstCase
@@ -13,11 +12,11 @@ from robust_edge_runtimes.verdict.statistic import Drop
 
 def verdict_table(verdict: Verdict) -> str:
     """One row per mode and accuracy, then the notes, the reasons for a failure and the verdict."""
-    rows = [row for mode in verdict.modes for row in _accuracies(mode.mode, attack_name(mode.attack), mode)]
+    rows = [row for mode in verdict.modes for row in _accuracies(mode.mode, attack_name(mode), mode)]
     if verdict.worst is not None:
         rows += _accuracies("all modes", "worst case", verdict.worst)
     for other in verdict.elsewhere:
-        rows += [row for mode in other.modes for row in _accuracies(mode.mode + " *", attack_name(mode.attack), mode)]
+        rows += [row for mode in other.modes for row in _accuracies(mode.mode + " *", attack_name(mode), mode)]
     header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (interval) / budget, points"]
     lines = [table(header, rows)]
     for other in verdict.elsewhere:
@@ -50,9 +49,10 @@ def rebuild_line(rebuild: Rebuild) -> str:
     return f"rebuild: {len(rebuild.compared)} files {found} ({rebuild.seconds:.1f} s)"
 
 
-def attack_name(attack: AttackSpec) -> str:
-    """The name of the attack and the settings that are needed to repeat it."""
-    return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {attack.unit}, seed {attack.seed}"
+def attack_name(mode: ModeResult) -> str:
+    """The name of a mode's attack and the settings that are needed to repeat it."""
+    attack, unit = mode.attack, "queries" if mode.counts_queries else "steps"
+    return f"{attack.name} eps={attack.eps:.4g}, {attack.steps} {unit}, seed {attack.seed}"
 
 
 def _accuracies(where: str, attack: str, result: Union[ModeResult, WorstCase]) -> List[List[str]]:

@@ -128,6 +128,11 @@ class ModeResult:
     seconds: float = 0.0
     works_with: str = GRADIENTS
 
+    @property
+    def counts_queries(self) -> bool:
+        """Whether the attack's `steps` are queries, because it sees only logits."""
+        return self.works_with == LOGITS
+
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:

@@ -5,12 +5,14 @@ from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.judge import MachineResult, Verdict
-from robust_edge_runtimes.verdict.measurement import ModeResult, Parity, WorstCase
+from robust_edge_runtimes.verdict.measurement import LOGITS, ModeResult, Parity, WorstCase
 from robust_edge_runtimes.verdict.statistic import Drop
 
 DROP = Drop(0.0, -0.5, 0.5, 1.0)
 PGD = ModeResult("surrogate", AttackSpec("pgd", 8 / 255, 20, 0.004, 3), 500, 0.95, 0.94, 0.51, 0.505, DROP, DROP)
-SQUARE = ModeResult("blackbox", AttackSpec("square", 0.1, 500, 0.0, 7), 60, 0.9, 0.9, 0.6, 0.61, DROP, DROP)
+SQUARE = ModeResult(
+    "blackbox", AttackSpec("square", 0.1, 500, 0.0, 7), 60, 0.9, 0.9, 0.6, 0.61, DROP, DROP, works_with=LOGITS
+)
 HOST, DEVICE = RuntimeInfo("onnxruntime", "1", "cpu", "CPU", 1), RuntimeInfo("tensorrt", "10.3", "cuda", "engine", 1)
 VERDICT = Verdict(
     "pass", True, (), (), (), "jetson-gpu", "a" * 64, "c" * 64, HOST, machine(), Parity(0, 1e-3, 1), (PGD,), (),
