@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from robust_edge.attacks.attack import Attack
-from robust_edge.attacks.curve import Curve
-from robust_edge.data import Split
-from robust_edge.evaluation.accuracy import BATCH, Accuracy, accuracy_of
+from robust_edge.evaluation.accuracy import Accuracy, accuracy_of
 from robust_edge.evaluation.campaign import Campaign, Progress, Stage, candidates, digits, predictions, run_campaign
 from robust_edge.parallel.ranks import Ranks
 from robust_edge_runtimes.attacks.threat import LINF, Threat
@@ -72,72 +69,49 @@ class CurveResult:
     title: str = ""
 
 
+def curve_stages(attack: Attack, epsilons: Sequence[float] | None = None) -> tuple[Stage, ...]:
+    """The same attack at increasing radii, the first one 0; None for the attack's own radii."""
+    radii = attack.radii if epsilons is None else epsilons
+    return tuple(Stage(f"eps={eps:g}", attack, Threat(eps)) for eps in radii)
+
+
 def evaluate_curve(
-    model: nn.Module,
-    split: Split,
+    campaign: Campaign,
     classes: int,
     *,
-    attack: Attack | None = None,
-    epsilons: Sequence[float] | None = None,
-    seed: int = 0,
     panel_images: int = PANEL_IMAGES,
-    positions: Sequence[int] | None = None,
-    batch_size: int = BATCH,
     state: Path | None = None,
-    identity: str = "",
     ranks: Ranks | None = None,
     progress: Progress | None = None,
 ) -> CurveResult:
     """Run Algorithm 2: every image is attacked at every ε.
 
     Args:
-        model: raw pixels to logits.
-        split: on the model's device.
+        campaign: one network and the stages of `curve_stages`; not cumulative.
         classes: K; the run stops once the accuracy is below 1/K.
-        attack: the attack at every ε; None for Curve with its default settings.
-        epsilons: increasing radii, the first one 0.
-        seed: of the random starts.
         panel_images: number of images to store for the figure.
-        positions: indices of the images in the test split; None if `split` is the whole test split.
-        batch_size: number of images per batch.
-        state: see `run_campaign`.
-        identity: see Campaign.
-        ranks: the processes that share the work.
-        progress: called with (done, total).
+        state, ranks, progress: see `run_campaign`.
     """
-    attack = attack or Curve()
-    epsilons = attack.radii if epsilons is None else epsilons
-    stages = tuple(Stage(f"eps={eps:g}", attack, Threat(eps)) for eps in epsilons)
-    positions = tuple(range(len(split)) if positions is None else positions)
-    campaign = Campaign(
-        model=model,
-        evaluated=(model,),
-        split=split,
-        positions=positions,
-        stages=stages,
-        cumulative=False,
-        batch_size=batch_size,
-        identity=identity,
-        seed=seed,
-    )
-    result = run_campaign(
+    finished = run_campaign(
         campaign,
         state=state,
         ranks=ranks,
         stop=lambda robust: float(robust.double().mean()) < 1 / classes,
         progress=progress,
     )
-    points = []
-    for eps, robust in zip(epsilons, result.robust[:, 0], strict=False):
-        points.append(CurvePoint(eps, accuracy_of(robust), digits(robust)))
+    points = tuple(
+        CurvePoint(stage.threat.eps, accuracy_of(robust), digits(robust))
+        for stage, robust in zip(campaign.stages, finished.robust[:, 0], strict=False)
+    )
+    attack = campaign.stages[0].attack
     return CurveResult(
-        getattr(attack, "steps", None),
-        seed,
-        1 / classes,
-        tuple(points),
-        _panel(campaign, min(panel_images, len(split)), len(points)),
-        result.resumed,
-        positions,
+        steps=getattr(attack, "steps", None),
+        seed=campaign.seed,
+        chance=1 / classes,
+        points=points,
+        panel=_panel(campaign, min(panel_images, len(campaign.split)), len(points)),
+        resumed=finished.resumed,
+        positions=campaign.positions,
         title=attack.title,
     )
 

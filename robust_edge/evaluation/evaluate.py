@@ -10,7 +10,7 @@ from pathlib import Path
 from robust_edge.evaluation.audit import Audit, audit_memory, audit_oblivious, audit_result, audit_steps
 from robust_edge.evaluation.campaign import Progress
 from robust_edge.evaluation.combination import Combination, evaluate_average
-from robust_edge.evaluation.curve import CurveResult, evaluate_curve
+from robust_edge.evaluation.curve import CurveResult, curve_stages, evaluate_curve
 from robust_edge.evaluation.job import Job, prepare_job
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation, record_name, stored_evaluation
@@ -133,19 +133,9 @@ def _attack(job: Job, members: tuple[Audit, ...], progress: Progress | None) -> 
 
 def _curve(job: Job, progress: Progress | None) -> _Results:
     identity = job.identity(job.attack.radii)
-    result = evaluate_curve(
-        job.networks[0].model,
-        job.task.split,
-        job.task.classes,
-        attack=job.attack,
-        seed=job.settings.seed,
-        positions=job.task.positions,
-        batch_size=job.memory.batch_size,
-        state=job.state(identity),
-        identity=identity,
-        ranks=job.ranks,
-        progress=progress,
-    )
+    network = job.networks[0]
+    campaign = job.campaign(curve_stages(job.attack), network, [network], cumulative=False, identity=identity)
+    result = evaluate_curve(campaign, job.task.classes, state=job.state(identity), ranks=job.ranks, progress=progress)
     return _Results(curve=result, checks=audit_steps(job.attack), resumed=result.resumed)
 
 

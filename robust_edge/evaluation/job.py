@@ -120,7 +120,20 @@ class Job:
         """Run several attacks on one network, and let others classify the candidates; arguments as of Campaign."""
         attacks = [(stage.name, stage.attack.settings()) for stage in stages]
         identity = self.identity(attacks, attacked.name, [network.name for network in evaluated])
-        campaign = Campaign(
+        campaign = self.campaign(stages, attacked, evaluated, cumulative=cumulative, identity=identity)
+        return run_campaign(campaign, state=self.state(identity), ranks=self.ranks, progress=progress)
+
+    def campaign(
+        self,
+        stages: tuple[Stage, ...],
+        attacked: Network,
+        evaluated: Sequence[Network],
+        *,
+        cumulative: bool,
+        identity: str,
+    ) -> Campaign:
+        """Attacks on the images of the task; arguments as of Campaign."""
+        return Campaign(
             model=attacked.model,
             evaluated=tuple(network.model for network in evaluated),
             split=self.task.split,
@@ -131,7 +144,6 @@ class Job:
             seed=self.settings.seed,
             identity=identity,
         )
-        return run_campaign(campaign, state=self.state(identity), ranks=self.ranks, progress=progress)
 
 
 def prepare_job(

@@ -6,7 +6,8 @@ from torch import nn
 
 from robust_edge.attacks.curve import Curve
 from robust_edge.data import Split
-from robust_edge.evaluation.curve import evaluate_curve
+from robust_edge.evaluation.campaign import Campaign
+from robust_edge.evaluation.curve import curve_stages, evaluate_curve
 
 MARGINS = (0.02, 0.06, 0.11, 0.16, 0.3, -0.1)
 """How far each image's pixels lie on the right side of the boundary; the last one is wrong when clean."""
@@ -38,9 +39,24 @@ def split():
     return Exact(values[:, None, None, None].expand(-1, 1, 2, 2).clone(), torch.ones(6, dtype=torch.int64))
 
 
+def curve_of(model, split, classes, *, steps, epsilons, **options):
+    """Algorithm 2 on all images of a split."""
+    campaign = Campaign(
+        model=model,
+        evaluated=(model,),
+        split=split,
+        positions=tuple(range(len(split))),
+        stages=curve_stages(Curve(steps=steps), epsilons),
+        cumulative=False,
+        batch_size=128,
+        identity="",
+    )
+    return evaluate_curve(campaign, classes, **options)
+
+
 def test_every_point_is_the_count_of_margins_above_the_radius(model, split):
     radii = (0.0, 0.05, 0.1, 0.15, 0.2)
-    result = evaluate_curve(model, split, 2, attack=Curve(steps=10), epsilons=radii)
+    result = curve_of(model, split, 2, steps=10, epsilons=radii)
     assert [point.eps for point in result.points] == [0.0, 0.05, 0.1, 0.15]  # 2 of 6 is below chance: the end
     assert [point.accuracy.correct for point in result.points] == [5, 4, 3, 2]
     assert result.chance == 0.5
@@ -48,22 +64,20 @@ def test_every_point_is_the_count_of_margins_above_the_radius(model, split):
 
 
 def test_accuracy_at_chance_is_not_below_it(model, split):
-    result = evaluate_curve(model, split, 2, attack=Curve(steps=5), epsilons=(0.0, 0.1, 0.11))
+    result = curve_of(model, split, 2, steps=5, epsilons=(0.0, 0.1, 0.11))
     assert [point.accuracy.correct for point in result.points][:2] == [5, 3]
     assert len(result.points) == 3
 
 
 def test_all_radii_are_done_where_the_network_holds(model, split):
     seen = []
-    result = evaluate_curve(
-        model, split, 1000, attack=Curve(steps=3), epsilons=(0.0, 0.1, 0.2), progress=lambda *row: seen.append(row)
-    )
+    result = curve_of(model, split, 1000, steps=3, epsilons=(0.0, 0.1, 0.2), progress=lambda *row: seen.append(row))
     assert len(result.points) == 3
     assert seen[-1][0] == seen[-1][1]
 
 
 def test_the_panel_shows_images_in_the_ball_and_what_the_network_says(model, split):
-    result = evaluate_curve(model, split, 2, attack=Curve(steps=5), epsilons=(0.0, 0.05, 0.1), panel_images=4)
+    result = curve_of(model, split, 2, steps=5, epsilons=(0.0, 0.05, 0.1), panel_images=4)
     clean = split.images[:4]
     assert result.panel.truth == (1, 1, 1, 1)
     assert torch.equal(torch.tensor(result.panel.pixels[0], dtype=torch.float64), clean)
@@ -79,6 +93,6 @@ def test_the_network_s_statistics_and_mode_are_left_alone():
     network = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 2)).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images = torch.randint(0, 255, (8, 1, 4, 4), dtype=torch.uint8)
-    evaluate_curve(network, Split(images, torch.arange(8) % 2), 2, attack=Curve(steps=2), epsilons=(0.0, 0.1))
+    curve_of(network, Split(images, torch.arange(8) % 2), 2, steps=2, epsilons=(0.0, 0.1))
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
