@@ -207,37 +207,39 @@ def collect(
     if not runs:
         raise InputError("a report needs at least one run; give a folder that `robust-edge compress -o` wrote")
     data = collect_runs(list({run.path.resolve(): run for run in runs}.values()))  # runs/* names some twice
-    verdicts_by_path = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
+    judged = [(path, read_result(Verdict, path, "verify")) for path in verdicts]
     timed = [(path, read_result(Bench, path, "bench")) for path in benches]
-    shown = tuple(read_result(Transfer, path, "transfer") for path in transfers)
-    by_checkpoint = {run.checkpoint.weights_sha256: run for run in data if run.checkpoint is not None}
-    verdict_data = [
+    verdict_data = _verdict_data(judged, data, [bench for _, bench in timed])
+    return ReportData(
+        data,
+        tuple(sorted(verdict_data, key=lambda item: (FAIL, UNDECIDED, PASS).index(item.verdict.outcome))),
+        tuple(_bench_data(path, bench, [verdict for _, verdict in judged]) for path, bench in timed),
+        tuple(read_result(Transfer, path, "transfer") for path in transfers),
+        tuple(clean_text(str(path)) for path in transfers),
+    )
+
+
+def _verdict_data(
+    judged: Sequence[tuple[Path, Verdict]], runs: Sequence[RunData], benches: Sequence[Bench]
+) -> list[VerdictData]:
+    """Find the run and the bench entries of every verdict."""
+    by_checkpoint = {run.checkpoint.weights_sha256: run for run in runs if run.checkpoint is not None}
+    entries = [entry for bench in benches for entry in bench.entries]
+    return [
         VerdictData(
             clean_text(str(path)),
             verdict,
             by_checkpoint.get(verdict.checkpoint_sha256),
-            tuple(
-                entry.label
-                for _, bench in timed
-                for entry in bench.entries
-                if entry.artifact_sha256 == verdict.artifact_sha256
-            ),
+            tuple(entry.label for entry in entries if entry.artifact_sha256 == verdict.artifact_sha256),
         )
-        for path, verdict in verdicts_by_path
+        for path, verdict in judged
     ]
-    bench_data = [
-        BenchData(
-            clean_text(str(path)),
-            bench,
-            tuple(
-                _passed_verification(entry.artifact_sha256, [v for _, v in verdicts_by_path]) for entry in bench.entries
-            ),
-        )
-        for path, bench in timed
-    ]
-    ordered = sorted(verdict_data, key=lambda item: (FAIL, UNDECIDED, PASS).index(item.verdict.outcome))
-    places = tuple(clean_text(str(path)) for path in transfers)
-    return ReportData(data, tuple(ordered), tuple(bench_data), shown, places)
+
+
+def _bench_data(path: Path, bench: Bench, verdicts: Sequence[Verdict]) -> BenchData:
+    """Find out which entries of a bench result passed verification."""
+    passed = tuple(_passed_verification(entry.artifact_sha256, verdicts) for entry in bench.entries)
+    return BenchData(clean_text(str(path)), bench, passed)
 
 
 def collect_runs(runs: Sequence[Run]) -> tuple[RunData, ...]:

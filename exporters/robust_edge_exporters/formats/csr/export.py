@@ -127,25 +127,16 @@ def export_csr(
     Raises:
         ExportError: TorchScript cannot express the network.
     """
-    folded = _folded(model)
-    threshold = settings.options.get(CSR_THRESHOLD.name)
-    assert threshold is None or isinstance(threshold, float), "checked by the option's declaration"
+    folded, path = _folded(model), str(Path(folder) / FILE)
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with _one_thread(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
         names = [use.name for use in weight_uses(model, shape).uses]
-        calls = [item for item in _layer_calls(folded, example) if f"{item.name}.weight" in names]
-        forms = []
-        for item in calls:
-            form = _form(item, threshold, settings.layer_forms)
-            forms.append(form)
-            if form.form == "csr":
-                _replace(folded, item.name, _as_csr(item.layer))
-        forms += _other_forms(folded, names, {item.name for item in calls})
+        forms = _apply_forms(folded, example, names, settings)
         scripted = _scripted(folded, target, shape)
         classes = int(scripted(example).shape[1])
-        torch.jit.save(scripted, str(Path(folder) / FILE))
-        counts = _counted(torch.jit.load(str(Path(folder) / FILE)), forms)
+        torch.jit.save(scripted, path)
+        counts = _counted(torch.jit.load(path), forms)
     return ExportedArtifact(
         file=FILE,
         format="csr",
@@ -209,6 +200,27 @@ def _layer_calls(model: nn.Module, example: Tensor) -> list[_LayerCall]:
     for hook in hooks:
         hook.remove()
     return list(found.values())
+
+
+def _apply_forms(model: nn.Module, example: Tensor, names: Sequence[str], settings: ExportSettings) -> list[LayerForm]:
+    """Choose the form of every prunable weight, and replace the layers that are stored as CSR.
+
+    Args:
+        model: with folded batch-norms; it is changed.
+        example: one image.
+        names: of the prunable weights.
+        settings: `layer_forms` or the option `csr_threshold` decides; without them both forms are timed.
+    """
+    threshold = settings.options.get(CSR_THRESHOLD.name)
+    assert threshold is None or isinstance(threshold, float), "checked by the option's declaration"
+    calls = [item for item in _layer_calls(model, example) if f"{item.name}.weight" in names]
+    forms = []
+    for item in calls:
+        form = _form(item, threshold, settings.layer_forms)
+        forms.append(form)
+        if form.form == "csr":
+            _replace(model, item.name, _as_csr(item.layer))
+    return [*forms, *_other_forms(model, names, {item.name for item in calls})]
 
 
 def _form(item: _LayerCall, threshold: float | None, forms: Mapping[str, str] | None) -> LayerForm:
