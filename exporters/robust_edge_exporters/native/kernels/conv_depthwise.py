@@ -6,10 +6,9 @@ from typing import ClassVar
 
 from robust_edge_exporters.native.geometry import UNIT, Shape, layout, whole_units
 from robust_edge_exporters.native.kernel import Family, Options
-from robust_edge_exporters.native.kernels.convolution import TAPS_MAX, SparseConvKernel, blocks_of
+from robust_edge_exporters.native.kernels.convolution import TAPS_MAX, SparseConvKernel
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import Tiling
-from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
 
 MASKED_PIXELS = 1024  # of a plane whose masks stay in the second-level cache
 
@@ -34,14 +33,6 @@ class ConvDepthwise(SparseConvKernel):
             output.height, 0, 1, 1, shifts, floats,
             whole_plane=True, masked=True, tap_offsets=tuple(range(len(shifts))), channel_offset=layout(source).pitch,
             scratch_floats=6 * floats + 2 * UNIT,
-        )  # fmt: skip
-
-    def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
-        """Segments in the order of channels; within a segment by tap."""
-        blocks, count = blocks_of(op, tiling)
-        return pack_segments(
-            packer, op.bias, [block.reshape(len(block), -1) for block in blocks],
-            blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
         )  # fmt: skip
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from robust_edge_exporters.native.geometry import Shape
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.convolution import SparseConvKernel, blocks_of
+from robust_edge_exporters.native.kernels.convolution import SparseConvKernel
 from robust_edge_exporters.native.kernels.packed import tile_packed
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
-from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
 
 
 class ConvSparse(SparseConvKernel):
@@ -24,14 +23,6 @@ class ConvSparse(SparseConvKernel):
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
         """Tiles of packed rows; a 1x1 convolution may read its input in place."""
         return tile_packed(op, source, output, options)
-
-    def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
-        """Segments in the order group, block, output channel; within a segment by channel, then tap."""
-        blocks, count = blocks_of(op, tiling)
-        return pack_segments(
-            packer, op.bias, [block.reshape(len(block), -1) for block in blocks],
-            blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
-        )  # fmt: skip
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each size of register tile."""

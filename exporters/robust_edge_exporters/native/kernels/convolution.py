@@ -12,7 +12,7 @@ from robust_edge_exporters.native.kernel import Family, Kernel, Layer
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.program import NO_TENSOR, Program
 from robust_edge_exporters.native.tiling import Tiling
-from robust_edge_exporters.native.weights import Sections
+from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
 
 DENSE_CHANNELS = c_constant("conv_tiles.h", "DENSE_CHANNELS")  # output channels of a dense register tile
 TAPS_MAX = c_constant("conv.h", "TAPS_MAX")
@@ -68,6 +68,14 @@ class SparseConvKernel(ConvKernel):
         if op.density > UNPRUNED and not has_narrow_groups(op):
             return math.inf
         return op.density * (SPARSE_FIXED + SPARSE_UNIT * tile_units(output))
+
+    def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
+        """Segments in the order group, block, output channel; within a segment by channel, then tap."""
+        blocks, count = blocks_of(op, tiling)
+        return pack_segments(
+            packer, op.bias, [block.reshape(len(block), -1) for block in blocks],
+            blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+        )  # fmt: skip
 
 
 def dense_cost(op: Conv, output: Shape) -> float:
