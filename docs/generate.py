@@ -6,6 +6,7 @@ python docs/generate.py            # as `make docs` does; a test holds that the 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -13,6 +14,10 @@ from pathlib import Path
 
 from robust_edge.attacks.table import ATTACKS, OWN, attack_class
 from robust_edge.config.reference import default_text, settings_page
+from robust_edge.data.table import DATASETS
+from robust_edge.models.table import ARCHITECTURES, ZOOS
+from robust_edge.plugins import OWN_FUNCTION
+from robust_edge.pruning.schemes import SCHEMES, scheme_class
 from robust_edge.settings.setting import settings_of
 from robust_edge.verification.modes.table import MODES
 from robust_edge_exporters.schema import verdict_schema
@@ -64,12 +69,42 @@ def attack_settings() -> str:
     return _table(("setting", "attacks", "default", "meaning"), listed)
 
 
+def choices() -> str:
+    """The names of data sets, networks and schemes, with their summaries."""
+    tables = {
+        "--dataset": (DATASETS, OWN_FUNCTION),
+        "--arch": (ARCHITECTURES, OWN_FUNCTION),
+        "--scheme": (SCHEMES, OWN),
+    }
+    libraries = ", ".join(f"`{name}/NAME` ({row.summary})" for name, row in ZOOS.items())
+    lines = []
+    for option, (table, own) in tables.items():
+        names = [f"`{name}`" + (f" ({row.summary})" if row.summary else "") for name, row in table.items()]
+        more = [libraries] if table is ARCHITECTURES else []
+        lines.append(f"- `{option}`: {', '.join([*names, *more])}, or your own as `{own}`\n")
+    return "".join(lines)
+
+
+def schemes() -> str:
+    """The pruning schemes: the first paragraph of the class is the constraint."""
+    rows = []
+    for name in SCHEMES:
+        cls = scheme_class(name)
+        constraint = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+        settings = ", ".join(f"`{setting}`" for setting in settings_of(cls))
+        rows.append((f"`{name}`", constraint, settings or "none"))
+    rows.append((f"`{OWN}`", "a scheme of your own", "its fields"))
+    return _table(("`--scheme`", "constraint", "settings (`pruning.NAME`)"), rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
     "flags of evaluate": lambda: flags(EVALUATE),
     "attacks": attacks,
     "attack settings": attack_settings,
+    "choices": choices,
+    "schemes": schemes,
 }
 
 

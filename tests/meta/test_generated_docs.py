@@ -28,7 +28,7 @@ def generate() -> ModuleType:
 def test_the_committed_files_are_current(generate: ModuleType) -> None:
     pages = generate.pages()
     assert {path.name for path in pages} == {
-        "README.md", "evaluation.md", "settings.md", "verification.md", "verify.schema.json"
+        "README.md", "evaluation.md", "settings.md", "training.md", "verification.md", "verify.schema.json"
     }  # fmt: skip
     for path, text in pages.items():
         assert path.read_text("utf-8") == text, f"{path.name} is out of date; write it again with make docs"
@@ -46,5 +46,9 @@ def test_a_new_row_appears(generate: ModuleType, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(generate, "VALIDITY_FLAGS", (ValidityFlag("toy_flag", "it is a toy"),))
     assert "| `toy_flag` | it is a toy |" in generate.flags(VERIFY)
     monkeypatch.setitem(generate.ATTACKS, "toy", Row("robust_edge.attacks.fgsm:Fgsm", "a toy"))
+    monkeypatch.setitem(generate.DATASETS, "toy", Row("robust_edge.data.digits:load_digits", "three toys"))
+    assert "`toy` (three toys)" in generate.choices()
+    monkeypatch.setitem(generate.SCHEMES, "toy", Row("robust_edge.pruning.schemes.funnel:Funnel"))
+    assert "| `toy` | Keep exactly k weights, with a kept fraction" in generate.schemes()
     assert "| `toy` | a toy | `last` | ℓ∞ |" in generate.attacks()
     assert "| `last` | `fgsm`, `toy` | `false` | perturb images" in generate.attack_settings()
