@@ -145,6 +145,8 @@ class _Trace(EagerDispatchMode):
     def __init__(self, tensors: dict[str, Tensor], buffers: set[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._buffers, self._tensors = buffers, tensors
+        # from the memory of a tensor that does not depend on the image: to the tensors that it is computed from, and,
+        # where it is a named tensor or a copy of one, to its name
         self._origins = {_memory(tensor): frozenset({name}) for name, tensor in tensors.items()}
         self._named = {_memory(tensor): name for name, tensor in tensors.items()}
         self._alive: list[Tensor] = []  # so that no memory is used again for another tensor

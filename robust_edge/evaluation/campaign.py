@@ -185,6 +185,12 @@ def _run_stage(
 
 
 def _run_batch(campaign: Campaign, stage: Stage, rows: Tensor) -> dict[str, Any]:
+    """Attack a batch.
+
+    Returns:
+        `held`: for each evaluated network a digit per image, 1 if it is right on the candidate; `outside`: the number
+        of candidates that had to be projected back.
+    """
     batch = campaign.batch(rows)
     projected, outside = confine(candidates(campaign.model, stage, batch), batch.images, stage.threat)
     right = [predictions(model, projected) == batch.labels for model in campaign.evaluated]

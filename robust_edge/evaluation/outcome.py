@@ -79,7 +79,8 @@ def stage_results(stages: Sequence[Stage], result: CampaignResult) -> tuple[tupl
     Returns:
         One StageResult per stage, and one outcome per image as in `AttackResult.outcomes`.
     """
-    clean, before, results = result.clean[0], result.clean[0], []
+    clean, results = result.clean[0], []
+    before = clean  # (N,) bool, whether the network is still right before the stage
     outcomes = [ROBUST if right else WRONG_WHEN_CLEAN for right in clean.tolist()]
     for stage, after, outside in zip(stages, result.robust[:, 0], result.outside, strict=True):
         broken = before & ~after

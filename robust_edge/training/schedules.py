@@ -58,6 +58,7 @@ def pruned_at(plan: Schedules, config: CompressConfig, epoch: int) -> Schedules:
 
 
 def _masked_from(config: CompressConfig) -> int:
+    """The first epoch of the masked phase; the number of epochs if nothing is pruned."""
     epochs = config.training.epochs
     if not config.sparse:
         return epochs
@@ -73,47 +74,51 @@ def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
     if schedule == "linear":
         rise = max(1, epochs // 2)
         return tuple(eps * min(1.0, (epoch + 1) / rise) for epoch in range(epochs))
-    return _given("attack.eps_schedule", schedule, epochs)
+    return _one_per_epoch("attack.eps_schedule", schedule, epochs)
 
 
 def _steps(config: CompressConfig, eps: tuple[float, ...]) -> tuple[int, ...]:
+    """Attack steps of every epoch; schedule `grow` counts up from 1, and starts again where the radius rises."""
     schedule, most = config.attack.steps_schedule, config.attack.steps
     if schedule == "constant":
         return (most,) * len(eps)
     if schedule != "grow":
-        return _given("attack.steps_schedule", schedule, len(eps))
+        return _one_per_epoch("attack.steps_schedule", schedule, len(eps))
     steps: list[int] = []
     for epoch, radius in enumerate(eps):
-        risen = epoch == 0 or radius > eps[epoch - 1]
-        steps.append(1 if risen else min(steps[-1] + 1, most))
+        radius_rises = epoch == 0 or radius > eps[epoch - 1]
+        steps.append(1 if radius_rises else min(steps[-1] + 1, most))
     return tuple(steps)
 
 
 def _keep(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
+    """Kept fraction of every epoch; schedule `halve` goes down by halves until the masked phase."""
     keep, schedule, epochs = config.pruning.keep, config.pruning.keep_schedule, config.training.epochs
     tail = (keep,) * (epochs - masked_from)
     if schedule == "constant" or not config.sparse:
         return (keep,) * masked_from + tail
     if schedule != "halve":
-        return _given("pruning.keep_schedule", schedule, masked_from) + tail
+        return _one_per_epoch("pruning.keep_schedule", schedule, masked_from) + tail
     levels = max(1, math.ceil(math.log2(1 / keep) - 1e-9))
     stages = [max(keep, 0.5 ** (level + 1)) for level in range(levels)]
     return tuple(stages[epoch * levels // masked_from] for epoch in range(masked_from)) + tail
 
 
 def _lr(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
+    """Learning rate of every epoch; schedule `cosine` goes down to 0 before the masked phase and again within it."""
     training = config.training
     if training.lr_schedule == "step":
         return tuple(training.lr * training.lr_decay ** (epoch // training.lr_step) for epoch in range(training.epochs))
     if training.lr_schedule != "cosine":
-        return _given("training.lr_schedule", training.lr_schedule, training.epochs)
+        return _one_per_epoch("training.lr_schedule", training.lr_schedule, training.epochs)
     parts = (masked_from, training.epochs - masked_from)
     return tuple(
         training.lr * (1 + math.cos(math.pi * epoch / length)) / 2 for length in parts for epoch in range(length)
     )
 
 
-def _given(name: str, values: Sequence[float] | Sequence[int] | str, length: int) -> tuple:  # type: ignore[type-arg]
+def _one_per_epoch(name: str, values: Sequence[float] | Sequence[int] | str, length: int) -> tuple:  # type: ignore[type-arg]
+    """The values of a schedule that the config lists, after a check of their number."""
     if len(values) != length:
         raise InputError(f"{name} has {len(values)} values, it needs {length}, one per epoch it applies to")
     return tuple(values)

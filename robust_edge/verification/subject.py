@@ -90,7 +90,7 @@ def host_subject(
     """
     golden = bundle.golden()
     refuse_no_images(settings.limit)
-    alone = HostSubject(
+    without_run = HostSubject(
         bundle,
         golden,
         model,
@@ -98,22 +98,22 @@ def host_subject(
         *golden_images(golden, settings.limit, settings.seed),
         twin=LazyTwin(bundle, golden, model, network),
     )
-    return alone if run is None or network is None else _with_run(alone, run, network, settings)
+    return without_run if run is None or network is None else _with_run(without_run, run, network, settings)
 
 
-def _with_run(alone: HostSubject, run: Run, network: Normalized, settings: VerifySettings) -> HostSubject:
+def _with_run(subject: HostSubject, run: Run, network: Normalized, settings: VerifySettings) -> HostSubject:
     """The same subject with the run's network, images, radius and tolerance."""
-    dataset, golden, artifact = dataset_of(run, settings.data_dir), alone.golden, alone.bundle.manifest.artifact
-    test, row = dataset.test, targets()[alone.bundle.manifest.target]
+    dataset, golden, manifest = dataset_of(run, settings.data_dir), subject.golden, subject.bundle.manifest
+    test, row = dataset.test, targets()[manifest.target]
     available = len(test) if settings.limit is None else min(settings.limit, len(test))
     first, checkpoint = test.first(IMAGES).floats(slice(None)).numpy(), TorchOracle(network)
     return dataclasses.replace(
-        alone,
+        subject,
         eps=settings.eps or eps_of(run),
         draw=lambda start, stop: drawn_images(test, golden, min(stop, available), settings.seed, start=start),
         available=available,
         reference=checkpoint.logits,
-        measured_tolerance=logit_tolerance(network, first, artifact.precision, row),
+        measured_tolerance=logit_tolerance(network, first, manifest.artifact.precision, row),
         run=run,
         network=network,
         checkpoint=checkpoint,

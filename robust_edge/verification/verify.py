@@ -115,9 +115,9 @@ def _sharing_cpus(progress: ProgressOf, background: BackgroundRebuild | None) ->
     """Before each mode, let torch use all its threads, or one fewer while the second process exports the run."""
     threads = torch.get_num_threads()
 
-    def started(mode: str) -> Progress:
-        beside = background is not None and background.running
-        torch.set_num_threads(max(1, threads - 1) if beside else threads)
+    def start(mode: str) -> Progress:
+        exporting = background is not None and background.running
+        torch.set_num_threads(max(1, threads - 1) if exporting else threads)
         return progress(mode)
 
-    return started
+    return start

@@ -173,15 +173,14 @@ def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:
     reasons: List[str] = []
     undecided: List[str] = []
     notes = list(verdict.remarks)
-    own_export = verdict.precision == "fp32" and verdict.rebuild is not None and verdict.rebuild.equal
     for figures in (here, *verdict.elsewhere):
         prefix = f"{figures.source}: " if figures.source else ""
+        # equal files say nothing about what the runtime of another machine computes from them
         rebuild = None if figures.source else verdict.rebuild
-        own = own_export and not figures.source  # equal files say nothing about what another machine makes of them
-        for lines, found in zip(
-            (reasons, undecided, notes), _reasons_and_notes(figures, budget, rebuild, own_export=own)
-        ):
-            lines += [prefix + line for line in found]
+        own_export = verdict.precision == "fp32" and rebuild is not None and rebuild.equal
+        found = _reasons_and_notes(figures, budget, rebuild, own_export=own_export)
+        for lines, more in zip((reasons, undecided, notes), found):
+            lines += [prefix + line for line in more]
     outcome = FAIL if reasons else UNDECIDED if undecided else PASS
     return dataclasses.replace(
         verdict,
