@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.c_source import amalgamate, source, with_defines, without_first_comment
-from robust_edge_exporters.native.operators.affine import Affine
+from robust_edge_exporters.native.int8.ops import Quantise
 from robust_edge_exporters.native.plan import Plan
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.weights import Sections
@@ -58,8 +58,7 @@ def emit_operators(plan: Plan, sections: dict[int, Sections]) -> Program:
     """The program of all operators: read the input, compute the layers, write the output."""
     program = Program(arena=plan.arena_floats)
     padded = {layer.inputs[0] for layer in plan.layers if layer.tiling and layer.tiling.reads_padding_rows}
-    view = {"in": plan.input, "out": plan.input}
-    program.operator("input", [ir.Call("read_input", "elementwise", view | scales(plan.normalise), "input_output")])
+    program.operator("input", read_images(plan))
     if plan.input in padded:
         program.zero_padding_rows("input", plan.input)
     for index, layer in enumerate(plan.layers):
@@ -75,9 +74,13 @@ def emit_operators(plan: Plan, sections: dict[int, Sections]) -> Program:
     return program
 
 
-def scales(op: Affine | None) -> dict[str, object]:
-    """Fields of the normalisation that is applied while the input is read."""
-    return {} if op is None else {"scale": op.scale, "shift": op.shift, "act": op.act}
+def read_images(plan: Plan) -> Iterable[ir.Call]:
+    """The call that reads the caller's images, normalised or as codes if the network begins with that."""
+    op, view = plan.reader, {"in": plan.input, "out": plan.input}
+    if isinstance(op, Quantise):
+        return op.calls((), plan.input)
+    scales = {} if op is None else {"scale": op.scale, "shift": op.shift, "act": op.act}
+    return (ir.Call("read_input", "elementwise", view | scales, "input_output"),)
 
 
 def network(program: Program) -> Iterable[str]:

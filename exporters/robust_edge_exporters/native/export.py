@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -15,14 +15,22 @@ from robust_edge_exporters.native.c_source import check_prefix, source, with_def
 from robust_edge_exporters.native.emit import emit_model
 from robust_edge_exporters.native.geometry import Tensor
 from robust_edge_exporters.native.importer import import_model, import_onnx, unsupported_nodes
+from robust_edge_exporters.native.int8 import calibrate
+from robust_edge_exporters.native.int8.calibrate import Ranges
+from robust_edge_exporters.native.int8.ops import WORD, QuantConv
+from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors
+from robust_edge_exporters.native.ir import Array
 from robust_edge_exporters.native.kernel import Layer, Options
+from robust_edge_exporters.native.kernels.conv_blocks import weight_words
 from robust_edge_exporters.native.passes import checked, optimise, rounded
 from robust_edge_exporters.native.plan import Plan, make_plan
-from robust_edge_exporters.native.weights import Packer, Sections
+from robust_edge_exporters.native.weights import Packer, Sections, ValueType
 from robust_edge_runtimes.core.errors import ExportError
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
-VALUE_TYPES = {"fp32": np.float32, "fp16": np.float16}
+VALUE_TYPES: dict[str, ValueType] = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}
+
+ANY_RANGE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class LayerReport:
         kernel: name of the kernel that computes it.
         macs: multiply-adds per image with non-zero weights.
         dense_macs: multiply-adds per image with all weights.
+        stored: weights that the file holds for it; more than `nonzeros` where blocks are partly zero.
     """
 
     name: str
@@ -46,6 +55,7 @@ class LayerReport:
     weights: int
     macs: int
     dense_macs: int
+    stored: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,11 @@ class NativeExport:
         return sum(layer.nonzeros for layer in self.layers)
 
     @property
+    def stored(self) -> int:
+        """Number of weights in the file."""
+        return sum(layer.stored for layer in self.layers)
+
+    @property
     def macs(self) -> int:
         """Multiply-adds per image with non-zero weights."""
         return sum(layer.macs for layer in self.layers)
@@ -76,30 +91,37 @@ def export_native(
     onnx_path: Path,
     out_dir: Path,
     *,
-    weights: Literal["fp32", "fp16"] = "fp32",
+    weights: Literal["fp32", "fp16", "int8"] = "fp32",
     options: Options | None = None,
     symbol_prefix: str = "re",
+    calibration: Array | None = None,
+    ranges: Ranges | None = None,
 ) -> NativeExport:
     """Write model.c, model.h, weights.bin, a Makefile and the programs bench and predict.
 
     Args:
         onnx_path: a classifier with one input (N, C, H, W) and one output (N, K).
         out_dir: created if missing; files of the same names are replaced.
-        weights: type of the stored values, fp32 or fp16; fp16 values are converted to fp32 when they are used.
+        weights: type of the stored values, fp32 or fp16; fp16 values are converted to fp32 when they are used. With
+            int8 the network computes with integers, as docs/int8-engine.md specifies.
         options: largest batch, cache size, and the family of kernels.
         symbol_prefix: what the names of functions and, in capitals, of macros begin with in place of `re`.
+        calibration: int8: (N, C, H, W) images in [0, 1], whose extremes are the ranges of the tensors.
+        ranges: int8: ranges with which the network was trained, by the name of the tensor; these are not calibrated.
 
     Raises:
         InputError: the prefix is no C identifier.
         ExportError: the network has an operator that the engine does not support, or a weight too large for fp16.
-        ValueError: `weights` is neither fp32 nor fp16.
+        ValueError: `weights` is none of these.
     """
     if weights not in VALUE_TYPES:
-        raise ValueError(f"weights {weights!r}: choose fp32 or fp16")
+        raise ValueError(f"weights {weights!r}: choose {', '.join(VALUE_TYPES)}")
     check_prefix(symbol_prefix)
     value_type = VALUE_TYPES[weights]
-    plan = make_plan(rounded(checked(optimise(import_onnx(onnx_path))), value_type), options or Options())
-    model = model_number(onnx_path, weights, plan.options)
+    known = known_ranges(onnx_path, calibration, ranges or {}) if weights == "int8" else {}
+    graph = network_of(import_onnx(onnx_path), weights, known)
+    plan = make_plan(graph, options or Options())
+    model = model_number(onnx_path, weights, plan.options, known)
     data, sections = pack(plan, value_type, model)
     code, memory = emit_model(
         plan, sections, model=model, size=len(data), value_bytes=np.dtype(value_type).itemsize, title=onnx_path.name
@@ -112,7 +134,7 @@ def export_native(
     return NativeExport(
         out_dir,
         (*texts, "weights.bin"),
-        (plan.input.channels, plan.input.height, plan.input.width),
+        plan.image.dims,
         outputs(plan.output),
         tuple(report(layer, index + 1) for index, layer in enumerate(plan.layers) if index in sections),
         weights,
@@ -121,28 +143,51 @@ def export_native(
     )
 
 
-def unsupported(model: onnx.ModelProto, name: str = "the network") -> list[ExportError]:
+def network_of(graph: ir.Graph, weights: str, ranges: Ranges) -> ir.Graph:
+    """The graph as it is planned: simplified, checked, and rounded to the type of the weights or made of integers."""
+    if weights == "int8":
+        return quantise(checked(prepared(graph)), ranges).graph
+    return rounded(checked(optimise(graph)), np.float16 if weights == "fp16" else np.float32)
+
+
+def known_ranges(onnx_path: Path, calibration: Array | None, given: Ranges) -> Ranges:
+    """The ranges of all tensors of a network: those that are given, and the others from calibration images."""
+    missing = [name for name in ranged_tensors(prepared(import_onnx(onnx_path))) if name not in given]
+    if not missing:
+        return given
+    if calibration is None:
+        raise ExportError("int8 reads its ranges from training images, and none were given")
+    return {**calibrate.ranges(onnx.load(onnx_path), missing, calibration), **given}
+
+
+def unsupported(model: onnx.ModelProto, name: str = "the network", *, int8: bool = False) -> list[ExportError]:
     """Everything that keeps the engine from running a network, node by node; empty if `export_native` can export it.
 
-    Nothing is written. An error of a node is an `UnsupportedNode`, which names its operator.
+    Nothing is written. An error of a node is an `UnsupportedNode`, which names its operator. Of operators that have no
+    integers only the first is found.
 
     Args:
         model: the network, with its weights.
         name: what errors call it.
+        int8: whether to compute with integers.
     """
     found = unsupported_nodes(model, name)
     if not found:
         try:
-            make_plan(rounded(checked(optimise(import_model(model, name))), np.float32), Options())
+            graph = import_model(model, name)
+            ranges = dict.fromkeys(ranged_tensors(prepared(graph)), ANY_RANGE) if int8 else {}
+            make_plan(network_of(graph, "int8" if int8 else "fp32", ranges), Options())
         except ExportError as error:
             found.append(error)
     return found
 
 
-def model_number(onnx_path: Path, weights: str, options: Options) -> int:
+def model_number(onnx_path: Path, weights: str, options: Options, ranges: Ranges) -> int:
     """A 64-bit hash that the code and the weights file of one export have in common."""
     digest = hashlib.sha256(onnx_path.read_bytes())
     digest.update(f"{weights} {options}".encode())
+    if ranges:
+        digest.update(repr(sorted(ranges.items())).encode())
     return int.from_bytes(digest.digest()[:8], "little")
 
 
@@ -154,15 +199,15 @@ def outputs(tensor: Tensor) -> int:
 def header(plan: Plan) -> str:
     """Text of model.h."""
     sizes = {
-        "RE_INPUT_CHANNELS": plan.input.channels,
-        "RE_INPUT_HEIGHT": plan.input.height,
-        "RE_INPUT_WIDTH": plan.input.width,
+        "RE_INPUT_CHANNELS": plan.image.channels,
+        "RE_INPUT_HEIGHT": plan.image.height,
+        "RE_INPUT_WIDTH": plan.image.width,
         "RE_OUTPUTS": outputs(plan.output),
     }
     return with_defines(source("model.h"), sizes)
 
 
-def pack(plan: Plan, value_type: type[np.floating[Any]], model: int) -> tuple[bytes, dict[int, Sections]]:
+def pack(plan: Plan, value_type: ValueType, model: int) -> tuple[bytes, dict[int, Sections]]:
     """The weights file of a plan, and the sections of each weighted layer, by the index of the layer."""
     packer, sections = Packer(value_type), {}
     for index, layer in enumerate(plan.layers):
@@ -178,6 +223,15 @@ def report(layer: Layer, operator_index: int) -> LayerReport:
     assert layer.kernel is not None
     kept, total = int(np.count_nonzero(op.weight)), op.size
     pixels = 1 if layer.output.flat else layer.output.height * layer.output.width
+    stored = WORD * int(np.count_nonzero(weight_words(op))) if isinstance(op, QuantConv) else kept
     return LayerReport(
-        op.name, type(op).__name__, operator_index, layer.kernel.name, kept, total, kept * pixels, total * pixels
+        op.name,
+        type(op).__name__.replace("Quant", ""),
+        operator_index,
+        layer.kernel.name,
+        kept,
+        total,
+        kept * pixels,
+        total * pixels,
+        stored,
     )

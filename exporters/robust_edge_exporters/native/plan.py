@@ -8,6 +8,7 @@ from typing import Any
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import UNIT, Shape, Tensor, layout, padding_floats, tile_rows, whole_units
+from robust_edge_exporters.native.int8.ops import Quantise
 from robust_edge_exporters.native.kernel import Kernel, Layer, Options
 from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS
 from robust_edge_exporters.native.kernels.table import KERNELS
@@ -19,9 +20,10 @@ class Plan:
     """A network that is ready for packing its weights and emitting its C code."""
 
     options: Options
+    image: Shape  # of the caller's images
     input: Tensor
     output: Tensor
-    normalise: Affine | None  # applied while the input is read
+    reader: Affine | Quantise | None  # applied while the images are read
     layers: tuple[Layer, ...]
     arena_floats: int
     scratch_floats: int
@@ -30,17 +32,19 @@ class Plan:
 def make_plan(graph: ir.Graph, options: Options) -> Plan:
     """Place the tensors and choose the kernels."""
     first = graph.ops[0] if graph.ops else None
-    normalise = first if isinstance(first, Affine) and len(graph.readers[graph.input]) == 1 else None
-    if normalise is not None:
-        graph = replace(graph, input=normalise.output, ops=graph.ops[1:])
+    image, alone = graph.shapes[graph.input], len(graph.readers[graph.input]) == 1
+    reader = first if isinstance(first, (Affine, Quantise)) and alone else None
+    if reader is not None:
+        graph = replace(graph, input=reader.output, ops=graph.ops[1:])
     tensors, arena = place(graph, options.images)
     layers = tuple(make_layer(op, graph, tensors, options) for op in graph.ops)
     scratch = [layer.tiling.scratch_floats for layer in layers if layer.tiling]
     return Plan(
         options,
+        image,
         tensors[graph.input],
         tensors[graph.output],
-        normalise,
+        reader,
         layers,
         arena,
         whole_units(max(scratch, default=0)) + 2 * UNIT,

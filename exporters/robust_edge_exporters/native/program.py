@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,8 @@ class Program:
         if isinstance(value, ir.Activation):
             return f"{{{value.kind.value}, {float_literal(value.lo)}, {float_literal(value.hi)}}}"
         if isinstance(value, np.ndarray):
-            return self.table("float", name, (float_literal(float(x)) for x in value))
+            kind, literal = LITERALS[value.dtype.type]
+            return self.table(kind, name.replace(".", "_"), (literal(x) for x in value.tolist()))
         if isinstance(value, np.floating):
             return float_literal(float(value))
         if isinstance(value, tuple):
@@ -106,10 +108,23 @@ class Program:
         return str(value)
 
 
+def double_literal(value: float) -> str:
+    """A C literal with exactly the same float64 value."""
+    return repr(float(value))
+
+
 def float_literal(value: float) -> str:
     """A C literal with exactly the same float32 value."""
     text = f"{value:.9g}"
     return text + ("f" if "." in text or "e" in text else ".0f")
+
+
+LITERALS: dict[type[Any], tuple[str, Callable[[Any], str]]] = {
+    np.float32: ("float", float_literal),
+    np.float64: ("double", double_literal),
+    np.uint8: ("unsigned char", str),
+}
+"""The C type and the literals of an array, by the type of its elements."""
 
 
 def tensor(t: Tensor) -> str:

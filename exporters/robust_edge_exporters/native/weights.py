@@ -22,7 +22,10 @@ HEADER_BYTES = c_constant("weights_file.h", "HEADER_BYTES")
 CACHE_LINE_BYTES = 64
 ALIGNED_FROM_BYTES = 4096  # sections of this size and more begin at a cache line
 ESCAPE = 255  # a byte of a number that goes on in the next byte
+WORD_BYTES = 4
 OFFSETS = 65536  # values of a 16-bit offset
+
+ValueType = type[np.float32] | type[np.float16] | type[np.int8]
 
 assert HEADER_BYTES % CACHE_LINE_BYTES == 0
 assert UNIT * 4 == CACHE_LINE_BYTES
@@ -77,20 +80,27 @@ class Sections:
 class Packer:
     """Builds a weights file section by section."""
 
-    def __init__(self, value_type: type[np.floating[Any]]) -> None:
+    def __init__(self, value_type: ValueType) -> None:
         self.value_type = value_type
         self.data = bytearray(HEADER_BYTES)
 
-    def append(self, array: np.ndarray[Any, Any]) -> int:
-        """Append an array in little-endian order and return its byte offset; large arrays start at a cache line."""
-        align = CACHE_LINE_BYTES if array.nbytes >= ALIGNED_FROM_BYTES else array.dtype.itemsize
+    def append(self, array: np.ndarray[Any, Any], align: int = 1) -> int:
+        """Append an array in little-endian order and return its byte offset; large arrays start at a cache line.
+
+        Args:
+            array: of numbers or of records of them.
+            align: the offset is a multiple of this and of the size of an element.
+        """
+        align = CACHE_LINE_BYTES if array.nbytes >= ALIGNED_FROM_BYTES else max(align, array.dtype.itemsize)
         self.data.extend(b"\0" * (-len(self.data) % align))
         offset = len(self.data)
         self.data.extend(array.astype(array.dtype.newbyteorder("<")).tobytes())
         return offset
 
     def values(self, array: np.ndarray[Any, Any]) -> int:
-        """Append an array in the file's value type and return its byte offset."""
+        """Append an array in the file's value type and return its byte offset; bytes are read by fours."""
+        if self.value_type is np.int8:
+            return self.append(np.ascontiguousarray(array).view(np.int8), WORD_BYTES)
         return self.append(array.astype(self.value_type))
 
     def finish(self, model: int) -> bytes:
@@ -108,14 +118,15 @@ class Packer:
         return bytes(self.data)
 
 
-def stored_type(data: bytes) -> type[np.float32] | type[np.float16] | None:
+def stored_type(data: bytes) -> ValueType | None:
     """The type of the values of a weights file; None if its header is not one of this version."""
     if len(data) < HEADER_BYTES:
         return None
     magic, version, width = struct.unpack_from("<8sII", data)
     if (magic, version) != (MAGIC, FORMAT_VERSION):
         return None
-    return {4: np.float32, 2: np.float16}.get(width)
+    types: dict[int, ValueType] = {4: np.float32, 2: np.float16, 1: np.int8}
+    return types.get(width)
 
 
 def coded(counts: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -169,8 +180,8 @@ def pack_segments(
 
     Args:
         packer: the weights file.
-        bias: (output channels,) bias.
-        blocks: (segments, positions) weights of each group and block.
+        bias: (output channels,) bias, or records with it.
+        blocks: (segments, positions) weights of each group and block; integers of 32 bits that each hold four bytes.
         blocks_per_group: number of blocks per group.
         channel_offset, tap_offsets, by_tap: as in `Segments`.
         multiple: segments are padded with zeros to multiples of this length.

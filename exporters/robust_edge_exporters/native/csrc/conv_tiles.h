@@ -18,6 +18,7 @@
 
 /* A register tile: up to UNITS_MAX units of pixels, for a range of output channels. */
 struct register_tile {
+    const struct conv *conv;      /* for what only some kernels need */
     const float *packed;          /* the input that offsets of the tile's first unit count from */
     const value *values;          /* of the block */
     const uint16_t *offsets;
@@ -112,6 +113,7 @@ PRIVATE void run_tile(const struct conv *c, const struct job *j, const struct wo
             size_t out = (size_t)first_image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch;
             int last = b == blocks - 1;
             struct register_tile t;
+            t.conv = c;
             t.packed = packed;
             if (c->copies)
                 method->pack(c, ctx->arena, image, images, channels, y0, rows, packed);

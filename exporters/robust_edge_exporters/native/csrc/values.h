@@ -1,10 +1,13 @@
-/* Weights as the weights file stores them: float, or IEEE half, widened where it is used. */
+/* Weights as the weights file stores them: float, or IEEE half, widened where it is used; or bytes (codes.h). */
 #ifndef ROBUST_EDGE_VALUES_H
 #define ROBUST_EDGE_VALUES_H
 
 #include "config.h"
 #include "vector.h"
 
+#if VALUE_BYTES == 1
+typedef int8_t value;
+#else
 #if VALUE_BYTES == 4
 typedef float value;
 
@@ -107,6 +110,7 @@ INLINE vec broadcast(const struct chunk *c, const int i, const int vectors) {
     (void)vectors;
     return broadcast_lane(c->fours[0], i);
 }
+#endif
 #endif
 
 #endif

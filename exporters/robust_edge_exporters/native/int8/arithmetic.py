@@ -128,7 +128,8 @@ class Requantisation:
         multiplier: (O,) 0 to 4095.
         residual: (O,) multiplier of a residual's codes; zeros without one.
         down: (O,) the second shift, in bits, at least 1.
-        offset: (O,) the output's zero, half a unit, and what the residual's zero subtracts, in units of 2**-down.
+        zero: of the output.
+        residual_zero: of the residual; 0 without one.
         lowest, highest: bounds of the codes: an activation that only cuts off, such as ReLU.
         table: (256,) code of an activation for each code, or None.
     """
@@ -138,10 +139,16 @@ class Requantisation:
     multiplier: Integers
     residual: Integers
     down: Integers
-    offset: Integers
+    zero: int
+    residual_zero: int = 0
     lowest: int = 0
     highest: int = LARGEST_CODE
     table: Table | None = None
+
+    @property
+    def offset(self) -> Integers:
+        """(O,) the output's zero, half a unit, and what the residual's zero subtracts, in units of 2**-down."""
+        return (self.zero << self.down) + (1 << self.down - 1) - self.residual_zero * self.residual
 
 
 def requantisation(
@@ -170,14 +177,15 @@ def requantisation(
         _row(int(start), (int(low), int(high)), float(scale) / output.scale, output.zero, residual, output.scale)
         for start, low, high, scale in zip(starts, *bounds, np.asarray(scales), strict=True)
     ]
-    bias, first, multiplier, other, down, offset = np.array(rows, np.int64).T
-    return Requantisation(bias, first, multiplier, other, down, offset, lowest=limits[0], highest=limits[1])
+    bias, first, multiplier, other, down = np.array(rows, np.int64).T
+    residual_zero = 0 if residual is None else residual.zero
+    return Requantisation(bias, first, multiplier, other, down, output.zero, residual_zero, *limits)
 
 
 def _row(
     start: int, bounds: tuple[int, int], factor: float, zero: int, residual: Coding | None, scale: float
-) -> tuple[int, int, int, int, int, int]:
-    """Bias, first shift, multiplier, multiplier of the residual, second shift and offset of one channel."""
+) -> tuple[int, int, int, int, int]:
+    """Bias, first shift, multiplier, multiplier of the residual and second shift of one channel."""
     first = max(0, max(-bounds[0], bounds[1]).bit_length() - SUM_BITS)
     half = (1 << first) >> 1
     largest = max(abs(bound + half >> first) for bound in bounds)
@@ -187,7 +195,7 @@ def _row(
         offset = (zero << down) + (1 << down - 1) - (0 if residual is None else residual.zero * other)
         fits = largest * multiplier + LARGEST_CODE * other + abs(offset) <= INT32
         if multiplier <= LARGEST_MULTIPLIER and fits:
-            return start + half, first, multiplier, other, down, offset
+            return start + half, first, multiplier, other, down
     raise ExportError(f"a unit of the sums is {factor:g} units of the output; the ranges of the layer do not fit")
 
 

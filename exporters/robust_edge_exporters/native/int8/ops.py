@@ -8,21 +8,61 @@ contains the zeros of the input and the half of the first shift.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.geometry import Shape, Window
+from robust_edge_exporters.native.geometry import Shape, Tensor, Window
 from robust_edge_exporters.native.int8.arithmetic import Coding, Requantisation, Table
 
 WORD = 4  # codes
+Parts = tuple[tuple[int, int], ...]
+"""(channels, pixels) of each image that was flattened to a part of the features: features of their own have one pixel.
+
+Features lie as the words of the images do: by word of channels, then by pixel, then by channel of the word.
+"""
 
 
 def words(shape: Shape) -> Shape:
     """The shape in words of a tensor of codes; channels are rounded up to whole words."""
     return Shape(-(-shape.channels // WORD), shape.height, shape.width, shape.flat)
+
+
+def requantisation_fields(r: Requantisation) -> dict[str, object]:
+    """The C struct requantisation, field by field."""
+    fields: dict[str, object] = {
+        "requantisation.zero": r.zero,
+        "requantisation.residual_zero": r.residual_zero,
+        "requantisation.lowest": r.lowest,
+        "requantisation.highest": r.highest,
+    }
+    return fields if r.table is None else fields | {"requantisation.table": r.table}
+
+
+def channel_fields(r: Requantisation) -> dict[str, object]:
+    """The C struct channel of a requantisation that all channels share, field by field."""
+    names = ("bias", "multiplier", "first", "down", "residual")
+    return {f"channel.{name}": int(getattr(r, name)[0]) for name in names}
+
+
+def pointwise(function: str, inputs: tuple[Tensor, ...], output: Tensor, **more: object) -> tuple[ir.Call, ...]:
+    """A call of a C function with a struct pointwise."""
+    fields: dict[str, object] = {"in": inputs[0], "out": output}
+    if len(inputs) > 1:
+        same = (inputs[0].height, inputs[0].width) == (inputs[1].height, inputs[1].width)
+        fields |= {"second": inputs[1], "broadcast": int(not same)}
+    return (ir.Call(function, "pointwise", fields | more, "pointwise_codes"),)
+
+
+def pooled(function: str, source: Tensor, output: Tensor, window: Window, **more: int) -> tuple[ir.Call, ...]:
+    """A call of a C function with a struct pool_codes."""
+    fields: dict[str, object] = {"in": source, "out": output}
+    for name, pair in (("kernel", window.kernel), ("stride", window.strides), ("dilation", window.dilations)):
+        fields |= {f"{name}_y": pair[0], f"{name}_x": pair[1]}
+    fields |= dict(zip(("top", "left", "bottom", "right"), window.pads, strict=True))
+    return (ir.Call(function, "pool_codes", fields | more, "pool_codes"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +75,11 @@ class Quantise(ir.Op):
 
     scale: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float64]
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which reads the caller's images."""
+        fields = {"out": output, "channels": len(self.scale), "scale": self.scale, "shift": self.shift}
+        return (ir.Call("quantise", "quantise", fields),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +112,12 @@ class QuantLinear(ir.Weighted):
     """Product of (N, K) codes and weights (M, K), to codes, or to logits in float32.
 
     Attributes:
-        planes: (channels, pixels) of the image that was flattened to the K features; (K, 1) if none was.
+        parts: what was flattened to the K features.
         requantisation: to codes; None for logits.
         scales: (M,) of logits: float32(sum) * scale, both rounded as float32.
     """
 
-    planes: tuple[int, int]
+    parts: Parts
     requantisation: Requantisation | None = None
     scales: npt.NDArray[np.float32] | None = None
 
@@ -82,6 +127,11 @@ class QuantAdd(ir.Op):
     """Requantised sum of two tensors: the first is the sum, the second the residual."""
 
     requantisation: Requantisation
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which loops over the planes."""
+        r = self.requantisation
+        return pointwise("add_codes", inputs, output, **channel_fields(r), **requantisation_fields(r))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +144,21 @@ class QuantMul(ir.Op):
     zeros: tuple[int, int]
     requantisation: Requantisation
 
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which loops over the planes."""
+        r, zeros = self.requantisation, {"zero": self.zeros[0], "second_zero": self.zeros[1]}
+        return pointwise("mul_codes", inputs, output, **zeros, **channel_fields(r), **requantisation_fields(r))
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantTable(ir.Op):
     """table[q] of each code: an activation, or the same values in another coding."""
 
     table: Table
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which loops over the planes."""
+        return pointwise("table_codes", inputs, output, **{"requantisation.table": self.table})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +167,13 @@ class QuantMean(ir.Op):
 
     requantisation: Requantisation
     flat: bool
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which sums each plane."""
+        r, pitch = self.requantisation, 1 if self.flat else output.pitch
+        view = Tensor(output.offset, inputs[0].channels, 1, 1, pitch, output.image)
+        fields = channel_fields(r) | requantisation_fields(r)
+        return (ir.Call("mean_codes", "pointwise", {"in": inputs[0], "out": view} | fields),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +186,10 @@ class QuantMaxPool(ir.Op):
 
     window: Window
     size: tuple[int, int]
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which loops over the rows."""
+        return pooled("max_pool_codes", inputs[0], output, self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,23 +205,56 @@ class QuantAveragePool(ir.Op):
     size: tuple[int, int]
     padding: int | None
 
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which loops over the pixels."""
+        more = {"count_padding": int(self.padding is not None), "padding": self.padding or 0}
+        return pooled("average_pool_codes", inputs[0], output, self.window, **more)
+
 
 @dataclass(frozen=True)
 class QuantFlatten(ir.Op):
     """(C, H, W) to features in the order of the image."""
 
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which copies the planes of words without padding between them."""
+        pixels = inputs[0].height * inputs[0].width
+        return pointwise(
+            "copy_codes", inputs, replace(inputs[0], offset=output.offset, pitch=pixels, image=output.image)
+        )
+
 
 @dataclass(frozen=True)
 class QuantConcat(ir.Op):
-    """Concatenation along the channels; all inputs but the last have whole words."""
+    """Concatenation along the channels; all images but the last have whole words."""
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call per input, which copies it."""
+        calls: list[ir.Call] = []
+        offset = output.offset
+        for source in inputs:
+            calls += pointwise("copy_codes", (source,), replace(source, offset=offset, image=output.image))
+            offset += source.width if output.flat else source.channels * source.pitch
+        return tuple(calls)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dequantise(ir.Op):
-    """float32(code - zero) * scale, rounded as float32: logits that no matrix product computes."""
+    """float32(code - zero) * scale, rounded as float32: logits that no matrix product computes.
+
+    Attributes:
+        parts: what was flattened to the logits.
+    """
 
     zero: int
     scale: float
+    parts: Parts
+
+    def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
+        """One call, which writes logit by logit."""
+        fields = {"in": inputs[0], "out": output.offset, "out_image": output.image, "parts": len(self.parts)}
+        fields |= {"channels": tuple(part[0] for part in self.parts), "pixels": tuple(part[1] for part in self.parts)}
+        fields |= {"zero": self.zero, "scale": np.float32(self.scale)}
+        return (ir.Call("dequantise", "dequantise", fields),)
 
 
 @dataclass(frozen=True)

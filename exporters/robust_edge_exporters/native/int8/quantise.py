@@ -70,7 +70,7 @@ def fuse_clamps(graph: ir.Graph) -> ir.Graph:
 def ranged_tensors(graph: ir.Graph) -> list[str]:
     """The tensors whose ranges `quantise` needs, except that of the image."""
     first = _normalisation(graph)
-    return [op.output for op in graph.ops if isinstance(op, RANGED) and op is not first and op.output != graph.output]
+    return [op.output for op in graph.ops if isinstance(op, RANGED) and op is not first and not _is_logits(op, graph)]
 
 
 def quantise(graph: ir.Graph, ranges: Ranges) -> ops.Int8Graph:
@@ -88,7 +88,26 @@ def quantise(graph: ir.Graph, ranges: Ranges) -> ops.Int8Graph:
     for op in graph.ops:
         if op.output not in quantiser.codings:
             quantiser.append(op)
-    return quantiser.finished()
+    network = quantiser.finished()
+    return replace(network, graph=fuse_tables(network.graph))
+
+
+def fuse_tables(graph: ir.Graph) -> ir.Graph:
+    """Fuse tables into the convolutions and matrix products before them, which compute the same codes then."""
+    for op in graph.ops:
+        after = only_reader(graph, op.output)
+        if not isinstance(op, (ops.QuantConv, ops.QuantLinear)) or not isinstance(after, ops.QuantTable):
+            continue
+        r = op.requantisation
+        if r is not None and r.table is None:
+            fused = replace(op, output=after.output, requantisation=replace(r, table=after.table))
+            return fuse_tables(substitute(graph, {op.output: None, after.output: fused}))
+    return graph
+
+
+def _is_logits(op: ir.Op, graph: ir.Graph) -> bool:
+    """Whether a matrix product computes the logits, which are not requantised."""
+    return isinstance(op, Linear) and op.output == graph.output and op.act == ir.NONE
 
 
 def _normalisation(graph: ir.Graph) -> Affine | None:
@@ -113,6 +132,7 @@ class Quantiser:
     quantised: list[ir.Op] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)  # of tensors that are called differently
+    parts: dict[str, ops.Parts] = field(default_factory=dict)  # of tensors of features that were images
 
     def image(self) -> None:
         """Append the codes of the image, normalised if the network begins with that."""
@@ -138,9 +158,18 @@ class Quantiser:
         output = self.graph.output
         if self.names.get(output, output) in self.codings:
             coding, name = self.codings[self.names.get(output, output)], f"{output}:logits"
-            last = ops.Dequantise(name, (self.names.get(output, output),), name, zero=coding.zero, scale=coding.scale)
-            self.quantised.append(last)
-            self.shapes[name], output = self.graph.shapes[output], name
+            shape = Shape(self.graph.shapes[output].channels, flat=True)
+            self.quantised.append(
+                ops.Dequantise(
+                    name,
+                    (self.names.get(output, output),),
+                    name,
+                    zero=coding.zero,
+                    scale=coding.scale,
+                    parts=self._parts(output),
+                )
+            )
+            self.shapes[name], output = shape, name
         image = self.graph.input
         shapes = {image: self.graph.shapes[image]} | self.shapes
         return ops.Int8Graph(ir.Graph(image, output, tuple(self.quantised), shapes), self.codings)
@@ -225,7 +254,7 @@ class Quantiser:
         codes, scales = weight_codes(op.weight)
         starts = sum_codes(op.bias, codes, scales, source)
         units = source.scale * scales.astype(np.float64)
-        r, logits = None, op.output == self.graph.output and op.act == ir.NONE
+        r, logits = None, _is_logits(op, self.graph)
         if not logits:
             output = self._coded(op)
             r = requantisation(starts, sum_bounds(starts, codes), units, output, limits=self._limits(op, output))
@@ -233,7 +262,7 @@ class Quantiser:
             *self._of(op),
             weight=codes,
             bias=starts if r is None else r.bias,
-            planes=self._planes(op.inputs[0]),
+            parts=self._parts(op.inputs[0]),
             requantisation=r,
             scales=units.astype(np.float32) if logits else None,
         )
@@ -241,11 +270,14 @@ class Quantiser:
         if logits:
             self.shapes[op.output] = self.graph.shapes[op.output]
 
-    def _planes(self, name: str) -> tuple[int, int]:
-        """Channels and pixels of the image that was flattened to a tensor; otherwise its features, of one pixel."""
-        flatten = next((op for op in self.graph.ops if op.output == name and isinstance(op, Flatten)), None)
-        shape = self.graph.shapes[flatten.inputs[0] if flatten is not None else name]
-        return shape.channels, shape.pixels
+    def _parts(self, name: str) -> ops.Parts:
+        """(channels, pixels) of the images that were flattened to a tensor, or its features, of one pixel."""
+        return self.parts.get(name, ((self.graph.shapes[name].channels, 1),))
+
+    def _flat(self, name: str, parts: ops.Parts) -> None:
+        """Set the shape in words of a tensor of features."""
+        self.parts[name] = parts
+        self.shapes[name] = Shape(sum(-(-channels // ops.WORD) * pixels for channels, pixels in parts), flat=True)
 
     @append.register
     def _(self, op: Add) -> None:
@@ -296,6 +328,8 @@ class Quantiser:
     def _table(self, op: ir.Op, function: Callable[[Floats], Floats]) -> None:
         table = self._input(op).table(function, self._coded(op))
         self._append(ops.QuantTable(*self._of(op), table=table), self.graph.shapes[op.output])
+        if op.inputs[0] in self.parts:
+            self._flat(op.output, self.parts[op.inputs[0]])
 
     @append.register
     def _(self, op: MaxPool) -> None:
@@ -322,13 +356,14 @@ class Quantiser:
         self.codings[op.output] = coding
         self._append(make(self._of(op), (shape.height, shape.width), coding.zero), shape)
         if isinstance(op, Flatten):
-            channels, pixels = self._planes(op.output)
-            self.shapes[op.output] = Shape(-(-channels // ops.WORD) * pixels, flat=True)
+            source = self.graph.shapes[op.inputs[0]]
+            self._flat(op.output, ((source.channels, source.pixels),))
 
     @append.register
     def _(self, op: Concat) -> None:
         shapes = [self.graph.shapes[name] for name in op.inputs]
-        if any(shape.channels % ops.WORD for shape in shapes[:-1]):
+        flat = shapes[0].flat
+        if not flat and any(shape.channels % ops.WORD for shape in shapes[:-1]):
             raise _unsupported(
                 op, f"of {[shape.channels for shape in shapes]} channels: all but the last must be fours"
             )
@@ -338,9 +373,12 @@ class Quantiser:
                 name = f"{op.output}:{index}"
                 table = self.codings[source].table(lambda x: x, output)
                 self._append(ops.QuantTable(f"{op.name}:{index}", (source,), name, table=table), shape)
+                self.shapes[name] = self.shapes[source]
                 source = name
             sources.append(source)
         self._append(ops.QuantConcat(op.name, tuple(sources), op.output), self.graph.shapes[op.output])
+        if flat:
+            self._flat(op.output, tuple(part for name in op.inputs for part in self._parts(name)))
 
 
 def _function(act: ir.Activation) -> Callable[[Floats], Floats]:

@@ -157,11 +157,14 @@ def taps(codes: Codes, window: Window, size: tuple[int, int], fill: int) -> Iter
         size: height P and width Q of the output.
         fill: value of the pixels around the image.
     """
+    ends = [
+        max(0, (size[axis] - 1) * window.strides[axis] + window.dilations[axis] * (window.kernel[axis] - 1) + 1)
+        for axis in (0, 1)
+    ]
+    widths = [(window.pads[axis], max(0, ends[axis] - window.pads[axis] - codes.shape[2 + axis])) for axis in (0, 1)]
+    padded = np.pad(codes.astype(np.int64), ((0, 0), (0, 0), *widths), constant_values=fill)
     for ky, kx in itertools.product(range(window.kernel[0]), range(window.kernel[1])):
-        pixels = np.full((*codes.shape[:2], *size), fill, np.int64)
-        for p, q in itertools.product(range(size[0]), range(size[1])):
-            y = p * window.strides[0] + ky * window.dilations[0] - window.pads[0]
-            x = q * window.strides[1] + kx * window.dilations[1] - window.pads[1]
-            if 0 <= y < codes.shape[2] and 0 <= x < codes.shape[3]:
-                pixels[:, :, p, q] = codes[:, :, y, x]
-        yield ky, kx, pixels
+        rows, columns = (
+            slice(k * window.dilations[axis], ends[axis], window.strides[axis]) for axis, k in enumerate((ky, kx))
+        )
+        yield ky, kx, padded[:, :, rows, columns][:, :, : size[0], : size[1]]

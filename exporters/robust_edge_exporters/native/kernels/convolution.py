@@ -8,6 +8,7 @@ from typing import ClassVar
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape
+from robust_edge_exporters.native.int8.ops import QuantConv
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.program import NO_TENSOR, Program
@@ -105,15 +106,26 @@ def blocks_of(op: Conv, tiling: Tiling) -> tuple[list[ir.Array], int]:
     return [group[:, first : first + tiling.block] for group in groups for first in firsts], len(firsts)
 
 
-def conv_fields(program: Program, name: str, layer: Layer, op: Conv, t: Tiling) -> dict[str, object]:
-    """The fields of a struct conv, without those of weights and activation."""
+def conv_fields(
+    program: Program, name: str, layer: Layer, op: Conv | QuantConv, t: Tiling, member: str = ""
+) -> dict[str, object]:
+    """The fields of a struct conv, without those of weights and activation.
+
+    Args:
+        program: gets the tables that fields refer to.
+        name: of the struct.
+        layer: with `op` and its tensors.
+        op: of floats, or of words, which have no groups.
+        t: its tiling.
+        member: of the struct, that is the struct conv; empty if the struct itself is one.
+    """
     pairs = (f"{{{dy}, {dx}}}" for dy, dx in t.shifts)
     shifts = program.table("struct shift", f"{name}_shifts", pairs) if t.shifts else "NULL"
     return {
         "in": layer.inputs[0],
         "out": layer.output,
         "residual": NO_TENSOR if op.residual is None else layer.inputs[-1].offset,
-        "groups": op.groups,
+        "groups": op.groups if isinstance(op, Conv) else 1,
         "stride_y": op.window.strides[0],
         "stride_x": op.window.strides[1],
         "block": t.block,
@@ -125,12 +137,12 @@ def conv_fields(program: Program, name: str, layer: Layer, op: Conv, t: Tiling) 
         "copy_floats": t.copy_floats,
         "whole_plane": int(t.whole_plane),
         "shifts": shifts,
-        "masks": masks(program, name, layer, t),
+        "masks": masks(program, name + member, layer, t),
     }
 
 
 def masks(program: Program, name: str, layer: Layer, t: Tiling) -> object:
-    """Arena offset of the layer's lane masks, which layers of the same geometry share."""
+    """Arena offset of the lane masks of the struct conv `name`, which layers of the same geometry share."""
     if not (t.masked and t.shifts):
         return NO_TENSOR
     view = layer.inputs[0]

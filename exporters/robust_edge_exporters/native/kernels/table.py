@@ -17,6 +17,8 @@ MODULES = (
     "conv_sparse",
     "linear_dense",
     "linear_sparse",
+    "conv_blocks",
+    "linear_codes",
 )
 
 KERNELS: tuple[Kernel[Any, Any], ...] = tuple(import_module(f"{__package__}.{name}").KERNEL for name in MODULES)

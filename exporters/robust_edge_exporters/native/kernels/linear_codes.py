@@ -1,0 +1,85 @@
+"""Kernel `codes` of matrix products: all weights are stored, in rows of bytes padded to whole units of words."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.geometry import Shape, whole_units
+from robust_edge_exporters.native.int8.ops import WORD, QuantLinear, requantisation_fields
+from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
+from robust_edge_exporters.native.kernels.conv_blocks import channel_records
+from robust_edge_exporters.native.program import Program
+from robust_edge_exporters.native.weights import Packer, Sections
+
+LOGIT = np.dtype([("bias", "<i4"), ("weights", "<i4"), ("scale", "<f4")])
+"""The C struct logit."""
+
+
+class LinearCodes(Kernel[QuantLinear, None]):
+    """All weights are stored."""
+
+    name = "codes"
+    operator: ClassVar[type[ir.Weighted]] = QuantLinear
+    family: ClassVar[Family | None] = None
+
+    def suits(self, op: QuantLinear, source: Shape, output: Shape, options: Options) -> bool:
+        """All matrix products of codes."""
+        return True
+
+    def cost(self, op: QuantLinear, output: Shape) -> float:
+        """Estimated time per row, all weights."""
+        return 1.0
+
+    def tile(self, op: QuantLinear, source: Shape, output: Shape, options: Options) -> None:
+        """None: matrix products are not tiled."""
+
+    def pack(self, packer: Packer, op: QuantLinear, tiling: None) -> Sections:
+        """Columns in the order in which the features lie."""
+        outputs, sizes = len(op.weight), [channels * pixels for channels, pixels in op.parts]
+        columns = np.split(op.weight, np.cumsum(sizes)[:-1], axis=1)
+        rows = np.concatenate([by_word(part, *size) for part, size in zip(columns, op.parts, strict=True)], axis=1)
+        padded = np.zeros((outputs, WORD * whole_units(rows.shape[1] // WORD)), np.int8)
+        padded[:, : rows.shape[1]] = rows
+        return Sections(packer.values(padded), packer.append(self._records(op)), None)
+
+    def _records(self, op: QuantLinear) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """(outputs,) structs channel or logit."""
+        if op.requantisation is not None:
+            return channel_records(op.requantisation, op.weight, len(op.weight))
+        records = np.zeros(len(op.weight), LOGIT)
+        records["bias"], records["scale"] = op.bias, op.scales
+        records["weights"] = op.weight.sum(axis=1, dtype=np.int64)
+        return records
+
+    def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
+        """One call with a struct linear_codes."""
+        op, (source,), output = layer.op, layer.inputs, layer.output
+        assert isinstance(op, QuantLinear)
+        fields: dict[str, object] = {
+            "in": source.offset,
+            "out": output.offset,
+            "in_image": source.image,
+            "out_image": output.image,
+            "inputs": sum(-(-channels // WORD) * pixels for channels, pixels in op.parts),
+            "outputs": len(op.weight),
+            "values": sections.values,
+            "bias": sections.bias,
+            "logits": int(op.requantisation is None),
+        }
+        if op.requantisation is not None:
+            fields |= requantisation_fields(op.requantisation)
+        program.operator(name, [ir.Call("linear_codes", "linear_codes", fields)])
+
+
+def by_word(weight: np.ndarray[Any, Any], channels: int, pixels: int) -> np.ndarray[Any, Any]:
+    """(M, channels * pixels) weights in the order by word of channels, pixel and channel of the word."""
+    planes = np.zeros((len(weight), -(-channels // WORD) * WORD, pixels), np.int8)
+    planes[:, :channels] = weight.reshape(-1, channels, pixels)
+    words: np.ndarray[Any, Any] = planes.reshape(len(weight), -1, WORD, pixels).transpose(0, 1, 3, 2)
+    return words.reshape(len(weight), -1)
+
+
+KERNEL = LinearCodes()

@@ -1,0 +1,121 @@
+"""The generated C computes the integers of the reference, bit for bit, on every instruction set."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+
+import numpy as np
+import pytest
+
+from robust_edge_exporters.native import Options, export_native
+from robust_edge_exporters.native.importer import import_onnx
+from robust_edge_exporters.native.int8 import reference
+from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors
+from robust_edge_runtimes.formats.native.engine import cpu
+from tests.exporters.native.networks import Net, answers, need
+from tests.exporters.native.test_kernels import WHOLE, corners, geometries
+from tests.exporters.native.test_portability import SANITIZE, STRICT, predict, skip_without_sanitizers
+
+PLANES = [(1, 1), (4, 4), (7, 7), (8, 8), (9, 13), (6, 16), (5, 32), (3, 67)]
+CHANNELS = 6
+RANGE = (-3.0, 2.0)
+X86 = {
+    "avx512-vnni": (("-mavx512f", "-mavx512bw", "-mavx512vnni"), "avx512_vnni"),
+    "avx512": (("-mavx512f", "-mavx512bw"), "avx512bw"),
+    "avx-vnni": (("-mavx2", "-mavxvnni"), "avx_vnni"),
+    "avx2": (("-mavx2",), "avx2"),
+    "ssse3": (("-mssse3",), "ssse3"),
+    "sse2": ((), "sse2"),
+}
+ARM = {"i8mm": "-march=armv8.6-a", "dotprod": "-march=armv8.2-a+dotprod", "neon": "-march=armv8-a"}
+
+
+def convolutions(net, source, shape):
+    """Convolutions of a tensor of a shape, of every geometry, with groups and densities in turns."""
+    channels = shape[0]
+    for index, (kernel, attributes) in enumerate(geometries(*shape[1:])):
+        if index % 3:
+            continue
+        group = (1, 2, channels)[index // 3 % 3]
+        weight = net.weights(
+            channels + group * (group == 2), channels // group, *kernel, density=(0.1, 0.5, 1)[index % 3]
+        )
+        yield net.conv(source, weight[: len(weight) // group * group], group=group, **attributes)
+
+
+def pools(net, source):
+    window = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)}
+    yield net.add("MaxPool", source, strides=(2, 2), **window)
+    yield net.add("AveragePool", source, count_include_pad=1, **window)
+    yield net.add("AveragePool", source, ceil_mode=1, strides=(2, 1), **window)
+
+
+def sweep(net):
+    """Outputs of every geometry on all planes."""
+    stem = net.conv("input", net.weights(CHANNELS, 2, 1, 1))
+    for plane in PLANES:
+        x = net.add("MaxPool", stem, **corners(plane))
+        yield from convolutions(net, x, (CHANNELS, *plane))
+        yield from pools(net, x)
+
+
+def branches(net):
+    """Residuals, tables and broadcasts of several tiles and words."""
+    image = net.add("MaxPool", "input", **corners((16, 20)))
+    x = net.add("Relu", net.conv(image, net.weights(16, 2, 3, 3), pads=(1, 1, 1, 1)))
+    y = net.conv(x, net.weights(16, 16, 3, 3, density=0.3), pads=(1, 1, 1, 1))
+    x = net.add("HardSwish", net.add("Add", y, x))
+    gate = net.add("Sigmoid", net.conv(net.add("GlobalAveragePool", x), net.weights(16, 16, 1, 1)))
+    yield net.add("Mul", x, gate)
+    y = net.add("Concat", net.add("LeakyRelu", y, alpha=0.2), x, axis=1)
+    yield net.add("Add", net.conv(y, net.weights(9, 32, 5, 5, density=0.2)), net.conv(y, net.weights(9, 32, 5, 5)))
+    yield net.add("Gemm", net.add("Flatten", x), net.constant(net.weights(16 * 16 * 20, 3, density=0.1)))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Folder of an export, images, and the logits of the reference."""
+    folder, net = tmp_path_factory.mktemp("int8"), Net(2, *WHOLE)
+    path, images = net.save(folder / "model.onnx", *sweep(net), *branches(net)), net.images(3)
+    graph = prepared(import_onnx(path))
+    ranges = dict.fromkeys(ranged_tensors(graph), RANGE)
+    export_native(path, folder, weights="int8", ranges=ranges, options=Options(images=2))
+    expected = reference.run(quantise(graph, ranges), images)
+    assert len(np.unique(expected)) == 256
+    return folder, images, expected
+
+
+@pytest.mark.parametrize("form", [*X86, "scalar"])
+def test_every_instruction_set_computes_the_integers_of_the_reference(form, exported):
+    flags, feature = X86.get(form, (("-DRE_SCALAR",), ""))
+    if form in X86 and (platform.machine() != "x86_64" or f" {feature}" not in cpu()):
+        pytest.skip(f"this CPU has no {feature}")
+    folder, images, expected = exported
+    got = answers(folder, images, threads=2, flags=("-O1", *flags))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("form", ARM)
+def test_aarch64_computes_the_integers_of_the_reference_under_emulation(form, exported, tmp_path):
+    need("aarch64-linux-gnu-gcc")
+    need("qemu-aarch64")
+    folder, images, expected = exported
+    sources = [str(folder / "predict.c"), str(folder / "model.c")]
+    command = ["aarch64-linux-gnu-gcc", *STRICT, "-O1", ARM[form], "-static", *sources, "-o", str(tmp_path / "predict")]
+    done = subprocess.run([*command, "-lm"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got = predict(tmp_path / "predict", folder, images[:1], emulator=("qemu-aarch64", "-cpu", "max"))
+    np.testing.assert_array_equal(got.astype(np.float32), expected[:1])
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+def test_sanitizers_find_nothing(cc, exported, tmp_path):
+    need(cc)
+    skip_without_sanitizers(cc, tmp_path)
+    folder, images, expected = exported
+    sources = [str(folder / "predict.c"), str(folder / "model.c")]
+    subprocess.run(
+        [cc, *STRICT, *SANITIZE, "-march=native", *sources, "-o", str(tmp_path / "predict"), "-lm"], check=True
+    )
+    np.testing.assert_array_equal(predict(tmp_path / "predict", folder, images).astype(np.float32), expected)
