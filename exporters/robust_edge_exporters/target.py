@@ -18,6 +18,7 @@ else:
 
 DYNAMO_OPSET = 18  # torch's newer exporter writes no lower opset
 MIN_OPSET = 9  # torch writes no older one
+STYLES = ("qdq", "cache", "engine")
 INT8_OPSET = 13  # the first whose QuantizeLinear has an axis
 IR_OF_OPSET = (
     (25, 13),
@@ -39,7 +40,7 @@ class Quantisation:
 
     Attributes:
         style: `qdq` writes Quantize/Dequantize pairs into the file; `cache` leaves the file in fp32 and writes the
-            ranges to a TensorRT calibration cache.
+            ranges to a TensorRT calibration cache; `engine` writes the integers of the sparse engine.
         reduce_range: 7-bit weights, for CPUs whose 8-bit dot product saturates at 16 bits.
         symmetric: activations have zero point 0, as TensorRT requires.
         bias: biases are quantised to int32, which TensorRT does not support.
@@ -51,8 +52,8 @@ class Quantisation:
     bias: bool
 
     def __post_init__(self) -> None:
-        if self.style not in ("qdq", "cache"):
-            raise unknown_name("quantisation style", self.style, ("qdq", "cache"))
+        if self.style not in STYLES:
+            raise unknown_name("quantisation style", self.style, STYLES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,7 @@ class Target:
         """
         wanted = self.precisions[0] if wanted is None else wanted
         if wanted in self.precisions:
-            if self.in_file(wanted) == "int8" and (self.opset or 0) < INT8_OPSET:
+            if self.in_file(wanted) == "int8" and self.opset is not None and self.opset < INT8_OPSET:
                 raise InputError(
                     f"opset {self.opset} does not support 8-bit weights with a scale per channel; nearest: "
                     f"`opset` {INT8_OPSET}"

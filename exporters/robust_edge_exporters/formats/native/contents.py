@@ -8,13 +8,13 @@ import numpy as np
 
 from robust_edge_exporters.artifact import Contents
 from robust_edge_exporters.formats.native.sparsity import counted_once
-from robust_edge_exporters.native.weights import FORMAT_VERSION, MAGIC, stored_type
+from robust_edge_exporters.native.weights import FORMAT_VERSION, MAGIC, ValueType, stored_type
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError
 from robust_edge_runtimes.core.manifest import LayerCount
 from robust_edge_runtimes.formats.native.engine import WEIGHTS
 
-PRECISIONS = {np.float32: "fp32", np.float16: "fp16"}
+PRECISIONS: dict[ValueType, str] = {np.float32: "fp32", np.float16: "fp16", np.int8: "int8"}
 SECTIONS = re.compile(
     r"^static const struct \w+ \w+ = \{.*\.values = (\d+), \.(?:\w+\.)?bias = (\d+),.*\};$", re.MULTILINE
 )
@@ -50,7 +50,7 @@ def contents_of(bundle: Bundle) -> Contents:
     )
 
 
-def _nonzeros(section: bytes, kind: type[np.float32] | type[np.float16]) -> int:
+def _nonzeros(section: bytes, kind: ValueType) -> int:
     """Padding behind the values is zero."""
     width = np.dtype(kind).itemsize
     return int(
