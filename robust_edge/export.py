@@ -102,6 +102,7 @@ def artifact_request(
         layer_forms=choices.layer_forms,
         compile_library=choices.compile_library,
         compact=choices.compact,
+        preprocessing=checkpoint.preprocessing,
     )
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from robust_edge_runtimes import RobustEdgeError, load
-from robust_edge_runtimes.core.images import read_image
 
 
 @dataclasses.dataclass
@@ -60,12 +59,12 @@ def watch(model, frames, *, fps: float, seconds: float, budget_s: float, clock=t
     return tally
 
 
-def pictures(folder: Path, shape):
+def pictures(folder: Path, model):
     """Yield the images of a folder in an endless loop."""
     paths = sorted(path for path in folder.glob("*") if path.is_file())
     if not paths:
         raise SystemExit(f"{folder} holds no pictures")
-    return itertools.cycle([read_image(path, shape) for path in paths])
+    return itertools.cycle([model.read(path) for path in paths])
 
 
 def noise(shape):
@@ -94,7 +93,7 @@ def main() -> None:
     budget_s = 1 / given.fps if given.budget_ms is None else given.budget_ms / 1e3
     with load(given.bundle) as model:
         shape = model.manifest.input.shape[1:]
-        frames = noise(shape) if given.frames is None else pictures(given.frames, shape)
+        frames = noise(shape) if given.frames is None else pictures(given.frames, model)
         model.classify(np.zeros(shape, np.float32))  # the first inference is slower; let it be none of the camera's
         tally = watch(model, frames, fps=given.fps, seconds=given.seconds, budget_s=budget_s)
     print(f"{tally.line()}; budget {1e3 * budget_s:.2f} ms")

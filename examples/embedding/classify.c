@@ -4,6 +4,7 @@
  *     ./classify NATIVE/weights.bin labels.txt picture.pgm ...
  *
  * NATIVE is the folder that the sparse engine wrote; pictures are binary PGM or PPM of the network's size, 8 bits.
+ * `python3 NATIVE/run.py prepare photo.jpg picture.ppm` makes one of any photo, prepared as in the training.
  * Prints path, label and probability. Exit codes: 1 if a picture could not be read, 4 for the weights or the labels. */
 #define _POSIX_C_SOURCE 200809L
 #include "model.h"

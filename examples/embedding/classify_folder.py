@@ -1,8 +1,9 @@
-"""Classify the images of a folder with a bundle, one line of CSV each; needs numpy and the backend, no torch.
+"""Classify the images of a folder with a bundle, one line of CSV each; needs numpy, Pillow and the backend, no torch.
 
     python classify_folder.py bundle/ pictures/ > answers.csv
 
-Images that cannot be read are listed on stderr and the others are classified; the exit code is 1 in this case.
+Pictures of any size are prepared as in the training. Images that cannot be read are listed on stderr and the others are
+classified; the exit code is 1 in this case.
 """
 
 import argparse
@@ -11,9 +12,8 @@ import sys
 from pathlib import Path
 
 from robust_edge_runtimes import RobustEdgeError, load
-from robust_edge_runtimes.core.images import read_image
 
-SUFFIXES = {".npy", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"}
+SUFFIXES = {".npy", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def classify(bundle: Path, folder: Path, out) -> int:
@@ -25,10 +25,9 @@ def classify(bundle: Path, folder: Path, out) -> int:
     rows = csv.writer(out)
     with load(bundle) as model:
         rows.writerow(["image", "label", "probability"])
-        shape = model.manifest.input.shape[1:]
         for path in pictures:
             try:
-                label, probability = model.classify(read_image(path, shape))
+                label, probability = model.classify(model.read(path))
             except RobustEdgeError as error:
                 print(error, file=sys.stderr)
                 failures += 1

@@ -3,9 +3,11 @@
     python serve.py bundle/ --port 8080
     curl localhost:8080/health
     curl localhost:8080/predict -d '{"images": [[[[0.0, 0.5, ...], ...]]]}'
+    curl localhost:8080/predict -H 'Content-Type: image/jpeg' --data-binary @cat.jpg
 
-`images` is (N, C, H, W) pixels in [0, 1]. Answers are JSON: {"predictions": [{"label", "probability"}, ...]}, or
-{"error": "..."} with 400 (not what the network takes), 404, 405, 411, 413 (too large) or 503 (too many at once).
+`images` is (N, C, H, W) pixels in [0, 1]; a picture of any size is prepared as in the training (needs Pillow). Answers
+are JSON: {"predictions": [{"label", "probability"}, ...]}, or {"error": "..."} with 400 (not what the network takes),
+404, 405, 411, 413 (too large) or 503 (too many at once).
 For a private network: there is neither TLS nor a password. SIGTERM ends it after the requests that run.
 """
 
@@ -23,6 +25,7 @@ from robust_edge_runtimes import InputError, RobustEdgeError, load
 
 MAX_IMAGES = 64  # of one request
 BYTES_PER_PIXEL = 32  # of JSON, generously
+PICTURE_BYTES = 16 << 20
 MAX_AT_ONCE = 16
 TIMEOUT_S = 10  # for a client that sends nothing more
 
@@ -60,12 +63,12 @@ class Service(ThreadingHTTPServer):
             "classes": list(self.model.manifest.classes),
         }
 
-    def predict(self, body: bytes) -> dict:
+    def predict(self, body: bytes, *, is_picture: bool) -> dict:
         """Classify the images of a request."""
-        images = parsed(body)
-        if images.ndim and len(images) > MAX_IMAGES:
-            raise Refusal(413, f"{len(images)} images; at most {MAX_IMAGES} in one request")
         try:
+            images = self.model.read(body)[None] if is_picture else parsed(body)
+            if images.ndim and len(images) > MAX_IMAGES:
+                raise Refusal(413, f"{len(images)} images; at most {MAX_IMAGES} in one request")
             logits = self.model.infer_all(images).astype(np.float64)
         except InputError as error:
             raise Refusal(400, str(error)) from error
@@ -123,16 +126,18 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.free.acquire(blocking=False):
             raise Refusal(503, f"more than {MAX_AT_ONCE} requests at once; try again")
         try:
-            return self.server.predict(self.body())
+            is_picture = self.headers.get("Content-Type", "").startswith("image/")
+            body = self.body(PICTURE_BYTES if is_picture else self.server.max_bytes)
+            return self.server.predict(body, is_picture=is_picture)
         finally:
             self.server.free.release()
 
-    def body(self) -> bytes:
+    def body(self, most: int) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
             raise Refusal(411, "send the body's Content-Length")
-        if len(length) > 12 or int(length) > self.server.max_bytes:
-            raise Refusal(413, f"{length} bytes; at most {self.server.max_bytes} in one request")
+        if len(length) > 12 or int(length) > most:
+            raise Refusal(413, f"{length} bytes; at most {most} in one request")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             raise Refusal(400, f"the body ends after {len(body)} of {length} bytes")

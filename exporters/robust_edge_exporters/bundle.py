@@ -37,6 +37,7 @@ from robust_edge_runtimes.core.manifest import (
     Source,
     Sparsity,
 )
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 from robust_edge_runtimes.verdict.measurement import Parity
 
 
@@ -54,6 +55,7 @@ class ArtifactRequest:
         options: values of the format's own options by name; those left out have their defaults.
         layer_forms, compile_library: as in `ExportSettings`.
         compact: whether to remove channels without effect before the export.
+        preprocessing: how pictures become images of the network; None if that is not known.
     """
 
     model: nn.Module
@@ -69,6 +71,7 @@ class ArtifactRequest:
     layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
     compact: bool = True
+    preprocessing: Preprocessing | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -255,6 +258,7 @@ def manifest_of(request: ArtifactRequest, expected: Expected, written: WrittenAr
         notes=artifact.notes,
         compaction=written.compacted.record,
         choices=Choices(request.compact, _count(request.calibration), _options(request)),
+        preprocessing=request.preprocessing,
     )
 
 

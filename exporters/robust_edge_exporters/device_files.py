@@ -9,6 +9,7 @@ from pathlib import Path
 from robust_edge_exporters.artifact import ExportedArtifact
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.schema import manifest_schema
+from robust_edge_exporters.standalone import definitions
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.manifest import Expected, Source
 from robust_edge_runtimes.verdict.measurement import Parity
@@ -20,6 +21,7 @@ def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> Non
     """Write run.py with the format's backend, the format's extra files, Dockerfile, labels and schema."""
     row = format_named(target.format)
     run = row.template("run.py").replace("# $backend\n", row.backend()).replace("$needs", row.needs)
+    run = run.replace("# $pictures\n", definitions("robust_edge_runtimes.core.pictures") + "\n")
     dockerfile = string.Template(row.template("Dockerfile"))
     _write(folder / "run.py", run)
     _write(folder / SCHEMA, json.dumps(manifest_schema(), indent=2) + "\n")

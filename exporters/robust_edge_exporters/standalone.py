@@ -33,6 +33,11 @@ def standalone(module: str) -> str:
     return "\n".join(head) + "\n".join(parts)
 
 
+def definitions(module: str) -> str:
+    """The source of a module without its docstring and imports, to be placed in another script."""
+    return _without_imports(module, ast.parse(_source(module)))
+
+
 def _follow(module: str, trees: dict[str, ast.Module]) -> None:
     """Add the module to `trees`, after those that it imports."""
     if module in trees:

@@ -102,6 +102,8 @@ def compress(
                 output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
             if config.sparse:
                 output.note(_spread(checkpoint))
+            for note in checkpoint.notes:
+                output.note(f"note: {note}")
             output.result(_summary(checkpoint, out), checkpoint)
 
 

@@ -83,7 +83,7 @@ def import_(
     checkpoint, notes = import_run(
         source, config, out, settings, overwrite=overwrite, progress=output.progress("judging")
     )
-    for note in notes:
+    for note in (*notes, *checkpoint.notes):
         output.note(f"note: {note}")
     output.result(_summary(checkpoint, out), checkpoint)
 

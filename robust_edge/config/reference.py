@@ -29,7 +29,14 @@ section.name=VALUE`; some have an option of their own. Later ones override earli
 of {", ".join(PRESETS)}), `--config`, options, `--set`. The run contains all of them in its `config.yaml`. Numbers may
 be written as 8/255 or 1e-3. `null` means no value.
 """
-TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "tuple[str, ...]": "list"}
+TYPES = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "tuple[str, ...]": "list",
+    "tuple[int, ...]": "list of whole numbers",
+}
 
 
 def settings_page() -> str:
@@ -82,9 +89,9 @@ def _values(kind: str, declaration: Setting) -> str:
     """The allowed values of a setting: its choices, or its type and range."""
     if declaration.choices:
         return _choices([*declaration.choices.items(), *([(declaration.beside, "")] if declaration.beside else [])])
-    first, _, rest = kind.partition(" | ")
+    first, *others = kind.split(" | ")
     allowed = f" in {declaration.range}" if declaration.range is not None else ""
-    return f"{TYPES[first]}{allowed}{', or null' if rest == 'None' else ''}"
+    return ", or ".join([f"{TYPES[first]}{allowed}", *({"None": "null", **TYPES}[other] for other in others)])
 
 
 def _choices(choices: Iterable[tuple[str, str]]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robust_edge.data.stored import StoredImages, chunks
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):
@@ -84,6 +85,8 @@ class Dataset:
 
     Attributes:
         origin: the data set as it was read, whose classes were numbered otherwise; None for itself.
+        preprocessing: how pictures become images like these, which clients of the network repeat.
+        notes: what a reader should know about how the images were read, one sentence each.
     """
 
     name: str
@@ -91,6 +94,8 @@ class Dataset:
     train: Split
     test: Split
     origin: Dataset | None = None
+    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+    notes: tuple[str, ...] = ()
 
     def with_classes(self, classes: tuple[str, ...]) -> Dataset:
         """The same images with the classes of a network, which may know more of them, and in another order.
@@ -108,7 +113,7 @@ class Dataset:
             dataclasses.replace(split, labels=places.to(split.labels.device)[split.labels])
             for split in (self.train, self.test)
         )
-        return Dataset(self.name, classes, train, test, self)
+        return dataclasses.replace(self, classes=classes, train=train, test=test, origin=self)
 
     @property
     def shape(self) -> tuple[int, int, int]:

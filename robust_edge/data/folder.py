@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from robust_edge.data.dataset import Dataset, Split, evenly
 from robust_edge.data.read_settings import ReadSettings
 from robust_edge.data.stored import StoredImages
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.pictures import PictureError, is_grey, read_picture
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 
+T = TypeVar("T")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-GREY_MODES = {"1", "L"}
-DEEP_MODES = ("I", "F")  # 16 bits and more; Pillow would silently clip them to 255
-BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 
 def load_folder(settings: ReadSettings) -> Dataset:
-    """Read a folder of images; too many for memory are read on demand. If the first one is grey, all are read as grey.
+    """Read a folder of images; too many for memory are read on demand. If all of them are grey, they are read as grey.
 
     Raises:
         InputError: the folder, its `train` or its `test` is missing; there are fewer than two classes; `train` and
@@ -43,9 +43,17 @@ def load_folder(settings: ReadSettings) -> Dataset:
         _files(root / "train", classes, settings.limit_train),
         _files(root / "test", classes, settings.limit_test),
     )
-    reader = _Reader(train[0][0], settings.resize)
+    channels, notes = _channels([path for path, _ in (*train, *test)], settings.channels)
+    reader = _Reader(train[0][0], channels, settings.preprocessing)
     stays = settings.stays((len(train) + len(test)) * reader.pixels)
-    return Dataset("folder", classes, _split(reader, train, stays=stays), _split(reader, test, stays=stays))
+    return Dataset(
+        "folder",
+        classes,
+        _split(reader, train, stays=stays),
+        _split(reader, test, stays=stays),
+        preprocessing=settings.preprocessing,
+        notes=notes,
+    )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -70,21 +78,32 @@ def _files(folder: Path, classes: tuple[str, ...], limit: int | None) -> list[tu
     return [found[index] for index in order.tolist()]
 
 
+def _channels(paths: Sequence[Path], given: int | None) -> tuple[int, tuple[str, ...]]:
+    """The number of channels of all pictures, and a note where some differ from the others."""
+    if given is not None:
+        return given, ()
+    grey = sum(_readable(path, is_grey) for path in paths)
+    if grey in (0, len(paths)):
+        return (1 if grey else 3), ()
+    text = f"{grey} of {len(paths)} pictures are grey; all are read in colour, which data.channels would change"
+    return 3, (text,)
+
+
+def _readable(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except PictureError as cause:
+        raise InputError(f"{path} {cause}; replace or remove it") from cause
+
+
 class _Reader:
-    """Reads images in the colour mode and the size of the first one."""
+    """Reads pictures with the same number of channels, and in the size of the first one."""
 
-    def __init__(self, first: Path, resize: int | None) -> None:
-        self.resize = resize
+    def __init__(self, first: Path, channels: int, preprocessing: Preprocessing) -> None:
         self.first = first
-        with _open(first) as picture:
-            self.mode = "L" if picture.mode in GREY_MODES else "RGB"
-            self.size = (resize, resize) if resize else picture.size
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        width, height = self.size
-        return (1 if self.mode == "L" else 3), height, width
+        self.channels = channels
+        self.rules = preprocessing.rules()
+        self.shape: tuple[int, int, int] = self._read(first).shape
 
     @property
     def pixels(self) -> int:
@@ -92,29 +111,18 @@ class _Reader:
         return math.prod(self.shape)
 
     def __call__(self, path: Path) -> np.ndarray:
-        with _open(path) as picture:
-            if picture.mode.startswith(DEEP_MODES):
-                raise InputError(f"{path} has more than 8 bits per channel (mode {picture.mode}); convert it to 8 bits")
-            try:
-                pixels = picture.convert(self.mode)
-            except BROKEN as cause:
-                raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
-        if self.resize:
-            pixels = pixels.resize(self.size, Image.Resampling.BILINEAR)
-        if pixels.size != self.size:
-            width, height = pixels.size
+        """(C, H, W) uint8."""
+        pixels = self._read(path)
+        if pixels.shape != self.shape:
+            (_, height, width), (_, first_height, first_width) = pixels.shape, self.shape
             raise InputError(
-                f"{path} is {width}×{height}, but {self.first} is {self.size[0]}×{self.size[1]}; resize the "
-                f"images to one size, or set data.resize to {self.size[0]}"
+                f"{path} is {width}×{height}, but {self.first} is {first_width}×{first_height}; resize the "
+                f"images to one size, or set data.resize to {first_height}x{first_width}"
             )
-        return np.asarray(pixels)
+        return pixels
 
-
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except BROKEN as cause:
-        raise InputError(f"{path} is a broken image ({cause}); replace or remove it") from cause
+    def _read(self, path: Path) -> np.ndarray:
+        return _readable(path, lambda readable: read_picture(readable, self.channels, self.rules))
 
 
 class FolderImages(StoredImages):
@@ -131,9 +139,7 @@ class FolderImages(StoredImages):
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """(n, C, H, W) uint8."""
-        pixels = np.stack([self.reader(self.paths[index]) for index in indices])
-        planes = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        return torch.from_numpy(np.ascontiguousarray(planes))
+        return torch.from_numpy(np.stack([self.reader(self.paths[index]) for index in indices]))
 
     def take(self, indices: Sequence[int]) -> FolderImages:
         """The chosen files."""

@@ -31,6 +31,7 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of, write_atomic, write_json
 from robust_edge_runtimes.core.folders import check_new_directory
 from robust_edge_runtimes.core.manifest import Sparsity
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 
 CONFIG = "config.yaml"
 WEIGHTS = "checkpoint.safetensors"
@@ -73,6 +74,8 @@ class Checkpoint:
         diverged: what went wrong after that epoch, if the training diverged; such weights may not have the target
             sparsity.
         arithmetic: multiply-accumulates of one image; None in files of older versions.
+        preprocessing: how pictures become images of the network; None in files of older versions.
+        notes: what a reader should know about the images or the network, one sentence each.
     """
 
     model: ModelSpec
@@ -86,6 +89,8 @@ class Checkpoint:
     epoch: int | None = None
     diverged: str | None = None
     arithmetic: Arithmetic | None = None
+    preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

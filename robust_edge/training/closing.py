@@ -174,6 +174,8 @@ def write_network(
             epoch=epoch,
             diverged=diverged,
             arithmetic=_arithmetic(Layout(found.uses), written),
+            preprocessing=dataset.preprocessing,
+            notes=dataset.notes,
         )
 
     peak = peak_bytes(model.mean.device)
@@ -181,6 +183,8 @@ def write_network(
     checkpoint = run.write_checkpoint(model, describe)
     for item in found.left_out:
         run.log(f"left out of the count of weights: {item.name}, which {item.reason}")
+    for note in checkpoint.notes:
+        run.log(f"note: {note}")
     _log(run, checkpoint, peak)
     return checkpoint
 

@@ -16,6 +16,7 @@ import pytest
 
 from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 from robust_edge_runtimes.load import load
 
 pytest.importorskip("onnxruntime", reason="an exported bundle is run before it is kept")
@@ -85,12 +86,35 @@ def test_run_predict_reads_pictures(exported, tmp_path):
     assert picture == array
 
 
-def test_run_predict_refuses_pictures_of_16_bits_with_2(exported, tmp_path):
+def test_run_predict_refuses_pictures_of_32_bits_with_2(exported, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="pictures are read with Pillow")
-    image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(tmp_path / "x.png")
-    done = started(exported, "predict", "x.png", cwd=tmp_path)
+    image.fromarray(np.full((6, 6), 40_000, np.int32)).save(tmp_path / "x.tiff")
+    done = started(exported, "predict", "x.tiff", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "more than 8 bits" in done.stderr
+    assert "more than 16 bits" in done.stderr
+
+
+def test_run_prepares_a_picture_of_any_size_as_the_runtime_does(request_for, model, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="pictures are read with Pillow")
+    rules = Preprocessing(resize=(7,), crop=(6, 6), background=(0, 90, 0))
+    bundle = tmp_path / "b"
+    assert export_bundle(request_for(model, preprocessing=rules), bundle).manifest.preprocessing == rules
+    exif = image.Exif()
+    exif[0x0112] = 6
+    levels = np.random.default_rng(0).integers(0, 256, (9, 21, 4), dtype=np.uint8)
+    image.fromarray(levels).save(tmp_path / "x.png", exif=exif)
+    for name in ("x.pgm", "x.f32"):
+        done = started(bundle, "prepare", "x.png", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    with load(bundle) as runtime:
+        expected = runtime.read(tmp_path / "x.png")
+        label, probability = runtime.classify(expected)
+        assert np.array_equal(runtime.read((tmp_path / "x.png").read_bytes()), expected)
+    assert np.array_equal(np.fromfile(tmp_path / "x.f32", np.float32).reshape(1, 6, 6), expected)
+    with image.open(tmp_path / "x.pgm") as prepared:
+        assert np.array_equal(np.asarray(prepared), np.rint(expected[0] * 255))
+    done = started(bundle, "predict", "x.png", "x.pgm", cwd=tmp_path)
+    assert done.stdout.splitlines() == [f"{name}  {label}  {probability:.3f}" for name in ("x.png", "x.pgm")]
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None, "wide", "bright", "archive"])

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Use this bundle on its own: predict, bench, replay. Needs $needs, nothing else.
+"""Use this bundle on its own: predict, prepare, bench, replay. Needs $needs, nothing else.
 
-    python3 run.py predict image.png [...]   pictures need pillow, .npy arrays do not
+    python3 run.py predict image.png [...]   pictures need pillow (8 or newer), .npy arrays do not
+    python3 run.py prepare image.png OUT     the pixels that the network takes: OUT.ppm or OUT.pgm for a picture, any
+                                             other name for float32 (C, H, W) in [0, 1], as C programs read it
     python3 run.py bench [--threads N]       latency of one image and of 100
     python3 run.py replay                    score the stored attack images; exit 1 if the drop is over a point,
                                              or the logits are not the checkpoint's
@@ -11,11 +13,14 @@ Exit codes: 0 pass, 1 failed, 2 usage, 3 backend missing, 4 bundle damaged, 130 
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import sys
 import time
 import warnings
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Tuple, Union
 
 sys.dont_write_bytecode = True  # nothing but what was exported lies in this folder
 MAX_THREADS = 1024
@@ -41,8 +46,7 @@ class Model:
 
     def __init__(self, threads=1):
         check_files()
-        with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:
-            self.manifest = json.load(file)
+        self.manifest = read_manifest()
         path = os.path.join(HERE, self.manifest["artifact"]["file"])
         self.infer = open_model(path, self.manifest, threads)
 
@@ -71,28 +75,36 @@ def check_files():
         fail(4, "the bundle is damaged: {}; copy it again".format(cause))
 
 
+def read_manifest():
+    with open(os.path.join(HERE, "manifest.json"), encoding="utf-8") as file:
+        return json.load(file)
+
+
 def golden():
     return np.load(os.path.join(HERE, "golden.npz"), allow_pickle=False)
 
 
-def read_image(path, shape):
-    """(C, H, W) float32 in [0, 1]."""
+# $pictures
+
+
+def read_image(path, manifest):
+    """(C, H, W) float32 in [0, 1], prepared as in the training."""
+    shape = manifest["input"]["shape"][1:]
     try:
         if path.endswith(".npy"):
             array = np.load(path, allow_pickle=False)
-            array = array.astype(np.float32) / (255.0 if array.dtype == np.uint8 else 1.0)
+            array = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
+        elif shape[0] not in MODES:
+            fail(2, "{} is a picture, the model takes {} channels; pass a .npy file".format(path, shape[0]))
         else:
-            from PIL import Image
-
-            picture = Image.open(path)
-            if picture.mode[0] in "IF":  # pillow cuts these off at 255 instead of scaling them
-                fail(2, path + " has more than 8 bits per channel; save it with 8, or as .npy")
-            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32)
-            array = (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)) / 255.0
+            array = read_picture(path, shape[0], manifest.get("preprocessing") or {}).astype(np.float32)
+            array /= np.float32(255)
     except ImportError:
         fail(3, "reading " + path + " needs pillow: pip install pillow; .npy files do not")
-    except Exception as cause:  # each decoder raises classes of its own
-        fail(2, "{} cannot be read as an image: {}".format(path, cause))
+    except PictureError as cause:
+        fail(2, "{} {}".format(path, cause))
+    except Exception as cause:  # numpy raises many exception classes
+        fail(2, "{} cannot be read as an array: {}".format(path, cause))
     if list(array.shape) != list(shape):
         fail(2, "{} is {}, the model takes {}; resize it first".format(path, array.shape, tuple(shape)))
     if not (array.min() >= 0 and array.max() <= 1):
@@ -100,11 +112,24 @@ def read_image(path, shape):
     return array.astype(np.float32)
 
 
+def prepare(args):
+    check_files()
+    image = read_image(args.image, read_manifest())
+    if not args.out.endswith((".ppm", ".pgm")):
+        content = image.astype("<f4").tobytes()
+    else:
+        kind, levels = "P5" if len(image) == 1 else "P6", np.rint(image * 255).astype(np.uint8)
+        header = "{}\n{} {}\n255\n".format(kind, image.shape[2], image.shape[1])
+        content = header.encode() + levels.transpose(1, 2, 0).tobytes()
+    with open(args.out, "wb") as file:
+        file.write(content)
+    return 0
+
+
 def predict(args):
     model = Model(args.threads)
-    shape = model.manifest["input"]["shape"][1:]
     for path in args.images:
-        row = model.logits(read_image(path, shape)[None])[0].astype(np.float64)
+        row = model.logits(read_image(path, model.manifest)[None])[0].astype(np.float64)
         probabilities = np.exp(row - row.max())
         probabilities /= probabilities.sum()
         best = int(probabilities.argmax())
@@ -171,15 +196,19 @@ def thread_count(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command")
-    for name, function in (("predict", predict), ("bench", bench), ("replay", replay)):
-        command = commands.add_parser(name)
+    for function in (predict, prepare, bench, replay):
+        command = commands.add_parser(function.__name__)
         command.set_defaults(function=function)
-        command.add_argument("--threads", type=thread_count, default=1)
-        if name == "predict":
+        if function is predict:
             command.add_argument("images", nargs="+")
+        if function is prepare:
+            command.add_argument("image")
+            command.add_argument("out")
+        else:
+            command.add_argument("--threads", type=thread_count, default=1)
     args = parser.parse_args()
     if args.command is None:
-        parser.error("name a command: predict, bench or replay")
+        parser.error("name a command: predict, prepare, bench or replay")
     code = args.function(args)
     sys.stdout.flush()
     return code

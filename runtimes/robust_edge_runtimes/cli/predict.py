@@ -21,13 +21,15 @@ from robust_edge_runtimes.cli.output import Output, output_options
     "robust-edge-device predict bundle/ frame.npy --json",
 )
 def predict(bundle: Path, images: Tuple[Path, ...], threads: int, output: Output) -> None:
-    """Classify image files (.npy, or any format that Pillow reads where it is installed)."""
-    from robust_edge_runtimes.core.images import read_image
+    """Classify image files.
+
+    Pictures (BMP, GIF, JPEG, PNG, PPM, TIFF, WebP) need Pillow; they are turned upright, laid on the background, scaled
+    and cropped as in the training. Arrays (.npy) are taken as they are, (C, H, W) float32 in [0, 1] or uint8.
+    """
     from robust_edge_runtimes.load import load
 
     with load(bundle, threads=threads) as model:
-        shape = tuple(size for size in model.manifest.input.shape[1:] if size is not None)
-        arrays = [read_image(path, shape) for path in images]
+        arrays = [model.read(path) for path in images]
         answers = [model.classify(array) for array in arrays]
     lines = [f"{click.format_filename(path)}  {label}  {p:.3f}" for path, (label, p) in zip(images, answers)]
     rows = [{"image": str(path), "label": label, "probability": p} for path, (label, p) in zip(images, answers)]

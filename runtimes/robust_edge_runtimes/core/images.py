@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Tuple
+from typing import Optional, Tuple, Union
 
 import numpy as np
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
+from robust_edge_runtimes.core.pictures import MODES, PictureError, read_picture
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 
 
-def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
+def read_image(
+    source: Union[Path, bytes], shape: Tuple[Optional[int], ...], preprocessing: Optional[Preprocessing] = None
+) -> np.ndarray:
     """Read one image.
 
     Args:
-        path: a `.npy` file with (C, H, W) float32 in [0, 1] or uint8, or any image file that Pillow reads.
-        shape: the (C, H, W) that the model takes; an image of another size is an error and is not resized.
+        source: path of a `.npy` file with (C, H, W) float32 in [0, 1] or uint8, or path or content of a picture file,
+            which needs Pillow.
+        shape: the (C, H, W) that the model takes. An array must have it.
+        preprocessing: how pictures are scaled and cropped to it; None if they must have this size.
 
     Returns:
         (C, H, W) float32 in [0, 1].
@@ -24,16 +30,20 @@ def read_image(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
         InputError: the file is missing or cannot be read, or the image has another size or pixels outside [0, 1].
         BackendUnavailable: the file is not `.npy`, and Pillow is not installed.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; give the path of an image")
-    array = _from_npy(path) if path.suffix == ".npy" else _from_image_file(path, shape[0])
+    name = "the picture" if isinstance(source, bytes) else str(source)
+    if isinstance(source, Path) and not source.is_file():
+        raise InputError(f"{name} is not a file; give the path of an image")
+    if isinstance(source, Path) and source.suffix == ".npy":
+        array = _from_npy(source)
+    else:
+        array = _from_picture(source, name, shape[0], preprocessing or Preprocessing())
     if array.shape != shape:
         raise InputError(
-            f"{path} is {array.shape} (channels, height, width), but this model takes {shape}; resize it first"
+            f"{name} is {array.shape} (channels, height, width), but this model takes {shape}; resize it first"
         )
     if not (array.min() >= 0 and array.max() <= 1):  # written so that NaN fails too
         raise InputError(
-            f"{path} has pixels in [{array.min():g}, {array.max():g}]; save float32 in [0, 1], or uint8 in [0, 255]"
+            f"{name} has pixels in [{array.min():g}, {array.max():g}]; save float32 in [0, 1], or uint8 in [0, 255]"
         )
     return array
 
@@ -51,23 +61,17 @@ def _from_npy(path: Path) -> np.ndarray:
     return np.asarray(array)
 
 
-def _from_image_file(path: Path, channels: int) -> np.ndarray:
+def _from_picture(
+    source: Union[Path, bytes], name: str, channels: Optional[int], preprocessing: Preprocessing
+) -> np.ndarray:
+    if channels not in MODES:
+        raise InputError(f"{name} is a picture, and this model takes {channels} channels; pass a .npy file")
     try:
-        from PIL import Image
+        return _scaled(read_picture(source, channels, preprocessing.rules()))
     except ImportError as cause:
-        raise BackendUnavailable(
-            f"reading {path.name} needs Pillow: pip install pillow; or pass a .npy file"
-        ) from cause
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except Exception as cause:  # each of Pillow's decoders raises exception classes of its own
-        raise InputError(f"{path} cannot be read as an image: {cause}") from cause
-    if mode[0] in "IF":  # Pillow clips these at 255 instead of scaling them
-        raise InputError(f"{path} has more than 8 bits per channel (mode {mode}); save it with 8 bits, or as .npy")
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return _scaled(planes)
+        raise BackendUnavailable(f"reading {name} needs Pillow: pip install pillow; or pass a .npy file") from cause
+    except PictureError as cause:
+        raise InputError(f"{name} {cause}") from cause
 
 
 def _scaled(levels: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, Optional, Tuple, Union
 
 from robust_edge_runtimes.core.decode import decode, short_repr
 from robust_edge_runtimes.core.errors import BundleError
+from robust_edge_runtimes.core.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
 MAX_INPUT_VALUES = 1 << 28
@@ -269,6 +270,7 @@ class Manifest:
         notes: what a reader should know about this artifact, one sentence each.
         compaction: what was removed from the network before the export; None where nothing was.
         choices: what was chosen at export; None in bundles of releases that did not record it.
+        preprocessing: how pictures become images of the network; None as for `choices`.
     """
 
     schema_version: int
@@ -288,6 +290,7 @@ class Manifest:
     notes: Tuple[str, ...] = ()
     compaction: Optional[Compaction] = None
     choices: Optional[Choices] = None
+    preprocessing: Optional[Preprocessing] = None
 
     def to_json(self) -> Dict[str, Any]:
         """The manifest as plain values, ready for a JSON writer."""
@@ -334,6 +337,9 @@ def _check_tensors(manifest: Manifest, where: str) -> None:
         raise _invalid(where, f"input.shape {list(shape)} has more than {MAX_INPUT_VALUES} values in one batch")
     if len(outputs) != 2 or outputs[1] != len(manifest.classes) or not manifest.classes:
         raise _invalid(where, f"output.shape is {list(outputs)}, but there are {len(manifest.classes)} classes")
+    rules = manifest.preprocessing or Preprocessing()
+    if rules.problem is not None or rules.frame not in (None, tuple(shape[2:])):
+        raise _invalid(where, f"preprocessing does not give the images of the input ({rules.problem or rules.frame})")
     if manifest.input.dtype != "float32" or manifest.output.dtype != "float32":
         raise _invalid(where, "input.dtype and output.dtype must be float32")
     if len(manifest.input_range) != 2 or not manifest.input_range[0] < manifest.input_range[1]:

@@ -8,12 +8,13 @@ import functools
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Callable, Optional, Protocol, Tuple, Type, TypeVar
+from typing import Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
 
 import numpy as np
 
 from robust_edge_runtimes.core.batches import filled, in_batches
 from robust_edge_runtimes.core.errors import BundleError, InputError
+from robust_edge_runtimes.core.images import read_image
 from robust_edge_runtimes.core.manifest import Manifest
 
 MAX_THREADS = 1024
@@ -189,6 +190,23 @@ class BaseRuntime(abc.ABC):
         if fixed is None or not isinstance(images, np.ndarray) or images.ndim != 4 or len(images) in (0, fixed):
             return self.infer(images)
         return in_batches(self.infer, images, fixed, fill=True)
+
+    def read(self, source: Union[str, Path, bytes]) -> np.ndarray:
+        """Read an image file as the network takes it.
+
+        Args:
+            source: path of a picture of any size, which is prepared as in the training and needs Pillow, or of a `.npy`
+                file with the array itself; or the content of a picture file.
+
+        Returns:
+            (C, H, W) float32 in [0, 1], for `classify`.
+
+        Raises:
+            InputError: the file cannot be read, or does not give an image of the network's shape.
+            BackendUnavailable: Pillow is not installed.
+        """
+        path = source if isinstance(source, bytes) else Path(source)
+        return read_image(path, self.manifest.input.shape[1:], self.manifest.preprocessing)
 
     def classify(self, image: np.ndarray) -> Tuple[str, float]:
         """The most likely class of one image and its softmax probability.

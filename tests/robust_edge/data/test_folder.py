@@ -172,7 +172,7 @@ def test_another_size_names_the_image_and_the_way_out(tmp_path, split):
     write_tree(tmp_path)
     Image.fromarray(pixels(99, (8, 6))).save(tmp_path / split / "dog" / "001.png")
     text = refused(tmp_path, rf"{split}/dog/001\.png is 8×6, but .*train/cat/000\.png is 6×6")
-    assert "data.resize to 6" in text
+    assert "data.resize to 6x6" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"just text", b"\x89PNG\r\n\x1a\n" + b"\0" * 30])
@@ -180,7 +180,7 @@ def test_another_size_names_the_image_and_the_way_out(tmp_path, split):
 def test_a_broken_image(tmp_path, content, name):
     write_tree(tmp_path)
     (tmp_path / "train" / "cat" / name).write_bytes(content)
-    refused(tmp_path, rf"train/cat/{name} is a broken image")
+    refused(tmp_path, rf"train/cat/{name} cannot be read as an image")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -189,23 +189,73 @@ def test_a_truncated_image(tmp_path, suffix):
     path = tmp_path / "test" / "dog" / f"001.{suffix}"
     assert path in written
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(tmp_path, rf"test/dog/001\.{suffix} is a broken image")
+    refused(tmp_path, rf"test/dog/001\.{suffix} cannot be read as an image")
 
 
 def test_a_folder_named_like_an_image(tmp_path):
     write_tree(tmp_path)
     (tmp_path / "train" / "cat" / "zzz.png").mkdir()
-    refused(tmp_path, "zzz.png is a broken image")
+    refused(tmp_path, "zzz.png cannot be read as an image")
 
 
-def test_sixteen_bits_are_refused_and_not_clipped(tmp_path):
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
     written = write_tree(tmp_path, channels=1)
     for path in written:
         Image.fromarray(np.linspace(0, 65535, 36).reshape(6, 6).astype(np.uint16)).save(path)
-    refused(tmp_path, "more than 8 bits")
+    dataset = load(tmp_path)
+    assert dataset.shape == (1, 6, 6)
+    assert torch.equal(dataset.train.images[0, 0].flatten(), (torch.arange(36) * 255 / 35).round().byte())
+
+
+def test_the_channels_are_those_of_the_whole_set(tmp_path):
+    written = write_tree(tmp_path, channels=1)
+    path = max(path for path in written if "test" in path.parts)
+    Image.fromarray(pixels(7)).save(path)
+    mixed = load(tmp_path)
+    assert mixed.shape == (3, 6, 6)
+    assert mixed.notes == ("9 of 10 pictures are grey; all are read in colour, which data.channels would change",)
+    assert load(tmp_path, channels=1).shape == (1, 6, 6)
+    Image.fromarray(pixels(7, channels=1)).save(path)
+    assert (load(tmp_path).shape, load(tmp_path).notes) == ((1, 6, 6), ())
+    assert load(tmp_path, channels=3).shape == (3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"resize": "4x6"}, (3, 4, 6)),
+        ({"resize": 8, "crop": 6}, (3, 6, 6)),
+        ({"resize": "9x9", "crop": "6x8"}, (3, 6, 8)),
+        ({"crop": 3}, (3, 3, 3)),
+    ],
+)
+def test_sizes_are_height_by_width(tmp_path, settings, shape):
+    write_tree(tmp_path, size=(7, 5))
+    Image.fromarray(pixels(99, (20, 30))).save(tmp_path / "train" / "dog" / "000.png")
+    dataset = load(tmp_path, **settings)
+    assert dataset.shape == shape
+    assert dataset.preprocessing.frame == shape[1:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"resize": "48"}, "data.resize must be a length or HEIGHTxWIDTH"),
+        ({"crop": "ax9"}, "data.crop must be a length or HEIGHTxWIDTH"),
+        ({"resize": 0}, "data.resize must be at least 1"),
+        ({"resize": 200, "crop": 224}, "data.crop 224x224 is larger than resize 200"),
+        ({"channels": 2}, "data.channels must be 1 or 3"),
+        ({"background": (1, 2)}, "data.background must be three levels"),
+        ({"background": (1, 2, 300)}, "data.background must be at least"),
+        ({"interpolation": "exact"}, "data.interpolation"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, match):
+    with pytest.raises(InputError, match=match):
+        DataConfig(**settings)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     write_tree(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    refused(tmp_path, "is a broken image")
+    refused(tmp_path, "cannot be read as an image")

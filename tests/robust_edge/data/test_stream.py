@@ -94,7 +94,7 @@ def test_a_worker_says_which_image_is_broken(tree, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     paths = [tmp_path / "broken.png", *split.images.paths[1:]]
     broken = dataclasses.replace(split, images=type(split.images)(split.images.reader, paths))
-    with pytest.raises(InputError, match=r"^[^\n]*broken\.png is a broken image[^\n]*$"):
+    with pytest.raises(InputError, match=r"^[^\n]*broken\.png cannot be read as an image[^\n]*$"):
         list(Streamed(broken, CPU, 1).batches([torch.arange(4)]))
 
 
