@@ -49,7 +49,7 @@ def load(what: str, name: str, table: Mapping[str, Row], own: str = OWN_FUNCTION
     Raises:
         InputError: the name is unknown, or as in `import_function`.
     """
-    if ":" in name:
+    if is_own(name):
         return import_function(what, name)
     if name not in table:
         raise unknown_name(what, name, [*table, own])
@@ -79,19 +79,37 @@ def load_class(what: str, name: str, table: Mapping[str, Row], base: type) -> An
     return cls
 
 
+def is_own(name: str) -> bool:
+    """Whether a name refers to the user's own code, as `package.module:name`."""
+    return ":" in name
+
+
+def search_working_directory() -> None:
+    """Add the working directory to the places where Python looks for modules."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
 def import_function(what: str, reference: str) -> Any:
     """Import a function or a class by name; the working directory is searched too.
 
     Raises:
-        InputError: the module cannot be imported, or has no such function.
+        InputError: the module cannot be imported, or its package defines no such function or class.
     """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    from robust_edge.torchvision_compat import prepare_torchvision
+
+    search_working_directory()
+    prepare_torchvision()  # the module may import it
     try:
         found = resolve(reference)
     except Exception as cause:  # the module is the user's; it may raise anything
         raise InputError(f"{what} {reference!r} cannot be imported ({type(cause).__name__}: {cause})") from cause
     if not callable(found):
         raise InputError(f"{what} {reference!r} is not a function but {type(found).__name__}")
+    home = getattr(found, "__module__", None)
+    if str(home).partition(".")[0] != reference.partition(":")[0].partition(".")[0]:
+        raise InputError(
+            f"{what} {reference!r} is not defined in that package but in {home}; write a function that calls it"
+        )
     return found

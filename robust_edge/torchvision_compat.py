@@ -7,7 +7,9 @@ use these operators, so it is enough to declare the schemas first.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import sys
 from types import ModuleType
 
@@ -18,6 +20,13 @@ SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _declared: list[torch.library.Library] = []  # a Library removes its definitions when it is garbage-collected
+
+
+def prepare_torchvision() -> None:
+    """Import torchvision where it is installed, so that `import torchvision` in any module works afterwards."""
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is not None:
+        with contextlib.suppress(Exception):  # broken in another way, which matters only to those who import it
+            torchvision_module("version")
 
 
 def torchvision_module(name: str) -> ModuleType:

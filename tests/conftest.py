@@ -56,6 +56,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker("quick")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_no_user(tmp_path_factory):
+    """The code that runs of tests name is not remembered for the user who starts them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+        yield
+
+
 SHAPE = (1, 4, 4)
 CLASSES = ("north", "east", "south", "west")
 ATTACK = AttackSpec("pgd", 0.05, 1, 0.05, 7)

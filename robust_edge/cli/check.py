@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import ALLOW_CODE, PATH
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--target", "names", multiple=True, help="Target to check; repeatable.  [default: those of x86 CPUs]")
 @click.option("--jetpack", metavar="VERSION", help="JetPack version of Jetson targets: 4.6, 5.1, 6.2 or 7.2.")
+@ALLOW_CODE
 @output_options
 @click.pass_context
 @examples(
@@ -48,6 +49,7 @@ def check(
     classes: int,
     names: tuple[str, ...],
     jetpack: str | None,
+    allow_code: bool,
     output: Output,
 ) -> None:
     """Report for each target whether a network can be exported to it, and if not, why. Nothing is trained.
@@ -63,7 +65,7 @@ def check(
         raise InputError("name either a run or an architecture (--arch)")
     targets = [target_named(name, jetpack) for name in names or DEFAULT_TARGETS]
     if run is not None:
-        opened = open_run(run)
+        opened = open_run(run, allow_code=allow_code)
         model, spec = opened.load_model(), opened.checkpoint().model
     else:
         assert arch is not None

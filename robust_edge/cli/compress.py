@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import ALLOW_CODE, PATH
 from robust_edge.config.compress import command_settings
 from robust_edge.config.presets import DEFAULT, PRESETS
 from robust_edge.settings.options import parameter_name, setting_options
@@ -39,6 +39,7 @@ SETTINGS = list(command_settings())
 @click.option("--resume", is_flag=True, help="Resume the run in -o, or start it if there is none.")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o; it is deleted when the training begins.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
+@ALLOW_CODE
 @output_options
 @examples(
     "robust-edge compress --dataset digits --keep 0.1 --eps 0.1 -o runs/digits-10",
@@ -57,6 +58,7 @@ def compress(
     resume: bool,
     overwrite: bool,
     out: Path,
+    allow_code: bool,
     output: Output,
     **flags: Any,
 ) -> None:
@@ -80,16 +82,20 @@ def compress(
     given = {keys[name]: value for name, value in flags.items() if value is not None}
     for key in {"data.dir", "init"} & given.keys():
         given[key] = str(Path(given[key]).absolute())  # later commands may run in another folder
-    settings = _Settings(preset, config_file, assignments, given)
+    settings = _Settings(preset, config_file, assignments, given, allow_code)
     with torchrun_ranks() as ranks:
         resuming = ranks.broadcast(lambda: resume and (out / CONFIG).is_file())
         config = ranks.broadcast(lambda: settings.resolved(out if resuming else None))
         terminal = output if ranks.writes else Output(json=False, verbosity=-1)
-        begun = len(open_run(out).metrics()) / max(1, config.training.epochs) if resuming and ranks.writes else 0.0
+        begun = (
+            len(open_run(out, allow_code=allow_code).metrics()) / max(1, config.training.epochs)
+            if resuming and ranks.writes
+            else 0.0
+        )
         progress = terminal.progress("training", begun=begun)
         terminal.detail(to_yaml(config))
         if resuming:
-            checkpoint = training.resume(out, progress=progress, ranks=ranks)
+            checkpoint = training.resume(out, allow_code=allow_code, progress=progress, ranks=ranks)
         elif resume and not settings.any:
             raise InputError(
                 f"{out} is not a run, so there is nothing to resume; name the run, or give settings for a new one"
@@ -97,7 +103,7 @@ def compress(
         else:
             checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress, ranks=ranks)
         if ranks.writes:
-            write_plots(collect_runs([open_run(out)])[0])
+            write_plots(collect_runs([open_run(out, allow_code=allow_code)])[0])
             for layer in checkpoint.sparsity.layers:
                 output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
             if config.sparse:
@@ -115,6 +121,7 @@ class _Settings:
     file: Path | None
     assignments: tuple[str, ...]
     flags: dict[str, Any]
+    allow_code: bool
 
     @property
     def any(self) -> bool:
@@ -125,24 +132,24 @@ class _Settings:
         from robust_edge.config.settings import resolve
         from robust_edge.run.directory import open_run
 
+        base = None if resumed is None else open_run(resumed, allow_code=self.allow_code).config
         config = resolve(
             preset=self.preset or (None if self.file or resumed else DEFAULT),
             file=self.file,
             flags=self.flags,
             assignments=self.assignments,
-            base=open_run(resumed).config if resumed else None,
+            base=base,
         )
-        if resumed and self.any:
-            _check_same(config, resumed)
+        if base is not None and self.any:
+            _check_same(config, base, resumed)
         return config
 
 
-def _check_same(config: CompressConfig, out: Path) -> None:
+def _check_same(config: CompressConfig, started: CompressConfig, out: Path | None) -> None:
     from robust_edge.config.settings import differences
-    from robust_edge.run.directory import open_run
     from robust_edge_runtimes.core.errors import InputError
 
-    changed = differences(open_run(out).config, config)
+    changed = differences(started, config)
     if changed:
         raise InputError(
             f"{out} was started with other settings ({'; '.join(changed[:3])}); leave them out to resume it, or start "

@@ -10,7 +10,7 @@ import click
 
 from robust_edge.attacks.table import ATTACKS, OWN
 from robust_edge.cli.attack import attack_options, read_settings
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import ALLOW_CODE, PATH
 from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
@@ -40,6 +40,7 @@ def _list_attacks(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--saliency", is_flag=True, help="Also store input gradients for the report (extra `interpret`).")
 @click.option("-o", "--out", type=OUTPUT_FILE, help="JSON file to write.  [default: RUN/evaluations/ATTACK.json]")
+@ALLOW_CODE
 @output_options
 @examples(
     "robust-edge evaluate runs/digits-10 --eps 0.1 --steps 50",
@@ -56,6 +57,7 @@ def evaluate(
     other: Path | None,
     saliency: bool,
     out: Path | None,
+    allow_code: bool,
     output: Output,
     assignments: tuple[str, ...],
     **given: Any,
@@ -78,21 +80,22 @@ def evaluate(
 
     settings = read_settings(EvaluateSettings, attack, assignments, given)
     with torchrun_ranks() as ranks:
+        opened = open_run(run, allow_code=allow_code)
         rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         if saliency and ranks.writes:
-            evaluate_saliency(open_run(run), data_dir=settings.data_dir, device=settings.device)
+            evaluate_saliency(opened, data_dir=settings.data_dir, device=settings.device)
         record = evaluate_run(
-            open_run(run),
+            opened,
             settings,
             out,
-            other=None if other is None else open_run(other),
+            other=None if other is None else open_run(other, allow_code=allow_code),
             ranks=ranks,
             progress=rank_output.progress(attack),
             note=rank_output.detail,
             warn=rank_output.note,
         )
         if ranks.writes:
-            write_plots(collect_runs([open_run(run)])[0])
+            write_plots(collect_runs([opened])[0])
             if record.resumed:
                 output.note(f"{record.resumed} batch(es) were resumed from an interrupted evaluation")
             output.result(evaluation_table(record), record)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robust_edge.cli.format_options import format_options
-from robust_edge.cli.types import PATH, SEED, Radius
+from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Radius
 from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @click.option("--archive", is_flag=True, help="Also write OUT.tar; equal bundles give identical files.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")
+@ALLOW_CODE
 @output_options
 @examples(
     "robust-edge export runs/digits-10 --target x86-cpu -o bundles/digits-10",
@@ -79,6 +80,7 @@ def export(
     archive: bool,
     overwrite: bool,
     out: Path,
+    allow_code: bool,
     output: Output,
     **options: OptionValue,
 ) -> None:
@@ -96,7 +98,7 @@ def export(
         chosen = chosen.with_opset(opset)
     tar = archive_path(out, overwrite=overwrite) if archive else None
     exported = export_run(
-        open_run(run),
+        open_run(run, allow_code=allow_code),
         chosen,
         out,
         golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import ALLOW_CODE, PATH
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
 
@@ -19,6 +19,7 @@ from robust_edge_runtimes.cli.output import Output, output_options
 @click.option(
     "-o", "--out", default=Path("report.html"), show_default=True, type=OUTPUT_FILE, help="HTML page to write."
 )
+@ALLOW_CODE
 @output_options
 @examples(
     "robust-edge report runs/* -o report.html",
@@ -31,6 +32,7 @@ def report(
     benches: tuple[Path, ...],
     transfers: tuple[Path, ...],
     out: Path,
+    allow_code: bool,
     output: Output,
 ) -> None:
     """Write one self-contained HTML page about compression, accuracy and speed.
@@ -41,7 +43,8 @@ def report(
     from robust_edge.reporting.page import write_report
     from robust_edge.run.directory import open_run
 
-    written = write_report([open_run(path) for path in runs], verdicts, benches, out, transfers=transfers)
+    opened = [open_run(path, allow_code=allow_code) for path in runs]
+    written = write_report(opened, verdicts, benches, out, transfers=transfers)
     for path in written[1:]:
         output.detail(f"wrote {path}")
     output.result(str(out), {"report": str(out), "tables": [str(path) for path in written[1:]]})

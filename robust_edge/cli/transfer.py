@@ -9,7 +9,7 @@ import click
 
 from robust_edge.attacks.table import CURVE
 from robust_edge.cli.attack import attack_options, read_settings
-from robust_edge.cli.types import PATH
+from robust_edge.cli.types import ALLOW_CODE, PATH
 from robust_edge.evaluation.settings import TransferSettings
 from robust_edge_runtimes.cli.options import OUTPUT_FILE, examples
 from robust_edge_runtimes.cli.output import Output, output_options
@@ -29,6 +29,7 @@ from robust_edge_runtimes.cli.output import Output, output_options
 @click.option(
     "-o", "--out", default=Path("transfer.json"), show_default=True, type=OUTPUT_FILE, help="JSON file to write."
 )
+@ALLOW_CODE
 @output_options
 @examples(
     "robust-edge transfer --source runs/dense --target runs/dense --target runs/sparse",
@@ -39,6 +40,7 @@ def transfer(
     targets: tuple[Path, ...],
     attack: str,
     out: Path,
+    allow_code: bool,
     output: Output,
     assignments: tuple[str, ...],
     **given: Any,
@@ -58,8 +60,8 @@ def transfer(
     with torchrun_ranks() as ranks:
         rank_output = output if ranks.writes else Output(json=False, verbosity=-1)
         result = run_transfer(
-            [open_run(path) for path in sources],
-            [open_run(path) for path in targets],
+            [open_run(path, allow_code=allow_code) for path in sources],
+            [open_run(path, allow_code=allow_code) for path in targets],
             settings,
             out,
             ranks=ranks,

@@ -1,4 +1,4 @@
-"""Types of command-line options: attack names, radii and fractions."""
+"""Types of command-line options: attack names, radii and fractions; and an option of all commands that take runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from robust_edge.settings.setting import Setting, settings_of
 from robust_edge_runtimes.core.errors import unknown_name
 
 PATH = click.Path(path_type=Path)
+ALLOW_CODE = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Import functions that the run names (my_package:build), though you did not make the run here.",
+)
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 
 if TYPE_CHECKING:  # generic only in newer versions of click

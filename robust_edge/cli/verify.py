@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from robust_edge.cli.types import PATH, AnyRadius
+from robust_edge.cli.types import ALLOW_CODE, PATH, AnyRadius
 from robust_edge.verification.background import BackgroundRebuild, second_cpu
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
@@ -40,6 +40,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     metavar="FILE",
     help="Add the verdict that `robust-edge-device verify -o FILE` wrote on a device with the same artifact.",
 )
+@ALLOW_CODE
 @output_options
 @click.pass_context
 @examples(
@@ -63,6 +64,7 @@ def verify(
     merge: tuple[Path, ...],
     out: Path | None,
     junit: Path | None,
+    allow_code: bool,
     output: Output,
     **options: int | None,
 ) -> None:
@@ -78,13 +80,13 @@ def verify(
     )
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
-    with _background(bundle, run, modes, data_dir) as background:
+    with _background(bundle, run, modes, data_dir, allow_code) as background:
         from robust_edge.run.directory import open_run
         from robust_edge.verification.verify import verify_bundle
 
         verdict = verify_bundle(
             opened,
-            None if run is None else open_run(run),
+            None if run is None else open_run(run, allow_code=allow_code),
             budget,
             settings,
             threads=threads,
@@ -95,10 +97,10 @@ def verify(
 
 
 def _background(
-    bundle: Path, run: Path | None, modes: tuple[str, ...], data_dir: str | None
+    bundle: Path, run: Path | None, modes: tuple[str, ...], data_dir: str | None, allow_code: bool
 ) -> BackgroundRebuild | contextlib.nullcontext[None]:
     """Start the comparison of mode `rebuild` in the background, if the mode will run and a second CPU is free."""
     chosen = [mode.name for mode in chosen_modes(modes, MODES, with_run=run is not None)]
     if run is None or chosen == ["rebuild"] or "rebuild" not in chosen or not second_cpu():
         return contextlib.nullcontext()
-    return BackgroundRebuild(bundle, run, data_dir)
+    return BackgroundRebuild(bundle, run, data_dir, allow_code=allow_code)

@@ -13,6 +13,7 @@ from typing import Any
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.presets import PRESETS, preset_text
+from robust_edge.plugins import is_own
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge.settings.notation import BAD_YAML, read_assignment, read_yaml, write_yaml
 from robust_edge_runtimes.core.decode import decode
@@ -43,11 +44,11 @@ def resolve(
     if preset is not None:
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
-        _merge(merged, _parse(preset_text(preset), preset))
+        _merge(merged, parse(preset_text(preset), preset))
     if file is not None:
         if not file.is_file():
             raise InputError(f"the config {file} is not a file; give the path of a YAML file")
-        _merge(merged, _parse(read_text(file), str(file)))
+        _merge(merged, parse(read_text(file), str(file)))
     _merge(merged, _nested({key: value for key, value in (flags or {}).items() if value is not None}))
     _merge(merged, _nested(dict(map(read_assignment, assignments))))
     _refuse_bare(merged)
@@ -56,7 +57,18 @@ def resolve(
 
 def from_yaml(text: str, where: str) -> CompressConfig:
     """Read a config that a run wrote."""
-    return from_plain(_parse(text, where), where)
+    return from_plain(parse(text, where), where)
+
+
+def own_code(plain: Mapping[str, Any]) -> list[str]:
+    """The functions and classes of the user's own that a config names, from nested dicts, without importing them."""
+    named = [plain.get("arch"), *(_inside(plain, *key) for key in (("data", "dataset"), ("pruning", "scheme")))]
+    return [name for name in named if isinstance(name, str) and is_own(name)]
+
+
+def _inside(plain: Mapping[str, Any], section: str, key: str) -> Any:
+    inside = plain.get(section)
+    return inside.get(key) if isinstance(inside, dict) else None
 
 
 def from_plain(plain: Mapping[str, Any], where: str = "") -> CompressConfig:
@@ -95,7 +107,12 @@ def to_yaml(config: CompressConfig) -> str:
     return write_yaml(_listed(to_plain(config)))
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Parse a YAML file with any part of a config.
+
+    Raises:
+        InputError: it is not YAML, or not a mapping.
+    """
     try:
         value = read_yaml(text)
     except BAD_YAML as cause:

@@ -20,11 +20,13 @@ import safetensors.torch
 import torch
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.config.settings import from_yaml, read_text, to_yaml
+from robust_edge.config.settings import from_plain, own_code, parse, read_text, to_plain, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.models.table import GRAPH
+from robust_edge.plugins import is_own
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.run.environment import environment
+from robust_edge.run.known_code import refuse_unknown, remember
 from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json
 from robust_edge_runtimes.core.errors import InputError
@@ -99,11 +101,13 @@ class Run:
 
     Attributes:
         writes: whether this process writes its files; of several processes that train together only one does.
+        allow_code: whether functions that the run names are imported, though this user never chose them.
     """
 
     path: Path
     config: CompressConfig
     writes: bool = True
+    allow_code: bool = False
 
     @property
     def name(self) -> str:
@@ -233,6 +237,8 @@ class Run:
         path = self.path / WEIGHTS
         if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
             raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
+        if is_own(checkpoint.model.arch) and not self.allow_code:
+            refuse_unknown([checkpoint.model.arch], self.path)
         model = materialised(build_model(checkpoint.model, self.path))
         try:
             model.load_state_dict(safetensors.torch.load_file(path))
@@ -242,16 +248,27 @@ class Run:
         return model.eval()
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, *, allow_code: bool = False) -> Run:
     """Open a run directory.
 
+    Args:
+        path: the directory.
+        allow_code: whether to import functions that the run names, though this user never chose them.
+
     Raises:
-        InputError: `path` is not a run.
+        InputError: `path` is not a run, or names functions that this user never chose.
     """
+    plain = _plain_config(path)
+    if not allow_code:
+        refuse_unknown(own_code(plain), path)
+    return Run(path, from_plain(plain, str(path / CONFIG)), allow_code=allow_code)
+
+
+def _plain_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG
     if not file.is_file():
         raise InputError(f"{path} is not a run (no {CONFIG}); a run is what `robust-edge compress -o` writes")
-    return Run(path, from_yaml(read_text(file), str(file)))
+    return parse(read_text(file), str(file))
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -275,6 +292,7 @@ def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
     path.mkdir(parents=True, exist_ok=True)
     write_atomic(path / CONFIG, to_yaml(config))
     write_json(path / ENVIRONMENT, environment())
+    remember(own_code(to_plain(config)))
     return Run(path, config)
 
 
@@ -287,7 +305,9 @@ def _checksums_hold(path: Path) -> bool:
 def _refuse_foreign(path: Path) -> None:
     """Raise InputError unless `path` is a run that contains only files of a run, so that it may be deleted."""
     try:
-        open_run(path)
+        plain = _plain_config(path)
+        if not own_code(plain):  # which need not be imported to be replaced
+            from_plain(plain, str(path / CONFIG))
     except InputError as cause:
         raise InputError(f"{path} exists and is not a run ({cause}); `overwrite` replaces runs only") from cause
     others = sorted(item.name for item in path.iterdir() if item.name not in OWN and not fnmatch(item.name, ".*.tmp"))

@@ -68,18 +68,25 @@ def compress(
     return train(run, dataset, learner, plan, Start(), progress)
 
 
-def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None = None) -> Checkpoint:
+def resume(
+    path: Path, *, allow_code: bool = False, progress: Progress | None = None, ranks: Ranks | None = None
+) -> Checkpoint:
     """Continue an interrupted run, with the same final weights as without the interruption.
 
     A finished run is not changed. The random numbers of an epoch depend only on the seed and the epoch; if SIGTERM
     interrupted an epoch, the state of the random generators was saved.
+
+    Args:
+        path: the run directory.
+        allow_code: as `open_run`.
+        progress, ranks: as `compress`.
 
     Raises:
         InputError: `path` is not a run, or its saved state does not fit its config, its data or this machine.
         TrainingDiverged: training diverged, before the interruption or now.
     """
     ranks = ranks or Ranks()
-    run, finished = ranks.broadcast(lambda: _opened(path))
+    run, finished = ranks.broadcast(lambda: _opened(path, allow_code))
     if finished is not None:
         return finished
     run = dataclasses.replace(run, writes=ranks.writes)
@@ -94,9 +101,9 @@ def resume(path: Path, *, progress: Progress | None = None, ranks: Ranks | None 
     return train(run, dataset, learner, plan, start, progress)
 
 
-def _opened(path: Path) -> tuple[Run, Checkpoint | None]:
+def _opened(path: Path, allow_code: bool) -> tuple[Run, Checkpoint | None]:
     """Open a run; return it and its checkpoint, or None if it is not finished. Temporary files are then removed."""
-    run = open_run(path)
+    run = open_run(path, allow_code=allow_code)
     if run.finished:
         checkpoint = run.checkpoint()
         if checkpoint.diverged is not None:

@@ -20,15 +20,25 @@ from robust_edge_runtimes.core.errors import RobustEdgeError
 from robust_edge_runtimes.verdict.measurement import Rebuild
 
 CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+ALLOW = "allow-code"
 OBJECTS = 100_000  # allocated between two runs of the garbage collector, which take a fifth of an export by default
 
 
 class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
     """A process that compares a bundle with a new export of its run; leaving the context kills it."""
 
-    def __init__(self, bundle: Path, run: Path, data_dir: str | None) -> None:
+    def __init__(self, bundle: Path, run: Path, data_dir: str | None, *, allow_code: bool = False) -> None:
         code = CODE.format(path=sys.path, module=__name__)  # the path of this process, not the working directory
-        command = [sys.executable, "-c", code, str(bundle), str(run), *([] if data_dir is None else [data_dir])]
+        allowed = ALLOW if allow_code else ""
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            str(bundle),
+            str(run),
+            allowed,
+            *([] if data_dir is None else [data_dir]),
+        ]
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **threads}
@@ -61,13 +71,16 @@ def second_cpu() -> bool:
 
 
 def main() -> None:
-    """Print a Rebuild as JSON; the arguments are the bundle, the run and, if it was moved, the folder of its images."""
+    """Print a Rebuild as JSON.
+
+    The arguments are the bundle, the run, ALLOW or nothing, and the folder of the run's images if they were moved.
+    """
     gc.set_threshold(OBJECTS)
     from robust_edge.run.directory import open_run
     from robust_edge.verification.new_export import compare_with_run
     from robust_edge_runtimes.core.bundle import open_bundle
 
-    bundle, path, *data_dir = sys.argv[1:]
-    run = open_run(Path(path))
+    bundle, path, allowed, *data_dir = sys.argv[1:]
+    run = open_run(Path(path), allow_code=allowed == ALLOW)
     found = compare_with_run(open_bundle(Path(bundle)), run, run.load_model(), data_dir[0] if data_dir else None)
     print(json.dumps(dataclasses.asdict(found)))

@@ -34,10 +34,17 @@ class Abstract(Attack):
     pass
 
 
+def function():
+    pass
+
+
 @pytest.fixture(autouse=True)
 def _module(monkeypatch):
     module = types.ModuleType("mine")
-    module.Own, module.Undecorated, module.Abstract, module.function = Own, Undecorated, Abstract, len
+    for item in (Own, Undecorated, Abstract, function):
+        monkeypatch.setattr(item, "__module__", "mine")
+        setattr(module, item.__name__, item)
+    module.len = len
     monkeypatch.setitem(sys.modules, "mine", module)
 
 
@@ -61,6 +68,7 @@ def test_every_row_is_an_attack_with_defaults(name):
         ("nowhere:Own", "cannot be imported"),
         ("mine:Other", "cannot be imported"),
         ("mine:function", "must be a class derived from robust_edge.attacks.attack.Attack"),
+        ("mine:len", "'mine:len' is not defined in that package but in builtins"),
         ("mine:Undecorated", "must be decorated with @dataclasses.dataclass"),
         ("mine:Abstract", "does not define perturb"),
     ],

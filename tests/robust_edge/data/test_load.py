@@ -22,7 +22,7 @@ def own(monkeypatch):
 
     def install(function):
         module = ModuleType("own_data")
-        module.build = function
+        module.build, function.__module__ = function, "own_data"
         monkeypatch.setitem(sys.modules, "own_data", module)
         return DataConfig(dataset="own_data:build", dir="some/dir")
 

@@ -21,7 +21,7 @@ def spec_of(arch, shape=(1, 8, 8), classes=3):
 def own(monkeypatch):
     def install(function):
         module = ModuleType("own_model")
-        module.build = function
+        module.build, function.__module__ = function, "own_model"
         monkeypatch.setitem(sys.modules, "own_model", module)
         return spec_of("own_model:build")
 
