@@ -73,6 +73,7 @@ def compress(
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run.directory import CONFIG, open_run
+    from robust_edge.run.per_class import describe_classes
     from robust_edge.training import compress as training
     from robust_edge_runtimes.core.errors import InputError
 
@@ -108,6 +109,7 @@ def compress(
                 output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
             if config.sparse:
                 output.note(_spread(checkpoint))
+            output.note(describe_classes(checkpoint.per_class))
             for note in checkpoint.notes:
                 output.note(f"note: {note}")
             output.result(_summary(checkpoint, out), checkpoint)

@@ -66,6 +66,7 @@ def import_(
     """
     from robust_edge.config.settings import read_text, resolve
     from robust_edge.importing.run import ImportSettings, import_run
+    from robust_edge.run.per_class import describe_classes
 
     keys = {parameter_name(key): key for key, _, _ in SETTINGS}
     given = {keys[name]: value for name, value in flags.items() if value is not None}
@@ -83,6 +84,7 @@ def import_(
     checkpoint, notes = import_run(
         source, config, out, settings, overwrite=overwrite, progress=output.progress("judging")
     )
+    output.note(describe_classes(checkpoint.per_class))
     for note in (*notes, *checkpoint.notes):
         output.note(f"note: {note}")
     output.result(_summary(checkpoint, out), checkpoint)

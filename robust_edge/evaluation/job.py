@@ -19,6 +19,7 @@ from robust_edge.evaluation.settings import EvaluationSettings
 from robust_edge.evaluation.task import Task, prepare_task, state_file
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.run.directory import Run
+from robust_edge.run.per_class import per_class
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 
@@ -105,6 +106,12 @@ class Job:
             robust=results[-1].cumulative,
             positions=self.task.positions,
             outcomes=outcomes,
+            per_class=per_class(
+                self.task.checkpoints[0].model.classes,
+                self.task.split.labels.cpu(),
+                finished.clean[0].cpu(),
+                finished.robust[-1, 0].cpu(),
+            ),
         )
         return result, finished.resumed
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from robust_edge.evaluation.accuracy import Accuracy, accuracy_of
 from robust_edge.evaluation.campaign import CampaignResult, Stage
+from robust_edge.run.per_class import ClassAccuracy
 from robust_edge_runtimes.attacks.threat import Threat
 
 WRONG_WHEN_CLEAN, ROBUST = "clean", "robust"
@@ -53,6 +54,7 @@ class AttackResult:
         robust: accuracy on images that are right when clean and under all candidates.
         positions: indices of the images in the test split.
         outcomes: for each image `clean` (wrong without an attack), `robust`, or the name of the attack that broke it.
+        per_class: the same accuracies for the images of each class; empty in older records.
     """
 
     attacked: str
@@ -67,6 +69,7 @@ class AttackResult:
     robust: Accuracy
     positions: tuple[int, ...]
     outcomes: tuple[str, ...]
+    per_class: tuple[ClassAccuracy, ...] = ()
 
 
 def stage_results(stages: Sequence[Stage], result: CampaignResult) -> tuple[tuple[StageResult, ...], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.subset import Subset
 from robust_edge.evaluation.transfer import Transfer
+from robust_edge.run.per_class import describe_classes, no_better_than_constant
 from robust_edge_runtimes.present.tables import percent, table
 
 
@@ -26,6 +27,8 @@ def evaluation_table(record: Evaluation) -> str:
     lines = [table([record.run, "accuracy", "95% interval", "images"], rows)]
     if record.result is not None:
         lines.append(attack_line(record.result))
+        if record.result.per_class:
+            lines += [describe_classes(record.result.per_class), *_constant_lines(record.result)]
     if record.combination is not None:
         lines.append(f"oblivious: {attack_line(record.combination.oblivious[0])}; the last iterate of each image")
     if record.subset is not None and record.subset.seed is not None:
@@ -33,6 +36,10 @@ def evaluation_table(record: Evaluation) -> str:
     if record.memory is not None:
         lines.append(record.memory.summary() + f", {record.seconds:.1f} s")
     return "\n".join([*lines, *_flag_lines(record)])
+
+
+def _constant_lines(result: AttackResult) -> list[str]:
+    return [f"WARNING: {text}" for text in no_better_than_constant(result.per_class)]
 
 
 def attack_line(result: AttackResult) -> str:

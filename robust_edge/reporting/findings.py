@@ -12,6 +12,7 @@ from robust_edge.config.settings import to_plain
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.reporting.collect import BenchData, Environment, Missing, ReportData, RunData, VerdictData, clean_text
+from robust_edge.run.per_class import ClassAccuracy, no_better_than_constant
 from robust_edge_runtimes.bench.results import Bench, Entry, Latency
 from robust_edge_runtimes.core.manifest import LayerCount
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
@@ -56,6 +57,20 @@ def reference_attack(runs: Iterable[RunData]) -> AttackResult | None:
     evaluated = [run for run in runs if run.result is not None]
     first = min(evaluated, key=lambda run: not run.config.robust, default=None)
     return None if first is None else first.result
+
+
+def class_rows(run: RunData) -> tuple[ClassAccuracy, ...]:
+    """Accuracies class by class: of the evaluation that the summary shows, or of the end of training."""
+    if run.result is not None and run.result.per_class:
+        return run.result.per_class
+    return () if run.checkpoint is None else run.checkpoint.per_class
+
+
+def cautions(run: RunData) -> list[str]:
+    """Notes on the images and the network of a run, and a warning if a constant answer is as good."""
+    notes = () if run.checkpoint is None else run.checkpoint.notes
+    constant = () if run.result is None or not run.result.per_class else no_better_than_constant(run.result.per_class)
+    return list(dict.fromkeys((*notes, *constant)))
 
 
 def attacks_differ(runs: Iterable[RunData]) -> bool:

@@ -23,6 +23,7 @@ from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, flags_of, robustness_tables
 from robust_edge.reporting.sign_off import sign_off
 from robust_edge.run.directory import Run
+from robust_edge.run.per_class import balanced_accuracy
 from robust_edge.verification.modes.table import MODES
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.errors import InputError
@@ -174,6 +175,7 @@ def _environment() -> Environment:
         environment.filters[function.__name__] = function
     environment.globals |= {
         "find": findings,
+        "balanced": balanced_accuracy,
         "line_style": line_style,
         "time_unit": formats.time_unit,
         "flags_of": flags_of,

@@ -28,6 +28,7 @@ from robust_edge.pruning.parametrised import materialised
 from robust_edge.run.environment import environment
 from robust_edge.run.known_code import refuse_unknown, remember
 from robust_edge.run.metrics import EpochRow
+from robust_edge.run.per_class import ClassAccuracy
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of, write_atomic, write_json
@@ -78,6 +79,7 @@ class Checkpoint:
         arithmetic: multiply-accumulates of one image; None in files of older versions.
         preprocessing: how pictures become images of the network; None in files of older versions.
         notes: what a reader should know about the images or the network, one sentence each.
+        per_class: accuracies on the test images of each class; empty in files of older versions.
     """
 
     model: ModelSpec
@@ -93,6 +95,7 @@ class Checkpoint:
     arithmetic: Arithmetic | None = None
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
+    per_class: tuple[ClassAccuracy, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,13 @@ from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_name
 from robust_edge.run.directory import Arithmetic, Checkpoint, Run
 from robust_edge.run.environment import versions
+from robust_edge.run.per_class import (
+    ClassAccuracy,
+    balanced_accuracy,
+    describe_classes,
+    no_better_than_constant,
+    per_class,
+)
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch
@@ -156,7 +163,7 @@ def write_network(
         metrics: further ones for the checkpoint.
     """
     config, spec, model = run.config, model.spec, materialised(model)
-    measured = {**_accuracies(model, dataset, config, progress), **(metrics or {})}
+    accuracies, rows = _accuracies(model, dataset, config, progress)
     found = weight_uses(model, dataset.shape)
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
@@ -168,14 +175,15 @@ def write_network(
             dataset=dataset.name,
             dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,
-            metrics=measured,
+            metrics={**accuracies, **(metrics or {})},
             weights_sha256=sha256,
             versions=versions(),
             epoch=epoch,
             diverged=diverged,
             arithmetic=_arithmetic(Layout(found.uses), written),
             preprocessing=dataset.preprocessing,
-            notes=dataset.notes,
+            notes=(*dataset.notes, *no_better_than_constant(rows)),
+            per_class=rows,
         )
 
     peak = peak_bytes(model.mean.device)
@@ -183,7 +191,7 @@ def write_network(
     checkpoint = run.write_checkpoint(model, describe)
     for item in found.left_out:
         run.log(f"left out of the count of weights: {item.name}, which {item.reason}")
-    for note in checkpoint.notes:
+    for note in (*checkpoint.notes, describe_classes(checkpoint.per_class)):
         run.log(f"note: {note}")
     _log(run, checkpoint, peak)
     return checkpoint
@@ -191,19 +199,24 @@ def write_network(
 
 def _accuracies(
     model: Normalized, dataset: Dataset, config: CompressConfig, progress: Callable[[int, int], None] | None
-) -> dict[str, float]:
-    """Clean and robust accuracy on test images, with the attack under which the latter was measured."""
+) -> tuple[dict[str, float], tuple[ClassAccuracy, ...]]:
+    """Accuracies on test images and the attack of the robust ones, over all images and class by class."""
     attack, threat = Pgd(steps=CLOSING_STEPS, restarts=1), Threat(config.attack.eps)
     images = _closing_images(dataset.test).to(model.mean.device)
     attacked = attack_split(model, images, attack, threat, seed=config.seed, progress=progress)
     clean, robust = accuracy_of(attacked.clean), accuracy_of(attacked.robust)
-    return {
+    rows = per_class(dataset.classes, images.labels.cpu(), attacked.clean, attacked.robust)
+    balanced_clean, balanced_robust = balanced_accuracy(rows)
+    accuracies = {
         "clean_accuracy": clean.value,
         "robust_accuracy": robust.value,
+        "balanced_clean_accuracy": balanced_clean,
+        "balanced_robust_accuracy": balanced_robust,
         "images": float(clean.images),
         "attack_eps": threat.eps,
         "attack_steps": float(attack.steps),
     }
+    return accuracies, rows
 
 
 def _log(run: Run, checkpoint: Checkpoint, peak: int) -> None:

@@ -173,6 +173,18 @@ def test_predictions_are_those_of_the_runtime_for_eight_clients_at_once(address,
         assert list(pool.map(client, range(8))) == [10] * 8
 
 
+def test_a_picture_file_is_answered_as_its_pixels(address, pictures, answers):
+    for i, (label, probability) in enumerate(answers):
+        status, value = ask(
+            address, "POST", "/predict", (pictures / f"{i}.png").read_bytes(), {"Content-Type": "image/png"}
+        )
+        assert status == 200, value
+        (found,) = value["predictions"]
+        assert (found["label"], pytest.approx(found["probability"])) == (label, probability)
+    status, value = ask(address, "POST", "/predict", b"no picture", {"Content-Type": "image/jpeg"})
+    assert (status, "cannot be read as an image" in value["error"]) == (400, True)
+
+
 IMAGE = np.full((1, 1, 4, 4), 0.5)
 
 

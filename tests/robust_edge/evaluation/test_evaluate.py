@@ -106,7 +106,11 @@ def test_other_images_than_the_run_s_are_refused(run):
 
 
 def test_the_table_names_attack_and_interval(run):
-    text = evaluation_table(evaluate_run(run, EvaluateSettings(eps=8 / 255, steps=3, limit=20)))
+    record = evaluate_run(run, EvaluateSettings(eps=8 / 255, steps=3, limit=20))
+    text = evaluation_table(record)
+    assert sum(row.robust for row in record.result.per_class) == record.result.robust.correct
+    assert sum(row.clean for row in record.result.per_class) == record.result.clean.correct
+    assert f"balanced over {len(record.result.per_class)} classes: clean " in text
     assert "eps=0.03137" in text
     assert "pgd 3 steps" in text
     assert "95% interval" in text

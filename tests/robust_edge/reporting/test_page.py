@@ -62,6 +62,17 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(page_module, "write_plots", lambda run: None)
 
 
+def test_each_class_has_its_accuracies_and_a_useless_network_its_warning(runs, tmp_path, undrawn):
+    text = text_of(page_of(runs, tmp_path))
+    assert text.count("class by class") == 2
+    assert text.count("balanced") >= 4
+    assert "learnt nothing" not in text
+    path = runs[0].path / "checkpoint.json"
+    checkpoint = json.loads(path.read_text())
+    path.write_text(json.dumps({**checkpoint, "notes": ["it has learnt nothing"]}))
+    assert "it has learnt nothing" in text_of(page_of(runs, tmp_path))
+
+
 def test_a_full_page_stands_alone(runs, tmp_path):
     page = page_of(runs, tmp_path, verdict=verdict_of(runs[0]), bench=bench_of())
     elements = Elements(page)

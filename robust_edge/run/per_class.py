@@ -1,0 +1,86 @@
+"""Accuracy class by class, which the accuracy over all images hides where classes have different numbers of images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassAccuracy:
+    """The results of the images of one class.
+
+    Attributes:
+        images: number of images, at least 1.
+        clean: number that is right without an attack.
+        robust: number that is right under the attack, too.
+    """
+
+    name: str
+    images: int
+    clean: int
+    robust: int
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Fraction that is right without an attack."""
+        return self.clean / self.images
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Fraction that is right under the attack, too."""
+        return self.robust / self.images
+
+
+def per_class(classes: Sequence[str], labels: Tensor, clean: Tensor, robust: Tensor) -> tuple[ClassAccuracy, ...]:
+    """Count the right images of every class that has images.
+
+    Args:
+        classes: their names.
+        labels: (N,) int64.
+        clean: (N,) bool, whether an image is right without an attack.
+        robust: (N,) bool, whether it is right under the attack, too.
+    """
+    counts = [(name, labels == label) for label, name in enumerate(classes)]
+    return tuple(
+        ClassAccuracy(name, int(own.sum()), int((clean & own).sum()), int((robust & own).sum()))
+        for name, own in counts
+        if own.any()
+    )
+
+
+def balanced_accuracy(rows: Sequence[ClassAccuracy]) -> tuple[float, float]:
+    """Clean and robust accuracy, each the mean over the classes, whatever their numbers of images."""
+    return (
+        sum(row.clean_accuracy for row in rows) / len(rows),
+        sum(row.robust_accuracy for row in rows) / len(rows),
+    )
+
+
+def lowest(rows: Sequence[ClassAccuracy]) -> ClassAccuracy:
+    """The class with the lowest robust accuracy; of equal ones that with the lowest clean accuracy."""
+    return min(rows, key=lambda row: (row.robust_accuracy, row.clean_accuracy))
+
+
+def describe_classes(rows: Sequence[ClassAccuracy]) -> str:
+    """Balanced accuracies and the lowest class in one line."""
+    clean, robust = balanced_accuracy(rows)
+    worst = lowest(rows)
+    return (
+        f"balanced over {len(rows)} classes: clean {clean:.1%}, attacked {robust:.1%}; lowest in class {worst.name!r}: "
+        f"{worst.clean_accuracy:.1%} and {worst.robust_accuracy:.1%} of {worst.images} images"
+    )
+
+
+def no_better_than_constant(rows: Sequence[ClassAccuracy]) -> tuple[str, ...]:
+    """A warning if the network is not better than the answer that is always the largest class; else nothing."""
+    largest, images = max(rows, key=lambda row: row.images), sum(row.images for row in rows)
+    right = sum(row.clean for row in rows)
+    if right > largest.images:
+        return ()
+    return (
+        f"the network is right on {right} of {images} images; the answer {largest.name!r} for every image is right on "
+        f"{largest.images}, so that it has learnt nothing of use",
+    )

@@ -1,0 +1,38 @@
+"""Accuracy class by class against counts by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robust_edge.run.per_class import (
+    ClassAccuracy,
+    balanced_accuracy,
+    describe_classes,
+    lowest,
+    no_better_than_constant,
+    per_class,
+)
+
+LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 3])
+CLEAN = torch.tensor([True, True, True, False, True, False, True])
+ROBUST = torch.tensor([True, False, False, False, True, False, False])
+ROWS = (ClassAccuracy("cat", 4, 3, 1), ClassAccuracy("dog", 2, 1, 1), ClassAccuracy("cow", 1, 1, 0))
+
+
+def test_images_are_counted_by_class_and_empty_classes_are_left_out():
+    assert per_class(("cat", "dog", "owl", "cow"), LABELS, CLEAN, ROBUST) == ROWS
+
+
+def test_balanced_accuracies_are_means_over_the_classes():
+    assert balanced_accuracy(ROWS) == pytest.approx(((3 / 4 + 1 / 2 + 1) / 3, (1 / 4 + 1 / 2 + 0) / 3))
+    assert lowest(ROWS).name == "cow"
+    text = describe_classes(ROWS)
+    assert "balanced over 3 classes: clean 75.0%, attacked 25.0%" in text
+    assert "class 'cow': 100.0% and 0.0% of 1 images" in text
+
+
+@pytest.mark.parametrize(("right", "warned"), [(3, True), (4, True), (5, False)])
+def test_a_network_that_only_knows_the_largest_class_is_told_as_such(right, warned):
+    rows = (ClassAccuracy("many", 4, min(right, 4), 0), ClassAccuracy("few", 2, right - min(right, 4), 0))
+    assert [f"right on {right} of 6" in line for line in no_better_than_constant(rows)] == [True] * warned
