@@ -81,8 +81,9 @@ def default_text(field: dataclasses.Field[Any]) -> str:
     """The default of a setting as YAML."""
     if field.default is dataclasses.MISSING:
         return f"`{DEFAULT}`"  # the scheme: the only setting with a default_factory
-    value = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"`{write_yaml(value).removesuffix('...' + chr(10)).strip()}`"
+    if isinstance(field.default, tuple):
+        return f"`{list(field.default)}`"
+    return f"`{write_yaml(field.default).removesuffix('...' + chr(10)).strip()}`"
 
 
 def _values(kind: str, declaration: Setting) -> str:

@@ -44,7 +44,7 @@ class ReadSettings:
     )
     interpolation: str = setting("bilinear", "how pictures are scaled, by Pillow", choices=INTERPOLATIONS)
     background: tuple[int, ...] = setting(
-        WHITE, "red, green and blue behind the transparent parts of pictures; white by default", range="[0, 255]"
+        WHITE, "red, green and blue behind the transparent parts of pictures, each 0 to 255; white by default"
     )
     channels: int | None = setting(
         None,
@@ -72,7 +72,7 @@ class ReadSettings:
             raise InputError(f"data.channels must be 1 or 3; it is {self.channels}")
         problem = self.preprocessing.problem
         if problem is not None:
-            raise InputError(f"data.{problem}")
+            raise InputError(f"data.{problem}; data.resize is {self.resize}, data.crop {self.crop}")
 
     @property
     def preprocessing(self) -> Preprocessing:

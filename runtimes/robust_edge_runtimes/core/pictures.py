@@ -116,7 +116,7 @@ def _opaque(picture: Any, background: Tuple[int, ...]) -> Any:
 
 
 def _framed(picture: Any, rules: Mapping[str, Any]) -> Any:
-    """Scale and crop from the middle, as torchvision's Resize and CenterCrop do."""
+    """Scale, and crop from the middle."""
     resize, crop = rules.get("resize"), rules.get("crop")
     if resize:
         height, width = _scaled_size(picture, resize)

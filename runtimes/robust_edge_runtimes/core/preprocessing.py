@@ -43,7 +43,7 @@ class Preprocessing:
         if self.crop is not None and len(self.crop) != 2:
             return "crop must have a height and a width"
         if not all(1 <= side <= MAX_SIDE for side in sides):
-            return f"lengths must be 1 to {MAX_SIDE}"
+            return f"resize and crop must have lengths of 1 to {MAX_SIDE}"
         if self.resize is not None and self.crop is not None:
             height, width = (self.resize * 2)[:2]
             if self.crop[0] > height or self.crop[1] > width:

@@ -127,8 +127,8 @@ def damage(tree, kind):
         ("no test", "test is missing"),
         ("one class", "at least 2"),
         ("sizes", "8×9"),
-        ("broken", "broken image"),
-        ("truncated", "broken image"),
+        ("broken", "cannot be read as an image"),
+        ("truncated", "cannot be read as an image"),
     ],
 )
 def test_a_folder_that_cannot_be_used(refused, tree, out, kind, says):

@@ -237,22 +237,9 @@ def test_sizes_are_height_by_width(tmp_path, settings, shape):
     assert dataset.preprocessing.frame == shape[1:]
 
 
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        ({"resize": "48"}, "data.resize must be a length or HEIGHTxWIDTH"),
-        ({"crop": "ax9"}, "data.crop must be a length or HEIGHTxWIDTH"),
-        ({"resize": 0}, "data.resize must be at least 1"),
-        ({"resize": 200, "crop": 224}, "data.crop 224x224 is larger than resize 200"),
-        ({"channels": 2}, "data.channels must be 1 or 3"),
-        ({"background": (1, 2)}, "data.background must be three levels"),
-        ({"background": (1, 2, 300)}, "data.background must be at least"),
-        ({"interpolation": "exact"}, "data.interpolation"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, match):
-    with pytest.raises(InputError, match=match):
-        DataConfig(**settings)
+def test_a_crop_that_is_larger_than_the_scaled_picture_is_refused():
+    with pytest.raises(InputError, match=r"data\.crop 224x224 is larger than resize 200"):
+        DataConfig(resize=200, crop=224)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
