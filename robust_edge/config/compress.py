@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from robust_edge.config.recipe import AveragingConfig, AwpConfig, SelectionConfig
 from robust_edge.config.training import AdmmConfig, AttackConfig, ComputeConfig, TrainingConfig
 from robust_edge.data.settings import DataConfig
-from robust_edge.models.table import ARCHITECTURES
+from robust_edge.models.table import ARCHITECTURES, DEFAULT_ARCHITECTURE
 from robust_edge.plugins import OWN_FUNCTION
 from robust_edge.pruning.schemes import SCHEMES
 from robust_edge.pruning.settings import PruningConfig
+from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import Setting, check, setting, walk
 from robust_edge_runtimes.core.runtime import MAX_THREADS
 
@@ -23,13 +24,21 @@ from robust_edge_runtimes.core.runtime import MAX_THREADS
 class CompressConfig:
     """All settings of a run of `compress`."""
 
-    arch: str = setting(
-        "small_cnn",
-        f"network architecture: {', '.join(ARCHITECTURES)}, or {OWN_FUNCTION}",
+    arch: str | None = setting(
+        None,
+        f"network architecture: {', '.join(ARCHITECTURES)}, torchvision/NAME, timm/NAME, or {OWN_FUNCTION}; by default "
+        f"that of the run in init, else {DEFAULT_ARCHITECTURE}",
         flag="--arch",
     )
     init: str | None = setting(
-        None, "state dict to start from, .safetensors or .pth; by default random weights", flag="--init"
+        None,
+        "where to start: a run, also an imported one, or a state dict, .safetensors or .pth; by default random weights",
+        flag="--init",
+    )
+    new_head: bool = setting(
+        False,
+        "replace the classifier of the initial network by a new one for the classes of the data set",
+        flag="--new-head",
     )
     seed: int = setting(
         0,
@@ -56,6 +65,16 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.init is not None:
+            return
+        epochs = self.training.epochs
+        require(epochs > 0, "training.epochs", epochs, "at least 1 where `init` names no network to write")
+        for name, asked in (
+            ("pruning.keep_mask", self.pruning.keep_mask),
+            ("`new_head`", self.new_head),
+            ("training.freeze_batchnorm", self.training.freeze_batchnorm),
+        ):
+            require(not asked, name, "true", "false where `init` names no network to start from")
 
     @property
     def sparse(self) -> bool:

@@ -35,6 +35,7 @@ TYPES = {
     "float": "number",
     "bool": "true or false",
     "tuple[str, ...]": "list",
+    "tuple[float, ...]": "list of numbers",
     "tuple[int, ...]": "list of whole numbers",
 }
 

@@ -45,12 +45,16 @@ def resolve(
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
         _merge(merged, parse(preset_text(preset), preset))
+    given: dict[str, Any] = {}
     if file is not None:
         if not file.is_file():
             raise InputError(f"the config {file} is not a file; give the path of a YAML file")
-        _merge(merged, parse(read_text(file), str(file)))
-    _merge(merged, _nested({key: value for key, value in (flags or {}).items() if value is not None}))
-    _merge(merged, _nested(dict(map(read_assignment, assignments))))
+        _merge(given, parse(read_text(file), str(file)))
+    _merge(given, _nested({key: value for key, value in (flags or {}).items() if value is not None}))
+    _merge(given, _nested(dict(map(read_assignment, assignments))))
+    if base is None:
+        _merge(merged, _without_pruning(given))
+    _merge(merged, given)
     _refuse_bare(merged)
     return from_plain(merged)
 
@@ -134,6 +138,13 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
             into[key] = {**into[key], **value}
         else:
             into[key] = value
+
+
+def _without_pruning(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`pruning.keep` of 1 where the mask of a network is to be held and no kept fraction is given."""
+    pruning = given.get("pruning")
+    holds = isinstance(pruning, dict) and pruning.get("keep_mask") is True and "keep" not in pruning
+    return {"pruning": {"keep": 1.0}} if holds else {}
 
 
 def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,11 @@ class TrainingConfig:
     """The optimiser and its schedule."""
 
     epochs: int = setting(
-        30, "number of passes over the training images, including the masked phase", flag="--epochs", range="[0, inf)"
+        30,
+        "number of passes over the training images, including the masked phase; 0 writes the initial network, "
+        "projected onto the scheme where keep is below 1",
+        flag="--epochs",
+        range="[0, inf)",
     )
     batch_size: int = setting(128, "images per optimiser step; batch norm needs at least 2", range="[2, inf)")
     lr: float = setting(0.05, "initial learning rate, η", range="(0, inf)")
@@ -121,6 +125,12 @@ class TrainingConfig:
     beta: float = setting(6.0, "β of loss `trades`", range="(0, inf)")
     label_smoothing: float = setting(
         0.0, "fraction of the target distribution that is spread over all classes", range="[0, 1)"
+    )
+    freeze_batchnorm: bool = setting(
+        False,
+        "freeze every batch norm of the initial network: it normalises by its running statistics in training, too, and "
+        "neither they nor its scale and shift change; averaging.reestimate has no effect then",
+        flag="--freeze-batchnorm",
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robust_edge.models.normalized import Normalized
-from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.pruning.parametrised import effective_names, parametrizations_of, set_effective
+from robust_edge.pruning.prunable import prunable_parameters, tensor_named
 from robust_edge_runtimes.core.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -32,7 +33,8 @@ def load_state_dict(
     """Load a state dict into a network without unpickling code.
 
     Args:
-        network: changed in place.
+        network: changed in place. Of its parametrised weights (weight norm, spectral norm) the file may hold the
+            originals or the effective tensors.
         path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, by itself or under one of the keys in
             WRAPPERS; names may have PREFIXES.
         where: what the file is, for error messages; by default its path.
@@ -45,8 +47,11 @@ def load_state_dict(
     """
     where = where or str(path)
     state = network.state_dict()
-    own = {name: tensor for name, tensor in state.items() if name not in without}
-    given = {name: tensor for name, tensor in _unwrapped(_read(path, where), state).items() if name not in without}
+    effective = effective_names(network)
+    plain = {name: tensor_named(network, name) for name in effective}
+    tensors = _unwrapped(_read(path, where), {**state, **plain})
+    given = {name: tensor for name, tensor in tensors.items() if name not in without}
+    own = _expected(state, plain, effective, given, without)
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or extra:
@@ -59,7 +64,38 @@ def load_state_dict(
             )
         if not tensor.isfinite().all():
             raise InputError(f"{where}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    values = {name: given.pop(name) for name in [*given] if name in plain}
     network.load_state_dict({**state, **given})
+    try:
+        for name, value in values.items():
+            set_effective(network, name, value)
+    except InputError as cause:
+        network.load_state_dict(before)
+        raise InputError(f"{where}: {cause}") from cause
+
+
+def _expected(
+    state: dict[str, Tensor],
+    plain: dict[str, Tensor],
+    effective: dict[str, tuple[str, ...]],
+    given: dict[str, Tensor],
+    without: Collection[str],
+) -> dict[str, Tensor]:
+    """The tensors that a file must hold by name: of a parametrised weight its originals, or the effective tensor.
+
+    `given` gets the names of today's weight norm in place of `weight_g` and `weight_v`.
+    """
+    for name, originals in effective.items():
+        for suffix, original in zip(("_g", "_v"), originals, strict=False):
+            if f"{name}{suffix}" in given and len(originals) == 2:
+                given[original] = given.pop(f"{name}{suffix}")
+    own = {**state}
+    for name in effective.keys() & given.keys():
+        for part in [part for part in own if part.startswith(parametrizations_of(name))]:
+            del own[part]
+        own[name] = plain[name]
+    return {name: tensor for name, tensor in own.items() if name not in without}
 
 
 def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

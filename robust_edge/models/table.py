@@ -12,6 +12,8 @@ ARCHITECTURES = {
 }
 """A row names a function `(num_classes, in_channels) -> nn.Module`."""
 
+DEFAULT_ARCHITECTURE = "small_cnn"
+
 ZOOS = {
     "torchvision": Row("robust_edge.models.zoos.torchvision:build", "any classifier of the installed torchvision"),
     "timm": Row("robust_edge.models.zoos.timm:build", "any classifier of the installed timm"),

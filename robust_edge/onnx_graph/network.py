@@ -67,6 +67,10 @@ class OnnxNetwork(nn.Module):
         logits: Tensor = self._value(self._output, values)
         return logits
 
+    def place_of(self, name: str) -> str:
+        """The name in the state dict of a weight of the graph."""
+        return self._tensors_of[name]
+
     def _hold_constants(self, found: Folded) -> None:
         trained = trained_names(found)
         read = {name for node in self._nodes if node.outputs[0] not in self._modules_of for name in node.inputs}

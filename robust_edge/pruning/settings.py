@@ -43,6 +43,12 @@ class PruningConfig:
         beside=PER_EPOCH,
         range="(0, 1]",
     )
+    keep_mask: bool = setting(
+        False,
+        "hold the zeros of the initial network exactly, from the first step on; unless keep is given, nothing else is "
+        "pruned",
+        flag="--keep-mask",
+    )
     scheme: Scheme = setting(
         factory=lambda: scheme_class(DEFAULT)(),
         help="pruning scheme: the pattern of the kept weights",
@@ -90,6 +96,7 @@ class PruningConfig:
         return {
             "keep": self.keep,
             "keep_schedule": self.keep_schedule,
+            "keep_mask": self.keep_mask,
             "scheme": scheme_name(type(self.scheme)),
             **own,
         }

@@ -38,7 +38,7 @@ def weight_figures(runs: Sequence[RunData]) -> list[WeightFigure]:
     """
     finished = [run for run in runs if run.weights is not None]
     found = []
-    for arch in sorted({run.config.arch for run in finished}):
+    for arch in sorted({run.config.arch for run in finished if run.config.arch is not None}):
         own = [run for run in finished if run.config.arch == arch]
         dense = _panels([run for run in own if not run.sparse], lambda run: run.config.robust)
         kept = _panels([run for run in own if run.config.robust], lambda run: run.config.pruning.keep)

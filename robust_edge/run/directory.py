@@ -234,12 +234,16 @@ class Run:
             raise InputError(f"{self.path} is not finished; resume it: robust-edge compress --resume -o {self.path}")
         return decode(Checkpoint, read_json(path), where=str(path))
 
+    def weights_file(self) -> Path:
+        """The file of the weights, after it has been checked against checkpoint.json."""
+        path = self.path / WEIGHTS
+        if not path.is_file() or sha256_of(path) != self.checkpoint().weights_sha256:
+            raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
+        return path
+
     def load_model(self) -> Normalized:
         """The trained network in evaluation mode; its file is checked against checkpoint.json."""
-        checkpoint = self.checkpoint()
-        path = self.path / WEIGHTS
-        if not path.is_file() or sha256_of(path) != checkpoint.weights_sha256:
-            raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
+        checkpoint, path = self.checkpoint(), self.weights_file()
         if is_own(checkpoint.model.arch) and not self.allow_code:
             refuse_unknown([checkpoint.model.arch], self.path)
         model = materialised(build_model(checkpoint.model, self.path))

@@ -2,7 +2,8 @@
 
 Source: Wu 2020, Eq. (8)-(11), one ascent step per layer, v = γ‖w‖ g/‖g‖, on the prunable weights. Deviations: the
 ascent gradient is that of the whole loss, on the network itself and not on a copy; running statistics are updated at
-the unperturbed weights; under a mask pruned weights are not perturbed.
+the unperturbed weights; under a mask pruned weights are not perturbed. Of a parametrised weight (weight norm, spectral
+norm) the effective tensor is perturbed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from robust_edge.pruning.parametrised import perturbable
 from robust_edge.training.batchnorm import frozen_statistics
 from robust_edge.training.losses import BatchLoss
 from robust_edge.training.synchrony import WHOLE_BATCH, RankShare
@@ -49,7 +51,7 @@ def perturbed(weights: Mapping[str, nn.Parameter], steps: Mapping[str, Tensor]) 
 
 def backward(
     model: nn.Module,
-    weights: Mapping[str, nn.Parameter],
+    weights: Mapping[str, Tensor],
     loss_of: Callable[[], BatchLoss],
     *,
     gamma: float,
@@ -61,7 +63,7 @@ def backward(
 
     Args:
         model: in training mode; its running statistics are updated once, at the unperturbed weights.
-        weights: the weights to perturb, by name.
+        weights: the weights to perturb, by name: parameters, and effective tensors of parametrised ones.
         loss_of: computes the loss of the batch in a forward pass.
         gamma: norm of the perturbation relative to that of the weights.
         abort: largest allowed ratio of the perturbed loss to the unperturbed loss, or to 1 if that is larger.
@@ -72,14 +74,29 @@ def backward(
         The unperturbed loss, and whether the perturbed loss was finite and within `abort`. If it was not, `.grad` has
         the gradient at the unperturbed weights.
     """
+    with perturbable(model, weights) as points:
+        return _backward(model, weights, points, loss_of, gamma, abort, masks, share)
+
+
+def _backward(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    points: Mapping[str, nn.Parameter],
+    loss_of: Callable[[], BatchLoss],
+    gamma: float,
+    abort: float,
+    masks: Mapping[str, Tensor] | None,
+    share: Share,
+) -> tuple[BatchLoss, bool]:
+    """As `backward`; `points` are what `perturbable` gives for the weights."""
     plain = loss_of()
     plain.total.backward()
     share.average(model)
-    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    gradients = {name: point.grad for name, point in points.items() if point.grad is not None}
     kept = {parameter: parameter.grad for parameter in model.parameters()}
     model.zero_grad(set_to_none=True)
     steps = perturbation({name: weights[name] for name in gradients}, gradients, gamma, masks)
-    with perturbed({name: weights[name] for name in gradients}, steps), frozen_statistics(model):
+    with perturbed({name: points[name] for name in gradients}, steps), frozen_statistics(model):
         worse = loss_of()
         value, reference = (share.mean(float(loss.total.detach())) for loss in (worse, plain))
         held = math.isfinite(value) and value <= abort * max(reference, 1.0)

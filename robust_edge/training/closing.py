@@ -85,10 +85,12 @@ def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
 def reestimate_statistics(network: Normalized, train: Source, config: CompressConfig) -> None:
     """Re-estimate the batch-norm statistics of the final network, in place, on images as in training.
 
-    As in training, attacked and clean images are in one batch.
+    As in training, attacked and clean images are in one batch. Frozen statistics stay, and those of a network that
+    is written as it was given.
     """
     count = min(config.averaging.reestimate, len(train))
-    if count < 2:
+    unchanged = not (config.training.epochs or config.sparse)
+    if count < 2 or config.training.freeze_batchnorm or unchanged:
         return
     generator = torch.Generator().manual_seed(config.seed)
     attack, threat = config.attack.pgd(), Threat(config.attack.eps)
@@ -130,7 +132,8 @@ def finish(
     config = run.config
 
     def check(written: dict[str, Tensor]) -> None:
-        problem = learner.violation(written, config.pruning.keep) if config.sparse and diverged is None else None
+        masked = config.sparse or learner.pruning.held is not None
+        problem = learner.violation(written, config.pruning.keep) if masked and diverged is None else None
         assert problem is None, problem
 
     rows = run.metrics()[:epoch]
@@ -138,7 +141,7 @@ def finish(
     checkpoint = write_network(
         run, dataset, model, epoch, check=check, metrics=own, diverged=diverged, progress=progress
     )
-    dense = learner.scheme.dense_layers
+    dense = learner.pruning.scheme.dense_layers
     if config.sparse and dense:
         run.log(f"left dense by scheme {scheme_name(type(config.pruning.scheme))}: {', '.join(dense)}")
     return checkpoint

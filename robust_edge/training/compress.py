@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,15 +20,15 @@ from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.models import ARCHITECTURES, ModelSpec, build_model
 from robust_edge.models.spec import check_training
-from robust_edge.models.state_dict import load_initial
 from robust_edge.parallel.device import pick_device
 from robust_edge.parallel.ranks import Ranks, device_of_rank
-from robust_edge.pruning.prunable import prunable_parameters, refuse_computed
-from robust_edge.pruning.schemes.scheme import Scheme, Weights
-from robust_edge.run.directory import Checkpoint, Run, check_free, create_run, open_run
+from robust_edge.pruning.prunable import budget_of, prunable_parameters, refuse_computed
+from robust_edge.pruning.schemes.scheme import Scheme, Weights, kept_in
+from robust_edge.run.directory import RESUME, Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import give_up
 from robust_edge.training.forward import check_compute, place
+from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
 from robust_edge.training.resuming import Start, read_state, restore
@@ -34,6 +36,7 @@ from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.synchrony import check_batch, check_same_images, replicate
 from robust_edge.training.tensorboard import check_installed
 from robust_edge_exporters.weight_uses import weight_uses
+from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -63,9 +66,16 @@ def compress(
     """
     ranks = ranks or Ranks()
     ranks.broadcast(lambda: check_free(path, overwrite=overwrite))
-    dataset, learner, plan = _prepare(config, ranks)
+    source = ranks.broadcast(lambda: opened_initial(config, path))
+    device, dataset = _device_and_images(config, ranks)
+    initial = initial_network(config, dataset, source, ranks)
+    config = dataclasses.replace(config, arch=initial.model.spec.arch)
+    learner, plan = _prepare(config, initial, device, ranks)
     run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
-    return train(run, dataset, learner, plan, Start(), progress)
+    run.write_architecture(learner.model)
+    for note in initial.notes:
+        run.log(note)
+    return train(run, initial.dataset, learner, plan, Start(), progress)
 
 
 def resume(
@@ -91,7 +101,11 @@ def resume(
         return finished
     run = dataclasses.replace(run, writes=ranks.writes)
     state = ranks.broadcast(lambda: read_state(run))
-    dataset, learner, plan = _prepare(run.config, ranks, fresh=state is None)
+    device, dataset = _device_and_images(run.config, ranks)
+    initial = _interrupted(run, dataset, state, ranks)
+    learner, plan = _prepare(run.config, initial, device, ranks)
+    run.write_architecture(learner.model)
+    dataset = initial.dataset
     start = Start() if state is None else restore(run, dataset, learner, state)
     if start.masked_from is not None and start.masked_from != plan.masked_from:
         plan = pruned_at(plan, run.config, start.masked_from)
@@ -113,40 +127,54 @@ def _opened(path: Path, allow_code: bool) -> tuple[Run, Checkpoint | None]:
     return run, None
 
 
-def _prepare(config: CompressConfig, ranks: Ranks, *, fresh: bool = True) -> tuple[Dataset, Learner, Schedules]:
-    """Load the data and build network, scheme and schedules, with all checks, before anything is written.
+def _interrupted(run: Run, dataset: Dataset, state: Mapping[str, Any] | None, ranks: Ranks) -> Initial:
+    """The network of an interrupted run; what it started from is not needed any more once there is a saved state."""
+    if state is None:
+        return initial_network(run.config, dataset, opened_initial(run.config, run.path), ranks)
+    if state.get("spec") is None:  # of release 0.1
+        return initial_network(dataclasses.replace(run.config, init=None), dataset, None, ranks)
+    torch.manual_seed(run.config.seed)
+    model = build_model(decode(ModelSpec, state["spec"], where=str(run.path / RESUME)), run.path)
+    return Initial(model, dataset.with_classes(model.spec.classes), None, ())
+
+
+def _device_and_images(config: CompressConfig, ranks: Ranks) -> tuple[torch.device, Dataset]:
+    device = _prepare_device(config)
+    check_batch(config.training.batch_size, ranks)
+    schedules(config)  # lists of another length are refused before the images are read
+    dataset = load_dataset(config.data)
+    check_same_images(dataset, ranks)
+    return device, dataset
+
+
+def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ranks: Ranks) -> tuple[Learner, Schedules]:
+    """Build scheme and schedules for a network, with all checks, before anything is written.
 
     Args:
         config: the settings of the run.
+        initial: the network, on the CPU.
+        device: where it is trained.
         ranks: the processes that train together.
-        fresh: whether to load `config.init`, which a resumed run does not need.
     """
-    device = _prepare_device(config)
-    check_batch(config.training.batch_size, ranks)
-    plan = schedules(config)
-    dataset = load_dataset(config.data)
-    check_same_images(dataset, ranks)
-    mean, std = ranks.broadcast(dataset.channel_statistics)
-    spec = ModelSpec(arch=config.arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
-    torch.manual_seed(config.seed)
-    model = build_model(spec)
-    if config.sparse:
+    model, dataset, plan = initial.model, initial.dataset, schedules(config)
+    if config.sparse or initial.held is not None:
         refuse_computed(weight_uses(model, dataset.shape))
-    check_training(model, spec)
+    check_training(model, model.spec)
     if config.arch not in ARCHITECTURES:
         require_any_target(model, dataset.shape)
-    if config.init is not None and fresh:
-        load_initial(model, Path(config.init))
     model = place(model, device, config.compute)
+    held = initial.held and {name: kept.to(device) for name, kept in initial.held.items()}
+    weights = prunable_parameters(model)
     scheme = config.pruning.build(model, dataset.shape)
-    if config.sparse:
-        _check_constraint(scheme, prunable_parameters(model), config.pruning.keep, plan)
+    if held and kept_in(held) <= budget_of(weights, config.pruning.keep):
+        plan = pruned_at(plan, config, 0)  # nothing else to prune: all epochs train under the mask
+    elif config.sparse:
+        _check_constraint(scheme, weights, config.pruning.keep, plan)
     if config.selection.held_out:
         hold_out(dataset.train, config.selection.held_out)
     if config.tensorboard:
         check_installed()
-    learner = Learner(replicate(model, device, ranks), config, plan, scheme, ranks)
-    return dataset, learner, plan
+    return Learner(replicate(model, device, ranks), config, plan, scheme, ranks, held=held), plan
 
 
 def _prepare_device(config: CompressConfig) -> torch.device:

@@ -117,7 +117,7 @@ def train_epoch(
         if ranks.writes:
             sums, seen = part.sums.clone(), sum(map(len, batches[:done]))
     phase_start = plan.masked_from if learner.masks is not None else 0
-    learner.model.train()
+    learner.train_mode()
     remaining = zip(shares[done:], source.batches(own[done:]), strict=True)
     for count, (rows, (pixels, labels)) in enumerate(remaining, done + 1):
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
@@ -182,12 +182,12 @@ def _train_batch(
     if learner.awp and epoch >= config.awp.warmup:
         settings = config.awp
         loss, learner.awp = awp.backward(
-            model,
-            learner.parameters,
+            learner.model,
+            learner.weights,
             loss_of,
             gamma=settings.gamma,
             abort=settings.abort,
-            masks=learner.masks,
+            masks=learner.masks or learner.pruning.held,
             share=share,
         )
     else:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.models import Normalized
 from robust_edge.parallel.ranks import Ranks
-from robust_edge.pruning import admm
-from robust_edge.pruning.mask import apply_mask, hard_prune
-from robust_edge.pruning.parametrised import attach_effective_masks, mask_of, set_effective_masks
+from robust_edge.pruning import loop
+from robust_edge.pruning.admm import AdmmState, add_penalty_gradient
+from robust_edge.pruning.parametrised import attach_effective_masks
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes.scheme import Scheme
 from robust_edge.training.averaging import moving_average
@@ -32,13 +31,15 @@ class Learner:
         config: the settings of the run.
         plan: the schedules of the run.
         scheme: the pruning scheme, built for the network.
+        ranks: the processes that train the same network, each on its part of every batch.
+        held: masks of the zeros that are held from the start, as `pruning.keep_mask` asks; None for none.
 
     Attributes:
+        pruning: scheme, ADMM state and masks.
         average: the moving average of the weights; None where `averaging.decay` is 0.
         awp: whether adversarial weight perturbation is in use; False once it has diverged.
         forward: how training calls the network.
         momenta: the momentum that the architecture sets, by batch-norm layer.
-        ranks: the processes that train the same network, each on its part of every batch.
     """
 
     def __init__(
@@ -48,21 +49,32 @@ class Learner:
         plan: Schedules,
         scheme: Scheme,
         ranks: Ranks | None = None,
+        *,
+        held: dict[str, Tensor] | None = None,
     ) -> None:
         self.model = model
         self.config = config
         self.ranks = ranks or Ranks()
         self.forward = Forward(model, config.compute)
         attach_effective_masks(model, prunable_parameters(model))
-        self.scheme = scheme
-        training = config.training
+        training, settings = config.training, config.admm
+        self._frozen = batchnorms(model) if training.freeze_batchnorm else []
+        for layer in self._frozen:
+            layer.requires_grad_(False)
         self.optimizer = torch.optim.SGD(
             model.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay
         )
-        self.masks: dict[str, Tensor] | None = None
-        self.admm: admm.AdmmState | None = None
-        if config.sparse and plan.keep:
-            self.admm = admm.init(self.weights, self.scheme.project, plan.keep[0], config.admm.rho)
+        self.pruning = loop.PruningState(
+            scheme=scheme,
+            keep=config.pruning.keep,
+            rho_growth=settings.rho_growth,
+            rho_max=settings.rho_max,
+            held=held,
+        )
+        if held is not None:
+            loop.attach_masks(model, self.optimizer, held)
+        if config.sparse and plan.masked_from:
+            self.pruning = loop.begin(self.pruning, model, settings.rho, plan.keep[0])
         self.average = self._moving_average()
         self.awp = config.awp.gamma > 0
         self.momenta = {layer: layer.momentum for layer in batchnorms(model) if layer.momentum is not None}
@@ -78,9 +90,20 @@ class Learner:
         return prunable_parameters(self.model)
 
     @property
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Those of them that are parameters of their own, not parametrised."""
-        return {name: weight for name, weight in self.weights.items() if isinstance(weight, nn.Parameter)}
+    def admm(self) -> AdmmState | None:
+        """θ' and u; None in the masked phase, and where nothing is pruned."""
+        return self.pruning.admm
+
+    @property
+    def masks(self) -> dict[str, Tensor] | None:
+        """The masks of the masked phase; None before it."""
+        return self.pruning.masks
+
+    def train_mode(self) -> None:
+        """Switch the network to training mode, but frozen batch-norm layers, which use their running statistics."""
+        self.model.train()
+        for layer in self._frozen:
+            layer.eval()
 
     def candidate(self) -> Normalized:
         """The network to evaluate and to write: the moving average if there is one, otherwise the trained network."""
@@ -91,52 +114,36 @@ class Learner:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "masks": self.masks,
-            "admm": None if self.admm is None else dataclasses.asdict(self.admm),
+            **self.pruning.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "awp": self.awp,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore the state that `state` returned."""
-
-        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(self.device) for name, tensor in tensors.items()}
-
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.masks = None if state["masks"] is None else moved(state["masks"])
-        self.admm = None
-        if state["admm"] is not None:
-            saved = {
-                **state["admm"],
-                "target": moved(state["admm"]["target"]),
-                "dual": moved(state["admm"]["dual"]),
-            }
-            self.admm = admm.AdmmState(**saved)
+        self.pruning = self.pruning.load_state_dict(state, self.model, self.optimizer)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.awp = state["awp"]
 
     def prune(self, keep: float) -> None:
         """Do the hard projection onto S and fix the mask; momentum, ADMM state and moving average are reset."""
-        support = self.scheme.support(self.weights, keep)
-        support |= self.scheme.support_beside(support)
-        set_effective_masks(self.model, support)
-        self.masks = hard_prune(self._plain(support), support)
-        self.admm = None
-        self.optimizer.state.clear()
+        self.pruning = loop.finish(self.pruning, self.model, self.optimizer, keep=keep)
         self.average = self._moving_average()
 
     def violation(self, written: Mapping[str, Tensor], keep: float) -> str | None:
-        """The reason why the weights of a file do not lie in S; None if they do."""
+        """The reason why the weights of a file do not lie in S, or not in the mask; None if they do."""
         if self.masks is None:
             return "nothing was pruned"
         support = {name: self.masks[name].cpu() != 0 for name in self.weights}
         for name, kept in support.items():
             if torch.count_nonzero(written[name].masked_fill(kept, 0)):
                 return f"{name} has non-zero weights outside its mask"
-        return self.scheme.violation(support, keep)
+        if self.pruning.held is not None:  # S was checked when its support was chosen; the mask lacks the held zeros
+            return None
+        return self.pruning.scheme.violation(support, keep)
 
     def _moving_average(self) -> AveragedModel | None:
         decay = self.config.averaging.decay
@@ -150,10 +157,6 @@ class Learner:
                 weight.grad = torch.zeros_like(weight)
         return trainable
 
-    def _plain(self, names: Iterable[str]) -> dict[str, nn.Parameter]:
-        """The parameters of these names, without parametrised weights, which are masked by a parametrization."""
-        return {name: self.model.get_parameter(name) for name in names if mask_of(self.model, name) is None}
-
     def update(self, keep: float, count: int) -> None:
         """One step of the optimiser, then apply the mask and update the moving average and the ADMM state.
 
@@ -162,19 +165,9 @@ class Learner:
             count: number of this step in the run, from 1; the ADMM state is updated every `admm.interval` steps.
         """
         if self.admm is not None:
-            admm.add_penalty_gradient(self.admm, self._trainable())
-        self.optimizer.step()
-        if self.masks is not None:
-            apply_mask(self._plain(self.masks), self.masks)
+            add_penalty_gradient(self.admm, self._trainable())
+        self.optimizer.step()  # applies the masks, too
         if self.average is not None:
             self.average.update_parameters(self.model)
-        settings = self.config.admm
-        if self.admm is not None and count % settings.interval == 0:
-            self.admm = admm.step(
-                self.admm,
-                self.weights,
-                self.scheme.project,
-                keep,
-                rho_growth=settings.rho_growth,
-                rho_max=settings.rho_max,
-            )
+        if count % self.config.admm.interval == 0:
+            self.pruning = loop.step(self.pruning, self.model, keep=keep)

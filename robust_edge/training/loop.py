@@ -52,7 +52,7 @@ def train(
         finished = all(trainer.run_epoch(epoch, progress, stop) for epoch in range(start.epochs, epochs))
     if not finished:
         raise SystemExit(CODE)  # on a rank that got no signal itself
-    if not epochs and config.sparse:
+    if not epochs and (config.sparse or learner.pruning.held is not None):
         learner.prune(config.pruning.keep)  # nothing is trained: the projection of the given weights
     network, epoch = trainer.final_network()
     reestimate_statistics(network, trainer.images, config)

@@ -41,6 +41,7 @@ def state_of(
         "epoch": epochs,
         "masked_from": None if learner.masks is None else plan.masked_from,
         "dataset_fingerprint": dataset_fingerprint,
+        "spec": dataclasses.asdict(learner.model.spec) if learner.model.spec is not None else None,
         "kept": None if best is None else {**vars(best)},
         **learner.state(),
     }

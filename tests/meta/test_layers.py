@@ -114,6 +114,7 @@ LAYERS = {
         table normalized
         state_dict
         spec
+        head
     """,
     "robust_edge.onnx_graph": """
         error
@@ -121,7 +122,7 @@ LAYERS = {
         file folding
         weights
         stripped
-        network
+        network head
     """,
     "robust_edge.pruning": """
         prunable
@@ -129,6 +130,7 @@ LAYERS = {
         schemes
         settings
         admm
+        loop
     """,
     "robust_edge.config": """
         presets training recipe export

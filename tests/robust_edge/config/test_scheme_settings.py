@@ -26,7 +26,11 @@ def refused(match, **layers):
 @pytest.mark.parametrize(
     ("scheme", "scope", "takes"),
     [
-        ("funnel", "layer", "pruning.scope does not apply to scheme funnel, which takes keep, keep_schedule, scheme"),
+        (
+            "funnel",
+            "layer",
+            "pruning.scope does not apply to scheme funnel, which takes keep, keep_schedule, keep_mask, scheme",
+        ),
         ("redundant", "macs", "pruning.scope does not apply to scheme redundant"),
         ("nm", "layer", "pruning.scope does not apply to scheme nm"),
         ("filter", "macs", "unknown pruning.scope 'macs' .known: global, layer"),

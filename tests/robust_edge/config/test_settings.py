@@ -171,6 +171,8 @@ RANGES = [
     (DataConfig, "interpolation", ["cubic", ""], ["bilinear", "bicubic", "lanczos", "nearest"]),
     (DataConfig, "background", [(), (0, 0), (0, 0, 256), (-1, 0, 0)], [(0, 0, 0), (255, 255, 255)]),
     (DataConfig, "channels", [0, 2, 4], [None, 1, 3]),
+    (DataConfig, "mean", [(), (NAN,)], [None]),
+    (DataConfig, "std", [(), (0.0,), (-1.0,), (INF,)], [None]),
     (DataConfig, "augment", [("mirror",)], [(), ("flip", "rotate", "shift", "crop")]),
     (DataConfig, "resident", ["yes", ""], ["auto", True, False]),
     (DataConfig, "resident_mib", [-1], [0, 10**6]),
@@ -193,7 +195,16 @@ def test_ranges(cls, field, bad, good):
 
 def test_every_setting_that_is_no_plain_text_has_a_range():
     free = {"data.dataset", "data.dir", "data.download", "arch", "init", "device", "training.lr_step"}
-    free |= {"tensorboard", "compute.channels_last", "compute.compile", "pruning.prune_depthwise", "pruning.scheme"}
+    free |= {
+        "new_head",
+        "pruning.keep_mask",
+        "training.freeze_batchnorm",
+        "tensorboard",
+        "compute.channels_last",
+        "compute.compile",
+        "pruning.prune_depthwise",
+        "pruning.scheme",
+    }
     checked = {field for _, field, _, _ in RANGES}
     for line in yaml.safe_load(to_yaml(resolve())).items():
         group, value = line
@@ -226,6 +237,32 @@ def test_an_unknown_schedule_tells_names_from_the_list(name):
     assert "(known: a list with one value per epoch, co" in refused(name, assignments=[f"{name}=cubic"])
 
 
+def test_a_mask_to_keep_prunes_nothing_else_unless_keep_is_given(tmp_path):
+    (tmp_path / "c.yaml").write_text("pruning: {keep_mask: true}\n")
+    init, mask = {"init": "runs/a"}, {"init": "runs/a", "pruning.keep_mask": True}
+    assert resolve(preset="quick", flags=init).pruning.keep == 0.1
+    assert resolve(preset="quick", flags=mask).pruning.keep == 1
+    assert resolve(preset="quick", file=tmp_path / "c.yaml", flags=init).pruning.keep == 1
+    assert resolve(preset="quick", flags=mask, assignments=["pruning.keep=0.05"]).pruning.keep == 0.05
+    resumed = resolve(flags={**mask, "pruning.keep": 0.05})
+    assert resolve(base=resumed, flags=mask).pruning.keep == 0.05
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"training.epochs": 0}, {"pruning.keep_mask": True}, {"new_head": True}, {"training.freeze_batchnorm": True}],
+)
+def test_what_needs_an_initial_network_is_refused_without_one(flags):
+    refused("where `init` names no network", flags=flags)
+    resolve(flags={**flags, "init": "runs/a"})
+
+
+@pytest.mark.parametrize("given", ["data.mean=[0.5]", "data.std=[0.2]"])
+def test_mean_and_standard_deviation_are_given_together(given):
+    refused(r"data\.std must be given together with data\.mean", assignments=[given])
+    assert resolve(assignments=["data.mean=[0.5]", "data.std=[1/255]"]).data.std == (1 / 255,)
+
+
 def test_values_out_of_range_are_shown():
     assert "1.5" in refused("keep must be a fraction above 0", assignments=["pruning.keep=1.5"])
 
@@ -254,7 +291,7 @@ def test_yaml_in_a_config_cannot_build_objects(tmp_path):
 
 configs = st.builds(
     CompressConfig,
-    arch=st.text(max_size=20),
+    arch=st.none() | st.text(max_size=20),
     init=st.none() | st.text(max_size=20),
     seed=st.integers(0, 2**63 - 1),
     attack=st.builds(

@@ -11,6 +11,7 @@ from torch import nn
 
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.models.state_dict import load_initial
+from robust_edge.pruning.parametrised import materialised
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -168,3 +169,47 @@ def test_a_file_that_is_not_there(tmp_path, model):
 def test_a_run_in_the_place_of_its_file(tmp_path, model):
     with pytest.raises(InputError, match=r"is a folder; give the path of a file, for a run .*checkpoint\.safetensors$"):
         load_initial(model, tmp_path)
+
+
+def parametrised(kind, seed):
+    torch.manual_seed(seed)
+    return Normalized(nn.Sequential(nn.Flatten(), kind(nn.Linear(6, 4)), nn.ReLU(), nn.Linear(4, 3)), [0.1], [0.5])
+
+
+KINDS = (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("plain", [False, True])
+def test_parametrised_networks_take_originals_and_effective_tensors(tmp_path, kind, plain):
+    donor, model = parametrised(kind, 0).eval(), parametrised(kind, 1).eval()
+    for _ in range(50):
+        donor.network[1].train().weight  # until spectral norm has found the largest singular value
+    donor.eval()
+    state = (materialised(donor) if plain else donor).state_dict()
+    load_initial(model, save(state, tmp_path / "w.safetensors"))
+    images = torch.rand(5, 1, 2, 3)
+    assert torch.allclose(model(images), donor(images), atol=1e-5)
+    assert torch.allclose(model.network[1].weight, donor.network[1].weight, atol=1e-6)
+
+
+def test_names_of_the_older_weight_norm(tmp_path):
+    donor, model = parametrised(KINDS[0], 0), parametrised(KINDS[0], 1)
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    state = donor.network.state_dict()
+    state = {name.replace(name[2:], names.get(name[2:], name[2:])): tensor for name, tensor in state.items()}
+    assert "1.weight_g" in state
+    load_initial(model, save(state, tmp_path / "w.pth"))
+    assert torch.equal(model.network[1].weight, donor.network[1].weight)
+
+
+def test_what_a_parametrization_cannot_hold_is_refused_and_changes_nothing(tmp_path):
+    model = parametrised(KINDS[1], 1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {**materialised(model).state_dict(), "network.1.weight": torch.full((4, 6), 3.0)}
+    with pytest.raises(InputError, match=r"1\.weight cannot take the value given.*originals of the parametrization"):
+        load_initial(model, save(state, tmp_path / "w.safetensors"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    nn.utils.parametrize.register_parametrization(model.network[3], "weight", nn.Softplus())
+    with pytest.raises(InputError, match=r"3\.weight is parametrised, and cannot be given a value"):
+        load_initial(model, save(materialised(model).state_dict(), tmp_path / "w.safetensors"))

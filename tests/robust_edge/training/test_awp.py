@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize
 
 from robust_edge.config.training import TrainingConfig
+from robust_edge.pruning.parametrised import attach_effective_masks, mask_of, perturbable, set_effective_masks
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.training import awp
 from robust_edge.training.losses import BatchLoss, batch_loss
@@ -121,3 +123,49 @@ def test_a_layer_without_gradient_is_left_alone():
     steps = awp.perturbation(weights, {"a": torch.zeros(2, 2), "b": torch.tensor([3.0, 4.0])}, 0.5, None)
     assert torch.equal(steps["a"], torch.zeros(2, 2))
     assert steps["b"].norm().item() == pytest.approx(0.5 * 2**0.5)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_effective_tensor_of_a_parametrised_weight_is_perturbed(batch, norm, masked):
+    """Against the gradient of a network whose parametrised weight is moved by a fixed tensor."""
+    model, reference = network(), network()
+    for either in (model, reference):
+        torch.manual_seed(2)
+        norm(either[4])
+        attach_effective_masks(either, prunable_parameters(either))
+        either.eval()  # spectral norm goes one step further whenever it is read in training mode
+    masks = {name: torch.ones_like(weight) for name, weight in prunable_parameters(model).items()}
+    if masked:
+        masks["4.weight"] = (torch.rand(3, 16) < 0.5).float()
+        for either in (model, reference):
+            set_effective_masks(either, masks)
+    images, labels = batch
+    weights = prunable_parameters(reference)
+    loss = functional.cross_entropy(reference(images), labels)
+    steps = {}
+    with perturbable(reference, weights) as points:
+        first = torch.autograd.grad(functional.cross_entropy(reference(images), labels), list(points.values()))
+    for (name, weight), ascent in zip(weights.items(), first, strict=True):
+        steps[name] = 0.1 * weight.detach().norm() * ascent / ascent.norm()
+    parametrize.register_parametrization(reference[4], "weight", Moved(steps["4.weight"]), unsafe=True)
+    with torch.no_grad():
+        reference[0].weight.add_(steps["0.weight"])
+    assert torch.allclose(reference[4].weight, weights["4.weight"] + steps["4.weight"])
+    expected = gradients(reference, *batch)
+    found, held = run(model, batch, masks if masked else None)
+    assert held
+    assert found.total.item() == pytest.approx(loss.item())
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
+    assert mask_of(model, "4.weight").offset is None
+    assert not masked or not model[4].weight[masks["4.weight"] == 0].any()
+
+
+class Moved(nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def forward(self, weight):
+        return weight + self.step

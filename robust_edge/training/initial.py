@@ -1,0 +1,168 @@
+"""The network that a run starts from: random weights, a state dict, or the network of another run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robust_edge.config.compress import CompressConfig
+from robust_edge.data import Dataset
+from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.models.head import with_new_head
+from robust_edge.models.spec import checked_model
+from robust_edge.models.state_dict import load_initial
+from robust_edge.models.table import DEFAULT_ARCHITECTURE, GRAPH
+from robust_edge.parallel.ranks import Ranks
+from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.run.directory import Run, open_run
+from robust_edge.training.batchnorm import batchnorms
+from robust_edge_runtimes.core.errors import InputError
+
+GRAPHS = (".onnx", ".pt2")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Initial:
+    """A network before its training.
+
+    Attributes:
+        model: with its weights.
+        dataset: the images, their classes in the order of the network's.
+        held: masks of the zeros to hold, by name of the weight; None where `pruning.keep_mask` is off.
+        notes: what was taken from where, one sentence each, for run.log.
+    """
+
+    model: Normalized
+    dataset: Dataset
+    held: dict[str, Tensor] | None
+    notes: tuple[str, ...]
+
+
+def opened_initial(config: CompressConfig, path: Path) -> Run | None:
+    """The run that `init` names, None for a file or nothing.
+
+    Args:
+        config: the settings of the new run.
+        path: the new run.
+
+    Raises:
+        InputError: `init` is the new run itself, a folder but no finished run, or a graph that has not been imported.
+    """
+    if config.init is None:
+        return None
+    source = Path(config.init)
+    if source.is_dir():
+        if source.resolve() == path.resolve():
+            raise InputError(f"`init` {source} is the run to be written; choose another path")
+        run = open_run(source)
+        run.checkpoint()
+        return run
+    if source.suffix.lower() in GRAPHS:
+        raise InputError(
+            f"`init` {source} holds a graph; make a run of it first, by robust-edge import, and name the run"
+        )
+    return None
+
+
+def initial_network(config: CompressConfig, dataset: Dataset, source: Run | None, ranks: Ranks) -> Initial:
+    """Build the network of a config with its first weights.
+
+    Args:
+        config: of the new run.
+        dataset: its images.
+        source: what `opened_initial` gives.
+        ranks: the processes that train together.
+
+    Raises:
+        InputError: architecture, weights, classes, shape or normalisation do not fit each other.
+    """
+    given = None if source is None else source.checkpoint().model
+    if given is not None and not config.new_head:
+        _refuse_other_classes(config, dataset, given)
+        dataset = dataset.with_classes(given.classes)
+    arch = _architecture(config, given)
+    if given is not None and arch == GRAPH and given.shape != dataset.shape:
+        wanted, found = ("x".join(map(str, shape)) for shape in (given.shape, dataset.shape))
+        raise InputError(f"`init` {config.init} takes images of {wanted}, the data set has {found}; set data.resize")
+    mean, std, origin = _normalisation(config, dataset, given, ranks)
+    spec = ModelSpec(arch=arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
+    torch.manual_seed(config.seed)
+    folder = None if source is None else source.path
+    fresh = frozenset[str]()
+    if config.new_head:
+        old = None if given is None else len(given.classes)
+        network, fresh = with_new_head(arch, len(spec.classes), spec.shape[0], folder=folder, old=old)
+        model = checked_model(network, spec)
+    else:
+        model = build_model(spec, folder)
+    notes = [f"normalisation of {origin}: mean {list(mean)}, std {list(std)}"]
+    if config.init is not None:
+        file = Path(config.init) if source is None else source.weights_file()
+        load_initial(model, file, without=fresh)
+        notes = [f"initial network: {arch} of {config.init}", *notes, *_notes(config, model, fresh)]
+    held = _zeros(model, fresh, config) if config.pruning.keep_mask else None
+    return Initial(model, dataset, held, tuple(notes))
+
+
+def _architecture(config: CompressConfig, given: ModelSpec | None) -> str:
+    if given is None:
+        return config.arch or DEFAULT_ARCHITECTURE
+    if config.arch not in (None, given.arch):
+        raise InputError(f"`init` {config.init} is a run of {given.arch}, not of {config.arch}; leave `arch` out")
+    return given.arch
+
+
+def _refuse_other_classes(config: CompressConfig, dataset: Dataset, given: ModelSpec) -> None:
+    unknown = sorted(set(dataset.classes) - set(given.classes))
+    if unknown:
+        raise InputError(
+            f"class {unknown[0]!r} of data set {dataset.name} is none of the {len(given.classes)} of `init` "
+            f"{config.init}; `new_head` replaces its classifier by one for the classes of the data"
+        )
+
+
+def _normalisation(
+    config: CompressConfig, dataset: Dataset, given: ModelSpec | None, ranks: Ranks
+) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """Mean and standard deviation per channel, and where they are from."""
+    data, channels = config.data, dataset.shape[0]
+    if data.mean is not None and data.std is not None:
+        mean, std = (values * channels if len(values) == 1 else values for values in (data.mean, data.std))
+        for name, values in (("data.mean", mean), ("data.std", std)):
+            if len(values) != channels:
+                raise InputError(f"{name} has {len(values)} values, the images have {channels} channels")
+        return mean, std, "the settings"
+    if given is not None:
+        return given.mean, given.std, "the initial run"
+    return (*ranks.broadcast(dataset.channel_statistics), "the training images")
+
+
+def _notes(config: CompressConfig, model: Normalized, fresh: frozenset[str]) -> list[str]:
+    notes = [f"new classifier, with random weights: {', '.join(sorted(fresh))}"] if fresh else []
+    if config.training.freeze_batchnorm:
+        layers = len(batchnorms(model))
+        if not layers:
+            raise InputError(
+                "training.freeze_batchnorm: the network has no batch norm with running statistics (exporters may have "
+                "folded it into other layers); leave it out"
+            )
+        notes.append(f"frozen: running statistics, scale and shift of {layers} batch norms")
+    return notes
+
+
+def _zeros(model: Normalized, fresh: frozenset[str], config: CompressConfig) -> dict[str, Tensor]:
+    """Masks of the present zeros; a new classifier has none."""
+    held = {
+        name: torch.ones_like(weight, dtype=torch.bool)
+        if name.removeprefix("network.") in fresh
+        else weight.detach() != 0
+        for name, weight in prunable_parameters(model).items()
+    }
+    if all(bool(kept.all()) for kept in held.values()):
+        raise InputError(
+            f"pruning.keep_mask holds zeros, but no prunable weight of `init` {config.init} is zero; leave it out"
+        )
+    return held
