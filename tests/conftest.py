@@ -41,8 +41,9 @@ SLOW_FIXTURES = {
 SLOW_PLACES = (
     "e2e/", "packaging/", "gpu/", "exporters/native/", "exporters/formats/native/", "runtimes/formats/native/",
     "robust_edge/training/", "robust_edge/evaluation/test_attacks_on_runs.py", "robust_edge/test_reproduce.py",
-    "attacks/test_false_artifacts.py", "examples/test_ci.py", "exporters/test_cpu_targets.py", "meta/test_readme.py",
-    "meta/test_how_to_add_", "runtimes/formats/test_backends.py",
+    "attacks/test_false_artifacts.py", "examples/test_ci.py", "examples/test_pruning.py",
+    "exporters/test_cpu_targets.py", "meta/test_readme.py", "meta/test_how_to_add_",
+    "runtimes/formats/test_backends.py",
 )  # fmt: skip
 
 

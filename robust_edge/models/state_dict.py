@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robust_edge.models.normalized import Normalized
 from robust_edge.pruning.parametrised import effective_names, parametrizations_of, set_effective
 from robust_edge.pruning.prunable import prunable_parameters, tensor_named
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -23,7 +24,8 @@ PREFIXES = ("module.", "_orig_mod.", "network.")
 
 def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> None:
     """Load a state dict into the network of a model, as the setting `init` asks; mean and std of the model stay."""
-    weights = [name.removeprefix("network.") for name in prunable_parameters(model)]
+    with evaluation_mode(model):  # in training mode spectral norm changes its buffers whenever it is read
+        weights = [name.removeprefix("network.") for name in prunable_parameters(model)]
     load_state_dict(model.network, path, where=f"`init` {path}", without=without, weights=weights)
 
 
@@ -48,7 +50,8 @@ def load_state_dict(
     where = where or str(path)
     state = network.state_dict()
     effective = effective_names(network)
-    plain = {name: tensor_named(network, name) for name in effective}
+    with evaluation_mode(network):
+        plain = {name: tensor_named(network, name) for name in effective}
     tensors = _unwrapped(_read(path, where), {**state, **plain})
     given = {name: tensor for name, tensor in tensors.items() if name not in without}
     own = _expected(state, plain, effective, given, without)

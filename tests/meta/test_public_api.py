@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import robust_edge_runtimes
+from robust_edge import pruning
 from robust_edge_exporters.formats import table as exported
 from robust_edge_exporters.target import targets
 from robust_edge_runtimes.formats import table as executed
@@ -17,6 +18,21 @@ def test_the_app_developers_names() -> None:
     assert set(robust_edge_runtimes.__all__) == names
     assert all(hasattr(robust_edge_runtimes, name) for name in names)
     assert callable(robust_edge_runtimes.load)
+
+
+def test_the_names_for_training_loops_of_ones_own() -> None:
+    promised = {
+        "PruningState",
+        "attach_masks",
+        "finish",
+        "init",
+        "materialised",
+        "penalty",
+        "prunable_parameters",
+        "step",
+    }
+    assert set(pruning.__all__) == promised
+    assert all(callable(getattr(pruning, name)) for name in promised)
 
 
 def test_every_target_has_an_exporter_and_a_runtime() -> None:

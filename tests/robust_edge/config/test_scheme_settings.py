@@ -51,7 +51,7 @@ def test_every_scheme_is_chosen_by_its_row_and_written_with_its_own_settings_onl
     config = resolve(flags={"pruning.scheme": scheme})
     assert isinstance(config.pruning.scheme, scheme_class(scheme))
     assert from_yaml(to_yaml(config), "here") == config
-    own = yaml.safe_load(to_yaml(config))["pruning"].keys() - {"keep", "keep_schedule", "scheme"}
+    own = yaml.safe_load(to_yaml(config))["pruning"].keys() - {"keep", "keep_mask", "keep_schedule", "scheme"}
     assert own == settings_of(scheme_class(scheme)).keys()
 
 
