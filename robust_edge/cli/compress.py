@@ -102,7 +102,9 @@ def compress(
                 f"{out} is not a run, so there is nothing to resume; name the run, or give settings for a new one"
             )
         else:
-            checkpoint = training.compress(config, out, overwrite=overwrite, progress=progress, ranks=ranks)
+            checkpoint = training.compress(
+                config, out, overwrite=overwrite, allow_code=allow_code, progress=progress, ranks=ranks
+            )
         if ranks.writes:
             write_plots(collect_runs([open_run(out, allow_code=allow_code)])[0])
             for layer in checkpoint.sparsity.layers:

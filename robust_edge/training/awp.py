@@ -86,7 +86,7 @@ def _backward(
     gamma: float,
     abort: float,
     masks: Mapping[str, Tensor] | None,
-    share: Share,
+    share: RankShare,
 ) -> tuple[BatchLoss, bool]:
     """As `backward`; `points` are what `perturbable` gives for the weights."""
     plain = loss_of()

@@ -45,6 +45,7 @@ def compress(
     path: Path,
     *,
     overwrite: bool = False,
+    allow_code: bool = False,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
 ) -> Checkpoint:
@@ -54,6 +55,7 @@ def compress(
         config: all settings of the run.
         path: the run directory; nothing is written before data, model and constraint have been checked.
         overwrite: whether to replace an older run.
+        allow_code: as `open_run`, for the run in `init`.
         progress: called after every batch with (batches done, number of batches, text).
         ranks: the processes that train together; only rank 0 writes.
 
@@ -66,7 +68,7 @@ def compress(
     """
     ranks = ranks or Ranks()
     ranks.broadcast(lambda: check_free(path, overwrite=overwrite))
-    source = ranks.broadcast(lambda: opened_initial(config, path))
+    source = ranks.broadcast(lambda: opened_initial(config, path, allow_code))
     device, dataset = _device_and_images(config, ranks)
     initial = initial_network(config, dataset, source, ranks)
     config = dataclasses.replace(config, arch=initial.model.spec.arch)
@@ -130,11 +132,14 @@ def _opened(path: Path, allow_code: bool) -> tuple[Run, Checkpoint | None]:
 def _interrupted(run: Run, dataset: Dataset, state: Mapping[str, Any] | None, ranks: Ranks) -> Initial:
     """The network of an interrupted run; what it started from is not needed any more once there is a saved state."""
     if state is None:
-        return initial_network(run.config, dataset, opened_initial(run.config, run.path), ranks)
+        return initial_network(run.config, dataset, opened_initial(run.config, run.path, run.allow_code), ranks)
     if state.get("spec") is None:  # of release 0.1
         return initial_network(dataclasses.replace(run.config, init=None), dataset, None, ranks)
+    spec = decode(ModelSpec, state["spec"], where=str(run.path / RESUME))
+    if spec.arch != run.config.arch:  # it may name a function, which only the config is checked for
+        raise InputError(f"{run.path / RESUME} is of a {spec.arch}, the run of a {run.config.arch}; restore the file")
     torch.manual_seed(run.config.seed)
-    model = build_model(decode(ModelSpec, state["spec"], where=str(run.path / RESUME)), run.path)
+    model = build_model(spec, run.path)
     return Initial(model, dataset.with_classes(model.spec.classes), None, ())
 
 

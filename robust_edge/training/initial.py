@@ -16,8 +16,10 @@ from robust_edge.models.spec import checked_model
 from robust_edge.models.state_dict import load_initial
 from robust_edge.models.table import DEFAULT_ARCHITECTURE, GRAPH
 from robust_edge.parallel.ranks import Ranks
+from robust_edge.plugins import is_own
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.run.directory import Run, open_run
+from robust_edge.run.known_code import refuse_unknown
 from robust_edge.training.batchnorm import batchnorms
 from robust_edge_runtimes.core.errors import InputError
 
@@ -41,15 +43,17 @@ class Initial:
     notes: tuple[str, ...]
 
 
-def opened_initial(config: CompressConfig, path: Path) -> Run | None:
+def opened_initial(config: CompressConfig, path: Path, allow_code: bool = False) -> Run | None:
     """The run that `init` names, None for a file or nothing.
 
     Args:
         config: the settings of the new run.
         path: the new run.
+        allow_code: as `open_run`.
 
     Raises:
-        InputError: `init` is the new run itself, a folder but no finished run, or a graph that has not been imported.
+        InputError: `init` is the new run itself, a folder but no finished run, a run of code that this user never
+            chose, or a graph that has not been imported.
     """
     if config.init is None:
         return None
@@ -57,8 +61,10 @@ def opened_initial(config: CompressConfig, path: Path) -> Run | None:
     if source.is_dir():
         if source.resolve() == path.resolve():
             raise InputError(f"`init` {source} is the run to be written; choose another path")
-        run = open_run(source)
-        run.checkpoint()
+        run = open_run(source, allow_code=allow_code)
+        arch = run.checkpoint().model.arch
+        if is_own(arch) and not allow_code:
+            refuse_unknown([arch], source)
         return run
     if source.suffix.lower() in GRAPHS:
         raise InputError(

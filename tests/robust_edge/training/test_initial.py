@@ -257,6 +257,32 @@ def test_a_network_without_the_part_that_is_asked_for(tiny, tmp_path):
         compress(tiny({**flags, "new_head": True}), tmp_path / "run")
 
 
+@pytest.mark.parametrize("place", ["checkpoint.json", "config.yaml"])
+def test_code_that_only_the_initial_run_names_is_not_imported(tiny, sparse_run, tmp_path, monkeypatch, place):
+    path = shutil.copytree(sparse_run.path, tmp_path / "first")
+    (tmp_path / "evil_initial.py").write_text("from pathlib import Path\nPath(__file__).with_name('mark').touch()\n")
+    file = path / place
+    file.write_text(file.read_text().replace("small_cnn", "evil_initial:build"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="runs code: it names 'evil_initial:build'"):
+        compress(tiny({"init": str(path)}), tmp_path / "run")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_saved_state_names_no_other_network_than_the_config(tiny, tmp_path):
+    def die(done, total, text):
+        if done == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        compress(tiny(), tmp_path / "run", progress=die)
+    state = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
+    state["spec"]["arch"] = "evil_initial:build"
+    torch.save(state, tmp_path / "run" / "resume.pt")
+    with pytest.raises(InputError, match="is of a evil_initial:build, the run of a small_cnn"):
+        resume(tmp_path / "run")
+
+
 def test_the_run_itself_is_no_start(tiny, sparse_run, tmp_path):
     path = shutil.copytree(sparse_run.path, tmp_path / "run")
     with pytest.raises(InputError, match="is the run to be written"):
