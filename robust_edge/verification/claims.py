@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from robust_edge.attacks.pgd import Pgd, attack_images
+from robust_edge.config.export import ExportChoices
 from robust_edge.data import Split
+from robust_edge.data.holdout import balanced_sample
 from robust_edge.evaluation.accuracy import BATCH
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
@@ -91,6 +93,7 @@ def false_claims(
     network: Normalized,
     score: Score,
     split: Split,
+    training: Split,
     *,
     eps: float,
     steps: int,
@@ -106,6 +109,7 @@ def false_claims(
         network: the run's network.
         score: the same network as a function from images to logits.
         split: the run's test images.
+        training: those that it was trained on.
         eps: ε of this verification.
         steps: largest number of gradient steps of the attack that is repeated.
         tolerance: relative logit error that the run's arithmetic explains, from `logit_tolerance`.
@@ -114,6 +118,7 @@ def false_claims(
     attack = bundle.manifest.expected.attack
     found = [_radius(attack, golden, run, eps), _known_attack(attack), _run_images(golden, split)]
     found += [_tolerance(golden, bundle.manifest, tolerance), _parity(bundle.manifest, parity)]
+    found.append(_calibration(bundle.manifest, training))
     if attack.steps and attack.eps:
         found.append(_strength(attack, golden, network, score, steps))
     own = dataclasses.replace(golden, clean_logits=score(golden.clean), attacked_logits=score(golden.attacked))
@@ -191,7 +196,7 @@ def _labels(bundle: Bundle) -> list[str]:
     path = bundle.path / LABELS
     if LABELS not in bundle.manifest.files:
         raise BundleError(f"{path} is missing; export the bundle again")
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
 
 
 def _radius(attack: AttackSpec, golden: Golden, run: Run, eps: float) -> str:
@@ -239,6 +244,19 @@ def _tolerance(golden: Golden, manifest: Manifest, measured: float) -> str:
     if max(stored) <= SAME_TOLERANCE * measured:
         return ""
     return f"tolerance {max(stored):.3g}: the run's arithmetic gives {measured:.3g}"
+
+
+def _calibration(manifest: Manifest, training: Split) -> str:
+    """Fewer images than an export reads give ranges that clip; what the bundle records decides what is exported again.
+
+    Bundles that record no choices are compared with an export by the default ones.
+    """
+    if manifest.choices is None or manifest.artifact.precision != "int8":
+        return ""
+    usual = len(balanced_sample(training, ExportChoices.calibration))
+    if manifest.choices.calibration >= usual:
+        return ""
+    return f"ranges of 8 bits from {manifest.choices.calibration} images: an export reads {usual} of this run"
 
 
 def _parity(manifest: Manifest, found: Parity) -> str:

@@ -26,6 +26,7 @@ def _claims(subject: HostSubject, settings: VerifySettings, parity: Parity) -> l
         return []
     assert subject.network is not None
     assert subject.test is not None
+    assert subject.training is not None
     assert subject.reference is not None
     return false_claims(
         subject.bundle,
@@ -34,6 +35,7 @@ def _claims(subject: HostSubject, settings: VerifySettings, parity: Parity) -> l
         subject.network,
         subject.reference,
         subject.test,
+        subject.training,
         eps=subject.eps,
         steps=settings.value(STEPS_OPTION),
         tolerance=subject.tolerance,

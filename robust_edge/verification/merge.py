@@ -11,9 +11,10 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.verdict.judge import VERDICT_VERSION, MachineResult, Verdict, with_outcome
 from robust_edge_runtimes.verdict.measurement import Budget, ModeResult, WorstCase
-from robust_edge_runtimes.verdict.statistic import Drop, drop_of_counts, level_of_look
+from robust_edge_runtimes.verdict.statistic import MOST_IMAGES, Drop, drop_of_counts, level_of_look, looks
 
 ROUNDING = 1e-6  # points
+MOST_LOOKS = len(looks(MOST_IMAGES))
 Figures = TypeVar("Figures", ModeResult, WorstCase)
 
 
@@ -39,11 +40,12 @@ def refuse_other_artifacts(others: dict[str, Verdict], manifest: Manifest) -> No
     """Raise InputError where a verdict is not on the artifact, the checkpoint, target and radius of the manifest."""
     eps = manifest.expected.attack.eps
     for source, other in others.items():
+        modes = [mode for figures in (other, *other.elsewhere) for mode in figures.modes]
         for what, found, wanted in (
             ("judged the artifact", other.artifact_sha256[:12], manifest.artifact.identity[:12]),
             ("compared with the checkpoint", other.checkpoint_sha256[:12], manifest.source.checkpoint_sha256[:12]),
             ("judged a bundle for", other.target, manifest.target),
-            *((f"attacked in mode {mode.mode} at eps", f"{mode.attack.eps:.4g}", f"{eps:.4g}") for mode in other.modes),
+            *((f"attacked in mode {mode.mode} at eps", f"{mode.attack.eps:.4g}", f"{eps:.4g}") for mode in modes),
         ):
             if found != wanted:
                 raise InputError(
@@ -64,6 +66,8 @@ def merged(verdict: Verdict, others: dict[str, Verdict], budget: Budget) -> Verd
     for source, other in others.items():
         own = MachineResult(source, other.runtime, other.machine, other.parity, other.modes, other.flags, other.worst)
         nested = [dataclasses.replace(item, source=f"{source}, {item.source}") for item in other.elsewhere]
+        if not 1 <= other.looks <= MOST_LOOKS:
+            raise InputError(f"{source} names {other.looks} looks, 1 to {MOST_LOOKS} are possible; verify again there")
         level = level_of_look(other.looks, last=True)
         added += [_under(budget, item, level) for item in (own, *nested)]
     return with_outcome(dataclasses.replace(verdict, elsewhere=(*verdict.elsewhere, *added)), budget)
@@ -86,8 +90,18 @@ def _recomputed(source: str, result: Figures, budget: Budget, level: float) -> F
     return dataclasses.replace(result, clean_drop=clean, robust_drop=robust)
 
 
+def _refuse_counts(source: str, written: Drop, images: int) -> None:
+    counts = (written.lost, written.gained)
+    if images < 1 or min(counts) < 0 or sum(counts) > images:
+        raise InputError(
+            f"{source}: {written.lost:g} lost and {written.gained:g} gained of {images} images cannot be; verify again "
+            "on the device"
+        )
+
+
 def _drop(source: str, result: ModeResult | WorstCase, name: str, budget: float, level: float) -> Drop:
     written: Drop = getattr(result, f"{name}_drop")
+    _refuse_counts(source, written, result.images)
     own = drop_of_counts(written.lost, written.gained, result.images, budget, level)
     reference, artifact = getattr(result, f"reference_{name}"), getattr(result, f"artifact_{name}")
     if abs(100 * (reference - artifact) - own.points) > ROUNDING:

@@ -22,7 +22,7 @@ from robust_edge_exporters.device_files import SCHEMA, write_readme
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
-from robust_edge_runtimes.core.decode import read_json, short_repr
+from robust_edge_runtimes.core.decode import read_json, short_repr, visible
 from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError
 from robust_edge_runtimes.core.golden import GOLDEN
 from robust_edge_runtimes.core.manifest import Choices, ExportParity, Manifest
@@ -158,8 +158,8 @@ def _assumptions(manifest: Manifest) -> tuple[str, ...]:
     recorded = manifest.choices
     if recorded is None:
         return (ASSUMED,)
-    if recorded.calibration not in (0, DEFAULTS.calibration):
-        return (f"ranges of int8 come from {recorded.calibration} images, by default {DEFAULTS.calibration} or all",)
+    if recorded.calibration > DEFAULTS.calibration:
+        return (f"ranges of int8 come from {recorded.calibration} images, by default {DEFAULTS.calibration}",)
     return ()
 
 
@@ -171,9 +171,10 @@ def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
     for folder, folders, files in os.walk(bundle.path, onerror=lambda cause: unreadable.append(str(cause.filename))):
         links = [name for name in folders if Path(folder, name).is_symlink()]
         found |= {Path(folder, name).relative_to(bundle.path).as_posix() for name in (*files, *links)}
+        found |= set() if folders or files else {f"{Path(folder).relative_to(bundle.path).as_posix()}/"}
     unknown = sorted(found - {*names, *compiled, GOLDEN, MANIFEST, SUMS})
-    lines = [f"{name} is in the bundle, and no export writes it" for name in unknown]
-    lines += [f"{name} cannot be listed, so that files in it are not known" for name in unreadable]
+    lines = [f"{visible(name)} is in the bundle, and no export writes it" for name in unknown]
+    lines += [f"{visible(name)} cannot be listed, so that files in it are not known" for name in unreadable]
     lines += [
         f"{MANIFEST} leaves {name} out of the artifact" for name in compiled if name not in manifest.artifact.files
     ]

@@ -18,7 +18,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
-from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.bundle import Bundle, refuse_changed
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import format_named
@@ -77,7 +77,9 @@ def verify_bundle(
     with _opened(bundle, compared, threads) as model:
         subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
         inspection = inspect_on_host(subject, settings)
-        return judge_in_blocks(subject, inspection, modes, settings, budget, _sharing_cpus(progress, background))
+        verdict = judge_in_blocks(subject, inspection, modes, settings, budget, _sharing_cpus(progress, background))
+    refuse_changed(bundle)
+    return verdict
 
 
 def _rebuild(

@@ -194,6 +194,19 @@ def test_contradictions_are_errors(fields, says, forged, honest, run):
         verify_bundle(bundle, run, Budget(), QUICK)
 
 
+def test_a_bundle_that_is_replaced_while_it_is_verified(honest, benign_bundle, run, tmp_path):
+    """Its hash would be that of a file that was not attacked."""
+    path = shutil.copytree(honest, tmp_path / "bundle")
+    opened = bundles.open_bundle(path)
+
+    def replace(_):
+        shutil.rmtree(path)
+        shutil.copytree(benign_bundle, path)
+
+    with pytest.raises(BundleError, match="replaced by another bundle while"):
+        verify_bundle(opened, run, Budget(), QUICK, progress=replace)
+
+
 def test_labels_swapped_and_fewer_weights(honest, run, tmp_path):
     path = shutil.copytree(honest, tmp_path / "bundle")
     manifest = bundles.open_bundle(path).manifest
@@ -240,6 +253,16 @@ def test_parity_of_8_bits_is_measured_again(exported, run, tmp_path):
     bundles.seal(tmp_path / "b", dataclasses.replace(manifest, parity=parity))
     _, flags = flags_of(bundles.open_bundle(tmp_path / "b"), run)
     assert "largest logit error 0" in flags["false_claim"]
+
+
+def test_ranges_from_fewer_images_than_an_export_reads(exported, run, tmp_path):
+    """The bundle says how many its ranges come from, and is exported again with as many."""
+    shutil.copytree(exported("x86-cpu-int8"), tmp_path / "b")
+    manifest = bundles.open_bundle(tmp_path / "b").manifest
+    choices = dataclasses.replace(manifest.choices, calibration=3)
+    bundles.seal(tmp_path / "b", dataclasses.replace(manifest, choices=choices))
+    _, flags = flags_of(bundles.open_bundle(tmp_path / "b"), run)
+    assert "ranges of 8 bits from 3 images: an export reads 256" in flags["false_claim"]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["", "scaled logits"])

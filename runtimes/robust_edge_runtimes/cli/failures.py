@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple
 
 import click
 
+from robust_edge_runtimes.core.decode import visible
 from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
 from robust_edge_runtimes.core.extras import extra_of
 
@@ -43,7 +44,7 @@ def report_failure(error: BaseException) -> int:
 
 
 def _print_error(text: str) -> None:
-    click.echo("error: " + " ".join(text.split()), err=True)
+    click.echo("error: " + visible(" ".join(text.split())), err=True)
 
 
 def _usage(error: click.UsageError) -> str:

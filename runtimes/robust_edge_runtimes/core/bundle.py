@@ -67,6 +67,12 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
     return Bundle(root, manifest)
 
 
+def refuse_changed(bundle: Bundle) -> None:
+    """Raise BundleError where a file of an opened bundle is no longer what it was: a verdict would be on neither."""
+    if open_bundle(bundle.path).manifest != bundle.manifest:
+        raise BundleError(f"{bundle.path} was replaced by another bundle while it was verified; verify it again")
+
+
 def sums_text(root: Path, manifest: Manifest) -> str:
     """The content of SHA256SUMS, in the format of `sha256sum`."""
     sums = {name: entry.sha256 for name, entry in manifest.files.items()}

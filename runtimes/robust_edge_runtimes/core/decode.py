@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import reprlib
 import types
 from pathlib import Path
@@ -14,6 +15,7 @@ from robust_edge_runtimes.core.errors import InputError, RobustEdgeError, unknow
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 UNIONS = (Union, getattr(types, "UnionType", Union))  # `int | None` is a class of its own from Python 3.10
@@ -22,6 +24,12 @@ UNIONS = (Union, getattr(types, "UnionType", Union))  # `int | None` is a class 
 def short_repr(value: Any) -> str:
     """`repr(value)` bounded in length and in depth: the value may come from an untrusted file."""
     return _REPR.repr(value)
+
+
+def visible(text: str) -> str:
+    """Text in one line, with escapes in place of what a terminal would obey or cannot print."""
+    printable = text.encode("utf-8", "backslashreplace").decode()
+    return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), printable)
 
 
 def read_json(path: Path, error: Type[RobustEdgeError] = InputError) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import List, Union
 
+from robust_edge_runtimes.core.decode import visible
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, Rebuild, Twin, WorstCase
@@ -20,7 +21,7 @@ def verdict_table(verdict: Verdict) -> str:
     header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (interval) / budget, points"]
     lines = [table(header, rows)]
     for other in verdict.elsewhere:
-        where = f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}"
+        where = visible(f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}")
         lines.append(f"* measured on another machine: {other.source} ({where})")
     if verdict.modes:
         lines.append("time: " + ", ".join(f"{mode.mode} {mode.seconds:.1f} s" for mode in verdict.modes))
@@ -32,9 +33,9 @@ def verdict_table(verdict: Verdict) -> str:
         f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
         f"the class agrees on {100 * parity.argmax_agreement:.2f}% of the images"
     )
-    lines += [f"note: {note}" for note in verdict.notes]
-    lines += [f"FAILED {reason}" for reason in verdict.reasons]
-    lines += [f"UNDECIDED {line}" for line in verdict.undecided]
+    lines += [f"note: {visible(note)}" for note in verdict.notes]
+    lines += [f"FAILED {visible(reason)}" for reason in verdict.reasons]
+    lines += [f"UNDECIDED {visible(line)}" for line in verdict.undecided]
     decision = verdict.outcome.upper()
     artifact, runtime = verdict.artifact_sha256[:12], verdict.runtime
     lines.append(f"{decision}  {verdict.target} artifact {artifact} on {runtime.backend} {runtime.version}")

@@ -11,7 +11,7 @@ from typing import List, Optional, Sequence
 import numpy as np
 
 from robust_edge_runtimes.scoring import Score, agreement, relative_error, share_above
-from robust_edge_runtimes.verdict.flags import Check, raised
+from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_counts
 
 REPEAT_TOLERANCE = 1e-4
@@ -49,14 +49,16 @@ def output_checks(
         precision: of the artifact, as in its manifest.
     """
     logits = score(images)
-    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision)]
-    if not raised(checks):
-        checks += [
-            softmax_output(logits, expected),
-            rounded_logits(logits, expected, precision),
-            scaled_logits(logits, expected, tolerance),
-        ]
-    return checks
+    finite = non_finite(logits)
+    if finite.raised:
+        return [finite]
+    return [
+        finite,
+        *repeat_checks(score, images, logits, precision),
+        softmax_output(logits, expected),
+        rounded_logits(logits, expected, precision),
+        scaled_logits(logits, expected, tolerance),
+    ]
 
 
 def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision: str) -> List[Check]:

@@ -60,6 +60,6 @@ def _entries(path: Path) -> List[List[str]]:
         try:
             line = json.loads(text)
             found.append([str(line["artifact_sha256"]), str(line["outcome"])])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return found

@@ -81,7 +81,7 @@ def from_test_images(
     refuse_no_images(limit)
     random = np.random.default_rng(seed)
     wanted = len(labels) if limit is None else min(limit, len(labels))
-    unseen, stored = _split_by_origin(floats, random.permutation(len(labels)), stored_index(golden), wanted)
+    unseen, stored = _split_by_origin(floats, labels, random.permutation(len(labels)), golden, wanted)
     drawn = [(position, len(golden.labels) + position, False) for position in unseen]
     drawn += [(position, index, True) for position, index in stored]
     positions, ids, known = (np.array(column) for column in zip(*drawn[start:]))
@@ -104,25 +104,36 @@ def under_noise(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return moved
 
 
-def stored_index(golden: Golden) -> Dict[bytes, int]:
-    """From an image's bytes to its index among the golden images."""
-    return {image.tobytes(): index for index, image in enumerate(golden.clean)}
+def stored_indices(golden: Golden) -> Dict[bytes, List[int]]:
+    """From an image's bytes to its indices among the golden images; a test split may hold an image several times."""
+    found: Dict[bytes, List[int]] = {}
+    for index, image in enumerate(golden.clean):
+        found.setdefault(image.tobytes(), []).append(index)
+    return found
 
 
 def _split_by_origin(
-    floats: Callable[[np.ndarray], np.ndarray], order: np.ndarray, known: Dict[bytes, int], wanted: int
+    floats: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, order: np.ndarray, golden: Golden, wanted: int
 ) -> Tuple[List[int], List[Tuple[int, int]]]:
-    """Positions of images outside the bundle, and (position, index in the bundle) of images inside it."""
+    """Positions of images outside the bundle, and (position, number) of images inside it.
+
+    The number is an index in the bundle that no other position has; for a further copy of a stored image, or one with
+    another label, it is that of an image outside.
+    """
+    known = stored_indices(golden)
     unseen: List[int] = []
     stored: List[Tuple[int, int]] = []
     for start in range(0, len(order), CHUNK):
         chosen = order[start : start + CHUNK]
         for position, image in zip(chosen.tolist(), floats(chosen)):
-            index = known.get(image.tobytes())
-            if index is None:
+            indices = known.get(image.tobytes())
+            if indices is None:
                 unseen.append(position)
-            else:
-                stored.append((position, index))
+                continue
+            index = next((index for index in indices if golden.labels[index] == labels[position]), None)
+            stored.append((position, len(golden.labels) + position if index is None else index))
+            if index is not None:
+                indices.remove(index)
         if len(unseen) >= wanted:
             break
     unseen = unseen[:wanted]

@@ -31,6 +31,7 @@ from robust_edge_runtimes.verdict.measurement import (
     Rebuild,
     WorstCase,
     common_ids,
+    judged_ids,
     right_in_all,
     worst_case,
 )
@@ -156,6 +157,9 @@ def _flags(
 ) -> Tuple[Flag, ...]:
     """The flags of the files, the outputs and all modes; a flag that several modes raise is listed once."""
     robust = [item.reference_robust for item in measurements]
+    paired = [item for item in measurements if item.paired]
+    if paired:
+        robust.append(right_in_all(paired, judged_ids(paired), "reference_robust"))
     flags = (
         *(() if rebuild is None else rebuild.flags),
         *raised([*inspection.checks, nothing_to_lose(robust, len(inspection.manifest.classes))]),

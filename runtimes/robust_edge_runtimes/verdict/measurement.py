@@ -245,7 +245,7 @@ def worst_case(measurements: Sequence[Measurement], budget: Budget, level: float
     paired = [item for item in measurements if item.paired]
     if len(paired) < 2:
         return None
-    common = common_ids([item for item in paired if item.works_with != STORED] or paired)
+    common = judged_ids(paired)
     if not len(common):
         return None
     columns = ("reference_clean", "artifact_clean", "reference_robust", "artifact_robust")
@@ -268,6 +268,11 @@ def common_ids(measurements: Sequence[Measurement]) -> np.ndarray:
     """(n,) int64: the images that are in every measurement, of which there is at least one."""
     found: np.ndarray = functools.reduce(np.intersect1d, [item.ids for item in measurements])
     return found
+
+
+def judged_ids(paired: Sequence[Measurement]) -> np.ndarray:
+    """(n,) int64: the images that all modes attacked; stored images only where no other mode was run."""
+    return common_ids([item for item in paired if item.works_with != STORED] or paired)
 
 
 def right_in_all(measurements: Sequence[Measurement], ids: np.ndarray, name: str) -> np.ndarray:

@@ -148,6 +148,7 @@ def test_files_that_use_the_artifact_are_compared(changed, verified):
         (path / "requirements.txt").write_text("numpy-evil\n")
         (path / "README.md").unlink()
         (path / "numpy.py").write_text("print('mine')\n")
+        (path / "predict").mkdir()
 
     verdict, reasons = verified(changed("fp32", change))
     assert "rebuild_differs" in reasons
@@ -155,6 +156,7 @@ def test_files_that_use_the_artifact_are_compared(changed, verified):
     differs(verdict, "requirements.txt, line 1", "numpy-evil")
     differs(verdict, "README.md is missing")
     differs(verdict, "numpy.py is in the bundle, and no export writes it")
+    differs(verdict, "predict/ is in the bundle, and no export writes it")
 
 
 class Branch(torch.nn.Module):

@@ -84,6 +84,13 @@ def test_another_artifact_is_refused_before_any_attack(refused, dense_sealed, se
     assert "copy this bundle to the device" in line
 
 
+def nested_at_another_eps(value):
+    """A verdict that was itself merged from others."""
+    mode = {**value["modes"][0], "attack": {**value["modes"][0]["attack"], "eps": 0.5}}
+    fields = ("runtime", "machine", "parity", "flags", "worst")
+    value["elsewhere"] = [{**{name: value[name] for name in fields}, "source": "another", "modes": [mode]}]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -92,6 +99,12 @@ def test_another_artifact_is_refused_before_any_attack(refused, dense_sealed, se
         (lambda value: value["modes"][1]["attack"].update(eps=1e-9), "attacked in mode blackbox at eps 1e-09"),
         (lambda value: value.update(schema_version=9), "has schema_version 9"),
         (lambda value: value.pop("modes"), "modes is missing"),
+        (lambda value: value.update(looks=2000), "names 2000 looks"),
+        (lambda value: value.update(looks=0), "names 0 looks"),
+        (lambda value: value["modes"][0].update(images=0), "of 0 images cannot be"),
+        (lambda value: value["modes"][0]["clean_drop"].update(lost=-3.0), "-3 lost"),
+        (lambda value: value["modes"][0]["clean_drop"].update(lost=1e9, gained=1e9), "1e+09 lost"),
+        (nested_at_another_eps, "at eps 0.5"),
         (lambda value: value.update(surprise=1), "unknown key"),
     ],
 )

@@ -9,6 +9,8 @@ import pytest
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.present.verdict import verdict_table
+from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement, Rebuild
@@ -162,3 +164,31 @@ def test_the_worst_case_can_fail_where_no_mode_does(subject_for):
     assert verdict.outcome == FAIL
     assert [reason.partition(":")[0] for reason in verdict.reasons] == ["robust_drop"]
     assert "over all modes (surrogate, whitebox)" in verdict.reasons[0]
+
+
+def test_a_checkpoint_that_all_modes_together_break_has_nothing_to_lose(subject_for):
+    """Each mode alone leaves it a third of the images, another third each."""
+    robust = [np.arange(120) % 3 == i for i in range(3)]
+    found = [
+        dataclasses.replace(measurement(f"mode {i}", GRADIENTS, right), reference_robust=right)
+        for i, right in enumerate(robust)
+    ]
+    apart = judge(inspect_artifact(subject_for()), found[:1], WIDE)
+    together = judge(inspect_artifact(subject_for()), found, WIDE)
+    assert "nothing_to_lose" not in {flag.name for flag in apart.flags}
+    assert "nothing_to_lose" in {flag.name for flag in together.flags}
+    assert together.outcome == UNDECIDED
+
+
+def test_an_allowed_flag_hides_no_other(subject_for, linear):
+    """Logits that depend on the batch, and are a multiple of the checkpoint's for what they are."""
+    subject = subject_for(lambda images: linear.logits(images) * np.float32(100 if len(images) > 1 else 1))
+    names = {flag.name for flag in judge(inspect_artifact(subject), [], WIDE).flags}
+    assert {"batch_dependent", "scaled_logits"} <= names
+
+
+def test_what_a_terminal_obeys_is_shown_as_escapes(subject_for):
+    line = "\x1b[2J\nPASS \udcff\u202e"
+    found = measurement("whitebox", GRADIENTS, [True] * 60, flags=(Flag("false_claim", line),))
+    text = verdict_table(judge(inspect_artifact(subject_for()), [found], WIDE))
+    assert "false_claim: \\x1b[2J\\nPASS \\udcff\\u202e" in text
