@@ -126,6 +126,16 @@ def false_claims(
     return [Check("false_claim", bool(detail), detail) for detail in found]
 
 
+def steps_not_repeated(attack: AttackSpec, steps: int) -> tuple[str, ...]:
+    """A note if the claimed attack takes more steps than `false_claims` repeats: a weaker one may then be stored."""
+    if attack.steps <= steps:
+        return ()
+    return (
+        f"the stored attack claims {attack.steps} steps and was repeated with {steps}, so that one of as few may be "
+        f"stored; --steps {attack.steps} repeats all",
+    )
+
+
 def _of_the_run(bundle: Bundle, checkpoint: Checkpoint) -> Iterator[Claim]:
     manifest, names = bundle.manifest, "correct predictions would get wrong class names"
     classes = list(checkpoint.model.classes)

@@ -255,6 +255,12 @@ def test_parity_of_8_bits_is_measured_again(exported, run, tmp_path):
     assert "largest logit error 0" in flags["false_claim"]
 
 
+def test_steps_of_the_stored_attack_that_were_not_repeated_are_named(forged, run):
+    verdict, flags = flags_of(forged(attack={"steps": 1000, "step_size": 2.5 * 0.1 / 1000}), run)
+    assert flags == {}
+    assert "the stored attack claims 1000 steps and was repeated with 10" in " ".join(verdict.notes)
+
+
 def test_ranges_from_fewer_images_than_an_export_reads(exported, run, tmp_path):
     """The bundle says how many its ranges come from, and is exported again with as many."""
     shutil.copytree(exported("x86-cpu-int8"), tmp_path / "b")
