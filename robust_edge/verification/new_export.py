@@ -158,8 +158,8 @@ def _assumptions(manifest: Manifest) -> tuple[str, ...]:
     recorded = manifest.choices
     if recorded is None:
         return (ASSUMED,)
-    if recorded.calibration > DEFAULTS.calibration:
-        return (f"ranges of int8 come from {recorded.calibration} images, by default {DEFAULTS.calibration}",)
+    if recorded.calibration not in (0, DEFAULTS.calibration):
+        return (f"ranges of int8 come from {recorded.calibration} images, by default {DEFAULTS.calibration} or all",)
     return ()
 
 
