@@ -40,7 +40,7 @@ def refuse_other_artifacts(others: dict[str, Verdict], manifest: Manifest) -> No
     """Raise InputError where a verdict is not on the artifact, the checkpoint, target and radius of the manifest."""
     eps = manifest.expected.attack.eps
     for source, other in others.items():
-        modes = [mode for figures in (other, *other.elsewhere) for mode in figures.modes]
+        modes = [*other.modes, *(mode for nested in other.elsewhere for mode in nested.modes)]
         for what, found, wanted in (
             ("judged the artifact", other.artifact_sha256[:12], manifest.artifact.identity[:12]),
             ("compared with the checkpoint", other.checkpoint_sha256[:12], manifest.source.checkpoint_sha256[:12]),
