@@ -68,9 +68,12 @@ def describe_classes(rows: Sequence[ClassAccuracy]) -> str:
     """Balanced accuracies and the lowest class in one line."""
     clean, robust = balanced_accuracy(rows)
     worst = lowest(rows)
+    text = f"balanced over {len(rows)} classes: clean {clean:.1%}, attacked {robust:.1%}"
+    if (worst.clean_accuracy, worst.robust_accuracy) == (clean, robust):  # all classes are equal
+        return text
     return (
-        f"balanced over {len(rows)} classes: clean {clean:.1%}, attacked {robust:.1%}; lowest in class {worst.name!r}: "
-        f"{worst.clean_accuracy:.1%} and {worst.robust_accuracy:.1%} of {worst.images} images"
+        f"{text}; lowest in class {worst.name!r}: {worst.clean_accuracy:.1%} and {worst.robust_accuracy:.1%} of "
+        f"{worst.images} images"
     )
 
 

@@ -30,6 +30,8 @@ def test_balanced_accuracies_are_means_over_the_classes():
     text = describe_classes(ROWS)
     assert "balanced over 3 classes: clean 75.0%, attacked 25.0%" in text
     assert "class 'cow': 100.0% and 0.0% of 1 images" in text
+    equal = (ClassAccuracy("cat", 4, 2, 1), ClassAccuracy("dog", 8, 4, 2))
+    assert describe_classes(equal) == "balanced over 2 classes: clean 50.0%, attacked 25.0%"
 
 
 @pytest.mark.parametrize(("right", "warned"), [(3, True), (4, True), (5, False)])
