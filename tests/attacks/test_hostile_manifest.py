@@ -92,6 +92,24 @@ def test_a_table_of_very_many_files_ends_at_the_first_that_is_missing(bundle, fo
     refused(forge(bundle, lambda value: value["files"].update(many)), "f0 is missing")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"resize": [4, 4, 4]},
+        {"resize": [4]},
+        {"resize": [-4, 4]},
+        {"resize": [1 << 40, 4]},
+        {"resize": [8, 8], "crop": [4, 5]},
+        {"crop": []},
+        {"background": [0, 0, 300]},
+        {"interpolation": "os:system"},
+    ],
+    ids=str,
+)
+def test_a_preprocessing_that_gives_no_image_of_the_network(bundle, forge, value):
+    refused(forge(bundle, lambda manifest: manifest.update(preprocessing=value)), "preprocessing does not give")
+
+
 def nodes(value, path=()):
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
