@@ -18,7 +18,7 @@ from robust_edge.torchvision_compat import torchvision_module
 torchvision_module("models")  # Lightning imports torchvision, which fails beside a CPU-only torch without this
 import lightning  # noqa: E402
 
-EPOCHS, MASKED_FROM = 12, 8
+EPOCHS, MASKED_FROM = 8, 5
 
 
 class Pruned(lightning.LightningModule):

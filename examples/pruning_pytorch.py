@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from robust_edge import pruning
 
-EPOCHS, MASKED_FROM = 12, 8
+EPOCHS, MASKED_FROM = 8, 5
 torch.manual_seed(0)
 images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
 images = images.float().view(-1, 1, 8, 8) / 16

@@ -48,6 +48,8 @@ SETTINGS = list(command_settings())
     "robust-edge compress --scheme nm --keep 0.5 --eps 0.1 -o runs/digits-2-of-4",
     "robust-edge compress --scheme irregular --scope macs --keep 0.1 --eps 0.1 -o runs/digits-fast",
     "robust-edge compress --scheme filter --keep 0.25 --eps 0.1 -o runs/digits-small",
+    "robust-edge compress --init runs/cats --keep 0.05 --dataset folder --data-dir data/cats -o runs/cats-5",
+    "robust-edge compress --init runs/cats-5 --keep-mask --dataset folder --data-dir data/new-cats -o runs/new-cats",
     "robust-edge compress --resume -o runs/r34",
     "torchrun --nproc-per-node 8 -m robust_edge compress --preset thesis --dataset cifar10 --data-dir data -o runs/r34",
 )

@@ -35,9 +35,7 @@ def with_new_head(
     Raises:
         InputError: the classifier cannot be found.
     """
-    if arch == GRAPH:
-        assert folder is not None
-        assert old is not None
+    if arch == GRAPH and folder is not None and old is not None:
         return _graph(folder, old, classes)
     network = build_network(arch, classes, channels)
     with torch.random.fork_rng(devices=[]):

@@ -81,7 +81,7 @@ class OnnxNetwork(nn.Module):
             path = place_for(self, name if name in trained else f"constant_{len(self._tensors_of)}")
             owner, own = self._owner(path), path.rpartition(".")[2]
             if name in trained:
-                owner.register_parameter(own, nn.Parameter(value))
+                owner.register_parameter(own, nn.Parameter(value.clone()))  # exporters store equal tensors once
             else:
                 owner.register_buffer(own, value, persistent=False)
                 self._sizes[name] = value.numpy()

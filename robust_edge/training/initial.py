@@ -89,28 +89,38 @@ def initial_network(config: CompressConfig, dataset: Dataset, source: Run | None
     if given is not None and not config.new_head:
         _refuse_other_classes(config, dataset, given)
         dataset = dataset.with_classes(given.classes)
+    spec, origin = _spec(config, dataset, given, ranks)
+    model, fresh = _built(config, spec, source)
+    notes = [f"normalisation of {origin}: mean {list(spec.mean)}, std {list(spec.std)}"]
+    if config.init is not None:
+        file = Path(config.init) if source is None else source.weights_file()
+        load_initial(model, file, without=fresh)
+        notes = [f"initial network: {spec.arch} of {config.init}", *notes, *_notes(config, model, fresh)]
+    if source is not None and (problem := source.checkpoint().diverged) is not None:
+        notes.append(f"the training of the initial run diverged: {problem}")
+    held = _zeros(model, fresh, config) if config.pruning.keep_mask else None
+    return Initial(model, dataset, held, tuple(notes))
+
+
+def _spec(config: CompressConfig, dataset: Dataset, given: ModelSpec | None, ranks: Ranks) -> tuple[ModelSpec, str]:
+    """The description of the network, and where its normalisation is from; `given` is that of the initial run."""
     arch = _architecture(config, given)
     if given is not None and arch == GRAPH and given.shape != dataset.shape:
         wanted, found = ("x".join(map(str, shape)) for shape in (given.shape, dataset.shape))
         raise InputError(f"`init` {config.init} takes images of {wanted}, the data set has {found}; set data.resize")
     mean, std, origin = _normalisation(config, dataset, given, ranks)
-    spec = ModelSpec(arch=arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std)
+    return ModelSpec(arch=arch, shape=dataset.shape, classes=dataset.classes, mean=mean, std=std), origin
+
+
+def _built(config: CompressConfig, spec: ModelSpec, source: Run | None) -> tuple[Normalized, frozenset[str]]:
+    """The network with random weights, and the names of those that `init` does not give."""
     torch.manual_seed(config.seed)
     folder = None if source is None else source.path
-    fresh = frozenset[str]()
-    if config.new_head:
-        old = None if given is None else len(given.classes)
-        network, fresh = with_new_head(arch, len(spec.classes), spec.shape[0], folder=folder, old=old)
-        model = checked_model(network, spec)
-    else:
-        model = build_model(spec, folder)
-    notes = [f"normalisation of {origin}: mean {list(mean)}, std {list(std)}"]
-    if config.init is not None:
-        file = Path(config.init) if source is None else source.weights_file()
-        load_initial(model, file, without=fresh)
-        notes = [f"initial network: {arch} of {config.init}", *notes, *_notes(config, model, fresh)]
-    held = _zeros(model, fresh, config) if config.pruning.keep_mask else None
-    return Initial(model, dataset, held, tuple(notes))
+    if not config.new_head:
+        return build_model(spec, folder), frozenset()
+    old = None if source is None else len(source.checkpoint().model.classes)
+    network, fresh = with_new_head(spec.arch, len(spec.classes), spec.shape[0], folder=folder, old=old)
+    return checked_model(network, spec), fresh
 
 
 def _architecture(config: CompressConfig, given: ModelSpec | None) -> str:

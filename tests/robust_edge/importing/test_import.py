@@ -155,6 +155,23 @@ def model_of(nodes, shape=("N", 1, 8, 8), opset=13, initializers=()):
     return make.make_model(graph, opset_imports=[make.make_opsetid("", opset)], ir_version=7)
 
 
+def test_equal_tensors_that_are_stored_once_become_parameters_of_their_own(tmp_path):
+    """As torch's older exporter does with the biases of several layers."""
+    make, random = onnx.helper, np.random.default_rng(0)
+    values = {"w": (3, 1, 3, 3), "v": (3, 3, 3, 3), "b": (3,), "g": (3, 10)}
+    stored = [
+        onnx.numpy_helper.from_array(random.normal(size=s).astype(np.float32), name) for name, s in values.items()
+    ]
+    nodes = [("Identity", ["b"], "c"), ("Conv", ["x", "w", "b"], "d"), ("Conv", ["d", "v", "c"], "e")]
+    nodes += [("GlobalAveragePool", ["e"], "f"), ("Flatten", ["f"], "h"), ("MatMul", ["h", "g"], "y")]
+    program = model_of([make.make_node(kind, given, [out]) for kind, given, out in nodes], initializers=stored)
+    onnx.save(program, tmp_path / "m.onnx")
+    run, _, _ = imported(tmp_path / "m.onnx", tmp_path / "run")
+    state = run.load_model().network.state_dict()
+    assert torch.equal(state["b"], state["c"])
+    assert state["b"].data_ptr() != state["c"].data_ptr()
+
+
 def test_external_data_outside_the_folder_is_refused(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
