@@ -28,14 +28,20 @@ SETTINGS = [item for item in command_settings() if item[0] in OWN]
 @click.option(
     "--input-shape", "shape", type=Shape(), help="CxHxW, if the ONNX file does not fix it.  [default: the images']"
 )
-@click.option("--mean", type=Numbers(), help="Mean that is subtracted from pixels in [0, 1].  [default: 0, none]")
+@click.option("--mean", type=Numbers(), help="Mean that is subtracted from pixels in [0, 1].  [default: 0]")
 @click.option(
     "--std",
     type=Numbers(),
-    help="Standard deviation that pixels are then divided by, such as 1/255.  [default: 1, none]",
+    help="Standard deviation that pixels are then divided by, such as 1/255.  [default: 1]",
 )
 @click.option("--classes", type=PATH, help="Text file with one class name per line, in the order of the logits.")
-@click.option("--eps", type=Radius(), default=0.0, help="Radius of later attacks by default.  [default: 0, none]")
+@click.option(
+    "--eps",
+    type=Radius(),
+    default=0.0,
+    help="Radius that the network was trained with, which `evaluate`, `export` and `verify` use by default.  "
+    "[default: 0; they then use 8/255]",
+)
 @click.option("--allow-code", is_flag=True, help="Allow a file that can execute code while it is read (.pt2).")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")

@@ -19,7 +19,7 @@ PATH = click.Path(path_type=Path)
 ALLOW_CODE = click.option(
     "--allow-code",
     is_flag=True,
-    help="Import functions that the run names (my_package:build), though you did not make the run here.",
+    help="Import functions that the run names (my_package:build), although you have not made a run with them here.",
 )
 SEED = click.IntRange(min=0, max=2**63 - 1)  # what torch and numpy both take
 

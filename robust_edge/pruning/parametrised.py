@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -161,13 +162,10 @@ def materialised(model: M) -> M:
     if not any(parametrize.is_parametrized(module) for module in model.modules()):
         return model
     plain = copy.deepcopy(model)
-    modes = {module: module.training for module in plain.modules()}
-    plain.eval()  # spectral norm goes one step further whenever it is read in training mode
-    for module in list(plain.modules()):
-        if parametrize.is_parametrized(module):
-            _leave_plain(module)
-    for module, mode in modes.items():
-        module.training = mode
+    with evaluation_mode(plain):  # spectral norm goes one step further whenever it is read in training mode
+        for module in list(plain.modules()):
+            if parametrize.is_parametrized(module):
+                _leave_plain(module)
     return plain
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from robust_edge_exporters.evaluation_mode import evaluation_mode
+
 
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Every batch-norm layer that keeps running statistics."""
@@ -40,16 +42,13 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # cumulative mean
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    for layer in layers:
-        layer.train()  # only the batch-norm layers are in training mode, so that dropout stays off
     try:
-        for images in batches:
-            with torch.no_grad():  # not around the loop: the iterator may attack the batch, which needs gradients
-                model(images)
+        with evaluation_mode(model):
+            for layer in layers:
+                layer.train()  # only the batch-norm layers are in training mode, so that dropout stays off
+            for images in batches:
+                with torch.no_grad():  # not around the loop: the iterator may attack the batch, which needs gradients
+                    model(images)
     finally:
-        for module, mode in modes:
-            module.training = mode
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

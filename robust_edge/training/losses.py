@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robust_edge.attacks.logits import is_right
 from robust_edge.attacks.pgd import Pgd, craft
 from robust_edge.config.training import TrainingConfig
 from robust_edge.parallel.rows import Rows
@@ -95,5 +96,5 @@ def _divergence(reference: Tensor, logits: Tensor) -> Tensor:
 @torch.no_grad()
 def _figures(total: Tensor, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
     losses = [functional.cross_entropy(logits, labels) for logits in (clean, adversarial)]
-    hits = [(logits.argmax(1) == labels).float().mean() for logits in (clean, adversarial)]
+    hits = [is_right(logits, labels).float().mean() for logits in (clean, adversarial)]
     return torch.stack([total.detach(), *losses, *hits])
