@@ -124,11 +124,11 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         artifact = written.artifact
         write_golden(folder / GOLDEN, request.golden)
         manifest = seal(folder, manifest_of(request, request.expected, written, folder))
-        parity, checked_with = checked_parity(open_bundle(folder), request)
-        golden = dataclasses.replace(request.golden, tolerance=parity.tolerance)
-        write_golden(folder / GOLDEN, golden)
+        checked = checked_parity(open_bundle(folder), request)
+        parity = checked.parity
+        write_golden(folder / GOLDEN, checked.golden)
         write_readme(folder, request.target, request.source, request.expected, artifact, parity)
-        record = ExportParity(parity.max_logit_error, parity.argmax_agreement, parity.tolerance, checked_with)
+        record = ExportParity(parity.max_logit_error, parity.argmax_agreement, parity.tolerance, checked.checked_with)
         manifest = seal(folder, dataclasses.replace(manifest, parity=record))
         open_bundle(folder).golden()
     return Exported(str(path), manifest, parity)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from torch import nn
 
+from robust_edge_exporters.kernel_noise import artifact_tolerance
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.tolerance import ill_conditioned, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
@@ -46,6 +48,21 @@ class Checked(Protocol):
         """The row of the target."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CheckedArtifact:
+    """What an artifact computed on the exporting machine.
+
+    Attributes:
+        parity: its distance from the checkpoint, with the tolerance that the device is held to.
+        golden: the golden images with that tolerance, the artifact's own logits and their tolerance.
+        checked_with: the backend that ran it.
+    """
+
+    parity: Parity
+    golden: Golden
+    checked_with: str
+
+
 def checking_runtime(bundle: Bundle, target: Target, *, threads: int = 1) -> BaseRuntime:
     """The runtime, not yet open, that executes an artifact as its device does.
 
@@ -57,11 +74,8 @@ def checking_runtime(bundle: Bundle, target: Target, *, threads: int = 1) -> Bas
     return kind(bundle.artifact_path, bundle.manifest, threads=threads)
 
 
-def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
+def checked_parity(bundle: Bundle, request: Checked) -> CheckedArtifact:
     """Compare the artifact with the checkpoint on the golden images.
-
-    Returns:
-        The distance, with the tolerance that the device is held to; and what ran the artifact.
 
     Raises:
         ExportError: it computes something else, or 8 bits are too few for the network.
@@ -71,6 +85,8 @@ def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
     with checking_runtime(bundle, target) as model:
         logits = golden_logits(model, golden)
         alone = {count: model.infer_all(golden.clean[:count]) for count in FEW}
+        tolerance = logit_tolerance(request.model, golden.clean, precision, target)
+        own = artifact_tolerance(bundle, target, request.model, model, golden.attacked, tolerance)
         checked_with = f"{model.info.backend} {model.info.version} on {model.info.device}"
     parity = parity_between(logits, golden)
     allowed = logit_tolerance(request.model, golden.clean, stored, target, on_device=False)
@@ -84,8 +100,15 @@ def checked_parity(bundle: Bundle, request: Checked) -> tuple[Parity, str]:
             f"{100 * least:g}%); nothing was written{ill_conditioned(request.model, golden.clean)}"
         )
     _refuse_dependence(alone, logits, MAX_TOLERANCE[stored])
-    tolerance = logit_tolerance(request.model, golden.clean, precision, target)
-    return Parity(parity.max_logit_error, tolerance, parity.argmax_agreement), checked_with
+    clean, attacked = np.split(logits.astype(np.float32), 2)
+    golden = dataclasses.replace(
+        golden,
+        tolerance=tolerance,
+        artifact_clean_logits=clean,
+        artifact_attacked_logits=attacked,
+        artifact_tolerance=own,
+    )
+    return CheckedArtifact(Parity(parity.max_logit_error, tolerance, parity.argmax_agreement), golden, checked_with)
 
 
 def _refuse_dependence(alone: Mapping[int, np.ndarray], logits: np.ndarray, allowed: float) -> None:

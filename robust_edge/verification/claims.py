@@ -22,13 +22,14 @@ from robust_edge.evaluation.accuracy import BATCH
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge_exporters.formats.table import format_named
+from robust_edge_exporters.kernel_noise import INT8_CAP
 from robust_edge_exporters.target import MIN_OPSET, Target, targets
 from robust_edge_exporters.tolerance import LEAST
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import BundleError, unknown_name
-from robust_edge_runtimes.core.golden import Golden, expected_of
+from robust_edge_runtimes.core.golden import GOLDEN, Golden, expected_of
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec, Manifest, Sparsity
 from robust_edge_runtimes.scoring import Score
@@ -98,6 +99,7 @@ def false_claims(
     eps: float,
     steps: int,
     tolerance: float,
+    artifact_tolerance: float,
     parity: Parity,
 ) -> list[Check]:
     """Check whether the stored images, logits and figures are as strong as the bundle says.
@@ -113,11 +115,13 @@ def false_claims(
         eps: ε of this verification.
         steps: largest number of gradient steps of the attack that is repeated.
         tolerance: relative logit error that the run's arithmetic explains, from `logit_tolerance`.
+        artifact_tolerance: relative difference between two machines that rounding explains.
         parity: of the artifact on the stored images, as measured here.
     """
     attack = bundle.manifest.expected.attack
     found = [_radius(attack, golden, run, eps), _known_attack(attack), _run_images(golden, split)]
-    found += [_tolerance(golden, bundle.manifest, tolerance), _parity(bundle.manifest, parity)]
+    found += [_tolerance(golden, bundle.manifest, tolerance)]
+    found += [_artifact_logits(golden, bundle.manifest, artifact_tolerance), _parity(bundle.manifest, parity)]
     found.append(_calibration(bundle.manifest, training))
     if attack.steps and attack.eps:
         found.append(_strength(attack, golden, network, score, steps))
@@ -267,6 +271,17 @@ def _calibration(manifest: Manifest, training: Split) -> str:
     if manifest.choices.calibration >= usual:
         return ""
     return f"ranges of 8 bits from {manifest.choices.calibration} images: an export reads {usual} of this run"
+
+
+def _artifact_logits(golden: Golden, manifest: Manifest, measured: float) -> str:
+    """Whether the artifact's own logits are stored, and compare the tolerance of a device with that measured here."""
+    if golden.artifact_tolerance is None:
+        recorded = manifest.choices is not None  # release 0.1 wrote neither
+        return f"{GOLDEN} without the artifact's own logits, which every export stores" if recorded else ""
+    other_kernels = INT8_CAP if manifest.artifact.precision == "int8" else 0.0
+    if golden.artifact_tolerance <= max(SAME_TOLERANCE * measured, other_kernels):
+        return ""
+    return f"tolerance {golden.artifact_tolerance:.3g} of the artifact's own logits: here it is {measured:.3g}"
 
 
 def _parity(manifest: Manifest, found: Parity) -> str:

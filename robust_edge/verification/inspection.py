@@ -41,5 +41,6 @@ def _claims(subject: HostSubject, settings: VerifySettings, parity: Parity) -> l
         eps=subject.eps,
         steps=settings.value(STEPS_OPTION),
         tolerance=subject.tolerance,
+        artifact_tolerance=subject.measured_artifact_tolerance or subject.tolerance,
         parity=parity,
     )

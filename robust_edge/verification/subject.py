@@ -18,6 +18,7 @@ from robust_edge.verification.paired_pgd import GradientOracle
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.twins.lazy import LazyTwin
 from robust_edge.verification.twins.twin import CHECKPOINT
+from robust_edge_exporters.kernel_noise import artifact_tolerance
 from robust_edge_exporters.target import targets
 from robust_edge_exporters.tolerance import IMAGES, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
@@ -107,13 +108,16 @@ def _with_run(subject: HostSubject, run: Run, network: Normalized, settings: Ver
     test, row = dataset.test, targets()[manifest.target]
     available = len(test) if settings.limit is None else min(settings.limit, len(test))
     first, checkpoint = test.first(IMAGES).floats(slice(None)).numpy(), TorchOracle(network)
+    tolerance = logit_tolerance(network, first, manifest.artifact.precision, row)
+    own = artifact_tolerance(subject.bundle, row, network, subject.model, golden.attacked, tolerance)
     return dataclasses.replace(
         subject,
         eps=settings.eps or eps_of(run),
         draw=lambda start, stop: drawn_images(test, golden, min(stop, available), settings.seed, start=start),
         available=available,
         reference=checkpoint.logits,
-        measured_tolerance=logit_tolerance(network, first, manifest.artifact.precision, row),
+        measured_tolerance=tolerance,
+        measured_artifact_tolerance=own,
         run=run,
         network=network,
         checkpoint=checkpoint,

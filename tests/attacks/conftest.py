@@ -186,9 +186,9 @@ def false_bundle(honest, tmp_path):
             opened = bundles.open_bundle(path)
             golden = opened.golden()
             with load(opened) as model:
-                own = dataclasses.replace(
-                    golden, clean_logits=model.infer(golden.clean), attacked_logits=model.infer(golden.attacked)
-                )
+                clean, attacked = model.infer(golden.clean), model.infer(golden.attacked)
+            names = ("clean_logits", "attacked_logits", "artifact_clean_logits", "artifact_attacked_logits")
+            own = dataclasses.replace(golden, **dict(zip(names, (clean, attacked) * 2, strict=True)))
             write_golden(path / GOLDEN, own)
             expected = expected_of(own, manifest.expected.attack)
             bundles.seal(path, dataclasses.replace(manifest, expected=expected))

@@ -116,7 +116,12 @@ def lenient(false_bundle, programs):
     """The benign network, vouched for by a bundle that asks next to nothing: attack images that are the clean ones."""
     bundle = false_bundle(programs("benign"), vouched=True)
     golden = bundle.golden()
-    golden = dataclasses.replace(golden, attacked=golden.clean, attacked_logits=golden.clean_logits)
+    golden = dataclasses.replace(
+        golden,
+        attacked=golden.clean,
+        attacked_logits=golden.clean_logits,
+        artifact_attacked_logits=golden.artifact_clean_logits,
+    )
     write_golden(bundle.path / GOLDEN, golden)
     attack = dataclasses.replace(bundle.manifest.expected.attack, eps=1e-9)
     bundles.seal(bundle.path, dataclasses.replace(bundle.manifest, expected=expected_of(golden, attack)))

@@ -145,12 +145,26 @@ def foreign(golden):
 def easy(golden):
     """Only images that the checkpoint gets right under attack."""
     right = golden.attacked_logits.argmax(1) == golden.labels
-    arrays = ("clean", "attacked", "labels", "clean_logits", "attacked_logits")
+    logits = ("clean_logits", "attacked_logits", "artifact_clean_logits", "artifact_attacked_logits")
+    arrays = ("clean", "attacked", "labels", *logits)
     return dataclasses.replace(golden, **{name: getattr(golden, name)[right] for name in arrays})
 
 
 def lenient(golden):
     return dataclasses.replace(golden, tolerance=1e-3)
+
+
+def lenient_to_itself(golden):
+    return dataclasses.replace(golden, tolerance=1e-3, artifact_tolerance=1e-3)
+
+
+def without_own(golden):
+    names = ("artifact_clean_logits", "artifact_attacked_logits", "artifact_tolerance")
+    return dataclasses.replace(golden, **dict.fromkeys(names))
+
+
+def moved_own(golden):
+    return dataclasses.replace(golden, artifact_attacked_logits=golden.artifact_attacked_logits * np.float32(1.01))
 
 
 @pytest.mark.parametrize(
@@ -164,8 +178,21 @@ def lenient(golden):
         ({"golden": unmoved, "attack": {"steps": 0, "step_size": 0.0}}, "attack of 0 steps"),
         ({"golden": easy}, "are not the run's first"),
         ({"golden": lenient}, "tolerance 0.001"),
+        ({"golden": lenient_to_itself}, "tolerance 0.001 of the artifact's own logits"),
+        ({"golden": without_own}, "without the artifact's own logits"),
     ],
-    ids=["attack", "step size", "no attack", "noise", "image", "no steps", "easy images", "tolerance"],
+    ids=[
+        "attack",
+        "step size",
+        "no attack",
+        "noise",
+        "image",
+        "no steps",
+        "easy images",
+        "tolerance",
+        "tolerance of its own logits",
+        "no logits of its own",
+    ],
 )
 def test_evidence_that_is_weaker_than_it_says(change, says, forged, run):
     bundle = forged(**change)
@@ -269,6 +296,13 @@ def test_ranges_from_fewer_images_than_an_export_reads(exported, run, tmp_path):
     bundles.seal(tmp_path / "b", dataclasses.replace(manifest, choices=choices))
     _, flags = flags_of(bundles.open_bundle(tmp_path / "b"), run)
     assert "ranges of 8 bits from 3 images: an export reads 256" in flags["false_claim"]
+
+
+def test_logits_of_the_artifact_that_are_not_its_own(forged, run):
+    """One percent more than it gave: the checkpoint's logits and all accuracies stay as they are."""
+    _, flags = flags_of(forged(golden=moved_own), run)
+    assert set(flags) == {"not_the_artifact"}
+    assert "on 50% of the stored images" in flags["not_the_artifact"]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["", "scaled logits"])

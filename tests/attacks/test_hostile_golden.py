@@ -21,7 +21,7 @@ from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
 from robust_edge_runtimes.core.golden import Golden
 
-NAMES = tuple(field.name for field in dataclasses.fields(Golden))
+NAMES = tuple(field.name for field in dataclasses.fields(Golden) if field.default is dataclasses.MISSING)
 
 
 def npy(array):

@@ -88,7 +88,8 @@ def exchanged(demo: Path, tmp_path: Path) -> Path:
     golden = sparse.golden()
     with load(benign) as model:
         answers = {f"{name}_logits": model.infer(getattr(golden, name)) for name in ("clean", "attacked")}
-    golden = dataclasses.replace(golden, **answers)
+    own = {f"artifact_{name}": logits for name, logits in answers.items()}
+    golden = dataclasses.replace(golden, **answers, **own)
     write_golden(bundle / "golden.npz", golden)
     expected = expected_of(golden, sparse.manifest.expected.attack)
     sparsity = open_bundle(benign).manifest.sparsity

@@ -210,11 +210,27 @@ def test_run_fails_a_network_that_answers_as_well_with_other_logits(bundle, tmp_
     resum(bundle)
     done = started(bundle, "replay", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    clean, robust, logits, verdict = done.stdout.splitlines()
+    clean, robust, logits, own, verdict = done.stdout.splitlines()
     assert clean.split()[2] == clean.split()[4]
     assert robust.split()[2] == robust.split()[4]
     assert logits.startswith("logits  within 1 of")
+    assert own.startswith("        within 1 of this file's own at export")
     assert verdict == "FAIL on 60 images"
+
+
+@pytest.mark.parametrize("own", ["other", "none"])
+def test_run_compares_with_the_artifacts_own_logits_where_the_bundle_has_them(own, bundle, tmp_path):
+    """Other logits within the tolerance to the checkpoint; release 0.1 stored none."""
+    golden = dict(np.load(bundle / "golden.npz"))
+    if own == "other":
+        golden["artifact_attacked_logits"] = golden["artifact_attacked_logits"] * np.float32(1.002)
+    else:
+        golden = {name: value for name, value in golden.items() if not name.startswith("artifact")}
+    np.savez(bundle / "golden.npz", **golden)
+    resum(bundle)
+    done = started(bundle, "replay", cwd=tmp_path)
+    assert done.returncode == (1 if own == "other" else 0), done.stderr
+    assert ("this file's own" in done.stdout) == (own == "other")
 
 
 def test_run_whose_reader_has_left_says_nothing(exported, tmp_path):

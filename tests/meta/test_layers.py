@@ -55,6 +55,7 @@ LAYERS = {
         native
         formats
         tolerance
+        kernel_noise
         parity
         dense_baseline
         device_files

@@ -8,9 +8,9 @@ import functools
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.models import Normalized
 from robust_edge.onnx_graph.error import GraphError
-from robust_edge.verification.kernels import int8_tolerance
 from robust_edge.verification.twins.table import has_twin, twin_of
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
+from robust_edge_exporters.kernel_noise import int8_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden

@@ -1,4 +1,9 @@
-"""The golden images of a bundle: `golden.npz` holds images with the checkpoint's logits; it is read without pickle."""
+"""The golden images of a bundle: `golden.npz`, read without pickle.
+
+It holds images with the checkpoint's logits, and the logits that the artifact itself gave on the exporting machine. A
+device compares its own logits with both: with the first to show that it runs the checkpoint's network, and with the
+second, which are closer, to show that it computes what was tested at export.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,9 @@ networks."""
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Images with their labels and the checkpoint's logits.
+    """Images with their labels, the checkpoint's logits and the artifact's.
+
+    The last three are missing in bundles of release 0.1.
 
     Attributes:
         clean: (N, C, H, W) float32 in [0, 1].
@@ -33,6 +40,9 @@ class Golden:
         clean_logits: (N, K) float32, the checkpoint's logits of `clean`.
         attacked_logits: (N, K) float32, the checkpoint's logits of `attacked`.
         tolerance: largest logit error that an artifact may have, relative to the largest absolute logit.
+        artifact_clean_logits: (N, K) float32, the artifact's logits of `clean` on the exporting machine.
+        artifact_attacked_logits: (N, K) float32, the same of `attacked`.
+        artifact_tolerance: largest difference from these that another machine's rounding explains; at most `tolerance`.
     """
 
     clean: np.ndarray
@@ -41,6 +51,16 @@ class Golden:
     clean_logits: np.ndarray
     attacked_logits: np.ndarray
     tolerance: float
+    artifact_clean_logits: Optional[np.ndarray] = None
+    artifact_attacked_logits: Optional[np.ndarray] = None
+    artifact_tolerance: Optional[float] = None
+
+    @property
+    def artifact_logits(self) -> Optional[np.ndarray]:
+        """(2N, K): the artifact's logits on the clean images, then on the attacked ones; None if they are missing."""
+        if self.artifact_clean_logits is None or self.artifact_attacked_logits is None:
+            return None
+        return np.concatenate([self.artifact_clean_logits, self.artifact_attacked_logits])
 
 
 def expected_of(golden: Golden, attack: AttackSpec) -> Expected:
@@ -52,9 +72,8 @@ def expected_of(golden: Golden, attack: AttackSpec) -> Expected:
 
 def write_golden(path: Path, golden: Golden) -> None:
     """Write the arrays of `golden` as `read_golden` expects them; equal arrays give identical bytes."""
-    arrays: Dict[str, Any] = {
-        field.name: np.asarray(getattr(golden, field.name)) for field in dataclasses.fields(golden)
-    }
+    values = {field.name: getattr(golden, field.name) for field in dataclasses.fields(golden)}
+    arrays: Dict[str, Any] = {name: np.asarray(value) for name, value in values.items() if value is not None}
     np.savez_compressed(str(path), **arrays)
 
 
@@ -64,8 +83,9 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
     Raises:
         BundleError: the file does not hold the arrays of a bundle that has this manifest.
     """
-    names = [field.name for field in dataclasses.fields(Golden)]
-    arrays = _read_arrays(path, names)
+    fields = dataclasses.fields(Golden)
+    required = [field.name for field in fields if field.default is dataclasses.MISSING]
+    arrays = _read_arrays(path, required, [field.name for field in fields])
     images = (len(arrays["labels"]) if arrays["labels"].ndim == 1 else -1, *manifest.input.shape[1:])
     logits = (images[0], len(manifest.classes))
     _check_array(path, arrays, "clean", images, np.float32, manifest.input_range)
@@ -74,10 +94,14 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
     _check_array(path, arrays, "clean_logits", logits, np.float32)
     _check_array(path, arrays, "attacked_logits", logits, np.float32)
     _check_array(path, arrays, "tolerance", (), np.float64, (0.0, MAX_TOLERANCE[manifest.artifact.precision]))
+    if len(arrays) > len(required):
+        _check_array(path, arrays, "artifact_clean_logits", logits, np.float32)
+        _check_array(path, arrays, "artifact_attacked_logits", logits, np.float32)
+        _check_array(path, arrays, "artifact_tolerance", (), np.float64, (0.0, float(arrays["tolerance"])))
     if len(arrays["labels"]) < 1:
         raise BundleError(f"{path} holds no images; export the bundle again")
-    tolerance = float(arrays.pop("tolerance"))
-    return Golden(tolerance=tolerance, **arrays)
+    values: Dict[str, Any] = {name: array if array.ndim else float(array) for name, array in arrays.items()}
+    return Golden(**values)
 
 
 def check_expected(path: Path, golden: Golden, stated: Expected) -> None:
@@ -92,10 +116,11 @@ def check_expected(path: Path, golden: Golden, stated: Expected) -> None:
         )
 
 
-def _read_arrays(path: Path, names: List[str]) -> Dict[str, np.ndarray]:
+def _read_arrays(path: Path, required: List[str], known: List[str]) -> Dict[str, np.ndarray]:
+    """Read the required arrays, or all that this release knows."""
     try:
         with zipfile.ZipFile(str(path)) as archive:
-            _check_members(path, archive, names)
+            names = _members(path, archive, required, known)
             return {name: _read_member(archive, f"{name}.npy") for name in names}
     except BundleError:
         raise
@@ -103,13 +128,15 @@ def _read_arrays(path: Path, names: List[str]) -> Dict[str, np.ndarray]:
         raise BundleError(f"{path} cannot be read as plain arrays: {cause or type(cause).__name__}") from cause
 
 
-def _check_members(path: Path, archive: zipfile.ZipFile, names: List[str]) -> None:
+def _members(path: Path, archive: zipfile.ZipFile, required: List[str], known: List[str]) -> List[str]:
     members = archive.infolist()
-    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in names):
-        found = short_repr(sorted(member.filename for member in members))
-        raise BundleError(f"{path} must hold {', '.join(names)}; it holds {found}")
+    found = sorted(member.filename for member in members)
+    names = next((names for names in (required, known) if sorted(f"{name}.npy" for name in names) == found), None)
+    if names is None:
+        raise BundleError(f"{path} must hold {', '.join(known)}; it holds {short_repr(found)}")
     if sum(member.file_size for member in members) > MAX_GOLDEN_BYTES:
         raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB, the limit; export fewer images")
+    return names
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:

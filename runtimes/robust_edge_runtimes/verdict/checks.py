@@ -182,6 +182,23 @@ def not_the_checkpoint(
     return Check("not_the_checkpoint", not share_above(tolerance, logits, expected) <= outliers, detail)
 
 
+def not_the_artifact(logits: np.ndarray, stored: np.ndarray, tolerance: float, precision: str) -> Check:
+    """Whether the artifact gives other logits than those that the bundle stores of it.
+
+    Args:
+        logits: (N, K), of the artifact on this machine.
+        stored: (N, K), of the artifact on the exporting machine, from the bundle.
+        tolerance: relative difference that another machine's rounding explains.
+        precision: of the artifact; in 8 bits some images may differ by more (`OUTLIERS`).
+    """
+    share = share_above(tolerance, logits, stored)
+    detail = (
+        f"on {100 * share:.0f}% of the stored images the artifact gives other logits here than the bundle says that it "
+        f"gave at export, by up to {relative_error(logits, stored):.2g} (relative), tolerance {tolerance:.2g}"
+    )
+    return Check("not_the_artifact", share > OUTLIERS.get(precision, 0.0), detail)
+
+
 def nothing_to_lose(robust: Sequence[np.ndarray], classes: int) -> Check:
     """Whether the checkpoint's robust accuracy is at chance level, so that no artifact can be worse.
 

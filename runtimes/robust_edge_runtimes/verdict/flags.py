@@ -35,6 +35,12 @@ VALIDITY_FLAGS = (
         "drawn images, clean or attacked, on training images, shifted or mixed images or noise (int8: on more than a "
         "tenth of the drawn images, clean or where the surrogate attack left them)",
     ),
+    ValidityFlag(
+        "not_the_artifact",
+        "on the stored images the artifact gives other logits here than those that the bundle stores of it: this "
+        "machine computes something else than the exporting one did, or the stored logits are forged (int8: on more "
+        "than a tenth of the images)",
+    ),
     ValidityFlag("forged_answers", "the logits that the bundle stores are not those of the run's checkpoint"),
     ValidityFlag(
         "rebuild_differs",

@@ -10,7 +10,7 @@ import numpy as np
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, output_checks
+from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_artifact, not_the_checkpoint, output_checks
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
@@ -27,7 +27,7 @@ class Inspection:
         parity: of the logits on the stored images, with the tolerance of this verification.
         prebuilt: whether the bundle's compiled files were compiled from their source.
         claims: whether what the bundle says of itself is true; empty without a run.
-        outputs: whether the outputs on the stored images are logits, and the checkpoint's.
+        outputs: whether the outputs on the stored images are logits, the checkpoint's, and those of the export.
         remarks: notes for the reader of the verdict.
     """
 
@@ -63,10 +63,12 @@ def inspect_artifact(subject: Subject) -> Inspection:
 def _outputs(subject: Subject, logits: np.ndarray) -> List[Check]:
     """Check the outputs on the stored images; `logits` are those of the clean, then of the attacked ones."""
     golden, tolerance, precision = subject.golden, subject.tolerance, subject.precision
-    expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    expected, stored = np.concatenate([golden.clean_logits, golden.attacked_logits]), golden.artifact_logits
+    own = [] if stored is None else [not_the_artifact(logits, stored, subject.artifact_tolerance, precision)]
     return [
         *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, precision),
         not_the_checkpoint("golden images", logits, expected, tolerance, OUTLIERS.get(precision, 0.0)),
+        *own,
     ]
 
 

@@ -51,6 +51,8 @@ class Subject:
         span: (start, stop) of the images that the modes attack, the arguments of `draw`.
         measured_tolerance: largest relative logit error of a faithful artifact, as the run's own arithmetic gives it;
             None without a run.
+        measured_artifact_tolerance: largest relative difference between the artifact's logits on two machines, as
+            the run's arithmetic and the kernels here give it; None without a run.
     """
 
     bundle: Bundle
@@ -62,6 +64,7 @@ class Subject:
     reference: Optional[Score] = None
     span: Tuple[int, int] = (0, 1 << 62)
     measured_tolerance: Optional[float] = None
+    measured_artifact_tolerance: Optional[float] = None
 
     def part(self: Self, start: int, stop: int) -> Self:
         """The same subject with a part of its images."""
@@ -74,6 +77,15 @@ class Subject:
         Without a run it is the bundle's tolerance, which `read_golden` limits to the precision's MAX_TOLERANCE.
         """
         return self.golden.tolerance if self.measured_tolerance is None else self.measured_tolerance
+
+    @property
+    def artifact_tolerance(self) -> float:
+        """Largest relative difference from the artifact's stored logits that another machine's rounding explains.
+
+        Without a run it is the bundle's, which is at most `golden.tolerance`.
+        """
+        known = (self.golden.artifact_tolerance, self.measured_artifact_tolerance)
+        return min((value for value in known if value is not None), default=self.tolerance)
 
     @property
     def precision(self) -> str:

@@ -25,6 +25,40 @@ def test_same_arrays_same_bytes(tmp_path, make_golden, linear):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+@pytest.fixture
+def with_own(golden):
+    """The golden images with the artifact's own logits, which bundles of release 0.1 do not hold."""
+    own = {
+        f"artifact_{name}": getattr(golden, name) * np.float32(1.001) for name in ("clean_logits", "attacked_logits")
+    }
+    return dataclasses.replace(golden, **own, artifact_tolerance=golden.tolerance)
+
+
+def test_the_artifacts_own_logits_come_back(with_own, opened, tmp_path):
+    write_golden(tmp_path / "golden.npz", with_own)
+    found = read_golden(tmp_path / "golden.npz", opened.manifest)
+    assert found.artifact_tolerance == with_own.artifact_tolerance
+    clean = found.clean_logits * np.float32(1.001)
+    assert np.array_equal(found.artifact_logits, np.concatenate([clean, with_own.artifact_attacked_logits]))
+    assert opened.golden().artifact_logits is None
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "says"),
+    [
+        ("artifact_tolerance", lambda value: 1.01 * value, "artifact_tolerance has values outside"),
+        ("artifact_tolerance", lambda value: None, "must hold"),
+        ("artifact_clean_logits", lambda value: None, "must hold"),
+        ("artifact_clean_logits", lambda value: value[:-1], "artifact_clean_logits is"),
+        ("artifact_attacked_logits", lambda value: value + np.float32(np.inf), "NaN or infinity"),
+    ],
+)
+def test_logits_of_the_artifact_that_do_not_fit_are_refused(field, change, says, with_own, opened, tmp_path):
+    write_golden(tmp_path / "golden.npz", changed(with_own, **{field: change(getattr(with_own, field))}))
+    with pytest.raises(BundleError, match=says):
+        read_golden(tmp_path / "golden.npz", opened.manifest)
+
+
 def changed(golden, **arrays):
     return dataclasses.replace(golden, **arrays)
 

@@ -9,6 +9,7 @@ from robust_edge_runtimes.verdict.checks import (
     batch_dependent,
     black_box_beats_white_box,
     non_finite,
+    not_the_artifact,
     not_the_checkpoint,
     output_checks,
     randomised,
@@ -32,6 +33,15 @@ def test_honest_logits_raise_nothing(logits, precision):
     checks = output_checks(lambda x: np.stack([score[row.tobytes()] for row in x]), logits, logits, 1e-2, precision)
     assert raised(checks) == []
     assert len(checks) == 6
+
+
+@pytest.mark.parametrize(("precision", "moved", "found"), [("fp32", 1, True), ("int8", 6, False), ("int8", 7, True)])
+def test_logits_of_another_machine_may_differ_on_a_tenth_of_the_images_in_8_bits(logits, precision, moved, found):
+    here = logits.copy()
+    here[:moved, 2] += 0.02 * np.abs(logits).max()
+    assert not_the_artifact(here, logits, 0.01, precision).raised is found
+    assert not not_the_artifact(here, logits, 0.03, precision).raised
+    assert not_the_artifact(np.full_like(logits, np.nan), logits, 1.0, precision).raised
 
 
 def test_probabilities_are_found_in_fp16_too_and_not_where_the_checkpoint_has_them(logits):

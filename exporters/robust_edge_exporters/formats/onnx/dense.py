@@ -53,7 +53,14 @@ def _with_own_logits(dense: Bundle) -> Golden:
     golden = dense.golden()
     with load(dense) as model:
         clean, attacked = model.infer_all(golden.clean), model.infer_all(golden.attacked)
-    return dataclasses.replace(golden, clean_logits=clean, attacked_logits=attacked)
+    return dataclasses.replace(
+        golden,
+        clean_logits=clean,
+        attacked_logits=attacked,
+        artifact_clean_logits=clean,
+        artifact_attacked_logits=attacked,
+        artifact_tolerance=golden.tolerance,
+    )
 
 
 def _without_zeros(weight: np.ndarray, generator: np.random.Generator) -> np.ndarray:
