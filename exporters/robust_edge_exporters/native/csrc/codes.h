@@ -118,6 +118,41 @@ INLINE ints clamp_ints(ints v, ints lo, ints hi) {
 INLINE ints clamp_ints(ints v, ints lo, ints hi) { return v < lo ? lo : v > hi ? hi : v; }
 #endif
 
+/* The codes of four channels, one in each lane, joined to words; numbers outside 0 to 255 become 0 and 255. Packing to
+   16 and 8 bits saturates, and leaves four pixels of each channel side by side, which one shuffle interleaves. */
+#if LANES == 4 && defined(__aarch64__)
+INLINE ints join_codes(ints a, ints b, ints c, ints d) {
+    static const uint8_t order[16] = {0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15};
+    int16x8_t even = vcombine_s16(vqmovn_s32((int32x4_t)a), vqmovn_s32((int32x4_t)c));
+    int16x8_t odd = vcombine_s16(vqmovn_s32((int32x4_t)b), vqmovn_s32((int32x4_t)d));
+    return (ints)vqtbl1q_u8(vcombine_u8(vqmovun_s16(even), vqmovun_s16(odd)), vld1q_u8(order));
+}
+#elif LANES == 16 && defined(__AVX512BW__)
+INLINE ints join_codes(ints a, ints b, ints c, ints d) {
+    __m512i even = _mm512_packs_epi32((__m512i)a, (__m512i)c), odd = _mm512_packs_epi32((__m512i)b, (__m512i)d);
+    __m512i order = _mm512_set4_epi32(0x0f070b03, 0x0e060a02, 0x0d050901, 0x0c040800);
+    return (ints)_mm512_shuffle_epi8(_mm512_packus_epi16(even, odd), order);
+}
+#elif LANES == 8 && defined(__AVX2__)
+INLINE ints join_codes(ints a, ints b, ints c, ints d) {
+    __m256i even = _mm256_packs_epi32((__m256i)a, (__m256i)c), odd = _mm256_packs_epi32((__m256i)b, (__m256i)d);
+    __m256i order = _mm256_broadcastsi128_si256(_mm_set_epi32(0x0f070b03, 0x0e060a02, 0x0d050901, 0x0c040800));
+    return (ints)_mm256_shuffle_epi8(_mm256_packus_epi16(even, odd), order);
+}
+#elif LANES == 4 && defined(__SSSE3__)
+INLINE ints join_codes(ints a, ints b, ints c, ints d) {
+    __m128i even = _mm_packs_epi32((__m128i)a, (__m128i)c), odd = _mm_packs_epi32((__m128i)b, (__m128i)d);
+    __m128i order = _mm_set_epi32(0x0f070b03, 0x0e060a02, 0x0d050901, 0x0c040800);
+    return (ints)_mm_shuffle_epi8(_mm_packus_epi16(even, odd), order);
+}
+#else
+INLINE ints join_codes(ints a, ints b, ints c, ints d) {
+    const ints lo = splat_int(0), hi = splat_int(255);
+    return clamp_ints(a, lo, hi) | clamp_ints(b, lo, hi) << 8 | clamp_ints(c, lo, hi) << 16 |
+           (ints)((bits)clamp_ints(d, lo, hi) << 24);
+}
+#endif
+
 /* One code as a table of 256 has it: in place, of `words` words. */
 PRIVATE void look_up(float *words, int count, const unsigned char *table) {
     unsigned char *code = (unsigned char *)words;

@@ -23,7 +23,7 @@
 #endif
 
 struct conv_blocks {
-    struct conv conv;      /* planes, channels and floats are those of words; the biases are structs channel */
+    struct conv conv;      /* planes, channels and floats are those of words; the biases are four structs channel each */
     uint32_t fill;         /* the word around the image */
     struct requantisation requantisation;
 };
@@ -34,8 +34,46 @@ struct blocks {
     const uint16_t *offsets;      /* of the words that they are multiplied with */
 };
 
+/* The weights of four blocks: in AVX-512 in each four lanes, where broadcasting a lane costs less than loading it. */
+struct four_blocks {
+#if LANES == 16
+    __m512i weights;
+#else
+    const unsigned char *weights;
+#endif
+};
+
+#if LANES == 16
+INLINE struct four_blocks load_four_blocks(const unsigned char *weights) {
+    struct four_blocks four = {_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)weights))};
+    return four;
+}
+
+/* The weights of block `k` in all lanes; `k` is a constant once the loop around it is unrolled. */
+INLINE ints weights_of(const struct four_blocks *four, const int k) {
+    switch (k) {
+    case 0:
+        return (ints)_mm512_shuffle_epi32(four->weights, 0x00);
+    case 1:
+        return (ints)_mm512_shuffle_epi32(four->weights, 0x55);
+    case 2:
+        return (ints)_mm512_shuffle_epi32(four->weights, 0xaa);
+    default:
+        return (ints)_mm512_shuffle_epi32(four->weights, 0xff);
+    }
+}
+#else
+INLINE struct four_blocks load_four_blocks(const unsigned char *weights) {
+    struct four_blocks four = {weights};
+    return four;
+}
+
+INLINE ints weights_of(const struct four_blocks *four, const int k) { return splat_four(four->weights + 4 * k); }
+#endif
+
 /* Adds the products of `count` blocks to the sums of `vectors` vectors of pixels; few sums are kept in several parts,
-   since a product waits for the sum before it. `vectors` is a constant where this is called. */
+   since a product waits for the sum before it. In short tiles, loading weights and offsets costs as much as the products,
+   so four blocks are loaded at a time. `vectors` is a constant where this is called. */
 INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, size_t scale, struct blocks next,
                               uint32_t count) {
     const int chains = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1;
@@ -43,13 +81,18 @@ INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, siz
     UNROLL for (int v = 0; v < (chains - 1) * vectors; v++)
         partial[v] = splat_int(0);
     if (chains > 1)
-        for (; count >= (uint32_t)chains; count -= (uint32_t)chains, next.weights += 4 * chains, next.offsets += chains)
-            UNROLL for (int i = 0; i < chains; i++) {
-                ints *to = i ? partial + (i - 1) * vectors : sum, w = splat_four(next.weights + 4 * i);
-                const float *pixels = in + next.offsets[i] * scale;
+        for (; count >= 4; count -= 4, next.weights += 16, next.offsets += 4) {
+            const struct four_blocks four = load_four_blocks(next.weights);
+            uint64_t offsets;
+            memcpy(&offsets, next.offsets, sizeof offsets);
+            UNROLL for (int i = 0; i < 4; i++) {
+                ints *to = i % chains ? partial + (i % chains - 1) * vectors : sum;
+                const ints w = weights_of(&four, i);
+                const float *pixels = in + (offsets >> 16 * i & 0xffff) * scale;
                 UNROLL for (int v = 0; v < vectors; v++)
                     to[v] = dot4(to[v], load_words(pixels + v * LANES), w);
             }
+        }
     for (; count > 0; count--, next.weights += 4, next.offsets++) {
         const ints w = splat_four(next.weights);
         const float *pixels = in + *next.offsets * scale;
@@ -60,38 +103,50 @@ INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, siz
         sum[v % vectors] += partial[v];
 }
 
+/* Requantises the sums of channel k of a word, in place; the residual's words lie at `residual`, or it is NULL. */
+INLINE void finish_channel(ints *sum, const int vectors, const struct register_tile *t, const struct channel *c,
+                           const struct requantisation *r, const float *residual, int k) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+        ints code = scaled(sum[v], c, r);
+        if (residual) {
+            const float *words = residual + t->unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES;
+            code += (load_words(words) >> 8 * k & 255) * splat_int(c->residual);
+        }
+        code >>= c->down;
+        sum[v] = cuts_off(r) ? clamp_ints(code, splat_int(r->lowest), splat_int(r->highest)) : code;
+    }
+}
+
 INLINE void blocks_tile(const struct register_tile *tile, const int units) {
     const struct register_tile t = *tile;
-    const struct conv_blocks *c = (const struct conv_blocks *)(const void *)t.conv;
-    const struct requantisation *r = &c->requantisation;
-    const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)t.bias;
+    const struct requantisation r = ((const struct conv_blocks *)(const void *)t.conv)->requantisation;
+    const size_t first = (size_t)t.group * (size_t)(t.conv->out.channels / t.conv->groups); /* word of the group */
+    const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)(t.bias - first);
+    const uint32_t *starts = t.starts - first;
     const int vectors = units * UNIT_VECTORS;
     for (int q = t.channels.begin; q < t.channels.end; q++) {
         float *out = t.out + (size_t)q * t.pitch;
         const float *residual = t.residual ? t.residual + (size_t)q * t.pitch : NULL;
-        ints words[UNITS_MAX * UNIT_VECTORS];
+        ints codes[4][UNITS_MAX * UNIT_VECTORS];
         for (int k = 0; k < 4; k++) {
-            const size_t o = (size_t)q * 4 + (size_t)k;
+            const size_t o = (first + (size_t)q) * 4 + (size_t)k;
             const struct channel channel = read_channel(records, o);
-            const uint32_t start = t.starts[o];
+            const uint32_t start = starts[o];
             const struct blocks blocks = {weights + 4 * (size_t)start, t.offsets + start};
             ints sum[UNITS_MAX * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
-            accumulate_blocks(sum, vectors, t.packed, t.offset_scale, blocks, t.starts[o + 1] - start);
-            UNROLL for (int v = 0; v < vectors; v++) {
-                ints other = splat_int(0), code;
-                if (residual)
-                    other = load_words(residual + t.unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES) >> 8 * k & 255;
-                code = requantise(sum[v], &channel, r, other);
-                words[v] = k ? words[v] | code << 8 * k : code;
-            }
+            accumulate_blocks(sum, vectors, t.packed, t.offset_scale, blocks, starts[o + 1] - start);
+            finish_channel(sum, vectors, &t, &channel, &r, residual, k);
+            UNROLL for (int v = 0; v < vectors; v++)
+                codes[k][v] = sum[v];
         }
         UNROLL for (int v = 0; v < vectors; v++)
-            store_words(out + t.unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES, words[v]);
-        if (r->table)
+            store_words(out + t.unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES,
+                        join_codes(codes[0][v], codes[1][v], codes[2][v], codes[3][v]));
+        if (r.table)
             for (int u = 0; u < units; u++)
-                look_up(out + t.unit_offset[u], UNIT, r->table);
+                look_up(out + t.unit_offset[u], UNIT, r.table);
     }
 }
 

@@ -18,7 +18,8 @@
 
 /* A register tile: up to UNITS_MAX units of pixels, for a range of output channels. */
 struct register_tile {
-    const struct conv *conv;      /* for what only some kernels need */
+    const struct conv *conv;      /* for what only some kernels need, as is the group */
+    int group;
     const float *packed;          /* the input that offsets of the tile's first unit count from */
     const value *values;          /* of the block */
     const uint16_t *offsets;
@@ -114,6 +115,7 @@ PRIVATE void run_tile(const struct conv *c, const struct job *j, const struct wo
             int last = b == blocks - 1;
             struct register_tile t;
             t.conv = c;
+            t.group = g;
             t.packed = packed;
             if (c->copies)
                 method->pack(c, ctx->arena, image, images, channels, y0, rows, packed);

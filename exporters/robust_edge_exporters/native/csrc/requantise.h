@@ -34,18 +34,20 @@ INLINE int32_t offset_of(const struct channel *c, const struct requantisation *r
     return r->zero * ((int32_t)1 << c->down) + ((int32_t)1 << (c->down - 1)) - r->residual_zero * c->residual;
 }
 
-/* Codes before the table, one in each lane. */
-INLINE ints requantise(ints sum, const struct channel *c, const struct requantisation *r, ints residual) {
-    ints scaled = (sum >> c->first) * splat_int(c->multiplier) + residual * splat_int(c->residual);
-    return clamp_ints((scaled + splat_int(offset_of(c, r))) >> c->down, splat_int(r->lowest), splat_int(r->highest));
+/* Whether codes are cut off at other bounds than 0 and 255, where joining them does. */
+INLINE int cuts_off(const struct requantisation *r) { return r->lowest > 0 || r->highest < 255; }
+
+/* Codes before they are cut off, one in each lane. */
+INLINE ints scaled(ints sum, const struct channel *c, const struct requantisation *r) {
+    return (sum >> c->first) * splat_int(c->multiplier) + splat_int(offset_of(c, r));
 }
 
 INLINE unsigned char requantise_one(int32_t sum, const struct channel *c, const struct requantisation *r,
                                     int32_t residual) {
-    int32_t scaled = (sum >> c->first) * (int32_t)c->multiplier + residual * c->residual + offset_of(c, r);
-    scaled >>= c->down;
-    scaled = scaled < r->lowest ? r->lowest : scaled > r->highest ? r->highest : scaled;
-    return r->table ? r->table[scaled] : (unsigned char)scaled;
+    int32_t code = (sum >> c->first) * (int32_t)c->multiplier + residual * c->residual + offset_of(c, r);
+    code >>= c->down;
+    code = code < r->lowest ? r->lowest : code > r->highest ? r->highest : code;
+    return r->table ? r->table[code] : (unsigned char)code;
 }
 
 #endif

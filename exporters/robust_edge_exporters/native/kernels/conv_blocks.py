@@ -18,6 +18,7 @@ from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
 from robust_edge_runtimes.core.errors import ExportError
 
+TILES = (256, 128, 64, 32)  # pixels
 CHANNEL = np.dtype(
     [("bias", "<i4"), ("weights", "<i4"), ("multiplier", "<u2"), ("first", "u1"), ("down", "u1"), ("residual", "<i4")]
 )
@@ -40,19 +41,27 @@ class ConvBlocks(Kernel[QuantConv, Tiling]):
         return 1.0
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Tiles of packed rows of all input channels, since sums of codes are not kept between blocks of channels.
+        """Tiles of packed rows of all input channels of a group, since sums are not kept between blocks of channels.
+
+        The largest tile whose packed input has `options.block_bytes`, or the one that has the least.
 
         Raises:
             ExportError: the rows of all channels are too long for 16-bit offsets.
         """
-        for floats in (256, 64, 1):
-            tiling = tile_words(op, source, output, options, tile_rows(output, floats))
-            if (source.channels - 1) * tiling.channel_offset + max(tiling.tap_offsets) < OFFSETS:
-                return tiling
-        raise ExportError(
-            f"Conv with weight '{op.name}': {WORD * source.channels} channels of rows of {output.width} pixels are too "
-            "many for the sparse engine in 8 bits"
-        )
+        inputs = source.channels // word_groups(op)
+        choices = [
+            tile_words(op, source, output, options, tile_rows(output, floats), each_tap=each_tap)
+            for floats in TILES
+            for each_tap in (True, False)
+        ]
+        fitting = [t for t in choices if (inputs - 1) * t.channel_offset + max(t.tap_offsets) < OFFSETS]
+        if not fitting:
+            raise ExportError(
+                f"Conv with weight '{op.name}': {WORD * inputs} channels of rows of {output.width} pixels are too many "
+                "for the sparse engine in 8 bits"
+            )
+        small = [tiling for tiling in fitting if 4 * tiling.scratch_floats <= options.block_bytes]
+        return small[0] if small else min(fitting, key=lambda tiling: tiling.scratch_floats)
 
     def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
         """Segments in the order of output channels, of whole words; within a segment by word, then tap."""
@@ -67,44 +76,64 @@ class ConvBlocks(Kernel[QuantConv, Tiling]):
         op, tiling = layer.op, layer.tiling
         assert isinstance(op, QuantConv)
         assert tiling is not None
-        fields = conv_fields(program, name, layer, op, tiling, ".conv") | program.weights(name, sections)
+        fields = conv_fields(program, name, layer, op, tiling, word_groups(op), ".conv") | program.weights(
+            name, sections
+        )
         own = {"fill": f"{op.padding * 0x01010101}u"} | requantisation_fields(op.requantisation)
         program.register_tiles("BLOCKS", tiling, layer.output)
         call = ir.Call("conv_blocks", "conv_blocks", {f"conv.{key}": value for key, value in fields.items()} | own)
         program.operator(name, [call])
 
 
-def tile_words(op: QuantConv, source: Shape, output: Shape, options: Options, rows: int) -> Tiling:
-    """Tiles of `rows` output rows, with packed input of all channels."""
+def word_groups(op: QuantConv) -> int:
+    """Groups of words: those of the convolution if they have whole words, a word each if it is depthwise, else one."""
+    outputs, inputs = op.weight.shape[0] // op.groups, op.weight.shape[1]
+    if outputs == inputs == 1:
+        return -(-op.groups // WORD)
+    return op.groups if outputs % WORD == inputs % WORD == 0 else 1
+
+
+def tile_words(op: QuantConv, source: Shape, output: Shape, options: Options, rows: int, *, each_tap: bool) -> Tiling:
+    """Tiles of `rows` output rows, with packed input of all words of a group.
+
+    Args:
+        op: the convolution.
+        source, output: in words.
+        options: of the export.
+        rows: of a tile, unless its words would not be whole units.
+        each_tap: whether small planes have a copy for each tap.
+    """
     if rows < output.height and rows * output.width % UNIT:
         rows = tile_rows(output)
-    whole = rows == output.height
+    whole, inputs = rows == output.height, source.channels // word_groups(op)
     many = max(1, min(options.images, SHARED_FLOATS // output.pixels)) if whole and output.pixels % UNIT == 0 else 1
-    same = op.window.strides == (1, 1) and output.width == source.width
-    each_tap = whole and (many > 1 or output.pixels <= SMALL_PLANE)
+    each_tap = each_tap and whole and (many > 1 or output.pixels <= SMALL_PLANE)
     many = many if each_tap else 1
+    same = op.window.strides == (1, 1) and output.width == source.width
     shifts, moves = copies(op.window, each_tap=each_tap)
     near = op.window.reaches_only_inside(source) and all(abs(dx) <= GUARD_FLOATS - UNIT for _, dx in shifts)
     extra = max(down for _, down in moves)
     floats = whole_units((rows + extra) * output.width)
     channel = len(shifts) * floats
     return Tiling(
-        rows, extra, many, source.channels, shifts, floats,
+        rows, extra, many, inputs, shifts, floats,
         whole_plane=each_tap, masked=same and near and (not each_tap or output.height == source.height),
         tap_offsets=tuple(copy * floats + down * output.width for copy, down in moves), channel_offset=channel,
-        scratch_floats=many * source.channels * channel,
+        scratch_floats=many * inputs * channel,
     )  # fmt: skip
 
 
 def weight_words(op: QuantConv) -> np.ndarray[Any, Any]:
-    """(outputs, words, kh, kw) weights of four input channels as an int32, with channels rounded up to whole words."""
-    outputs, inputs = op.weight.shape[0], op.weight.shape[1] * op.groups
-    padded = np.zeros((-(-outputs // WORD) * WORD, -(-inputs // WORD) * WORD, *op.weight.shape[2:]), np.int8)
+    """(outputs, words of a group, kh, kw) weights of four input channels as an int32; outputs are whole words."""
+    outputs, inputs, groups = op.weight.shape[0], op.weight.shape[1], word_groups(op)
+    channels = -(-inputs * op.groups // WORD) * WORD // groups  # of a group of words
+    padded = np.zeros((-(-outputs // WORD) * WORD, channels, *op.weight.shape[2:]), np.int8)
     for group, rows in enumerate(np.split(np.arange(outputs), op.groups)):
-        columns = slice(group * op.weight.shape[1], (group + 1) * op.weight.shape[1])
-        padded[rows, columns] = op.weight[rows]
+        first = group * inputs % channels
+        padded[rows, first : first + inputs] = op.weight[rows]
     last = padded.reshape(len(padded), -1, WORD, *op.weight.shape[2:]).transpose(0, 1, 3, 4, 2)
-    return np.ascontiguousarray(last).view(np.int32)[..., 0]
+    words: np.ndarray[Any, Any] = np.ascontiguousarray(last).view(np.int32)[..., 0]
+    return words
 
 
 def channel_records(r: Requantisation, weight: np.ndarray[Any, Any], outputs: int) -> np.ndarray[Any, Any]:

@@ -47,7 +47,7 @@ class ConvKernel(Kernel[Conv, Tiling]):
         assert isinstance(op, Conv)
         assert tiling is not None
         weights = program.weights(name, sections)
-        fields = conv_fields(program, name, layer, op, tiling) | weights | {"act": op.act}
+        fields = conv_fields(program, name, layer, op, tiling, op.groups) | weights | {"act": op.act}
         header = struct = f"conv_{self.name}"
         if own := self.own_fields(tiling):
             fields = {f"conv.{field}": value for field, value in fields.items()} | own
@@ -107,7 +107,7 @@ def blocks_of(op: Conv, tiling: Tiling) -> tuple[list[ir.Array], int]:
 
 
 def conv_fields(
-    program: Program, name: str, layer: Layer, op: Conv | QuantConv, t: Tiling, member: str = ""
+    program: Program, name: str, layer: Layer, op: Conv | QuantConv, t: Tiling, groups: int, member: str = ""
 ) -> dict[str, object]:
     """The fields of a struct conv, without those of weights and activation.
 
@@ -115,8 +115,9 @@ def conv_fields(
         program: gets the tables that fields refer to.
         name: of the struct.
         layer: with `op` and its tensors.
-        op: of floats, or of words, which have no groups.
+        op: a convolution of floats or of words.
         t: its tiling.
+        groups: of channels, or of words.
         member: of the struct, that is the struct conv; empty if the struct itself is one.
     """
     pairs = (f"{{{dy}, {dx}}}" for dy, dx in t.shifts)
@@ -125,7 +126,7 @@ def conv_fields(
         "in": layer.inputs[0],
         "out": layer.output,
         "residual": NO_TENSOR if op.residual is None else layer.inputs[-1].offset,
-        "groups": op.groups if isinstance(op, Conv) else 1,
+        "groups": groups,
         "stride_y": op.window.strides[0],
         "stride_x": op.window.strides[1],
         "block": t.block,
