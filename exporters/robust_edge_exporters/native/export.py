@@ -21,10 +21,10 @@ from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors
 from robust_edge_exporters.native.ir import Array
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import weight_words
+from robust_edge_exporters.native.kernels.conv_blocks import WordsKernel, stored_words
 from robust_edge_exporters.native.passes import checked, optimise, rounded
 from robust_edge_exporters.native.plan import Plan, make_plan
-from robust_edge_exporters.native.weights import Packer, Sections, ValueType
+from robust_edge_exporters.native.weights import Packer, Sections, ValueType, nonzero
 from robust_edge_runtimes.core.errors import ExportError
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
@@ -223,7 +223,10 @@ def report(layer: Layer, operator_index: int) -> LayerReport:
     assert layer.kernel is not None
     kept, total = int(np.count_nonzero(op.weight)), op.size
     pixels = 1 if layer.output.flat else layer.output.height * layer.output.width
-    stored = WORD * int(np.count_nonzero(weight_words(op))) if isinstance(op, QuantConv) else kept
+    stored = kept
+    if isinstance(op, QuantConv) and isinstance(layer.kernel, WordsKernel):
+        segment = layer.kernel.segment
+        stored = WORD * segment * int(nonzero(stored_words(op, segment)).sum())
     return LayerReport(
         op.name,
         type(op).__name__.replace("Quant", ""),

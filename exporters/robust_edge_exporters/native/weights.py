@@ -165,6 +165,12 @@ def padded_to_multiple(kept: np.ndarray[Any, Any], multiple: int) -> np.ndarray[
     return filled
 
 
+def nonzero(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(segments, positions) bool: where a weight is not zero."""
+    kept: np.ndarray[Any, Any] = (block != 0).reshape(*block.shape[:2], -1).any(axis=2)
+    return kept
+
+
 def pack_segments(
     packer: Packer,
     bias: np.ndarray[Any, Any],
@@ -181,12 +187,13 @@ def pack_segments(
     Args:
         packer: the weights file.
         bias: (output channels,) bias, or records with it.
-        blocks: (segments, positions) weights of each group and block; integers of 32 bits that each hold four bytes.
+        blocks: (segments, positions) weights of each group and block, or (segments, positions, n) with n at each
+            position; integers of 32 bits each hold four bytes.
         blocks_per_group: number of blocks per group.
         channel_offset, tap_offsets, by_tap: as in `Segments`.
         multiple: segments are padded with zeros to multiples of this length.
     """
-    kept = [padded_to_multiple(block != 0, multiple) for block in blocks]
+    kept = [padded_to_multiple(nonzero(block), multiple) for block in blocks]
     values = np.concatenate([block[mask] for block, mask in zip(blocks, kept, strict=True)])
     stream = coded(np.concatenate([m.sum(axis=1) for m in kept]), np.concatenate([np.nonzero(m)[1] for m in kept]))
     segments = sum(len(block) for block in blocks)
@@ -194,7 +201,7 @@ def pack_segments(
         packer.values(values),
         packer.append(bias),
         Segments(
-            packer.append(stream), stream.size, values.size, segments, len(blocks[0]), blocks_per_group,
+            packer.append(stream), stream.size, len(values), segments, len(blocks[0]), blocks_per_group,
             blocks[0].shape[1], blocks[-1].shape[1], channel_offset, tap_offsets, by_tap,
         ),
     )  # fmt: skip

@@ -153,6 +153,15 @@ INLINE ints join_codes(ints a, ints b, ints c, ints d) {
 }
 #endif
 
+/* The larger one of each two codes. */
+#if LANES > 1
+INLINE ints max_codes(ints a, ints b) {
+    typedef uint8_t bytes __attribute__((vector_size(4 * LANES)));
+    ints larger = (ints)((bytes)a > (bytes)b);
+    return (a & larger) | (b & ~larger);
+}
+#endif
+
 /* One code as a table of 256 has it: in place, of `words` words. */
 PRIVATE void look_up(float *words, int count, const unsigned char *table) {
     unsigned char *code = (unsigned char *)words;

@@ -13,20 +13,12 @@
 #ifndef ROBUST_EDGE_CONV_BLOCKS_H
 #define ROBUST_EDGE_CONV_BLOCKS_H
 
-#include "conv_tiles.h"
-#include "pack_rows.h"
-#include "requantise.h"
+#include "conv_words.h"
 #include "tile_sizes.h"
 
 #ifndef BLOCKS_UNITS
 #define BLOCKS_UNITS(EACH) EACH(1)
 #endif
-
-struct conv_blocks {
-    struct conv conv;      /* planes, channels and floats are those of words; the biases are four structs channel each */
-    uint32_t fill;         /* the word around the image */
-    struct requantisation requantisation;
-};
 
 /* Blocks of an output channel, from some block on. */
 struct blocks {
@@ -103,23 +95,9 @@ INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, siz
         sum[v % vectors] += partial[v];
 }
 
-/* Requantises the sums of channel k of a word, in place; the residual's words lie at `residual`, or it is NULL. */
-INLINE void finish_channel(ints *sum, const int vectors, const struct register_tile *t, const struct channel *c,
-                           const struct requantisation *r, const float *residual, int k) {
-    UNROLL for (int v = 0; v < vectors; v++) {
-        ints code = scaled(sum[v], c, r);
-        if (residual) {
-            const float *words = residual + t->unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES;
-            code += (load_words(words) >> 8 * k & 255) * splat_int(c->residual);
-        }
-        code >>= c->down;
-        sum[v] = cuts_off(r) ? clamp_ints(code, splat_int(r->lowest), splat_int(r->highest)) : code;
-    }
-}
-
 INLINE void blocks_tile(const struct register_tile *tile, const int units) {
     const struct register_tile t = *tile;
-    const struct requantisation r = ((const struct conv_blocks *)(const void *)t.conv)->requantisation;
+    const struct requantisation r = ((const struct conv_words *)(const void *)t.conv)->requantisation;
     const size_t first = (size_t)t.group * (size_t)(t.conv->out.channels / t.conv->groups); /* word of the group */
     const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)(t.bias - first);
     const uint32_t *starts = t.starts - first;
@@ -137,7 +115,7 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units) {
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
             accumulate_blocks(sum, vectors, t.packed, t.offset_scale, blocks, starts[o + 1] - start);
-            finish_channel(sum, vectors, &t, &channel, &r, residual, k);
+            finish_channel(sum, 0, vectors, &t, &channel, &r, residual, k);
             UNROLL for (int v = 0; v < vectors; v++)
                 codes[k][v] = sum[v];
         }
@@ -159,13 +137,7 @@ PRIVATE void blocks_kernel(const struct register_tile *t) {
     switch (t->units) { BLOCKS_UNITS(BLOCKS_CASE) }
 }
 
-PRIVATE void pack_codes(const struct conv *c, const float *arena, const float *image, int images, struct range channels,
-                        int y0, int rows, float *dst) {
-    const struct words codes = {((const struct conv_blocks *)(const void *)c)->fill ^ FLIP, FLIP};
-    pack_words(c, arena, image, images, channels, y0, rows, dst, codes);
-}
-
-PRIVATE void conv_blocks(const struct job *j, const struct conv_blocks *c) {
+PRIVATE void conv_blocks(const struct job *j, const struct conv_words *c) {
     static const struct method blocks = {pack_codes, blocks_kernel, 1, 0, 0};
     run_conv(&c->conv, j, &blocks);
 }

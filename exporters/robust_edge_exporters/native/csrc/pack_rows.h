@@ -89,19 +89,18 @@ INLINE void pack_shifted(const struct conv *c, const float *plane, struct shift 
     fill(dst + last * width, (rows - last) * width, w);
 }
 
-/* Rows of a copy at stride 2 whose columns all lie inside the input; writes up to UNIT - 1 floats more. */
-INLINE void pack_stride_2(const float *row, ptrdiff_t step, int width, int rows, float *dst, const struct words w) {
-    for (int j = 0; j < rows; j++, row += step, dst += width)
-        for (int x = 0; x < width; x += LANES) {
+/* A row at any stride, whose columns [first, last) lie inside the input. At stride 2, vectors of pixels are deinterleaved,
+   which writes up to UNIT - 1 floats more. */
+INLINE void pack_row(const float *row, int stride, int first, int last, int width, float *dst, const struct words w) {
+    int x = first;
+    fill(dst, first, w);
+    if (stride == 2)
+        for (; x < last; x += LANES) {
             vec even, odd;
             deinterleave(row + 2 * x, &even, &odd);
             store(dst + x, flipped(even, w));
         }
-}
-
-INLINE void pack_row(const float *row, int stride, int first, int last, int width, float *dst, const struct words w) {
-    fill(dst, first, w);
-    for (int x = first; x < last; x++) {
+    for (; x < last; x++) {
         uint32_t word;
         memcpy(&word, row + x * stride, sizeof word);
         word ^= w.flip;
@@ -126,11 +125,8 @@ INLINE void pack_strided(const struct conv *c, const float *plane, struct shift 
     ptrdiff_t step = (ptrdiff_t)c->stride_y * c->in.width;
     const float *row = plane + (ptrdiff_t)top * c->in.width + r.begin * step + s.dx;
     fill(dst, r.begin * width, w);
-    if (c->stride_x == 2 && columns.begin == 0 && columns.end == width)
-        pack_stride_2(row, step, width, r.end - r.begin, dst + r.begin * width, w);
-    else
-        for (int j = r.begin; j < r.end; j++, row += step)
-            pack_row(row, c->stride_x, columns.begin, columns.end, width, dst + j * width, w);
+    for (int j = r.begin; j < r.end; j++, row += step)
+        pack_row(row, c->stride_x, columns.begin, columns.end, width, dst + j * width, w);
     fill(dst + r.end * width, (rows - r.end) * width, w);
 }
 

@@ -7,6 +7,7 @@
 #ifndef ROBUST_EDGE_POOL_CODES_H
 #define ROBUST_EDGE_POOL_CODES_H
 
+#include "codes.h"
 #include "context.h"
 #include "job.h"
 #include "tensor.h"
@@ -32,9 +33,33 @@ PRIVATE void pool_planes(const struct job *j, const struct pool_codes *p, pool_c
         }
 }
 
-/* out[x] = max(out[x], in[x * step]), word by word, for x < count. */
+#if LANES > 1
+/* LANES words of max_words_into from x on. */
+INLINE void max_vector_into(unsigned char *out, const unsigned char *in, int x, const int step) {
+    float *to = (float *)(void *)(out + 4 * x);
+    const float *from = (const float *)(const void *)(in + 4 * x * step);
+    vec even = load(from), odd;
+    ints words;
+    if (step == 2)
+        deinterleave(from, &even, &odd);
+    memcpy(&words, &even, sizeof words);
+    store_words(to, max_codes(words, load_words(to)));
+}
+#endif
+
+/* out[x] = max(out[x], in[x * step]), word by word, for x < count; reads up to 2 * LANES words of `in` at a time. The
+   last vector overlaps the one before it, which changes no maximum. */
 INLINE void max_words_into(unsigned char *out, const unsigned char *in, int count, const int step) {
-    for (int x = 0; x < count; x++)
+    int x = 0;
+#if LANES > 1
+    if (step <= 2 && count >= LANES) {
+        for (; x + LANES <= count; x += LANES)
+            max_vector_into(out, in, x, step);
+        max_vector_into(out, in, count - LANES, step);
+        return;
+    }
+#endif
+    for (; x < count; x++)
         for (int k = 0; k < 4; k++)
             out[4 * x + k] = in[4 * x * step + k] > out[4 * x + k] ? in[4 * x * step + k] : out[4 * x + k];
 }

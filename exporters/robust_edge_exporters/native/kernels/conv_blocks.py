@@ -15,9 +15,10 @@ from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS, conv_
 from robust_edge_exporters.native.kernels.packed import SHARED_FLOATS, SMALL_PLANE, copies
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
-from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
+from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, nonzero, pack_segments
 from robust_edge_runtimes.core.errors import ExportError
 
+LOADING = 1.2  # time of a product of four that loads its pixels, in those that share them with three others
 TILES = (256, 128, 64, 32)  # pixels
 CHANNEL = np.dtype(
     [("bias", "<i4"), ("weights", "<i4"), ("multiplier", "<u2"), ("first", "u1"), ("down", "u1"), ("residual", "<i4")]
@@ -25,20 +26,20 @@ CHANNEL = np.dtype(
 """The C struct channel."""
 
 
-class ConvBlocks(Kernel[QuantConv, Tiling]):
-    """Blocks are stored in one segment per output channel."""
+class WordsKernel(Kernel[QuantConv, Tiling]):
+    """A convolution of codes, whose C function has a struct conv_words as its argument."""
 
-    name = "blocks"
     operator: ClassVar[type[ir.Weighted]] = QuantConv
     family: ClassVar[Family | None] = None
+    segment: ClassVar[int]  # output channels whose blocks are stored together
 
     def suits(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> bool:
         """All convolutions of codes."""
         return True
 
     def cost(self, op: QuantConv, output: Shape) -> float:
-        """Fraction of the blocks that are stored."""
-        return 1.0
+        """Products of four, as a fraction of those of the dense layer."""
+        return float(nonzero(stored_words(op, self.segment)).mean())
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> Tiling:
         """Tiles of packed rows of all input channels of a group, since sums are not kept between blocks of channels.
@@ -64,15 +65,20 @@ class ConvBlocks(Kernel[QuantConv, Tiling]):
         return small[0] if small else min(fitting, key=lambda tiling: tiling.scratch_floats)
 
     def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
-        """Segments in the order of output channels, of whole words; within a segment by word, then tap."""
-        words = weight_words(op)
+        """Segments in the order of output channels; within a segment by word, then tap."""
+        words = stored_words(op, self.segment)
+        records = channel_records(op.requantisation, op.weight, len(words) * self.segment)
         return pack_segments(
-            packer, channel_records(op.requantisation, op.weight, len(words)), [words.reshape(len(words), -1)],
+            packer, records, [words],
             blocks_per_group=1, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
         )  # fmt: skip
 
+    def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
+        """Name of the C function; adds the tile sizes that it needs to the program."""
+        return f"conv_{self.name}"
+
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
-        """One call with a struct conv_blocks."""
+        """One call with a struct conv_words."""
         op, tiling = layer.op, layer.tiling
         assert isinstance(op, QuantConv)
         assert tiling is not None
@@ -80,9 +86,25 @@ class ConvBlocks(Kernel[QuantConv, Tiling]):
             name, sections
         )
         own = {"fill": f"{op.padding * 0x01010101}u"} | requantisation_fields(op.requantisation)
+        fields = {f"conv.{key}": value for key, value in fields.items()} | own
+        function = self.function(program, layer, tiling)
+        program.operator(name, [ir.Call(function, "conv_words", fields)])
+
+
+class ConvBlocks(WordsKernel):
+    """Blocks are stored in one segment per output channel."""
+
+    name = "blocks"
+    segment = 1
+
+    def cost(self, op: QuantConv, output: Shape) -> float:
+        """Products of four, each of which loads its pixels."""
+        return LOADING * super().cost(op, output)
+
+    def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
+        """The C function, which is compiled for each size of register tile."""
         program.register_tiles("BLOCKS", tiling, layer.output)
-        call = ir.Call("conv_blocks", "conv_blocks", {f"conv.{key}": value for key, value in fields.items()} | own)
-        program.operator(name, [call])
+        return super().function(program, layer, tiling)
 
 
 def word_groups(op: QuantConv) -> int:
@@ -134,6 +156,13 @@ def weight_words(op: QuantConv) -> np.ndarray[Any, Any]:
     last = padded.reshape(len(padded), -1, WORD, *op.weight.shape[2:]).transpose(0, 1, 3, 4, 2)
     words: np.ndarray[Any, Any] = np.ascontiguousarray(last).view(np.int32)[..., 0]
     return words
+
+
+def stored_words(op: QuantConv, outputs: int) -> np.ndarray[Any, Any]:
+    """(segments, positions, outputs) words of `outputs` consecutive output channels that are stored together."""
+    words = weight_words(op)
+    stored: np.ndarray[Any, Any] = words.reshape(len(words) // outputs, outputs, -1).transpose(0, 2, 1)
+    return stored
 
 
 def channel_records(r: Requantisation, weight: np.ndarray[Any, Any], outputs: int) -> np.ndarray[Any, Any]:

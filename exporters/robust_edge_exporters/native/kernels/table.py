@@ -18,6 +18,7 @@ MODULES = (
     "linear_dense",
     "linear_sparse",
     "conv_blocks",
+    "conv_quads",
     "linear_codes",
 )
 
