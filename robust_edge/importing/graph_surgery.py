@@ -37,7 +37,7 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
     kind = ports[0].type.tensor_type
     if kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) != 4:
         raise InputError(f"{path} does not take images as float32 (N, C, H, W); its input is {_shown(kind)}")
-    sizes = [size.dim_value or None for size in kind.shape.dim]
+    sizes = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]  # some exporters write -1
     own = sizes[1:]
     shape = tuple(size or (wanted[i] if wanted else 0) for i, size in enumerate(own))
     if not all(shape):
@@ -93,7 +93,7 @@ def _bypass(graph: Any, node: Any) -> None:
 def _shown(kind: Any) -> str:
     from onnx import TensorProto
 
-    sizes = [size.dim_param or size.dim_value or "?" for size in kind.shape.dim]
+    sizes = [size.dim_param or (size.dim_value if size.dim_value > 0 else "?") for size in kind.shape.dim]
     return f"{TensorProto.DataType.Name(kind.elem_type).lower()} ({', '.join(map(str, sizes))})"
 
 
