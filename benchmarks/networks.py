@@ -74,7 +74,7 @@ def run_of(network, images, folder):
 
 def journey(run, target, works, folder):
     """Export, verify and bench; returns what they said, and whether it is what check said."""
-    bundle = folder / target
+    bundle, dense = folder / target, folder / TARGETS[0]
     code, exported, error = command("export", run, "--target", target, "--golden", TEST, "--steps", 1, "-o", bundle)
     if code != 0:
         return {"export": error}, bool(error) and not works
@@ -84,7 +84,10 @@ def journey(run, target, works, folder):
     as_said = works and code in (DECIDED, UNDECIDED)
     if verdict and verdict["reasons"]:
         said["reasons"] = verdict["reasons"]
-    code, timed, error = command("bench", bundle, "--images", 5, "--seconds", 0.2)
+    if verdict and verdict["undecided"]:
+        said["undecided"] = verdict["undecided"]
+    together = dict.fromkeys([dense, bundle] if dense.is_dir() else [bundle])
+    code, timed, error = command("bench", *together, "--images", 5, "--seconds", 0.2)
     if timed is None:
         return {**said, "bench": error}, False
     entry = timed["entries"][-1]

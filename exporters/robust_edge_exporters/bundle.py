@@ -26,6 +26,7 @@ from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.core.folders import check_new_directory, new_directory
 from robust_edge_runtimes.core.golden import GOLDEN, Golden, write_golden
 from robust_edge_runtimes.core.manifest import (
+    NO_IMAGES,
     SCHEMA_VERSION,
     Artifact,
     Choices,
@@ -39,6 +40,11 @@ from robust_edge_runtimes.core.manifest import (
 )
 from robust_edge_runtimes.core.preprocessing import Preprocessing
 from robust_edge_runtimes.verdict.measurement import Parity
+
+NO_IMAGES_NOTE = (
+    "It was exported without images: its stored images are noise, which shows that it computes what the source "
+    "computes, and nothing of accuracy or robustness.",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +151,8 @@ def write_artifact(request: ArtifactRequest, folder: Path) -> WrittenArtifact:
     artifact = format_named(request.target.format).export(
         compacted.model, request.shape, request.target, str(folder), settings
     )
-    artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes))
+    images = NO_IMAGES_NOTE if request.source.dataset == NO_IMAGES else ()
+    artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes, *images))
     _check_sparsity(compacted.sparsity, artifact.sparsity)
     write_scripts(folder, request.target, request.classes)
     return WrittenArtifact(artifact, compacted)

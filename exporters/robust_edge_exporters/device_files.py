@@ -11,7 +11,7 @@ from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.schema import manifest_schema
 from robust_edge_exporters.standalone import definitions
 from robust_edge_exporters.target import Target
-from robust_edge_runtimes.core.manifest import Expected, Source
+from robust_edge_runtimes.core.manifest import NO_IMAGES, Expected, Source
 from robust_edge_runtimes.verdict.measurement import Parity
 
 SCHEMA = "manifest.schema.json"
@@ -49,17 +49,26 @@ def write_readme(
         "runtime": target.runtime,
         "arch": source.arch,
         "kept": f"{100 * artifact.sparsity.keep:.1f}%",
-        "clean": f"{100 * expected.clean_accuracy:.1f}%",
-        "robust": f"{100 * expected.robust_accuracy:.1f}%",
-        "attack": expected.attack.describe(),
-        "eps": f"{expected.attack.eps:.4g}",
-        "images": str(expected.images),
+        "accuracy": _accuracy(source, expected),
         "error": f"{parity.max_logit_error:.1g}",
         "agreement": f"{100 * parity.argmax_agreement:.2f}%",
         "commands": "\n".join(f"    {command}" for command in commands),
         "limits": "\n".join(f"- {limit}" for limit in (*target.limits, *artifact.notes)),
     }
     _write(folder / "README.md", string.Template(row.template("README.md")).substitute(values))
+
+
+def _accuracy(source: Source, expected: Expected) -> str:
+    if source.dataset == NO_IMAGES:
+        return (
+            "Its accuracy and robustness are unknown: it was exported without images, and the "
+            f"{expected.images} stored\nimages are noise, labelled by the network itself."
+        )
+    clean, robust = (f"{100 * share:.1f}%" for share in (expected.clean_accuracy, expected.robust_accuracy))
+    return (
+        f"On {expected.images} test images the checkpoint behind this file was right on {clean} of the clean ones and "
+        f"on\n{robust} under {expected.attack.describe()} with eps {expected.attack.eps:.4g} (pixels in [0, 1])."
+    )
 
 
 def _lines(items: tuple[str, ...]) -> str:

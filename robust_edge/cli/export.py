@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from robust_edge.cli.format_options import format_options
-from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Radius
+from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Numbers, Radius, Shape
 from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from robust_edge_exporters.format_option import OptionValue
     from robust_edge_runtimes.core.manifest import LayerForm
 
+OF_RUNS = ("golden", "eps", "steps", "seed", "data_dir", "allow_code")
+OF_FILES = ("shape", "mean", "std")
+
 
 @click.command()
-@click.argument("run", type=PATH)
+@click.argument("run", type=PATH, metavar="RUN|MODEL.onnx")
 @click.option("--target", required=True, help="Device and runtime; `robust-edge targets` lists the names.")
 @click.option("--jetpack", metavar="VERSION", help="JetPack version of a Jetson target: 4.6, 5.1, 6.2 or 7.2.")
 @click.option(
@@ -54,6 +58,9 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=GoldenSettings.seed, show_default=True, type=SEED, help="Seed of the stored attack.")
 @click.option("--data-dir", help="Folder of the run's images, if it was moved.")
+@click.option("--input-shape", "shape", type=Shape(), help="CxHxW of an ONNX file that leaves it open.")
+@click.option("--mean", type=Numbers(), help="Mean that the network of an ONNX file expects.  [default: 0, none]")
+@click.option("--std", type=Numbers(), help="Standard deviation that it expects.  [default: 1, none]")
 @click.option("--archive", is_flag=True, help="Also write OUT.tar; equal bundles give identical files.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")
@@ -63,8 +70,12 @@ if TYPE_CHECKING:
     "robust-edge export runs/digits-10 --target x86-cpu -o bundles/digits-10",
     "robust-edge export runs/digits-10 --target jetson-gpu --jetpack 4.6 --precision fp16 -o bundles/nano",
     "robust-edge export runs/digits-10 --target x86-cpu-int8 --archive -o bundles/digits-10-int8",
+    "robust-edge export model.onnx --target x86-cpu-sparse -o bundles/model",
 )
+@click.pass_context
 def export(
+    context: click.Context,
+    /,
     run: Path,
     target: str,
     jetpack: str | None,
@@ -77,6 +88,9 @@ def export(
     steps: int,
     seed: int,
     data_dir: str | None,
+    shape: tuple[int, ...] | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     archive: bool,
     overwrite: bool,
     out: Path,
@@ -84,34 +98,45 @@ def export(
     output: Output,
     **options: OptionValue,
 ) -> None:
-    """Export a run as a bundle for a device. It is written only if its outputs match those of the checkpoint."""
+    """Export a run as a bundle for a device. It is written only if its outputs match those of the checkpoint.
+
+    An ONNX file is exported without images: the bundle stores noise, and can be timed but not verified.
+    """
     import dataclasses
 
     from robust_edge.export import export_run
+    from robust_edge.importing.run import ImportSettings
+    from robust_edge.importing.without_images import export_file
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named
+    from robust_edge_runtimes.core.manifest import NO_IMAGES
     from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
     chosen = target_named(target, jetpack)
     if opset is not None:
         chosen = chosen.with_opset(opset)
     tar = archive_path(out, overwrite=overwrite) if archive else None
-    exported = export_run(
-        open_run(run, allow_code=allow_code),
-        chosen,
-        out,
-        golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),
-        choices=ExportChoices(
-            precision=precision,
-            batch=batch,
-            compact=compact,
-            options={name: value for name, value in options.items() if value is not None},
-        ),
-        data_dir=data_dir,
-        overwrite=overwrite,
-        progress=output.progress("attacking the golden images"),
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    choices = ExportChoices(precision=precision, batch=batch, compact=compact, options=given)
+    if run.suffix.lower() == ".onnx":
+        _refuse_given(context, OF_RUNS, f"{run} comes without images; import it with images (robust-edge import)")
+        settings = ImportSettings(shape=shape, mean=mean or ImportSettings.mean, std=std or ImportSettings.std)
+        exported, changes = export_file(run, chosen, out, settings, choices, overwrite=overwrite)
+        for change in changes:
+            output.note(f"note: {change}")
+    else:
+        _refuse_given(context, OF_FILES, f"{run} is a run, which has its own")
+        exported = export_run(
+            open_run(run, allow_code=allow_code),
+            chosen,
+            out,
+            golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),
+            choices=choices,
+            data_dir=data_dir,
+            overwrite=overwrite,
+            progress=output.progress("attacking the golden images"),
+        )
     for layer in exported.manifest.sparsity.layers:
         output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero")
     for form in exported.manifest.layers:
@@ -120,12 +145,21 @@ def export(
         write_archive(out, tar)
     for limit in (*chosen.limits, *exported.manifest.notes):
         output.note(f"note: {limit}")
-    if exported.manifest.expected.images < MIN_IMAGES:
+    if exported.manifest.expected.images < MIN_IMAGES and exported.manifest.source.dataset != NO_IMAGES:
         few = exported.manifest.expected.images
         output.note(f"note: verify will fail with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
     archived = {} if tar is None else {"archive": str(tar)}
     text = _summary(exported) + (f"\n{tar}: the same bundle as one file" if tar else "")
     output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json(), **archived})
+
+
+def _refuse_given(context: click.Context, names: tuple[str, ...], why: str) -> None:
+    """Raise InputError if one of these options stands on the command line."""
+    from robust_edge_runtimes.core.errors import InputError
+
+    for param in context.command.params:
+        if param.name in names and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{max(param.opts, key=len)} does not apply: {why}")
 
 
 def _summary(exported: Exported) -> str:

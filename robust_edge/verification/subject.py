@@ -28,7 +28,7 @@ from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import share_above
 from robust_edge_runtimes.verdict.checks import OUTLIERS
 from robust_edge_runtimes.verdict.flags import Check
-from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images
+from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images, refuse_noise
 from robust_edge_runtimes.verdict.measurement import Rebuild
 from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
@@ -89,6 +89,7 @@ def host_subject(
     Raises:
         BundleError: golden.npz contradicts the manifest.
     """
+    refuse_noise(bundle.manifest)
     golden = bundle.golden()
     refuse_no_images(settings.limit)
     without_run = HostSubject(

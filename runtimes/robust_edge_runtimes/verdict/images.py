@@ -9,6 +9,7 @@ import numpy as np
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.core.manifest import NO_IMAGES, Manifest
 
 NOISE = 1 / 255
 CHUNK = 500
@@ -95,6 +96,15 @@ def refuse_no_images(limit: Optional[int]) -> None:
     """Raise InputError for a limit below 1."""
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} images checks nothing; give at least 1")
+
+
+def refuse_noise(manifest: Manifest) -> None:
+    """Raise InputError for a bundle that was exported without images: there is no accuracy to lose."""
+    if manifest.source.dataset == NO_IMAGES:
+        raise InputError(
+            f"the bundle was exported from {manifest.source.run} without images, so there is no accuracy to verify; "
+            "import the file with images (robust-edge import) and export that run"
+        )
 
 
 def under_noise(images: np.ndarray, random: np.random.Generator) -> np.ndarray:

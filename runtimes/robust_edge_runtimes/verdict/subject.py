@@ -16,7 +16,7 @@ from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import Score, score_of
 from robust_edge_runtimes.verdict.checks import not_the_checkpoint, repeat_checks
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
-from robust_edge_runtimes.verdict.images import DrawnImages, from_golden
+from robust_edge_runtimes.verdict.images import DrawnImages, from_golden, refuse_noise
 
 Self = TypeVar("Self", bound="Subject")
 
@@ -151,7 +151,9 @@ def subject_of(bundle: Bundle, model: BaseRuntime, *, limit: Optional[int] = Non
 
     Raises:
         BundleError: golden.npz contradicts the manifest.
+        InputError: the stored images are noise.
     """
+    refuse_noise(bundle.manifest)
     golden = bundle.golden()
     eps = bundle.manifest.expected.attack.eps
     return Subject(bundle, golden, model, eps, *golden_images(golden, limit, seed))
