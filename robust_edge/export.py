@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from robust_edge.attacks.pgd import Pgd
-from robust_edge.checking.check import require_target
+from robust_edge.checking.check import require_targets
 from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
@@ -60,7 +60,7 @@ def export_run(
     dataset = dataset_of(run, data_dir)
     model = run.load_model()
     if run.config.arch not in ARCHITECTURES:
-        require_target(model, dataset.shape, target)  # before anything is attacked
+        require_targets(model, dataset.shape, [target])  # before anything is attacked
     network = artifact_request(run, model, target, chosen, lambda: dataset.train)
     split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]

@@ -105,15 +105,16 @@ def check_network(
     )
 
 
-def require_target(model: nn.Module, shape: tuple[int, ...], target: Target) -> None:
-    """Check one target.
+def require_targets(model: nn.Module, shape: tuple[int, ...], targets: Sequence[Target]) -> None:
+    """Check that a network can be exported to every one of these targets.
 
     Raises:
-        ExportError: the network cannot be exported to the target; the text says why.
+        ExportError: what stands in the way of each that it cannot be exported to.
     """
-    (result,) = check_network(model, shape, [target]).targets
-    if not result.works:
-        raise ExportError(f"the network cannot be exported to {target.name}: {result.problem}")
+    answers = check_network(model, shape, targets).targets
+    refused = [f"the network cannot be exported to {item.target}: {item.problem}" for item in answers if not item.works]
+    if refused:
+        raise ExportError(". And ".join(refused))
 
 
 def require_any_target(model: nn.Module, shape: tuple[int, ...]) -> None:

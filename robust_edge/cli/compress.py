@@ -50,6 +50,7 @@ SETTINGS = list(command_settings())
     "robust-edge compress --scheme filter --keep 0.25 --eps 0.1 -o runs/digits-small",
     "robust-edge compress --init runs/cats --keep 0.05 --dataset folder --data-dir data/cats -o runs/cats-5",
     "robust-edge compress --init runs/cats-5 --keep-mask --dataset folder --data-dir data/new-cats -o runs/new-cats",
+    "robust-edge compress --arch my_pkg.models:build --target x86-cpu-sparse,jetson-gpu --eps 0.1 -o runs/mine",
     "robust-edge compress --resume -o runs/r34",
     "torchrun --nproc-per-node 8 -m robust_edge compress --preset thesis --dataset cifar10 --data-dir data -o runs/r34",
 )
@@ -82,7 +83,9 @@ def compress(
     if resume and overwrite:
         raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
     keys = {parameter_name(key): key for key, _, _ in SETTINGS}
-    given = {keys[name]: value for name, value in flags.items() if value is not None}
+    given = {keys[name]: value for name, value in flags.items() if value not in (None, ())}
+    if "targets" in given:
+        given["targets"] = [name.strip() for text in given["targets"] for name in text.split(",")]
     for key in {"data.dir", "init"} & given.keys():
         given[key] = str(Path(given[key]).absolute())  # later commands may run in another folder
     settings = _Settings(preset, config_file, assignments, given, allow_code)

@@ -17,6 +17,7 @@ from robust_edge.pruning.schemes import SCHEMES
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import Setting, check, setting, walk
+from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.runtime import MAX_THREADS
 
 
@@ -50,6 +51,11 @@ class CompressConfig:
     threads: int | None = setting(
         None, "number of CPU threads; by default torch's choice", flag="--threads", range=f"[1, {MAX_THREADS}]"
     )
+    targets: tuple[str, ...] = setting(
+        (),
+        "target that the network must be exportable to, which is checked before the training; repeatable",
+        flag="--target",
+    )
     tensorboard: bool = setting(
         False, "also write the metrics of every epoch for TensorBoard, to RUN/tensorboard", flag="--tensorboard"
     )
@@ -65,6 +71,8 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        for name in self.targets:
+            target_named(name)
         if self.init is not None:
             return
         epochs = self.training.epochs

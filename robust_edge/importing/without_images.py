@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robust_edge.checking.check import require_target
+from robust_edge.checking.check import require_targets
 from robust_edge.config.export import ExportChoices
 from robust_edge.importing.graph_surgery import fix_image_shape
 from robust_edge.importing.reference import run_graph
@@ -86,7 +86,7 @@ def export_file(
     found = read_source(Request(path=file, shape=settings.shape))
     spec = spec_of(found, settings, settings.classes)
     model = checked_model(found.network, spec).eval().requires_grad_(False)
-    require_target(model, found.shape, target)
+    require_targets(model, found.shape, [target])
     images = _noise(found.shape)
     golden = _golden(images, model(torch.from_numpy(images)).numpy(), 1e-3)
     request = ExportRequest(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from robust_edge.checking.check import require_any_target
+from robust_edge.checking.check import require_any_target, require_targets
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.holdout import hold_out
@@ -35,6 +35,7 @@ from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.synchrony import check_batch, check_same_images, replicate
 from robust_edge.training.tensorboard import check_installed
+from robust_edge_exporters.target import target_named
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError
@@ -165,7 +166,9 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
     if config.sparse or initial.held is not None:
         refuse_computed(weight_uses(model, dataset.shape))
     check_training(model, model.spec)
-    if config.arch not in ARCHITECTURES:
+    if config.targets:
+        require_targets(model, dataset.shape, [target_named(name) for name in config.targets])
+    elif config.arch not in ARCHITECTURES:
         require_any_target(model, dataset.shape)
     model = place(model, device, config.compute)
     held = initial.held and {name: kept.to(device) for name, kept in initial.held.items()}
