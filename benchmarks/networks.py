@@ -18,7 +18,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner
 from PIL import Image
@@ -38,7 +40,7 @@ TRAIN, TEST = 40, 60
 DECIDED, UNDECIDED = 0, 5
 
 
-def command(*words):
+def command(*words: object) -> tuple[int, Any, str]:
     """Run `robust-edge WORDS`; returns the exit code, the JSON result or None, and the error line."""
     result = CliRunner().invoke(command_line, [*map(str, words), "--json", "-q"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -47,7 +49,7 @@ def command(*words):
     return result.exit_code, json.loads(result.stdout) if result.stdout else None, " ".join(lines)
 
 
-def write_images(folder, size):
+def write_images(folder: Path, size: int) -> None:
     """TRAIN and TEST images as files of the data set `folder`."""
     digits = load_digits()
     for number in range(TRAIN + TEST):
@@ -58,7 +60,7 @@ def write_images(folder, size):
         picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR).save(path)
 
 
-def run_of(network, images, folder):
+def run_of(network: str, images: Path, folder: Path) -> tuple[Path, str]:
     """Train or import the network; returns the run and the error line."""
     data = ("--dataset", "folder", "--data-dir", images)
     if Path(network).is_file():
@@ -72,7 +74,7 @@ def run_of(network, images, folder):
     return folder, error or f"exit code {code}" * (code != 0)
 
 
-def journey(run, target, works, folder):
+def journey(run: Path, target: str, works: bool, folder: Path) -> tuple[dict[str, Any], bool]:
     """Export, verify and bench; returns what they said, and whether it is what check said."""
     bundle, dense = folder / target, folder / TARGETS[0]
     code, exported, error = command("export", run, "--target", target, "--golden", TEST, "--steps", 1, "-o", bundle)
@@ -96,14 +98,18 @@ def journey(run, target, works, folder):
     return said, as_said and code == 0
 
 
-def row_of(network, size, targets):
+def row_of(network: str, size: int, targets: Sequence[str]) -> dict[str, Any]:
     """One row: the whole way of one network at one size."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images", size)
         run, error = run_of(network, folder / "images", folder / "run")
-        row = {"network": Path(network).name if Path(network).is_file() else network, "size": size, "holds": not error}
+        row: dict[str, Any] = {
+            "network": Path(network).name if Path(network).is_file() else network,
+            "size": size,
+            "holds": not error,
+        }
         if error:
             return {**row, "refused": error}
         _, checked, _ = command("check", run, *(word for target in targets for word in ("--target", target)))
@@ -116,7 +122,7 @@ def row_of(network, size, targets):
     return {**row, "seconds": round(time.perf_counter() - start, 1)}
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--size", nargs="+", type=int, default=SIZES)
@@ -133,7 +139,7 @@ def main():
     return 0 if holds else 1
 
 
-def add_row(path, row):
+def add_row(path: Path, row: dict[str, Any]) -> None:
     """Write the row into the file, in the place of an older one of the same network and size."""
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [old for old in rows if (old["network"], old["size"]) != (row["network"], row["size"])]
