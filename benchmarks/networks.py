@@ -1,9 +1,9 @@
 """Does every network go the whole way to every CPU target, as `robust-edge check` says?
 
     python benchmarks/networks.py [--size 64 224] [--target x86-cpu x86-cpu-int8 x86-cpu-csr x86-cpu-sparse]
-                                  [NETWORK ...] [-o benchmarks/results/networks.json]
+                                  [--epochs 4] [--mode MODE ...] [NETWORK ...] [-o benchmarks/results/networks.json]
 
-A network is what `compress --arch` takes, which is trained for one epoch to 30% of its weights, or a file that
+A network is what `compress --arch` takes, which is trained for a few epochs to 30% of its weights, or a file that
 `import` takes. The images are scikit-learn's digits in three channels, enlarged to SIZE pixels. Then, for each target:
 check, export, verify and bench, from the command line. Where check says that a target does not work, export must refuse
 it in one line. A row holds what each command said; rows of other networks in the output file stay.
@@ -36,7 +36,8 @@ TORCHVISION = (
 NETWORKS = (*(f"torchvision/{name}" for name in TORCHVISION), "timm/vit_tiny_patch16_224")
 TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
 SIZES = (64, 224)
-TRAIN, TEST = 40, 60
+TRAIN, TEST = 200, 60
+EPS = "1/255"
 DECIDED, UNDECIDED = 0, 5
 
 
@@ -60,28 +61,29 @@ def write_images(folder: Path, size: int) -> None:
         picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR).save(path)
 
 
-def run_of(network: str, images: Path, folder: Path) -> tuple[Path, str]:
+def run_of(network: str, images: Path, epochs: int, folder: Path) -> tuple[Path, str]:
     """Train or import the network; returns the run and the error line."""
     data = ("--dataset", "folder", "--data-dir", images)
     if Path(network).is_file():
-        code, _, error = command("import", network, *data, "--eps", 0.01, "-o", folder)
+        code, _, error = command("import", network, *data, "-o", folder)
     else:
-        settings = ("training.epochs=1", "training.batch_size=20", "attack.steps=1", "threads=1", "device=cpu")
+        settings = ("training.batch_size=20", "training.lr=0.02", "threads=1", "device=cpu")
         chosen = (word for setting in settings for word in ("--set", setting))
-        code, _, error = command(
-            "compress", "--arch", network, *data, "--keep", 0.3, "--eps", 0.01, *chosen, "-o", folder
-        )
+        words = ("compress", "--arch", network, *data, "--keep", 0.3, "--eps", 0, "--epochs", epochs, *chosen)
+        code, _, error = command(*words, "-o", folder)
     return folder, error or f"exit code {code}" * (code != 0)
 
 
-def journey(run: Path, target: str, works: bool, folder: Path) -> tuple[dict[str, Any], bool]:
+def journey(run: Path, target: str, works: bool, modes: Sequence[str], folder: Path) -> tuple[dict[str, Any], bool]:
     """Export, verify and bench; returns what they said, and whether it is what check said."""
     bundle, dense = folder / target, folder / TARGETS[0]
-    code, exported, error = command("export", run, "--target", target, "--golden", TEST, "--steps", 1, "-o", bundle)
+    golden = ("--golden", TEST, "--eps", EPS, "--steps", 1)
+    code, exported, error = command("export", run, "--target", target, *golden, "-o", bundle)
     if code != 0:
         return {"export": error}, bool(error) and not works
     said = {"logit_error": exported["parity"]["max_logit_error"]}
-    code, verdict, error = command("verify", bundle, "--against", run, "--steps", 2, "--queries", 5, "--limit", TEST)
+    few = ("--eps", EPS, "--steps", 2, "--queries", 5, *(word for mode in modes for word in ("--mode", mode)))
+    code, verdict, error = command("verify", bundle, "--against", run, *few)
     said["verify"] = verdict["outcome"] if verdict else error
     as_said = works and code in (DECIDED, UNDECIDED)
     if verdict and verdict["reasons"]:
@@ -98,13 +100,13 @@ def journey(run: Path, target: str, works: bool, folder: Path) -> tuple[dict[str
     return said, as_said and code == 0
 
 
-def row_of(network: str, size: int, targets: Sequence[str]) -> dict[str, Any]:
+def row_of(network: str, size: int, targets: Sequence[str], epochs: int, modes: Sequence[str]) -> dict[str, Any]:
     """One row: the whole way of one network at one size."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images", size)
-        run, error = run_of(network, folder / "images", folder / "run")
+        run, error = run_of(network, folder / "images", epochs, folder / "run")
         row: dict[str, Any] = {
             "network": Path(network).name if Path(network).is_file() else network,
             "size": size,
@@ -112,10 +114,12 @@ def row_of(network: str, size: int, targets: Sequence[str]) -> dict[str, Any]:
         }
         if error:
             return {**row, "refused": error}
-        _, checked, _ = command("check", run, *(word for target in targets for word in ("--target", target)))
+        _, checked, error = command("check", run, *(word for target in targets for word in ("--target", target)))
+        if error:
+            return {**row, "holds": False, "refused": error}
         row |= {"weights": checked["weights"], "targets": {}}
         for answer in checked["targets"]:
-            said, as_said = journey(run, answer["target"], not answer["problem"], folder)
+            said, as_said = journey(run, answer["target"], not answer["problem"], modes, folder)
             row["targets"][answer["target"]] = {"check": answer["problem"] or "works", **said, "as_said": as_said}
             row["holds"] &= as_said
             print(json.dumps({answer["target"]: row["targets"][answer["target"]]}), flush=True)
@@ -127,12 +131,14 @@ def main() -> int:
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--size", nargs="+", type=int, default=SIZES)
     parser.add_argument("--target", nargs="+", default=TARGETS)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--mode", nargs="+", default=(), help="modes of verify; by default its own default")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "networks.json")
     given = parser.parse_args()
     holds = True
     for network in given.networks:
         for size in given.size:
-            row = row_of(network, size, given.target)
+            row = row_of(network, size, given.target, given.epochs, given.mode)
             print(json.dumps({key: value for key, value in row.items() if key != "targets"}), flush=True)
             add_row(given.out, row)
             holds &= row["holds"]

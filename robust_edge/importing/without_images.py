@@ -6,7 +6,6 @@ so that `verify` refuses such bundles; int8, whose ranges come from images, is r
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.run.environment import versions
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.formats.onnx.contents import contents_of
-from robust_edge_exporters.formats.onnx.weights import count_nonzeros
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import seal
 from robust_edge_runtimes.core.errors import InputError
@@ -40,7 +38,6 @@ from robust_edge_runtimes.core.manifest import (
     AttackSpec,
     Manifest,
     Source,
-    Sparsity,
     TensorSpec,
 )
 
@@ -110,7 +107,7 @@ def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None)
     """Put an ONNX file as it is into a bundle, which `bench` can time.
 
     Args:
-        file: with all of its weights inside.
+        file: its external data is copied into the bundle's file.
         path: the bundle's folder.
         shape: (C, H, W), where the file leaves it open.
 
@@ -128,10 +125,12 @@ def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None)
     logits = np.concatenate(parts)
     if logits.ndim != 2:
         raise InputError(f"{file} gives an output of shape {logits.shape}, expected (N, K), the logits of a classifier")
-    held = contents_of(file)
-    golden = _golden(images, logits, MAX_TOLERANCE[held.precision])
     with new_directory(path, overwrite=False) as folder:
-        shutil.copyfile(file, folder / "model.onnx")
+        (folder / "model.onnx").write_bytes(_with_initializers(program).SerializeToString())
+        held = contents_of(folder / "model.onnx")
+        if not held.sparsity.weights:
+            raise InputError(f"{file} holds no convolution and no linear layer with weights of its own")
+        golden = _golden(images, logits, MAX_TOLERANCE[held.precision])
         write_golden(folder / GOLDEN, golden)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -141,7 +140,7 @@ def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None)
             input_range=(0.0, 1.0),
             output=TensorSpec(names[1], (batch, logits.shape[1])),
             classes=tuple(map(str, range(logits.shape[1]))),
-            sparsity=_sparsity(program, file),
+            sparsity=held.sparsity,
             source=_source(file),
             expected=expected_of(golden, NO_ATTACK),
             files={},
@@ -149,16 +148,17 @@ def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None)
         seal(folder, manifest)
 
 
-def _sparsity(program: Any, file: Path) -> Sparsity:
-    """Count weights where other exporters keep them, too: in Constant nodes."""
-    for node in program.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-            program.graph.initializer.add().CopyFrom(node.attribute[0].t)
-            program.graph.initializer[-1].name = node.output[0]
-    found = count_nonzeros(program)
-    if not found.weights:
-        raise InputError(f"{file} holds no convolution and no linear layer with weights of its own")
-    return found
+def _with_initializers(program: Any) -> Any:
+    """A copy whose Constant nodes are initializers, where weights are counted; to a runtime both are the same."""
+    changed = type(program)()
+    changed.CopyFrom(program)
+    constants = [node for node in program.graph.node if node.op_type == "Constant" and node.attribute[0].HasField("t")]
+    for node in constants:
+        changed.graph.node.remove(node)
+        tensor = changed.graph.initializer.add()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+    return changed
 
 
 def _noise(shape: tuple[int, ...], count: int = COUNT) -> np.ndarray:

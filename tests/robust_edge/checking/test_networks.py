@@ -19,7 +19,11 @@ WORKING = (
     "vision_transformer", "blurred", "used_twice", "own_parametrization", "excited_by_the_largest", "decoded",
 )  # fmt: skip
 NEWER = ("replicated",)  # TorchScript's exporter loses the size that an adaptive pool needs
-TARGETS = ("x86-cpu", "x86-cpu-csr")
+TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
+SPARSE_LACKS = {
+    "replicated": "Elu", "in_three_dimensions": "Conv", "mixed": "MatMul", "vision_transformer": "Concat",
+    "excited_by_the_largest": "Softplus",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +41,9 @@ def test_a_network_is_pruned_and_exported_as_check_says(name, tiny, tmp_path):
     torch.manual_seed(0)
     spec = spec_of(name)
     found = check_network(build_model(spec), spec.shape, [target_named(target) for target in TARGETS])
-    assert [answer.problem for answer in found.targets] == ["", ""]
+    *dense, sparse = (answer.problem for answer in found.targets)
+    assert dense == ["", "", ""]
+    assert sparse.partition(" ")[0] == SPARSE_LACKS.get(name, "")
     assert not found.unprunable
     config = tiny({"arch": spec.arch, "training.epochs": 1, "pruning.keep": 0.6})
     run = open_run((compress(config, tmp_path / "run"), tmp_path / "run")[1])
@@ -67,6 +73,15 @@ def _in_order(checkpoint):
 def test_what_cannot_be_honoured_is_refused_in_one_line_before_training(name, says, refused, tmp_path):
     line = refused("compress", "--arch", f"small_networks:{name}", "--eps", 0.1, "-o", tmp_path / "run")
     assert re.search(says, line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_compress_refuses_a_target_that_it_could_not_be_exported_to(refused, tmp_path):
+    """In seconds, before anything is trained or written."""
+    options = ("--eps", 0.1, "--target", "x86-cpu-csr,x86-cpu-sparse", "-o", tmp_path / "run")
+    line = refused("compress", "--arch", "small_networks:excited_by_the_largest", *options, code=1)
+    assert re.search("cannot be exported to x86-cpu-sparse: Softplus.*use --target x86-cpu-csr$", line)
+    assert "did you mean 'x86-cpu'" in refused("compress", "--target", "x86-cpus", "-o", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
