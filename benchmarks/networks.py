@@ -39,6 +39,7 @@ SIZES = (64, 224)
 TRAIN, TEST = 200, 60
 EPS = "1/255"
 DECIDED, UNDECIDED = 0, 5
+INTERRUPTED = (130, 143)
 
 
 def command(*words: object) -> tuple[int, Any, str]:
@@ -46,6 +47,8 @@ def command(*words: object) -> tuple[int, Any, str]:
     result = CliRunner().invoke(command_line, [*map(str, words), "--json", "-q"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
+    if result.exit_code in INTERRUPTED:
+        sys.exit(result.exit_code)
     lines = [line.removeprefix("error: ") for line in result.stderr.splitlines() if line.startswith("error: ")]
     return result.exit_code, json.loads(result.stdout) if result.stdout else None, " ".join(lines)
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from robust_edge.attacks.table import ATTACKS, OWN, attack_class
 from robust_edge.config.reference import default_text, settings_page
@@ -97,6 +98,27 @@ def schemes() -> str:
     return _table(("`--scheme`", "constraint", "settings (`pruning.NAME`)"), rows)
 
 
+def networks() -> str:
+    """What the benchmark of networks found, one row per network and size."""
+    found = json.loads((DOCS.parent / "benchmarks/results/networks.json").read_text("utf-8"))
+    targets = list(dict.fromkeys(name for row in found["rows"] for name in row.get("targets", ())))
+    rows = [
+        (f"`{row['network']}`", str(row["size"]), *(_outcome(row, name) for name in targets)) for row in found["rows"]
+    ]
+    return _table(("network", "pixels", *(f"`{name}`" for name in targets)), rows)
+
+
+def _outcome(row: dict[str, Any], target: str) -> str:
+    """What the commands said of one network in one target."""
+    said = row.get("targets", {}).get(target)
+    if said is None:
+        return str(row.get("refused", "not run"))
+    if said["check"] != "works":
+        return f"check: {said['check'].partition(';')[0]}"
+    problem = said.get("export") or said.get("bench")
+    return f"refused: {problem.partition(';')[0]}" if problem else f"{said['verify']}, {said['p50_ms']:.3g} ms"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
@@ -105,6 +127,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "attack settings": attack_settings,
     "choices": choices,
     "schemes": schemes,
+    "networks": networks,
 }
 
 
