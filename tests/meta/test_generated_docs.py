@@ -28,7 +28,8 @@ def generate() -> ModuleType:
 def test_the_committed_files_are_current(generate: ModuleType) -> None:
     pages = generate.pages()
     assert {path.name for path in pages} == {
-        "README.md", "evaluation.md", "networks.md", "settings.md", "training.md", "verification.md", "verify.schema.json"
+        "README.md", "evaluation.md", "networks.md", "settings.md",
+        "training.md", "verification.md", "verify.schema.json"
     }  # fmt: skip
     for path, text in pages.items():
         assert path.read_text("utf-8") == text, f"{path.name} is out of date; write it again with make docs"
