@@ -97,7 +97,9 @@ INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, siz
 
 INLINE void blocks_tile(const struct register_tile *tile, const int units) {
     const struct register_tile t = *tile;
-    const struct requantisation r = ((const struct conv_words *)(const void *)t.conv)->requantisation;
+    const struct conv_words *words = (const struct conv_words *)(const void *)t.conv;
+    const struct requantisation r = words->requantisation;
+    const size_t scale = t.offset_scale * words->offset_unit;
     const size_t first = (size_t)t.group * (size_t)(t.conv->out.channels / t.conv->groups); /* word of the group */
     const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)(t.bias - first);
     const uint32_t *starts = t.starts - first;
@@ -114,7 +116,7 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units) {
             ints sum[UNITS_MAX * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
-            accumulate_blocks(sum, vectors, t.packed, t.offset_scale, blocks, starts[o + 1] - start);
+            accumulate_blocks(sum, vectors, t.packed, scale, blocks, starts[o + 1] - start);
             finish_channel(sum, 0, vectors, &t, &channel, &r, residual, k);
             UNROLL for (int v = 0; v < vectors; v++)
                 codes[k][v] = sum[v];

@@ -21,6 +21,7 @@ struct quad {
     const unsigned char *weights;
     const uint16_t *offsets;
     uint32_t count;
+    size_t scale; /* words that an offset counts, of all images */
     struct channel channels[4];
     float *out;
     const float *residual;
@@ -36,7 +37,7 @@ INLINE void quad_tile(const struct register_tile *t, const struct requantisation
         UNROLL for (int v = 0; v < vectors; v++)
             sum[k * vectors + v] = splat_int(q->channels[k].bias + FLIPPED_ZERO * q->channels[k].weights);
     for (; offsets < end; offsets++, weights += 16) {
-        const float *pixels = t->packed + *offsets * t->offset_scale + first * LANES;
+        const float *pixels = t->packed + *offsets * q->scale + first * LANES;
         const ints w[4] = {splat_four(weights), splat_four(weights + 4), splat_four(weights + 8), splat_four(weights + 12)};
         UNROLL for (int v = 0; v < vectors; v++) {
             const ints x = load_words(pixels + v * LANES);
@@ -52,7 +53,8 @@ INLINE void quad_tile(const struct register_tile *t, const struct requantisation
 }
 
 PRIVATE void quads_kernel(const struct register_tile *t) {
-    const struct requantisation r = ((const struct conv_words *)(const void *)t->conv)->requantisation;
+    const struct conv_words *words = (const struct conv_words *)(const void *)t->conv;
+    const struct requantisation r = words->requantisation;
     const size_t group = (size_t)t->group * (size_t)(t->conv->out.channels / t->conv->groups);
     const unsigned char *weights = (const unsigned char *)t->values, *records = (const unsigned char *)(t->bias - group);
     const int vectors = t->units * UNIT_VECTORS;
@@ -63,6 +65,7 @@ PRIVATE void quads_kernel(const struct register_tile *t) {
         q.weights = weights + 16 * (size_t)start[0];
         q.offsets = t->offsets + start[0];
         q.count = start[1] - start[0];
+        q.scale = t->offset_scale * words->offset_unit;
         q.out = t->out + (size_t)word * t->pitch;
         q.residual = t->residual ? t->residual + (size_t)word * t->pitch : NULL;
         for (int k = 0; k < 4; k++)

@@ -9,6 +9,7 @@
 struct conv_words {
     struct conv conv;      /* planes, channels and floats are those of words; the biases are four structs channel each */
     uint32_t fill;         /* the word around the image */
+    size_t offset_unit;    /* words that an offset counts */
     struct requantisation requantisation;
 };
 

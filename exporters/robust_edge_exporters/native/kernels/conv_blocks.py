@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +26,17 @@ CHANNEL = np.dtype(
     [("bias", "<i4"), ("weights", "<i4"), ("multiplier", "<u2"), ("first", "u1"), ("down", "u1"), ("residual", "<i4")]
 )
 """The C struct channel."""
+
+
+@dataclass(frozen=True)
+class WordsTiling(Tiling):
+    """The loop sizes of a convolution of codes, in words.
+
+    Attributes:
+        offset_unit: words that an offset counts, which divides all offsets.
+    """
+
+    offset_unit: int = 1
 
 
 class WordsKernel(Kernel[QuantConv, Tiling]):
@@ -81,14 +94,12 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         """One call with a struct conv_words."""
         op, tiling = layer.op, layer.tiling
         assert isinstance(op, QuantConv)
-        assert tiling is not None
-        fields = conv_fields(program, name, layer, op, tiling, word_groups(op), ".conv") | program.weights(
-            name, sections
-        )
-        own = {"fill": f"{op.padding * 0x01010101}u"} | requantisation_fields(op.requantisation)
-        fields = {f"conv.{key}": value for key, value in fields.items()} | own
-        function = self.function(program, layer, tiling)
-        program.operator(name, [ir.Call(function, "conv_words", fields)])
+        assert isinstance(tiling, WordsTiling)
+        fields = conv_fields(program, name, layer, op, tiling, word_groups(op), ".conv")
+        fields = {f"conv.{key}": value for key, value in (fields | program.weights(name, sections)).items()}
+        fields |= {"fill": f"{op.padding * 0x01010101}u", "offset_unit": tiling.offset_unit}
+        fields |= requantisation_fields(op.requantisation)
+        program.operator(name, [ir.Call(self.function(program, layer, tiling), "conv_words", fields)])
 
 
 class ConvBlocks(WordsKernel):
@@ -115,7 +126,9 @@ def word_groups(op: QuantConv) -> int:
     return op.groups if outputs % WORD == inputs % WORD == 0 else 1
 
 
-def tile_words(op: QuantConv, source: Shape, output: Shape, options: Options, rows: int, *, each_tap: bool) -> Tiling:
+def tile_words(
+    op: QuantConv, source: Shape, output: Shape, options: Options, rows: int, *, each_tap: bool
+) -> WordsTiling:
     """Tiles of `rows` output rows, with packed input of all words of a group.
 
     Args:
@@ -137,11 +150,13 @@ def tile_words(op: QuantConv, source: Shape, output: Shape, options: Options, ro
     extra = max(down for _, down in moves)
     floats = whole_units((rows + extra) * output.width)
     channel = len(shifts) * floats
-    return Tiling(
+    offsets = [copy * floats + down * output.width for copy, down in moves]
+    unit = math.gcd(channel, *offsets)
+    return WordsTiling(
         rows, extra, many, inputs, shifts, floats,
         whole_plane=each_tap, masked=same and near and (not each_tap or output.height == source.height),
-        tap_offsets=tuple(copy * floats + down * output.width for copy, down in moves), channel_offset=channel,
-        scratch_floats=many * inputs * channel,
+        tap_offsets=tuple(offset // unit for offset in offsets), channel_offset=channel // unit,
+        scratch_floats=many * inputs * channel, offset_unit=unit,
     )  # fmt: skip
 
 

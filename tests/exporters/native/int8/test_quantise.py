@@ -6,10 +6,15 @@ import numpy as np
 import onnx
 import pytest
 
+from robust_edge_exporters.native import Options
+from robust_edge_exporters.native.geometry import Shape, Window
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.int8 import ops, reference
+from robust_edge_exporters.native.int8.arithmetic import Coding, requantisation, sum_bounds
 from robust_edge_exporters.native.int8.calibrate import ranges
+from robust_edge_exporters.native.int8.ops import words
 from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors
+from robust_edge_exporters.native.kernels.conv_blocks import KERNEL as CONV_BLOCKS
 from robust_edge_runtimes.core.errors import ExportError
 from tests.exporters.native.networks import Net, relative_error
 from tests.exporters.native.networks import reference as float_answers
@@ -105,3 +110,16 @@ def test_an_operator_without_integers_is_refused(node, called, tmp_path):
     path, images = net.save(tmp_path / "model.onnx", x), net.images(2)
     with pytest.raises(ExportError, match=f"{called} .* in 8 bits.*x86-cpu-int8"):
         quantised(path, images)
+
+
+@pytest.mark.parametrize(("channels", "size", "kernel"), [(512, 28, 3), (512, 14, 3), (512, 7, 3), (2048, 7, 1)])
+def test_the_widest_layers_of_known_networks_fit_16_bit_offsets(channels, size, kernel):
+    shape, pad = words(Shape(channels, size, size)), kernel // 2
+    weight = np.ones((4, channels, kernel, kernel), np.int8)
+    r = requantisation(np.zeros(4, np.int64), sum_bounds(np.zeros(4, np.int64), weight), [1e-6] * 4, Coding(1.0, 0))
+    window = Window((kernel, kernel), pads=(pad,) * 4)
+    conv = ops.QuantConv(
+        "w", ("x",), "y", weight=weight, bias=r.bias, window=window, groups=1, padding=0, requantisation=r
+    )
+    tiling = CONV_BLOCKS.tile(conv, shape, Shape(1, size, size), Options())
+    assert tiling.offset_unit * tiling.channel_offset * shape.channels <= tiling.scratch_floats
