@@ -1,6 +1,6 @@
 /* The weights file: a header, then sections at the byte offsets compiled into the tables. Little-endian.
 
-        0 MAGIC               8 uint32 version   12 uint32 value bytes (4, or 2 for fp16)
+        0 MAGIC               8 uint32 version   12 uint32 value bytes (4, 2 or 1)
        16 uint64 file bytes  24 uint64 model    32 uint64 sum of words   40 uint64 sum of (i + 1) * word i
 
    Words are the uint32 after the header, i from 0; sums are modulo 2^64. The exporter reads MAGIC,
