@@ -140,10 +140,11 @@ def _twin_differs(twin: Twin, precision: str) -> Check:
 
 
 def _gradient_checks(zero: float, zero_at_one: float, temperature: float) -> list[Check]:
-    """Check the share of zero gradients at the chosen temperature and at temperature 1."""
+    """Check the share of zero gradients at the chosen temperature, and of those that are zero only at temperature 1."""
     nowhere = zero_gradient(zero, f"{100 * zero:.0f}% of the twin's gradients were zero at every temperature tried")
+    vanished = max(0.0, zero_at_one - zero) if nowhere.raised else zero_at_one
     detail = (
-        f"{100 * zero_at_one:.0f}% of the gradients vanish at the logits' own scale; attacked with the logits divided "
+        f"{100 * vanished:.0f}% of the gradients vanish at the logits' own scale; attacked with the logits divided "
         f"by {temperature:.3g}"
     )
-    return [nowhere] if nowhere.raised else [saturated_gradient(zero_at_one, detail)]
+    return [nowhere, saturated_gradient(vanished, detail)]

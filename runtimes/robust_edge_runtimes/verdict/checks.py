@@ -49,15 +49,15 @@ def output_checks(
         precision: of the artifact, as in its manifest.
     """
     logits = score(images)
-    finite = non_finite(logits)
-    if finite.raised:
-        return [finite]
+    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision)]
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.any():
+        return checks
     return [
-        finite,
-        *repeat_checks(score, images, logits, precision),
-        softmax_output(logits, expected),
-        rounded_logits(logits, expected, precision),
-        scaled_logits(logits, expected, tolerance),
+        *checks,
+        softmax_output(logits[finite], expected[finite]),
+        rounded_logits(logits[finite], expected[finite], precision),
+        scaled_logits(logits[finite], expected[finite], tolerance),
     ]
 
 
@@ -71,13 +71,9 @@ def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision
         first: (N, K), their logits the first time.
         precision: of the artifact.
     """
-    if not np.isfinite(first).all():
-        return []
-    repeated = randomised(first, score(images))
-    if repeated.raised:
-        return [repeated]
+    again = score(images)
     alone = np.concatenate([score(image[None]) for image in images[:SINGLE_IMAGES]])
-    return [repeated, batch_dependent(alone, first[:SINGLE_IMAGES], precision)]
+    return [randomised(first, again), batch_dependent(alone, first[:SINGLE_IMAGES], precision)]
 
 
 def non_finite(logits: np.ndarray) -> Check:
@@ -89,6 +85,8 @@ def non_finite(logits: np.ndarray) -> Check:
 def randomised(first: np.ndarray, *again: np.ndarray) -> Check:
     """Whether the logits of the same images differ between passes by more than 1e-4.
 
+    Images whose logits are finite in no pass are left out: for them `non_finite` is raised.
+
     The difference is relative to the largest logit, as all tolerances here are. (AutoAttack normalises each image's
     logits first, which does not see a random scale and is unstable where an image's logits are all near zero.)
 
@@ -96,7 +94,11 @@ def randomised(first: np.ndarray, *again: np.ndarray) -> Check:
         first: (N, K), of the first pass.
         again: the same of at least one other pass.
     """
-    error = relative_error(np.concatenate(again), np.concatenate([first] * len(again)))
+    passes = np.stack([first, *again])
+    answered = np.isfinite(passes).all(axis=2).any(axis=0)
+    if not answered.any():
+        return Check("randomised", None, "not checked: no image has finite logits")
+    error = relative_error(passes[1:, answered], passes[:1, answered])
     detail = f"{len(again) + 1} passes over the same images give logits that differ by {error:.2g} (relative)"
     return Check("randomised", not error <= REPEAT_TOLERANCE, detail)
 
@@ -105,7 +107,7 @@ def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "f
     """Whether an image's logits alone and in a batch differ by more than 2% of the largest logit.
 
     No image may differ by that much, except one in ten in 8 bits, where kernels for another batch size may round a
-    value to a neighbour.
+    value to a neighbour. Images whose logits are finite neither alone nor in the batch are left out.
 
     Args:
         alone: (n, K) logits of the images scored one by one.
@@ -113,7 +115,10 @@ def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "f
         precision: of the network.
         how: they were scored, if not alone: in batches of another size, or with another number of threads.
     """
-    share = share_above(ALONE_TOLERANCE, alone, together)
+    answered = np.isfinite(alone).all(axis=1) | np.isfinite(together).all(axis=1)
+    if not answered.any():
+        return Check("batch_dependent", None, "not checked: no image has finite logits")
+    share = share_above(ALONE_TOLERANCE, alone[answered], together[answered])
     detail = f"{100 * share:.0f}% of the images have other logits {how} than in a batch"
     return Check("batch_dependent", share > OUTLIERS.get(precision, 0.0), detail)
 

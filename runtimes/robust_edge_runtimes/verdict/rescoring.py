@@ -81,12 +81,9 @@ def with_other_threads(model: BaseRuntime) -> BaseRuntime:
 def _checks(
     together: np.ndarray, others: Dict[str, np.ndarray], alone: np.ndarray, rows: np.ndarray, precision: str
 ) -> List[Check]:
-    finite = non_finite(np.concatenate([together, *others.values(), alone]))
-    repeated = randomised(together, others["again"])
-    if finite.raised or repeated.raised:
-        return [finite if finite.raised else repeated]
-    checks = [batch_dependent(alone, together[rows], precision)]
-    for how, logits in others.items():
-        if how != "again":
-            checks.append(batch_dependent(logits, together, precision, how=how))
-    return checks
+    return [
+        non_finite(np.concatenate([together, *others.values(), alone])),
+        randomised(together, others["again"]),
+        batch_dependent(alone, together[rows], precision),
+        *(batch_dependent(logits, together, precision, how=how) for how, logits in others.items() if how != "again"),
+    ]

@@ -187,6 +187,20 @@ def test_an_allowed_flag_hides_no_other(subject_for, linear):
     assert {"batch_dependent", "scaled_logits"} <= names
 
 
+def test_one_image_without_finite_logits_hides_no_other_flag(subject_for, linear, golden):
+    """The same image in every pass; the others are scaled, and wrong when alone."""
+    unanswered = golden.clean[5].tobytes()
+
+    def function(images):
+        logits = linear.logits(images) * np.float32(100 if len(images) > 1 else 1)
+        logits[[image.tobytes() == unanswered for image in images]] = np.nan
+        return logits
+
+    names = {flag.name for flag in judge(inspect_artifact(subject_for(function)), [], WIDE).flags}
+    assert {"non_finite", "batch_dependent", "scaled_logits"} <= names
+    assert "randomised" not in names
+
+
 def test_what_a_terminal_obeys_is_shown_as_escapes(subject_for):
     line = "\x1b[2J\nPASS \udcff\u202e"
     found = measurement("whitebox", GRADIENTS, [True] * 60, flags=(Flag("false_claim", line),))

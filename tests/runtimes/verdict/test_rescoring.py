@@ -137,11 +137,21 @@ def test_threads_are_left_out_where_the_runtime_has_none(subject_for, opened, go
 
 
 def test_an_artifact_that_answers_by_chance(again, linear):
-    """Every other pass is another network's; the flag is that of chance, not that of the batch."""
+    """Every other pass is another network's; to allow chance is not to allow other logits in other batches."""
     passes = itertools.count()
     measured = again(lambda images: linear.logits(images) if next(passes) % 2 else wrong(linear.logits(images)))
     assert not measured.artifact_robust.any()
-    assert names(measured) == ["randomised"]
+    assert set(names(measured)) == {"randomised", "batch_dependent"}
+
+
+def test_noise_does_not_hide_that_images_alone_are_answered_otherwise(again, linear):
+    random = np.random.default_rng(0)
+
+    def function(images):
+        logits = linear.logits(images) + random.normal(0, 0.01, (len(images), 4)).astype(np.float32)
+        return wrong(logits) if len(images) == 1 else logits
+
+    assert names(again(function)) == ["randomised", "batch_dependent"]
 
 
 def test_a_little_noise_on_the_logits_is_named_although_every_class_stays(again, linear):
@@ -162,8 +172,12 @@ def test_a_logit_that_is_no_number(again, linear):
         return logits
 
     measured = again(overflown)
-    assert names(measured) == ["non_finite"]
+    assert names(measured) == ["non_finite", "batch_dependent"]
     assert not measured.artifact_robust.any()
+
+
+def test_logits_that_are_never_finite_depend_on_nothing(again, linear):
+    assert names(again(lambda images: linear.logits(images) * np.float32(np.nan))) == ["non_finite"]
 
 
 def test_an_image_falls_by_either_networks_candidate(again, linear, golden):
