@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import shutil
 
 import numpy as np
@@ -14,11 +15,13 @@ for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
 import onnx  # noqa: E402
 
 from robust_edge.config.settings import resolve  # noqa: E402
+from robust_edge.evaluation.oracle import TorchOracle  # noqa: E402
 from robust_edge.export import GoldenSettings, export_run  # noqa: E402
 from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification.claims import check_claims  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
+from robust_edge.verification.twins.table import twin_of  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
 from robust_edge_exporters.formats.native.contents import SECTIONS  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
@@ -26,6 +29,7 @@ from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
 from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
 from robust_edge_runtimes.formats.native.engine import find_compiler  # noqa: E402
+from robust_edge_runtimes.load import load  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 from tests.attacks.surgery import after  # noqa: E402
 
@@ -110,6 +114,23 @@ def test_an_honest_bundle_claims_nothing_false(target, exported, run):
     verdict, flags = flags_of(bundles.open_bundle(exported(target)), run)
     assert flags == {}
     assert ("8-bit" in verdict.runtime.provider) == (target == "arm-cpu-int8")
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
+def test_an_honest_bundle_of_integers_has_a_twin_of_the_same_integers(trained, tmp_path):
+    run = trained("blocks", **{"pruning.scheme": "block", "pruning.scope": "global", "training.epochs": 2})
+    target = "arm-cpu-sparse-int8" if platform.machine() == "aarch64" else "x86-cpu-sparse-int8"
+    bundle = bundles.open_bundle(export_run(run, target_named(target), tmp_path / "bundle", golden=STORED).path)
+    noise = np.random.default_rng(0).random((50, *bundle.manifest.input.shape[1:]), np.float32)
+    images = np.concatenate([bundle.golden().clean, bundle.golden().attacked, noise])
+    with load(bundle) as runtime:
+        np.testing.assert_array_equal(TorchOracle(twin_of(bundle).network).logits(images), runtime.infer_all(images))
+    verdict, flags = flags_of(
+        bundle, run, modes=("replay", "surrogate", "whitebox", "difference", "rebuild"), limit=60, options={"steps": 3}
+    )
+    assert flags == {}
+    (twin,) = [mode.twin for mode in verdict.modes if mode.mode == "whitebox"]
+    assert (twin.made_from, twin.max_logit_error, twin.argmax_agreement) == ("the artifact's own integers", 0, 1)
 
 
 @pytest.mark.parametrize(("eps", "says"), [(1.0, "eps 1"), (0.01, "eps 0.01")])

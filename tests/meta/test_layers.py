@@ -91,7 +91,7 @@ LAYERS = {
         table
     """,
     "robust_edge": """
-        settings torchvision_compat onnx_graph
+        settings torchvision_compat onnx_graph int8
         plugins parallel
         data
         pruning

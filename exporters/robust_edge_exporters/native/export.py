@@ -60,7 +60,10 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class NativeExport:
-    """The written files, with sizes in bytes, multiply-adds per image, and the memory of a context of one thread."""
+    """The written files, with sizes in bytes, multiply-adds per image, and the memory of a context of one thread.
+
+    `ranges` are those of the tensors of a network that computes with integers; empty for others.
+    """
 
     directory: Path
     files: tuple[str, ...]
@@ -70,6 +73,7 @@ class NativeExport:
     weights: str
     weights_bytes: int
     memory_bytes: int
+    ranges: Ranges
 
     @property
     def nonzeros(self) -> int:
@@ -140,6 +144,7 @@ def export_native(
         weights,
         len(data),
         memory,
+        known,
     )
 
 

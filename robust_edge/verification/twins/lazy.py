@@ -17,6 +17,7 @@ from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.verdict.flags import Flag
 
+FLOAT32_ROUNDING = 2.0**-23
 FoundTwin = tuple[Differentiable | None, tuple[Flag, ...]]
 """The twin or its replacement, and the flag `no_twin` if the format has twins and this artifact has none."""
 
@@ -50,7 +51,7 @@ class LazyTwin:
             twin = twin_of(self.bundle)
             refuse_no_gradient(twin, self.golden)
         except TwinError as cause:
-            expected = has_twin(self.bundle.manifest.artifact.format)
+            expected = has_twin(self.bundle.manifest.artifact)
             if self.network is None and not expected:
                 raise InputError(f"mode whitebox: {cause}; give the bundle's run as `run`") from cause
             stand_in = None if self.network is None else Differentiable(self.network, CHECKPOINT)
@@ -60,6 +61,9 @@ class LazyTwin:
     @functools.cached_property
     def tolerance(self) -> float:
         """Largest relative error that rounding explains between an artifact in 8 bits and its twin."""
+        twin, _ = self.found
+        if twin is not None and twin.exact:
+            return FLOAT32_ROUNDING
         return int8_tolerance(self.bundle, self.model, self.golden.attacked)
 
 

@@ -6,20 +6,23 @@ from collections.abc import Callable
 
 from robust_edge.verification.twins.twin import Differentiable, TwinError
 from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.manifest import Artifact
 from robust_edge_runtimes.core.references import resolve
 
+ANY = ""
 TWINS = {
-    "csr": "robust_edge.verification.twins.csr:csr_twin",
-    "onnx": "robust_edge.verification.twins.onnx:onnx_twin",
-    "onnx-cuda": "robust_edge.verification.twins.onnx:onnx_twin",
-    "tensorrt": "robust_edge.verification.twins.onnx:onnx_twin",
+    ("csr", ANY): "robust_edge.verification.twins.csr:csr_twin",
+    ("native", "int8"): "robust_edge.verification.twins.native:int8_twin",
+    ("onnx", ANY): "robust_edge.verification.twins.onnx:onnx_twin",
+    ("onnx-cuda", ANY): "robust_edge.verification.twins.onnx:onnx_twin",
+    ("tensorrt", ANY): "robust_edge.verification.twins.onnx:onnx_twin",
 }
-"""Name of the format, as in the manifest, to the function that reads a twin from a bundle."""
+"""Format and precision, as in the manifest, to the function that reads a twin from a bundle."""
 
 
-def has_twin(artifact_format: str) -> bool:
-    """Whether artifacts of this format have a twin; otherwise the checkpoint replaces it."""
-    return artifact_format in TWINS
+def has_twin(artifact: Artifact) -> bool:
+    """Whether artifacts of this format and precision have a twin; otherwise the checkpoint replaces it."""
+    return _row(artifact) is not None
 
 
 def twin_of(bundle: Bundle) -> Differentiable:
@@ -29,7 +32,15 @@ def twin_of(bundle: Bundle) -> Differentiable:
         TwinError: the format has none, or the artifact contains an operation that cannot be differentiated.
     """
     artifact = bundle.manifest.artifact
-    if not has_twin(artifact.format):
-        raise TwinError(f"artifacts of format {artifact.format!r} have no twin (those that do: {', '.join(TWINS)})")
-    build: Callable[[Bundle], Differentiable] = resolve(TWINS[artifact.format])
+    row = _row(artifact)
+    if row is None:
+        known = ", ".join(f"{name} {precision}".strip() for name, precision in TWINS)
+        raise TwinError(
+            f"artifacts of format {artifact.format!r} in {artifact.precision} have no twin (those that do: {known})"
+        )
+    build: Callable[[Bundle], Differentiable] = resolve(row)
     return build(bundle)
+
+
+def _row(artifact: Artifact) -> str | None:
+    return TWINS.get((artifact.format, artifact.precision)) or TWINS.get((artifact.format, ANY))

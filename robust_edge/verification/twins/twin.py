@@ -26,10 +26,12 @@ class Differentiable:
     Attributes:
         network: raw pixels to logits, in evaluation mode, on the CPU; no parameter requires a gradient.
         made_from: the source of the network, as a phrase for the verdict.
+        exact: whether the artifact computes the same on every machine, so that their logits differ in nothing.
     """
 
     network: nn.Module
     made_from: str
+    exact: bool = False
 
 
 class FixedBatch(nn.Module):

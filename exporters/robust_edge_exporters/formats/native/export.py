@@ -12,6 +12,7 @@ import onnx
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.native.integers import with_ranges
 from robust_edge_exporters.formats.native.options import SYMBOL_PREFIX
 from robust_edge_exporters.formats.native.sparsity import counted_once
 from robust_edge_exporters.formats.onnx.export import INPUT, OUTPUT, converted, write_program
@@ -56,7 +57,7 @@ def export_native_artifact(
             calibration=settings.calibration,
         )
         program = onnx.load(str(Path(scratch) / written.file))
-    onnx.save(without_weights(program), str(out / GRAPH))
+    onnx.save(with_ranges(without_weights(program), export.ranges), str(out / GRAPH))
     companions = set(export.files) - {SOURCE}
     if settings.compile_library and platform.machine() in target.machines and find_compiler() is not None:
         companions.add(compile_library(out).name)

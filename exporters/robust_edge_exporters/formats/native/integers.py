@@ -1,0 +1,190 @@
+"""The graph of integers that a bundle of the int8 engine computes, read back from its own files.
+
+The operators and the codings of the tensors come from the graph without weights, as at the export; every weight, bias,
+shift and multiplier comes from `weights.bin`, where the tables of `model.c` say that it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from robust_edge_exporters.formats.onnx.without_weights import GRAPH, with_random_weights
+from robust_edge_exporters.native import ir
+from robust_edge_exporters.native.geometry import whole_units
+from robust_edge_exporters.native.importer import import_model
+from robust_edge_exporters.native.int8 import ops
+from robust_edge_exporters.native.int8.arithmetic import Requantisation
+from robust_edge_exporters.native.int8.calibrate import Ranges
+from robust_edge_exporters.native.int8.quantise import prepared, quantise
+from robust_edge_exporters.native.kernels.conv_blocks import CHANNEL
+from robust_edge_exporters.native.kernels.linear_codes import LOGIT
+from robust_edge_exporters.native.weights import ESCAPE
+from robust_edge_runtimes.core.errors import BundleError, ExportError
+from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS
+
+RANGES = "ranges"
+"""Property of the graph without weights: a JSON object of the lowest and the highest value of each tensor."""
+LAYER = re.compile(r"^static const struct \w+ layer(\d+) = \{(.*)\};$", re.MULTILINE)
+FIELD = re.compile(r"\.(?:conv\.)?(values|bias|starts) = (\d+)")
+SEGMENTS = re.compile(r"^    \{((?:\d+, ){12})\w+, [01]\},$", re.MULTILINE)
+
+
+def with_ranges(program: Any, ranges: Ranges) -> Any:
+    """Add the ranges of the tensors to a graph without weights, if its network computes with integers."""
+    if ranges:
+        onnx.helper.set_model_props(program, {RANGES: json.dumps(dict(ranges), sort_keys=True)})
+    return program
+
+
+def int8_graph_of(folder: Path) -> ops.Int8Graph:
+    """The graph of integers of the bundle in a folder.
+
+    Raises:
+        BundleError: the files are not those of an export of this release.
+    """
+    try:
+        network = _structure(folder / GRAPH)
+        data, source = (folder / WEIGHTS).read_bytes(), (folder / SOURCE).read_text(encoding="utf-8")
+        layers, segments = layer_tables(source), segment_tables(source)
+        first, *others = network.graph.ops
+        read = [
+            _with_weights(op, _Layer(data, layers.get(index, {}), segments)) if isinstance(op, ir.Weighted) else op
+            for index, op in enumerate(others)
+        ]
+    except (ExportError, ValueError, KeyError, IndexError, OSError) as cause:
+        raise BundleError(
+            f"{folder}: the network of integers cannot be read from {GRAPH}, {SOURCE} and {WEIGHTS} ({cause}); export "
+            "the bundle again"
+        ) from cause
+    return replace(network, graph=network.graph.with_ops([first, *read]))
+
+
+def _structure(path: Path) -> ops.Int8Graph:
+    """The graph with the right operators and codings, and with weights that mean nothing."""
+    program = onnx.load(str(path), load_external_data=False)
+    ranges = {item.key: item.value for item in program.metadata_props}.get(RANGES)
+    if ranges is None:
+        raise BundleError(f"{path} has no ranges of tensors; export the bundle again")
+    known = {name: (float(low), float(high)) for name, (low, high) in json.loads(ranges).items()}
+    return quantise(prepared(import_model(with_random_weights(program), path.name)), known)
+
+
+def layer_tables(source: str) -> dict[int, dict[str, int]]:
+    """The fields `values`, `bias` and `starts` of each layer's table that has weights, by the number of the layer."""
+    found = {
+        int(number): {name: int(value) for name, value in FIELD.findall(text)} for number, text in LAYER.findall(source)
+    }
+    return {number: fields for number, fields in found.items() if "values" in fields}
+
+
+def segment_tables(source: str) -> dict[int, tuple[int, ...]]:
+    """The numbers of each table of segments, by their field `starts`."""
+    rows = [tuple(int(number) for number in text.split(",")[:12]) for text in SEGMENTS.findall(source)]
+    return {row[3]: row for row in rows}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Where the numbers of a layer lie.
+
+    Attributes:
+        data: the weights file.
+        fields: of the layer's table.
+        segments: all tables of segments.
+    """
+
+    data: bytes
+    fields: Mapping[str, int]
+    segments: Mapping[int, tuple[int, ...]]
+
+    def array(self, field: str, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+        """Numbers or records from a field's offset on."""
+        return np.frombuffer(self.data, dtype, count, self.fields[field])
+
+    def words(self, outputs: int) -> npt.NDArray[np.int32]:
+        """(outputs, positions) words of four weights; those that are not stored are zero.
+
+        Args:
+            outputs: number of output channels, of which each segment has the same number.
+        """
+        coded, coded_bytes, entries, _, _, segments, _, _, positions, *_ = self.segments[self.fields["starts"]]
+        numbers = decoded(np.frombuffer(self.data, np.uint8, coded_bytes, coded))
+        together = outputs // segments
+        values = self.array("values", "<i4", entries * together).reshape(entries, together)
+        words = np.zeros((segments, positions, together), "<i4")
+        place = entry = 0
+        for row in words:
+            count = int(numbers[place])
+            gaps = numbers[place + 1 : place + 1 + count]
+            row[np.cumsum(gaps + 1) - 1] = values[entry : entry + count]
+            place, entry = place + 1 + count, entry + count
+        if (place, entry) != (len(numbers), entries):
+            raise ValueError(f"{len(numbers)} positions where {place} are read")
+        found: npt.NDArray[np.int32] = words.transpose(0, 2, 1).reshape(outputs, positions)
+        return found
+
+
+def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """The numbers of a stream that `weights.coded` encodes."""
+    ends = np.flatnonzero(stream != ESCAPE)
+    escapes: npt.NDArray[np.int64] = np.diff(ends, prepend=-1) - 1
+    return ESCAPE * escapes + stream[ends].astype(np.int64)
+
+
+def _with_weights(op: ir.Weighted, layer: _Layer) -> ir.Op:
+    if isinstance(op, ops.QuantConv):
+        records = layer.array("bias", CHANNEL, len(op.weight))
+        weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
+        r = _read(op.requantisation, records)
+        return replace(op, weight=weight, bias=r.bias, requantisation=r)
+    assert isinstance(op, ops.QuantLinear)
+    records = layer.array("bias", CHANNEL if op.scales is None else LOGIT, len(op.weight))
+    weight, bias = linear_weight(op, layer), _field(records, "bias")
+    if op.requantisation is None:
+        return replace(op, weight=weight, bias=bias, scales=records["scale"].astype(np.float32))
+    return replace(op, weight=weight, bias=bias, requantisation=_read(op.requantisation, records))
+
+
+def _read(r: Requantisation, records: npt.NDArray[Any]) -> Requantisation:
+    bias, first, multiplier, residual, down = (
+        _field(records, name) for name in ("bias", "first", "multiplier", "residual", "down")
+    )
+    return replace(r, bias=bias, first=first, multiplier=multiplier, residual=residual, down=down)
+
+
+def _field(records: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
+    return records[name].astype(np.int64)
+
+
+def conv_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int8]:
+    """(O, I/groups, kh, kw) of words in the order of `conv_blocks.weight_words`."""
+    outputs, inputs, *kernel = op.weight.shape
+    taps = words.view(np.int8).reshape(len(words), -1, kernel[0] * kernel[1], ops.WORD)
+    padded = taps.transpose(0, 1, 3, 2).reshape(len(words), -1, *kernel)
+    weight = np.empty(op.weight.shape, np.int8)
+    for group, rows in enumerate(np.split(np.arange(outputs), op.groups)):
+        start = group * inputs % padded.shape[1]
+        weight[rows] = padded[rows, start : start + inputs]
+    return weight
+
+
+def linear_weight(op: ops.QuantLinear, layer: _Layer) -> npt.NDArray[np.int8]:
+    """(M, K) of rows in the order of `linear_codes.by_word`."""
+    outputs, sizes = len(op.weight), [(-(-channels // ops.WORD), channels, pixels) for channels, pixels in op.parts]
+    width = ops.WORD * whole_units(sum(words * pixels for words, _, pixels in sizes))
+    rows, place, parts = layer.array("values", np.int8, outputs * width).reshape(outputs, width), 0, []
+    for words, channels, pixels in sizes:
+        part = rows[:, place : place + words * pixels * ops.WORD].reshape(outputs, words, pixels, ops.WORD)
+        planes = part.transpose(0, 1, 3, 2).reshape(outputs, -1, pixels)[:, :channels]
+        parts.append(planes.reshape(outputs, -1))
+        place += words * pixels * ops.WORD
+    return np.concatenate(parts, axis=1)
