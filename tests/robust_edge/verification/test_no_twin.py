@@ -84,5 +84,5 @@ def test_a_format_without_twins_is_refused_with_the_way_out(opened, golden, Fake
     subject = HostSubject(
         bundle, golden, model, 0.1, *golden_images(golden, None, 1), twin=LazyTwin(bundle, golden, model)
     )
-    with pytest.raises(InputError, match=r"'native' have no twin.*give the bundle.s run as `run`"):
+    with pytest.raises(InputError, match=r"'native' in fp32 have no twin.*give the bundle.s run as `run`"):
         whitebox(subject, SETTINGS)
