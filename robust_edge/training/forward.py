@@ -59,5 +59,6 @@ def place(network: M, device: torch.device, config: ComputeConfig) -> M:
     network = network.to(device)
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=LAYOUTS[config.channels_last])
+            # `contiguous` would leave a tensor of one channel as it is, on which kernels round differently
+            tensor.data = tensor.data.to(memory_format=LAYOUTS[config.channels_last])
     return network

@@ -49,6 +49,13 @@ def test_fp32_computes_what_the_network_computes():
     assert last.network is model
 
 
+def test_weights_of_one_input_channel_are_channels_last_too():
+    """torch finds them contiguous in both layouts; kernels choose by the strides, and round differently."""
+    layers = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv3d(1, 2, 3))
+    expected = layers[0].weight.clone().to(memory_format=torch.channels_last).stride()
+    assert place(layers, torch.device("cpu"), ComputeConfig())[0].weight.stride() == expected == (9, 1, 3, 1)
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_bf16_is_for_the_layers_alone(channels_last):
     """Pixels and normalisation come in as float32; activations are bfloat16; logits and gradients float32 again."""
