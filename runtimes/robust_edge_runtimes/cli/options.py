@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
@@ -36,6 +37,8 @@ class OutputFile(click.Path):
             )
         if not path.absolute().parent.is_dir():
             self.fail(f"the folder {str(path.parent)!r} does not exist; create it, or choose another", param, ctx)
+        if not os.access(str(path.absolute().parent), os.W_OK):  # a new file there replaces an old one
+            self.fail(f"the folder {str(path.parent)!r} cannot be written to; choose another path", param, ctx)
         return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Sequence, Tuple, TypeVar
@@ -77,7 +78,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool 
 
 
 def _with_budget(command: F) -> F:
-    """Give the command its budget as one object and a seed, and check that its two files differ."""
+    """Give the command its budget as one object and a seed, and check the files that it writes at its end."""
 
     @functools.wraps(command)
     def wrapped(
@@ -91,11 +92,21 @@ def _with_budget(command: F) -> F:
         **others: Any,
     ) -> Any:
         refuse_same_file(out, junit)
+        _refuse_fixed_history(out)
         budget = Budget(budget_clean, budget_robust, allow)
         seed = secrets.randbits(32) if seed is None else seed
         return command(*args, budget=budget, seed=seed, out=out, junit=junit, **others)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _refuse_fixed_history(out: Optional[Path]) -> None:
+    """Raise UsageError where the history of the verdicts in `out` cannot be continued."""
+    from robust_edge_runtimes.verdict.history import history_file
+
+    history = None if out is None else history_file(out)
+    if history is not None and history.exists() and not (history.is_file() and os.access(str(history), os.W_OK)):
+        raise click.UsageError(f"{str(history)!r}, the history of -o, cannot be written to; choose another path for -o")
 
 
 def end_with(
