@@ -242,16 +242,27 @@ class Run:
         return path
 
     def load_model(self) -> Normalized:
-        """The trained network in evaluation mode; its file is checked against checkpoint.json."""
+        """The trained network in evaluation mode.
+
+        Raises:
+            InputError: the file of the weights is not the one that checkpoint.json describes, does not fit the
+                network, or holds NaN; or the run names functions that this user never chose.
+        """
         checkpoint, path = self.checkpoint(), self.weights_file()
         if is_own(checkpoint.model.arch) and not self.allow_code:
             refuse_unknown([checkpoint.model.arch], self.path)
         model = materialised(build_model(checkpoint.model, self.path))
+        tensors = safetensors.torch.load_file(path)
         try:
-            model.load_state_dict(safetensors.torch.load_file(path))
+            model.load_state_dict(tensors)
         except RuntimeError as cause:  # a model function of the user may have changed since
             reason = " ".join(str(cause).split())[:200]
             raise InputError(f"{path} does not fit model {checkpoint.model.arch!r} as it is now: {reason}") from cause
+        for name, tensor in tensors.items():  # infinity may be a mask of an imported graph
+            if tensor.isnan().any():
+                raise InputError(
+                    f"{path}: {name} holds NaN, so that the network predicts nothing; train or import again"
+                )
         return model.eval()
 
 

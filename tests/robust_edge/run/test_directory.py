@@ -9,6 +9,7 @@ import torch
 from robust_edge.config.settings import resolve, to_yaml
 from robust_edge.run.directory import create_run, open_run
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import sha256_of
 
 
 def copy_of(run, path):
@@ -62,6 +63,18 @@ def test_weights_that_are_not_those_of_the_record_are_refused(sparse_run, tmp_pa
     else:
         weights.unlink()
     with pytest.raises(InputError, match=r"checkpoint\.safetensors is missing or not the file that checkpoint\.json"):
+        run.load_model()
+
+
+@pytest.mark.parametrize("name", ["network.11.bias", "std"])
+def test_weights_and_statistics_that_hold_nan_are_refused(name, sparse_run, tmp_path):
+    run = copy_of(sparse_run, tmp_path / "run")
+    weights, record = run.path / "checkpoint.safetensors", run.path / "checkpoint.json"
+    tensors = safetensors.torch.load_file(weights)
+    tensors[name].flatten()[0] = torch.nan
+    safetensors.torch.save_file(tensors, weights)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "weights_sha256": sha256_of(weights)}))
+    with pytest.raises(InputError, match=rf"{name} holds NaN"):
         run.load_model()
 
 
