@@ -142,6 +142,18 @@ def test_another_radius(eps, says, forged, run):
     assert not verdict.passed
 
 
+def test_images_that_were_misclassified_need_not_move(forged, run):
+    """An export attacks only images that the checkpoint is right on; that it is right on none is refuted elsewhere."""
+
+    def all_wrong(golden):
+        logits = 10 * np.eye(10, dtype=np.float32)[(golden.labels + 1) % 10]
+        return dataclasses.replace(unmoved(golden), clean_logits=logits, attacked_logits=logits)
+
+    verdict, flags = flags_of(forged(golden=all_wrong), run)
+    assert "forged_answers" in flags
+    assert not any(flag.detail.startswith("eps") for flag in verdict.flags)
+
+
 def same(golden):
     return golden
 
