@@ -141,7 +141,7 @@ def test_right_answers_under_wrong_names_are_refused(honest, robust, tmp_path):
     path = shutil.copytree(honest, tmp_path / "bundle")
     manifest = bundles.open_bundle(honest).manifest
     bundles.seal(path, dataclasses.replace(manifest, classes=manifest.classes[::-1]))
-    with pytest.raises(BundleError, match="wrong names"):
+    with pytest.raises(BundleError, match="wrong class names"):
         verify_bundle(bundles.open_bundle(path), robust, Budget(), DEFAULT)
 
 

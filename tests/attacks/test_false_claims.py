@@ -237,7 +237,7 @@ def test_evidence_that_is_weaker_than_it_says(change, says, forged, run):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        (lambda m: {"classes": m.classes[::-1]}, "wrong names"),
+        (lambda m: {"classes": m.classes[::-1]}, "wrong class names"),
         (lambda m: {"target": "toaster"}, "unknown target"),
         (lambda m: {"artifact": dataclasses.replace(m.artifact, precision="int8")}, "the precision is"),
         (lambda m: {"artifact": dataclasses.replace(m.artifact, opset=9)}, "says that the"),
