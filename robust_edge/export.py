@@ -29,6 +29,7 @@ from robust_edge_exporters.bundle import (
 )
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden, expected_of
 from robust_edge_runtimes.core.manifest import Source
 
@@ -55,8 +56,11 @@ def export_run(
     """
     settings, chosen = golden or GoldenSettings(), choices or ExportChoices()
     refuse_to_replace(path, overwrite=overwrite)  # like the precision, before anything is attacked
-    refuse_choices(target, batch=chosen.batch, options=chosen.options)
-    target.precision(chosen.precision)
+    refuse_choices(target, precision=chosen.precision, batch=chosen.batch, options=chosen.options)
+    if chosen.explain and target.precision(chosen.precision) != "int8":
+        raise InputError(
+            f"`explain` is for int8; target {target.name} is exported in {target.precision(chosen.precision)}"
+        )
     dataset = dataset_of(run, data_dir)
     model = run.load_model()
     if run.config.arch not in ARCHITECTURES:
@@ -87,7 +91,7 @@ def artifact_request(
         InputError: the target does not run the precision, or the run is not finished.
     """
     precision, checkpoint = target.precision(choices.precision), run.checkpoint()
-    calibrated = precision == "int8"
+    calibration, held_out = calibration_images(training_images(), choices) if precision == "int8" else (None, None)
     return ArtifactRequest(
         model=model,
         shape=checkpoint.model.shape,
@@ -97,7 +101,10 @@ def artifact_request(
         target=target,
         precision=precision,
         batch=choices.batch,
-        calibration=calibration_images(training_images(), choices.calibration) if calibrated else None,
+        calibration=calibration,
+        held_out=held_out,
+        calibration_method=choices.calibration_method,
+        explain=choices.explain,
         options=choices.options,
         layer_forms=choices.layer_forms,
         compile_library=choices.compile_library,
@@ -106,9 +113,13 @@ def artifact_request(
     )
 
 
-def calibration_images(train: Split, count: int) -> np.ndarray:
-    """(n, C, H, W) float32 in [0, 1]: the training images that a run sets aside first, if it sets any aside."""
-    return train.take(balanced_sample(train, count)).floats(slice(None)).numpy()
+def calibration_images(train: Split, choices: ExportChoices) -> tuple[np.ndarray, np.ndarray]:
+    """Images to read ranges from, and others to judge the calibration by: each (n, C, H, W) float32 in [0, 1].
+
+    They are the training images that a run sets aside first, if it sets any aside.
+    """
+    chosen = train.take(balanced_sample(train, choices.calibration + choices.held_out)).floats(slice(None)).numpy()
+    return chosen[: choices.calibration], chosen[choices.calibration :]
 
 
 def make_golden(

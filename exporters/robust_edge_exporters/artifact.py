@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from robust_edge_exporters.format_option import OptionValue
+from robust_edge_exporters.quantisation import QuantisationReport
 from robust_edge_runtimes.core.manifest import LayerForm, Sparsity, TensorSpec
 
 
@@ -19,6 +20,9 @@ class ExportSettings:
         precision: one of the target's precisions.
         batch: fixed batch size; None for any number of images.
         calibration: (N, C, H, W) float32 in [0, 1], training images from which int8 ranges are computed.
+        held_out: (N, C, H, W) float32 in [0, 1], other training images, by which the way of calibration is chosen.
+        calibration_method: the way that an earlier export chose; kept where it is as good as the best one.
+        explain: whether to measure what each layer loses in 8 bits.
         options: values of the format's own options by name, as its `options.py` declares them.
         layer_forms: form of each layer by its name, as an earlier export recorded it in the manifest, for a format that
             chooses between forms by timing; None to choose.
@@ -29,6 +33,9 @@ class ExportSettings:
     precision: str = "fp32"
     batch: int | None = None
     calibration: np.ndarray | None = None
+    held_out: np.ndarray | None = None
+    calibration_method: str | None = None
+    explain: bool = False
     options: Mapping[str, OptionValue] = dataclasses.field(default_factory=dict)
     layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
@@ -48,6 +55,7 @@ class ExportedArtifact:
         notes: properties of this file that its user should know, one sentence each.
         companions: names of the other files that the model file needs.
         weights_file: the companion that holds the weights, if there is one.
+        quantisation: how 8 bits were calibrated; None in other precisions.
     """
 
     file: str
@@ -62,6 +70,7 @@ class ExportedArtifact:
     notes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     weights_file: str | None = None
+    quantisation: QuantisationReport | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.format_option import OptionValue, resolved
 from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.parity import checked_parity
+from robust_edge_exporters.quantisation import QuantisationReport
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, open_bundle, seal
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -58,6 +59,7 @@ class ArtifactRequest:
         precision: one of the target's precisions; None for its first.
         batch: fixed batch size; None for any number of images.
         calibration: (N, C, H, W) float32 in [0, 1], training images; required for int8.
+        held_out, calibration_method, explain: as in `ExportSettings`.
         options: values of the format's own options by name; those left out have their defaults.
         layer_forms, compile_library: as in `ExportSettings`.
         compact: whether to remove channels without effect before the export.
@@ -73,6 +75,9 @@ class ArtifactRequest:
     precision: str | None = None
     batch: int | None = None
     calibration: np.ndarray | None = None
+    held_out: np.ndarray | None = None
+    calibration_method: str | None = None
+    explain: bool = False
     options: Mapping[str, OptionValue] = dataclasses.field(default_factory=dict)
     layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
@@ -103,11 +108,16 @@ class WrittenArtifact:
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A bundle that was written, and the errors of its artifact's logits against the checkpoint."""
+    """A bundle that was written, and the errors of its artifact's logits against the checkpoint.
+
+    Attributes:
+        quantisation: how 8 bits were calibrated, and what they cost; None in other precisions.
+    """
 
     path: str
     manifest: Manifest
     parity: Parity
+    quantisation: QuantisationReport | None = None
 
 
 def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False) -> Exported:
@@ -124,7 +134,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         BackendUnavailable: the runtime that checks the artifact is not installed here.
     """
     refuse_to_replace(path, overwrite=overwrite)
-    refuse_choices(request.target, batch=request.batch, options=request.options)
+    refuse_choices(request.target, precision=request.precision, batch=request.batch, options=request.options)
     with new_directory(path, overwrite=overwrite) as folder:
         written = write_artifact(request, folder)
         artifact = written.artifact
@@ -137,7 +147,7 @@ def export_bundle(request: ExportRequest, path: Path, *, overwrite: bool = False
         record = ExportParity(parity.max_logit_error, parity.argmax_agreement, parity.tolerance, checked.checked_with)
         manifest = seal(folder, dataclasses.replace(manifest, parity=record))
         open_bundle(folder).golden()
-    return Exported(str(path), manifest, parity)
+    return Exported(str(path), manifest, parity, artifact.quantisation)
 
 
 def write_artifact(request: ArtifactRequest, folder: Path) -> WrittenArtifact:
@@ -177,7 +187,9 @@ def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path} holds {others[0]}, which no export writes and `overwrite` would delete; move it away")
 
 
-def refuse_choices(target: Target, *, batch: int | None, options: Mapping[str, OptionValue]) -> None:
+def refuse_choices(
+    target: Target, *, precision: str | None = None, batch: int | None, options: Mapping[str, OptionValue]
+) -> None:
     """Raise InputError for a setting that the target's format does not support, or a value that it does not allow."""
     own = options_of(target.format)
     foreign = sorted(set(options) - {option.name for option in own})
@@ -187,6 +199,13 @@ def refuse_choices(target: Target, *, batch: int | None, options: Mapping[str, O
             f"target {target.name} is of format {target.format}, which has no `{name}`; leave `{name}` out"
         )
     resolved(own, options)
+    stored = target.in_file(target.precision(precision))
+    for option in own:
+        if options.get(option.name) is not None and option.precision not in (None, stored):
+            raise InputError(
+                f"`{option.name}` is for files of {option.precision}; for this precision target {target.name} has one "
+                f"of {stored}, of which the device's runtime decides by itself what it computes in fewer bits"
+            )
     if batch is not None and not format_named(target.format).takes_fixed_batch:
         raise InputError(f"target {target.name} takes any number of images in one call; leave `batch` out")
 
@@ -197,6 +216,9 @@ def _settings(request: ArtifactRequest) -> ExportSettings:
         precision=target.precision(request.precision),
         batch=request.batch,
         calibration=request.calibration,
+        held_out=request.held_out,
+        calibration_method=request.calibration_method,
+        explain=request.explain,
         options=_options(request),
         layer_forms=request.layer_forms,
         compile_library=request.compile_library,
@@ -264,7 +286,13 @@ def manifest_of(request: ArtifactRequest, expected: Expected, written: WrittenAr
         size=size_of(folder, (artifact.file, *artifact.companions), artifact.weights_file, request.sparsity.weights),
         notes=artifact.notes,
         compaction=written.compacted.record,
-        choices=Choices(request.compact, _count(request.calibration), _options(request)),
+        choices=Choices(
+            request.compact,
+            _count(request.calibration),
+            _options(request),
+            _count(request.held_out),
+            None if artifact.quantisation is None else artifact.quantisation.method,
+        ),
         preprocessing=request.preprocessing,
     )
 

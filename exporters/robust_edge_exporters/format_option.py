@@ -22,6 +22,7 @@ class FormatOption:
         help: one sentence without its full stop, for the help page.
         flag: of `robust-edge export`.
         minimum, maximum: of a number, both included.
+        precision: of the numbers in the file, without which the option has no meaning; None for any.
     """
 
     name: str
@@ -31,6 +32,7 @@ class FormatOption:
     default: OptionValue = None
     minimum: float = -math.inf
     maximum: float = math.inf
+    precision: str | None = None
 
     def checked(self, value: OptionValue) -> OptionValue:
         """The value, converted to a float where that is the type.

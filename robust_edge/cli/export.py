@@ -36,6 +36,11 @@ OF_FILES = ("shape", "mean", "std")
 @click.option("--batch", type=click.IntRange(min=1), help="Fixed number of images per call.  [default: any number]")
 @format_options
 @click.option(
+    "--explain-int8",
+    is_flag=True,
+    help="Measure the error of an int8 export with each layer left in fp32, and list the layers that lose most.",
+)
+@click.option(
     "--compact/--no-compact",
     default=ExportChoices.compact,
     show_default=True,
@@ -82,6 +87,7 @@ def export(
     precision: str | None,
     opset: int | None,
     batch: int | None,
+    explain_int8: bool,
     compact: bool,
     golden: int,
     eps: float | None,
@@ -104,6 +110,7 @@ def export(
     """
     import dataclasses
 
+    from robust_edge.cli.quantisation import quantisation_in_words, ranges_in_words
     from robust_edge.export import export_run
     from robust_edge.importing.run import ImportSettings
     from robust_edge.importing.without_images import export_file
@@ -118,7 +125,7 @@ def export(
         chosen = chosen.with_opset(opset)
     tar = archive_path(out, overwrite=overwrite) if archive else None
     given = {name: value for name, value in options.items() if value is not None}
-    choices = ExportChoices(precision=precision, batch=batch, compact=compact, options=given)
+    choices = ExportChoices(precision=precision, batch=batch, compact=compact, explain=explain_int8, options=given)
     if run.suffix.lower() == ".onnx":
         _refuse_given(context, OF_RUNS, f"{run} comes without images; import it with images (robust-edge import)")
         settings = ImportSettings(shape=shape, mean=mean or ImportSettings.mean, std=std or ImportSettings.std)
@@ -141,6 +148,8 @@ def export(
         output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero")
     for form in exported.manifest.layers:
         output.detail(f"{form.name}: {_form(form)}")
+    for line in ranges_in_words(exported.quantisation):
+        output.detail(line)
     if tar is not None:
         write_archive(out, tar)
     for limit in (*chosen.limits, *exported.manifest.notes):
@@ -149,7 +158,8 @@ def export(
         few = exported.manifest.expected.images
         output.note(f"note: verify will fail with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
     archived = {} if tar is None else {"archive": str(tar)}
-    text = _summary(exported) + (f"\n{tar}: the same bundle as one file" if tar else "")
+    text = "\n".join([_summary(exported), *quantisation_in_words(exported.quantisation)])
+    text += f"\n{tar}: the same bundle as one file" if tar else ""
     output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json(), **archived})
 
 

@@ -34,6 +34,9 @@ class ExportChoices:
         compile_library: compile generated C for this machine, where it is of the target's kind.
         compact: take channels that do nothing out of the network first.
         calibration: how many training images int8 ranges are read from; what the run held out comes first.
+        held_out: how many other training images choose between the ways of calibration.
+        calibration_method: the way that an earlier export chose; kept where it is as good as the best one.
+        explain: measure what each layer loses in 8 bits.
     """
 
     precision: str | None = None
@@ -43,3 +46,6 @@ class ExportChoices:
     compile_library: bool = True
     compact: bool = True
     calibration: int = 256
+    held_out: int = 128
+    calibration_method: str | None = None
+    explain: bool = False

@@ -270,9 +270,12 @@ def _calibration(manifest: Manifest, training: Split) -> str:
     if manifest.choices is None or manifest.artifact.precision != "int8":
         return ""
     usual = len(balanced_sample(training, ExportChoices.calibration))
-    if manifest.choices.calibration >= usual:
-        return ""
-    return f"ranges of 8 bits from {manifest.choices.calibration} images: an export reads {usual} of this run"
+    others = len(balanced_sample(training, ExportChoices.calibration + ExportChoices.held_out)) - usual
+    if manifest.choices.calibration < usual:
+        return f"ranges of 8 bits from {manifest.choices.calibration} images: an export reads {usual} of this run"
+    if manifest.choices.held_out < others:
+        return f"calibration chosen by {manifest.choices.held_out} images: an export takes {others} of this run"
+    return ""
 
 
 def _artifact_logits(golden: Golden, manifest: Manifest, measured: float) -> str:

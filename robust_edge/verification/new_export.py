@@ -78,6 +78,8 @@ def _export(
         layer_forms={layer.name: layer.form for layer in manifest.layers},
         compact=recorded.compact,
         calibration=recorded.calibration,
+        held_out=recorded.held_out,
+        calibration_method=recorded.calibration_method,
         compile_library=False,
     )
     request = artifact_request(run, network, target, choices, lambda: dataset_of(run, data_dir).train)

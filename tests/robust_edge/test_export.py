@@ -112,11 +112,13 @@ def test_int8_ranges_come_from_what_a_run_held_out_and_from_every_class(sparse_r
     }
     trained_on = {image.tobytes() for image in hold_out(train, 60)[0].floats(slice(None)).numpy()}
     for count in (40, 60):
-        drawn = [image.tobytes() for image in calibration_images(train, count)]
+        calibration, held_out = calibration_images(train, ExportChoices(calibration=count - 10, held_out=10))
+        drawn = [image.tobytes() for image in (*calibration, *held_out)]
+        assert len(held_out) == 10
         assert len(drawn) == count
         assert not trained_on & set(drawn)
         assert set(Counter(labelled[image] for image in drawn).values()) == {count // 10}
-    assert len(calibration_images(train.first(12), 256)) == 12
+    assert [len(part) for part in calibration_images(train.first(12), ExportChoices())] == [12, 0]
 
 
 def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):

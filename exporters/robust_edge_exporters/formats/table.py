@@ -35,9 +35,14 @@ FORMATS = {
         "robust_edge_exporters.formats.native.format:NativeFormat",
         "robust_edge_exporters.formats.native.options:OPTIONS",
     ),
-    "onnx": Row("robust_edge_exporters.formats.onnx.format:OnnxFormat"),
+    "onnx": Row(
+        "robust_edge_exporters.formats.onnx.format:OnnxFormat", "robust_edge_exporters.formats.onnx.options:OPTIONS"
+    ),
     "onnx-cuda": Row("robust_edge_exporters.formats.onnx_cuda.format:OnnxCudaFormat"),
-    "tensorrt": Row("robust_edge_exporters.formats.tensorrt.format:TensorRtFormat"),
+    "tensorrt": Row(
+        "robust_edge_exporters.formats.tensorrt.format:TensorRtFormat",
+        "robust_edge_exporters.formats.onnx.options:OPTIONS",
+    ),
 }
 """Name of the format, as in the manifest, to its row."""
 

@@ -185,11 +185,15 @@ class Choices:
         compact: channels that do nothing were removed from the network first.
         calibration: number of training images that the ranges of int8 were read from; 0 where there are no ranges.
         options: the values of the format's own options by name; None where the format chose by itself.
+        held_out: number of other training images by which the way of calibration was chosen.
+        calibration_method: the one that was chosen, such as `percentile-99.99`; None where there are no ranges.
     """
 
     compact: bool
     calibration: int
     options: Dict[str, Union[bool, int, float, str, None]] = dataclasses.field(default_factory=dict)
+    held_out: int = 0
+    calibration_method: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.formats.onnx.conversions import current_conversions, sources_of
 from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
 from robust_edge_exporters.formats.onnx.weights import FIXED, count_nonzeros, weights_of
+from robust_edge_exporters.quantisation import QuantisationReport
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -46,8 +48,8 @@ def export_onnx(
     Raises:
         ExportError: the network cannot be converted, or the file is not valid or not of this opset.
     """
-    program = in_precision(converted(model, shape, target, settings.batch), target, settings)
-    return write_program(program, shape, target, folder, settings)
+    program, report = in_precision(converted(model, shape, target, settings.batch), target, settings)
+    return dataclasses.replace(write_program(program, shape, target, folder, settings), quantisation=report)
 
 
 def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: int | None = None) -> Any:
@@ -84,19 +86,19 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     return program
 
 
-def in_precision(program: Any, target: Target, settings: ExportSettings) -> Any:
-    """Convert an fp32 program to the precision that the target's file holds."""
+def in_precision(program: Any, target: Target, settings: ExportSettings) -> tuple[Any, QuantisationReport | None]:
+    """Convert an fp32 program to the precision that the target's file holds, and report how 8 bits were calibrated."""
     stored = target.in_file(settings.precision)
     if stored == "fp16":
         from robust_edge_exporters.formats.onnx.fp16 import to_fp16
 
-        return to_fp16(program)
-    if stored == "int8":
-        from robust_edge_exporters.formats.onnx.int8 import quantised
+        return to_fp16(program), None
+    if settings.precision == "int8" and target.int8 is not None:
+        from robust_edge_exporters.formats.onnx.int8 import Quantiser
 
-        assert target.int8 is not None
-        return quantised(program, target.int8, settings.calibration)
-    return program
+        quantiser = Quantiser(program, target.int8, settings)
+        return (quantiser.program() if stored == "int8" else program), quantiser.report()
+    return program, None
 
 
 def write_program(

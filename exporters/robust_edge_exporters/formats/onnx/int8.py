@@ -1,107 +1,192 @@
 """Static quantisation to 8 bits: ranges come from training images; weights have one scale per output channel.
 
-Weights are symmetric around zero, so a zero weight is the integer 0 and stays exactly zero.
+Weights are symmetric around zero, so a zero weight is the integer 0 and stays exactly zero. Of the ways to calibrate
+the one is chosen whose logits are closest to the network's on other training images.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
+from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.formats.onnx.calibration import METHODS, MINMAX, Distribution, Range, distributions, scores
+from robust_edge_exporters.formats.onnx.float_islands import keep_islands_in_float, nodes_in_float
+from robust_edge_exporters.formats.onnx.options import INT8_SKIP
+from robust_edge_exporters.quantisation import CalibrationError, LayerLoss, LayerRange, QuantisationReport
 from robust_edge_exporters.target import Quantisation
-from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError, InputError
+from robust_edge_runtimes.scoring import agreement
 
-BATCH = 32
 # Nodes before the first of these normalise the pixels. They stay in fp32, since 8 bits would round the image itself.
-FIRST = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+SAME = 1.02
+"""A recorded method is kept up to this many times the smallest error: another CPU's rounding may prefer another one."""
+EXPLAINED = 64  # images on which layers are left out one by one
 
 
-def quantised(program: Any, style: Quantisation, images: np.ndarray | None) -> Any:
-    """Insert Quantize/Dequantize pairs around the operators that run in 8 bits.
+class Quantiser:
+    """An fp32 program and the values of its tensors on calibration images.
+
+    Attributes:
+        layers: names of the layers with weights by their node's name.
+        candidates: the errors of all methods of calibration on the images that judge them; empty without such images.
+        method: the chosen one.
 
     Args:
         program: fp32, batch-norm folded.
         style: the settings of the target's quantisation.
-        images: (N, C, H, W) float32 in [0, 1] from which the ranges are determined.
+        settings: calibration images, those that judge the calibration, and the layers that stay in fp32.
 
     Raises:
-        ExportError: no images, or ONNX Runtime's quantiser cannot handle the network.
+        ExportError: there are no calibration images.
+        InputError: a pattern of `int8_skip` names no layer.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    named = onnx.shape_inference.infer_shapes(program)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "quantised.onnx"
-        try:
-            quantize_static(
-                named,
-                str(path),
-                _Reader(program, _required(images)),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                reduce_range=style.reduce_range,
-                nodes_to_exclude=_normalisation(program),
-                calibrate_method=CalibrationMethod.MinMax,
-                extra_options={
-                    "ActivationSymmetric": style.symmetric,
-                    "WeightSymmetric": True,
-                    "QuantizeBias": style.bias,
-                },
+    def __init__(self, program: Any, style: Quantisation, settings: ExportSettings) -> None:
+        self._program, self._style, self._settings = onnx.shape_inference.infer_shapes(program), style, settings
+        for i, node in enumerate(self._program.graph.node):
+            node.name = node.name or f"node_{i}"
+        self.layers = _layers(self._program)
+        self._skipped = _matching(self.layers, str(settings.options.get(INT8_SKIP.name) or ""))
+        self._values: dict[str, Distribution] = distributions(self._program, _required(settings.calibration))
+        self._ranges: dict[str, dict[str, Range]] = {}
+        self.candidates = self._judged()
+        self.method = self._chosen()
+
+    def ranges(self, method: str) -> dict[str, Range]:
+        """The range of every tensor by a method of calibration; computed once."""
+        if method not in self._ranges:
+            self._ranges[method] = {name: values.range(method) for name, values in self._values.items()}
+        return self._ranges[method]
+
+    def program(self, skipped: Collection[str] | None = None, method: str | None = None) -> Any:
+        """Insert Quantize/Dequantize pairs around the operators that run in 8 bits.
+
+        Args:
+            skipped: names of the nodes of layers that stay in fp32; None for those of the settings.
+            method: of calibration; None for the chosen one.
+        """
+        left_out = self._skipped if skipped is None else skipped
+        ranges = self.ranges(method or self.method)
+        return _with_pairs(self._program, self._style, ranges, [*_normalisation(self._program), *left_out])
+
+    def report(self) -> QuantisationReport:
+        """What was chosen, and the ranges of all layers; with `settings.explain` also what each layer costs."""
+        covered = self.ranges(self.method)
+        ranges = tuple(
+            LayerRange(
+                layer=self.layers[node.name],
+                low=covered[node.input[0]][0],
+                high=covered[node.input[0]][1],
+                lowest=self._values[node.input[0]].low,
+                highest=self._values[node.input[0]].high,
+                precision="fp32" if node.name in self._skipped else "int8",
             )
+            for node in self._program.graph.node
+            if node.name in self.layers and node.input[0] in covered
+        )
+        judged_on = 0 if self._settings.held_out is None else len(self._settings.held_out)
+        return QuantisationReport(
+            method=self.method,
+            judged_on=judged_on,
+            candidates=self.candidates,
+            ranges=ranges,
+            losses=self._losses() if self._settings.explain else (),
+        )
+
+    def _judged(self) -> tuple[CalibrationError, ...]:
+        images = self._settings.held_out
+        if images is None or not len(images):
+            return ()
+        expected = scores(self._program, images)
+        return tuple(_error(method, scores(self.program(method=method), images), expected) for method in METHODS)
+
+    def _chosen(self) -> str:
+        """The method with the smallest error, or the recorded one if it is as good; MINMAX where nothing judges."""
+        if not self.candidates:
+            return MINMAX
+        best = min(self.candidates, key=lambda item: item.rms)
+        recorded = [item for item in self.candidates if item.method == self._settings.calibration_method]
+        return recorded[0].method if recorded and recorded[0].rms <= SAME * best.rms else best.method
+
+    def _losses(self) -> tuple[LayerLoss, ...]:
+        """Leave each layer in fp32, one at a time: what that gains is what the option would."""
+        images = _required(self._settings.calibration if self._settings.held_out is None else self._settings.held_out)
+        images = images[:EXPLAINED]
+        expected = scores(self._program, images)
+        everything = _error("", scores(self.program(), images), expected).rms
+        losses = []
+        for node in self.layers:
+            if node in self._skipped:
+                continue
+            rms = _error("", scores(self.program([*self._skipped, node]), images), expected).rms
+            share = 1 - (rms / everything) ** 2 if everything else 0.0
+            losses.append(LayerLoss(layer=self.layers[node], rms=rms, share=share))
+        return tuple(sorted(losses, key=lambda item: -item.share))
+
+
+def _error(method: str, logits: np.ndarray, expected: np.ndarray) -> CalibrationError:
+    errors = np.abs(logits - expected).astype(np.float64) / max(float(np.abs(expected).max()), 1e-12)
+    return CalibrationError(
+        method=method,
+        mean=float(errors.mean()),
+        rms=float(np.sqrt((errors**2).mean())),
+        max=float(errors.max()),
+        agreement=agreement(logits, expected),
+    )
+
+
+def _with_pairs(program: Any, style: Quantisation, ranges: Mapping[str, Range], excluded: Sequence[str]) -> Any:
+    """A copy of the program with Quantize/Dequantize pairs, from ONNX Runtime's quantiser.
+
+    Raises:
+        ExportError: the quantiser cannot handle the network.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(program)
+    types = sorted({*QDQRegistry, *QLinearOpsRegistry})
+    in_float = nodes_in_float(program, types, excluded)
+    limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    options = {"ActivationSymmetric": style.symmetric, "WeightSymmetric": True, "QuantizeBias": style.bias}
+    with warnings.catch_warnings(), _without_advice():
+        warnings.simplefilter("ignore")
+        try:
+            quantiser = QDQQuantizer(
+                copied,
+                True,  # one scale for each output channel
+                style.reduce_range,
+                QuantType.QInt8,
+                QuantType.QInt8,
+                TensorsData(CalibrationMethod.MinMax, limits),
+                [],
+                sorted(in_float),
+                types,
+                options,
+            )
+            quantiser.quantize_model()
+            quantiser.model.topological_sort()
         except Exception as cause:  # the quantiser raises whatever the graph provokes
             raise ExportError(
                 f"ONNX Runtime cannot quantise the network: {' '.join(str(cause).split())[:300]}"
             ) from cause
-        written = onnx.load(str(path))
+    written = quantiser.model.model
+    keep_islands_in_float(written, in_float)
     _drop_unused_domains(written)
     del written.metadata_props[:]
     return written
-
-
-def ranges(program: Any, images: np.ndarray | None) -> dict[str, float]:
-    """Return the largest absolute value of every float tensor over the calibration images, by the tensor's name."""
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "model.onnx"
-        onnx.save(onnx.shape_inference.infer_shapes(program), str(path))
-        calibrator = create_calibrator(
-            path, [], str(Path(folder) / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
-        )
-        calibrator.collect_data(_Reader(program, _required(images)))
-        found = calibrator.compute_data()
-    return {
-        name: float(max(abs(np.min(data.range_value[0])), abs(np.max(data.range_value[1]))))
-        for name, data in found.items()
-    }
-
-
-class _Reader:
-    """Feeds images to ONNX Runtime's calibrator, in whole batches."""
-
-    def __init__(self, program: Any, images: np.ndarray) -> None:
-        port = program.graph.input[0]
-        size = port.type.tensor_type.shape.dim[0].dim_value or BATCH
-        whole = images[: max(len(images) // size, 1) * size]
-        self._name = port.name
-        self._batches: Iterator[np.ndarray] = (whole[i : i + size] for i in range(0, len(whole), size))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next batch, or None after the last."""
-        batch = next(self._batches, None)
-        return None if batch is None else {self._name: batch}
 
 
 def _required(images: np.ndarray | None) -> np.ndarray:
@@ -110,15 +195,37 @@ def _required(images: np.ndarray | None) -> np.ndarray:
     return np.ascontiguousarray(images, np.float32)
 
 
+def _layers(program: Any) -> dict[str, str]:
+    """The names of layers with weights by their node: that of the weight without `.weight`, or of the node."""
+    constants = {item.name for item in program.graph.initializer}
+    found = {}
+    for node in program.graph.node:
+        if node.op_type in WEIGHTED:
+            weights = [name for name in node.input[:2] if name in constants]
+            found[node.name] = weights[0].removesuffix(".weight") if weights else node.name
+    return found
+
+
+def _matching(layers: Mapping[str, str], patterns: str) -> list[str]:
+    """Nodes of the layers that comma-separated patterns name."""
+    chosen: list[str] = []
+    for pattern in filter(None, (text.strip() for text in patterns.split(","))):
+        found = [
+            node
+            for node, layer in layers.items()
+            if any(fnmatch.fnmatchcase(name, pattern) for name in (node, layer, f"{layer}.weight"))
+        ]
+        if not found:
+            raise InputError(f"{INT8_SKIP.name}: no layer matches {pattern!r}; there are {', '.join(layers.values())}")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
 def _normalisation(program: Any) -> list[str]:
-    """Names of the nodes before the first weighted one; every node gets a name."""
-    before: list[str] = []
-    for i, node in enumerate(program.graph.node):
-        node.name = node.name or f"node_{i}"
-        if node.op_type in FIRST:
-            return before
-        before.append(node.name)
-    return before
+    """Names of the nodes before the first weighted one."""
+    names = [node.name for node in program.graph.node]
+    first = next((i for i, node in enumerate(program.graph.node) if node.op_type in WEIGHTED), 0)
+    return names[:first]
 
 
 def _drop_unused_domains(program: Any) -> None:

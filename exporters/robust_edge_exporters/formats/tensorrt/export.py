@@ -19,6 +19,7 @@ from torch import nn
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.compaction.two_four import two_four_share
 from robust_edge_exporters.formats.onnx.export import converted, in_precision, write_program
+from robust_edge_exporters.quantisation import QuantisationReport
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.errors import ExportError
 from robust_edge_runtimes.formats.tensorrt.engine.build import version_number
@@ -52,14 +53,15 @@ def export_tensorrt(
     """
     program = converted(model, shape, target, settings.batch)
     _check_operators(program, target)
-    written = in_precision(program, target, settings)
+    written, report = in_precision(program, target, settings)
     artifact = write_program(written, shape, target, folder, settings)
-    ranges = _write_ranges(program, target, folder, settings)
+    ranges = _write_ranges(program, target, folder, settings, report)
     share = share_of_two_four(program)
     recipe = _recipe(target, settings, sparse=share >= SPARSE_SHARE, calibrated=ranges)
     (Path(folder) / "engine.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     _write_script(Path(folder), recipe, shape, settings.batch)
-    return dataclasses.replace(artifact, notes=_notes(share, artifact.sparsity.keep, target, settings))
+    notes = _notes(share, artifact.sparsity.keep, target, settings)
+    return dataclasses.replace(artifact, notes=notes, quantisation=report)
 
 
 def share_of_two_four(program: Any) -> float:
@@ -106,14 +108,18 @@ def _check_operators(program: Any, target: Target) -> None:
             )
 
 
-def _write_ranges(program: Any, target: Target, folder: str, settings: ExportSettings) -> bool:
+def _write_ranges(
+    program: Any, target: Target, folder: str, settings: ExportSettings, report: QuantisationReport | None
+) -> bool:
     """Write TensorRT's calibration cache: per tensor the step of its 8 bits, as the hex digits of a float."""
-    if settings.precision != "int8" or target.in_file("int8") == "int8":
+    if report is None or target.in_file("int8") == "int8":
         return False
-    from robust_edge_exporters.formats.onnx.int8 import ranges
+    from robust_edge_exporters.formats.onnx.calibration import distributions
 
+    assert settings.calibration is not None
     lines = [f"TRT-{version_number(str(target.tensorrt))}-EntropyCalibration2"]
-    for name, largest in sorted(ranges(program, settings.calibration).items()):
+    for name, values in sorted(distributions(program, settings.calibration).items()):
+        largest = max(map(abs, values.range(report.method)))
         lines.append(f"{name}: {struct.pack('>f', max(largest, 1e-8) / 127).hex()}")
     (Path(folder) / CALIBRATION).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return True

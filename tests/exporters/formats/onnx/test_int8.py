@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.bundle import export_bundle
+from robust_edge_exporters.bundle import export_bundle, refuse_choices
+from robust_edge_exporters.formats.onnx.calibration import METHODS, distributions, scores
 from robust_edge_exporters.formats.onnx.export import converted, export_onnx
-from robust_edge_exporters.formats.onnx.int8 import ranges
+from robust_edge_exporters.formats.onnx.int8 import Quantiser
 from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
 from robust_edge_exporters.parity import MIN_AGREEMENT, refuse_broken
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
-from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.verdict.measurement import parity_of
@@ -186,7 +187,8 @@ def test_logits_that_are_not_finite_are_refused():
 
 def test_ranges_are_the_largest_values_of_every_tensor(model, images):
     """Against torch's own activations."""
-    found = ranges(converted(model, SHAPE, target_named("jetson-gpu", "5.1")), images)
+    found = distributions(converted(model, SHAPE, target_named("jetson-gpu", "5.1")), images)
+    found = {name: max(map(abs, values.range("minmax"))) for name, values in found.items()}
     x = torch.from_numpy(images)
     normalised = (x - model.mean) / 0.25
     hidden = torch.relu(model.norm1(model.first(normalised)))
@@ -218,3 +220,100 @@ def test_fp16_keeps_every_weight_that_is_not_zero(model, images, tmp_path):
     expected = model(torch.from_numpy(images)).numpy()
     error = np.abs(logits - expected).max() / np.abs(expected).max()
     assert 1e-6 < error < 5e-3  # rounded, and only to 11 bits
+
+
+@pytest.fixture(scope="module")
+def quantiser(model, images):
+    """quantiser(**settings) -> a Quantiser of the network for x86."""
+    target = target_named("x86-cpu-int8")
+
+    def make(network=model, **settings):
+        return Quantiser(converted(network, SHAPE, target), target.int8, ExportSettings(precision="int8", **settings))
+
+    return make
+
+
+def test_the_calibration_with_the_smallest_error_on_other_images_is_chosen(quantiser, images):
+    """Against ONNX Runtime on the written programs."""
+    found = quantiser(calibration=images[:30], held_out=images[30:])
+    expected = scores(found.program([*found.layers]), images[30:])
+    errors = {m: np.sqrt(np.mean((scores(found.program(method=m), images[30:]) - expected) ** 2)) for m in METHODS}
+    assert found.method == min(errors, key=errors.get)
+    report = found.report()
+    assert [item.method for item in report.candidates] == list(METHODS)
+    for item in report.candidates:
+        assert item.rms == pytest.approx(errors[item.method] / np.abs(expected).max(), rel=1e-3)
+    assert report.judged_on == len(images) - 30
+
+
+def test_a_recorded_method_is_kept_if_it_is_as_good(quantiser, images):
+    split = {"calibration": images[:30], "held_out": images[30:]}
+    ranked = sorted(quantiser(**split).candidates, key=lambda item: item.rms)
+    assert quantiser(**split, calibration_method=ranked[-1].method).method == ranked[0].method
+    assert quantiser(**split, calibration_method=ranked[0].method).method == ranked[0].method
+    assert quantiser(calibration=images).method == "minmax"  # nothing to judge by
+
+
+def test_skipped_layers_stay_in_fp32(quantiser, images):
+    written = quantiser(calibration=images, options={"int8_skip": "second, fir*"}).program()
+    types = sorted(str(weight.dtype) for weight in weights_of(written).values())
+    assert types == ["float32", "float32", "int8"]
+    with pytest.raises(InputError, match=r"int8_skip: no layer matches 'third'; there are .*second"):
+        quantiser(calibration=images, options={"int8_skip": "third"})
+
+
+def test_each_layer_is_left_out_to_explain_the_error(quantiser, images):
+    found = quantiser(calibration=images, explain=True)
+    losses = found.report().losses
+    assert len(losses) == 3
+    assert [item.share for item in losses] == sorted((item.share for item in losses), reverse=True)
+    expected = scores(found.program([*found.layers]), images)
+    for item in losses:
+        node = next(node for node, layer in found.layers.items() if layer == item.layer)
+        error = scores(found.program([node]), images) - expected
+        assert item.rms == pytest.approx(np.sqrt(np.mean(error**2)) / np.abs(expected).max(), rel=1e-3)
+
+
+def test_layers_are_kept_only_in_files_that_hold_8_bits():
+    options = {"int8_skip": "first"}
+    refuse_choices(target_named("x86-cpu-int8"), batch=None, options=options)
+    refuse_choices(target_named("jetson-gpu", "7.2"), precision="int8", batch=None, options=options)
+    with pytest.raises(InputError, match=r"target jetson-gpu-jp5\.1 has one of fp32"):
+        refuse_choices(target_named("jetson-gpu", "5.1"), precision="int8", batch=None, options=options)
+    with pytest.raises(InputError, match="for files of int8"):
+        refuse_choices(target_named("x86-cpu"), batch=None, options=options)
+
+
+class Block(torch.nn.Module):
+    """A block of ConvNeXt: layer norm and GELU, for which there are no 8-bit kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.deep, self.norm = torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.LayerNorm(8)
+        self.wide, self.narrow = torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+        self.head = torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.deep(x).permute(0, 2, 3, 1)
+        x = x + self.narrow(torch.nn.functional.gelu(self.wide(self.norm(x))))
+        return self.head(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("opset", [None, 13])
+def test_functions_without_8_bit_kernels_and_logits_are_not_rounded(images, opset):
+    target = target_named("arm-cpu-int8", None if opset is None else "4.6")
+    torch.manual_seed(0)
+    program = converted(Block().eval(), SHAPE, target)
+    written = Quantiser(program, target.int8, ExportSettings(precision="int8", calibration=images)).program()
+    makers = {name: node.op_type for node in written.graph.node for name in node.output}
+    readers = {name: node.op_type for node in written.graph.node for name in node.input}
+    assert makers["logits"] in ("Gemm", "MatMul", "Add")
+    erf = next(node for node in written.graph.node if node.op_type == "Erf")
+    assert readers[erf.output[0]] == "Add"
+    assert sorted(weight.dtype.name for weight in weights_of(written).values()) == ["int8"] * 4
+    rounded = {
+        makers[node.input[0]]
+        for node in written.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in makers
+    }
+    assert not rounded & {"Erf", "Pow", "Sqrt", "Div"}
