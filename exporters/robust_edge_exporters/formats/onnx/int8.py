@@ -29,6 +29,8 @@ from robust_edge_runtimes.scoring import agreement
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 SAME = 1.02
 """A recorded method is kept up to this many times the smallest error: another CPU's rounding may prefer another one."""
+LARGEST = 1.05
+"""A method is chosen only if its largest error is at most this many times that of MINMAX."""
 EXPLAINED = 64  # images on which layers are left out one by one
 
 
@@ -110,11 +112,16 @@ class Quantiser:
         return tuple(_error(method, scores(self.program(method=method), images), expected) for method in METHODS)
 
     def _chosen(self) -> str:
-        """The method with the smallest error, or the recorded one if it is as good; MINMAX where nothing judges."""
+        """The method with the smallest error, or the recorded one if it is as good; MINMAX where nothing judges.
+
+        A method that cuts values off must not make the largest error larger.
+        """
         if not self.candidates:
             return MINMAX
-        best = min(self.candidates, key=lambda item: item.rms)
-        recorded = [item for item in self.candidates if item.method == self._settings.calibration_method]
+        most = LARGEST * next(item.max for item in self.candidates if item.method == MINMAX)
+        allowed = [item for item in self.candidates if item.max <= most]
+        best = min(allowed, key=lambda item: item.rms)
+        recorded = [item for item in allowed if item.method == self._settings.calibration_method]
         return recorded[0].method if recorded and recorded[0].rms <= SAME * best.rms else best.method
 
     def _losses(self) -> tuple[LayerLoss, ...]:

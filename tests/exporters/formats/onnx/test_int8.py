@@ -237,8 +237,10 @@ def test_the_calibration_with_the_smallest_error_on_other_images_is_chosen(quant
     """Against ONNX Runtime on the written programs."""
     found = quantiser(calibration=images[:30], held_out=images[30:])
     expected = scores(found.program([*found.layers]), images[30:])
-    errors = {m: np.sqrt(np.mean((scores(found.program(method=m), images[30:]) - expected) ** 2)) for m in METHODS}
-    assert found.method == min(errors, key=errors.get)
+    apart = {m: np.abs(scores(found.program(method=m), images[30:]) - expected) for m in METHODS}
+    errors = {m: np.sqrt(np.mean(values**2)) for m, values in apart.items()}
+    allowed = [m for m, values in apart.items() if values.max() <= 1.05 * apart["minmax"].max()]
+    assert found.method == min(allowed, key=errors.get)
     report = found.report()
     assert [item.method for item in report.candidates] == list(METHODS)
     for item in report.candidates:
@@ -248,9 +250,9 @@ def test_the_calibration_with_the_smallest_error_on_other_images_is_chosen(quant
 
 def test_a_recorded_method_is_kept_if_it_is_as_good(quantiser, images):
     split = {"calibration": images[:30], "held_out": images[30:]}
-    ranked = sorted(quantiser(**split).candidates, key=lambda item: item.rms)
-    assert quantiser(**split, calibration_method=ranked[-1].method).method == ranked[0].method
-    assert quantiser(**split, calibration_method=ranked[0].method).method == ranked[0].method
+    best, worst = quantiser(**split).method, max(quantiser(**split).candidates, key=lambda item: item.rms)
+    assert quantiser(**split, calibration_method=worst.method).method == best
+    assert quantiser(**split, calibration_method=best).method == best
     assert quantiser(calibration=images).method == "minmax"  # nothing to judge by
 
 
