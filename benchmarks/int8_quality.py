@@ -18,8 +18,9 @@ import json
 import logging
 import tempfile
 import warnings
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from result_file import RESULTS, provenance, write_result
 from torch import nn
 
-from robust_edge.data import load_dataset
+from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.settings import DataConfig
 from robust_edge.torchvision_compat import torchvision_module
 from robust_edge_exporters.artifact import ExportSettings
@@ -44,29 +45,34 @@ TARGETS = ("x86-cpu-int8", "arm-cpu-int8")
 PEERS = (CalibrationMethod.MinMax, CalibrationMethod.Percentile, CalibrationMethod.Entropy)
 
 
-def regnet():
+def regnet() -> nn.Module:
     module = torchvision_module("models.regnet")
     blocks = module.BlockParams.from_init_params(depth=8, w_0=24, w_a=24.0, w_m=2.2, group_width=8, se_ratio=0.25)
-    return module.RegNet(blocks, num_classes=10, stem_width=16)
+    network: nn.Module = module.RegNet(blocks, num_classes=10, stem_width=16)
+    return network
 
 
-def shufflenet():
-    return torchvision_module("models").ShuffleNetV2([2, 3, 2], [16, 32, 64, 96, 192], num_classes=10)
+def shufflenet() -> nn.Module:
+    network: nn.Module = torchvision_module("models").ShuffleNetV2([2, 3, 2], [16, 32, 64, 96, 192], num_classes=10)
+    return network
 
 
-def mobilenet_v2():
+def mobilenet_v2() -> nn.Module:
     rows = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 2, 2], [6, 64, 2, 2], [6, 96, 2, 1]]
-    return torchvision_module("models").MobileNetV2(10, width_mult=0.35, inverted_residual_setting=rows)
+    network: nn.Module = torchvision_module("models").MobileNetV2(10, width_mult=0.35, inverted_residual_setting=rows)
+    return network
 
 
-def mobilenet_v3():
-    return torchvision_module("models").mobilenet_v3_small(num_classes=10, width_mult=0.5)
+def mobilenet_v3() -> nn.Module:
+    network: nn.Module = torchvision_module("models").mobilenet_v3_small(num_classes=10, width_mult=0.5)
+    return network
 
 
-def convnext():
+def convnext() -> nn.Module:
     module = torchvision_module("models.convnext")
     rows = [module.CNBlockConfig(*row, 2) for row in ((24, 48), (48, 96), (96, None))]
-    return module.ConvNeXt(rows, num_classes=10, stochastic_depth_prob=0.0)
+    network: nn.Module = module.ConvNeXt(rows, num_classes=10, stochastic_depth_prob=0.0)
+    return network
 
 
 NETWORKS = {build.__name__: build for build in (regnet, shufflenet, mobilenet_v2, mobilenet_v3, convnext)}
@@ -75,23 +81,28 @@ NETWORKS = {build.__name__: build for build in (regnet, shufflenet, mobilenet_v2
 class Normalised(nn.Module):
     """Raw pixels in [0, 1] to logits."""
 
-    def __init__(self, network, statistics):
+    def __init__(self, network: nn.Module, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
         super().__init__()
         self.network = network
         for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1))
 
-    def forward(self, images):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) to (N, 10)."""
-        return self.network((images - self.mean) / self.std)
+        logits: torch.Tensor = self.network((images - self.mean) / self.std)
+        return logits
 
 
-def trained(name, dataset):
+def trained(name: str, dataset: Dataset) -> nn.Module:
     torch.manual_seed(0)
     model = Normalised(NETWORKS[name](), dataset.channel_statistics())
-    adam = partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.05)
-    sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    optimiser = (adam if name == "convnext" else sgd)(model.parameters())
+    weights = list(model.parameters())
+    optimiser: torch.optim.Optimizer = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    if name == "convnext":
+        optimiser = torch.optim.AdamW(weights, 3e-3, weight_decay=0.05)
     steps, rate = len(dataset.train) // BATCH, optimiser.param_groups[0]["lr"]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=EPOCHS * steps)
     for _ in range(EPOCHS):
@@ -110,16 +121,16 @@ def trained(name, dataset):
 class Reader:
     """Images for quantize_static."""
 
-    def __init__(self, program, images):
+    def __init__(self, program: Any, images: np.ndarray) -> None:
         self.name, self.batches = program.graph.input[0].name, batches(program, images)
 
-    def get_next(self):
+    def get_next(self) -> dict[str, np.ndarray] | None:
         """The next batch, or None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {self.name: batch}
 
 
-def peer(program, method, images, *, reduce_range):
+def peer(program: Any, method: CalibrationMethod, images: np.ndarray, *, reduce_range: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         raw, ready, written = (str(Path(folder) / f"{name}.onnx") for name in ("raw", "ready", "written"))
         onnx.save(program, raw)
@@ -130,17 +141,18 @@ def peer(program, method, images, *, reduce_range):
         return onnx.load(written)
 
 
-def errors(logits, expected):
+def errors(logits: np.ndarray, expected: np.ndarray) -> dict[str, float]:
     apart = np.abs(logits - expected).astype(np.float64) / np.abs(expected).max()
     figures = {"mean": apart.mean(), "rms": np.sqrt((apart**2).mean()), "max": apart.max()}
     same = 100 * (logits.argmax(1) == expected.argmax(1)).mean()
     return {**{name: round(float(value), 5) for name, value in figures.items()}, "classes equal (%)": round(same, 1)}
 
 
-def rows(name, dataset):
+def rows(name: str, dataset: Dataset) -> Iterator[dict[str, Any]]:
     model, (calibration, held_out) = trained(name, dataset), training_images(dataset)
     test = dataset.test.first(TEST).floats(slice(None)).numpy()
     for target in map(target_named, TARGETS):
+        assert target.int8 is not None
         program = converted(model, dataset.shape, target)
         expected = scores(program, test)
         right = 100 * (expected.argmax(1) == dataset.test.labels[:TEST].numpy()).mean()
@@ -153,12 +165,12 @@ def rows(name, dataset):
             yield {**head, "by": f"quantize_static, {method.name}", **errors(scores(made, test), expected)}
 
 
-def training_images(dataset):
+def training_images(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     images = dataset.train.first(CALIBRATION + HELD_OUT).floats(slice(None)).numpy()
     return images[:CALIBRATION], images[CALIBRATION:]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
