@@ -35,6 +35,7 @@ NO_PARITY = f"{MANIFEST}: parity is missing, which every export records"
 OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: export the bundle again with this one"
 OWN = ("artifact", "expected", "files", "parity", "size")
 """Fields of the manifest that are compared elsewhere: hashes of files, and figures that are measured on images."""
+MISSING = "missing"  # in the line on a key that only one of two mappings has; its value may be None
 COMPRESSED = 0.02  # relative difference that another version of zlib may make
 
 
@@ -122,8 +123,9 @@ def _without_times(name: str, value: Any) -> Any:
 def _first_difference(name: str, claimed: Any, true: Any) -> str:
     """Describe the innermost place at which two values differ."""
     if isinstance(claimed, dict) and isinstance(true, dict):
-        key = next(key for key in (*true, *claimed) if claimed.get(key) != true.get(key))
-        return _first_difference(f"{name}.{key}", claimed.get(key), true.get(key))
+        pairs = ((key, [(key in item, item.get(key)) for item in (claimed, true)]) for key in (*true, *claimed))
+        key = next(key for key, (one, other) in pairs if one != other)
+        return _first_difference(f"{name}.{key}", claimed.get(key, MISSING), true.get(key, MISSING))
     if isinstance(claimed, (list, tuple)) and isinstance(true, (list, tuple)) and len(claimed) == len(true):
         index = next(i for i, pair in enumerate(zip(claimed, true, strict=True)) if pair[0] != pair[1])
         return _first_difference(f"{name}[{index}]", claimed[index], true[index])

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx", reason="bundles are exported with onnx")
 
 from robust_edge.export import ExportChoices, GoldenSettings, export_run
-from robust_edge.verification.new_export import compare_with_run
+from robust_edge.verification.new_export import _first_difference, compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
@@ -54,6 +54,12 @@ def test_files_of_a_runtime_that_is_not_here_are_compared(compared):
     )
     (note,) = found.notes
     assert "40 images, by default 256 or all" in note
+
+
+def test_a_key_whose_value_is_none_can_be_what_differs():
+    """An option that the format left open, taken out of a manifest or not yet known to the release that wrote it."""
+    assert _first_difference("options", {"a": 1}, {"a": 1, "b": None}) == "options.b is 'missing' instead of None"
+    assert _first_difference("options", {"b": None, "c": 2}, {"c": 2}) == "options.b is None instead of 'missing'"
 
 
 def schema_of_another_release(path):
