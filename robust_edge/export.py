@@ -110,6 +110,7 @@ def artifact_request(
         compile_library=choices.compile_library,
         compact=choices.compact,
         preprocessing=checkpoint.preprocessing,
+        ranges=checkpoint.ranges,
     )
 
 

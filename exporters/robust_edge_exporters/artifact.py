@@ -27,6 +27,8 @@ class ExportSettings:
         layer_forms: form of each layer by its name, as an earlier export recorded it in the manifest, for a format that
             chooses between forms by timing; None to choose.
         compile_library: whether to compile generated source for the exporting machine, if it is one of the target's.
+        ranges: lowest and highest value of each tensor with which the network was trained to compute in 8 bits, for
+            formats that compute as it was trained; they replace those of the calibration. None if it was not.
         metadata: texts by key for the artifact, if its format supports metadata.
     """
 
@@ -40,6 +42,7 @@ class ExportSettings:
     layer_forms: Mapping[str, str] | None = None
     compile_library: bool = True
     metadata: tuple[tuple[str, str], ...] = ()
+    ranges: Mapping[str, tuple[float, float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

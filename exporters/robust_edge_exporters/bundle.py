@@ -61,7 +61,7 @@ class ArtifactRequest:
         calibration: (N, C, H, W) float32 in [0, 1], training images; required for int8.
         held_out, calibration_method, explain: as in `ExportSettings`.
         options: values of the format's own options by name; those left out have their defaults.
-        layer_forms, compile_library: as in `ExportSettings`.
+        layer_forms, compile_library, ranges: as in `ExportSettings`.
         compact: whether to remove channels without effect before the export.
         preprocessing: how pictures become images of the network; None if that is not known.
     """
@@ -83,6 +83,7 @@ class ArtifactRequest:
     compile_library: bool = True
     compact: bool = True
     preprocessing: Preprocessing | None = None
+    ranges: Mapping[str, tuple[float, float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,6 +222,7 @@ def _settings(request: ArtifactRequest) -> ExportSettings:
         explain=request.explain,
         options=_options(request),
         layer_forms=request.layer_forms,
+        ranges=request.ranges,
         compile_library=request.compile_library,
         metadata=(
             ("arch", source.arch),

@@ -73,6 +73,13 @@ class CompressConfig:
         check(self)
         for name in self.targets:
             target_named(name)
+        if self.training.quantize != "none":
+            require(
+                self.sparse,
+                "training.quantize",
+                self.training.quantize,
+                "none where pruning.keep is 1: there is no masked phase",
+            )
         if self.init is not None:
             return
         epochs = self.training.epochs

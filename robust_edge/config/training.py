@@ -126,6 +126,15 @@ class TrainingConfig:
     label_smoothing: float = setting(
         0.0, "fraction of the target distribution that is spread over all classes", range="[0, 1)"
     )
+    quantize: str = setting(
+        "none",
+        "the arithmetic of the masked phase",
+        choices={
+            "none": "floats",
+            "int8": "the integers of the int8 engine, also in the attack, with straight-through gradients; targets of "
+            "the engine then use the ranges of the last epoch, not those of a calibration",
+        },
+    )
     freeze_batchnorm: bool = setting(
         False,
         "freeze every batch norm of the initial network: it normalises by its running statistics in training, too, and "

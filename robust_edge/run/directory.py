@@ -80,6 +80,7 @@ class Checkpoint:
         preprocessing: how pictures become images of the network; None in files of older versions.
         notes: what a reader should know about the images or the network, one sentence each.
         per_class: accuracies on the test images of each class; empty in files of older versions.
+        ranges: lowest and highest value of the tensors of the network in 8 bits, if it was trained to compute in them.
     """
 
     model: ModelSpec
@@ -96,6 +97,7 @@ class Checkpoint:
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
     per_class: tuple[ClassAccuracy, ...] = ()
+    ranges: dict[str, tuple[float, float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

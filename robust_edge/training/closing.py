@@ -34,6 +34,7 @@ from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch
 from robust_edge.training.selection import Snapshot
+from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import TrainingDiverged
@@ -59,13 +60,14 @@ def keep_last_good(run: Run, dataset: Dataset, learner: Learner, best: Snapshot 
 def _write_last_good(run: Run, dataset: Dataset, learner: Learner, best: Snapshot | None, problem: str) -> NoReturn:
     run.log(f"diverged: {problem}")
     if best is not None:
-        finish(run, dataset, learner, best.network(learner.model), best.epoch, diverged=problem)
+        network = best.network(learner.model)
+        finish(run, dataset, learner, network, best.epoch, ranges=best.ranges, diverged=problem)
         give_up(run, problem, best.epoch)
     state = run.read_resume()
     if state is None:
         give_up(run, problem, None)
     learner.load_state(state)
-    finish(run, dataset, learner, learner.candidate(), int(state["epoch"]), diverged=problem)
+    finish(run, dataset, learner, learner.candidate(), int(state["epoch"]), ranges=learner.ranges, diverged=problem)
     give_up(run, problem, int(state["epoch"]))
 
 
@@ -115,6 +117,7 @@ def finish(
     model: Normalized,
     epoch: int,
     *,
+    ranges: Ranges | None = None,
     diverged: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checkpoint:
@@ -126,6 +129,7 @@ def finish(
         learner: has the scheme and the masks.
         model: the network to write.
         epoch: the epoch after which the network was copied, counted from 1; 0 if none was trained.
+        ranges: of its tensors, with which it was trained to compute in 8 bits; None if it was not.
         diverged: why training diverged after that epoch; such a network need not be sparse yet. None if it did not.
         progress: called with (test images evaluated, number of test images).
     """
@@ -139,7 +143,15 @@ def finish(
     rows = run.metrics()[:epoch]
     own = {"train_loss": rows[-1].loss} if rows else {}
     checkpoint = write_network(
-        run, dataset, model, epoch, check=check, metrics=own, diverged=diverged, progress=progress
+        run,
+        dataset,
+        model,
+        epoch,
+        check=check,
+        metrics=own,
+        diverged=diverged,
+        progress=progress,
+        ranges=ranges,
     )
     dense = learner.pruning.scheme.dense_layers
     if config.sparse and dense:
@@ -157,6 +169,7 @@ def write_network(
     metrics: Mapping[str, float] | None = None,
     diverged: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ranges: Ranges | None = None,
 ) -> Checkpoint:
     """Evaluate a network on test images and write the checkpoint of a run.
 
@@ -164,6 +177,7 @@ def write_network(
         run, dataset, model, epoch, diverged, progress: as `finish`.
         check: is given the prunable tensors as they were written.
         metrics: further ones for the checkpoint.
+        ranges: of the tensors, with which the network was trained to compute in 8 bits; None if it was not.
     """
     config, spec, model = run.config, model.spec, materialised(model)
     accuracies, rows = _accuracies(model, dataset, config, progress)
@@ -187,6 +201,7 @@ def write_network(
             preprocessing=dataset.preprocessing,
             notes=(*dataset.notes, *no_better_than_constant(rows)),
             per_class=rows,
+            ranges=None if ranges is None else dict(ranges),
         )
 
     peak = peak_bytes(model.mean.device)

@@ -104,6 +104,8 @@ def train_epoch(
         group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
+    if learner.masks is not None and part is None:
+        learner.measure_ranges(source)
     attack = config.attack.pgd(plan.steps[epoch])
     threat = Threat(plan.eps[epoch])
     order = torch.randperm(len(source), generator=random.generator)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.config.training import ComputeConfig
+from robust_edge.int8.simulation import Simulation
 from robust_edge_runtimes.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -24,6 +25,7 @@ class Forward(nn.Module):
         network: the trained network itself, or its compiled form; its parameters and mode are shared.
         settled: False while the momenta of batch norm change from step to step. As each change would make torch.compile
             recompile, up to its limit, the network runs uncompiled meanwhile.
+        simulation: called in place of the network, whose parameters it uses; in fp32 and uncompiled.
     """
 
     def __init__(self, network: nn.Module, config: ComputeConfig) -> None:
@@ -31,11 +33,15 @@ class Forward(nn.Module):
         self.plain = network
         self.network: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
         self.settled = True
+        self.simulation: Simulation | None = None
         self.bf16 = config.precision == "bf16"
         self.layout = LAYOUTS[config.channels_last]
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
+        if self.simulation is not None:
+            integers: Tensor = self.simulation(images)
+            return integers
         images = images.contiguous(memory_format=self.layout)
         network = self.network if self.settled else self.plain
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.data import Source
 from robust_edge.models import Normalized
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.pruning import loop
@@ -20,6 +21,7 @@ from robust_edge.pruning.schemes.scheme import Scheme
 from robust_edge.training.averaging import moving_average
 from robust_edge.training.batchnorm import batchnorms
 from robust_edge.training.forward import Forward
+from robust_edge.training.quantised import measured, simulated
 from robust_edge.training.schedules import Schedules
 
 
@@ -117,6 +119,7 @@ class Learner:
             **self.pruning.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "awp": self.awp,
+            "ranges": self.ranges,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -127,6 +130,18 @@ class Learner:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.awp = state["awp"]
+        if state.get("ranges") is not None:
+            self.forward.simulation = simulated(self.model, state["ranges"])
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]] | None:
+        """The ranges of the tensors in the masked phase with `training.quantize`; None without it."""
+        return None if self.forward.simulation is None else dict(self.forward.simulation.ranges)
+
+    def measure_ranges(self, source: Source) -> None:
+        """Train from here on with the integers of the present network, if `training.quantize` asks for that."""
+        if self.config.training.quantize == "int8":
+            self.forward.simulation = measured(self.model, source, self.ranges)
 
     def prune(self, keep: float) -> None:
         """Do the hard projection onto S and fix the mask; momentum, ADMM state and moving average are reset."""

@@ -25,6 +25,7 @@ from robust_edge.training.selection import Snapshot, better, evaluate_held_out, 
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
 from robust_edge.training.termination import CODE, deferred_termination
+from robust_edge_exporters.native.int8.calibrate import Ranges
 
 Progress = Callable[[int, int, str], None]
 
@@ -54,10 +55,13 @@ def train(
         raise SystemExit(CODE)  # on a rank that got no signal itself
     if not epochs and (config.sparse or learner.pruning.held is not None):
         learner.prune(config.pruning.keep)  # nothing is trained: the projection of the given weights
-    network, epoch = trainer.final_network()
-    reestimate_statistics(network, trainer.images, config)
+    network, epoch, ranges = trainer.final_network()
+    if ranges is None:  # otherwise it was trained with the statistics that it has
+        reestimate_statistics(network, trainer.images, config)
     evaluating = _closing_progress(progress, epochs)
-    return learner.ranks.broadcast(lambda: finish(run, dataset, learner, network, epoch, progress=evaluating))
+    return learner.ranks.broadcast(
+        lambda: finish(run, dataset, learner, network, epoch, ranges=ranges, progress=evaluating)
+    )
 
 
 class _Trainer:
@@ -104,11 +108,11 @@ class _Trainer:
         self._finish_epoch(epoch, result, seconds)
         return True
 
-    def final_network(self) -> tuple[Normalized, int]:
-        """The network to write, and the epoch after which it was copied, counted from 1."""
+    def final_network(self) -> tuple[Normalized, int, Ranges | None]:
+        """The network to write, the epoch after which it was copied, counted from 1, and its ranges in 8 bits."""
         if self.best is not None and self.best.final:
-            return self.best.network(self.learner.model), self.best.epoch
-        return self.learner.candidate(), self.config.training.epochs
+            return self.best.network(self.learner.model), self.best.epoch, self.best.ranges
+        return self.learner.candidate(), self.config.training.epochs, self.learner.ranges
 
     def _finish_epoch(self, epoch: int, result: EpochResult, seconds: float) -> None:
         classes = len(self.dataset.classes)
@@ -132,9 +136,10 @@ class _Trainer:
             return None
         final = epoch >= self.plan.masked_from or not self.config.sparse
         network, config = self.learner.candidate(), self.config
-        return self.ranks.broadcast(
+        found = self.ranks.broadcast(
             lambda: evaluate_held_out(network, self.held_out, config, epoch=epoch + 1, final=final)
         )
+        return dataclasses.replace(found, ranges=self.learner.ranges)
 
     def _save_interrupted(self, epoch: int, part: EpochPart, seconds: float) -> None:
         self.run.write_unfinished({**self._state(epoch), "part": {**vars(part)}, "seconds": seconds})

@@ -26,6 +26,7 @@ class Snapshot:
         clean: accuracy on the held-out images.
         robust: the same under PGD at the run's full radius.
         tensors: a copy of its state dict on the CPU.
+        ranges: with which it was trained to compute in 8 bits; None if it was not.
     """
 
     epoch: int
@@ -33,6 +34,7 @@ class Snapshot:
     clean: float
     robust: float
     tensors: dict[str, Tensor]
+    ranges: dict[str, tuple[float, float]] | None = None
 
     def network(self, like: Normalized) -> Normalized:
         """The network in evaluation mode, with the architecture and on the device of `like`."""

@@ -55,6 +55,7 @@ def export_native_artifact(
             weights=WEIGHTS_OF[settings.precision],
             symbol_prefix=str(prefix),
             calibration=settings.calibration,
+            ranges=settings.ranges,
         )
         program = onnx.load(str(Path(scratch) / written.file))
     onnx.save(with_ranges(without_weights(program), export.ranges), str(out / GRAPH))

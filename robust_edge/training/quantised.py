@@ -1,0 +1,62 @@
+"""The masked phase in the integers of the int8 engine, so that training knows of their rounding.
+
+At the start of each masked epoch the ranges of the tensors are measured on the first training images, as a calibration
+at export measures them; those of the last epoch are the run's. Batch norms have the statistics of the pruned network,
+estimated once at the start of the phase.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+
+import onnx
+import torch
+
+from robust_edge.data import Source
+from robust_edge.int8.simulation import Simulation
+from robust_edge.models import Normalized
+from robust_edge.pruning.parametrised import materialised
+from robust_edge.training.batchnorm import reestimate
+from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.formats.native.export import write_dense
+from robust_edge_exporters.native.importer import import_model
+from robust_edge_exporters.native.int8 import calibrate
+from robust_edge_exporters.native.int8.calibrate import Ranges
+from robust_edge_exporters.native.int8.quantise import prepared, ranged_tensors
+from robust_edge_exporters.target import target_named
+
+IMAGES = 256
+TARGET = "x86-cpu-sparse-int8"
+"""The target whose conversion names the tensors; `arm-cpu-sparse-int8` names them alike."""
+
+
+def measured(model: Normalized, source: Source, ranges: Ranges | None) -> Simulation:
+    """The simulation of the present network with the ranges of its tensors on training images.
+
+    Args:
+        model: whose running statistics are estimated if the phase begins.
+        source: the training images.
+        ranges: of the epoch before; None at the start of the phase.
+    """
+    (batch,) = source.batches([torch.arange(min(IMAGES, len(source)))])
+    if ranges is None:
+        reestimate(model, [batch[0]])
+    program = float_program(model)
+    tensors = ranged_tensors(prepared(import_model(program, "the network")))
+    return simulated(model, calibrate.ranges(program, tensors, batch[0].cpu().numpy()))
+
+
+def simulated(model: Normalized, ranges: Ranges) -> Simulation:
+    """The simulation of the present network with known ranges."""
+    graph = prepared(import_model(float_program(model), "the network"))
+    return Simulation(model, graph, ranges, model.spec.shape)
+
+
+def float_program(model: Normalized) -> onnx.ModelProto:
+    """The network as the export to the int8 engine reads it."""
+    plain = copy.deepcopy(materialised(model)).cpu().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_dense(plain, model.spec.shape, target_named(TARGET), folder, ExportSettings())
+        return onnx.load(str(Path(folder) / written.file))

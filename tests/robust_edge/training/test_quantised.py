@@ -1,0 +1,52 @@
+"""A masked phase in integers: resumed in the middle, written with its ranges, and exported with them."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import onnx
+import pytest
+import torch
+
+from robust_edge.export import GoldenSettings, export_run
+from robust_edge.run.directory import open_run
+from robust_edge.training.compress import compress, resume
+from robust_edge_exporters.formats.native.integers import RANGES
+from robust_edge_exporters.formats.onnx.without_weights import GRAPH
+from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.core.errors import InputError
+
+FLAGS = {"training.quantize": "int8", "pruning.scheme": "block", "pruning.keep": 0.3, "admm.masked_fraction": 0.6,
+         "data.limit_train": 100}  # fmt: skip
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_an_interrupted_run_in_integers_ends_as_one_that_was_not(tiny, tmp_path):
+    whole = compress(tiny(FLAGS), tmp_path / "whole")
+    assert whole.ranges
+    assert all(low <= high for low, high in whole.ranges.values())
+
+    def stop(done, total, text):
+        if done > total * 0.8:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        compress(tiny(FLAGS), tmp_path / "half", progress=stop)
+    assert resume(tmp_path / "half").ranges == whole.ranges
+    first, second = (open_run(tmp_path / name).load_model().state_dict() for name in ("whole", "half"))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    target = "arm-cpu-sparse-int8" if platform.machine() == "aarch64" else "x86-cpu-sparse-int8"
+    run = open_run(tmp_path / "whole")
+    export_run(run, target_named(target), tmp_path / "bundle", golden=GoldenSettings(images=20, steps=1))
+    properties = {item.key: item.value for item in onnx.load(tmp_path / "bundle" / GRAPH).metadata_props}
+    assert {name: tuple(bounds) for name, bounds in json.loads(properties[RANGES]).items()} == whole.ranges
+
+
+def test_integers_without_a_masked_phase_are_refused(tiny):
+    with pytest.raises(InputError, match=r"training\.quantize"):
+        tiny({"training.quantize": "int8", "pruning.keep": 1.0})
