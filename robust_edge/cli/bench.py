@@ -8,7 +8,7 @@ import click
 
 from robust_edge.cli.types import PATH, Shape
 from robust_edge_runtimes.cli.bench import timing_options
-from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.options import examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 
@@ -59,6 +59,7 @@ def bench(
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.bench import bench_table
 
+    lock_outputs(out)
     files = [path for path in bundles if path.suffix.lower() == ".onnx"]
     if (targets or shape) and not files:
         raise InputError("--target and --input-shape are for ONNX files; a bundle has its own")

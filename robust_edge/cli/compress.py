@@ -89,7 +89,7 @@ def compress(
     for key in {"data.dir", "init"} & given.keys():
         given[key] = str(Path(given[key]).absolute())  # later commands may run in another folder
     settings = _Settings(preset, config_file, assignments, given, allow_code)
-    with torchrun_ranks() as ranks:
+    with torchrun_ranks() as ranks, ranks.locked(out):
         resuming = ranks.broadcast(lambda: resume and (out / CONFIG).is_file())
         config = ranks.broadcast(lambda: settings.resolved(out if resuming else None))
         terminal = output if ranks.writes else Output(json=False, verbosity=-1)

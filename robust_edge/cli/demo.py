@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from robust_edge.cli.types import PATH, SEED
-from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.options import examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 
@@ -22,6 +22,7 @@ def demo(context: click.Context, out: Path, overwrite: bool, seed: int, output: 
     """Run the whole pipeline on a built-in data set: train three networks, attack, export, verify, time and report."""
     from robust_edge.demo import run_demo, summary_table
 
+    lock_outputs(out)
     summary = run_demo(out, overwrite=overwrite, seed=seed, output=output)
     output.result(summary_table(summary), summary)
     context.exit(0 if summary.verdict_passed else 1)

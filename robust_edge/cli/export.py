@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from robust_edge.cli.format_options import format_options
 from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Numbers, Radius, Shape
 from robust_edge.config.export import ExportChoices, GoldenSettings
-from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.options import examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def export(
     chosen = target_named(target, jetpack)
     if opset is not None:
         chosen = chosen.with_opset(opset)
+    lock_outputs(out)
     tar = archive_path(out, overwrite=overwrite) if archive else None
     given = {name: value for name, value in options.items() if value is not None}
     choices = ExportChoices(precision=precision, batch=batch, compact=compact, explain=explain_int8, options=given)

@@ -10,7 +10,7 @@ import click
 from robust_edge.cli.types import PATH, Numbers, Radius, Shape
 from robust_edge.config.compress import command_settings
 from robust_edge.settings.options import parameter_name, setting_options
-from robust_edge_runtimes.cli.options import examples
+from robust_edge_runtimes.cli.options import examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def import_(
     given = {keys[name]: value for name, value in flags.items() if value is not None}
     if "data.dir" in given:
         given["data.dir"] = str(Path(given["data.dir"]).absolute())  # later commands may run in another folder
+    lock_outputs(out)
     config = resolve(flags={**given, "attack.eps": eps}, assignments=assignments)
     settings = ImportSettings(
         arch=arch,

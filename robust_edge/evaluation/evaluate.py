@@ -61,38 +61,44 @@ def evaluate_run(
         warn: called with a warning if an existing record will be replaced.
 
     Raises:
-        InputError: settings contradict each other, or the runs cannot be averaged.
+        InputError: settings contradict each other, the runs cannot be averaged, or another process writes the record.
     """
     start = time.monotonic()
-    job = _prepare(run, settings, out, other, ranks or Ranks())
-    if note is not None:
-        note(job.memory.summary())
-    replaced = _replaced_record(job) if out is None else None
-    if warn is not None and replaced is not None:
-        warn(f"{job.out} ({replaced}) will be replaced at the end; another output file keeps both")
-    members = () if other is None else tuple(job.audit(model) for model in job.task.models)
-    audit = job.audit(job.networks[0].model)
-    results = _attack(job, members, progress)
-    record = _record(job, audit, results, time.monotonic() - start)
-    if job.ranks.writes:
-        write_json(job.out, dataclasses.asdict(record))
-    return record
+    ranks, path = ranks or Ranks(), out or _default_out(run, settings, other)
+    with ranks.locked(path):
+        job = _prepare(run, settings, path, other, ranks)
+        if note is not None:
+            note(job.memory.summary())
+        replaced = _replaced_record(job) if out is None else None
+        if warn is not None and replaced is not None:
+            warn(f"{job.out} ({replaced}) will be replaced at the end; another output file keeps both")
+        members = () if other is None else tuple(job.audit(model) for model in job.task.models)
+        audit = job.audit(job.networks[0].model)
+        results = _attack(job, members, progress)
+        record = _record(job, audit, results, time.monotonic() - start)
+        if job.ranks.writes:
+            write_json(job.out, dataclasses.asdict(record))
+        return record
 
 
-def _prepare(run: Run, settings: EvaluateSettings, out: Path | None, other: Run | None, ranks: Ranks) -> Job:
+def _prepare(run: Run, settings: EvaluateSettings, out: Path, other: Run | None, ranks: Ranks) -> Job:
     attack, runs = settings.build(), (run,) if other is None else (run, other)
     if other is not None and attack.radii:
         raise InputError(f"attack {settings.attack} cannot attack an average; choose one with a single radius")
-    name = record_name(settings.attack, settings.norm, None if other is None else other.name)
     return prepare_job(
         runs,
         settings,
         attack,
         [_threat(run, settings)],
-        out or run.path / "evaluations" / f"{name}.json",
+        out,
         ranks,
         average=other is not None,
     )
+
+
+def _default_out(run: Run, settings: EvaluateSettings, other: Run | None) -> Path:
+    name = record_name(settings.attack, settings.norm, None if other is None else other.name)
+    return run.path / "evaluations" / f"{name}.json"
 
 
 def _threat(run: Run, settings: EvaluateSettings) -> Threat:

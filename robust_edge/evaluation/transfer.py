@@ -114,26 +114,28 @@ def run_transfer(
         note: called with a message for the user.
 
     Raises:
-        InputError: there is no source or no target, two runs have the same name, or the runs differ in classes,
-            image shape or test images.
+        InputError: there is no source or no target, two runs have the same name, the runs differ in classes, image
+            shape or test images, or another process writes `out`.
     """
     start = time.monotonic()
     if not sources or not targets:
         raise InputError("transfer needs at least one source and one target")
-    runs, threats = _runs_by_name([*sources, *targets]), [Threat(eps) for eps in settings.epsilons]
-    job = prepare_job([*runs.values()], settings, settings.build(), threats, out, ranks or Ranks())
-    if note is not None:
-        note(job.memory.summary())
-    audits = [job.audit(network.model) for network in job.networks]
-    source_names, target_names = (tuple(dict.fromkeys(run.name for run in group)) for group in (sources, targets))
-    curves: list[TransferCurve] = []
-    for turn, source in enumerate(source_names):
-        evaluated = [source, *(name for name in target_names if name != source)]
-        curves += _evaluate_source(job, evaluated, part_of(progress, turn, len(source_names)))
-    result = _record(job, source_names, target_names, audits, curves, start)
-    if job.ranks.writes:
-        write_json(out, dataclasses.asdict(result))
-    return result
+    ranks = ranks or Ranks()
+    with ranks.locked(out):
+        runs, threats = _runs_by_name([*sources, *targets]), [Threat(eps) for eps in settings.epsilons]
+        job = prepare_job([*runs.values()], settings, settings.build(), threats, out, ranks)
+        if note is not None:
+            note(job.memory.summary())
+        audits = [job.audit(network.model) for network in job.networks]
+        source_names, target_names = (tuple(dict.fromkeys(run.name for run in group)) for group in (sources, targets))
+        curves: list[TransferCurve] = []
+        for turn, source in enumerate(source_names):
+            evaluated = [source, *(name for name in target_names if name != source)]
+            curves += _evaluate_source(job, evaluated, part_of(progress, turn, len(source_names)))
+        result = _record(job, source_names, target_names, audits, curves, start)
+        if job.ranks.writes:
+            write_json(out, dataclasses.asdict(result))
+        return result
 
 
 def _record(

@@ -8,11 +8,14 @@ import datetime
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
+
+from robust_edge_runtimes.core.locks import locked
 
 T = TypeVar("T")
 FAILED = "robust_edge/failed"  # key of the number of failed processes in the store
@@ -51,6 +54,17 @@ class Ranks:
         values: list[Any] = [make() if self.writes else None]
         distributed.broadcast_object_list(values, src=0)
         return values[0]  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Let rank 0 hold the lock of an output; all ranks must enter it.
+
+        Raises:
+            InputError: another process writes the output.
+        """
+        with contextlib.ExitStack() as stack:
+            self.broadcast(lambda: stack.enter_context(locked(path)))
+            yield
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
+from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.core.version import __version__
 from robust_edge_runtimes.present.tables import percent
 
@@ -56,16 +57,16 @@ def write_report(
         The paths of the page and of the tables.
 
     Raises:
-        InputError: a file was not written by its command, or `out` is a folder.
+        InputError: a file was not written by its command, `out` is a folder, or another process writes it.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the page to write, for example {out / 'report.html'}")
-    data = collect(runs, verdicts, benches, transfers)
-    page = render(data, out, notes=_write_all_plots(data))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, clean_text(page))
-    tables = [*robustness_tables(data.runs, data.transfers), *latency_tables(by_device(data.benches))]
-    return [out, *write_documents(tables, out)]
+    with locked(out):
+        data = collect(runs, verdicts, benches, transfers)
+        page = render(data, out, notes=_write_all_plots(data))
+        write_atomic(out, clean_text(page))
+        tables = [*robustness_tables(data.runs, data.transfers), *latency_tables(by_device(data.benches))]
+        return [out, *write_documents(tables, out)]
 
 
 def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:

@@ -9,7 +9,7 @@ from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.drawing import png
 from robust_edge.reporting.schedule_figure import schedule_panels
 from robust_edge.training.schedules import schedules
-from robust_edge_runtimes.core.files import write_atomic
+from robust_edge_runtimes.core.files import remove_leftovers, write_atomic
 
 
 def write_plots(run: RunData) -> None:
@@ -20,6 +20,7 @@ def write_plots(run: RunData) -> None:
     """
     folder = run.run.path / "plots"
     folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
     for name, figure in run_figures(run).items():
         path = folder / f"{name}.png"
         if figure is None:

@@ -31,7 +31,7 @@ from robust_edge.run.metrics import EpochRow
 from robust_edge.run.per_class import ClassAccuracy
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import sha256_of, write_atomic, write_json
+from robust_edge_runtimes.core.files import remove_leftovers, sha256_of, write_atomic, write_json
 from robust_edge_runtimes.core.folders import check_new_directory
 from robust_edge_runtimes.core.manifest import Sparsity
 from robust_edge_runtimes.core.preprocessing import Preprocessing
@@ -204,8 +204,7 @@ class Run:
 
     def tidy(self) -> None:
         """Remove temporary files of a process that was killed while writing, and write a missing environment.json."""
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink()
+        remove_leftovers(self.path)
         if not (self.path / ENVIRONMENT).is_file():
             write_json(self.path / ENVIRONMENT, environment())
 
@@ -293,8 +292,7 @@ def _plain_config(path: Path) -> dict[str, Any]:
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise InputError if `create_run` would; fast enough to be called before the data is read."""
-    for leftover in path.glob(f".{CONFIG}.*.tmp"):  # of a process that was killed before it wrote its first file
-        leftover.unlink()
+    remove_leftovers(path, CONFIG)  # of a process that was killed before it wrote its first file
     check_new_directory(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()):
         _refuse_foreign(path)

@@ -64,21 +64,23 @@ def compress(
         The content of checkpoint.json.
 
     Raises:
-        InputError: data, model, device or constraint cannot be used, or `path` exists.
+        InputError: data, model, device or constraint cannot be used, `path` exists, or another process
+            writes it.
         TrainingDiverged: training diverged; the last good network has been written and is marked as diverged.
     """
     ranks = ranks or Ranks()
     ranks.broadcast(lambda: check_free(path, overwrite=overwrite))
-    source = ranks.broadcast(lambda: opened_initial(config, path, allow_code))
-    device, dataset = _device_and_images(config, ranks)
-    initial = initial_network(config, dataset, source, ranks)
-    config = dataclasses.replace(config, arch=initial.model.spec.arch)
-    learner, plan = _prepare(config, initial, device, ranks)
-    run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
-    run.write_architecture(learner.model)
-    for note in initial.notes:
-        run.log(note)
-    return train(run, initial.dataset, learner, plan, Start(), progress)
+    with ranks.locked(path):
+        source = ranks.broadcast(lambda: opened_initial(config, path, allow_code))
+        device, dataset = _device_and_images(config, ranks)
+        initial = initial_network(config, dataset, source, ranks)
+        config = dataclasses.replace(config, arch=initial.model.spec.arch)
+        learner, plan = _prepare(config, initial, device, ranks)
+        run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
+        run.write_architecture(learner.model)
+        for note in initial.notes:
+            run.log(note)
+        return train(run, initial.dataset, learner, plan, Start(), progress)
 
 
 def resume(
@@ -95,27 +97,29 @@ def resume(
         progress, ranks: as `compress`.
 
     Raises:
-        InputError: `path` is not a run, or its saved state does not fit its config, its data or this machine.
+        InputError: `path` is not a run, another process writes it, or its saved state does not fit its config, its
+            data or this machine.
         TrainingDiverged: training diverged, before the interruption or now.
     """
     ranks = ranks or Ranks()
-    run, finished = ranks.broadcast(lambda: _opened(path, allow_code))
-    if finished is not None:
-        return finished
-    run = dataclasses.replace(run, writes=ranks.writes)
-    state = ranks.broadcast(lambda: read_state(run))
-    device, dataset = _device_and_images(run.config, ranks)
-    initial = _interrupted(run, dataset, state, ranks)
-    learner, plan = _prepare(run.config, initial, device, ranks)
-    run.write_architecture(learner.model)
-    dataset = initial.dataset
-    start = Start() if state is None else restore(run, dataset, learner, state)
-    if start.masked_from is not None and start.masked_from != plan.masked_from:
-        plan = pruned_at(plan, run.config, start.masked_from)
-    # a process that was killed between writing the two files may have written the row of an epoch that was not saved
-    run.write_metrics(ranks.broadcast(run.metrics)[: start.epochs])
-    run.log(f"resumed at epoch {start.epochs + 1}")
-    return train(run, dataset, learner, plan, start, progress)
+    with ranks.locked(path):
+        run, finished = ranks.broadcast(lambda: _opened(path, allow_code))
+        if finished is not None:
+            return finished
+        run = dataclasses.replace(run, writes=ranks.writes)
+        state = ranks.broadcast(lambda: read_state(run))
+        device, dataset = _device_and_images(run.config, ranks)
+        initial = _interrupted(run, dataset, state, ranks)
+        learner, plan = _prepare(run.config, initial, device, ranks)
+        run.write_architecture(learner.model)
+        dataset = initial.dataset
+        start = Start() if state is None else restore(run, dataset, learner, state)
+        if start.masked_from is not None and start.masked_from != plan.masked_from:
+            plan = pruned_at(plan, run.config, start.masked_from)
+        # a process that was killed between writing the two files may have written a row without saving its epoch
+        run.write_metrics(ranks.broadcast(run.metrics)[: start.epochs])
+        run.log(f"resumed at epoch {start.epochs + 1}")
+        return train(run, dataset, learner, plan, start, progress)
 
 
 def _opened(path: Path, allow_code: bool) -> tuple[Run, Checkpoint | None]:

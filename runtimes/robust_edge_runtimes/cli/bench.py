@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional, Tuple
 
 import click
 
-from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples
+from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 
@@ -59,6 +59,7 @@ def bench(
     from robust_edge_runtimes.core.files import write_json
     from robust_edge_runtimes.present.bench import bench_table
 
+    lock_outputs(out)
     contenders = latency.contenders(bundles)
     if all(contender.bundle.manifest.sparsity.keep < 1 for contender in contenders):
         output.note("note: no bundle is dense, so the speed-up does not show the effect of sparsity; add a dense one")

@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
 import click
 
+from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.modes.mode import Mode, options_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +44,17 @@ class OutputFile(click.Path):
 
 
 OUTPUT_FILE = OutputFile()
+
+
+def lock_outputs(*outputs: Optional[Path]) -> None:
+    """Hold the locks of the outputs, of those that were given, until the running command ends.
+
+    Raises:
+        InputError: another process writes one of them.
+    """
+    for output in outputs:
+        if output is not None:
+            click.get_current_context().with_resource(locked(output))
 
 
 def refuse_same_file(out: Optional[Path], junit: Optional[Path]) -> None:

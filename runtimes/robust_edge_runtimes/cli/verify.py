@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Sequence, T
 
 import click
 
-from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, mode_options, refuse_same_file
+from robust_edge_runtimes.cli.options import (
+    BUNDLE,
+    OUTPUT_FILE,
+    THREADS,
+    examples,
+    lock_outputs,
+    mode_options,
+    refuse_same_file,
+)
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.modes.mode import Mode, chosen_modes, mode_help
 from robust_edge_runtimes.modes.settings import ModeSettings, without_none
@@ -78,7 +86,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool 
 
 
 def _with_budget(command: F) -> F:
-    """Give the command its budget as one object and a seed, and check the files that it writes at its end."""
+    """Give the command its budget as one object and a seed; check and lock the files that it writes at its end."""
 
     @functools.wraps(command)
     def wrapped(
@@ -93,6 +101,7 @@ def _with_budget(command: F) -> F:
     ) -> Any:
         refuse_same_file(out, junit)
         _refuse_fixed_history(out)
+        lock_outputs(out, junit)
         budget = Budget(budget_clean, budget_robust, allow)
         seed = secrets.randbits(32) if seed is None else seed
         return command(*args, budget=budget, seed=seed, out=out, junit=junit, **others)

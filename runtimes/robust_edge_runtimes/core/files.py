@@ -3,12 +3,17 @@
 Runs on Python 3.6 with the standard library alone, since the scripts of bundles contain it.
 """
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Tuple, Union
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 
 
 def sha256_of(path: Path) -> str:
@@ -23,22 +28,82 @@ def sha256_of(path: Path) -> str:
 def write_atomic(path: Path, data: Union[bytes, str]) -> None:
     """Write `data` so that `path` holds either its old content or all of `data`.
 
+    Temporary files that killed processes left of earlier writes to `path` are removed.
+
     Raises:
         OSError: the disk is full, or the folder is missing or not writable; `path` is unchanged.
     """
     blob = data.encode() if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp")
+    remove_leftovers(path.parent, path.name)
+    handle, name = _locked_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~umask())
-        Path(name).replace(path)
+            Path(name).chmod(0o666 & ~umask())
+            Path(name).replace(path)  # before the file is closed, which ends its lock
     except BaseException:
         if Path(name).exists():
             Path(name).unlink()
         raise
+
+
+def _locked_temporary(path: Path) -> Tuple[int, str]:
+    """A new temporary file beside `path`; its lock shows other processes that its writer is alive."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp")
+        if try_lock(handle) is not False and os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # another process took it for a leftover before it was locked
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove temporary files whose writers are dead; where the file system has no locks, all files stay.
+
+    Args:
+        folder: the folder of the files that were to be written.
+        name: the file that was to be written; `*` for all files.
+    """
+    pattern = name if name == "*" else glob.escape(name)
+    for path in folder.glob(f".{pattern}.*.tmp"):
+        try:
+            _remove_if_unlocked(path)
+        except OSError:  # gone already, or of another user
+            continue
+
+
+def _remove_if_unlocked(path: Path) -> None:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return
+    handle = os.open(str(path), os.O_RDWR)
+    try:
+        if try_lock(handle):
+            path.unlink()
+    finally:
+        os.close(handle)
+
+
+def try_lock(handle: int) -> Optional[bool]:
+    """Lock an open file until it is closed, which the system does when the process ends, however it ends.
+
+    Returns:
+        True; False if another open file holds the lock; None if the file system or the platform has no such locks, as
+        NFS without its lock service.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

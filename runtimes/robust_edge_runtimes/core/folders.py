@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from typing import Iterator
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import umask
+from robust_edge_runtimes.core.locks import locked
 
 
 @contextlib.contextmanager
@@ -22,22 +24,40 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: replace an existing folder, which stays until the new one is complete.
 
     Raises:
-        InputError: as `check_new_directory`.
+        InputError: as `check_new_directory`, or another process writes `path`.
     """
     check_new_directory(path, overwrite=overwrite)
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        fresh.chmod(0o777 & ~umask())
-        yield fresh
-        if path.exists():
-            _swap(fresh, path)
-        else:
-            fresh.replace(path)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+    with locked(path) as held:
+        path = path.resolve()
+        if held:
+            _recover(path)
+            check_new_directory(path, overwrite=overwrite)
+        fresh = Path(tempfile.mkdtemp(dir=str(path.parent), prefix=f".{path.name}.", suffix=".tmp"))
+        try:
+            fresh.chmod(0o777 & ~umask())
+            yield fresh
+            if path.exists():
+                _swap(fresh, path)
+            else:
+                fresh.replace(path)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+
+
+def _recover(path: Path) -> None:
+    """Remove what killed writers of `path` left, and restore its old content if they had moved it aside.
+
+    Under the lock of `path` nobody else writes it, so that all temporary folders of its name are leftovers.
+    """
+    name = glob.escape(path.name)
+    for aside in path.parent.glob(f".{name}.*.old"):
+        if (aside / path.name).is_dir() and not path.exists():
+            (aside / path.name).replace(path)
+        shutil.rmtree(aside)
+    for folder in path.parent.glob(f".{name}.*.tmp"):
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def check_new_directory(path: Path, *, overwrite: bool) -> None:
