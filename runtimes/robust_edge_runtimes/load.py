@@ -15,7 +15,8 @@ def load(bundle: Union[str, Path, Bundle], *, threads: int = 1, from_source: boo
 
     Args:
         bundle: the folder that `robust-edge export` wrote, or an opened bundle.
-        threads: CPU threads of one inference.
+        threads: CPU threads of one inference. With more than 1, a process that is forked afterwards cannot use the
+            runtime: its `infer` raises InputError. Load in the child, or start it by `spawn`.
         from_source: compile what the bundle holds the source of, where there is a compiler, as `verify` does.
 
     Returns:

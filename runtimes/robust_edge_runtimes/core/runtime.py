@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,9 @@ class BaseRuntime(abc.ABC):
     """A context manager around one artifact; subclasses implement open_impl, infer_impl and close_impl.
 
     `infer` returns a new array that the caller owns; the input is never written to. Safe to call
-    from several threads unless the subclass says otherwise.
+    from several threads unless the subclass says otherwise. With `threads` above 1 it must be opened in the process
+    that uses it: a child made by `fork`, as by multiprocessing on Linux, has none of the threads, and its
+    `infer` raises InputError.
 
     Args:
         path: the artifact.
@@ -70,6 +73,7 @@ class BaseRuntime(abc.ABC):
         self.manifest = manifest
         self.threads = threads
         self._info: Optional[RuntimeInfo] = None
+        self._process = 0
         self._lock = threading.RLock()
 
     @abc.abstractmethod
@@ -99,6 +103,19 @@ class BaseRuntime(abc.ABC):
         """The error of a use before open() or after close(), which another thread may call at any time."""
         return InputError(f"the runtime of {self.path.name} is not open; use it in a `with` block")
 
+    def _check_usable(self) -> None:
+        """Raise InputError where the runtime is not open, or its threads are those of another process."""
+        self.info  # noqa: B018 - raises when the runtime is not open
+        if self._lost_threads():
+            raise InputError(
+                f"{self.path.name} was loaded with {self.threads} threads before this process was forked, which has "
+                "none of them; load it in the child, with threads=1, or start the child by `spawn`"
+            )
+
+    def _lost_threads(self) -> bool:
+        """Whether this process was forked from the one that opened the runtime; a child would wait for its threads."""
+        return self.uses_threads and self.threads > 1 and self._process != os.getpid()
+
     def open(self: Self) -> Self:
         """Load the artifact; a second call does nothing.
 
@@ -108,7 +125,7 @@ class BaseRuntime(abc.ABC):
         """
         with self._lock:
             if self._info is None:
-                self._info = self.open_impl()
+                self._info, self._process = self.open_impl(), os.getpid()
         return self
 
     def close(self) -> None:
@@ -116,7 +133,8 @@ class BaseRuntime(abc.ABC):
         with self._lock:
             if self._info is not None:
                 self._info = None
-                self.close_impl()
+                if not self._lost_threads():
+                    self.close_impl()
 
     def __enter__(self: Self) -> Self:
         return self.open()
@@ -142,7 +160,7 @@ class BaseRuntime(abc.ABC):
             InputError: `images` has another shape, type or range.
             BundleError: the artifact returned something other than (N, K) logits.
         """
-        self.info  # noqa: B018 - raises when the runtime is not open
+        self._check_usable()
         batch = self._checked(images)
         logits = self.infer_impl(batch)
         if logits.shape != (len(batch), len(self.manifest.classes)) or logits.dtype != np.float32:
@@ -165,7 +183,7 @@ class BaseRuntime(abc.ABC):
         Raises:
             InputError: as `infer`.
         """
-        self.info  # noqa: B018 - raises when the runtime is not open
+        self._check_usable()
         fixed = self.manifest.input.shape[0]
         if fixed is not None and isinstance(images, np.ndarray) and images.ndim == 4 and 0 < len(images) < fixed:
             images = filled(images, fixed)

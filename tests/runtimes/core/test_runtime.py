@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import warnings
+
 import numpy as np
 import pytest
 
@@ -221,3 +225,29 @@ def test_prepared_needs_an_open_runtime_and_no_more_than_a_fixed_batch(Fake, mak
         fake.prepare(golden.clean[:3])
     with fake as model, pytest.raises(InputError, match="exactly 3"):
         model.prepare(golden.clean[:4])
+
+
+@pytest.mark.parametrize(("threads", "refused"), [(1, False), (2, True)])
+def test_a_forked_process_has_none_of_the_threads_and_says_so(Fake, opened, golden, threads, refused):
+    class Threaded(Fake):
+        uses_threads = True
+
+    model = Threaded(opened.manifest, lambda x: golden.clean_logits[: len(x)], threads=threads).open()
+    images = golden.clean[:1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside the threads of other tests
+        child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            try:
+                model.infer(images)
+                code = 10
+            except InputError as error:
+                code = 20 if "before this process was forked" in str(error) else 2
+            model.close()
+            code += str(model.events[-1]) == "close"
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (20 if refused else 11)
+    model.infer(images)
+    model.close()

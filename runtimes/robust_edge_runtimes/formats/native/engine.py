@@ -184,6 +184,7 @@ class Network:
         self._weights = _read_aligned(weights)
         self._lock = threading.Lock()
         self._context = None  # type: Optional[int]
+        self._threads, self._process = threads, os.getpid()
         address, size = self._weights.ctypes.data, self._weights.size
         status = self._functions.check(address, size)
         if status != 0:
@@ -204,13 +205,21 @@ class Network:
 
         Returns:
             (N, K) float32, a new array.
+
+        Raises:
+            EngineError: the network was closed, or its threads are those of the process that forked this one.
         """
+        if self._lost_threads():
+            raise EngineError("the network was loaded before this process was forked, which has none of its threads")
         logits = np.empty((len(images), self.shape[3]), np.float32)
         with self._lock:
             if self._context is None:
                 raise EngineError(f"{self.library} was closed")
             self._functions.infer(self._context, _address(images), _address(logits), len(images))
         return logits
+
+    def _lost_threads(self) -> bool:
+        return self._threads > 1 and self._process != os.getpid()
 
     @property
     def memory(self) -> int:
@@ -221,7 +230,7 @@ class Network:
         """Stop the threads and free the memory; a second call does nothing."""
         with self._lock:
             context, self._context = self._context, None
-        if context is not None:
+        if context is not None and not self._lost_threads():  # destroying waits for the threads
             self._functions.destroy(context)
 
 

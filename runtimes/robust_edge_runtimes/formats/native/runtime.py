@@ -59,7 +59,7 @@ class NativeRuntime(BaseRuntime):
             raise self.not_open()
         try:
             return network.infer(images)
-        except EngineError as cause:  # Network.infer raises EngineError only after close()
+        except EngineError as cause:  # closed, or prepared before this process was forked
             raise self.not_open() from cause
 
     def close_impl(self) -> None:
