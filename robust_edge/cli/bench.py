@@ -78,8 +78,7 @@ def bench(
         )
     if out is not None:
         write_json(out, dataclasses.asdict(result))
-    output.result(bench_table(result), result)
-    context.exit(0 if result.passed else 1)
+    output.verdict(bench_table(result), result, context, 0 if result.passed else 1)
 
 
 def _made(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--classes",
     default=10,
     show_default=True,
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, 1_000_000),
     help="Number of classes, with --input-shape.",
 )
 @click.option("--target", "names", multiple=True, help="Target to check; repeatable.  [default: those of x86 CPUs]")
@@ -71,9 +71,8 @@ def check(
         assert arch is not None
         model, spec = _built(arch, dataset, data_dir, input_shape, classes)
     found = check_network(model, spec.shape, targets, output.progress("checking targets"))
-    output.result(_text(found), found)
-    if names and not all(result.works for result in found.targets):
-        context.exit(1)
+    failed = bool(names) and not all(result.works for result in found.targets)
+    output.verdict(_text(found), found, context, int(failed))
 
 
 def _built(

@@ -24,5 +24,4 @@ def demo(context: click.Context, out: Path, overwrite: bool, seed: int, output: 
 
     lock_outputs(out)
     summary = run_demo(out, overwrite=overwrite, seed=seed, output=output)
-    output.result(summary_table(summary), summary)
-    context.exit(0 if summary.verdict_passed else 1)
+    output.verdict(summary_table(summary), summary, context, 0 if summary.verdict_passed else 1)

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from robust_edge.cli.format_options import format_options
 from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Numbers, Radius, Shape
 from robust_edge.config.export import ExportChoices, GoldenSettings
-from robust_edge_runtimes.cli.options import examples, lock_outputs
+from robust_edge_runtimes.cli.options import COUNT, examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ OF_FILES = ("shape", "mean", "std")
     metavar="P",
     help="fp32, fp16 or int8, if the target supports it.  [default: the target's first]",
 )
-@click.option("--opset", type=click.IntRange(min=1), help="Write this ONNX opset.  [default: the target's]")
-@click.option("--batch", type=click.IntRange(min=1), help="Fixed number of images per call.  [default: any number]")
+@click.option("--opset", type=COUNT, help="Write this ONNX opset.  [default: the target's]")
+@click.option("--batch", type=COUNT, help="Fixed number of images per call.  [default: any number]")
 @format_options
 @click.option(
     "--explain-int8",
@@ -50,7 +50,7 @@ OF_FILES = ("shape", "mean", "std")
     "--golden",
     default=GoldenSettings.images,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Number of test images to store in the bundle, for `verify`.",
 )
 @click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run's training]")
@@ -58,7 +58,7 @@ OF_FILES = ("shape", "mean", "std")
     "--steps",
     default=GoldenSettings.steps,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Gradient steps of the stored attack (PGD).",
 )
 @click.option("--seed", default=GoldenSettings.seed, show_default=True, type=SEED, help="Seed of the stored attack.")

@@ -19,6 +19,8 @@ from robust_edge.settings.notation import BAD_YAML, read_assignment, read_yaml, 
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import InputError, unknown_name
 
+MAX_TEXT = 16 << 20
+
 
 def resolve(
     *,
@@ -98,8 +100,13 @@ def read_text(path: Path) -> str:
     """A text file's content.
 
     Raises:
-        InputError: the file is not UTF-8 text.
+        InputError: the file is not UTF-8 text, too large, or no regular file: a device, a pipe or a file in /proc
+            may never end.
     """
+    if (path.exists() and not path.is_file()) or path.resolve().parts[:2] in (("/", "proc"), ("/", "sys")):
+        raise InputError(f"{path} is not a regular file; give the path of a text file on the disk")
+    if path.stat().st_size > MAX_TEXT:
+        raise InputError(f"{path} has {path.stat().st_size} bytes; a text file to read has at most {MAX_TEXT}")
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as cause:

@@ -95,7 +95,7 @@ def _type(kind: str, declaration: Setting) -> Any:
     kind = kind.removeprefix("tuple[")
     if kind.startswith("int"):
         low, high = _bounds(declaration.range)
-        return click.IntRange(min=low, max=high)
+        return click.IntRange(min=low, max=2**31 - 1 if high is None else high)
     return Number(declaration) if kind.startswith("float") else Name(declaration)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional, Tuple
 
 import click
 
-from robust_edge_runtimes.cli.options import BUNDLE, OUTPUT_FILE, THREADS, examples, lock_outputs
+from robust_edge_runtimes.cli.options import BUNDLE, COUNT, OUTPUT_FILE, THREADS, examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 
 
@@ -24,7 +24,7 @@ def timing_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--images",
             default=100,
             show_default=True,
-            type=click.IntRange(min=1),
+            type=COUNT,
             help="Number of images in the n-image protocol.",
         ),
     ):
@@ -73,5 +73,4 @@ def bench(
     )
     if out is not None:
         write_json(out, dataclasses.asdict(result))
-    output.result(bench_table(result), result)
-    context.exit(0 if result.passed else 1)
+    output.verdict(bench_table(result), result, context, 0 if result.passed else 1)

@@ -13,6 +13,7 @@ import click
 
 from robust_edge_runtimes.cli.failures import Terminated, report_failure
 from robust_edge_runtimes.cli.flags import with_flags
+from robust_edge_runtimes.cli.streams import discard_stdout, open_missing_streams
 from robust_edge_runtimes.core.errors import RobustEdgeError
 
 
@@ -22,6 +23,7 @@ class CommandLine(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and exit with its exit code."""
         kwargs["standalone_mode"] = False
+        open_missing_streams()
         with _recorded_interrupts() as interrupts, _termination_as_exception():
             try:
                 code = super().main(*args, **kwargs)
@@ -29,6 +31,7 @@ class CommandLine(click.Group):
             except BaseException as error:
                 # a library may catch the KeyboardInterrupt and raise an error of its own
                 code = report_failure(KeyboardInterrupt() if interrupts else error)
+                _flush_or_discard()
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -40,6 +43,13 @@ class CommandLine(click.Group):
             if command is not None:
                 error.args = (with_flags(str(error), command),)
             raise
+
+
+def _flush_or_discard() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_stdout()
 
 
 @contextlib.contextmanager

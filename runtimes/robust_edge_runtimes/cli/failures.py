@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple
 
 import click
 
+from robust_edge_runtimes.cli.streams import print_error, reader_is_gone
 from robust_edge_runtimes.core.decode import visible
 from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
 from robust_edge_runtimes.core.extras import extra_of
@@ -25,11 +26,12 @@ class Terminated(BaseException):
 
 def report_failure(error: BaseException) -> int:
     """Print why a command ended and return its exit code. Only an internal error is printed with its traceback."""
-    if isinstance(error, BrokenPipeError):
-        sys.stderr.close()
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # click turns it into exit code 1, which would read as a failed check
+    if isinstance(error, BrokenPipeError) and reader_is_gone():
         return 0
     if type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and newer; the help text keeps its lines
-        click.echo(error.format_message(), err=True)  # type: ignore[attr-defined]
+        print_error(error.format_message())  # type: ignore[attr-defined]
         return RobustEdgeError.exit_code
     for classes, code, message_of in _FAILURES:
         message = message_of(error) if isinstance(error, classes) else None
@@ -38,13 +40,13 @@ def report_failure(error: BaseException) -> int:
             return code if code is not None else int(getattr(error, "exit_code", RobustEdgeError.exit_code))
     if isinstance(error, SystemExit):
         raise error
-    traceback.print_exception(type(error), error, error.__traceback__)
+    print_error("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
     _print_error(f"internal error in robust-edge ({type(error).__name__}); please report it with the lines above")
     return INTERNAL
 
 
 def _print_error(text: str) -> None:
-    click.echo("error: " + visible(" ".join(text.split())), err=True)
+    print_error("error: " + visible(" ".join(text.split())))
 
 
 def _usage(error: click.UsageError) -> str:

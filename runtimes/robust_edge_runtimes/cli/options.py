@@ -9,14 +9,14 @@ from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
 import click
 
+from robust_edge_runtimes.core.folders import owner_of
 from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.modes.mode import Mode, options_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 BUNDLE = click.Path(path_type=Path)
-THREADS = click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads of one inference."
-)
+COUNT = click.IntRange(1, 2**31 - 1)
+THREADS = click.option("--threads", default=1, show_default=True, type=COUNT, help="CPU threads of one inference.")
 
 
 class OutputFile(click.Path):
@@ -28,8 +28,9 @@ class OutputFile(click.Path):
     def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Path:
         """Fail for a path that cannot be written, or that belongs to a bundle or a run."""
         path = Path(str(super().convert(value, param, ctx)))
-        if (path.parent / "SHA256SUMS").exists() or (path.exists() and (path.parent / "config.yaml").exists()):
-            self.fail(f"{str(path)!r} belongs to a bundle or a run; choose another path", param, ctx)
+        owner = owner_of(path)
+        if owner is not None:
+            self.fail(f"{str(path)!r} belongs to a bundle or a run, {owner}; choose another path", param, ctx)
         if path.exists() and not path.is_file():
             self.fail(
                 f"{str(path)!r} is not a regular file and would be replaced by one; use --json to print to stdout",
@@ -75,7 +76,7 @@ def mode_options(modes: Iterable[Mode], *, with_quick: bool = False) -> Callable
         for option in reversed(list(options_of(modes).values())):
             quick = f"; {option.quick} where no --mode is given" if with_quick and option.quick is not None else ""
             text = f"{option.help}.  [default: {option.default}{quick}]"
-            command = click.option(f"--{option.name}", type=click.IntRange(min=1), help=text)(command)
+            command = click.option(f"--{option.name}", type=COUNT, help=text)(command)
         return command
 
     return decorate

@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import json
 import sys
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, NoReturn, TypeVar
 
 import click
 
 from robust_edge_runtimes.cli.progress import Progress
+from robust_edge_runtimes.cli.streams import discard_stdout, print_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,17 +31,35 @@ class Output:
     def note(self, text: str) -> None:
         """Print a line on stderr unless --quiet is given."""
         if self.verbosity >= 0:
-            click.echo(text, err=True)
+            print_error(text)
 
     def detail(self, text: str) -> None:
         """Print a line on stderr if --verbose is given."""
         if self.verbosity >= 1:
-            click.echo(text, err=True)
+            print_error(text)
 
     def result(self, text: str, value: Any) -> None:
-        """Print the command's result: `text`, or with --json `value` (plain values or a dataclass)."""
+        """Print the command's result: `text`, or with --json `value` (plain values or a dataclass).
+
+        Where stdout is a pipe that nobody reads any more, nothing is printed.
+
+        Raises:
+            OSError: stdout cannot be written, as on a full disk.
+        """
         plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-        click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
+        try:
+            click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
+        except BrokenPipeError:
+            discard_stdout()
+
+    def verdict(self, text: str, value: Any, context: click.Context, code: int) -> NoReturn:
+        """Print the result as `result` does and exit with its code, which stands even if stdout cannot be written."""
+        try:
+            self.result(text, value)
+        except OSError as error:
+            discard_stdout()
+            print_error(f"note: the result could not be printed ({error.strerror})")
+        context.exit(code)
 
     def progress(self, label: str, *, begun: float = 0.0) -> Progress:
         """A progress display on stderr, silent with --quiet; `begun` as in Progress."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Optional, TextIO
 
@@ -36,11 +37,10 @@ class Progress:
         left = elapsed / done_here * (total - done) if done_here > 0 else 0.0
         when = f"{_duration(elapsed)}" if finished else f"{_duration(left)} left"
         text = f"{self._label} {done}/{total}  {when}  {detail}".rstrip()
-        if self._terminal:
-            self._stream.write(f"\r\033[K{_bar(done / max(total, 1))} {text}" + ("\n" if finished else ""))
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+        shown = f"\r\033[K{_bar(done / max(total, 1))} {text}" + ("\n" if finished else "")
+        with contextlib.suppress(OSError):  # a full or closed stderr must not end the work
+            self._stream.write(shown if self._terminal else text + "\n")
+            self._stream.flush()
 
 
 def _bar(fraction: float) -> str:

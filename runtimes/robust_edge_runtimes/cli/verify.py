@@ -13,6 +13,7 @@ import click
 
 from robust_edge_runtimes.cli.options import (
     BUNDLE,
+    COUNT,
     OUTPUT_FILE,
     THREADS,
     examples,
@@ -57,7 +58,7 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool 
         ),
         click.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=COUNT,
             help=f"Largest number of images per mode.  [default: {default_limit}]",
         ),
         mode_options(modes, with_quick=with_run),
@@ -134,8 +135,7 @@ def end_with(
         add_to_history(verdict, out)
     if junit is not None:
         write_junit(junit, verdict)
-    output.result(verdict_table(verdict), verdict)
-    context.exit(EXIT_CODES[verdict.outcome])
+    output.verdict(verdict_table(verdict), verdict, context, EXIT_CODES[verdict.outcome])
 
 
 @click.command()

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import umask
@@ -60,12 +60,25 @@ def _recover(path: Path) -> None:
             shutil.rmtree(folder)
 
 
+def owner_of(path: Path) -> Optional[Path]:
+    """The bundle or run that contains `path`, which need not exist; files in RUN/evaluations belong to the user."""
+    for folder in path.resolve().parents:
+        if (folder / "SHA256SUMS").exists() and (folder / "manifest.json").exists():
+            return folder
+        if (folder / "config.yaml").exists() and (folder / "environment.json").exists():
+            return None if path.resolve().parent == folder / "evaluations" else folder
+    return None
+
+
 def check_new_directory(path: Path, *, overwrite: bool) -> None:
     """Raise InputError where the folder `path` cannot be created, or exists with content and `overwrite` is off."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, but a folder is to be written there; choose another path")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise InputError(f"{path} exists; choose another path, or pass `overwrite` to replace it")
+    owner = owner_of(path)
+    if owner is not None:
+        raise InputError(f"{path} would be inside {owner}, which is a bundle or a run; choose another path")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
         raise InputError(f"{path} would be inside {nearest}, which is a file; choose another path")

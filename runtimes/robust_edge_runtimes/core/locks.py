@@ -44,7 +44,7 @@ def locked(path: Path) -> Iterator[bool]:
         Whether the lock is held; False on a file system without locks, after a warning.
 
     Raises:
-        InputError: another process or thread writes the output, or its name is too long.
+        InputError: another process or thread writes the output, its name is too long, or a parent is a file.
         OSError: the folder of the output cannot be written, or the disk is full.
     """
     output = path.resolve()
@@ -71,6 +71,9 @@ def locked(path: Path) -> Iterator[bool]:
 
 def _create_parents(output: Path) -> List[Path]:
     """Create the missing parents of the output; returns them from the innermost outwards."""
+    nearest = next(folder for folder in output.parents if folder.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{output} would be inside {nearest}, which is a file; choose another path")
     created = [folder for folder in output.parents if not folder.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     longest = os.pathconf(str(output.parent), "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
