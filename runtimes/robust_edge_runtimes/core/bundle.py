@@ -50,6 +50,16 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
             the manifest contradicts itself.
     """
     root = Path(path)
+    return Bundle(root, _checked_manifest(root))
+
+
+def refuse_changed(bundle: Bundle) -> None:
+    """Raise BundleError where a file of an opened bundle is no longer what it was: a verdict would be on neither."""
+    if _checked_manifest(bundle.path) != bundle.manifest:
+        raise BundleError(f"{bundle.path} was replaced by another bundle while it was verified; verify it again")
+
+
+def _checked_manifest(root: Path) -> Manifest:
     if root.suffix == ".tar" and root.is_file():
         raise BundleError(f"{root} is an archive: unpack it with tar -xf {root}, then give the folder")
     if not root.is_dir():
@@ -64,13 +74,7 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
     if GOLDEN not in manifest.files:
         raise BundleError(f"{root / MANIFEST} does not list {GOLDEN}; export the bundle again")
     _check_sums(root, manifest)
-    return Bundle(root, manifest)
-
-
-def refuse_changed(bundle: Bundle) -> None:
-    """Raise BundleError where a file of an opened bundle is no longer what it was: a verdict would be on neither."""
-    if open_bundle(bundle.path).manifest != bundle.manifest:
-        raise BundleError(f"{bundle.path} was replaced by another bundle while it was verified; verify it again")
+    return manifest
 
 
 def sums_text(root: Path, manifest: Manifest) -> str:
