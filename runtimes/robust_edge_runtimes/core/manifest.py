@@ -14,7 +14,7 @@ from robust_edge_runtimes.core.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
 MAX_INPUT_VALUES = 1 << 28
-NO_IMAGES = "noise"
+NO_IMAGES = "no images"
 """The data set of a bundle that was exported without images: its stored images are noise, labelled by the network."""
 PRECISIONS = ("fp32", "fp16", "int8")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks and terminal escapes: names are printed

@@ -40,7 +40,7 @@ def test_a_file_is_exported_and_its_bundle_says_that_it_has_no_images(cli, refus
     assert made.exit_code == 0, made.output
     assert "final Softmax removed" in made.stderr
     assert "nothing of accuracy or robustness" in made.stderr
-    assert json.loads(made.stdout)["manifest"]["source"]["dataset"] == "noise"
+    assert json.loads(made.stdout)["manifest"]["source"]["dataset"] == "no images"
     assert "accuracy and robustness are unknown" in (bundle / "README.md").read_text()
     images = np.random.default_rng(1).uniform(size=(4, 1, 8, 8)).astype(np.float32)
     expected = ort.InferenceSession(path).run(None, {"x": (images - 0.5) / 0.25})[0]
