@@ -27,6 +27,7 @@ from robust_edge_exporters.bundle import (
     refuse_choices,
     refuse_to_replace,
 )
+from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.errors import InputError
@@ -57,14 +58,14 @@ def export_run(
     settings, chosen = golden or GoldenSettings(), choices or ExportChoices()
     refuse_to_replace(path, overwrite=overwrite)  # like the precision, before anything is attacked
     refuse_choices(target, precision=chosen.precision, batch=chosen.batch, options=chosen.options)
-    if chosen.explain and target.precision(chosen.precision) != "int8":
-        raise InputError(
-            f"`explain` is for int8; target {target.name} is exported in {target.precision(chosen.precision)}"
-        )
+    precision = target.precision(chosen.precision)
+    if chosen.explain_int8 and precision != "int8":
+        raise InputError(f"`explain_int8` is for int8; target {target.name} is exported in {precision}")
     dataset = dataset_of(run, data_dir)
     model = run.load_model()
     if run.config.arch not in ARCHITECTURES:
         require_targets(model, dataset.shape, [target])  # before anything is attacked
+    format_named(target.format).check_options(model, dataset.shape, target, chosen.options)
     network = artifact_request(run, model, target, chosen, lambda: dataset.train)
     split = dataset.test.first(settings.images)
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
@@ -104,7 +105,7 @@ def artifact_request(
         calibration=calibration,
         held_out=held_out,
         calibration_method=choices.calibration_method,
-        explain=choices.explain,
+        explain=choices.explain_int8,
         options=choices.options,
         layer_forms=choices.layer_forms,
         compile_library=choices.compile_library,

@@ -126,7 +126,7 @@ def export(
     lock_outputs(out)
     tar = archive_path(out, overwrite=overwrite) if archive else None
     given = {name: value for name, value in options.items() if value is not None}
-    choices = ExportChoices(precision=precision, batch=batch, compact=compact, explain=explain_int8, options=given)
+    choices = ExportChoices(precision=precision, batch=batch, compact=compact, explain_int8=explain_int8, options=given)
     if run.suffix.lower() == ".onnx":
         _refuse_given(context, OF_RUNS, f"{run} comes without images; import it with images (robust-edge import)")
         settings = ImportSettings(shape=shape, mean=mean or ImportSettings.mean, std=std or ImportSettings.std)

@@ -36,7 +36,7 @@ class ExportChoices:
         calibration: how many training images int8 ranges are read from; what the run held out comes first.
         held_out: how many other training images choose between the ways of calibration.
         calibration_method: the way that an earlier export chose; kept where it is as good as the best one.
-        explain: measure what each layer loses in 8 bits.
+        explain_int8: measure what each layer loses in 8 bits.
     """
 
     precision: str | None = None
@@ -48,4 +48,4 @@ class ExportChoices:
     calibration: int = 256
     held_out: int = 128
     calibration_method: str | None = None
-    explain: bool = False
+    explain_int8: bool = False

@@ -123,6 +123,11 @@ def test_int8_ranges_come_from_what_a_run_held_out_and_from_every_class(sparse_r
 
 def test_what_the_target_cannot_do_is_refused_before_anything_is_attacked(sparse_run, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "make_golden", lambda *arguments: pytest.fail("attacked"))
+    skipped = ExportChoices(options={"int8_skip": "nothing"})
+    with pytest.raises(InputError, match="no layer matches 'nothing'; there are"):
+        export_run(sparse_run, target_named("x86-cpu-int8"), tmp_path / "b", choices=skipped)
+    with pytest.raises(InputError, match="`explain_int8` is for int8; target x86-cpu"):
+        export_run(sparse_run, target_named("x86-cpu"), tmp_path / "b", choices=ExportChoices(explain_int8=True))
     choices = ExportChoices(precision="int8")
     with pytest.raises(InputError, match="does not support int8: a Nano's GPU"):
         export_run(sparse_run, target_named("jetson-gpu", "4.6"), tmp_path / "b", choices=choices)

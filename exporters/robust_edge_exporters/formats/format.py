@@ -13,6 +13,7 @@ from torch import nn
 
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.differences import byte_differences
+from robust_edge_exporters.format_option import OptionValue
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
 
@@ -64,6 +65,12 @@ class Format(abc.ABC):
         Raises:
             ExportError: the network cannot be exported in this format.
         """
+
+    def check_options(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, options: Mapping[str, OptionValue]
+    ) -> None:
+        """Raise InputError if an option names what the network does not have; called before anything is attacked."""
+        return
 
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline | None:
         """Write a dense bundle of the same network into `folder`; return None if the format does not support it."""

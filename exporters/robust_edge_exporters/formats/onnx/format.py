@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
+from robust_edge_exporters.format_option import OptionValue
 from robust_edge_exporters.formats.format import DenseBaseline, Format
 from robust_edge_exporters.formats.onnx.contents import contents_of
 from robust_edge_exporters.formats.onnx.dense import filled
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
+from robust_edge_exporters.formats.onnx.options import INT8_SKIP
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
 
@@ -27,6 +30,16 @@ class OnnxFormat(Format):
         from robust_edge_exporters.formats.onnx.export import export_onnx  # imports torch.onnx, half a second
 
         return export_onnx(model, shape, target, folder, settings)
+
+    def check_options(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, options: Mapping[str, OptionValue]
+    ) -> None:
+        """Refuse a pattern of `int8_skip` that matches no layer."""
+        if options.get(INT8_SKIP.name):
+            from robust_edge_exporters.formats.onnx.export import converted  # imports torch.onnx, half a second
+            from robust_edge_exporters.formats.onnx.int8 import check_skipped
+
+            check_skipped(converted(model, shape, target), str(options[INT8_SKIP.name]))
 
     def contents(self, bundle: Bundle) -> Contents:
         """Read back from `model.onnx`."""

@@ -27,6 +27,7 @@ from robust_edge_runtimes.scoring import agreement
 
 # Nodes before the first of these normalise the pixels. They stay in fp32, since 8 bits would round the image itself.
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+PREFIX = "network."  # the user's network inside the one that normalises the pixels
 SAME = 1.02
 """A recorded method is kept up to this many times the smallest error: another CPU's rounding may prefer another one."""
 LARGEST = 1.05
@@ -54,8 +55,7 @@ class Quantiser:
 
     def __init__(self, program: Any, style: Quantisation, settings: ExportSettings) -> None:
         self._program, self._style, self._settings = onnx.shape_inference.infer_shapes(program), style, settings
-        for i, node in enumerate(self._program.graph.node):
-            node.name = node.name or f"node_{i}"
+        _name_nodes(self._program)
         self.layers = _layers(self._program)
         self._skipped = _matching(self.layers, str(settings.options.get(INT8_SKIP.name) or ""))
         self._values: dict[str, Distribution] = distributions(self._program, _required(settings.calibration))
@@ -140,6 +140,17 @@ class Quantiser:
         return tuple(sorted(losses, key=lambda item: -item.share))
 
 
+def check_skipped(program: Any, patterns: str) -> None:
+    """Raise InputError if a pattern of `int8_skip` matches no layer of an fp32 program."""
+    _name_nodes(program)
+    _matching(_layers(program), patterns)
+
+
+def _name_nodes(program: Any) -> None:
+    for i, node in enumerate(program.graph.node):
+        node.name = node.name or f"node_{i}"
+
+
 def _error(method: str, logits: np.ndarray, expected: np.ndarray) -> CalibrationError:
     errors = np.abs(logits - expected).astype(np.float64) / max(float(np.abs(expected).max()), 1e-12)
     return CalibrationError(
@@ -209,7 +220,7 @@ def _layers(program: Any) -> dict[str, str]:
     for node in program.graph.node:
         if node.op_type in WEIGHTED:
             weights = [name for name in node.input[:2] if name in constants]
-            found[node.name] = weights[0].removesuffix(".weight") if weights else node.name
+            found[node.name] = weights[0].removeprefix(PREFIX).removesuffix(".weight") if weights else node.name
     return found
 
 
@@ -220,10 +231,12 @@ def _matching(layers: Mapping[str, str], patterns: str) -> list[str]:
         found = [
             node
             for node, layer in layers.items()
-            if any(fnmatch.fnmatchcase(name, pattern) for name in (node, layer, f"{layer}.weight"))
+            if any(fnmatch.fnmatchcase(name, pattern) for name in (node, layer, f"{layer}.weight", PREFIX + layer))
         ]
         if not found:
-            raise InputError(f"{INT8_SKIP.name}: no layer matches {pattern!r}; there are {', '.join(layers.values())}")
+            raise InputError(
+                f"`{INT8_SKIP.name}`: no layer matches {pattern!r}; there are {', '.join(layers.values())}"
+            )
         chosen += found
     return list(dict.fromkeys(chosen))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
+from robust_edge_exporters.format_option import OptionValue
 from robust_edge_exporters.formats.format import Format
 from robust_edge_exporters.formats.onnx.contents import contents_of
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
+from robust_edge_exporters.formats.onnx.options import INT8_SKIP
 from robust_edge_exporters.formats.tensorrt.differences import calibration_differences
 from robust_edge_exporters.formats.tensorrt.export import CALIBRATION, export_tensorrt
 from robust_edge_exporters.standalone import standalone
@@ -30,6 +33,16 @@ class TensorRtFormat(Format):
     ) -> ExportedArtifact:
         """Write `model.onnx`, the recipe, and the script that builds the engine with trtexec."""
         return export_tensorrt(model, shape, target, folder, settings)
+
+    def check_options(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, options: Mapping[str, OptionValue]
+    ) -> None:
+        """Refuse a pattern of `int8_skip` that matches no layer."""
+        if options.get(INT8_SKIP.name):
+            from robust_edge_exporters.formats.onnx.export import converted  # imports torch.onnx, half a second
+            from robust_edge_exporters.formats.onnx.int8 import check_skipped
+
+            check_skipped(converted(model, shape, target), str(options[INT8_SKIP.name]))
 
     def file_differences(self, built: Path, shipped: Path) -> list[str]:
         """Operators and tensors of `model.onnx`, steps of the calibration cache; recipe and scripts byte by byte."""

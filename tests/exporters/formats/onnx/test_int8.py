@@ -260,7 +260,7 @@ def test_skipped_layers_stay_in_fp32(quantiser, images):
     written = quantiser(calibration=images, options={"int8_skip": "second, fir*"}).program()
     types = sorted(str(weight.dtype) for weight in weights_of(written).values())
     assert types == ["float32", "float32", "int8"]
-    with pytest.raises(InputError, match=r"int8_skip: no layer matches 'third'; there are .*second"):
+    with pytest.raises(InputError, match=r"`int8_skip`: no layer matches 'third'; there are .*second"):
         quantiser(calibration=images, options={"int8_skip": "third"})
 
 
