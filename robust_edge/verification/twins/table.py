@@ -9,15 +9,14 @@ from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.manifest import Artifact
 from robust_edge_runtimes.core.references import resolve
 
-ANY = ""
 TWINS = {
-    ("csr", ANY): "robust_edge.verification.twins.csr:csr_twin",
-    ("native", "int8"): "robust_edge.verification.twins.native:int8_twin",
-    ("onnx", ANY): "robust_edge.verification.twins.onnx:onnx_twin",
-    ("onnx-cuda", ANY): "robust_edge.verification.twins.onnx:onnx_twin",
-    ("tensorrt", ANY): "robust_edge.verification.twins.onnx:onnx_twin",
+    "csr": "robust_edge.verification.twins.csr:csr_twin",
+    "native int8": "robust_edge.verification.twins.native:int8_twin",
+    "onnx": "robust_edge.verification.twins.onnx:onnx_twin",
+    "onnx-cuda": "robust_edge.verification.twins.onnx:onnx_twin",
+    "tensorrt": "robust_edge.verification.twins.onnx:onnx_twin",
 }
-"""Format and precision, as in the manifest, to the function that reads a twin from a bundle."""
+"""From a format, or a format and the one precision that has a twin, to the function that reads it from a bundle."""
 
 
 def has_twin(artifact: Artifact) -> bool:
@@ -34,13 +33,13 @@ def twin_of(bundle: Bundle) -> Differentiable:
     artifact = bundle.manifest.artifact
     row = _row(artifact)
     if row is None:
-        known = ", ".join(f"{name} {precision}".strip() for name, precision in TWINS)
         raise TwinError(
-            f"artifacts of format {artifact.format!r} in {artifact.precision} have no twin (those that do: {known})"
+            f"artifacts of format {artifact.format!r} in {artifact.precision} have no twin "
+            f"(those that do: {', '.join(TWINS)})"
         )
     build: Callable[[Bundle], Differentiable] = resolve(row)
     return build(bundle)
 
 
 def _row(artifact: Artifact) -> str | None:
-    return TWINS.get((artifact.format, artifact.precision)) or TWINS.get((artifact.format, ANY))
+    return TWINS.get(f"{artifact.format} {artifact.precision}") or TWINS.get(artifact.format)
