@@ -70,9 +70,10 @@ def test_a_panel_shows_the_share_of_weights_in_every_bin(made, kind):
 
 
 def test_the_legend_holds_the_accuracies(tiny, sparse_run, benign_run):
-    config = tiny({"pruning.keep": 1.0})
+    sparse = collect_runs([sparse_run])[0]
+    config = dataclasses.replace(tiny({"pruning.keep": 1.0}), arch=sparse.config.arch)
     robust_dense = dataclasses.replace(collect_runs([benign_run])[0], index=1, run=Run(benign_run.path, config))
-    runs = [collect_runs([sparse_run])[0], robust_dense]
+    runs = [sparse, robust_dense]
     (figure,) = weight_figures(runs)
     labels = [text.get_text() for text in draw(figure).axes[0].get_legend().get_texts()]
     metrics = sparse_run.checkpoint().metrics

@@ -94,10 +94,10 @@ def batches(program: Any, images: np.ndarray) -> Iterator[np.ndarray]:
 
 def _float_tensors(program: Any) -> list[str]:
     graph = onnx.shape_inference.infer_shapes(program).graph
-    constants = {item.name for item in graph.initializer}
-    ports = [*graph.input, *graph.value_info, *graph.output]
+    computed = {name for node in graph.node for name in node.output} | {graph.input[0].name}
+    ports = [*graph.input, *graph.value_info, *graph.output]  # a port may stay of a tensor that nothing computes
     names = [port.name for port in ports if port.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
-    return [name for name in dict.fromkeys(names) if name not in constants]
+    return [name for name in dict.fromkeys(names) if name in computed]
 
 
 def _values(program: Any, names: list[str], images: np.ndarray) -> Iterator[list[np.ndarray]]:
