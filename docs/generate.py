@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,8 @@ def choices() -> str:
     for option, (table, own) in tables.items():
         names = [f"`{name}`" + (f" ({row.summary})" if row.summary else "") for name, row in table.items()]
         more = [libraries] if table is ARCHITECTURES else []
-        lines.append(f"- `{option}`: {', '.join([*names, *more])}, or your own as `{own}`\n")
-    return "".join(lines)
+        lines.append(f"- `{option}`: {', '.join([*names, *more])}, or your own as `{own}`")
+    return "".join(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False) + "\n" for line in lines)
 
 
 def schemes() -> str:

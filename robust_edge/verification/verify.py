@@ -70,8 +70,8 @@ def verify_bundle(
         check_origin(bundle, run)
         check_claims(bundle, run)
         network = run.load_model()
-        compare = functools.partial(_rebuild, bundle, run, network, settings.data_dir, background)
-        find_rebuild = functools.lru_cache(maxsize=1)(compare)
+        # the comparison costs an export: whoever asks first waits for it, all others get the same result
+        find_rebuild = functools.cache(functools.partial(_rebuild, bundle, run, network, settings.data_dir, background))
         _refuse_other_code(bundle, find_rebuild)
     compared = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
     with _opened(bundle, compared, threads) as model:
