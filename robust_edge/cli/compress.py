@@ -82,10 +82,7 @@ def compress(
 
     if resume and overwrite:
         raise InputError("--resume keeps the run in -o and --overwrite replaces it; pass one of them")
-    keys = {parameter_name(key): key for key, _, _ in SETTINGS}
-    given = {keys[name]: value for name, value in flags.items() if value not in (None, ())}
-    if "targets" in given:
-        given["targets"] = [name.strip() for text in given["targets"] for name in text.split(",")]
+    given = given_settings(flags)
     for key in {"data.dir", "init"} & given.keys():
         given[key] = str(Path(given[key]).absolute())  # later commands may run in another folder
     settings = _Settings(preset, config_file, assignments, given, allow_code)
@@ -120,6 +117,15 @@ def compress(
             for note in checkpoint.notes:
                 output.note(f"note: {note}")
             output.result(_summary(checkpoint, out), checkpoint)
+
+
+def given_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """The settings whose options were given, by dotted name."""
+    keys = {parameter_name(key): key for key, _, _ in SETTINGS}
+    given = {keys[name]: value for name, value in flags.items() if value not in (None, ())}
+    if "targets" in given:
+        given["targets"] = [name.strip() for text in given["targets"] for name in text.split(",")]
+    return given
 
 
 @dataclasses.dataclass(frozen=True)

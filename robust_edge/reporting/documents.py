@@ -48,12 +48,12 @@ def comma_separated(table: Table) -> str:
         header += [name, f"{name} low", f"{name} high", f"{name} images"] if is_wide else [name]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow([_without_formula(name) for name in header])
+    writer.writerow([without_formula(name) for name in header])
     for row in table.rows:
         values: list[str] = []
         for cell, is_wide in zip(row, wide, strict=True):
             values += _columns(cell) if is_wide else [text_of(cell, nothing="")]
-        writer.writerow([_without_formula(value) for value in values])
+        writer.writerow([without_formula(value) for value in values])
     return buffer.getvalue()
 
 
@@ -70,7 +70,7 @@ def _columns(cell: Cell) -> list[str]:
     return [cell or "", "", "", ""]
 
 
-def _without_formula(text: str) -> str:
+def without_formula(text: str) -> str:
     """Quote text that a spreadsheet would execute as a formula, such as a run name that begins with `=`."""
     return f"'{text}" if text.startswith(FORMULA) else text
 

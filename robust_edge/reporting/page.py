@@ -32,7 +32,7 @@ from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.core.version import __version__
 from robust_edge_runtimes.present.tables import percent
 
-TEMPLATE = "report.html.j2"
+TEMPLATE, STYLE = "report.html.j2", "style.css"
 PANEL_IMAGES = 4
 
 
@@ -77,8 +77,10 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
         out: path of the page, for the command that writes it again.
         notes: warnings to show on the page.
     """
-    template = _environment().from_string(resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
+    files = resources.files(__package__)
+    template = _environment().from_string(files.joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(
+        style=files.joinpath(STYLE).read_text("utf-8"),
         data=data,
         out=out,
         runs=data.runs,
