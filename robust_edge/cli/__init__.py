@@ -13,6 +13,7 @@ from robust_edge.cli.evaluate import evaluate
 from robust_edge.cli.export import export
 from robust_edge.cli.import_ import import_
 from robust_edge.cli.report import report
+from robust_edge.cli.sweep import sweep
 from robust_edge.cli.targets import targets
 from robust_edge.cli.transfer import transfer
 from robust_edge.cli.verify import verify
@@ -30,5 +31,19 @@ def main() -> None:
     """
 
 
-for command in (demo, import_, check, compress, evaluate, transfer, export, verify, bench, report, targets, doctor):
+for command in (
+    demo,
+    import_,
+    check,
+    compress,
+    evaluate,
+    transfer,
+    export,
+    verify,
+    bench,
+    sweep,
+    report,
+    targets,
+    doctor,
+):
     main.add_command(command)

@@ -106,6 +106,7 @@ LAYERS = {
         export
         verification
         reporting
+        sweep
         demo
         cli
         __main__

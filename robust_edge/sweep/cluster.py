@@ -1,0 +1,119 @@
+"""Start cells as jobs of submitit: on Slurm, or in its local executors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from robust_edge.sweep.cell import POLL_S, CellJob, Note, Resources, run_cell
+from robust_edge.sweep.launch_options import LaunchOptions
+from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
+
+MINUTES = 240
+MOST_REQUEUES = 1000  # a job that reaches its time limit is queued again and resumes
+
+
+class ClusterCell:
+    """A cell as a job. Where Slurm preempts it or its time is over, its step saves its state and it is queued again."""
+
+    def __init__(self, job: CellJob, threads: int) -> None:
+        self._job, self._threads = job, threads
+        self._stop: threading.Event | None = None
+        self._worker: threading.Thread | None = None
+
+    def __call__(self) -> None:
+        """Run the cell, in another thread because the handler of signals interrupts this one."""
+        self._stop = threading.Event()
+        arguments = (self._job, Resources(self._threads), self._stop, _print)
+        self._worker = threading.Thread(target=run_cell, args=arguments)
+        self._worker.start()
+        try:
+            self._worker.join()
+        finally:
+            self._end()
+
+    def checkpoint(self) -> Any:
+        """What submitit queues again."""
+        from submitit.helpers import DelayedSubmission
+
+        self._end()
+        return DelayedSubmission(ClusterCell(self._job, self._threads))
+
+    def _end(self) -> None:
+        assert self._stop is not None
+        assert self._worker is not None
+        self._stop.set()
+        self._worker.join()
+
+
+def launch_slurm(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
+    """Submit all jobs to Slurm as one array and wait for them; an interruption cancels them.
+
+    Raises:
+        BackendUnavailable: there is no Slurm on this machine.
+        InputError: a parameter is unknown.
+    """
+    _run("slurm", jobs, options, note)
+
+
+def launch_local(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
+    """Run all jobs with submitit's local executor."""
+    _run("local", jobs, options, note)
+
+
+def launch_debug(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
+    """Run all jobs with submitit's debug executor."""
+    _run("debug", jobs, options, note)
+
+
+def _run(cluster: str, jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
+    executor = _executor(cluster, options)
+    cells = [ClusterCell(job, options.threads) for job in jobs]
+    running: list[Any] = []
+    try:
+        if cluster == "slurm":
+            running = list(executor.submit_array(cells)) if len(cells) > 1 else [executor.submit(c) for c in cells]
+            note(f"submitted {len(running)} jobs; their files are in {options.folder}")
+            cells = []
+        while cells or running:
+            while cells and len(running) < options.jobs:
+                running.append(executor.submit(cells.pop(0)))
+            running = [job for job in running if not job.done()]
+            time.sleep(POLL_S if cluster != "slurm" else 10 * POLL_S)
+    except BaseException:
+        for job in running:
+            job.cancel(check=False)
+        raise
+
+
+def _executor(cluster: str, options: LaunchOptions) -> Any:
+    import submitit
+
+    if options.gpus:
+        raise InputError("`gpus` is for the launcher local; ask Slurm for GPUs with gpus_per_node=1 in `slurm`")
+    try:
+        executor = submitit.AutoExecutor(options.folder, cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES)
+    except RuntimeError as cause:
+        raise BackendUnavailable(f"Slurm is not available here ({cause}); use the launcher local") from cause
+    given = {f"slurm_{name}": value for name, value in options.slurm.items()}
+    try:
+        executor.update_parameters(
+            name="robust-edge",
+            timeout_min=MINUTES,
+            cpus_per_task=options.threads,
+            slurm_array_parallelism=options.jobs,
+            **given,
+        )
+    except (NameError, AssertionError) as cause:
+        known = " ".join(str(cause).split())[:300]
+        raise InputError(f"`slurm`: {known}") from cause
+    return executor
+
+
+def _print(text: str) -> None:
+    sys.stderr.write(text + os.linesep)
+    sys.stderr.flush()
