@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -61,6 +63,47 @@ def run_installed(*words: str | Path, cwd: Path | None = None, expect: int = 0) 
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run([*command, *rest], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     return _checked(words, Finished(done.returncode, done.stdout, done.stderr), expect)
+
+
+def forked(action: Callable[[], object], *, errors: Path) -> int:
+    """Start a function in a fork of this process, which has imported everything; returns its process id.
+
+    Its exit code is that of SystemExit, otherwise 0; 99 for any other exception. What it writes to stdout is lost.
+
+    Args:
+        action: the function.
+        errors: file for what it writes to stderr.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside the threads of other tests
+        child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        for number, path in ((1, os.devnull), (2, errors)):
+            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+        action()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_forked(*words: str | Path, errors: Path, expect: int) -> str:
+    """Run a command in a fork of this process as if it had been called by its name; returns what it wrote to stderr."""
+    module = __import__(MODULES[str(words[0])], fromlist=["main"])
+
+    def action() -> None:
+        sys.argv = [str(word) for word in words]
+        module.main()
+
+    code = os.waitstatus_to_exitcode(os.waitpid(forked(action, errors=errors), 0)[1])
+    return _checked(words, Finished(code, "", errors.read_text()), expect).stderr
 
 
 def run_lines(lines: list[str], *, cwd: Path, package: Path | None = None, refused: tuple[str, ...] = ()) -> str:

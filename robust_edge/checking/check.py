@@ -24,7 +24,8 @@ from robust_edge_exporters.formats.onnx.conversions import Conversions, shared_c
 from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
-from robust_edge_runtimes.core.errors import ExportError, RobustEdgeError
+from robust_edge_runtimes.core.errors import ExportError, InputError, RobustEdgeError
+from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.scoring import relative_error
 
 DEFAULT_TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
@@ -91,7 +92,8 @@ def check_network(
     results = []
     with shared_conversions() as conversions:
         for done, target in enumerate(targets):
-            results.append(_check_target(plain, shape, target, conversions))
+            with TimeLimit(f"the network to {target.name}", InputError).opening(compiles=True, action="exporting"):
+                results.append(_check_target(plain, shape, target, conversions))
             if progress is not None:
                 progress(done + 1, len(targets))
     working = [result.target for result in results if result.works]

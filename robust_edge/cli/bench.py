@@ -10,6 +10,7 @@ from robust_edge.cli.types import PATH, Shape
 from robust_edge_runtimes.cli.bench import timing_options
 from robust_edge_runtimes.cli.options import examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 
 
 @click.command()
@@ -22,6 +23,7 @@ from robust_edge_runtimes.cli.output import Output, output_options
 )
 @click.option("--input-shape", "shape", type=Shape(), help="CxHxW of an ONNX file that leaves it open.")
 @timing_options
+@limit_options
 @output_options
 @examples(
     "robust-edge bench bundles/dense bundles/digits-10",

@@ -10,6 +10,7 @@ import click
 from robust_edge.cli.types import ALLOW_CODE, PATH
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 
 if TYPE_CHECKING:
     from robust_edge.checking.check import NetworkCheck
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--target", "names", multiple=True, help="Target to check; repeatable.  [default: those of x86 CPUs]")
 @click.option("--jetpack", metavar="VERSION", help="JetPack version of Jetson targets: 4.6, 5.1, 6.2 or 7.2.")
 @ALLOW_CODE
+@limit_options
 @output_options
 @click.pass_context
 @examples(
@@ -60,13 +62,15 @@ def check(
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.target import target_named
     from robust_edge_runtimes.core.errors import InputError
+    from robust_edge_runtimes.core.limits import TimeLimit
 
     if (run is None) == (arch is None):
         raise InputError("name either a run or an architecture (--arch)")
     targets = [target_named(name, jetpack) for name in names or DEFAULT_TARGETS]
     if run is not None:
         opened = open_run(run, allow_code=allow_code)
-        model, spec = opened.load_model(), opened.checkpoint().model
+        with TimeLimit(str(run), InputError).opening():
+            model, spec = opened.load_model(), opened.checkpoint().model
     else:
         assert arch is not None
         model, spec = _built(arch, dataset, data_dir, input_shape, classes)

@@ -13,6 +13,7 @@ from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Numbers, Radius, Shape
 from robust_edge.config.export import ExportChoices, GoldenSettings
 from robust_edge_runtimes.cli.options import COUNT, examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 
 if TYPE_CHECKING:
     from robust_edge_exporters.bundle import Exported
@@ -70,6 +71,7 @@ OF_FILES = ("shape", "mean", "std")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The bundle to write.")
 @ALLOW_CODE
+@limit_options
 @output_options
 @examples(
     "robust-edge export runs/digits-10 --target x86-cpu -o bundles/digits-10",

@@ -12,6 +12,7 @@ from robust_edge.config.compress import command_settings
 from robust_edge.settings.options import parameter_name, setting_options
 from robust_edge_runtimes.cli.options import examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 
 if TYPE_CHECKING:
     from robust_edge.run.directory import Checkpoint
@@ -45,6 +46,7 @@ SETTINGS = [item for item in command_settings() if item[0] in OWN]
 @click.option("--allow-code", is_flag=True, help="Allow a file that can execute code while it is read (.pt2).")
 @click.option("--overwrite", is_flag=True, help="Replace an older run in -o.")
 @click.option("-o", "--out", required=True, type=PATH, help="The run directory to write.")
+@limit_options
 @output_options
 @examples(
     "robust-edge import model.onnx --dataset folder --data-dir data/cats --mean 0.485,0.456,0.406 "

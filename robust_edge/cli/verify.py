@@ -13,6 +13,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.settings import VerifySettings
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 from robust_edge_runtimes.cli.verify import end_with, verify_options
 from robust_edge_runtimes.modes.mode import chosen_modes
 from robust_edge_runtimes.modes.settings import without_none
@@ -27,6 +28,7 @@ from robust_edge_runtimes.verdict.measurement import Budget
     type=AnyRadius(),
     help="Radius of every attack.  [default: the run's own; without --against the bundle's]",
 )
+@limit_options
 @verify_options(
     MODES,
     default_limit="all; blocks of 500, 500, 1000, 2000, ... are drawn until the verdict is decided",

@@ -17,6 +17,7 @@ from robust_edge.onnx_graph.error import GraphError
 from robust_edge.onnx_graph.file import read_program
 from robust_edge.onnx_graph.network import OnnxNetwork
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.limits import TimeLimit
 
 OLDEST_OPSET = 11
 TOLERANCE = 1e-4
@@ -29,6 +30,11 @@ def read_onnx(request: Request) -> Source:
     Raises:
         InputError: the file cannot be read, or holds something that is not covered, named by its node.
     """
+    with TimeLimit(str(request.path), InputError).opening():
+        return _read(request)
+
+
+def _read(request: Request) -> Source:
     program = read_program(request.path)
     _refuse_old(program, request)
     shape, batch = fix_image_shape(program, request.shape, str(request.path))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
+from robust_edge_runtimes.core.limits import TimeLimit
 
 
 def run_graph(program: Any, images: np.ndarray, names: list[str]) -> list[np.ndarray]:
@@ -30,8 +31,13 @@ def run_graph(program: Any, images: np.ndarray, names: list[str]) -> list[np.nda
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    with TimeLimit("the ONNX file", InputError).opening(action="executing"):
+        return _run(ort, watched, options, images)
+
+
+def _run(ort: Any, program: Any, options: Any, images: np.ndarray) -> list[np.ndarray]:
     try:
-        session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(program.SerializeToString(), options, providers=["CPUExecutionProvider"])
         found: list[np.ndarray] = session.run(None, {_image_port(program): images})
     except Exception as cause:  # ONNX Runtime raises classes of its own, as protobuf does beyond 2 GiB
         raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(cause).split())[:300]}") from cause

@@ -20,6 +20,7 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle, refuse_changed
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
+from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.modes.mode import Progress, chosen_modes, options_of
@@ -85,8 +86,10 @@ def verify_bundle(
 def _rebuild(
     bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, background: BackgroundRebuild | None
 ) -> Rebuild:
-    found = None if background is None else background.result()
-    return found or compare_with_run(bundle, run, network, data_dir)
+    limit = TimeLimit(f"{bundle.path} with a new export of the run", BundleError)
+    with limit.opening(compiles=True, action="comparing"):
+        found = None if background is None else background.result()
+        return found or compare_with_run(bundle, run, network, data_dir)
 
 
 def _refuse_other_code(bundle: Bundle, find_rebuild: Callable[[], Rebuild]) -> None:

@@ -9,15 +9,18 @@ from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.models import Normalized
 from robust_edge.onnx_graph.error import GraphError
 from robust_edge.verification.twins.table import has_twin, twin_of
-from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, TwinError
+from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable, InTime, TwinError
 from robust_edge_exporters.kernel_noise import int8_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.verdict.flags import Flag
 
 FLOAT32_ROUNDING = 2.0**-23
+TRIED = 2
+"""Images that a new twin must be able to classify and differentiate."""
 FoundTwin = tuple[Differentiable | None, tuple[Flag, ...]]
 """The twin or its replacement, and the flag `no_twin` if the format has twins and this artifact has none."""
 
@@ -47,16 +50,18 @@ class LazyTwin:
         Raises:
             InputError: artifacts of this format have no twin, and there is no run.
         """
+        limit = TimeLimit(f"the twin of {self.bundle.artifact_path}", BundleError)
         try:
-            twin = twin_of(self.bundle)
-            refuse_no_gradient(twin, self.golden)
+            with limit.call(TRIED):
+                twin = twin_of(self.bundle)
+                refuse_no_gradient(twin, self.golden)
         except TwinError as cause:
             expected = has_twin(self.bundle.manifest.artifact)
             if self.network is None and not expected:
                 raise InputError(f"mode whitebox: {cause}; give the bundle's run as `run`") from cause
             stand_in = None if self.network is None else Differentiable(self.network, CHECKPOINT)
             return stand_in, (Flag("no_twin", str(cause)),) if expected else ()
-        return twin, ()
+        return dataclasses.replace(twin, network=InTime(twin.network, limit)), ()
 
     @functools.cached_property
     def tolerance(self) -> float:
@@ -68,9 +73,9 @@ class LazyTwin:
 
 
 def refuse_no_gradient(twin: Differentiable, golden: Golden) -> None:
-    """Run the twin forward and backward on two images; raise TwinError if it fails."""
+    """Run the twin forward and backward on some images; raise TwinError if it fails."""
     try:
-        TorchOracle(twin.network).logits_and_gradient(golden.clean[:2], golden.labels[:2])
+        TorchOracle(twin.network).logits_and_gradient(golden.clean[:TRIED], golden.labels[:TRIED])
     except GraphError as cause:
         raise TwinError(str(cause)) from cause
     except Exception as cause:  # torch raises many types of errors

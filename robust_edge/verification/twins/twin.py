@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robust_edge_runtimes.core.batches import filled_positions
 from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.limits import TimeLimit
 
 CHECKPOINT = "the checkpoint, for want of a twin"
 
@@ -46,3 +47,18 @@ class FixedBatch(nn.Module):
         """(N, C, H, W) to (N, K)."""
         filled = images[torch.from_numpy(filled_positions(len(images), self.size))]
         return torch.cat([self.network(part) for part in filled.split(self.size)])[: len(images)]
+
+
+class InTime(nn.Module):
+    """Run a network under a time limit: one made from TorchScript may loop for ever on some images."""
+
+    def __init__(self, network: nn.Module, limit: TimeLimit) -> None:
+        super().__init__()
+        self.network = network
+        self.limit = limit
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, K)."""
+        with self.limit.call(len(images)):
+            logits: Tensor = self.network(images)
+        return logits

@@ -10,7 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 from robust_edge_runtimes.core.environment import peak_rss_bytes
-from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, RobustEdgeError
+from robust_edge_runtimes.core.limits import TimeLimit
+from robust_edge_runtimes.formats.table import format_named
 
 if TYPE_CHECKING:
     from robust_edge_runtimes.core.bundle import Bundle
@@ -43,7 +45,9 @@ def measure_cold_start(bundle: Bundle, threads: int) -> ColdStart:
         BackendUnavailable: the process failed, for example because the backend is not installed.
     """
     command = [sys.executable, "-c", _PROGRAM, str(bundle.path), str(threads)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    compiles = format_named(bundle.manifest.artifact.format).runtime().compiles
+    with TimeLimit(f"{bundle.path} in a new process", BundleError).opening(compiles=compiles):
+        done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         raise BackendUnavailable(f"{bundle.path} does not start: {done.stderr.decode(errors='replace').strip()}")
     return ColdStart(**json.loads(done.stdout))

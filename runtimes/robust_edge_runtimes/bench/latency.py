@@ -32,6 +32,7 @@ from robust_edge_runtimes.core.bundle import Bundle, open_bundle
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.load import load
@@ -118,9 +119,10 @@ def bench(
         loaded = [_load(item, threads, images, folder / str(i), stack) for i, item in enumerate(contenders)]
         errors_before = [_logit_error(item, images) for item in loaded]
         tick = _tick(2 * ROUNDS * len(loaded), progress)
-        ones = _interleaved(ONE_IMAGE, 1, [item.one_image for item in loaded], seconds, min_samples, tick)
+        limits = [item.model.time_limit for item in loaded]
+        ones = _interleaved(ONE_IMAGE, 1, [item.one_image for item in loaded], limits, seconds, min_samples, tick)
         several = [item.n_images for item in loaded]
-        many = _interleaved(N_IMAGES, images, several, seconds, max(min_samples // 3, 5), tick)
+        many = _interleaved(N_IMAGES, images, several, limits, seconds, max(min_samples // 3, 5), tick)
         errors = [max(before, _logit_error(item, images)) for before, item in zip(errors_before, loaded)]
         measured = [_with_energies(item, one, n, meter, seconds) for item, one, n in zip(loaded, ones, many)]
     base = {ONE_IMAGE: ones[baseline].p50_ns, N_IMAGES: many[baseline].p50_ns}
@@ -196,18 +198,22 @@ def _interleaved(
     protocol: str,
     images: int,
     calls: Sequence[Callable[[], None]],
+    limits: Sequence[TimeLimit],
     seconds: float,
     min_samples: int,
     tick: Callable[[], None],
 ) -> List[Latency]:
     """Time each call in ROUNDS slices, the slices of all calls in turn; every other round in reverse order."""
-    for call in calls:
-        repeat(call, seconds / 5)
+    for call, limit in zip(calls, limits):
+        with limit.timing(seconds / 5, images):
+            repeat(call, seconds / 5)
+    samples = -(-min_samples // ROUNDS)
     slices: List[List[List[int]]] = [[] for _ in calls]
     for turn in range(ROUNDS):
         order = range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls)))
         for i in order:
-            slices[i].append(time_calls(calls[i], seconds / ROUNDS, -(-min_samples // ROUNDS)))
+            with limits[i].timing(seconds / ROUNDS, images * samples):
+                slices[i].append(time_calls(calls[i], seconds / ROUNDS, samples))
             tick()
     return [summarise(protocol, images, parts) for parts in slices]
 
@@ -218,7 +224,8 @@ def _with_energies(
     """Add joules per image. The calls are repeated for it, since reading a counter would disturb the timed ones."""
     latencies, sources = [], []
     for latency, call in ((one, loaded.one_image), (several, loaded.n_images)):
-        joules, source = joules_per_call(meter, call, loaded.info.device, seconds)
+        with loaded.model.time_limit.timing(seconds, latency.images):
+            joules, source = joules_per_call(meter, call, loaded.info.device, seconds)
         per_image = None if joules is None else joules / latency.images
         latencies.append(dataclasses.replace(latency, joules_per_image=per_image))
         sources.append(source)

@@ -9,6 +9,7 @@ import click
 
 from robust_edge_runtimes.cli.options import BUNDLE, COUNT, OUTPUT_FILE, THREADS, examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 
 
 def timing_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +36,7 @@ def timing_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=BUNDLE)
 @timing_options
+@limit_options
 @output_options
 @click.pass_context
 @examples(

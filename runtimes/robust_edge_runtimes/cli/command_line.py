@@ -18,10 +18,18 @@ from robust_edge_runtimes.core.errors import RobustEdgeError
 
 
 class CommandLine(click.Group):
-    """A click group that turns exceptions into one line on stderr and the documented exit code."""
+    """A click group that turns exceptions into one line on stderr and the documented exit code.
+
+    Attributes:
+        owns_process: whether it was called with the arguments of the process, and so not by a program with a life of
+            its own.
+    """
+
+    owns_process = False
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command and exit with its exit code."""
+        self.owns_process = not args and kwargs.get("args") is None
         kwargs["standalone_mode"] = False
         open_missing_streams()
         with _recorded_interrupts() as interrupts, _termination_as_exception():

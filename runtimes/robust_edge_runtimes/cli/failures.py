@@ -36,16 +36,17 @@ def report_failure(error: BaseException) -> int:
     for classes, code, message_of in _FAILURES:
         message = message_of(error) if isinstance(error, classes) else None
         if message is not None:
-            _print_error(message)
+            print_failure(message)
             return code if code is not None else int(getattr(error, "exit_code", RobustEdgeError.exit_code))
     if isinstance(error, SystemExit):
         raise error
     print_error("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
-    _print_error(f"internal error in robust-edge ({type(error).__name__}); please report it with the lines above")
+    print_failure(f"internal error in robust-edge ({type(error).__name__}); please report it with the lines above")
     return INTERNAL
 
 
-def _print_error(text: str) -> None:
+def print_failure(text: str) -> None:
+    """Print the one line of an error on stderr."""
     print_error("error: " + visible(" ".join(text.split())))
 
 

@@ -9,12 +9,14 @@ import click
 
 from robust_edge_runtimes.cli.options import BUNDLE, THREADS, examples
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @THREADS
+@limit_options
 @output_options
 @examples(
     "robust-edge-device predict bundle/ cat.png dog.png",

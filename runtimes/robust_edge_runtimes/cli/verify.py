@@ -22,6 +22,7 @@ from robust_edge_runtimes.cli.options import (
     refuse_same_file,
 )
 from robust_edge_runtimes.cli.output import Output, output_options
+from robust_edge_runtimes.cli.supervision import limit_options
 from robust_edge_runtimes.modes.mode import Mode, chosen_modes, mode_help
 from robust_edge_runtimes.modes.settings import ModeSettings, without_none
 from robust_edge_runtimes.modes.table import DEVICE_MODES
@@ -140,6 +141,7 @@ def end_with(
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
+@limit_options
 @verify_options(DEVICE_MODES, default_limit="all stored images")
 @output_options
 @click.pass_context

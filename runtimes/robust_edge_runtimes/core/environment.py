@@ -16,6 +16,9 @@ from typing import Optional
 
 import numpy as np
 
+CONTAINER_MEMORY = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files with the memory limit of this container in bytes, of cgroups version 2 and 1."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
@@ -71,6 +74,18 @@ def peak_rss_bytes() -> int:
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available_memory() -> Optional[int]:
+    """Bytes that are free on this machine, at most the limit of its container; None where neither can be read."""
+    found = []
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024)
+    for path in CONTAINER_MEMORY:
+        text = _first_line(path) or ""
+        found += [int(text)] if text.isdecimal() else []  # "max": no limit
+    return min(found, default=None)
 
 
 def _cpu_name() -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from robust_edge_runtimes.core.batches import filled, in_batches
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.images import read_image
+from robust_edge_runtimes.core.limits import TimeLimit, to_be_limited
 from robust_edge_runtimes.core.manifest import Manifest
 
 MAX_THREADS = 1024
@@ -62,9 +63,12 @@ class BaseRuntime(abc.ABC):
 
     Attributes:
         uses_threads: whether `threads` changes how the artifact is executed.
+        compiles: whether opening compiles the artifact, which may take minutes.
+        time_limit: of the artifact, in a command that limits the time of foreign files.
     """
 
     uses_threads = False
+    compiles = False
 
     def __init__(self, path: Path, manifest: Manifest, *, threads: int = 1) -> None:
         if not 1 <= threads <= MAX_THREADS:
@@ -75,6 +79,7 @@ class BaseRuntime(abc.ABC):
         self._info: Optional[RuntimeInfo] = None
         self._process = 0
         self._lock = threading.RLock()
+        self.time_limit = TimeLimit(str(path), BundleError)
 
     @abc.abstractmethod
     def open_impl(self) -> RuntimeInfo:
@@ -125,8 +130,21 @@ class BaseRuntime(abc.ABC):
         """
         with self._lock:
             if self._info is None:
-                self._info, self._process = self.open_impl(), os.getpid()
+                with self.time_limit.opening(compiles=self.compiles):
+                    self._info, self._process = self.open_impl(), os.getpid()
+                if to_be_limited():
+                    for _ in range(2):  # the first call also allocates
+                        self._infer_in_time(self._grey())
         return self
+
+    def _grey(self) -> np.ndarray:
+        """One image, or as many as the artifact takes. The time of their call limits that of later ones."""
+        shape = tuple(size or 1 for size in self.manifest.input.shape)
+        return np.full(shape, sum(self.manifest.input_range) / 2, np.float32)
+
+    def _infer_in_time(self, images: np.ndarray) -> np.ndarray:
+        with self.time_limit.call(len(images)):
+            return self.infer_impl(images)
 
     def close(self) -> None:
         """Free the artifact; a second call does nothing."""
@@ -162,7 +180,7 @@ class BaseRuntime(abc.ABC):
         """
         self._check_usable()
         batch = self._checked(images)
-        logits = self.infer_impl(batch)
+        logits = (self._infer_in_time if to_be_limited() else self.infer_impl)(batch)
         if logits.shape != (len(batch), len(self.manifest.classes)) or logits.dtype != np.float32:
             raise BundleError(
                 f"{self.path.name} returned {logits.dtype}{list(logits.shape)}, but the manifest promises "

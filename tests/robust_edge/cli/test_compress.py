@@ -1,6 +1,7 @@
 """`robust-edge compress` as its users meet it: every mistake is one line, and nothing is left behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -85,6 +86,8 @@ def test_flags_reach_the_config_and_set_wins_over_them(cli, tiny_flags, out):
         (["--set", "attack.eps=.nan"], "attack.eps"),
         (["--set", "attack.eps_schedule=[0.1]"], "has 1 values, it needs 36"),
         (["--config", "/nowhere.yaml"], "is not a file"),
+        (["--config", "/dev/zero"], "is not a file"),
+        (["--config", "/proc/self/environ"], "is not a regular file"),
         (["--init", "/nowhere.pth"], "is not a file"),
         (["--dataset", "folder"], "needs data.dir (--data-dir)"),
         (["--dataset", "cifar10"], "needs data.dir (--data-dir)"),
@@ -98,6 +101,11 @@ def test_flags_reach_the_config_and_set_wins_over_them(cli, tiny_flags, out):
 def test_every_mistake_is_one_line_and_nothing_is_written(refused, out, arguments, says):
     assert says in refused("compress", *arguments, "-o", out)
     assert not out.parent.exists()
+
+
+def test_a_pipe_as_config_is_not_waited_for(refused, out, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a file" in refused("compress", "--config", tmp_path / "pipe", "-o", out)
 
 
 def test_no_output_directory(refused):

@@ -70,7 +70,7 @@ def test_exit_codes_do_not_depend_on_the_surroundings(command, surroundings, pla
     (tmp_path / "out").mkdir()
     arguments, is_verdict = COMMANDS[command]
     group, name = command.split()
-    code = in_child(GROUPS[group], [name, *arguments.format_map(places).split()], surroundings, tmp_path)
+    code = in_child(group, [name, *arguments.format_map(places).split()], surroundings, tmp_path)
     error = (tmp_path / "stderr").read_text()
     expected = USUAL.get(command, 0)
     if (surroundings == "full disk" and not is_verdict) or (surroundings == "read-only" and "out/" in arguments):
@@ -82,7 +82,7 @@ def test_exit_codes_do_not_depend_on_the_surroundings(command, surroundings, pla
         assert not list((tmp_path / "out").iterdir())
 
 
-def in_child(group, arguments, surroundings, folder):
+def in_child(name, arguments, surroundings, folder):
     """The exit code of a command in a fork of this process; its stderr goes to a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork beside the threads of other tests
@@ -90,13 +90,13 @@ def in_child(group, arguments, surroundings, folder):
     if child == 0:
         code = 99
         try:
-            code = run(group, arguments, surroundings, folder)
+            code = run(name, arguments, surroundings, folder)
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run(group, arguments, surroundings, folder):
+def run(name, arguments, surroundings, folder):
     """Arrange the surroundings and run the command, then flush stdout as the interpreter does at its exit."""
     os.chdir(folder)
     os.dup2(os.open("stderr", os.O_CREAT | os.O_WRONLY), 2)
@@ -115,8 +115,9 @@ def run(group, arguments, surroundings, folder):
     elif "C locale" in surroundings:
         del os.environ["HOME"]
         os.environ.update(TMPDIR="/nowhere", LC_ALL="C", LANG="C")
+    sys.argv = [name, *arguments]  # not as an argument: commands that limit foreign files are to do so
     try:
-        group.main(arguments)
+        GROUPS[name].main()
     except SystemExit as ended:
         code = ended.code
     try:

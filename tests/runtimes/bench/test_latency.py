@@ -19,6 +19,7 @@ from robust_edge_runtimes.bench.results import Bench, summarise
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.decode import decode
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
+from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.formats.onnx.runtime import OnnxRuntime
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
@@ -64,11 +65,14 @@ def test_the_border_of_stability(factor, unstable):
     assert summarise(ONE_IMAGE, 1, slices).unstable is unstable
 
 
+LIMIT = TimeLimit("m.onnx", BundleError)
+
+
 def test_contenders_take_turns_and_change_who_goes_first():
     order = []
     calls = [lambda name=name: order.append(name) for name in "abc"]
     ticks = []
-    found = latency._interleaved(ONE_IMAGE, 1, calls, 1e-9, 1, lambda: ticks.append(0))
+    found = latency._interleaved(ONE_IMAGE, 1, calls, 3 * [LIMIT], 1e-9, 1, lambda: ticks.append(0))
     warm, timed = order[:3], order[3:]
     assert warm == list("abc")
     assert timed == (list("abc") + list("cba")) * (ROUNDS // 2)
@@ -78,12 +82,12 @@ def test_contenders_take_turns_and_change_who_goes_first():
 
 @pytest.mark.parametrize(("least", "expected"), [(1, 10), (10, 10), (11, 20), (30, 30), (99, 100)])
 def test_never_fewer_samples_than_asked_for(least, expected):
-    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 1e-9, least, latency._tick(10, None))
+    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], [LIMIT], 1e-9, least, latency._tick(10, None))
     assert found[0].n == expected
 
 
 def test_time_is_filled_when_calls_are_fast():
-    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], 0.02, 1, latency._tick(10, None))
+    found = latency._interleaved(ONE_IMAGE, 1, [lambda: None], [LIMIT], 0.02, 1, latency._tick(10, None))
     assert found[0].n > 100
 
 

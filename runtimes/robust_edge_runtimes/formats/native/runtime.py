@@ -26,6 +26,7 @@ class NativeRuntime(BaseRuntime):
     """Executes the network of `model.c` and `weights.bin`; calls from several threads run one after the other."""
 
     uses_threads = True
+    compiles = True
     _network: Optional[Network] = None
 
     def open_impl(self) -> RuntimeInfo:

@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 class TensorRtRuntime(BaseRuntime):
     """Executes the engine of a bundle; calls from several threads run one after the other."""
 
+    compiles = True
     _engine: Optional[Engine] = None
 
     def open_impl(self) -> RuntimeInfo:
