@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import http.client
 import importlib.util
@@ -9,9 +10,11 @@ import io
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -145,8 +148,9 @@ def sent(images):
     return json.dumps({"images": np.asarray(images).tolist()})
 
 
-def test_health_names_the_artifact(address, opened):
-    status, value = ask(address, "GET", "/health")
+@pytest.mark.parametrize("path", ["/health", "/healthz"])
+def test_health_names_the_artifact(address, opened, path):
+    status, value = ask(address, "GET", path)
     assert status == 200
     assert value["status"] == "ok"
     assert value["artifact_sha256"] == opened.manifest.artifact.sha256
@@ -241,20 +245,117 @@ def test_a_body_is_not_read_before_its_length_is_judged(address, length, status)
     assert ask(address, "POST", "/predict", b"", headers)[0] == status
 
 
-def test_too_many_at_once_are_told_to_come_again(golden, sealed):
+@pytest.fixture
+def service(sealed, monkeypatch):
+    """The service in this process, with short deadlines, and its module."""
     serve = module("serve")
-    with load(sealed) as model, serve.Service(("127.0.0.1", 0), model) as service:
-        thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.01})
+    monkeypatch.setattr(serve, "REQUEST_S", 1.0)
+    monkeypatch.setattr(serve.Handler, "log_message", lambda *words: None)
+    with load(sealed) as model, serve.Service(("127.0.0.1", 0), model) as started:
+        thread = threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        address = "{}:{}".format(*service.server_address)
-        for _ in range(serve.MAX_AT_ONCE):
-            service.free.acquire()
-        assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 503
-        assert ask(address, "GET", "/health")[0] == 200
-        service.free.release()
-        assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 200
-        service.shutdown()
-        thread.join()
+        try:
+            yield serve, started, "{}:{}".format(*started.server_address)
+        finally:
+            started.stop()
+            thread.join()
+
+
+def test_too_many_at_once_are_told_to_come_again(golden, service):
+    serve, started, address = service
+    for _ in range(serve.MAX_AT_ONCE):
+        started.free.acquire()
+    start = time.monotonic()
+    assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 503  # after it waited
+    assert time.monotonic() - start >= serve.REQUEST_S
+    started.waiting += serve.MAX_AT_ONCE + serve.MAX_WAITING
+    assert "wait; try again" in ask(address, "POST", "/predict", sent(golden.clean[:1]))[1]["error"]
+    assert ask(address, "GET", "/healthz")[0] == 200
+    started.waiting = 0
+    started.free.release()
+    assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 200
+
+
+def slow_upload(address, length=100):
+    """A connection that has sent the head of a request and a part of its body."""
+    host, port = address.split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{".encode())
+    return connection
+
+
+def test_slow_uploads_do_not_shut_good_clients_out(golden, service):
+    _, _, address = service
+    slow = [slow_upload(address) for _ in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda i: ask(address, "POST", "/predict", sent(golden.clean[i : i + 1]))[0], range(40))
+        assert list(found) == [200] * 40
+    for connection in slow:
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        connection.close()
+
+
+def test_a_trickle_of_bytes_does_not_move_the_deadline(service):
+    serve, _, address = service
+    connection = slow_upload(address, length=1000)
+    start = time.monotonic()
+    with contextlib.suppress(OSError):  # once the service has closed it
+        for _ in range(1000):
+            connection.sendall(b" ")
+            time.sleep(0.02)
+    assert serve.REQUEST_S <= time.monotonic() - start < 5
+    connection.close()
+
+
+def test_the_oldest_connection_makes_room_for_a_new_one(golden, service, monkeypatch):
+    serve, started, address = service
+    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 4)
+    slow = [slow_upload(address) for _ in range(12)]
+    assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 200
+    assert len(started.connections) <= 4
+    assert slow[0].recv(100)[:12] in (b"", b"HTTP/1.1 400")
+    for connection in slow:
+        connection.close()
+
+
+def test_metrics_count_what_was_answered(golden, service):
+    _, _, address = service
+    for i in range(3):
+        ask(address, "POST", "/predict", sent(golden.clean[: i + 1]))
+    ask(address, "POST", "/predict", b"{")
+    connection = http.client.HTTPConnection(address, timeout=10)
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    assert response.getheader("Content-Type") == "text/plain; version=0.0.4"
+    lines = [line for line in response.read().decode().splitlines() if not line.startswith("#")]
+    connection.close()
+    found = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+    assert found['robust_edge_requests_total{code="200"}'] == 3
+    assert found['robust_edge_requests_total{code="400"}'] == 1
+    assert found["robust_edge_images_total"] == 6
+    assert found["robust_edge_predict_seconds_count"] == found['robust_edge_predict_seconds_bucket{le="+Inf"}'] == 3
+    assert found["robust_edge_connections"] == 1
+    buckets = [value for name, value in found.items() if "_bucket" in name]
+    assert buckets == sorted(buckets)
+
+
+def test_a_stop_ends_idle_connections_and_answers_requests_that_have_begun(golden, service):
+    serve, started, address = service
+    idle = http.client.HTTPConnection(address, timeout=10)
+    idle.request("GET", "/healthz")
+    idle.getresponse().read()
+    body = sent(golden.clean[:1]).encode()
+    begun = slow_upload(address, length=len(body))
+    while serve.ARRIVING not in {phase for phase, _ in started.connections.values()}:
+        time.sleep(0.01)
+    started.stop()
+    assert idle.sock.recv(1) == b""
+    begun.sendall(body[1:])
+    answer = begun.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer
+    idle.close()
+    begun.close()
 
 
 class Clock:
