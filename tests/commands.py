@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
+COPIED = shutil.ignore_patterns("*.pyc.*")  # of a package: all but bytecode that another process is writing just now
 MODULES = {"robust-edge": "robust_edge.cli", "robust-edge-device": "robust_edge_runtimes.cli.main"}
 
 

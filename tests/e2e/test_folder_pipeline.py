@@ -1,4 +1,4 @@
-"""The same commands on a folder of JPEGs and a ResNet34: the machinery, not the accuracy."""
+"""The same commands on a folder of JPEGs and a ResNet18: the machinery, not the accuracy."""
 
 from __future__ import annotations
 
@@ -31,23 +31,13 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_resnet34_through_export_verify_and_bench(cifar: Path, tmp_path: Path) -> None:
-    small = [
-        "--epochs",
-        "2",
-        "--steps",
-        "1",
-        "--set",
-        "data.limit_train=100",
-        "--set",
-        "data.limit_test=60",
-        "--set",
-        "training.batch_size=50",
-    ]
-    flags = ["--dataset", "folder", "--data-dir", cifar, "--arch", "resnet34", "--keep", "0.1", "--eps", "8/255"]
+def test_resnet18_through_export_verify_and_bench(cifar: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "2", "--steps", "1", "--set", "data.resize=16", "--set", "training.batch_size=20"]
+    small += ["--set", "data.limit_train=40", "--set", "data.limit_test=50"]
+    flags = ["--dataset", "folder", "--data-dir", cifar, "--arch", "resnet18", "--keep", "0.1", "--eps", "8/255"]
     source, bundle = tmp_path / "run", tmp_path / "bundle"
     run("robust-edge", "compress", *flags, *small, "-o", source)
-    run("robust-edge", "export", source, "--target", "x86-cpu", "--steps", "2", "-o", bundle)
+    run("robust-edge", "export", source, "--target", "x86-cpu", "--steps", "1", "-o", bundle)
     counts = open_bundle(bundle).manifest.sparsity
     assert counts.nonzero == round(0.1 * counts.weights)
     words = ["verify", bundle, "--against", source, "--mode", "replay", "--mode", "rebuild", "--json"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, run_lines
+from tests.commands import COPIED, ROOT, run_lines
 
 ATTACK = '''
 import dataclasses
@@ -46,7 +46,7 @@ def test_a_new_attack(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     package, name, record = None, "my_attacks:Noise", "own-my_attacks.Noise"
     if way == "row":
         package, name, record = tmp_path / "package", "noise", "noise"
-        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=COPIED)
         (package / "robust_edge/attacks/noise.py").write_text(ATTACK)
         table = package / "robust_edge/attacks/table.py"
         table.write_text(table.read_text().replace("ATTACKS = {\n", "ATTACKS = {\n" + ROW))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, run_lines
+from tests.commands import COPIED, ROOT, run_lines
 
 DATASET = '''
 import torch
@@ -37,7 +37,7 @@ def test_a_new_data_set(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     package, name = None, "shades"
     if way == "row":
         package = tmp_path / "package"
-        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=COPIED)
         (package / "robust_edge/data/shades.py").write_text(DATASET)
         table = package / "robust_edge/data/table.py"
         table.write_text(table.read_text().replace("DATASETS = {\n", "DATASETS = {\n" + ROW))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, run_lines
+from tests.commands import COPIED, ROOT, run_lines
 
 for needed in ("torch", "onnx"):
     pytest.importorskip(needed, reason="export needs it")
@@ -144,7 +144,7 @@ ROWS = {
 
 def test_a_format_is_one_folder_and_one_row_in_each_layer(tmp_path):
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, tmp_path / Path(package).name, ignore=COPIED)
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -19,10 +19,10 @@ import pytest
 
 import robust_edge_exporters
 from robust_edge_exporters.native import unsupported
+from tests.commands import COPIED, ROOT
 from tests.exporters.native.networks import Net, answers
 
 PACKAGE = Path(robust_edge_exporters.__file__).parent
-ROOT = Path(__file__).parents[2]
 
 ABS_PY = '''
 """Abs: absolute value."""
@@ -153,7 +153,7 @@ print(*(form(layer).form for layer in export_native(path, Path(sys.argv[1])).lay
 
 def extended(folder: Path, files: dict[str, str], table: str, row: str) -> Path:
     """A copy of the exporters with new files in native/ and one row more in `table`; the folder to import it from."""
-    copy = shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=COPIED)
     for name, text in files.items():
         target = copy / "native" / name
         assert not target.exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.commands import ROOT, run_lines
+from tests.commands import COPIED, ROOT, run_lines
 
 SCHEME = '''
 import dataclasses
@@ -46,7 +46,7 @@ def test_a_new_scheme(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     package, name = None, "leading"
     if way == "row":
         package = tmp_path / "package"
-        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "robust_edge", package / "robust_edge", ignore=COPIED)
         (package / "robust_edge/pruning/schemes/leading.py").write_text(SCHEME)
         table = package / "robust_edge/pruning/schemes/__init__.py"
         table.write_text(table.read_text().replace("SCHEMES = {\n", "SCHEMES = {\n" + ROW))

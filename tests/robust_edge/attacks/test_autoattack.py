@@ -8,6 +8,7 @@ from robust_edge.attacks.autoattack import AutoAttack, ThesisAutoAttack
 from robust_edge.evaluation.campaign import Campaign, run_campaign, stages_of
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.errors import InputError
+from tests.short_autoattack import shorten
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the extra `attack` is not installed")
 COUNT, FULL, BATCH, EPS = 12, 16, 5, 0.12
@@ -29,17 +30,7 @@ def at_full_length(judged, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    """The reference with a tenth of its iterations: the same code, in seconds."""
-    constructor = pyautoattack.AutoAttack.__init__
-
-    def shorter(self, *arguments, **settings):
-        constructor(self, *arguments, **settings)
-        for attack in (self.apgd, self.apgd_targeted):
-            attack.n_iter = attack.n_iter_orig = 12
-            attack.n_iter_2, attack.n_iter_min, attack.size_decr = 3, 1, 1
-        self.fab.n_iter, self.square.n_queries = 8, 150
-
-    monkeypatch.setattr(pyautoattack.AutoAttack, "__init__", shorter)
+    shorten(monkeypatch)
 
 
 def ours(model, split, attack, norm, eps, batch=BATCH):

@@ -18,7 +18,7 @@ from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.errors import InputError
 
 FLAGS = {"training.quantize": "int8", "pruning.scheme": "block", "pruning.keep": 0.3, "admm.masked_fraction": 0.6,
-         "data.limit_train": 100}  # fmt: skip
+         "data.limit_train": 50, "data.limit_test": 20, "training.batch_size": 25, "attack.steps": 1}  # fmt: skip
 
 
 class Stopped(Exception):
