@@ -135,9 +135,15 @@ def test_inputs_rounded_by_many_flat_steps(false_bundle, programs, robust):
     assert names_of(verify_bundle(bundle, robust, allowed, settings)) == set()
 
 
-@pytest.mark.parametrize("target", ["x86-cpu", "x86-cpu-int8", "x86-cpu-csr"])
-def test_honest_artifacts_raise_none_of_these_flags(target, robust, exported):
+@pytest.mark.parametrize(
+    ("target", "seed"),
+    [
+        *(("x86-cpu", seed) for seed in (11, 12, 13)),
+        *(("x86-cpu-int8", seed) for seed in (11, 12, 13)),
+        ("x86-cpu-csr", 11),  # six times as slow, since torch differentiates its sparse products
+    ],
+)
+def test_honest_artifacts_raise_none_of_these_flags(target, seed, robust, exported):
     bundle = bundles.open_bundle(exported(target))
-    for seed in (11, 12, 13):
-        verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(limit=60, seed=seed, options={"steps": 5}))
-        assert not NEW_FLAGS & {flag.name for flag in verdict.flags}, verdict.flags
+    verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(limit=60, seed=seed, options={"steps": 5}))
+    assert not NEW_FLAGS & {flag.name for flag in verdict.flags}, verdict.flags

@@ -12,7 +12,7 @@ from tests.commands import run
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-SHORTER = {"compress": ("--epochs", "6"), "bench": ("--seconds", "0.1", "--images", "5")}
+SHORTER = {"compress": ("--epochs", "6"), "evaluate": ("--limit", "50"), "bench": ("--seconds", "0.1", "--images", "5")}
 
 
 def test_the_blocks_of_the_readme_run(tmp_path: Path) -> None:
