@@ -30,6 +30,7 @@ from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget
 
 EPS, KEEP, STEPS = 0.1, 0.1, 50
+CURVE_IMAGES = 100  # for one figure of the report, instead of all 357
 NETWORKS = {
     "benign-dense": {"attack.eps": 0.0, "pruning.keep": 1.0},
     "robust-dense": {"attack.eps": EPS, "pruning.keep": 1.0},
@@ -143,7 +144,9 @@ def _train(path: Path, flags: dict[str, float], seed: int, output: Output) -> Ru
 def _evaluate(name: str, run: Run, output: Output) -> DemoRow:
     settings = EvaluateSettings(attack="pgd", eps=EPS, steps=STEPS)
     attacked = evaluate_run(run, settings, progress=output.progress(f"attacking {name}"))
-    evaluate_run(run, EvaluateSettings(attack="curve"), progress=output.progress(f"increasing eps on {name}"))
+    evaluate_run(
+        run, EvaluateSettings(attack="curve", limit=CURVE_IMAGES), progress=output.progress(f"increasing eps on {name}")
+    )
     counts = run.checkpoint().sparsity
     assert attacked.result is not None
     assert attacked.audit is not None

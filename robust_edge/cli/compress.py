@@ -76,7 +76,6 @@ def compress(
     from robust_edge.reporting.collect import collect_runs
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run.directory import CONFIG, open_run
-    from robust_edge.run.per_class import describe_classes
     from robust_edge.training import compress as training
     from robust_edge_runtimes.core.errors import InputError
 
@@ -109,14 +108,21 @@ def compress(
             )
         if ranks.writes:
             write_plots(collect_runs([open_run(out, allow_code=allow_code)])[0])
-            for layer in checkpoint.sparsity.layers:
-                output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
-            if config.sparse:
-                output.note(_spread(checkpoint))
-            output.note(describe_classes(checkpoint.per_class))
-            for note in checkpoint.notes:
-                output.note(f"note: {note}")
-            output.result(_summary(checkpoint, out), checkpoint)
+            _say(checkpoint, out, sparse=config.sparse, output=output)
+
+
+def _say(checkpoint: Checkpoint, out: Path, *, sparse: bool, output: Output) -> None:
+    """Print the finished run: what each layer keeps, the accuracy of each class, the notes and the result."""
+    from robust_edge.run.per_class import describe_classes
+
+    for layer in checkpoint.sparsity.layers:
+        output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
+    if sparse:
+        output.note(_spread(checkpoint))
+    output.note(describe_classes(checkpoint.per_class))
+    for note in checkpoint.notes:
+        output.note(f"note: {note}")
+    output.result(_summary(checkpoint, out), checkpoint)
 
 
 def given_settings(flags: dict[str, Any]) -> dict[str, Any]:

@@ -110,17 +110,12 @@ def export(
 
     An ONNX file is exported without images: the bundle stores noise, and can be timed but not verified.
     """
-    import dataclasses
-
-    from robust_edge.cli.quantisation import quantisation_in_words, ranges_in_words
     from robust_edge.export import export_run
     from robust_edge.importing.run import ImportSettings
     from robust_edge.importing.without_images import export_file
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.archive import archive_path, write_archive
     from robust_edge_exporters.target import target_named
-    from robust_edge_runtimes.core.manifest import NO_IMAGES
-    from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
     chosen = target_named(target, jetpack)
     if opset is not None:
@@ -147,23 +142,35 @@ def export(
             overwrite=overwrite,
             progress=output.progress("attacking the golden images"),
         )
-    for layer in exported.manifest.sparsity.layers:
+    if tar is not None:
+        write_archive(out, tar)
+    _say(exported, chosen.limits, tar, output)
+
+
+def _say(exported: Exported, limits: tuple[str, ...], tar: Path | None, output: Output) -> None:
+    """Print the written bundle: what each layer keeps and how it is stored, the notes and the result."""
+    import dataclasses
+
+    from robust_edge.cli.quantisation import quantisation_in_words, ranges_in_words
+    from robust_edge_runtimes.core.manifest import NO_IMAGES
+    from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
+
+    manifest = exported.manifest
+    for layer in manifest.sparsity.layers:
         output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero")
-    for form in exported.manifest.layers:
+    for form in manifest.layers:
         output.detail(f"{form.name}: {_form(form)}")
     for line in ranges_in_words(exported.quantisation):
         output.detail(line)
-    if tar is not None:
-        write_archive(out, tar)
-    for limit in (*chosen.limits, *exported.manifest.notes):
+    for limit in (*limits, *manifest.notes):
         output.note(f"note: {limit}")
-    if exported.manifest.expected.images < MIN_IMAGES and exported.manifest.source.dataset != NO_IMAGES:
-        few = exported.manifest.expected.images
+    few = manifest.expected.images
+    if few < MIN_IMAGES and manifest.source.dataset != NO_IMAGES:
         output.note(f"note: verify will fail with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
     archived = {} if tar is None else {"archive": str(tar)}
     text = "\n".join([_summary(exported), *quantisation_in_words(exported.quantisation)])
     text += f"\n{tar}: the same bundle as one file" if tar else ""
-    output.result(text, {**dataclasses.asdict(exported), "manifest": exported.manifest.to_json(), **archived})
+    output.result(text, {**dataclasses.asdict(exported), "manifest": manifest.to_json(), **archived})
 
 
 def _refuse_given(context: click.Context, names: tuple[str, ...], why: str) -> None:
