@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 
 import numpy as np
@@ -10,6 +11,9 @@ NEEDED = ("torch", "onnx", "onnxscript")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 SHAPE = (1, 6, 6)
 CLASSES = ("north", "east", "süd", "west")
+
+
+CONVERSIONS = {}  # of all tests of a session: what a network consists of, to its bytes as an ONNX model
 
 
 class SkippedModule(pytest.Module):
@@ -124,3 +128,42 @@ def exported(model, request_for, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "bundle"
     export_bundle(request_for(model), folder)
     return folder
+
+
+def _identity(model):
+    """All that decides what a network converts to: its modules with their settings, and their tensors."""
+    tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return (
+        *((name, type(module), str(module), _settings(module)) for name, module in model.named_modules()),
+        *((name, str(t.dtype), t.shape, hashlib.sha256(t.detach().numpy().tobytes()).digest()) for name, t in tensors),
+    )
+
+
+def _settings(module):
+    plain = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)}
+    return repr(sorted(plain.items()))
+
+
+@pytest.fixture
+def convert_again():
+    """Every conversion of this test is made, even of a network that was converted before; see `_convert_once`."""
+
+
+@pytest.fixture(autouse=True)
+def _convert_once(request, monkeypatch):
+    """PyTorch converts the same network for the same opset to ONNX once; it is most of the time of an export."""
+    if MISSING or "convert_again" in request.fixturenames:
+        return
+    import onnx
+
+    from robust_edge_exporters.formats.onnx import export
+
+    real = export._exported
+
+    def once(model, example, opset, any_batch):
+        key = (_identity(model), example.shape, opset, any_batch)
+        if key not in CONVERSIONS:
+            CONVERSIONS[key] = real(model, example, opset, any_batch).SerializeToString()
+        return onnx.load_from_string(CONVERSIONS[key])
+
+    monkeypatch.setattr(export, "_exported", once)

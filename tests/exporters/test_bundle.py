@@ -100,7 +100,7 @@ def test_sha256sum_accepts_it(exported):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_same_export_has_the_same_bytes(exported, request_for, model, tmp_path):
+def test_the_same_export_has_the_same_bytes(exported, request_for, model, convert_again, tmp_path):
     export_bundle(request_for(model), tmp_path / "again")
     for path in exported.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
