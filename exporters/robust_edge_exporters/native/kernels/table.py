@@ -19,6 +19,7 @@ MODULES = (
     "linear_sparse",
     "conv_blocks",
     "conv_quads",
+    "depthwise_codes",
     "linear_codes",
 )
 

@@ -79,7 +79,7 @@ def exported(tmp_path_factory):
     graph = prepared(import_onnx(path))
     ranges = dict.fromkeys(ranged_tensors(graph), RANGE)
     export = export_native(path, folder, weights="int8", ranges=ranges, options=Options(images=2))
-    assert {layer.kernel for layer in export.layers} == {"blocks", "quads", "codes"}
+    assert {layer.kernel for layer in export.layers} == {"blocks", "quads", "codes", "depthwise"}
     expected = reference.run(quantise(graph, ranges), images)
     assert len(np.unique(expected)) > 240
     return folder, images, expected

@@ -1,0 +1,208 @@
+/* Depthwise convolution of codes, (C, H, W) -> (C, P, Q), at stride 1 or 2, where a word holds four channels:
+
+       for c < C, y < P, x < Q:
+           out[c][y][x] = requantise(bias[c] + sum over the taps (ky, kx) of
+                                         weight[c][ky][kx] * in[c][y * stride + ky - top][x * stride + kx - left])
+
+   The rows that a band of output rows reads are copied behind each other, each with its padding, at stride 2 once for each
+   parity of row and column. So tap (ky, kx) reads the band of output pixels, whose rows have the padding's pixels too, at
+   one constant offset. The codes of four rows are interleaved to words, whose product with the weights of four taps of a
+   filter column is the sum of one channel at one pixel. Of the pixels of a vector, each fourth one shares a vector of
+   interleaved words, so that the next filter column reads the next of these vectors. */
+#ifndef ROBUST_EDGE_CONV_DEPTHWISE_CODES_H
+#define ROBUST_EDGE_CONV_DEPTHWISE_CODES_H
+
+#include "conv.h"
+#include "interleave.h"
+#include "pack_rows.h"
+#include "requantise.h"
+
+#define DEPTHWISE_TAPS 7 /* rows and columns of the largest filter */
+#define DEPTHWISE_SLACK 32 /* floats behind the rows of a band, which vectors reach into */
+
+struct conv_depthwise_codes {
+    struct tensor in, out; /* words */
+    int top, left;         /* pixels of padding */
+    int rows;              /* output rows of a band */
+    int pitch;             /* words from one copied row to the next */
+    int copy_floats;       /* words of all copied rows of one parity, with the slack */
+    uint32_t fill;         /* the word around the image */
+    size_t values, bias;   /* byte offsets in the weights file: 16 bytes for each word, four rows and filter column */
+    struct requantisation requantisation;
+};
+
+/* Writes `floats` floats or up to LANES - 1 more. */
+INLINE void depthwise_fill(float *to, int floats, const struct words w) {
+    const bits word = (bits)splat_int((int32_t)w.fill);
+    for (int i = 0; i < floats; i += LANES)
+        memcpy(to + i, &word, sizeof word);
+}
+
+/* Copies the input rows of the output rows from y0 on, of which there are `rows`. What is written beyond a row is then
+   overwritten by the next one, or is slack. */
+INLINE void depthwise_copy(const struct conv_depthwise_codes *c, const float *plane, int y0, int rows, int kernel_y,
+                           const int stride, float *dst) {
+    const struct words w = {c->fill ^ FLIP, FLIP};
+    for (int parity = 0; parity < stride; parity++) {
+        const int shift = parity - c->left;
+        const struct range columns = inside(shift, stride, c->in.width, c->pitch);
+        for (int r = 0; r < (rows - 1) * stride + kernel_y; r++) {
+            const int y = y0 * stride + r - c->top, seen = y >= 0 && y < c->in.height;
+            const float *row = plane + ((ptrdiff_t)y * c->in.width + shift);
+            float *to = dst + (r % stride * stride + parity) * c->copy_floats + r / stride * c->pitch;
+            depthwise_fill(to, seen ? columns.begin : c->pitch, w);
+            if (!seen)
+                continue;
+            for (int x = columns.begin; x < columns.end; x += LANES) {
+                vec words = load(row + stride * x), odd;
+                if (stride == 2)
+                    deinterleave(row + 2 * x, &words, &odd);
+                store(to + x, flipped(words, w));
+            }
+            depthwise_fill(to + columns.end, c->pitch - columns.end, w);
+        }
+    }
+}
+
+/* Where tap row `ky` of a band's first pixel is copied, for columns of a parity. */
+INLINE size_t depthwise_row(const struct conv_depthwise_codes *c, int ky, int parity, const int stride) {
+    return (size_t)(ky % stride * stride + parity) * (size_t)c->copy_floats + (size_t)(ky / stride) * (size_t)c->pitch;
+}
+
+#if INTERLEAVES
+/* Numbers of the four channels of a word, repeated in each four lanes. */
+struct depthwise_word {
+    ints bias, first, multiplier, offset, down;
+};
+
+PRIVATE struct depthwise_word depthwise_word(const struct channel channels[4], const struct requantisation *r) {
+    struct depthwise_word w;
+    int32_t numbers[5][4];
+    for (int k = 0; k < 4; k++) {
+        numbers[0][k] = channels[k].bias + FLIPPED_ZERO * channels[k].weights;
+        numbers[1][k] = channels[k].first;
+        numbers[2][k] = channels[k].multiplier;
+        numbers[3][k] = offset_of(&channels[k], r);
+        numbers[4][k] = channels[k].down;
+    }
+    w.bias = splat_sixteen(numbers[0]);
+    w.first = splat_sixteen(numbers[1]);
+    w.multiplier = splat_sixteen(numbers[2]);
+    w.offset = splat_sixteen(numbers[3]);
+    w.down = splat_sixteen(numbers[4]);
+    return w;
+}
+
+/* Adds the products of LANES pixels with the filter columns of one parity, for four rows: sum[k] is of the pixels k,
+   4 + k, ... `in` points to the first pixel in each of the rows; weights are those of the parity's first column. */
+INLINE void depthwise_columns(ints sum[4], const float *const in[4], const ints *weights, const int columns,
+                              const int stride) {
+    const int fours = (columns + 2) / 4 + 1;
+    ints pixels[4 * 3];
+    UNROLL for (int b = 0; b < fours; b++) {
+        const ints taps[4] = {load_words(in[0] + 4 * b), load_words(in[1] + 4 * b), load_words(in[2] + 4 * b),
+                              load_words(in[3] + 4 * b)};
+        interleave(taps, pixels + 4 * b);
+    }
+    UNROLL for (int x = 0; x < columns; x++)
+        UNROLL for (int k = 0; k < 4; k++)
+            sum[k] = dot4(sum[k], pixels[x + k], weights[x * stride]);
+}
+
+/* All pixels of a band, to `out`. The sizes are constants where this is called. */
+INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in, const unsigned char *values,
+                           const struct channel channels[4], int count, float *out, const int kernel_y,
+                           const int kernel_x, const int stride) {
+    const struct requantisation *r = &c->requantisation;
+    const struct depthwise_word w = depthwise_word(channels, r);
+    const int cuts = cuts_off(r), groups = (kernel_y + 3) / 4;
+    const ints lowest = splat_int(r->lowest), highest = splat_int(r->highest);
+    ints weights[(DEPTHWISE_TAPS + 3) / 4 * DEPTHWISE_TAPS];
+    UNROLL for (int i = 0; i < groups * kernel_x; i++)
+        weights[i] = splat_sixteen(values + 16 * i);
+    for (int i = 0; i < count; i += LANES) {
+        ints sum[4] = {w.bias, w.bias, w.bias, w.bias};
+        UNROLL for (int g = 0; g < groups; g++)
+            UNROLL for (int parity = 0; parity < stride; parity++) {
+                const float *rows[4];
+                UNROLL for (int k = 0; k < 4; k++) {
+                    const int ky = 4 * g + k < kernel_y ? 4 * g + k : kernel_y - 1; /* of a row too many: its weight is 0 */
+                    rows[k] = in + depthwise_row(c, ky, parity, stride) + i;
+                }
+                depthwise_columns(sum, rows, weights + g * kernel_x + parity, (kernel_x - parity + stride - 1) / stride,
+                                  stride);
+            }
+        UNROLL for (int k = 0; k < 4; k++) {
+            sum[k] = ((sum[k] >> w.first) * w.multiplier + w.offset) >> w.down;
+            if (cuts)
+                sum[k] = clamp_ints(sum[k], lowest, highest);
+        }
+        store_words(out + i, join_pixels(sum[0], sum[1], sum[2], sum[3]));
+    }
+}
+#else
+INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in, const unsigned char *values,
+                           const struct channel channels[4], int count, float *out, const int kernel_y,
+                           const int kernel_x, const int stride) {
+    const unsigned char *codes = (const unsigned char *)in;
+    struct requantisation r = c->requantisation;
+    r.table = NULL;
+    for (int i = 0; i < 4 * count; i++) {
+        const int k = i % 4;
+        int32_t sum = channels[k].bias;
+        for (int ky = 0; ky < kernel_y; ky++)
+            for (int kx = 0; kx < kernel_x; kx++) {
+                const size_t at = depthwise_row(c, ky, kx % stride, stride) + (size_t)(kx / stride);
+                const int tap = 16 * (ky / 4 * kernel_x + kx) + 4 * k + ky % 4;
+                sum += codes[4 * at + (size_t)i] * (int32_t)(int8_t)values[tap];
+            }
+        ((unsigned char *)out)[i] = requantise_one(sum, &channels[k], &r, 0);
+    }
+}
+#endif
+
+/* Copies a row of `width` words to its plane, of which `room` words are left: whole vectors where they fit. */
+PRIVATE void depthwise_store(const float *row, int width, int room, float *out) {
+    int x = 0;
+    for (; x < width && x + LANES <= room; x += LANES)
+        store(out + x, load(row + x));
+    for (; x < width; x++)
+        memcpy(out + x, row + x, sizeof *out);
+}
+
+INLINE void depthwise_codes(const struct job *j, const struct conv_depthwise_codes *c, const int kernel_y,
+                            const int kernel_x, const int stride) {
+    const re_context *ctx = j->context;
+    const unsigned char *records = ctx->weights + c->bias;
+    const size_t word_bytes = (size_t)((kernel_y + 3) / 4 * kernel_x) * 16;
+    const struct range planes = split_evenly(c->out.channels, j->thread, j->threads);
+    float *copied = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS, *found = copied + stride * stride * c->copy_floats;
+    for (int g = 0; g < j->images; g++)
+        for (int word = planes.begin; word < planes.end; word++) {
+            const float *in = ctx->arena + c->in.offset + (size_t)g * c->in.image + (size_t)word * (size_t)c->in.pitch;
+            float *out = ctx->arena + c->out.offset + (size_t)g * c->out.image + (size_t)word * (size_t)c->out.pitch;
+            struct channel channels[4];
+            for (int k = 0; k < 4; k++)
+                channels[k] = read_channel(records, (size_t)(4 * word + k));
+            for (int y0 = 0; y0 < c->out.height; y0 += c->rows) {
+                const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
+                depthwise_copy(c, in, y0, rows, kernel_y, stride, copied);
+                depthwise_band(c, copied, ctx->weights + c->values + (size_t)word * word_bytes, channels, rows * c->pitch,
+                               found, kernel_y, kernel_x, stride);
+                for (int y = y0; y < y0 + rows; y++)
+                    depthwise_store(found + (y - y0) * c->pitch, c->out.width, c->out.pitch - y * c->out.width,
+                                    out + y * c->out.width);
+            }
+            if (c->requantisation.table)
+                look_up(out, c->out.height * c->out.width, c->requantisation.table);
+        }
+}
+
+/* The function for filters of kernel_y x kernel_x taps at a stride. */
+#define DEPTHWISE_CODES(kernel_y, kernel_x, stride)                                                                    \
+    static void conv_depthwise_codes_##kernel_y##x##kernel_x##_##stride(const struct job *j,                            \
+                                                                        const struct conv_depthwise_codes *c) {         \
+        depthwise_codes(j, c, kernel_y, kernel_x, stride);                                                              \
+    }
+
+#endif
