@@ -154,7 +154,15 @@ INLINE ints join_codes(ints a, ints b, ints c, ints d) {
 #endif
 
 /* The larger one of each two codes. */
-#if LANES > 1
+#if LANES == 16 && defined(__AVX512BW__)
+INLINE ints max_codes(ints a, ints b) { return (ints)_mm512_max_epu8((__m512i)a, (__m512i)b); }
+#elif LANES == 8 && defined(__AVX2__)
+INLINE ints max_codes(ints a, ints b) { return (ints)_mm256_max_epu8((__m256i)a, (__m256i)b); }
+#elif LANES == 4 && defined(__SSE2__)
+INLINE ints max_codes(ints a, ints b) { return (ints)_mm_max_epu8((__m128i)a, (__m128i)b); }
+#elif LANES == 4 && defined(__aarch64__)
+INLINE ints max_codes(ints a, ints b) { return (ints)vmaxq_u8((uint8x16_t)a, (uint8x16_t)b); }
+#elif LANES > 1
 INLINE ints max_codes(ints a, ints b) {
     typedef uint8_t bytes __attribute__((vector_size(4 * LANES)));
     ints larger = (ints)((bytes)a > (bytes)b);

@@ -64,15 +64,16 @@ INLINE ints weights_of(const struct four_blocks *four, const int k) { return spl
 #endif
 
 /* Adds the products of `count` blocks to the sums of `vectors` vectors of pixels; few sums are kept in several parts,
-   since a product waits for the sum before it. In short tiles, loading weights and offsets costs as much as the products,
-   so four blocks are loaded at a time. `vectors` is a constant where this is called. */
+   since a product waits for the sum before it. In short tiles, and where a vector is as long as a cache line, loading
+   weights and offsets takes time from the products, so four blocks are loaded at a time. `vectors` is a constant where
+   this is called. */
 INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, size_t scale, struct blocks next,
                               uint32_t count) {
     const int chains = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1;
     ints partial[3 * 4];
     UNROLL for (int v = 0; v < (chains - 1) * vectors; v++)
         partial[v] = splat_int(0);
-    if (chains > 1)
+    if (LANES == 16 || chains > 1)
         for (; count >= 4; count -= 4, next.weights += 16, next.offsets += 4) {
             const struct four_blocks four = load_four_blocks(next.weights);
             uint64_t offsets;

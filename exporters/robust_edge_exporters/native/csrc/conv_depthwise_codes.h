@@ -12,61 +12,24 @@
 #ifndef ROBUST_EDGE_CONV_DEPTHWISE_CODES_H
 #define ROBUST_EDGE_CONV_DEPTHWISE_CODES_H
 
-#include "conv.h"
+#include "copy_rows.h"
 #include "interleave.h"
-#include "pack_rows.h"
 #include "requantise.h"
 
 #define DEPTHWISE_TAPS 7 /* rows and columns of the largest filter */
-#define DEPTHWISE_SLACK 32 /* floats behind the rows of a band, which vectors reach into */
 
 struct conv_depthwise_codes {
-    struct tensor in, out; /* words */
-    int top, left;         /* pixels of padding */
-    int rows;              /* output rows of a band */
-    int pitch;             /* words from one copied row to the next */
-    int copy_floats;       /* words of all copied rows of one parity, with the slack */
-    uint32_t fill;         /* the word around the image */
+    struct tensor in, out;   /* words */
+    struct copied_rows copy; /* of a plane */
+    int rows;                /* output rows of a band */
+    uint32_t fill;           /* the word around the image */
     size_t values, bias;   /* byte offsets in the weights file: 16 bytes for each word, four rows and filter column */
     struct requantisation requantisation;
 };
 
-/* Writes `floats` floats or up to LANES - 1 more. */
-INLINE void depthwise_fill(float *to, int floats, const struct words w) {
-    const bits word = (bits)splat_int((int32_t)w.fill);
-    for (int i = 0; i < floats; i += LANES)
-        memcpy(to + i, &word, sizeof word);
-}
-
-/* Copies the input rows of the output rows from y0 on, of which there are `rows`. What is written beyond a row is then
-   overwritten by the next one, or is slack. */
-INLINE void depthwise_copy(const struct conv_depthwise_codes *c, const float *plane, int y0, int rows, int kernel_y,
-                           const int stride, float *dst) {
-    const struct words w = {c->fill ^ FLIP, FLIP};
-    for (int parity = 0; parity < stride; parity++) {
-        const int shift = parity - c->left;
-        const struct range columns = inside(shift, stride, c->in.width, c->pitch);
-        for (int r = 0; r < (rows - 1) * stride + kernel_y; r++) {
-            const int y = y0 * stride + r - c->top, seen = y >= 0 && y < c->in.height;
-            const float *row = plane + ((ptrdiff_t)y * c->in.width + shift);
-            float *to = dst + (r % stride * stride + parity) * c->copy_floats + r / stride * c->pitch;
-            depthwise_fill(to, seen ? columns.begin : c->pitch, w);
-            if (!seen)
-                continue;
-            for (int x = columns.begin; x < columns.end; x += LANES) {
-                vec words = load(row + stride * x), odd;
-                if (stride == 2)
-                    deinterleave(row + 2 * x, &words, &odd);
-                store(to + x, flipped(words, w));
-            }
-            depthwise_fill(to + columns.end, c->pitch - columns.end, w);
-        }
-    }
-}
-
 /* Where tap row `ky` of a band's first pixel is copied, for columns of a parity. */
 INLINE size_t depthwise_row(const struct conv_depthwise_codes *c, int ky, int parity, const int stride) {
-    return (size_t)(ky % stride * stride + parity) * (size_t)c->copy_floats + (size_t)(ky / stride) * (size_t)c->pitch;
+    return (size_t)(ky % stride * stride + parity) * (size_t)c->copy.floats + (size_t)(ky / stride) * (size_t)c->copy.pitch;
 }
 
 #if INTERLEAVES
@@ -161,22 +124,14 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
 }
 #endif
 
-/* Copies a row of `width` words to its plane, of which `room` words are left: whole vectors where they fit. */
-PRIVATE void depthwise_store(const float *row, int width, int room, float *out) {
-    int x = 0;
-    for (; x < width && x + LANES <= room; x += LANES)
-        store(out + x, load(row + x));
-    for (; x < width; x++)
-        memcpy(out + x, row + x, sizeof *out);
-}
-
 INLINE void depthwise_codes(const struct job *j, const struct conv_depthwise_codes *c, const int kernel_y,
                             const int kernel_x, const int stride) {
     const re_context *ctx = j->context;
     const unsigned char *records = ctx->weights + c->bias;
     const size_t word_bytes = (size_t)((kernel_y + 3) / 4 * kernel_x) * 16;
     const struct range planes = split_evenly(c->out.channels, j->thread, j->threads);
-    float *copied = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS, *found = copied + stride * stride * c->copy_floats;
+    const struct words w = {c->fill ^ FLIP, FLIP};
+    float *copied = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS, *found = copied + stride * stride * c->copy.floats;
     for (int g = 0; g < j->images; g++)
         for (int word = planes.begin; word < planes.end; word++) {
             const float *in = ctx->arena + c->in.offset + (size_t)g * c->in.image + (size_t)word * (size_t)c->in.pitch;
@@ -186,12 +141,11 @@ INLINE void depthwise_codes(const struct job *j, const struct conv_depthwise_cod
                 channels[k] = read_channel(records, (size_t)(4 * word + k));
             for (int y0 = 0; y0 < c->out.height; y0 += c->rows) {
                 const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
-                depthwise_copy(c, in, y0, rows, kernel_y, stride, copied);
-                depthwise_band(c, copied, ctx->weights + c->values + (size_t)word * word_bytes, channels, rows * c->pitch,
-                               found, kernel_y, kernel_x, stride);
-                for (int y = y0; y < y0 + rows; y++)
-                    depthwise_store(found + (y - y0) * c->pitch, c->out.width, c->out.pitch - y * c->out.width,
-                                    out + y * c->out.width);
+                copy_rows(&c->copy, &c->in, in, y0, rows, stride, w, copied);
+                depthwise_band(c, copied, ctx->weights + c->values + (size_t)word * word_bytes, channels,
+                               rows * c->copy.pitch, found, kernel_y, kernel_x, stride);
+                for (int y = 0; y < rows; y++)
+                    copy_exactly(out + (y0 + y) * c->out.width, found + y * c->copy.pitch, c->out.width);
             }
             if (c->requantisation.table)
                 look_up(out, c->out.height * c->out.width, c->requantisation.table);

@@ -50,15 +50,15 @@ struct method {
 };
 
 /* What one thread computes of a layer: its tiles (bands of rows of one or several images), its groups, and its output
-   channels of a group. Only one of the three is split. */
+   channels of a group. Only one of the three is split, the tiles if each writes its own pixels only. */
 struct work {
     struct range tiles, groups, channels;
 };
 
-PRIVATE struct work thread_work(const struct conv *c, const struct job *j, int tiles) {
-    int per_group = c->out.channels / c->groups, aligned = c->rows * c->out.width % UNIT == 0;
+PRIVATE struct work thread_work(const struct conv *c, const struct job *j, int tiles, int apart) {
+    int per_group = c->out.channels / c->groups;
     struct work work = {{0, tiles}, {0, c->groups}, {0, per_group}};
-    if (aligned && (tiles % j->threads == 0 || tiles >= 4 * j->threads))
+    if (apart && (tiles % j->threads == 0 || tiles >= 4 * j->threads))
         work.tiles = split_evenly(tiles, j->thread, j->threads);
     else if (c->groups > 1)
         work.groups = split_evenly(c->groups, j->thread, j->threads);
@@ -147,7 +147,7 @@ PRIVATE void run_tile(const struct conv *c, const struct job *j, const struct wo
 PRIVATE void run_conv(const struct conv *c, const struct job *j, const struct method *method) {
     int bands = (c->out.height + c->rows - 1) / c->rows;
     int tiles = bands * ((j->images + c->images - 1) / c->images);
-    struct work work = thread_work(c, j, tiles);
+    struct work work = thread_work(c, j, tiles, c->rows * c->out.width % UNIT == 0);
     for (int t = work.tiles.begin; t < work.tiles.end; t++)
         run_tile(c, j, &work, t, method);
 }

@@ -9,7 +9,7 @@
 
 #include "codes.h"
 #include "context.h"
-#include "job.h"
+#include "pack_rows.h"
 #include "tensor.h"
 
 struct pool_codes {
@@ -33,58 +33,67 @@ PRIVATE void pool_planes(const struct job *j, const struct pool_codes *p, pool_c
         }
 }
 
-#if LANES > 1
-/* LANES words of max_words_into from x on. */
-INLINE void max_vector_into(unsigned char *out, const unsigned char *in, int x, const int step) {
-    float *to = (float *)(void *)(out + 4 * x);
-    const float *from = (const float *)(const void *)(in + 4 * x * step);
-    vec even = load(from), odd;
-    ints words;
-    if (step == 2)
-        deinterleave(from, &even, &odd);
-    memcpy(&words, &even, sizeof words);
-    store_words(to, max_codes(words, load_words(to)));
-}
-#endif
-
-/* out[x] = max(out[x], in[x * step]), word by word, for x < count; reads up to 2 * LANES words of `in` at a time. The
-   last vector overlaps the one before it, which changes no maximum. */
-INLINE void max_words_into(unsigned char *out, const unsigned char *in, int count, const int step) {
-    int x = 0;
-#if LANES > 1
-    if (step <= 2 && count >= LANES) {
-        for (; x + LANES <= count; x += LANES)
-            max_vector_into(out, in, x, step);
-        max_vector_into(out, in, count - LANES, step);
-        return;
-    }
-#endif
-    for (; x < count; x++)
-        for (int k = 0; k < 4; k++)
-            out[4 * x + k] = in[4 * x * step + k] > out[4 * x + k] ? in[4 * x * step + k] : out[4 * x + k];
-}
-
-PRIVATE void max_code_row(const struct pool_codes *p, const unsigned char *plane, int y, unsigned char *out) {
-    int step = p->stride_x;
-    for (int i = 0; i < 4 * p->out.width; i++)
-        out[i] = 0;
-    for (int ky = 0; ky < p->kernel_y; ky++) {
-        int from = y * p->stride_y - p->top + ky * p->dilation_y;
-        if (from < 0 || from >= p->in.height)
-            continue;
+/* The largest codes of the word at x, of the taps inside the plane; `in` points to word 0 of the row of tap 0. */
+PRIVATE void max_word(const struct pool_codes *p, const unsigned char *in, struct range taps, int x, unsigned char *out) {
+    unsigned char largest[4] = {0, 0, 0, 0};
+    for (int ky = taps.begin; ky < taps.end; ky++)
         for (int kx = 0; kx < p->kernel_x; kx++) {
-            int dx = kx * p->dilation_x - p->left, first = dx < 0 ? (-dx + step - 1) / step : 0;
-            int last = dx < p->in.width ? (p->in.width - 1 - dx) / step + 1 : 0;
-            const unsigned char *in = plane + 4 * (from * p->in.width + (first * step + dx));
-            last = last > p->out.width ? p->out.width : last;
-            if (step == 1)
-                max_words_into(out + 4 * first, in, last - first, 1);
-            else if (step == 2)
-                max_words_into(out + 4 * first, in, last - first, 2);
-            else
-                max_words_into(out + 4 * first, in, last - first, step);
+            const int column = x * p->stride_x - p->left + kx * p->dilation_x;
+            const unsigned char *word = in + 4 * ((ptrdiff_t)ky * p->dilation_y * p->in.width + column);
+            if (column < 0 || column >= p->in.width)
+                continue;
+            for (int k = 0; k < 4; k++)
+                largest[k] = word[k] > largest[k] ? word[k] : largest[k];
+        }
+    memcpy(out, largest, 4);
+}
+
+#if LANES > 1
+/* The same for LANES words from x on, all of whose columns are inside the plane; reads up to 2 * LANES words at a time.
+   `stride` is 1 or 2, a constant where this is called. */
+INLINE void max_vector(const struct pool_codes *p, const unsigned char *in, struct range taps, int x, const int stride,
+                       unsigned char *out) {
+    ints largest = splat_int(0), words;
+    for (int ky = taps.begin; ky < taps.end; ky++) {
+        const ptrdiff_t row = (ptrdiff_t)ky * p->dilation_y * p->in.width + x * stride - p->left;
+        for (int kx = 0; kx < p->kernel_x; kx++) {
+            const float *from = (const float *)(const void *)(in + 4 * (row + kx * p->dilation_x));
+            vec even = load(from), odd;
+            if (stride == 2)
+                deinterleave(from, &even, &odd);
+            memcpy(&words, &even, sizeof words);
+            largest = max_codes(largest, words);
         }
     }
+    store_words((float *)(void *)(out + 4 * x), largest);
+}
+#endif
+
+/* Vectors where all columns are inside the plane, the last of which overlaps the one before, and words elsewhere. */
+PRIVATE void max_code_row(const struct pool_codes *p, const unsigned char *plane, int y, unsigned char *out) {
+    const int top = y * p->stride_y - p->top, reach = (p->kernel_x - 1) * p->dilation_x;
+    const struct range taps = inside(top, p->dilation_y, p->in.height, p->kernel_y);
+    const struct range first = inside(-p->left, p->stride_x, p->in.width, p->out.width);
+    const struct range last = inside(reach - p->left, p->stride_x, p->in.width, p->out.width);
+    const unsigned char *in = plane + 4 * (ptrdiff_t)top * p->in.width;
+    int x = 0, end = last.end < first.end ? last.end : first.end;
+    for (; x < first.begin || (x < last.begin && x < p->out.width); x++)
+        max_word(p, in, taps, x, out + 4 * x);
+#if LANES > 1
+    if (p->stride_x <= 2)
+        while (x < end && end - first.begin >= LANES && end - last.begin >= LANES) {
+            x = x + LANES <= end ? x : end - LANES;
+            if (p->stride_x == 1)
+                max_vector(p, in, taps, x, 1, out);
+            else
+                max_vector(p, in, taps, x, 2, out);
+            x += LANES;
+        }
+#else
+    (void)end;
+#endif
+    for (; x < p->out.width; x++)
+        max_word(p, in, taps, x, out + 4 * x);
 }
 
 PRIVATE void average_code(const struct pool_codes *p, const unsigned char *plane, int y0, int x0, unsigned char *out) {

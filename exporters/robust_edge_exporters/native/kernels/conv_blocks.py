@@ -45,6 +45,7 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
     operator: ClassVar[type[ir.Weighted]] = QuantConv
     family: ClassVar[Family | None] = None
     segment: ClassVar[int]  # output channels whose blocks are stored together
+    header: ClassVar[str]  # of the C function
 
     def suits(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> bool:
         """All convolutions of codes."""
@@ -99,7 +100,13 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         fields = {f"conv.{key}": value for key, value in (fields | program.weights(name, sections)).items()}
         fields |= {"fill": f"{op.padding * 0x01010101}u", "offset_unit": tiling.offset_unit}
         fields |= requantisation_fields(op.requantisation)
-        program.operator(name, [ir.Call(self.function(program, layer, tiling), "conv_words", fields)])
+        struct, fields = self.struct(op, tiling, fields)
+        function = self.function(program, layer, tiling)
+        program.operator(name, [ir.Call(function, struct, fields, self.header)])
+
+    def struct(self, op: QuantConv, tiling: Tiling, fields: dict[str, object]) -> tuple[str, dict[str, object]]:
+        """The name of the kernel's C struct, and its fields, from those of a struct conv_words."""
+        return "conv_words", fields
 
 
 class ConvBlocks(WordsKernel):
@@ -107,6 +114,7 @@ class ConvBlocks(WordsKernel):
 
     name = "blocks"
     segment = 1
+    header = "conv_blocks"
 
     def cost(self, op: QuantConv, output: Shape) -> float:
         """Products of four, each of which loads its pixels."""

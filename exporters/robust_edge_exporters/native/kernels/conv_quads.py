@@ -11,6 +11,7 @@ class ConvQuads(WordsKernel):
 
     name = "quads"
     segment = WORD
+    header = "conv_quads"
 
 
 KERNEL = ConvQuads()

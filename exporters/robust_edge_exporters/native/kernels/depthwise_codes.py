@@ -1,4 +1,4 @@
-"""Kernel `depthwise` of codes: depthwise convolutions, in which a product of four takes four rows of a filter column."""
+"""Kernel `depthwise` of codes: depthwise convolutions, with products of four rows of a filter column."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import Packer, Sections
 
 TAPS = c_constant("conv_depthwise_codes.h", "DEPTHWISE_TAPS")
-SLACK = c_constant("conv_depthwise_codes.h", "DEPTHWISE_SLACK")
+SLACK = c_constant("copy_rows.h", "COPY_SLACK")
 BAND_BYTES = 24 * 1024  # of copied rows and results, which stay in the first-level cache
 COST = 0.3  # time of a layer, in those of a dense layer of kernel `quads`
 
@@ -90,11 +90,12 @@ class DepthwiseCodes(Kernel[QuantConv, BandTiling]):
         fields: dict[str, Any] = {
             "in": layer.inputs[0],
             "out": layer.output,
-            "top": op.window.pads[0],
-            "left": op.window.pads[1],
+            "copy.top": op.window.pads[0],
+            "copy.left": op.window.pads[1],
+            "copy.reach": height,
+            "copy.pitch": tiling.pitch,
+            "copy.floats": tiling.copy_floats,
             "rows": tiling.rows,
-            "pitch": tiling.pitch,
-            "copy_floats": tiling.copy_floats,
             "fill": f"{op.padding * 0x01010101}u",
             "values": sections.values,
             "bias": sections.bias,

@@ -18,6 +18,8 @@ MODULES = (
     "linear_dense",
     "linear_sparse",
     "conv_blocks",
+    "conv_rows",
+    "columns_codes",
     "conv_quads",
     "depthwise_codes",
     "linear_codes",

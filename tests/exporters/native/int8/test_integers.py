@@ -58,6 +58,21 @@ def sweep(net):
         yield from pools(net, x)
 
 
+def rows(net):
+    """Filters over planes whose rows are nearly whole units, and over a small plane, with residuals."""
+    stem = net.conv("input", net.weights(24, 2, 1, 1))
+    for plane, kernel, group in [
+        ((14, 14), (3, 3), 1),
+        ((9, 28), (3, 3), 2),
+        ((5, 12), (2, 5), 1),
+        ((7, 7), (3, 3), 3),
+    ]:
+        x = net.add("MaxPool", stem, **corners(plane))
+        pads = [(size - 1) // 2 for size in kernel] + [size // 2 for size in kernel]
+        y = net.conv(x, net.weights(24, 24 // group, *kernel, density=0.2), group=group, pads=pads)
+        yield net.add("HardSwish", net.add("Add", y, x))
+
+
 def branches(net):
     """Residuals, tables and broadcasts of several tiles and words."""
     image = net.add("MaxPool", "input", **corners((16, 20)))
@@ -75,11 +90,11 @@ def branches(net):
 def exported(tmp_path_factory):
     """Folder of an export, images, and the logits of the reference."""
     folder, net = tmp_path_factory.mktemp("int8"), Net(2, *WHOLE)
-    path, images = net.save(folder / "model.onnx", *sweep(net), *branches(net)), net.images(3)
+    path, images = net.save(folder / "model.onnx", *sweep(net), *rows(net), *branches(net)), net.images(3)
     graph = prepared(import_onnx(path))
     ranges = dict.fromkeys(ranged_tensors(graph), RANGE)
     export = export_native(path, folder, weights="int8", ranges=ranges, options=Options(images=2))
-    assert {layer.kernel for layer in export.layers} == {"blocks", "quads", "codes", "depthwise"}
+    assert {layer.kernel for layer in export.layers} == {"blocks", "rows", "columns", "quads", "codes", "depthwise"}
     expected = reference.run(quantise(graph, ranges), images)
     assert len(np.unique(expected)) > 240
     return folder, images, expected

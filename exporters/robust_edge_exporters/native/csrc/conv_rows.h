@@ -1,0 +1,199 @@
+/* Sparse convolution of codes, as in conv_blocks.h, that reads one copy of its input rows (copy_rows.h), at stride 1: less
+   memory than the shifted copies that conv_blocks.h reads, which then stays in the first-level cache, but vectors that
+   are not aligned.
+
+   The pixels of a tile follow each other as those of the copy do, with the padding between rows. Where the kernel writes
+   them, and reads the residual, is a buffer for one word of channels; its rows are then copied to the plane.
+
+   Where copied rows are whole units, vectors can be aligned: the blocks of a filter column read the pixels of another
+   column, so that the sums are those of pixels to their left. Between columns, from the last to the first, all sums are
+   shifted by a pixel to the left, whose place the padding leaves. */
+#ifndef ROBUST_EDGE_CONV_ROWS_H
+#define ROBUST_EDGE_CONV_ROWS_H
+
+#include "conv_blocks.h"
+#include "copy_rows.h"
+
+struct conv_rows {
+    struct conv_words words; /* of its struct conv, the fields of packed copies are not used */
+    struct copied_rows copy; /* of each plane */
+    int columns;             /* segments of an output channel, between which sums are shifted by a pixel */
+};
+
+#ifndef COLUMNS_CODES_UNITS
+#define COLUMNS_CODES_UNITS(EACH) EACH(1)
+#endif
+
+/* Lanes 1, 2, ... of a, and lane 0 of b. */
+INLINE ints next_lanes(ints a, ints b) {
+#if LANES == 1
+    (void)a;
+    return b;
+#elif LANES == 16
+    return (ints)_mm512_alignr_epi32((__m512i)b, (__m512i)a, 1);
+#elif defined(__clang__) && LANES == 8
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8);
+#elif defined(__clang__)
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4);
+#elif LANES == 8
+    return __builtin_shuffle(a, b, (ints){1, 2, 3, 4, 5, 6, 7, 8});
+#else
+    return __builtin_shuffle(a, b, (ints){1, 2, 3, 4});
+#endif
+}
+
+/* As blocks_tile, with `columns` segments for an output channel. */
+INLINE void columns_codes_tile(const struct register_tile *tile, const int units) {
+    const struct register_tile t = *tile;
+    const struct conv_rows *c = (const struct conv_rows *)(const void *)t.conv;
+    const struct requantisation r = c->words.requantisation;
+    const size_t first = (size_t)t.group * (size_t)(t.conv->out.channels / t.conv->groups); /* word of the group */
+    const size_t columns = (size_t)c->columns;
+    const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)(t.bias - first);
+    const uint32_t *starts = t.starts - first;
+    const int vectors = units * UNIT_VECTORS;
+    for (int q = t.channels.begin; q < t.channels.end; q++) {
+        float *out = t.out + (size_t)q * t.pitch;
+        const float *residual = t.residual ? t.residual + (size_t)q * t.pitch : NULL;
+        ints codes[4][UNITS_MAX * UNIT_VECTORS];
+        for (int k = 0; k < 4; k++) {
+            const size_t o = (first + (size_t)q) * 4 + (size_t)k;
+            const struct channel channel = read_channel(records, o);
+            ints sum[UNITS_MAX * UNIT_VECTORS];
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
+            for (size_t x = 0; x < columns; x++) {
+                const uint32_t *start = starts + o * columns + x;
+                const struct blocks blocks = {weights + 4 * (size_t)start[0], t.offsets + start[0]};
+                if (x > 0)
+                    UNROLL for (int v = 0; v < vectors; v++)
+                        sum[v] = next_lanes(sum[v], sum[v + 1 < vectors ? v + 1 : v]);
+                accumulate_blocks(sum, vectors, t.packed, c->words.offset_unit, blocks, start[1] - start[0]);
+            }
+            finish_channel(sum, 0, vectors, &t, &channel, &r, residual, k);
+            UNROLL for (int v = 0; v < vectors; v++)
+                codes[k][v] = sum[v];
+        }
+        UNROLL for (int v = 0; v < vectors; v++)
+            store_words(out + t.unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES,
+                        join_codes(codes[0][v], codes[1][v], codes[2][v], codes[3][v]));
+        if (r.table)
+            for (int u = 0; u < units; u++)
+                look_up(out + t.unit_offset[u], UNIT, r.table);
+    }
+}
+
+#define COLUMNS_CODES_CASE(n) \
+    case n: \
+        columns_codes_tile(t, n); \
+        break;
+
+PRIVATE void columns_codes_kernel(const struct register_tile *t) {
+    switch (t->units) { COLUMNS_CODES_UNITS(COLUMNS_CODES_CASE) }
+}
+
+/* A part of a row of the output plane, and where it lies in a register tile. */
+struct row_part {
+    size_t plane, tile;
+    int count;
+};
+
+/* The parts of rows in the pixels [begin, end) of a tile whose first row is y0; returns their number. */
+PRIVATE int row_parts(const struct conv_rows *c, int y0, int rows, int begin, int end, struct row_part *parts) {
+    int found = 0;
+    const int width = c->words.conv.out.width, pitch = c->copy.pitch;
+    for (int y = begin / pitch; y < rows && y * pitch < end; y++) {
+        const int first = begin > y * pitch ? begin : y * pitch;
+        const int last = end < y * pitch + width ? end : y * pitch + width;
+        if (first >= last)
+            continue;
+        parts[found].plane = (size_t)((y0 + y) * width + first - y * pitch);
+        parts[found].tile = (size_t)(first - begin);
+        parts[found++].count = last - first;
+    }
+    return found;
+}
+
+/* All output channels of a register tile, word by word; `t` has the planes of the image and of the residual. */
+PRIVATE void rows_words(struct register_tile *t, struct range words, const struct row_part *parts, int count,
+                        conv_kernel *kernel) {
+    float out[UNITS_MAX * UNIT], added[UNITS_MAX * UNIT];
+    float *planes = t->out;
+    const float *residuals = t->residual;
+    const size_t pitch = t->pitch;
+    t->pitch = 0;
+    t->out = out;
+    t->residual = residuals ? added : NULL;
+    for (int q = words.begin; q < words.end; q++) {
+        const size_t plane = (size_t)q * pitch;
+        t->channels.begin = q;
+        t->channels.end = q + 1;
+        for (int i = 0; residuals && i < count; i++)
+            copy_exactly(added + parts[i].tile, residuals + plane + parts[i].plane, parts[i].count);
+        kernel(t);
+        for (int i = 0; i < count; i++)
+            copy_exactly(planes + plane + parts[i].plane, out + parts[i].tile, parts[i].count);
+    }
+    t->out = planes;
+    t->residual = residuals;
+    t->pitch = pitch;
+}
+
+/* The output rows from y0 on, of which there are `rows`, of an image and a group. */
+PRIVATE void rows_tile(const struct job *j, const struct conv_rows *c, int image, int group, struct range words, int y0,
+                       int rows, int step, conv_kernel *kernel) {
+    const struct conv *v = &c->words.conv;
+    const struct words w = {c->words.fill ^ FLIP, FLIP};
+    const re_context *ctx = j->context;
+    const int in_group = v->in.channels / v->groups, out_group = v->out.channels / v->groups;
+    const int pixels = (rows - 1) * c->copy.pitch + v->out.width, units = (pixels + UNIT - 1) / UNIT;
+    const int steps = (units + step - 1) / step, most = UNITS_MAX / step, tiles = (steps + most - 1) / most;
+    const float *in = ctx->arena + v->in.offset + (size_t)image * v->in.image;
+    const size_t out = (size_t)image * v->out.image + (size_t)(group * out_group) * (size_t)v->out.pitch;
+    float *copied = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
+    struct row_part parts[UNITS_MAX * UNIT / 2];
+    struct register_tile t;
+    for (int k = 0; k < in_group; k++) {
+        const float *plane = in + (size_t)(group * in_group + k) * (size_t)v->in.pitch;
+        copy_rows(&c->copy, &v->in, plane, y0, rows, 1, w, copied + (ptrdiff_t)k * c->copy.floats);
+    }
+    t.conv = v;
+    t.group = group;
+    t.values = value_section(ctx, v->values);
+    t.offsets = ctx->offsets + v->offsets;
+    t.starts = ctx->starts + v->starts + (size_t)(group * out_group);
+    t.bias = float_section(ctx, v->bias) + group * out_group;
+    t.out = ctx->arena + v->out.offset + out;
+    t.residual = v->residual == NO_TENSOR ? NULL : ctx->arena + v->residual + out;
+    t.pitch = (size_t)v->out.pitch;
+    t.offset_scale = 1;
+    for (int i = 0; i < tiles; i++) {
+        const struct range r = split_evenly(steps, i, tiles);
+        const int begin = r.begin * step * UNIT, end = r.end * step * UNIT;
+        t.units = (r.end - r.begin) * step;
+        t.packed = copied + begin;
+        for (int u = 0; u < t.units; u++)
+            t.unit_offset[u] = (size_t)u * UNIT;
+        rows_words(&t, words, parts, row_parts(c, y0, rows, begin, end, parts), kernel);
+    }
+}
+
+/* Register tiles are multiples of `step` units. */
+INLINE void each_rows_tile(const struct job *j, const struct conv_rows *c, int step, conv_kernel *kernel) {
+    const struct conv *v = &c->words.conv;
+    const int bands = (v->out.height + v->rows - 1) / v->rows;
+    const struct work work = thread_work(v, j, bands * j->images, 1);
+    for (int i = work.tiles.begin; i < work.tiles.end; i++) {
+        const int y0 = i % bands * v->rows, rows = v->out.height - y0 < v->rows ? v->out.height - y0 : v->rows;
+        for (int g = work.groups.begin; g < work.groups.end; g++)
+            rows_tile(j, c, i / bands, g, work.channels, y0, rows, step, kernel);
+    }
+}
+
+PRIVATE void conv_rows(const struct job *j, const struct conv_rows *c) { each_rows_tile(j, c, 1, blocks_kernel); }
+
+PRIVATE void conv_columns_codes(const struct job *j, const struct conv_rows *c) {
+    each_rows_tile(j, c, c->copy.pitch / UNIT, columns_codes_kernel);
+}
+
+#endif

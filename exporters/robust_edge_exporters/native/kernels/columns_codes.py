@@ -1,0 +1,62 @@
+"""Kernel `columns` of codes: a segment for each filter column, between which sums are shifted by a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
+from robust_edge_exporters.native.int8.ops import QuantConv
+from robust_edge_exporters.native.kernel import Layer, Options
+from robust_edge_exporters.native.kernels.conv_blocks import LOADING, channel_records, weight_words
+from robust_edge_exporters.native.kernels.conv_rows import ConvRows, RowsTiling
+from robust_edge_exporters.native.program import Program
+from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling
+from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
+
+FULL = 0.8  # of a copied row, that are pixels of the output
+COST, SHIFTS = 0.7, 2  # time, in that of kernel `blocks`, and the blocks of an output channel that shifts take
+
+
+class ColumnsCodes(ConvRows):
+    """Blocks are stored in a segment for each output channel and filter column, from the last to the first."""
+
+    name = "columns"
+
+    def suits(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> bool:
+        """Filters at stride 1; output rows that nearly fill whole units, of which the smallest registers hold one."""
+        pitch, window = self._pitch(op.window, source, output), op.window
+        full = output.width >= FULL * pitch and pitch <= min(REGISTER_TILE_UNITS) * UNIT
+        return full and window.dilations[1] == 1 < window.kernel[1] and self._fits(op, source, output)
+
+    def cost(self, op: QuantConv, output: Shape) -> float:
+        """The products of four are faster than those of kernel `blocks`, but sums are shifted."""
+        return COST * super(ConvRows, self).cost(op, output) + LOADING * SHIFTS / weight_words(op)[0].size
+
+    def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
+        """Tiles as those of kernel `rows`, with copied rows of whole units."""
+        return replace(super().tile(op, source, output, options), columns=op.window.kernel[1])
+
+    def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
+        """Segments in the order of output channels, then from the last column to the first; within by word and row."""
+        words = weight_words(op)
+        segments = words.transpose(0, 3, 1, 2)[:, ::-1].reshape(len(words) * words.shape[3], -1)
+        return pack_segments(
+            packer, channel_records(op.requantisation, op.weight, len(words)), [segments],
+            blocks_per_group=1, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+        )  # fmt: skip
+
+    def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
+        """The C function; adds the sizes of its register tiles, which are whole rows, to the program."""
+        assert isinstance(tiling, RowsTiling)
+        self._register_tiles(program, "COLUMNS_CODES", layer, tiling, tiling.pitch // UNIT)
+        return "conv_columns_codes"
+
+    def _pitch(self, window: Window, source: Shape, output: Shape) -> int:
+        return whole_units(output.width + window.kernel[1] - 1)
+
+    def _offsets(self, window: Window, pitch: int) -> list[int]:
+        """Of each row of a filter column, in words."""
+        return [row * window.dilations[0] * pitch for row in range(window.kernel[0])]
+
+
+KERNEL = ColumnsCodes()
