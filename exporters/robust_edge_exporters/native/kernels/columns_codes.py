@@ -7,7 +7,7 @@ from dataclasses import replace
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
 from robust_edge_exporters.native.int8.ops import QuantConv
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import LOADING, channel_records, weight_words
+from robust_edge_exporters.native.kernels.conv_blocks import LOADING, ConvBlocks, channel_records, weight_words
 from robust_edge_exporters.native.kernels.conv_rows import ConvRows, RowsTiling
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling
@@ -30,7 +30,7 @@ class ColumnsCodes(ConvRows):
 
     def cost(self, op: QuantConv, output: Shape) -> float:
         """The products of four are faster than those of kernel `blocks`, but sums are shifted."""
-        return COST * super(ConvRows, self).cost(op, output) + LOADING * SHIFTS / weight_words(op)[0].size
+        return COST * ConvBlocks.cost(self, op, output) + LOADING * SHIFTS / weight_words(op)[0].size
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
         """Tiles as those of kernel `rows`, with copied rows of whole units."""
