@@ -7,7 +7,8 @@
 
    Where copied rows are whole units, vectors can be aligned: the blocks of a filter column read the pixels of another
    column, so that the sums are those of pixels to their left. Between columns, from the last to the first, all sums are
-   shifted by a pixel to the left, whose place the padding leaves. */
+   shifted by a pixel to the left, whose place the padding leaves. Register tiles then
+   are whole rows. */
 #ifndef ROBUST_EDGE_CONV_ROWS_H
 #define ROBUST_EDGE_CONV_ROWS_H
 
@@ -18,6 +19,7 @@ struct conv_rows {
     struct conv_words words; /* of its struct conv, the fields of packed copies are not used */
     struct copied_rows copy; /* of each plane */
     int columns;             /* segments of an output channel, between which sums are shifted by a pixel */
+    int step;                /* register tiles are multiples of so many units */
 };
 
 #ifndef COLUMNS_CODES_UNITS
@@ -55,11 +57,11 @@ INLINE void columns_codes_tile(const struct register_tile *tile, const int units
     for (int q = t.channels.begin; q < t.channels.end; q++) {
         float *out = t.out + (size_t)q * t.pitch;
         const float *residual = t.residual ? t.residual + (size_t)q * t.pitch : NULL;
-        ints codes[4][UNITS_MAX * UNIT_VECTORS];
+        ints codes[4][TILE_UNITS * UNIT_VECTORS];
         for (int k = 0; k < 4; k++) {
             const size_t o = (first + (size_t)q) * 4 + (size_t)k;
             const struct channel channel = read_channel(records, o);
-            ints sum[UNITS_MAX * UNIT_VECTORS];
+            ints sum[TILE_UNITS * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
             for (size_t x = 0; x < columns; x++) {
@@ -117,7 +119,7 @@ PRIVATE int row_parts(const struct conv_rows *c, int y0, int rows, int begin, in
 /* All output channels of a register tile, word by word; `t` has the planes of the image and of the residual. */
 PRIVATE void rows_words(struct register_tile *t, struct range words, const struct row_part *parts, int count,
                         conv_kernel *kernel) {
-    float out[UNITS_MAX * UNIT], added[UNITS_MAX * UNIT];
+    float out[TILE_UNITS * UNIT], added[TILE_UNITS * UNIT];
     float *planes = t->out;
     const float *residuals = t->residual;
     const size_t pitch = t->pitch;
@@ -141,17 +143,17 @@ PRIVATE void rows_words(struct register_tile *t, struct range words, const struc
 
 /* The output rows from y0 on, of which there are `rows`, of an image and a group. */
 PRIVATE void rows_tile(const struct job *j, const struct conv_rows *c, int image, int group, struct range words, int y0,
-                       int rows, int step, conv_kernel *kernel) {
+                       int rows, int most, conv_kernel *kernel) {
     const struct conv *v = &c->words.conv;
     const struct words w = {c->words.fill ^ FLIP, FLIP};
     const re_context *ctx = j->context;
     const int in_group = v->in.channels / v->groups, out_group = v->out.channels / v->groups;
     const int pixels = (rows - 1) * c->copy.pitch + v->out.width, units = (pixels + UNIT - 1) / UNIT;
-    const int steps = (units + step - 1) / step, most = UNITS_MAX / step, tiles = (steps + most - 1) / most;
+    const int step = c->step, steps = (units + step - 1) / step, tiles = (steps + most / step - 1) / (most / step);
     const float *in = ctx->arena + v->in.offset + (size_t)image * v->in.image;
     const size_t out = (size_t)image * v->out.image + (size_t)(group * out_group) * (size_t)v->out.pitch;
     float *copied = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
-    struct row_part parts[UNITS_MAX * UNIT / 2];
+    struct row_part parts[TILE_UNITS * UNIT / 2];
     struct register_tile t;
     for (int k = 0; k < in_group; k++) {
         const float *plane = in + (size_t)(group * in_group + k) * (size_t)v->in.pitch;
@@ -178,22 +180,22 @@ PRIVATE void rows_tile(const struct job *j, const struct conv_rows *c, int image
     }
 }
 
-/* Register tiles are multiples of `step` units. */
-INLINE void each_rows_tile(const struct job *j, const struct conv_rows *c, int step, conv_kernel *kernel) {
+/* Register tiles have `most` units at most. */
+INLINE void each_rows_tile(const struct job *j, const struct conv_rows *c, int most, conv_kernel *kernel) {
     const struct conv *v = &c->words.conv;
     const int bands = (v->out.height + v->rows - 1) / v->rows;
     const struct work work = thread_work(v, j, bands * j->images, 1);
     for (int i = work.tiles.begin; i < work.tiles.end; i++) {
         const int y0 = i % bands * v->rows, rows = v->out.height - y0 < v->rows ? v->out.height - y0 : v->rows;
         for (int g = work.groups.begin; g < work.groups.end; g++)
-            rows_tile(j, c, i / bands, g, work.channels, y0, rows, step, kernel);
+            rows_tile(j, c, i / bands, g, work.channels, y0, rows, most, kernel);
     }
 }
 
-PRIVATE void conv_rows(const struct job *j, const struct conv_rows *c) { each_rows_tile(j, c, 1, blocks_kernel); }
+PRIVATE void conv_rows(const struct job *j, const struct conv_rows *c) { each_rows_tile(j, c, UNITS_MAX, blocks_kernel); }
 
 PRIVATE void conv_columns_codes(const struct job *j, const struct conv_rows *c) {
-    each_rows_tile(j, c, c->copy.pitch / UNIT, columns_codes_kernel);
+    each_rows_tile(j, c, TILE_UNITS, columns_codes_kernel);
 }
 
 #endif

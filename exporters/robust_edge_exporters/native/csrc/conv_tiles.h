@@ -16,7 +16,11 @@
 /* Output channels of a dense register tile, by which values are laid out and channels are split among threads. */
 #define DENSE_CHANNELS 6
 
-/* A register tile: up to UNITS_MAX units of pixels, for a range of output channels. */
+/* Units of a row of pixels that some kernels keep in one register tile, whatever fits registers. */
+#define ROW_UNITS 4
+#define TILE_UNITS (UNITS_MAX < ROW_UNITS ? ROW_UNITS : UNITS_MAX)
+
+/* A register tile: up to TILE_UNITS units of pixels, for a range of output channels. */
 struct register_tile {
     const struct conv *conv;      /* for what only some kernels need, as is the group */
     int group;
@@ -31,7 +35,7 @@ struct register_tile {
     struct range channels;        /* output channels of the group */
     size_t offset_scale;          /* images of the tile, since offsets in floats count those of one image */
     int units, taps;              /* taps: rows of dense values in the block */
-    size_t unit_offset[UNITS_MAX]; /* of each unit, or of the first row of its pair, in an output plane */
+    size_t unit_offset[TILE_UNITS]; /* of each unit, or of the first row of its pair, in an output plane */
     size_t pair_distance;         /* from a unit's first half to its second */
     const struct activation *act; /* last block, else none */
 };

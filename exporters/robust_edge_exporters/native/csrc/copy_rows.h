@@ -6,13 +6,13 @@
 
 #include "pack_rows.h"
 
-#define COPY_SLACK 32 /* floats behind the rows of a copy, which vectors reach into */
+#define COPY_SLACK 32 /* floats behind the rows of each of several copies, which vectors reach into */
 
 struct copied_rows {
     int top, left; /* pixels of padding */
     int reach;     /* rows that an output row reads */
     int pitch;     /* floats from one row to the next, which may share the padding between them */
-    int floats;    /* from one copy to the next, with the slack */
+    int floats;    /* from one copy to the next */
 };
 
 /* Writes `floats` floats, or up to LANES - 1 more. */
@@ -23,7 +23,7 @@ INLINE void fill_vectors(float *to, int floats, const struct words w) {
 }
 
 /* Copies the input rows of the output rows from y0 on, of which there are `rows`. What is written beyond a row is then
-   overwritten by the next one, or is slack. The stride is 1 or 2, a constant where this is called. */
+   overwritten by the next one, or lies behind the copy. The stride is 1 or 2, a constant where this is called. */
 INLINE void copy_rows(const struct copied_rows *c, const struct tensor *in, const float *plane, int y0, int rows,
                       const int stride, const struct words w, float *dst) {
     const int count = (rows - 1) * stride + c->reach;

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
 from robust_edge_exporters.native.int8.ops import QuantConv
 from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.kernels.conv_blocks import LOADING, ConvBlocks, channel_records, weight_words
 from robust_edge_exporters.native.kernels.conv_rows import ConvRows, RowsTiling
 from robust_edge_exporters.native.program import Program
-from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling
+from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
 
 FULL = 0.8  # of a copied row, that are pixels of the output
+ROW_UNITS = c_constant("conv_tiles.h", "ROW_UNITS")
 COST, SHIFTS = 0.7, 2  # time, in that of kernel `blocks`, and the blocks of an output channel that shifts take
 
 
@@ -23,18 +26,20 @@ class ColumnsCodes(ConvRows):
     name = "columns"
 
     def suits(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> bool:
-        """Filters at stride 1; output rows that nearly fill whole units, of which the smallest registers hold one."""
+        """Filters at stride 1; output rows that nearly fill whole units."""
         pitch, window = self._pitch(op.window, source, output), op.window
-        full = output.width >= FULL * pitch and pitch <= min(REGISTER_TILE_UNITS) * UNIT
+        full = output.width >= FULL * pitch and pitch <= ROW_UNITS * UNIT
         return full and window.dilations[1] == 1 < window.kernel[1] and self._fits(op, source, output)
 
     def cost(self, op: QuantConv, output: Shape) -> float:
         """The products of four are faster than those of kernel `blocks`, but sums are shifted."""
-        return COST * ConvBlocks.cost(self, op, output) + LOADING * SHIFTS / weight_words(op)[0].size
+        positions: int = math.prod(weight_words(op).shape[1:])
+        return COST * ConvBlocks.cost(self, op, output) + LOADING * SHIFTS / positions
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
         """Tiles as those of kernel `rows`, with copied rows of whole units."""
-        return replace(super().tile(op, source, output, options), columns=op.window.kernel[1])
+        tiling = super().tile(op, source, output, options)
+        return replace(tiling, columns=op.window.kernel[1], step=tiling.pitch // UNIT)
 
     def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
         """Segments in the order of output channels, then from the last column to the first; within by word and row."""
@@ -48,10 +53,11 @@ class ColumnsCodes(ConvRows):
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function; adds the sizes of its register tiles, which are whole rows, to the program."""
         assert isinstance(tiling, RowsTiling)
-        self._register_tiles(program, "COLUMNS_CODES", layer, tiling, tiling.pitch // UNIT)
+        self._register_tiles(program, "COLUMNS_CODES", layer, tiling, ROW_UNITS)
         return "conv_columns_codes"
 
     def _pitch(self, window: Window, source: Shape, output: Shape) -> int:
+        """Whole units, with the pixels that sums are shifted by."""
         return whole_units(output.width + window.kernel[1] - 1)
 
     def _offsets(self, window: Window, pitch: int) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape, Window, whole_units
 from robust_edge_exporters.native.int8.ops import QuantConv
 from robust_edge_exporters.native.kernel import Layer, Options
@@ -15,7 +14,6 @@ from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling
 from robust_edge_exporters.native.weights import OFFSETS
 
-SLACK = c_constant("copy_rows.h", "COPY_SLACK")
 NARROW = 4  # pixels of a row, up to which the padding between rows would cost too much
 COST = 0.9  # time, in that of kernel `blocks`
 
@@ -27,10 +25,12 @@ class RowsTiling(WordsTiling):
     Attributes:
         pitch: words from one copied row to the next.
         columns: segments of an output channel.
+        step: register tiles are multiples of so many units.
     """
 
     pitch: int = 0
     columns: int = 1
+    step: int = 1
 
 
 class ConvRows(ConvBlocks):
@@ -84,9 +84,12 @@ class ConvRows(ConvBlocks):
         return output.width + reach - max(0, min(left, output.width + reach - left - source.width))
 
     def _words(self, op: QuantConv, source: Shape, output: Shape, rows: int) -> tuple[int, int]:
-        """Words of the copy of a plane, and of the copies of all planes of a group."""
+        """Words of the copy of a plane, and of the copies of all planes of a group.
+
+        What vectors write or read beyond a copy belongs to the next one, which is written later, and to no pixel.
+        """
         reach = op.window.dilations[0] * (op.window.kernel[0] - 1)
-        copy = whole_units((rows + reach) * self._pitch(op.window, source, output)) + SLACK
+        copy = whole_units((rows + reach) * self._pitch(op.window, source, output) + op.window.pads[1])
         return copy, source.channels // word_groups(op) * copy
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
@@ -95,14 +98,19 @@ class ConvRows(ConvBlocks):
         self._register_tiles(program, "BLOCKS", layer, tiling)
         return "conv_rows"
 
-    def _register_tiles(self, program: Program, kernel: str, layer: Layer, tiling: RowsTiling, step: int = 1) -> None:
-        """Add the sizes of register tiles, multiples of `step` units, as rows_tile in csrc/conv_rows.h splits tiles."""
-        height, width = layer.output.height, layer.output.width
+    def _register_tiles(self, program: Program, kernel: str, layer: Layer, tiling: RowsTiling, least: int = 1) -> None:
+        """Add the sizes of register tiles, as rows_tile in csrc/conv_rows.h splits tiles.
+
+        Args:
+            program, kernel, layer, tiling: to what, and of what.
+            least: units that a register tile may have, even where registers hold less.
+        """
+        height, width, step = layer.output.height, layer.output.width, tiling.step
         sizes = program.tile_units.setdefault(kernel, {most: set() for most in REGISTER_TILE_UNITS})
         for rows in {tiling.rows, height % tiling.rows or tiling.rows}:
             steps = -(-((rows - 1) * tiling.pitch + width) // (step * UNIT))
             for most, found in sizes.items():
-                tiles = -(-steps // (most // step))
+                tiles = -(-steps // (max(most, least) // step))
                 found |= {step * (steps // tiles), step * -(-steps // tiles)}
 
     def struct(self, op: QuantConv, tiling: Tiling, fields: dict[str, object]) -> tuple[str, dict[str, object]]:
@@ -115,6 +123,7 @@ class ConvRows(ConvBlocks):
             "copy.pitch": tiling.pitch,
             "copy.floats": tiling.copy_floats,
             "columns": tiling.columns,
+            "step": tiling.step,
         }
         return "conv_rows", {f"words.{field}": value for field, value in fields.items()} | copy
 
