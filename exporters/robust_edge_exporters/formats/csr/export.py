@@ -129,7 +129,7 @@ def export_csr(
     """
     folded, path = _folded(model), str(Path(folder) / FILE)
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
-    with _one_thread(), torch.no_grad(), warnings.catch_warnings():
+    with _fixed_settings(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
         names = [use.name for use in weight_uses(model, shape).uses]
         forms = _apply_forms(folded, example, names, settings)
@@ -337,10 +337,15 @@ def _padding(layer: nn.Conv2d) -> list[int]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+def _fixed_settings() -> Iterator[None]:
+    """One thread, and torch's default settings: a trace records them with every convolution."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(False)
     try:
-        yield
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True):
+            yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -33,6 +33,28 @@ def test_a_second_export_of_one_process_has_other_numbers_and_is_equal(export):
     assert csr_differences(first, second) == []
 
 
+def test_a_trace_does_not_depend_on_what_the_process_did_before(tmp_path):
+    """Training makes torch deterministic, which the trace of a convolution would record."""
+
+    class Traced(torch.nn.Conv2d):
+        def forward(self, x):
+            # torch.fx follows no condition, TorchScript compiles no starred call
+            return super().forward(x, *()).flatten(1) if len(x) else x
+
+    model, files = Traced(1, 2, 3).eval(), []
+    for deterministic in (False, True):
+        folder = tmp_path / str(deterministic)
+        folder.mkdir()
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            export_csr(model, (1, 3, 3), target_named("x86-cpu-csr"), str(folder), ExportSettings(options={}))
+            assert torch.are_deterministic_algorithms_enabled() == deterministic
+        finally:
+            torch.use_deterministic_algorithms(False)
+        files.append(folder / FILE)
+    assert csr_differences(*files) == []
+
+
 def test_another_form_of_a_layer_is_a_difference(export, model):
     layer = next(name for name, item in model.named_modules() if isinstance(item, torch.nn.Linear))
     sparse, dense = export("sparse", options={"csr_threshold": 1.0}), export("dense", layer_forms={})
