@@ -18,7 +18,7 @@ from robust_edge_exporters.native.importer import import_model, import_onnx, uns
 from robust_edge_exporters.native.int8 import calibrate
 from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.native.int8.ops import WORD, QuantConv
-from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors
+from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors, require_integers
 from robust_edge_exporters.native.ir import Array
 from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.kernels.conv_blocks import WordsKernel, stored_words
@@ -156,8 +156,14 @@ def network_of(graph: ir.Graph, weights: str, ranges: Ranges) -> ir.Graph:
 
 
 def known_ranges(onnx_path: Path, calibration: Array | None, given: Ranges) -> Ranges:
-    """The ranges of all tensors of a network: those that are given, and the others from calibration images."""
-    missing = [name for name in ranged_tensors(prepared(import_onnx(onnx_path))) if name not in given]
+    """The ranges of all tensors of a network: those that are given, and the others from calibration images.
+
+    Raises:
+        ExportError: an operator has no integers, or calibration images are missing.
+    """
+    graph = prepared(import_onnx(onnx_path))
+    require_integers(graph)
+    missing = [name for name in ranged_tensors(graph) if name not in given]
     if not missing:
         return given
     if calibration is None:

@@ -123,6 +123,17 @@ def gather(node: Node, inputs: Inputs) -> Tensor:
     return chosen.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))  # type: ignore[no-any-return]
 
 
+def gather_nd(node: Node, inputs: Inputs) -> Tensor:
+    """Elements or slices at indices (..., K) of the first K axes that no batch takes."""
+    (x, indices), axis = inputs, node.get("batch_dims", 0)
+    places = [_counted_from_start(column, x.shape[axis + k]) for k, column in enumerate(indices.unbind(-1))]
+    batch = [
+        torch.arange(size, device=x.device).reshape(-1, *(1,) * (places[0].ndim - k - 1))
+        for k, size in enumerate(x.shape[:axis])
+    ]
+    return x[(*batch, *places)]
+
+
 def gather_elements(node: Node, inputs: Inputs) -> Tensor:
     """One value for each index."""
     axis = node.get("axis", 0)

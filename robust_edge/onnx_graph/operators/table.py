@@ -42,6 +42,7 @@ OPERATORS: dict[str, Operator] = {
     "Floor": unary(torch.floor),
     "Gather": shapes.gather,
     "GatherElements": shapes.gather_elements,
+    "GatherND": shapes.gather_nd,
     "Gelu": elementwise.gelu,
     "Gemm": linear.gemm,
     "GlobalAveragePool": pooling.global_average,

@@ -12,6 +12,7 @@ from robust_edge_exporters.native import export_native, unsupported
 from robust_edge_exporters.native.importer import import_onnx
 from robust_edge_exporters.native.passes import optimise
 from tests.exporters.native.networks import Net, answers, reference, relative_error
+from tests.exporters.native.test_operators import scalar
 from tests.exporters.native.test_views import compare, integers, reshape
 
 PLANES = [(8, 8), (5, 7)]
@@ -34,6 +35,9 @@ def test_activations(plane, tmp_path):
             net.add("PRelu", x, net.constant(net.vector(5).reshape(dims))),
         ]
         outputs += [net.add("PRelu", x, net.constant(np.float32([0.3])))]
+        outputs += [net.add(kind, x) for kind in ("Elu", "Selu", "Celu", "Softplus", "Mish", "Tanh")]
+        outputs += [net.add("Elu", x, alpha=0.4), net.add("Celu", x, alpha=2.5), net.add("LeakyRelu", x, alpha=-2.0)]
+        outputs += [net.add("Max", x, scalar(net, -3)), net.add("Min", scalar(net, 4), x)]
     compare(net, tmp_path, *outputs, opset=20)
 
 
@@ -136,13 +140,43 @@ def test_reductions(tmp_path):
 def test_all_nodes_that_are_not_supported_are_listed(tmp_path):
     """Those behind one of them, too, and no others."""
     net = Net(3, 4, 4)
-    x = net.add("Tanh", net.conv("input", net.weights(3, 3, 1, 1)))
+    x = net.add("Softsign", net.conv("input", net.weights(3, 3, 1, 1)))
     x = net.add("Relu", net.add("Pow", x, net.constant(np.float32(3))))
     path = net.save(tmp_path / "model.onnx", net.add("Softmax", net.add("MatMul", x, x), axis=-1))
     found = unsupported(onnx.load(path))
-    assert [error.operator for error in found] == ["Tanh", "Pow", "MatMul", "Softmax"]
+    assert [error.operator for error in found] == ["Softsign", "Pow", "MatMul", "Softmax"]
     assert "as in attention" in str(found[2])
     assert unsupported(onnx.load(Net(3, 4, 4).save(tmp_path / "flat.onnx", "input"))) == []
+
+
+def test_constants_as_tensors(tmp_path):
+    """Coordinates of the pixels beside those, a token beside features, and a value for each pixel."""
+    net = Net(3, 4, 5)
+    places = net.constant(np.stack(np.meshgrid(np.arange(5), np.arange(4))).astype(np.float32)[None])
+    images = net.add("Concat", net.add("Shape", "input", end=1), integers(net, 2, 4, 5), axis=0)
+    located = net.add("Concat", net.add("Expand", places, images), net.add("Relu", "input"), axis=1)
+    vector = net.add("ReduceMean", "input", integers(net, 2, 3), keepdims=0)
+    rows = net.add("Concat", net.add("Shape", "input", end=1), integers(net, 2), axis=0)
+    token = net.add("Expand", net.constant(net.vector(2).reshape(1, 2)), rows)
+    pixels = net.constant(net.vector(60).reshape(3, 4, 5))
+    outputs = (net.add("Add", pixels, "input"), net.add("Relu", net.add("Mul", "input", pixels)))
+    convolved = net.conv(located, net.weights(4, 5, 3, 3))
+    compare(net, tmp_path, convolved, net.add("Concat", vector, token, axis=1), *outputs)
+
+
+def test_pixels_that_are_gathered_or_masked(tmp_path):
+    """As torch writes an adaptive pool, and the other way round."""
+    net = Net(3, 4, 5)
+    turned = net.add("Transpose", "input", perm=(2, 3, 0, 1))
+    pixels = net.add("GatherND", turned, net.constant(np.array([[[0, 1], [3, -1]], [[2, 2], [1, 0]]])))
+    pixels = net.add("Transpose", pixels, perm=(2, 3, 0, 1))
+    mask = np.array([[True, False], [False, True]])
+    masked = net.add("Where", net.constant(mask), scalar(net, 0.25), pixels)
+    other = net.add("Where", net.constant(mask[:, :1]), pixels, scalar(net, -1))
+    first = net.add("Gather", masked, net.constant(np.array(1)), axis=3)
+    compare(
+        net, tmp_path, masked, other, net.add("Add", first, net.add("Gather", other, net.constant(np.array(0)), axis=3))
+    )
 
 
 def test_what_is_found_only_in_the_plan_is_listed(tmp_path):
@@ -156,6 +190,7 @@ def test_a_nan_stays_one(tmp_path):
     """Through the approximations of exp and erf."""
     net = Net(1, 4, 4)
     outputs = [net.add("Mul", "input", net.add("Sigmoid", "input")), net.add("Erf", "input"), net.add("Gelu", "input")]
+    outputs += [net.add(kind, "input") for kind in ("Elu", "Softplus", "Mish", "Tanh")]
     path = net.save(tmp_path / "model.onnx", *outputs, opset=20)
     export_native(path, tmp_path)
     images = np.linspace(-90, 90, 16, dtype=np.float32).reshape(1, 1, 4, 4)

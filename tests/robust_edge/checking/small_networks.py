@@ -50,9 +50,9 @@ def normalised(num_classes, in_channels):
 
 
 def replicated(num_classes, in_channels):
-    """Padding by the border, and adaptive pools to more than one position."""
+    """Padding by the border, and adaptive pools to sizes that do not divide the image's."""
     layers = nn.Sequential(
-        nn.Conv2d(in_channels, 16, 3, padding=1, padding_mode="replicate"), nn.ELU(), nn.AdaptiveMaxPool2d(4),
+        nn.Conv2d(in_channels, 16, 3, padding=1, padding_mode="replicate"), nn.ELU(), nn.AdaptiveMaxPool2d((3, 4)),
         nn.Conv2d(16, 16, 1), nn.LeakyReLU(), nn.AdaptiveAvgPool2d(2), nn.Mish(),
     )  # fmt: skip
     return Own(lambda m, x: m.layers(x), 16, num_classes, layers=layers)

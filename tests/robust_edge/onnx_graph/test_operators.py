@@ -130,6 +130,8 @@ CASES = {
     "Gather": ("Gather", [integers(4, -1, 0, 4)], {"axis": 3}, IMAGE),
     "Gather, to a number": ("Gather", [np.int64(-1)], {}, (3,)),
     "Gather, scalar": ("Gather", [np.int64(2)], {"axis": 2}, IMAGE),
+    "GatherND": ("GatherND", [integers(0, 1, -1, 0).reshape(2, 2)], {}, (2, 3, 4)),
+    "GatherND, per image": ("GatherND", [integers(1, -1, 0, 2).reshape(2, 2, 1)], {"batch_dims": 1}, (2, 3, 4)),
     "GatherElements": ("GatherElements", [integers(0, -1, 2, 1).reshape(2, 2)], {"axis": 1}, (2, 3)),
     "Expand": ("Expand", [integers(4, 1, 3, 1)], {}, (2, 3, 1, 5)[1:]),
     "Tile": ("Tile", [integers(1, 2, 1, 3)], {}, IMAGE),

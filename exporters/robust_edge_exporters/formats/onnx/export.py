@@ -17,6 +17,7 @@ from onnx_ir.passes import common as passes
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
+from robust_edge_exporters.formats.onnx.adaptive_pools import PlainPools
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.formats.onnx.conversions import current_conversions, sources_of
 from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
@@ -69,7 +70,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     found = weight_uses(model, shape)
     shared = any(use.times > 1 for use in found.uses)
     try:
-        with silenced():
+        with silenced(), PlainPools():
             program = convert(model, example, target.opset, batch is None, shared)
     except Exception as cause:  # torch.onnx raises a different class for every stage
         raise ExportError(

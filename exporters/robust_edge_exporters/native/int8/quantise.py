@@ -30,6 +30,7 @@ from robust_edge_exporters.native.operators.average_pool import AveragePool
 from robust_edge_exporters.native.operators.concat import Concat
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.operators.elementwise import Elementwise
+from robust_edge_exporters.native.operators.elu import Elu
 from robust_edge_exporters.native.operators.flatten import Flatten
 from robust_edge_exporters.native.operators.gelu import Erf, Gelu, GeluTanh
 from robust_edge_exporters.native.operators.linear import Linear
@@ -37,6 +38,8 @@ from robust_edge_exporters.native.operators.max_pool import MaxPool
 from robust_edge_exporters.native.operators.mean import Mean
 from robust_edge_exporters.native.operators.mul import Mul
 from robust_edge_exporters.native.operators.silu import Silu
+from robust_edge_exporters.native.operators.softplus import Mish, Softplus
+from robust_edge_exporters.native.operators.tanh import Tanh
 from robust_edge_exporters.native.passes import only_reader, optimise, substitute
 from robust_edge_runtimes.core.errors import ExportError
 
@@ -49,6 +52,9 @@ FUNCTIONS: dict[type[ir.Op], Callable[[Floats], Floats]] = {
     Gelu: lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
     GeluTanh: lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     Erf: _erf,
+    Softplus: lambda x: np.logaddexp(x, 0),
+    Mish: lambda x: x * np.tanh(np.logaddexp(x, 0)),
+    Tanh: np.tanh,
 }
 
 
@@ -71,6 +77,18 @@ def ranged_tensors(graph: ir.Graph) -> list[str]:
     """The tensors whose ranges `quantise` needs, except that of the image."""
     first = _normalisation(graph)
     return [op.output for op in graph.ops if isinstance(op, RANGED) and op is not first and not _is_logits(op, graph)]
+
+
+def require_integers(graph: ir.Graph) -> None:
+    """Check that every operator has integers, before ranges are measured: copies write tensors that no ONNX node does.
+
+    Raises:
+        ExportError: the engine has no integers for an operator.
+    """
+    dispatcher = vars(Quantiser)["append"].dispatcher
+    for op in graph.ops:
+        if dispatcher.dispatch(type(op)) is dispatcher.dispatch(object):
+            raise _unsupported(op, "is not computed in 8 bits")
 
 
 def quantise(graph: ir.Graph, ranges: Ranges) -> ops.Int8Graph:
@@ -318,6 +336,10 @@ class Quantiser:
     @append.register
     def _(self, op: Activate) -> None:
         self._table(op, _function(op.act))
+
+    @append.register
+    def _(self, op: Elu) -> None:
+        self._table(op, lambda x: np.where(x > 0, x, op.alpha * np.expm1(np.minimum(x, 0))))
 
     @append.register
     def _(self, op: Elementwise) -> None:

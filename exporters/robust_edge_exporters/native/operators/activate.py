@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.builder import GraphBuilder, Handler, attributes, names
+from robust_edge_exporters.native.builder import GraphBuilder, Handler, attributes, names, unsupported
 from robust_edge_exporters.native.geometry import Tensor
+from robust_edge_exporters.native.operators.affine import constant_operand
 from robust_edge_exporters.native.operators.elementwise import elementwise
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -44,10 +45,23 @@ def clip(builder: GraphBuilder, node: Any) -> ir.Activation:
     return ir.Activation(ir.Kind.CLAMP, *(min(max(bound, -FLOAT_MAX), FLOAT_MAX) for bound in (low, high)))
 
 
+def bound(builder: GraphBuilder, node: Any) -> None:
+    """Import Max or Min of a tensor and one constant value, which cuts it off on one side."""
+    which = constant_operand(builder, node)
+    if which is None or len(node.input) != 2 or builder.required(node, which).size != 1:
+        raise unsupported(node, "only of one tensor and one constant value")
+    value = builder.required(node, which).item()
+    bounds = (value, FLOAT_MAX) if node.op_type == "Max" else (-FLOAT_MAX, value)
+    act = ir.Activation(ir.Kind.CLAMP, *bounds)
+    builder.append_elementwise(node, 1 - which, lambda source: Activate(*names(node, source), act))
+
+
 ONNX = {
     "Clip": handler(clip),
     "HardSwish": handler(lambda builder, node: ir.Activation(ir.Kind.HARD_SWISH)),
     "LeakyRelu": handler(lambda builder, node: ir.Activation(ir.Kind.LEAKY_RELU, attributes(node).get("alpha", 0.01))),
+    "Max": bound,
+    "Min": bound,
     "Relu": handler(lambda builder, node: ir.Activation(ir.Kind.CLAMP, 0.0, FLOAT_MAX)),
     "Sigmoid": handler(lambda builder, node: ir.Activation(ir.Kind.SIGMOID)),
 }

@@ -1,4 +1,4 @@
-"""Add: the sum of two tensors; the sum with a constant is an Affine."""
+"""Add: the sum of two tensors; the sum with a constant per channel is an Affine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder
 from robust_edge_exporters.native.geometry import Tensor
-from robust_edge_exporters.native.operators.affine import append_affine, constant_operand
-from robust_edge_exporters.native.operators.elementwise import append_binary, binary
+from robust_edge_exporters.native.operators.constant_tensor import append_sum_or_product
+from robust_edge_exporters.native.operators.elementwise import binary
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,8 @@ class Add(ir.Op):
 
 
 def add(builder: GraphBuilder, node: Any) -> None:
-    """Import Add of two tensors, or of a tensor and a constant with one value or one per channel."""
-    which = constant_operand(builder, node)
-    if which is None:
-        append_binary(builder, node, Add)
-    else:
-        append_affine(builder, node, which)
+    """Import Add of two tensors, or of a tensor and a constant."""
+    append_sum_or_product(builder, node, Add)
 
 
 ONNX = {"Add": add}

@@ -64,6 +64,15 @@ def per_channel(builder: GraphBuilder, node: Any, index: int, constant: str) -> 
     Raises:
         ExportError: the constant has several values for one channel, or depends on the number of images.
     """
+    found = one_per_channel(builder, node, index, constant)
+    if found is None:
+        shape = builder.constants[constant].shape
+        raise unsupported(node, f"constant of shape {shape}: only one value, or one per channel")
+    return found
+
+
+def one_per_channel(builder: GraphBuilder, node: Any, index: int, constant: str) -> np.ndarray[Any, Any] | None:
+    """As `per_channel`; None if the constant has several values for one channel."""
     value, view = builder.constants[constant], builder.view(node, index)
     shape, dims = builder.shapes[view.tensor], view.index.shape
     if constant in builder.of_batch:
@@ -79,9 +88,7 @@ def per_channel(builder: GraphBuilder, node: Any, index: int, constant: str) -> 
     elements[view.index.reshape(-1)] = spread.reshape(-1)
     by_channel = elements.reshape(len(spread), shape.channels, shape.pixels)
     found: np.ndarray[Any, Any] = by_channel[0, :, 0].copy()
-    if not (by_channel == found[:, None]).all():
-        raise unsupported(node, f"constant of shape {value.shape}: only one value, or one per channel")
-    return found
+    return found if (by_channel == found[:, None]).all() else None
 
 
 def subtract_or_divide(builder: GraphBuilder, node: Any) -> None:

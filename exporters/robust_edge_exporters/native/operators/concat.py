@@ -10,6 +10,7 @@ import numpy as np
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder, attributes, names, unsupported
 from robust_edge_exporters.native.geometry import Shape, Tensor
+from robust_edge_exporters.native.operators.constant_tensor import as_tensor
 from robust_edge_exporters.native.operators.elementwise import elementwise
 from robust_edge_exporters.native.views import identity
 
@@ -32,6 +33,9 @@ class Concat(ir.Op):
 
 def concat(builder: GraphBuilder, node: Any) -> None:
     """Import Concat along any axis but that of the images; a copy makes any other axis the channels."""
+    for index, name in enumerate(node.input):
+        if name in builder.constants:
+            as_tensor(builder, node, index, builder.constants[name])
     rank = len(builder.dims(node, 0))
     axis = attributes(node)["axis"] % rank
     moved = [axis if k == 1 else k - (1 < k <= axis) for k in range(rank)]

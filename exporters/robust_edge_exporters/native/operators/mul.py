@@ -1,4 +1,4 @@
-"""Mul: the product of two tensors; the product with a constant is an Affine."""
+"""Mul: the product of two tensors; the product with a constant per channel is an Affine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder
 from robust_edge_exporters.native.geometry import Tensor
-from robust_edge_exporters.native.operators.affine import append_affine, constant_operand
-from robust_edge_exporters.native.operators.elementwise import append_binary, binary
+from robust_edge_exporters.native.operators.constant_tensor import append_sum_or_product
+from robust_edge_exporters.native.operators.elementwise import binary
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,8 @@ class Mul(ir.Op):
 
 
 def mul(builder: GraphBuilder, node: Any) -> None:
-    """Import Mul of two tensors, or of a tensor and a constant with one value or one per channel."""
-    which = constant_operand(builder, node)
-    if which is None:
-        append_binary(builder, node, Mul)
-    else:
-        append_affine(builder, node, which)
+    """Import Mul of two tensors, or of a tensor and a constant."""
+    append_sum_or_product(builder, node, Mul)
 
 
 ONNX = {"Mul": mul}

@@ -1,4 +1,4 @@
-"""Slice, Split and Gather with constant indices: a part of a tensor, as a view."""
+"""Slice, Split, Gather and GatherND with constant indices: a part of a tensor, as a view."""
 
 from __future__ import annotations
 
@@ -46,4 +46,13 @@ def gather(builder: GraphBuilder, node: Any) -> None:
     builder.add_view(node.output[0], replace(view, index=index))
 
 
-ONNX = {"Gather": gather, "Slice": slice_, "Split": split}
+def gather_nd(builder: GraphBuilder, node: Any) -> None:
+    """Import GatherND with constant indices."""
+    view, batch_dims = builder.view(node, 0), attributes(node).get("batch_dims", 0)
+    if batch_dims:
+        raise unsupported(node, f"with batch_dims {batch_dims}: only 0")
+    places = tuple(np.moveaxis(builder.required(node, 1).astype(np.int64), -1, 0))
+    builder.add_view(node.output[0], replace(view, index=view.index[places]))
+
+
+ONNX = {"Gather": gather, "GatherND": gather_nd, "Slice": slice_, "Split": split}

@@ -19,6 +19,7 @@ OPERATORS = (
     "constant",
     "conv",
     "conv_transpose",
+    "elu",
     "expand",
     "flatten",
     "gelu",
@@ -36,8 +37,11 @@ OPERATORS = (
     "resize",
     "silu",
     "slice",
+    "softplus",
     "squeeze",
+    "tanh",
     "transpose",
+    "where",
 )
 
 HANDLERS: dict[str, Handler] = {
