@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -69,13 +70,23 @@ def load_state_dict(
             raise InputError(f"{where}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
     before = {name: tensor.clone() for name, tensor in state.items()}
     values = {name: given.pop(name) for name in [*given] if name in plain}
-    network.load_state_dict({**state, **given})
+    network.load_state_dict(with_versions(network, {**state, **given}))
     try:
         for name, value in values.items():
             set_effective(network, name, value)
     except InputError as cause:
-        network.load_state_dict(before)
+        network.load_state_dict(with_versions(network, before))
         raise InputError(f"{where}: {cause}") from cause
+
+
+def with_versions(module: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors as a state dict of the module, with the versions of its layers, which no file of tensors holds.
+
+    Torch stores them beside a state dict, and layers may refuse one without them, as torchvision's MNASNet does.
+    """
+    state = OrderedDict(tensors)
+    vars(state)["_metadata"] = vars(module.state_dict())["_metadata"]
+    return state
 
 
 def _expected(

@@ -22,6 +22,7 @@ import torch
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import from_plain, own_code, parse, read_text, to_plain, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.models.state_dict import with_versions
 from robust_edge.models.table import GRAPH
 from robust_edge.plugins import is_own
 from robust_edge.pruning.parametrised import materialised
@@ -255,7 +256,7 @@ class Run:
         model = materialised(build_model(checkpoint.model, self.path))
         tensors = safetensors.torch.load_file(path)
         try:
-            model.load_state_dict(tensors)
+            model.load_state_dict(with_versions(model, tensors))
         except RuntimeError as cause:  # a model function of the user may have changed since
             reason = " ".join(str(cause).split())[:200]
             raise InputError(f"{path} does not fit model {checkpoint.model.arch!r} as it is now: {reason}") from cause

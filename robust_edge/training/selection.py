@@ -13,6 +13,7 @@ from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import Normalized
+from robust_edge.models.state_dict import with_versions
 from robust_edge_runtimes.attacks.threat import Threat
 
 
@@ -39,7 +40,7 @@ class Snapshot:
     def network(self, like: Normalized) -> Normalized:
         """The network in evaluation mode, with the architecture and on the device of `like`."""
         network = copy.deepcopy(like)
-        network.load_state_dict(self.tensors)
+        network.load_state_dict(with_versions(network, self.tensors))
         return network.eval()
 
 

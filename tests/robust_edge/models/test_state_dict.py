@@ -213,3 +213,20 @@ def test_what_a_parametrization_cannot_hold_is_refused_and_changes_nothing(tmp_p
     nn.utils.parametrize.register_parametrization(model.network[3], "weight", nn.Softplus())
     with pytest.raises(InputError, match=r"3\.weight is parametrised, and cannot be given a value"):
         load_initial(model, save(materialised(model).state_dict(), tmp_path / "w.safetensors"))
+
+
+def test_layers_that_ask_for_their_version(tmp_path):
+    """As torchvision's MNASNet does."""
+
+    class Versioned(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+            if local_metadata.get("version") != 2:
+                raise ValueError
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    model = Normalized(nn.Sequential(nn.Flatten(), Versioned(6, 3)), [0.1], [0.5])
+    state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    load_initial(model, save(state, tmp_path / "w.safetensors"))
+    assert torch.equal(model.network[1].weight, state["network.1.weight"])
