@@ -81,6 +81,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
         made.sources.update(sources_of(program))
     _remove_source_notes(program)
     program.ir_version = target.ir_version
+    name_transposed(program, model)
     mark_fixed(program, found.left_out)
     if made is not None:
         made.programs[key] = copy.deepcopy(program)
@@ -131,6 +132,17 @@ def write_program(
         opset=target.opset,
         ir_version=written.ir_version,
     )
+
+
+def name_transposed(program: Any, model: nn.Module) -> None:
+    """Name transposed weights after the network's parameters; torch numbers them, as `val_12`."""
+    own = {name: parameter.detach().numpy() for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    absent = own.keys() - {item.name for item in program.graph.initializer}
+    for stored, weight in weights_of(program).items():
+        name = next((name for name in own if name in absent and np.array_equal(own[name].T, weight)), None)
+        if stored not in own and name is not None:
+            _rename(program.graph, stored, name)
+            absent.remove(name)
 
 
 def mark_fixed(program: Any, left_out: Iterable[LeftOut]) -> None:

@@ -69,6 +69,13 @@ def test_non_zeros_are_those_of_the_torch_weights(program, model):
     assert 0.2 < found.keep < 0.5
 
 
+def test_layers_of_tokens_have_the_names_of_the_network(x86):
+    """Their weights are stored transposed; torch numbers such constants."""
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5, bias=False), torch.nn.Linear(5, 5), torch.nn.Flatten())
+    found = count_nonzeros(converted(network.eval(), (2, 3, 6), x86))
+    assert [layer.name for layer in found.layers] == ["0.weight", "1.weight"]
+
+
 def test_biases_and_other_constants_are_not_counted(linear):
     program = linear.program()
     program.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1000, np.float32), "spare"))
