@@ -1,31 +1,20 @@
-"""Prune a network that Lightning trains: 10% of its weights stay. scikit-learn's digits; seconds.
-
-    pip install 'robust-edge[train]' lightning
-    python examples/pruning_lightning.py
-
-Four hooks call robust-edge. A checkpoint holds what changes if `on_save_checkpoint` stores `self.state.state_dict()`.
-"""
+"""Prune a network that Lightning trains (`pip install lightning`): 10% of its weights stay. scikit-learn's digits."""
 
 import torch
 from sklearn.datasets import load_digits
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential, functional
 
-from robust_edge import pruning
-from robust_edge.torchvision_compat import torchvision_module
+from robust_edge import pruning, torchvision_compat
 
-torchvision_module("models")  # Lightning imports torchvision, which fails beside a CPU-only torch without this
+torchvision_compat.prepare_torchvision()  # Lightning imports torchvision, which fails beside CPU-only torch without it
 import lightning  # noqa: E402
-
-EPOCHS, MASKED_FROM = 8, 5
 
 
 class Pruned(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        body = [nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3)]
-        self.net = nn.Sequential(*body, nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+        body = [Conv2d(1, 16, 3, padding=1), BatchNorm2d(16), ReLU(), MaxPool2d(2), Conv2d(16, 32, 3), ReLU()]
+        self.net = Sequential(*body, Flatten(), Linear(128, 10))
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
@@ -34,25 +23,24 @@ class Pruned(lightning.LightningModule):
         self.state = pruning.init(self.net, (1, 8, 8), keep=0.1, rho=0.01, rho_growth=1.02, rho_max=0.1)
 
     def on_train_epoch_start(self):
-        if self.current_epoch == MASKED_FROM:
+        if self.current_epoch == 5:  # from here on only the weights that stay are trained
             self.state = pruning.finish(self.state, self.net, self.optimizers())
 
     def training_step(self, batch, index):
         return functional.cross_entropy(self.net(batch[0]), batch[1]) + pruning.penalty(self.state, self.net)
 
-    def on_train_batch_end(self, outputs, batch, index):
+    def on_train_batch_end(self, *_):
         self.state = pruning.step(self.state, self.net)
 
 
 torch.manual_seed(0)
-images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
+images, labels = map(torch.tensor, load_digits(return_X_y=True))
 images = images.float().view(-1, 1, 8, 8) / 16
-loader = DataLoader(TensorDataset(images[:1440], labels[:1440]), 64, shuffle=True)
-module = Pruned()
-quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-lightning.Trainer(max_epochs=EPOCHS, accelerator="auto", devices=1, **quiet).fit(module, loader)
+data = torch.utils.data.TensorDataset(images[:1440], labels[:1440])
+model = Pruned()
+trainer = lightning.Trainer(max_epochs=8, devices=1, logger=False, enable_checkpointing=False)
+trainer.fit(model, torch.utils.data.DataLoader(data, 64, shuffle=True))
 
-weights = pruning.prunable_parameters(module.net).values()
-kept, total = sum(int(weight.count_nonzero()) for weight in weights), sum(weight.numel() for weight in weights)
-accuracy = (module.net.cpu().eval()(images[1440:]).argmax(1) == labels[1440:]).float().mean()
-print(f"{kept} of {total} weights kept, accuracy {accuracy:.3f}")
+weights = torch.cat([weight.flatten() for weight in pruning.prunable_parameters(model.net).values()])
+accuracy = (model.net.cpu().eval()(images[1440:]).argmax(1) == labels[1440:]).float().mean()
+print(f"{weights.count_nonzero()} of {weights.numel()} weights kept, accuracy {accuracy:.3f}")

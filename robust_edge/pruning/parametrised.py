@@ -123,8 +123,8 @@ def set_effective(model: nn.Module, name: str, value: Tensor) -> None:
     if not error <= LARGEST_DEVIATION:
         raise InputError(
             f"{name} cannot take the value given, its parametrization makes another tensor of it (relative difference "
-            f"{float(error):.2g}); give a state dict that holds the originals of the parametrization, or a network "
-            "without it"
+            f"{float(error):.2g}), as spectral norm does of a pruned one; give a state dict that holds the originals "
+            "of the parametrization, or load the file of weights into the same network built without it"
         )
 
 

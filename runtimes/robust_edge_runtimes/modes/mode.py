@@ -60,14 +60,15 @@ class Mode:
     def measure(
         self, subject: Subject, settings: ModeSettings, progress: Progress = None
     ) -> Union[Measurement, Rebuild]:
-        """Run the mode, add its name to the measurement, and score the final candidates of an attack again."""
+        """Run the mode, add its name and the labels to the measurement, and score its final candidates again."""
         function: Callable[..., Union[Measurement, Rebuild]] = resolve(self.function)
         options = {option.name: settings.value(option) for option in self.declared}
         own = dataclasses.replace(settings, seed=settings.seed + self.restart, options=options)
         found = function(subject, own, progress)
         if isinstance(found, Rebuild):
             return found
-        return scored_again(subject, dataclasses.replace(found, mode=self.name), settings.seed)
+        labels = None if found.candidates is None else found.candidates.labels
+        return scored_again(subject, dataclasses.replace(found, mode=self.name, labels=labels), settings.seed)
 
 
 def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import List, Union
+from typing import List, Sequence, Union
 
-from robust_edge_runtimes.core.decode import visible
+from robust_edge_runtimes.core.decode import short_repr, visible
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import ModeResult, Rebuild, Twin, WorstCase
+from robust_edge_runtimes.verdict.per_class import ClassFigures, balanced
 from robust_edge_runtimes.verdict.statistic import Drop
 
 
@@ -33,6 +34,8 @@ def verdict_table(verdict: Verdict) -> str:
         f"largest logit error {parity.max_logit_error:.2g} (relative; tolerance {parity.tolerance:.2g}), "
         f"the class agrees on {100 * parity.argmax_agreement:.2f}% of the images"
     )
+    if verdict.per_class:
+        lines.append(class_line(verdict.per_class))
     lines += [f"note: {visible(note)}" for note in verdict.notes]
     lines += [f"FAILED {visible(reason)}" for reason in verdict.reasons]
     lines += [f"UNDECIDED {visible(line)}" for line in verdict.undecided]
@@ -48,6 +51,20 @@ def rebuild_line(rebuild: Rebuild) -> str:
     other = f"differ from a new export in {places} place{'s' * (places != 1)}"
     found = "equal those that the run exports again" if rebuild.equal else other
     return f"rebuild: {len(rebuild.compared)} files {found} ({rebuild.seconds:.1f} s)"
+
+
+def class_line(figures: Sequence[ClassFigures]) -> str:
+    """Balanced accuracies of both networks, and the class of which the artifact is right on the smallest part."""
+    clean, reference_clean, robust, reference_robust = (
+        percent(balanced(figures, name))
+        for name in ("artifact_clean", "reference_clean", "artifact_robust", "reference_robust")
+    )
+    worst = min(figures, key=lambda item: (item.artifact_robust / item.images, item.artifact_clean / item.images))
+    lowest = " and ".join(percent(right / worst.images) for right in (worst.artifact_clean, worst.artifact_robust))
+    return (
+        f"balanced over {len(figures)} classes: clean {clean} (checkpoint {reference_clean}), attacked {robust} "
+        f"({reference_robust}); lowest in class {short_repr(worst.name)}: {lowest} of {worst.images} images"
+    )
 
 
 def attack_name(mode: ModeResult) -> str:

@@ -35,6 +35,7 @@ from robust_edge_runtimes.verdict.measurement import (
     right_in_all,
     worst_case,
 )
+from robust_edge_runtimes.verdict.per_class import ClassFigures, figures_by_class
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_decide, level_of_look
 
 VERDICT_VERSION = 2
@@ -80,6 +81,7 @@ class Verdict:
         remarks: notes on the artifact's files and on its runtime, which merging does not change.
         precision: of the artifact.
         looks: number of interim tests, each of which compared the drops with their budgets after more images.
+        per_class: the figures of the images of each class, over the modes of this machine.
     """
 
     outcome: str
@@ -101,6 +103,7 @@ class Verdict:
     remarks: Tuple[str, ...] = ()
     looks: int = 1
     precision: str = "fp32"
+    per_class: Tuple[ClassFigures, ...] = ()
     schema_version: int = VERDICT_VERSION
 
 
@@ -145,6 +148,7 @@ def judge(
         remarks=(*inspection.remarks, *(() if rebuild is None else rebuild.notes)),
         looks=look,
         precision=manifest.artifact.precision,
+        per_class=figures_by_class(measurements, manifest.classes),
     )
     return with_outcome(figures, budget)
 

@@ -177,6 +177,7 @@ class Measurement:
         flags, paired, twin, seconds: as in ModeResult.
         candidates: the worst points found, in the order of `ids`; None once they have been scored again.
         mode: name of the mode, set by `Mode.measure`.
+        labels: (N,) int64 true classes, set by `Mode.measure`.
     """
 
     attack: AttackSpec
@@ -192,6 +193,7 @@ class Measurement:
     seconds: float = 0.0
     candidates: Optional[Candidates] = None
     mode: str = ""
+    labels: Optional[np.ndarray] = None
 
     def result(self, budget: Budget, level: float = ERROR) -> ModeResult:
         """The mode's accuracies and drops, with intervals of the one-sided error `level`."""
@@ -220,6 +222,7 @@ class Measurement:
     def joined(self, later: Measurement) -> Measurement:
         """Append the result of the same mode on further images."""
         twins = [item.twin for item in (self, later) if item.twin is not None]
+        labels = [item.labels for item in (self, later) if item.labels is not None]
         return dataclasses.replace(
             self,
             ids=np.concatenate([self.ids, later.ids]),
@@ -230,6 +233,7 @@ class Measurement:
             flags=(*self.flags, *later.flags),
             twin=max(twins, key=lambda twin: twin.max_logit_error, default=None),
             seconds=self.seconds + later.seconds,
+            labels=np.concatenate(labels) if len(labels) == 2 else None,
         )
 
 
