@@ -131,7 +131,8 @@ def gather_nd(node: Node, inputs: Inputs) -> Tensor:
         torch.arange(size, device=x.device).reshape(-1, *(1,) * (places[0].ndim - k - 1))
         for k, size in enumerate(x.shape[:axis])
     ]
-    return x[(*batch, *places)]
+    chosen: Tensor = x[tuple([*batch, *places])]
+    return chosen
 
 
 def gather_elements(node: Node, inputs: Inputs) -> Tensor:

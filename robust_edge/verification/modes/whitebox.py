@@ -44,7 +44,7 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
         searched = blackbox(subject, settings, progress)
         return dataclasses.replace(searched, flags=(*flags, *searched.flags))
     attack = pgd_settings(subject.eps, settings)
-    temperature, zero_at_one = _temperature(subject, twin.network, attack)
+    temperature, zero_at_one, lowest_zero = _temperature(subject, twin.network, attack)
     likeness = dataclasses.replace(compare(subject, twin), temperature=temperature)
     oracle = TorchOracle(twin.network, temperature=temperature)
     outcome = paired_pgd(
@@ -56,7 +56,7 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     else:
         reference_robust = clean.reference & outcome.reference_right
     checks = [_twin_differs(likeness, subject.precision)]
-    checks += _gradient_checks(outcome.zero_gradients, zero_at_one, temperature)
+    checks += _gradient_checks(min(outcome.zero_gradients, lowest_zero), zero_at_one, temperature)
     checks += gradient_checks(subject, twin.network, settings.seed)
     return Measurement(
         attack=attack,
@@ -105,14 +105,15 @@ def _tolerance(subject: HostSubject, twin: Differentiable) -> float:
     return subject.twin.tolerance
 
 
-def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -> tuple[float, float]:
+def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -> tuple[float, float, float]:
     """The temperature at which a short attack on a few images breaks most of them.
 
     Logits that are scaled up saturate the softmax, so that the gradient vanishes; a temperature of that scale restores
     it.
 
     Returns:
-        The temperature, 1 unless another breaks more images; and the share of gradients that were zero at 1.
+        The temperature, 1 unless another breaks more images; the share of gradients that were zero at 1; and the
+        smallest such share, since the temperature that breaks most images may saturate the softmax of the others.
     """
     score = subject.score
     images, labels = subject.images.images[:PROBED], subject.images.labels[:PROBED]
@@ -126,7 +127,7 @@ def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -
         outcome = paired_pgd(score, TorchOracle(network, temperature=temperature), images, labels, short)
         found.append((int(outcome.artifact_right.sum()), outcome.zero_gradients, temperature))
     _, _, best = min(found, key=lambda item: item[:2])
-    return best, found[0][1]
+    return best, found[0][1], min(zero for _, zero, _ in found)
 
 
 def _twin_differs(twin: Twin, precision: str) -> Check:

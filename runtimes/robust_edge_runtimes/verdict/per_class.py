@@ -60,4 +60,4 @@ def figures_by_class(measurements: Sequence[Measurement], classes: Sequence[str]
 
 def balanced(figures: Sequence[ClassFigures], column: str) -> float:
     """The accuracy of a column, the mean over the classes, whatever their numbers of images."""
-    return sum(getattr(item, column) / item.images for item in figures) / len(figures)
+    return float(sum(getattr(item, column) / item.images for item in figures)) / len(figures)

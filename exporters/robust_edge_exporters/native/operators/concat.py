@@ -33,9 +33,9 @@ class Concat(ir.Op):
 
 def concat(builder: GraphBuilder, node: Any) -> None:
     """Import Concat along any axis but that of the images; a copy makes any other axis the channels."""
-    for index, name in enumerate(node.input):
+    for which, name in enumerate(node.input):
         if name in builder.constants:
-            as_tensor(builder, node, index, builder.constants[name])
+            as_tensor(builder, node, which, builder.constants[name])
     rank = len(builder.dims(node, 0))
     axis = attributes(node)["axis"] % rank
     moved = [axis if k == 1 else k - (1 < k <= axis) for k in range(rank)]

@@ -26,7 +26,7 @@ class Elu(Elementwise):
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
         """One call, which loops over the channels."""
-        return (elementwise("elu", inputs[0], output, self.act, scale=np.float32([self.alpha])),)
+        return (elementwise("elu", inputs[0], output, self.act, scale=np.array([self.alpha], np.float32)),)
 
 
 def elu(builder: GraphBuilder, node: Any) -> None:
