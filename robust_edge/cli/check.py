@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from robust_edge.checking.check import NetworkCheck
     from robust_edge.models import ModelSpec, Normalized
 
+WORKS_IN_8_BITS = "works; whether 8 bits are enough for the trained weights is judged at export, on images"
+
 
 @click.command()
 @click.argument("run", type=PATH, required=False)
@@ -55,6 +57,8 @@ def check(
     output: Output,
 ) -> None:
     """Report for each target whether a network can be exported to it, and if not, why. Nothing is trained.
+
+    Whether 8 bits are enough for the trained weights is judged by `export`, on images.
 
     Ends with 1 if a target that was asked for does not work.
     """
@@ -118,5 +122,6 @@ def _text(found: NetworkCheck) -> str:
         lines.append(f"  cannot be pruned: {found.unprunable}")
     width = max(len(result.target) for result in found.targets)
     for result in found.targets:
-        lines.append(f"{result.target:{width}}  {result.precision}  {'works' if result.works else result.problem}")
+        works = WORKS_IN_8_BITS if result.precision == "int8" else "works"
+        lines.append(f"{result.target:{width}}  {result.precision}  {works if result.works else result.problem}")
     return "\n".join(lines)

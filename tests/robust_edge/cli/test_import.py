@@ -28,6 +28,9 @@ def files(tmp_path_factory):
     (folder / "cut.safetensors").write_bytes((folder / "good.safetensors").read_bytes()[:500])
     for name in ("noise.onnx", "noise.pt2", "noise.pth", "noise.safetensors", "noise.h5"):
         (folder / name).write_bytes(b"noise")
+    linear, any_number = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(linear, (torch.rand(2, 1, 8, 8),), dynamic_shapes=any_number)
+    torch.export.save(program, folder / "good.pt2")
     (folder / "names.txt").write_text("a\nb\n")
     _write_graphs(onnx, folder)
     return folder
@@ -64,6 +67,7 @@ def _write_graphs(onnx, folder):
         ("good.safetensors", "--arch small_cnn"),
         ("good.pth", "--arch small_cnn --mean 0.3 --std 1/255"),
         ("wrapped.pt", "--arch small_cnn"),
+        ("good.pt2", "--allow-code"),
     ],
 )
 def test_every_kind_of_file_becomes_a_run(cli, files, tmp_path, file, arguments):
