@@ -32,7 +32,12 @@ WORKS_IN_8_BITS = "works; whether 8 bits are enough for the trained weights is j
     type=click.IntRange(2, 1_000_000),
     help="Number of classes, with --input-shape.",
 )
-@click.option("--target", "names", multiple=True, help="Target to check; repeatable.  [default: those of x86 CPUs]")
+@click.option(
+    "--target",
+    "names",
+    multiple=True,
+    help="Target to check, or several after commas; repeatable.  [default: those of x86 CPUs]",
+)
 @click.option("--jetpack", metavar="VERSION", help="JetPack version of Jetson targets: 4.6, 5.1, 6.2 or 7.2.")
 @ALLOW_CODE
 @limit_options
@@ -70,7 +75,8 @@ def check(
 
     if (run is None) == (arch is None):
         raise InputError("name either a run or an architecture (--arch)")
-    targets = [target_named(name, jetpack) for name in names or DEFAULT_TARGETS]
+    wanted = [name for text in names for name in text.split(",")]
+    targets = [target_named(name, jetpack) for name in wanted or DEFAULT_TARGETS]
     if run is not None:
         opened = open_run(run, allow_code=allow_code)
         with TimeLimit(str(run), InputError).opening():

@@ -37,6 +37,7 @@ class GraphBuilder:
         aliases: tensors that are equal to a tensor of `shapes`, by name.
         batch: number of images in ONNX shapes.
         of_batch: names of constants that were computed from the number of images.
+        above: conditions by name: where the elements of a tensor are above a value.
     """
 
     def __init__(self, model: onnx.ModelProto, batch: int = ANY_BATCH) -> None:
@@ -49,6 +50,7 @@ class GraphBuilder:
         self.aliases: dict[str, str] = {}
         self.batch = batch
         self.of_batch: set[str] = set()
+        self.above: dict[str, tuple[str, float]] = {}
 
     def constant(self, node: Any, index: int) -> np.ndarray[Any, Any] | None:
         """Value of the constant input `index`, None if it is absent; a non-constant input is an error."""

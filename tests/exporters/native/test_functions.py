@@ -41,6 +41,21 @@ def test_activations(plane, tmp_path):
     compare(net, tmp_path, *outputs, opset=20)
 
 
+def test_softplus_as_torch_writes_it(tmp_path):
+    """A beta of 1 and of 2; another function under such a condition is refused."""
+    net, outputs = Net(3, 4, 4), []
+    x = net.add("Mul", net.add("Sub", "input", scalar(net, 0.5)), scalar(net, 60))
+    for beta in (1, 2):
+        scaled = net.add("Mul", x, scalar(net, beta)) if beta != 1 else x
+        soft = net.add("Softplus", scaled)
+        soft = net.add("Div", soft, scalar(net, beta)) if beta != 1 else soft
+        outputs.append(net.add("Where", net.add("Greater", scaled, scalar(net, 20)), x, soft))
+    compare(net, tmp_path, *outputs)
+    other = net.add("Where", net.add("Greater", x, scalar(net, 20)), x, net.add("Tanh", x))
+    (error,) = unsupported(onnx.load(net.save(tmp_path / "other.onnx", other)))
+    assert "only softplus" in str(error)
+
+
 def test_what_two_nodes_write_is_one_function(tmp_path):
     net = Net(3, 4, 4)
     x = net.add("Relu", "input")

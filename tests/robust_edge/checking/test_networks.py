@@ -83,7 +83,7 @@ def test_compress_refuses_a_target_that_it_could_not_be_exported_to(refused, tmp
 
 def test_the_answer_names_operator_node_module_and_line_and_a_way_out(cli):
     """The sparse engine has no transposed products."""
-    targets = ("--target", "x86-cpu", "--target", "x86-cpu-sparse")
+    targets = ("--target", "x86-cpu,x86-cpu-sparse")
     result = cli("check", "--arch", "small_networks:mixed", *targets, "-q")
     assert result.exit_code == 1
     dense, sparse = result.output.splitlines()[-2:]
