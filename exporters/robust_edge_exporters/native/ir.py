@@ -29,6 +29,7 @@ class Kind(enum.Enum):
     LEAKY_RELU = "LEAKY_RELU"
     SIGMOID = "SIGMOID"
     HARD_SWISH = "HARD_SWISH"
+    SILU = "SILU"
 
 
 assert tuple(kind.value for kind in Kind) == c_enumerators("activation.h", "activation_kind")

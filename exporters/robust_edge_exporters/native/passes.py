@@ -135,8 +135,9 @@ def fuse_activations(graph: ir.Graph) -> ir.Graph:
     """Fuse an activation into the operator before it, if that has none."""
     for op in graph.ops:
         after = only_reader(graph, op.output)
-        if op.fuses_activation and op.act == ir.NONE and isinstance(after, Activate):
-            fused = replace(op, output=after.output, act=after.act)
+        if op.fuses_activation and op.act == ir.NONE and isinstance(after, Activate | Silu):
+            act = ir.Activation(ir.Kind.SILU) if isinstance(after, Silu) else after.act
+            fused = replace(op, output=after.output, act=act)
             return substitute(graph, {op.output: fused, after.output: None})
     return graph
 

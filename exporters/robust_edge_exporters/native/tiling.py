@@ -59,6 +59,6 @@ def register_tile_units(tiling: Tiling, height: int, width: int, *, most: int, s
     units = set()
     for rows, images in itertools.product(heights, range(1, tiling.images + 1)):
         steps = whole_units(images * rows * width) // UNIT // step
-        tiles = math.ceil(steps / (most // step))
+        tiles = math.ceil(steps / max(1, most // step))
         units |= {step * (steps // tiles), step * math.ceil(steps / tiles)}
     return units

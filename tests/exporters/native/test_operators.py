@@ -353,9 +353,11 @@ RESIDUALS = [
     (16, 4, 4, {}, "taps"),
     (16, 5, 9, {}, "taps"),
     (6, 10, 11, {}, "sparse"),
-    (6, 2, 1030, {}, "sparse"),
-    (8, 12, 12, {"group": 2}, "sparse"),
+    (6, 24, 14, {}, "strips"),
+    (6, 2, 1030, {}, "strips"),
+    (8, 12, 12, {"group": 2}, "strips"),
     (6, 9, 9, {"group": 6}, "depthwise"),
+    (6, 33, 40, {"group": 6}, "depthwise_rows"),
     (6, 8, 8, {"density": 1.0}, "dense"),
     (6, 10, 11, {"density": 1.0}, "dense"),
 ]

@@ -52,7 +52,7 @@ def by_columns(net, source):
 
 
 def branchy(net):
-    """A small network that uses every kernel: packed, strided, in place, by columns, by taps, depthwise, dense."""
+    """A small network that uses every kernel: packed, strided, in place, by strips, columns, taps, depthwise, dense."""
     same = {"pads": (1, 1, 1, 1)}
     x = net.add(
         "Relu", net.conv(net.add("Sub", "input", net.constant(np.float32(0.5))), net.weights(8, 3, 3, 3), **same)
@@ -60,6 +60,7 @@ def branchy(net):
     before = x
     y = net.add("Relu", net.conv(x, net.weights(24, 8, 1, 1, density=0.3)))
     y = net.add("HardSwish", net.conv(y, net.weights(24, 1, 3, 3), group=24, strides=(2, 2), **same))
+    y = net.conv(y, net.weights(24, 1, 3, 3, density=0.5), group=24, **same)
     y = net.conv(y, net.weights(16, 24, 3, 3, density=0.2), **same)
     x = net.add("Relu", net.add("Add", y, net.conv(x, net.weights(16, 8, 1, 1, density=0.4), strides=(2, 2))))
     columns = by_columns(net, before)

@@ -7,7 +7,7 @@ import pytest
 
 from robust_edge_exporters.native import Options
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window
-from robust_edge_exporters.native.kernels import conv_columns, conv_sparse
+from robust_edge_exporters.native.kernels import conv_columns, conv_strips, conv_sparse
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, register_tile_units
 
@@ -52,6 +52,31 @@ def test_tiles_of_the_columns_kernel(width, heights):
         shape = Shape(4, height, width)
         tiling = conv_columns.KERNEL.tile(convolution(height, width), shape, shape, Options(block_bytes=4 * 12288))
         check(tiling, shape, max(1, width // UNIT))
+
+
+@pytest.mark.parametrize("width", [12, 14, 28, 56, 112, 150, 224])
+def test_strips_cover_a_row(width):
+    """With room for the columns of the filter, in units that the registers hold, most of them pixels."""
+    for extra in (0, 1, 2, 6):
+        for columns, floats in conv_strips.strips(width, extra):
+            assert columns + extra <= floats <= conv_strips.ROW_UNITS_MAX * UNIT
+            assert floats % UNIT == 0
+
+
+@pytest.mark.parametrize("width", [12, 14, 28, 56, 112, 224])
+def test_tiles_of_the_strips_kernel(width):
+    """run_strip_tiles of conv_strips.h: a register tile has whole rows, one at least."""
+    for height in (1, 5, 7, 14, 56):
+        shape = Shape(4, height, width)
+        tiling = conv_strips.KERNEL.tile(convolution(height, width), shape, shape, Options(block_bytes=4 * 12288))
+        units = tiling.row_units
+        for most in REGISTER_TILE_UNITS:
+            wanted = set()
+            for first in range(0, height, tiling.rows):
+                rows = min(tiling.rows, height - first)
+                tiles = -(-rows // max(1, most // units))
+                wanted |= {((i + 1) * rows // tiles - i * rows // tiles) * units for i in range(tiles)}
+            assert register_tile_units(tiling, height, units * UNIT, most=most, step=units) == wanted
 
 
 def test_constants_are_read_from_the_headers():

@@ -2,12 +2,11 @@
 #ifndef ROBUST_EDGE_ACTIVATION_H
 #define ROBUST_EDGE_ACTIVATION_H
 
-#include <math.h>
-
+#include "sigmoid.h"
 #include "vector.h"
 
 /* The order matters: kernels apply those up to CLAMP to sums in registers, the others in memory. */
-enum activation_kind { LINEAR, CLAMP, LEAKY_RELU, SIGMOID, HARD_SWISH };
+enum activation_kind { LINEAR, CLAMP, LEAKY_RELU, SIGMOID, HARD_SWISH, SILU };
 
 struct activation {
     enum activation_kind kind;
@@ -15,7 +14,7 @@ struct activation {
 };
 
 /* In place, of `floats` floats rounded up to whole vectors. */
-PRIVATE void activate(float *x, int floats, const struct activation *a) {
+PRIVATE void activate_vectors(float *x, int floats, const struct activation *a) {
     switch (a->kind) {
     case LINEAR:
         break;
@@ -28,15 +27,38 @@ PRIVATE void activate(float *x, int floats, const struct activation *a) {
             x[i] = x[i] < 0 ? a->lo * x[i] : x[i];
         break;
     case SIGMOID:
-        for (int i = 0; i < floats; i++)
-            x[i] = 1.0f / (1.0f + expf(-x[i]));
+        for (int i = 0; i < floats; i += LANES)
+            store(x + i, sigmoid(load(x + i)));
         break;
     case HARD_SWISH:
-        for (int i = 0; i < floats; i++) {
-            float gate = x[i] * (1.0f / 6.0f) + 0.5f;
-            x[i] *= gate < 0 ? 0 : gate > 1 ? 1 : gate;
+        for (int i = 0; i < floats; i += LANES) {
+            vec v = load(x + i), gate = v * splat(1.0f / 6.0f) + splat(0.5f);
+            store(x + i, v * clamp(gate, splat(0), splat(1)));
         }
         break;
+    case SILU:
+        for (int i = 0; i < floats; i += LANES) {
+            vec v = load(x + i);
+            store(x + i, v * sigmoid(v));
+        }
+        break;
+    }
+}
+
+/* Of sums in registers, up to VECTORS_MAX vectors; `vectors` is a constant where this is called. */
+#define VECTORS_MAX (16 * UNIT_VECTORS)
+INLINE void activate_sums(vec *sum, const int vectors, const struct activation *a) {
+    if (a->kind == CLAMP) {
+        const vec lo = splat(a->lo), hi = splat(a->hi);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] = clamp(sum[v], lo, hi);
+    } else if (a->kind > CLAMP) {
+        float all[VECTORS_MAX * LANES];
+        UNROLL for (int v = 0; v < vectors; v++)
+            store(all + v * LANES, sum[v]);
+        activate_vectors(all, vectors * LANES, a);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] = load(all + v * LANES);
     }
 }
 
@@ -44,8 +66,16 @@ PRIVATE void activate(float *x, int floats, const struct activation *a) {
 PRIVATE void activate_one(float *x, const struct activation *a) {
     float unit[UNIT] = {0};
     unit[0] = *x;
-    activate(unit, UNIT, a);
+    activate_vectors(unit, UNIT, a);
     *x = unit[0];
+}
+
+/* Of a plane of `floats` floats, which is a channel of one pixel (next to those of other channels) or whole units. */
+PRIVATE void activate(float *x, int floats, const struct activation *a) {
+    if (floats == 1)
+        activate_one(x, a);
+    else
+        activate_vectors(x, floats, a);
 }
 
 #endif

@@ -13,10 +13,7 @@ PRIVATE void affine(const struct job *j, const struct elementwise *e) {
             float scale = e->scale ? e->scale[c] : 1, shift = e->shift ? e->shift[c] : 0;
             for (int i = 0; i < floats; i++)
                 p.out[i] = scale * p.in[i] + shift;
-            if (e->out.pitch == 1)
-                activate_one(p.out, &e->act);
-            else
-                activate(p.out, floats, &e->act);
+            activate(p.out, floats, &e->act);
         }
 }
 

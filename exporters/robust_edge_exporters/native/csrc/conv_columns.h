@@ -74,29 +74,6 @@ INLINE void pack_columns(const struct conv *c, const float *image, struct range 
         }
 }
 
-/* The pixels one before those of `v`: the last one of `before`, then all but the last one of `v`. And one after: all
-   but the first one of `v`, then the first one of `after`. */
-#if LANES == 16
-#define ONE_BEFORE 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
-#define ONE_AFTER 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
-#elif LANES == 8
-#define ONE_BEFORE 7, 8, 9, 10, 11, 12, 13, 14
-#define ONE_AFTER 1, 2, 3, 4, 5, 6, 7, 8
-#else
-#define ONE_BEFORE 3, 4, 5, 6
-#define ONE_AFTER 1, 2, 3, 4
-#endif
-#if LANES == 1
-INLINE vec one_before(vec before, vec v) { return (void)v, before; }
-INLINE vec one_after(vec v, vec after) { return (void)v, after; }
-#elif defined(__clang__)
-INLINE vec one_before(vec before, vec v) { return __builtin_shufflevector(before, v, ONE_BEFORE); }
-INLINE vec one_after(vec v, vec after) { return __builtin_shufflevector(v, after, ONE_AFTER); }
-#else
-INLINE vec one_before(vec before, vec v) { return __builtin_shuffle(before, v, (bits){ONE_BEFORE}); }
-INLINE vec one_after(vec v, vec after) { return __builtin_shuffle(v, after, (bits){ONE_AFTER}); }
-#endif
-
 /* Masks of the lanes of a vector that are not the first, or not the last, of a row of `width` pixels. */
 INLINE void row_masks(int width, uint32_t *inner, uint32_t *outer) {
     for (int i = 0; i < LANES; i++) {
@@ -156,13 +133,9 @@ INLINE void add_previous(const struct register_tile *t, vec *sum, const int vect
             sum[v] += load_placed(t, previous + (size_t)o * t->pitch, v, width);
 }
 
-/* Applies the activation if it is a clamp, and stores the sums. */
+/* Applies the activation and stores the sums. */
 INLINE void store_sums(const struct register_tile *t, vec *sum, const int vectors, const int width, float *out) {
-    if (t->act->kind == CLAMP) {
-        vec lo = splat(t->act->lo), hi = splat(t->act->hi);
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[v] = clamp(sum[v], lo, hi);
-    }
+    activate_sums(sum, vectors, t->act);
     UNROLL for (int v = 0; v < vectors; v++)
         store_placed(t, out, v, width, sum[v]);
 }
@@ -205,11 +178,6 @@ INLINE void columns_tile(const struct register_tile *tile, const int units, cons
             }
         }
         store_sums(t, sum, vectors, width, out);
-        if (t->act->kind > CLAMP)
-            for (int u = 0; u < units; u++) {
-                activate(out + t->unit_offset[u], UNIT / 2, t->act);
-                activate(out + t->unit_offset[u] + t->pair_distance, UNIT / 2, t->act);
-            }
     }
 }
 

@@ -155,6 +155,45 @@ INLINE void deinterleave_row(const float *row, int floats, float *even, float *o
     }
 }
 
+/* The floats one before those of `v`: the last one of `before`, then all but the last one of `v`. And one after: all
+   but the first one of `v`, then the first one of `after`. */
+#if LANES == 16
+#define ONE_BEFORE 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
+#define ONE_AFTER 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+#elif LANES == 8
+#define ONE_BEFORE 7, 8, 9, 10, 11, 12, 13, 14
+#define ONE_AFTER 1, 2, 3, 4, 5, 6, 7, 8
+#else
+#define ONE_BEFORE 3, 4, 5, 6
+#define ONE_AFTER 1, 2, 3, 4
+#endif
+#if LANES == 1
+INLINE vec one_before(vec before, vec v) { return (void)v, before; }
+INLINE vec one_after(vec v, vec after) { return (void)v, after; }
+#elif defined(__clang__)
+INLINE vec one_before(vec before, vec v) { return __builtin_shufflevector(before, v, ONE_BEFORE); }
+INLINE vec one_after(vec v, vec after) { return __builtin_shufflevector(v, after, ONE_AFTER); }
+#else
+INLINE vec one_before(vec before, vec v) { return __builtin_shuffle(before, v, (bits){ONE_BEFORE}); }
+INLINE vec one_after(vec v, vec after) { return __builtin_shuffle(v, after, (bits){ONE_AFTER}); }
+#endif
+
+/* Stores the first `lanes` lanes of v. */
+#if LANES == 16
+INLINE void store_lanes(float *p, vec v, int lanes) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), v); }
+#else
+INLINE void store_lanes(float *p, vec v, int lanes) {
+    float all[LANES];
+    if (lanes == LANES) {
+        store(p, v);
+        return;
+    }
+    store(all, v);
+    for (int i = 0; i < lanes; i++)
+        p[i] = all[i];
+}
+#endif
+
 /* v where the mask is all ones, 0 where it is 0. */
 INLINE vec masked(vec v, const uint32_t *mask) {
     bits m, b;
@@ -165,15 +204,7 @@ INLINE vec masked(vec v, const uint32_t *mask) {
     return v;
 }
 
-/* min(max(v, lo), hi), where a NaN stays a NaN: the x86 instructions return their second operand for one. Elsewhere
-   masks select the lanes, since C has no ?: for vectors. */
-#if LANES == 16
-INLINE vec clamp(vec v, vec lo, vec hi) { return _mm512_min_ps(hi, _mm512_max_ps(lo, v)); }
-#elif LANES == 8
-INLINE vec clamp(vec v, vec lo, vec hi) { return _mm256_min_ps(hi, _mm256_max_ps(lo, v)); }
-#elif LANES == 4 && defined(__SSE__)
-INLINE vec clamp(vec v, vec lo, vec hi) { return _mm_min_ps(hi, _mm_max_ps(lo, v)); }
-#elif LANES > 1
+#if LANES > 1
 /* `yes` where the mask is all ones, `no` where it is 0. */
 INLINE vec blend(bits mask, vec yes, vec no) {
     bits y, n;
@@ -184,7 +215,30 @@ INLINE vec blend(bits mask, vec yes, vec no) {
     memcpy(&v, &n, sizeof v);
     return v;
 }
+#endif
 
+/* a > b ? a : b, which is b where either is a NaN. */
+#if LANES == 16
+INLINE vec maximum(vec a, vec b) { return _mm512_max_ps(a, b); }
+#elif LANES == 8
+INLINE vec maximum(vec a, vec b) { return _mm256_max_ps(a, b); }
+#elif LANES == 4 && defined(__SSE__)
+INLINE vec maximum(vec a, vec b) { return _mm_max_ps(a, b); }
+#elif LANES > 1
+INLINE vec maximum(vec a, vec b) { return blend((bits)(a > b), a, b); }
+#else
+INLINE vec maximum(vec a, vec b) { return a > b ? a : b; }
+#endif
+
+/* min(max(v, lo), hi), where a NaN stays a NaN: the x86 instructions return their second operand for one. Elsewhere
+   masks select the lanes, since C has no ?: for vectors. */
+#if LANES == 16
+INLINE vec clamp(vec v, vec lo, vec hi) { return _mm512_min_ps(hi, _mm512_max_ps(lo, v)); }
+#elif LANES == 8
+INLINE vec clamp(vec v, vec lo, vec hi) { return _mm256_min_ps(hi, _mm256_max_ps(lo, v)); }
+#elif LANES == 4 && defined(__SSE__)
+INLINE vec clamp(vec v, vec lo, vec hi) { return _mm_min_ps(hi, _mm_max_ps(lo, v)); }
+#elif LANES > 1
 INLINE vec clamp(vec v, vec lo, vec hi) {
     v = blend((bits)(v < lo), lo, v);
     return blend((bits)(v > hi), hi, v);

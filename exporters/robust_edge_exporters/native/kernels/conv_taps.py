@@ -13,7 +13,7 @@ from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack
 TAP_UNITS = c_constant("conv_taps.h", "TAP_UNITS")  # units of a plane
 SHORTEST = 4  # mean entries of a segment for which shifting its sums is worth it
 LENGTH_MULTIPLE = 4  # segments are padded to it: entries behind the last four cost a mispredicted branch
-SPLIT_FLOATS = 16384  # of a block's phases
+SPLIT_FLOATS = 32768  # of a block's phases
 
 
 class ConvTaps(SparseConvKernel):
@@ -25,7 +25,9 @@ class ConvTaps(SparseConvKernel):
         """Output planes of up to four units, of exactly the input size divided by the stride, and long segments."""
         length = op.density * op.weight.shape[1]
         small = output.pixels <= TAP_UNITS * UNIT and op.window.reaches_only_inside(output)
-        return op.window.divides(source, output) and op.groups == 1 and length >= SHORTEST and small
+        one_phase = op.window.strides == (2, 2) and len(op.window.shifts) == 1  # `sparse` packs no more than this one
+        packed = one_phase and output.pixels > UNIT
+        return op.window.divides(source, output) and op.groups == 1 and length >= SHORTEST and small and not packed
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
         """Tiles of whole planes; a block has as many channels as 16-bit offsets or the scratch memory allow."""

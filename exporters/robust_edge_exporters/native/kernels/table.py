@@ -12,8 +12,10 @@ from robust_edge_exporters.native.kernel import Kernel
 MODULES = (
     "conv_dense",
     "conv_depthwise",
+    "conv_depthwise_rows",
     "conv_columns",
     "conv_taps",
+    "conv_strips",
     "conv_sparse",
     "linear_dense",
     "linear_sparse",

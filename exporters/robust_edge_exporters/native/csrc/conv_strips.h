@@ -1,0 +1,234 @@
+/* Sparse convolution of filters with several columns, for rows of any width: (I, H, W) -> (O, P, Q) at stride 1 or 2, with
+   I / groups input channels for each output channel:
+
+       for o < O, y < P, x < Q:
+           out[o][y][x] = act(bias[o] + residual[o][y][x] + sum over the nonzeros (i, ky, kx) of channel o of
+                              weight[o][i][ky][kx] * in[i][y * stride + ky * dilation - top]
+                                                       [x * stride + kx * dilation - left])
+
+   The filter's columns are grouped by their shift s in output pixels, counted from the leftmost column. This is done as
+
+       for o < O, s < S, y < P, x < Q + S:
+           sum[s][y][x] = sum over the nonzeros (i, ky, kx) of channel o and shift s
+       for o < O, y < P, x < Q:
+           out[o][y][x] = act(bias[o] + residual[o][y][x] + sum over s of sum[s][y][x + s])
+
+   Products are summed before they are shifted, so one copy of each input row serves all columns; at stride 2 there is
+   one of its even pixels and one of its odd ones. A packed row is whole units and begins with the zeros of the left
+   padding, so the rows of the filter shift by whole units, which is what offsets count. Sums of all shifts share their
+   registers: those of the largest shift are summed first, moved by one pixel, then those of the next one are added. At
+   the end of a row they take garbage from the next row, S - 1 pixels of each row are never stored. Wide rows are computed
+   in tiles of columns. A segment holds the nonzeros of an output channel and a shift, the largest shift first. */
+#ifndef ROBUST_EDGE_CONV_STRIPS_H
+#define ROBUST_EDGE_CONV_STRIPS_H
+
+#include <string.h>
+
+#include "conv_tiles.h"
+#include "nonzeros.h"
+#include "pack_rows.h"
+#include "tile_sizes.h"
+
+#define ROW_UNITS_MAX 6 /* units of a packed row */
+#define STRIP_UNITS_MAX (UNITS_MAX > ROW_UNITS_MAX ? UNITS_MAX : ROW_UNITS_MAX)
+
+#ifndef STRIPS_UNITS
+#define STRIPS_UNITS(EACH) EACH(1)
+#endif
+
+struct conv_strips {
+    struct conv conv;
+    int columns;   /* output columns of a tile */
+    int row_units; /* of a packed row */
+    int segments;  /* of an output channel in a block: S */
+};
+
+/* A register tile: whole rows of a tile. */
+struct strip_tile {
+    const float *packed;
+    const value *values;
+    const uint16_t *offsets;
+    const uint32_t *starts;
+    const float *bias;       /* first block: of the group's channels, else NULL */
+    const float *residual;   /* first block: of the tile's first pixel, or NULL */
+    float *out;              /* last block: the tile's first pixel, else NULL */
+    float *partial;          /* sums between blocks, of output channel 0 */
+    size_t pitch;            /* floats from one output channel to the next */
+    size_t partial_pitch;
+    int units, segments;
+    struct range channels;
+    const struct activation *act;
+    int pixel[STRIP_UNITS_MAX * UNIT_VECTORS]; /* of each vector, from the tile's first pixel */
+    int lanes[STRIP_UNITS_MAX * UNIT_VECTORS]; /* of each vector that are pixels of the tile */
+};
+
+/* A tile's rows of the channels of a block, at dst as [channel][copy][row][unit]. */
+PRIVATE void pack_strip(const struct conv_strips *r, const float *image, struct range channels, int y0, int x0,
+                              int rows, float *dst) {
+    const struct conv *c = &r->conv;
+    const int stride = c->stride_x, floats = r->row_units * UNIT, used = r->columns + r->segments - 1;
+    for (int k = channels.begin; k < channels.end; k++)
+        for (int s = 0; s < c->copies; s++, dst += c->copy_floats) {
+            const float *plane = image + (size_t)k * (size_t)c->in.pitch;
+            int y = y0 * stride + c->shifts[s].dy, x = x0 * stride + c->shifts[s].dx;
+            struct range in = inside(x, stride, c->in.width, used);
+            float *to = dst;
+            for (int row = 0; row < rows + c->extra_rows; row++, y += stride, to += floats) {
+                const float *from = plane + (ptrdiff_t)y * c->in.width + x;
+                if (y < 0 || y >= c->in.height) {
+                    memset(to, 0, (size_t)floats * sizeof *to);
+                    continue;
+                }
+                if (stride == 1)
+                    for (int i = 0; i < floats; i += LANES)
+                        store(to + i, load(from + i));
+                else
+                    for (int i = 0; i < floats; i += LANES) {
+                        vec even, odd;
+                        deinterleave(from + 2 * i, &even, &odd);
+                        store(to + i, even);
+                    }
+                for (int i = 0; i < in.begin; i++)
+                    to[i] = 0;
+                for (int i = in.end; i < used; i++)
+                    to[i] = 0;
+            }
+        }
+}
+
+/* Adds bias and residual in the first block, in the others the sums of the blocks before. */
+INLINE void add_to_strip(const struct strip_tile *t, vec *sum, const int vectors, int o) {
+    if (t->bias) {
+        vec bias = splat(t->bias[o]);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] += bias;
+        if (t->residual)
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[v] += load(t->residual + (size_t)o * t->pitch + t->pixel[v]);
+    } else
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] += load(t->partial + (size_t)o * t->partial_pitch + v * LANES);
+}
+
+/* Applies the activation and stores the pixels. */
+INLINE void store_strip(const struct strip_tile *t, vec *sum, const int vectors, int o) {
+    float *out = t->out + (size_t)o * t->pitch;
+    activate_sums(sum, vectors, t->act);
+    UNROLL for (int v = 0; v < vectors; v++)
+        store_lanes(out + t->pixel[v], sum[v], t->lanes[v]);
+}
+
+/* `units` is a constant where this is called. */
+INLINE void strip_register_tile(const struct strip_tile *tile, const int units) {
+    const struct strip_tile copy = *tile, *t = &copy;
+    const int vectors = units * UNIT_VECTORS, segments = t->segments;
+    const vec none = {0};
+    const uint32_t *starts = t->starts + (size_t)t->channels.begin * (size_t)segments;
+    const uint32_t mean = mean_length(starts, (t->channels.end - t->channels.begin) * segments);
+    for (int o = t->channels.begin; o < t->channels.end; o++) {
+        const uint32_t *start = t->starts + (size_t)o * (size_t)segments;
+        struct nonzeros nonzeros = {t->values + *start, t->offsets + *start};
+        vec sum[STRIP_UNITS_MAX * UNIT_VECTORS];
+        prefetch_ahead(nonzeros, mean * (uint32_t)segments);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] = none;
+        for (int s = 0; s < segments; s++) {
+            if (s > 0)
+                UNROLL for (int v = 0; v < vectors; v++)
+                    sum[v] = one_after(sum[v], v + 1 < vectors ? sum[v + 1] : none);
+            nonzeros = accumulate(sum, units, t->packed, UNIT, UNIT, nonzeros, start[s + 1] - start[s]);
+        }
+        add_to_strip(t, sum, vectors, o);
+        if (t->out)
+            store_strip(t, sum, vectors, o);
+        else
+            UNROLL for (int v = 0; v < vectors; v++)
+                store(t->partial + (size_t)o * t->partial_pitch + v * LANES, sum[v]);
+    }
+}
+
+#define STRIPS_CASE(n) \
+    case n: \
+        strip_register_tile(t, n); \
+        break;
+
+PRIVATE void strips_kernel(const struct strip_tile *t) {
+    switch (t->units) { STRIPS_UNITS(STRIPS_CASE) }
+}
+
+/* Splits a tile of `rows` rows and `columns` columns into register tiles of whole rows, of nearly equal size. The
+   exporter computes the same sizes (register_tile_units in tiling.py). `tile` is that of the first row. */
+PRIVATE void run_strip_tiles(const struct conv_strips *r, const struct strip_tile *tile, int rows, int columns) {
+    const int width = r->conv.out.width, row_vectors = r->row_units * UNIT_VECTORS;
+    const int most = UNITS_MAX / r->row_units > 0 ? UNITS_MAX / r->row_units : 1, tiles = (rows + most - 1) / most;
+    for (int i = 0; i < tiles; i++) {
+        struct strip_tile t = *tile;
+        struct range range = split_evenly(rows, i, tiles);
+        size_t first = (size_t)range.begin * (size_t)width, units = (size_t)(range.begin * r->row_units);
+        t.units = (range.end - range.begin) * r->row_units;
+        t.packed += units * UNIT;
+        t.partial += units * UNIT;
+        t.residual = t.residual ? t.residual + first : NULL;
+        t.out = t.out ? t.out + first : NULL;
+        for (int v = 0; v < t.units * UNIT_VECTORS; v++) {
+            int x = v % row_vectors * LANES, left = columns - x;
+            t.pixel[v] = v / row_vectors * width + x;
+            t.lanes[v] = left < 0 ? 0 : left < LANES ? left : LANES;
+        }
+        strips_kernel(&t);
+    }
+}
+
+PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const struct work *work, int tile) {
+    const struct conv *c = &r->conv;
+    re_context *ctx = j->context;
+    const int bands = (c->out.height + c->rows - 1) / c->rows, strips = (c->out.width + r->columns - 1) / r->columns;
+    const int in_group = c->in.channels / c->groups, out_group = c->out.channels / c->groups;
+    const int blocks = (in_group + c->block - 1) / c->block, image = tile / (bands * strips);
+    const int y0 = tile / strips % bands * c->rows, x0 = tile % strips * r->columns;
+    const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
+    const int columns = c->out.width - x0 < r->columns ? c->out.width - x0 : r->columns;
+    const float *in = ctx->arena + c->in.offset + (size_t)image * c->in.image;
+    float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
+    for (int g = work->groups.begin; g < work->groups.end; g++)
+        for (int b = 0; b < blocks; b++) {
+            int first = b * c->block, count = in_group - first < c->block ? in_group - first : c->block;
+            struct range channels = {g * in_group + first, g * in_group + first + count};
+            size_t pixel = (size_t)image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch +
+                           (size_t)y0 * (size_t)c->out.width + (size_t)x0;
+            struct strip_tile t;
+            if (c->copies)
+                pack_strip(r, in, channels, y0, x0, rows, packed);
+            t.packed = c->copies ? packed : in + (size_t)channels.begin * (size_t)c->in.pitch + (size_t)y0 * UNIT;
+            t.values = value_section(ctx, c->values);
+            t.offsets = ctx->offsets + c->offsets;
+            t.segments = r->segments;
+            t.starts = ctx->starts + c->starts + (size_t)(g * blocks + b) * (size_t)(out_group * r->segments);
+            t.bias = b == 0 ? float_section(ctx, c->bias) + g * out_group : NULL;
+            t.residual = b == 0 && c->residual != NO_TENSOR ? ctx->arena + c->residual + pixel : NULL;
+            t.out = b == blocks - 1 ? ctx->arena + c->out.offset + pixel : NULL;
+            t.partial = packed + c->block * c->copies * c->copy_floats;
+            t.pitch = (size_t)c->out.pitch;
+            t.partial_pitch = (size_t)(c->rows * r->row_units * UNIT);
+            t.channels = work->channels;
+            t.act = &c->act;
+            run_strip_tiles(r, &t, rows, columns);
+        }
+}
+
+PRIVATE void conv_strips(const struct job *j, const struct conv_strips *r) {
+    const struct conv *c = &r->conv;
+    int bands = (c->out.height + c->rows - 1) / c->rows, strips = (c->out.width + r->columns - 1) / r->columns;
+    int tiles = j->images * bands * strips;
+    struct work work = {{0, tiles}, {0, c->groups}, {0, c->out.channels / c->groups}};
+    if (tiles % j->threads == 0 || tiles >= 4 * j->threads)
+        work.tiles = split_evenly(tiles, j->thread, j->threads);
+    else if (c->groups > 1)
+        work.groups = split_evenly(c->groups, j->thread, j->threads);
+    else
+        work.channels = split_evenly(c->out.channels, j->thread, j->threads);
+    for (int t = work.tiles.begin; t < work.tiles.end; t++)
+        run_strip(r, j, &work, t);
+}
+
+#endif
