@@ -1,6 +1,7 @@
 """Times the sparse engine against dense engines on the same machine, and against the machine's own limits.
 
     python benchmarks/sparse_engine.py --out benchmarks/results/sparse_engine.json --plot docs/figures/sparse-engine.png
+    python benchmarks/sparse_engine.py --networks resnet18-224 --keep 0.1 --scope layer --images 1 --threads 1
 
 Every cell runs all engines interleaved, so that a noisy minute hits all of them, and a single thread stays on one core;
 medians and ratios of medians are reported. Weights are random with a fraction `keep` left in every prunable layer
@@ -18,6 +19,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -39,12 +41,19 @@ from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
 from robust_edge_exporters.native import NativeExport, export_native
+from robust_edge_exporters.native.export import LayerReport
 from robust_edge_runtimes.formats.native.engine import FLAGS, Network, compile_library
 
-NETWORKS = ("resnet18", "resnet34", "mobilenet_v2")
+SMALL = {name: (name, 32) for name in ("resnet18", "resnet34", "mobilenet_v2")}
+LARGE = {
+    f"{name}-224": (f"torchvision/{name}", 224)
+    for name in ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf")
+}
+NETWORKS = SMALL | LARGE  # architecture, and height and width of an image, by name
 KEEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
-SHAPE, CLASSES = (3, 32, 32), tuple("0123456789")
-CSR_KEEP = 0.2  # above it, and for batches, CSR products take seconds
+SCOPES = ("layer", "global")
+CLASSES = tuple("0123456789")
+CSR_KEEP = 0.2  # above it, for batches and for large images, CSR products take seconds
 
 WARM_MS = 50  # after the others' turns, threads need about so long to reach their speed
 
@@ -72,10 +81,17 @@ class CsrConv(torch.nn.Module):
         return y.transpose(0, 1)
 
 
+def shape_of(name: str) -> tuple[int, int, int]:
+    """Channels, height and width of an image of a network."""
+    size = NETWORKS[name][1]
+    return 3, size, size
+
+
 def network(name: str, keep: float, scope: str) -> nn.Module:
     """The network with random weights, a fraction `keep` of the prunable ones left."""
     torch.manual_seed(0)
-    model = build_model(ModelSpec(arch=name, shape=SHAPE, classes=CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)).eval()
+    spec = ModelSpec(arch=NETWORKS[name][0], shape=shape_of(name), classes=CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)
+    model = build_model(spec).eval()
     weights = [m.weight.data for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     magnitudes = torch.cat([w.abs().flatten() for w in weights])
     for weight in weights:
@@ -95,25 +111,24 @@ def as_csr(model: nn.Module) -> nn.Module:
     return twin
 
 
-def write_onnx(model: nn.Module, path: Path) -> None:
+def write_onnx(model: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (torch.rand(2, *SHAPE),), path, dynamo=True, opset_version=18, external_data=False,
+            model, (torch.rand(2, *shape),), path, dynamo=True, opset_version=18, external_data=False,
             input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             verbose=False,
         )  # fmt: skip
 
 
-def quantize(path: Path, target: Path) -> None:
+def quantize(path: Path, shape: tuple[int, int, int], target: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(
-                [{"images": np.random.default_rng(i).random((4, *SHAPE), dtype=np.float32)} for i in range(4)]
-            )
+            batches = (np.random.default_rng(i).random((4, *shape), dtype=np.float32) for i in range(4))
+            self.left = iter([{"images": batch} for batch in batches])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.left, None)
@@ -213,36 +228,53 @@ def machine_limits() -> dict[str, float]:
 
 
 def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds: int = 30) -> list[dict[str, Any]]:
-    """Time of each weighted layer beside what arithmetic and weights alone would take, in microseconds."""
+    """Time of each operator in microseconds; of weighted layers beside what arithmetic and weights alone would take."""
     library = folder / "profile.so"
     subprocess.run(["cc", *FLAGS, "-DRE_PROFILE", str(folder / "model.c"), "-o", str(library), "-lm"], check=True)
     made, functions = Network(library, folder / "weights.bin"), ctypes.CDLL(str(library))
     count = ctypes.c_int.in_dll(functions, "re_profile_operators").value
     spent = (ctypes.c_double * count).in_dll(functions, "re_profile_ns")
-    image, rows = np.random.default_rng(0).random((1, *SHAPE), dtype=np.float32), []
+    image, rows = np.random.default_rng(0).random((1, *export.input_shape), dtype=np.float32), []
     for _ in range(rounds):
         ctypes.memset(spent, 0, ctypes.sizeof(spent))
         made.infer(image)
         rows.append(list(spent))
-    times = np.median(np.array(rows), axis=0)
+    times = np.median(np.array(rows), axis=0) / 1e3
     made.close()
+    layers = {layer.operator_index: layer for layer in export.layers}
+    functions_of = operators((folder / "model.c").read_text(encoding="utf-8"))
     return [
-        {
-            "name": layer.name,
-            "kernel": layer.kernel,
-            "keep": round(layer.nonzeros / layer.weights, 4),
-            "us": round(times[layer.operator_index] / 1e3, 2),
-            "arithmetic_us": round(layer.macs / limits["mac_per_ns"] / 1e3, 2),
-            "loads_us": round(layer.macs / limits["loaded_mac_per_ns"] / 1e3, 2),
-            "weights_us": round(6 * layer.nonzeros / limits["read_bytes_per_ns"] / 1e3, 2),
-        }
-        for layer in export.layers
+        weighted_row(layers[index], times[index], limits)
+        if index in layers
+        else {"name": "", "kernel": functions_of[index], "us": round(times[index], 2)}
+        for index in range(1, count)
     ]
 
 
-def first_inference(folder: Path, library: Path) -> float:
+def operators(code: str) -> list[str]:
+    """The C function of each operator of a generated network, in the order in which they run."""
+    body = code.split("static void network(")[1]
+    return [re.findall(r"(\w+)\(j, &", part)[0] for part in body.split("end_operator(")[:-1]]
+
+
+def weighted_row(layer: LayerReport, us: float, limits: dict[str, float]) -> dict[str, Any]:
+    """A layer's time beside its limits, in microseconds; `share` is the part of its time that arithmetic would take."""
+    arithmetic = layer.macs / limits["mac_per_ns"] / 1e3
+    return {
+        "name": layer.name,
+        "kernel": layer.kernel,
+        "keep": round(layer.nonzeros / layer.weights, 4),
+        "us": round(us, 2),
+        "arithmetic_us": round(arithmetic, 2),
+        "loads_us": round(layer.macs / limits["loaded_mac_per_ns"] / 1e3, 2),
+        "weights_us": round(6 * layer.nonzeros / limits["read_bytes_per_ns"] / 1e3, 2),
+        "share": round(arithmetic / us, 3) if us else None,
+    }
+
+
+def first_inference(folder: Path, library: Path, shape: tuple[int, int, int]) -> float:
     """Milliseconds from reading the weights to the first logits."""
-    image = np.zeros((1, *SHAPE), np.float32)
+    image = np.zeros((1, *shape), np.float32)
     start = time.perf_counter_ns()
     made = Network(library, folder / "weights.bin")
     made.infer(image)
@@ -253,20 +285,20 @@ def first_inference(folder: Path, library: Path) -> float:
 
 def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits: dict[str, float]) -> dict[str, Any]:
     """All measurements of one network at one keep."""
-    model = network(name, keep, scope)
+    model, shape = network(name, keep, scope), shape_of(name)
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        write_onnx(model, folder / "model.onnx")
-        quantize(folder / "model.onnx", folder / "int8.onnx")
+        write_onnx(model, shape, folder / "model.onnx")
+        quantize(folder / "model.onnx", shape, folder / "int8.onnx")
         export = export_native(folder / "model.onnx", folder)
         library = compile_library(folder)
         results = []
         for threads in choice.threads:
             functions = engines(folder, model, threads)
             for images in choice.images:
-                if keep > CSR_KEEP or images > 1:
+                if keep > CSR_KEEP or images > 1 or name in LARGE:
                     functions.pop("torch csr", None)
-                batch = np.random.default_rng(1).random((images, *SHAPE), dtype=np.float32)
+                batch = np.random.default_rng(1).random((images, *shape), dtype=np.float32)
                 exact, got = functions[BASELINE](batch), functions[OURS](batch)
                 assert np.abs(exact - got).max() <= 1e-4 * np.abs(exact).max(), "what is timed must be right"
                 with one_core(threads):
@@ -284,7 +316,7 @@ def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits:
             "bytes_per_nonzero": export.weights_bytes / export.nonzeros,
             "code_bytes": library.stat().st_size,
             "memory_bytes": export.memory_bytes,
-            "first_inference_ms": first_inference(folder, library),
+            "first_inference_ms": first_inference(folder, library, shape),
             "layers": profile(folder, export, limits),
             "results": results,
         }
@@ -327,7 +359,8 @@ def at_least_one(text: str) -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--networks", nargs="+", default=tuple(SMALL), choices=NETWORKS)
+    parser.add_argument("--scope", nargs="+", default=SCOPES, choices=SCOPES, help="global: at 10%% kept only")
     parser.add_argument(
         "--keep", nargs="+", type=fraction, default=KEEPS, help="fractions of the weights: 0.1 for 10%%"
     )
@@ -358,7 +391,7 @@ def main() -> None:
     limits = machine_limits()
     report: dict[str, Any] = {"environment": environment(), "limits": limits, "cells": []}
     for name in choice.networks:
-        wanted = [(keep, "layer") for keep in choice.keep] + [(keep, "global") for keep in choice.keep if keep == 0.1]
+        wanted = [(keep, scope) for scope in choice.scope for keep in choice.keep if scope == "layer" or keep == 0.1]
         for keep, scope in wanted:
             report["cells"].append(cell(name, keep, scope, choice, limits))
             write_result(choice.out, report)

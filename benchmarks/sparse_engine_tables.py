@@ -78,10 +78,14 @@ def crossing(keeps: list[float], speedups: list[float]) -> str:
 
 
 def layer_table(report: dict[str, Any], network_name: str, keep: float) -> str:
-    """One network's layers: measured, and what arithmetic, loads and weights alone would take, in microseconds."""
-    cell_ = next(c for c in report["cells"] if (c["network"], c["keep"], c["scope"]) == (network_name, keep, "layer"))
-    lines = ["| layer | kernel | µs | arithmetic | loads | weights |", "|---" * 6 + "|"]
+    """One network's operators: measured, and what arithmetic, loads and weights alone would take, in microseconds."""
+    wanted = (network_name, keep, "layer")
+    cell_ = next((c for c in report["cells"] if (c["network"], c["keep"], c["scope"]) == wanted), None)
+    if cell_ is None:
+        return ""
+    lines = ["| layer | kernel | µs | arithmetic | loads | weights | share of arithmetic |", "|---" * 7 + "|"]
     for layer in cell_["layers"]:
-        numbers = " | ".join(f"{layer[k]:.1f}" for k in ("us", "arithmetic_us", "loads_us", "weights_us"))
-        lines.append(f"| {layer['name']} | {layer['kernel']} | {numbers} |")
+        limits = (f"{layer[k]:.1f}" if k in layer else "" for k in ("arithmetic_us", "loads_us", "weights_us"))
+        share = f"{layer['share']:.0%}" if layer.get("share") else ""
+        lines.append(f"| {layer['name']} | {layer['kernel']} | {layer['us']:.1f} | {' | '.join(limits)} | {share} |")
     return "\n".join(lines) + "\n"
