@@ -26,6 +26,8 @@ from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS, compile_
 WEIGHTS_OF: dict[str, Literal["fp32", "fp16", "int8"]] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 FULL = 0.9
 """Share of weights in blocks that are not zero, above which blocks count as full: some weights round to zero."""
+UNEVEN = 1.2
+"""Expected time over that of an even distribution of the zeros, above which an export says so."""
 
 
 def export_native_artifact(
@@ -70,9 +72,25 @@ def export_native_artifact(
         output=TensorSpec(OUTPUT, (settings.batch, export.outputs)),
         sparsity=counted(export),
         layers=tuple(form(layer) for layer in export.layers),
-        notes=block_notes(export) if settings.precision == "int8" else (),
+        notes=distribution_notes(export) + (block_notes(export) if settings.precision == "int8" else ()),
         companions=tuple(sorted(companions)),
         weights_file=WEIGHTS,
+    )
+
+
+def distribution_notes(export: NativeExport) -> tuple[str, ...]:
+    """What the distribution of the zeros over the layers costs, unless it costs little.
+
+    The time is expected to be proportional to the multiply-adds that are left.
+    """
+    kept = export.nonzeros / max(1, sum(layer.weights for layer in export.layers))
+    left = export.macs / max(1, sum(layer.dense_macs for layer in export.layers))
+    if left <= UNEVEN * kept:
+        return ()
+    return (
+        f"{100 * kept:.1f}% of the weights are left, but {100 * left:.1f}% of the multiply-adds: the expected time is "
+        f"{left / kept:.1f} times that of the same number of weights spread evenly over the layers; compress --scope "
+        "macs chooses them by multiply-adds",
     )
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,7 +18,9 @@ import torch
 
 from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.dense_baseline import with_dense_baseline
+from robust_edge_exporters.formats.native.export import distribution_notes
 from robust_edge_exporters.formats.onnx.without_weights import with_random_weights, without_weights
+from robust_edge_exporters.native.export import LayerReport, NativeExport
 from robust_edge_exporters.native.kernels.table import KERNELS
 from robust_edge_exporters.target import target_named
 from robust_edge_exporters.tolerance import logit_tolerance
@@ -135,6 +138,24 @@ def test_layers_name_kernel_density_and_multiply_adds(written, model):
         assert (layer.weights, layer.nonzero) == (weight.numel(), int((weight != 0).sum()))
         assert (layer.macs, layer.dense_macs) == (area * layer.nonzero, area * layer.weights)
     assert manifest.sparsity.nonzero == sum(layer.nonzero for layer in manifest.layers)
+
+
+def test_a_distribution_of_zeros_that_costs_time_is_said():
+    """The last layer computes one pixel, the first one a hundred."""
+
+    def notes(*kept):
+        layers = (
+            LayerReport(f"w{index}", "Conv", index, "strips", count, 1000, pixels * count, pixels * 1000, count)
+            for index, (count, pixels) in enumerate(zip(kept, (100, 1), strict=True))
+        )
+        export = NativeExport(Path(), (), (1, 1, 1), 1, tuple(layers), "fp32", 0, 0, {})
+        return distribution_notes(export)
+
+    assert notes(100, 100) == notes(10, 190) == ()
+    (note,) = notes(190, 10)
+    assert note.startswith(
+        "10.0% of the weights are left, but 18.8% of the multiply-adds: the expected time is 1.9 times"
+    )
 
 
 def test_weights_too_small_for_fp16_are_counted_as_the_zeros_they_become(model, request_for, tmp_path):
