@@ -7,7 +7,7 @@ import pytest
 
 from robust_edge_exporters.native import Options
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window
-from robust_edge_exporters.native.kernels import conv_columns, conv_strips, conv_sparse
+from robust_edge_exporters.native.kernels import conv_columns, conv_sparse, conv_strips
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, register_tile_units
 
