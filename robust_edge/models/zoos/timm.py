@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from robust_edge.torchvision_compat import prepare_torchvision
 from robust_edge_runtimes.core.errors import BackendUnavailable, unknown_name
 
 
@@ -14,6 +15,7 @@ def build(name: str, num_classes: int, in_channels: int) -> nn.Module:
         BackendUnavailable: timm is not installed.
         InputError: it has no model of this name.
     """
+    prepare_torchvision()
     try:
         import timm
     except ImportError as cause:

@@ -1,5 +1,8 @@
 """Networks of installed libraries by name."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,3 +40,11 @@ def test_timm_is_optional():
     model = build_model(spec("timm/resnet10t", 2)).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 2, 32, 32)).shape == (2, 3)
+
+
+def test_timm_beside_a_torch_without_the_operators_of_torchvision():
+    """In a process of its own: torchvision must be prepared before timm imports it."""
+    pytest.importorskip("timm", reason="timm is not installed; pip install 'robust-edge[timm]'")
+    code = "from robust_edge.models.zoos.timm import build; build('resnet10t', 3, 1)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
