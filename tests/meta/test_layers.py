@@ -146,7 +146,7 @@ LAYERS = {
         paired_pgd
         twins
         subject
-        probes gradients inspection
+        probes gradients inspection temperature
         modes
         merge
         verify

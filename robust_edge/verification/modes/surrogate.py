@@ -6,10 +6,11 @@ import time
 
 import numpy as np
 
-from robust_edge.verification.paired_pgd import paired_pgd, pgd_settings
+from robust_edge.verification.paired_pgd import pgd_settings
 from robust_edge.verification.probes import probes
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.temperature import attack_by_checkpoint
 from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_checkpoint, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
@@ -21,12 +22,10 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
 
     The checkpoint's logits are computed here, so that a forged bundle cannot choose them, unlike those that it stores.
     """
-    oracle = subject.checkpoint
-    assert oracle is not None, "the mode's row says that it needs a run"
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
     attack = pgd_settings(subject.eps, settings)
-    outcome = paired_pgd(subject.score, oracle, drawn.images, drawn.labels, attack, progress=progress)
-    detail = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero in the attack"
+    outcome, _ = attack_by_checkpoint(subject, attack, progress)
+    detail = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero at every temperature tried"
     checks = [
         _compared("test images", drawn.clean, subject),
         _compared("attacked test images", outcome.worst[1], subject),

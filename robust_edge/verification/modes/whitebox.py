@@ -6,15 +6,14 @@ import dataclasses
 import time
 
 import numpy as np
-from torch import nn
 
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification.gradients import gradient_checks
 from robust_edge.verification.paired_pgd import PairedOutcome, paired_pgd, pgd_settings
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
+from robust_edge.verification.temperature import attack_by_checkpoint, best_temperature
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable
-from robust_edge_runtimes.attacks.threat import step_size
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.blackbox import blackbox
 from robust_edge_runtimes.modes.mode import Progress
@@ -24,9 +23,6 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement, Twin
 
 AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
-PROBED = 64
-PROBE_STEPS = 5
-SCALES = (0.1, 1.0, 10.0)
 
 
 def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
@@ -44,19 +40,19 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
         searched = blackbox(subject, settings, progress)
         return dataclasses.replace(searched, flags=(*flags, *searched.flags))
     attack = pgd_settings(subject.eps, settings)
-    temperature, zero_at_one, lowest_zero = _temperature(subject, twin.network, attack)
+    temperature, zero_at_one, lowest_zero = best_temperature(subject, twin.network, attack)
     likeness = dataclasses.replace(compare(subject, twin), temperature=temperature)
     oracle = TorchOracle(twin.network, temperature=temperature)
     outcome = paired_pgd(
         subject.score, oracle, drawn.images, drawn.labels, attack, reference=subject.reference, progress=progress
     )
-    outcome = _with_own_gradients(subject, twin, outcome, attack)
+    outcome, own_zero = _with_own_gradients(subject, twin, outcome, attack)
     if subject.reference is None:
         reference_robust = subject.stored_answers(drawn.ids)[1]
     else:
         reference_robust = clean.reference & outcome.reference_right
     checks = [_twin_differs(likeness, subject.precision)]
-    checks += _gradient_checks(min(outcome.zero_gradients, lowest_zero), zero_at_one, temperature)
+    checks += _gradient_checks(min(outcome.zero_gradients, lowest_zero), zero_at_one, own_zero, temperature)
     checks += gradient_checks(subject, twin.network, settings.seed)
     return Measurement(
         attack=attack,
@@ -76,12 +72,16 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
 
 def _with_own_gradients(
     subject: HostSubject, twin: Differentiable, outcome: PairedOutcome, attack: AttackSpec
-) -> PairedOutcome:
-    """Attack the checkpoint with its own gradients, unless the first attack already used them."""
+) -> tuple[PairedOutcome, float]:
+    """Attack the checkpoint with its own gradients, unless the first attack already used them.
+
+    Returns:
+        Both attacks joined, and the share of the checkpoint's gradients that are zero at its logits' own scale.
+    """
     if subject.checkpoint is None or twin.made_from == CHECKPOINT:
-        return outcome
-    drawn = subject.images
-    return outcome.joined(paired_pgd(subject.score, subject.checkpoint, drawn.images, drawn.labels, attack))
+        return outcome, 0.0
+    own, own_zero = attack_by_checkpoint(subject, attack)
+    return outcome.joined(own), own_zero
 
 
 def compare(subject: HostSubject, twin: Differentiable) -> Twin:
@@ -105,31 +105,6 @@ def _tolerance(subject: HostSubject, twin: Differentiable) -> float:
     return subject.twin.tolerance
 
 
-def _temperature(subject: HostSubject, network: nn.Module, attack: AttackSpec) -> tuple[float, float, float]:
-    """The temperature at which a short attack on a few images breaks most of them.
-
-    Logits that are scaled up saturate the softmax, so that the gradient vanishes; a temperature of that scale restores
-    it.
-
-    Returns:
-        The temperature, 1 unless another breaks more images; the share of gradients that were zero at 1; and the
-        smallest such share, since the temperature that breaks most images may saturate the softmax of the others.
-    """
-    score = subject.score
-    images, labels = subject.images.images[:PROBED], subject.images.labels[:PROBED]
-    ordered = np.sort(TorchOracle(network).logits(images), axis=1)
-    lead = float(np.median(ordered[:, -1] - ordered[:, -2]))
-    lead = lead if np.isfinite(lead) and lead > 0 else 1.0
-    steps = min(PROBE_STEPS, attack.steps)
-    short = dataclasses.replace(attack, steps=steps, step_size=step_size(attack.eps, max(steps, 1)))
-    found = []
-    for temperature in (1.0, *(scale * lead for scale in SCALES)):
-        outcome = paired_pgd(score, TorchOracle(network, temperature=temperature), images, labels, short)
-        found.append((int(outcome.artifact_right.sum()), outcome.zero_gradients, temperature))
-    _, _, best = min(found, key=lambda item: item[:2])
-    return best, found[0][1], min(zero for _, zero, _ in found)
-
-
 def _twin_differs(twin: Twin, precision: str) -> Check:
     alike = twin.max_logit_error <= twin.tolerance and twin.argmax_agreement >= AGREEMENT[precision]
     detail = (
@@ -140,12 +115,16 @@ def _twin_differs(twin: Twin, precision: str) -> Check:
     return Check("twin_differs", not alike, detail)
 
 
-def _gradient_checks(zero: float, zero_at_one: float, temperature: float) -> list[Check]:
-    """Check the share of zero gradients at the chosen temperature, and of those that are zero only at temperature 1."""
+def _gradient_checks(zero: float, zero_at_one: float, own_zero: float, temperature: float) -> list[Check]:
+    """Check the share of zero gradients at the chosen temperature, and of those that are zero only at temperature 1.
+
+    An artifact inherits a loss that saturates from its checkpoint; `own_zero` is the share of the checkpoint's
+    gradients that are zero at temperature 1.
+    """
     nowhere = zero_gradient(zero, f"{100 * zero:.0f}% of the twin's gradients were zero at every temperature tried")
-    vanished = max(0.0, zero_at_one - zero) if nowhere.raised else zero_at_one
+    vanished = (max(0.0, zero_at_one - zero) if nowhere.raised else zero_at_one) - own_zero
     detail = (
-        f"{100 * vanished:.0f}% of the gradients vanish at the logits' own scale; attacked with the logits divided "
-        f"by {temperature:.3g}"
+        f"{100 * vanished:.0f}% of the gradients vanish at the logits' own scale, and more than the checkpoint's; "
+        f"attacked with the logits divided by {temperature:.3g}"
     )
     return [nowhere, saturated_gradient(vanished, detail)]

@@ -92,7 +92,8 @@ VALIDITY_FLAGS = (
     ),
     ValidityFlag(
         "saturated_gradient",
-        "more than 5% of the cross-entropy's gradients vanish where the logits do have a gradient",
+        "more than 5% of the cross-entropy's gradients vanish where the logits do have a gradient; in `verify`: more "
+        "than of the checkpoint's, from which an artifact inherits them",
         (VERIFY, EVALUATE),
     ),
     ValidityFlag("no_twin", "the artifact's format has a differentiable twin, and this artifact cannot be made one"),
@@ -100,7 +101,8 @@ VALIDITY_FLAGS = (
     ValidityFlag(
         TWIN_GRADIENT_DIFFERS,
         "the twin's gradient is not the slope of the artifact: finite differences of the artifact contradict it at a "
-        "scale of eps, eps/4 or eps/16, or the twin's logits change when gradients are recorded. `verify` then "
+        "scale of eps, eps/4 or eps/16, and those of the checkpoint do not contradict the checkpoint's gradient as "
+        "much, or the twin's logits change when gradients are recorded. `verify` then "
         "requires 500 queries or more of `blackbox`, whether the flag is allowed or not",
     ),
     ValidityFlag(

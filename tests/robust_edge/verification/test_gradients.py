@@ -98,12 +98,12 @@ class OtherWhenRecorded(nn.Module):
 
 @pytest.fixture
 def checked(Fake, opened, golden):
-    """checked(artifact, twin, precision=, checkpoint=) -> the details of the flags that a twin's gradient raises.
+    """checked(artifact, twin, precision=, checkpoint=, network=) -> details of the flags that a twin's gradient raises.
 
     The artifact is a torch network, or a function of images.
     """
 
-    def check(artifact, twin, *, precision="fp32", checkpoint=None, seed=0):
+    def check(artifact, twin, *, precision="fp32", checkpoint=None, network=None, seed=0):
         score = TorchOracle(artifact).logits if isinstance(artifact, nn.Module) else artifact
         model = Fake(opened.manifest, score).open()
         random = np.random.default_rng(1)
@@ -123,6 +123,8 @@ def checked(Fake, opened, golden):
             40,
             twin=LazyTwin(bundle, golden, model),
             checkpoint=oracle,
+            network=network,
+            reference=None if network is None else TorchOracle(network).logits,
         )
         flags = raised(gradient_checks(subject, twin, seed))
         assert {flag.name for flag in flags} <= {"twin_gradient_differs"}
@@ -208,3 +210,29 @@ def test_a_twin_that_asks_whether_gradients_are_recorded(change, found, checked)
     details = checked(Smooth(), OtherWhenRecorded(Smooth(), change))
     assert len(details) == found
     assert all("with gradients recorded and without" in detail for detail in details)
+
+
+@pytest.mark.parametrize("period", [EPS / 2, EPS / 40])
+def test_a_network_that_bends_as_its_checkpoint_does_is_honest(period, checked):
+    """Barely trained networks bend so strongly that no gradient predicts the changes over a step."""
+    rough = Rippled(period)
+    assert checked(rough, rough) != []
+    assert checked(rough, rough, network=rough) == []
+    assert checked(rough, rough, network=rough.smooth) != []
+
+
+@pytest.mark.parametrize("period", [EPS / 2, EPS / 40])
+@pytest.mark.parametrize("followed", [Constant(), Negative(Smooth())])
+def test_a_rough_checkpoint_hides_no_twin_with_another_gradient(period, followed, checked):
+    rough = Rippled(period)
+    assert checked(rough, WithGradientOf(rough, followed), network=rough) != []
+
+
+def test_nor_an_artifact_that_rounds_to_many_flat_steps(checked):
+    rough = Rippled(EPS / 2)
+
+    class Steps(nn.Module):
+        def forward(self, images):
+            return rough(torch.round(images / (EPS / 8)) * (EPS / 8))
+
+    assert checked(Steps(), Steps(), network=rough) != []

@@ -10,13 +10,20 @@ import torch
 from torch import nn
 
 from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.verification.modes.surrogate import surrogate
 from robust_edge.verification.modes.whitebox import whitebox
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.twins.twin import Differentiable
 from robust_edge_runtimes.verdict.images import DrawnImages
+from robust_edge_runtimes.verdict.measurement import Budget
 
 FLAGS = {"zero_gradient", "saturated_gradient"}
+SETTINGS = VerifySettings(options={"steps": 2})
+
+
+def names(measured):
+    return {flag.name for flag in measured.flags} & FLAGS
 
 
 class Masked(nn.Module):
@@ -32,19 +39,58 @@ class Masked(nn.Module):
         return torch.where(images[:, 0, 0, :1] < self.flat_below, logits.detach(), logits)
 
 
+@pytest.fixture
+def subject_of(Fake, opened, golden):
+    """subject_of(network, checkpoint=, eps=) -> an artifact that computes a network, with that network as its twin."""
+
+    def make(network, checkpoint=None, eps=0.05):
+        images = np.random.default_rng(1).uniform(size=(60, 1, 4, 4)).astype(np.float32)
+        labels = TorchOracle(network).logits(images).argmax(1)
+        drawn = DrawnImages(images, images, labels, np.arange(60))
+        model = Fake(opened.manifest, TorchOracle(network).logits).open()
+        twin = types.SimpleNamespace(found=(Differentiable(network, "its graph"), ()))
+        oracle = None if checkpoint is None else TorchOracle(checkpoint)
+        return HostSubject(
+            opened,
+            golden,
+            model,
+            eps,
+            lambda start, stop: drawn,
+            60,
+            twin=twin,
+            network=checkpoint,
+            checkpoint=oracle,
+            reference=None if oracle is None else oracle.logits,
+        )
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("scale", "flat_below", "expected"),
     [(1, 0, set()), (1, 0.3, {"zero_gradient"}), (1e5, 0, {"saturated_gradient"}), (1e5, 0.3, FLAGS)],
 )
-def test_zero_gradients_do_not_hide_saturated_ones(scale, flat_below, expected, Fake, opened, golden):
-    network = Masked(scale, flat_below)
-    images = np.random.default_rng(1).uniform(size=(60, 1, 4, 4)).astype(np.float32)
-    drawn = DrawnImages(images, images, golden.labels, np.arange(60))
-    model = Fake(opened.manifest, TorchOracle(network).logits).open()
-    twin = types.SimpleNamespace(found=(Differentiable(network, "its graph"), ()))
-    subject = HostSubject(opened, golden, model, 0.01, lambda start, stop: drawn, 60, twin=twin)
-    flags = whitebox(subject, VerifySettings(options={"steps": 2})).flags
-    assert {flag.name for flag in flags} & FLAGS == expected
+def test_zero_gradients_do_not_hide_saturated_ones(scale, flat_below, expected, subject_of):
+    subject = subject_of(Masked(scale, flat_below))
+    assert names(whitebox(subject, SETTINGS)) == expected
+
+
+@pytest.mark.parametrize(("own_scale", "expected"), [(1e5, set()), (1, {"saturated_gradient"})])
+def test_a_loss_that_saturates_is_inherited_from_the_checkpoint(own_scale, expected, subject_of):
+    subject = subject_of(Masked(1e5, 0), Masked(own_scale, 0))
+    assert names(whitebox(subject, SETTINGS)) == expected
+    assert names(surrogate(subject, SETTINGS)) == set()
+
+
+def test_the_attack_does_not_stop_where_the_loss_of_the_checkpoint_saturates(subject_of):
+    plain, saturated = (surrogate(subject_of(Masked(scale, 0), Masked(scale, 0)), SETTINGS) for scale in (1, 1e5))
+    assert saturated.result(Budget()).reference_robust == plain.result(Budget()).reference_robust
+    assert plain.result(Budget()).reference_robust < plain.result(Budget()).reference_clean
+
+
+def test_a_checkpoint_without_gradient_is_no_saturated_one(subject_of):
+    subject = subject_of(Masked(1, 0.3), Masked(1, 0.3))
+    assert names(surrogate(subject, SETTINGS)) == {"zero_gradient"}
 
 
 class PartlyConfident(nn.Module):
@@ -60,15 +106,8 @@ class PartlyConfident(nn.Module):
         return torch.where(images[:, 0, 0, :1] < 0.3, 100 * logits, logits)
 
 
-def test_a_temperature_that_saturates_some_images_is_no_zero_gradient(Fake, opened, golden):
+def test_a_temperature_that_saturates_some_images_is_no_zero_gradient(subject_of):
     """The lowest temperature breaks most images here, and the softmax of the others is saturated there only."""
-    network = PartlyConfident()
-    images = np.random.default_rng(1).uniform(size=(60, 1, 4, 4)).astype(np.float32)
-    labels = TorchOracle(network).logits(images).argmax(axis=1)
-    drawn = DrawnImages(images, images, labels, np.arange(60))
-    model = Fake(opened.manifest, TorchOracle(network).logits).open()
-    twin = types.SimpleNamespace(found=(Differentiable(network, "its graph"), ()))
-    subject = HostSubject(opened, golden, model, 0.01, lambda start, stop: drawn, 60, twin=twin)
-    found = whitebox(subject, VerifySettings(options={"steps": 2}))
+    found = whitebox(subject_of(PartlyConfident(), eps=0.01), SETTINGS)
     assert found.twin.temperature < 0.1
-    assert not {flag.name for flag in found.flags} & FLAGS
+    assert not names(found)
