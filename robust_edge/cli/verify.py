@@ -82,7 +82,7 @@ def verify(
     )
     opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
     refuse_other_artifacts(others, opened.manifest)
-    with _background(bundle, run, modes, data_dir, allow_code) as background:
+    with _background(opened.path, run, modes, data_dir, allow_code) as background:
         from robust_edge.run.directory import open_run
         from robust_edge.verification.verify import verify_bundle
 

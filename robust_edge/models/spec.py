@@ -137,7 +137,8 @@ def _check_logits(model: Normalized, spec: ModelSpec, count: int, when: str = ""
             logits = model(torch.zeros(count, *spec.shape))
     except (RuntimeError, ValueError, TypeError, IndexError) as cause:
         one = "one image of shape" if count == 1 else "images of shape"
-        raise InputError(f"model {spec.arch!r} cannot take {one} {spec.shape}{when}: {cause}") from cause
+        reason = " ".join(str(cause).split())[:300]
+        raise InputError(f"model {spec.arch!r} cannot take {one} {spec.shape}{when}: {reason}") from cause
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, len(spec.classes)):
         shown = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         hint = "; a squeeze() without an axis also removes the axis of the images" if count == 1 else ""

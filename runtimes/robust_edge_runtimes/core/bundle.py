@@ -7,9 +7,10 @@ device. `SHA256SUMS` lists the hash of every file, so that any change is detecte
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
-from typing import Union
+from typing import Tuple, Union
 
 from robust_edge_runtimes.core.decode import read_json, short_repr
 from robust_edge_runtimes.core.errors import BundleError
@@ -20,15 +21,23 @@ from robust_edge_runtimes.core.manifest import Companion, FileEntry, Manifest
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 MAX_NAME_LENGTH = 200
+State = Tuple[Tuple[int, int, int, int], ...]
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files have the sizes and hashes that its manifest states."""
+    """A bundle whose files have the sizes and hashes that its manifest states.
+
+    Attributes:
+        path: the folder itself; if a symbolic link to it was given, its target.
+        manifest: the content of `manifest.json`.
+        state: what the file system said of the folder and its files when the bundle was opened.
+    """
 
     path: Path
     manifest: Manifest
+    state: State = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def artifact_path(self) -> Path:
@@ -49,14 +58,32 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
         BundleError: `path` is not a bundle; a file is missing, changed, a symbolic link or outside the folder; or
             the manifest contradicts itself.
     """
-    root = Path(path)
-    return Bundle(root, _checked_manifest(root))
+    root = _without_links(Path(path))
+    manifest = _checked_manifest(root)
+    return Bundle(root, manifest, _state(root, manifest))
 
 
 def refuse_changed(bundle: Bundle) -> None:
-    """Raise BundleError where a file of an opened bundle is no longer what it was: a verdict would be on neither."""
+    """Raise BundleError where an opened bundle is not what it was, or has not been so all the time.
+
+    A verdict would be on neither of two bundles that took turns.
+    """
     if _checked_manifest(bundle.path) != bundle.manifest:
         raise BundleError(f"{bundle.path} was replaced by another bundle while it was verified; verify it again")
+    if _state(bundle.path, bundle.manifest) != bundle.state:
+        raise BundleError(f"{bundle.path} was written, moved or relinked while it was verified; verify it again")
+
+
+def _without_links(path: Path) -> Path:
+    """The same folder by a path without symbolic links, which could lead elsewhere later."""
+    real = Path(os.path.realpath(path))
+    return path if real == Path(os.path.abspath(path)) else real  # noqa: PTH100 - resolve() would follow them
+
+
+def _state(root: Path, manifest: Manifest) -> State:
+    """Inode and times of the folder and its files. Who changes a file and restores it cannot restore the last one."""
+    found = ((root / name).stat() for name in (".", MANIFEST, SUMS, *sorted(manifest.files)))
+    return tuple((item.st_dev, item.st_ino, item.st_mtime_ns, item.st_ctime_ns) for item in found)
 
 
 def _checked_manifest(root: Path) -> Manifest:

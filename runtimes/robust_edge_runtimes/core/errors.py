@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from typing import Iterable, Type
 
+MAX_NAME = 80
+
 
 class RobustEdgeError(Exception):
     """Base class. A message says in one line what happened, the value seen, and what to do about it."""
@@ -47,8 +49,12 @@ class BundleError(RobustEdgeError):
 def unknown_name(
     what: str, name: str, known: Iterable[str], error: Type[RobustEdgeError] = InputError
 ) -> RobustEdgeError:
-    """An error for a name that is not among the known ones; its message suggests the closest of them."""
+    """An error for a name that is not among the known ones; its message suggests the closest of them.
+
+    A name from an untrusted file may be of any length; the message shows its beginning.
+    """
     names = sorted(known)
+    name = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return error(f"unknown {what} {name!r}{hint} (known: {', '.join(names)})")

@@ -82,6 +82,13 @@ def test_unknown_name_suggests_the_nearest():
     refused(spec_of("resnet35"), "unknown model 'resnet35'; did you mean 'resnet34'")
 
 
+def test_a_shape_that_no_tensor_has_makes_a_short_message():
+    spec = spec_of("small_cnn", shape=(1, 10**30, 8))
+    with pytest.raises(InputError) as error:
+        build_model(spec)
+    assert len(str(error.value)) < 500
+
+
 @pytest.mark.parametrize("arch", ["no_such_module:build", "json:no_such", "torch:", ":x"])
 def test_a_function_that_cannot_be_imported(arch):
     refused(spec_of(arch), "cannot be imported")

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
-from robust_edge_runtimes.core.bundle import open_bundle, seal, sums_text
+from robust_edge_runtimes.core.bundle import open_bundle, refuse_changed, seal, sums_text
 from robust_edge_runtimes.core.errors import BundleError
 
 
@@ -86,3 +88,68 @@ def test_sums_that_say_something_else_are_refused(bundle, text):
 
 def test_the_manifest_on_disk_is_plain_json(bundle, opened):
     assert json.loads((bundle / "manifest.json").read_text()) == json.loads(json.dumps(opened.manifest.to_json()))
+
+
+def write_and_restore(bundle):
+    file = bundle / "model.onnx"
+    content, before = file.read_bytes(), file.stat()
+    file.write_bytes(b"another")
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def another_file_for_a_while(bundle):
+    (bundle / "model.onnx").rename(bundle / "aside")
+    (bundle / "model.onnx").write_bytes(b"another")
+    (bundle / "aside").replace(bundle / "model.onnx")
+
+
+def another_folder_for_a_while(bundle):
+    bundle.rename(bundle.with_name("aside"))
+    shutil.copytree(bundle.with_name("aside"), bundle)
+    shutil.rmtree(bundle)
+    bundle.with_name("aside").rename(bundle)
+
+
+def an_equal_copy(bundle):
+    shutil.copytree(bundle, bundle.with_name("copy"))
+    shutil.rmtree(bundle)
+    bundle.with_name("copy").rename(bundle)
+
+
+@pytest.mark.parametrize(
+    "change", [write_and_restore, another_file_for_a_while, another_folder_for_a_while, an_equal_copy]
+)
+def test_what_was_swapped_and_swapped_back_is_noticed(change, bundle):
+    time.sleep(0.02)  # file systems count time in steps
+    opened = open_bundle(bundle)
+    refuse_changed(opened)
+    change(bundle)
+    assert open_bundle(bundle).manifest == opened.manifest
+    with pytest.raises(BundleError, match="was written, moved or relinked while"):
+        refuse_changed(opened)
+
+
+def test_a_link_that_leads_elsewhere_later_changes_nothing(bundle, tmp_path):
+    link = tmp_path / "current"
+    link.symlink_to(bundle)
+    opened = open_bundle(link)
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere")
+    refuse_changed(opened)
+    assert opened.golden().labels.size
+    assert opened.path == bundle.resolve()
+
+
+@pytest.mark.parametrize("name", ["a b", "two\nlines", os.fsdecode(b"\xff\xfe"), "-o", "%s {0} *"])
+def test_names_of_folders(name, bundle, monkeypatch):
+    """Relative, as given; none is printed in a way that breaks the line."""
+    renamed = bundle.rename(bundle.with_name(name))
+    monkeypatch.chdir(renamed.parent)
+    opened = open_bundle(name)
+    assert str(opened.path) == name
+    refuse_changed(opened)
+    with opened.artifact_path.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError):
+        open_bundle(name)

@@ -35,3 +35,7 @@ def test_an_unknown_name_brings_the_nearest_and_all():
 @pytest.mark.parametrize("name", ["", "nothing like it"])
 def test_a_far_name_brings_no_guess(name):
     assert "did you mean" not in str(unknown_name("target", name, ["x86-cpu"]))
+
+
+def test_a_name_of_any_length_makes_a_short_message():
+    assert len(str(unknown_name("target", "x" * 100_000, ["x86-cpu"]))) < 200
