@@ -34,6 +34,7 @@ from robust_edge_runtimes.core.decode import decode, parse_json, read_json
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import remove_leftovers, sha256_of, write_atomic, write_json
 from robust_edge_runtimes.core.folders import check_new_directory
+from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.core.manifest import Sparsity
 from robust_edge_runtimes.core.preprocessing import Preprocessing
 
@@ -297,6 +298,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     check_new_directory(path, overwrite=overwrite)
     if path.is_dir() and any(path.iterdir()):
         _refuse_foreign(path)
+        _refuse_running_evaluations(path)
 
 
 def create_run(path: Path, config: CompressConfig, *, overwrite: bool) -> Run:
@@ -319,6 +321,13 @@ def _checksums_hold(path: Path) -> bool:
     """Whether the checksums of a torch file are correct; torch.load does not check them."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip() is None
+
+
+def _refuse_running_evaluations(path: Path) -> None:
+    """Raise InputError while another process evaluates the run that is to be replaced."""
+    for file in (path / "evaluations").glob(".*.lock"):
+        with locked(file.with_name(file.name[1:].removesuffix(".lock"))):
+            pass  # left by a process that was killed
 
 
 def _refuse_foreign(path: Path) -> None:

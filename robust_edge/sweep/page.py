@@ -61,7 +61,7 @@ def fronts_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
     """
     with style():
         figure = Figure((WIDTH, HEIGHT))
-        panels = figure.subplots(1, len(costs), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.08})[0]
+        panels = figure.subplots(1, len(costs), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.16})[0]
         for axes, name in zip(panels, costs, strict=True):
             _panel(axes, rows, name)
         panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -81,6 +81,7 @@ def _panel(axes: Axes, rows: Sequence[Row], name: str) -> None:
         axes.annotate(str(i + 1), points[i], (4, 4), textcoords="offset points", fontsize=7.5, color=colour)
     axes.set_xlabel(AXIS_NAMES[name])
     axes.set_xlim(left=0, right=1.12 * max(price for price, _ in points.values()))
+    axes.margins(y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _cost(name, value)))
 

@@ -1,6 +1,7 @@
 """What makes a folder a run, what may be deleted, and which files are believed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -10,6 +11,7 @@ from robust_edge.config.settings import resolve, to_yaml
 from robust_edge.run.directory import create_run, open_run
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of
+from robust_edge_runtimes.core.locks import locked
 
 
 def copy_of(run, path):
@@ -166,3 +168,12 @@ def test_environment_says_versions_and_machine(sparse_run):
     environment = json.loads((sparse_run.path / "environment.json").read_text())
     assert environment["versions"]["torch"]
     assert environment["machine"]["cores"] >= 1
+
+
+def test_a_run_that_is_being_evaluated_is_not_replaced(tmp_path):
+    run = create_run(tmp_path / "run", resolve(), overwrite=False)
+    record = run.evaluations / "pgd.json"
+    with locked(record), ThreadPoolExecutor(1) as other, pytest.raises(InputError, match="is being written by"):
+        other.submit(create_run, run.path, resolve(), overwrite=True).result()
+    (run.evaluations / ".curve.json.lock").touch()  # of a process that was killed
+    assert create_run(run.path, resolve(), overwrite=True).config == resolve()
