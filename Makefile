@@ -2,11 +2,12 @@
 # the sparse engine.
 PYTHON ?= python3
 VENV   ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick check docs clean
+.PHONY: demo test quick check docs oldest newest sbom clean
 
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
 	$(BIN)/robust-edge demo --out demo-out --overwrite
@@ -33,15 +34,25 @@ check: $(READY)  ## lint, types, import direction, the device side's Python vers
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.8- runtimes/robust_edge_runtimes
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.6- $(PYTHON_36)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[all,dev]'
 	@touch $@
 
 docs: $(READY)  ## what the docs list of the code: modes, flags, attacks, settings, the schema of verify.json
 	$(BIN)/python docs/generate.py
 
-clean:  ## the environment and what the demo wrote
-	rm -rf $(VENV) demo-out
+oldest newest: $(READY)  ## `make quick` with the oldest, or the newest versions that pyproject.toml allows; for a nightly job
+	$(BIN)/python tests/packaging/bounds.py $@ > $(VENV)/$@.txt
+	$(MAKE) quick VENV=$(VENV)-$@ CONSTRAINTS=$(VENV)/$@.txt
+
+sbom: $(READY)  ## robust-edge.cdx.json: the packages of `pip install '.[all]'` with versions and licences, in CycloneDX
+	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom
+	$(BIN)/python -m pip --python $(VENV)-sbom install --quiet --disable-pip-version-check -c constraints.txt '.[all]'
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o robust-edge.cdx.json $(VENV)-sbom
+	rm -rf $(VENV)-sbom
+
+clean:  ## the environments and what the demo wrote
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest $(VENV)-sbom demo-out

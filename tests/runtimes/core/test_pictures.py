@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from robust_edge_runtimes.core.preprocessing import Preprocessing
 
 Image = pytest.importorskip("PIL.Image", reason="pictures are read with Pillow")
 
+ROOT = Path(__file__).parents[3]
 COLOURS = np.random.default_rng(0).integers(0, 256, (7, 10, 3), dtype=np.uint8)
 GREY = COLOURS[:, :, 0]
 
@@ -222,3 +225,34 @@ def test_a_picture_for_a_network_of_two_channels_is_refused():
 def test_a_long_text_in_the_file_reaches_no_decoder():
     with pytest.raises(PictureError):
         read_picture(struct.pack("<I", 1) * 100, 3, {})
+
+
+@pytest.mark.parametrize("kind", ["DDS", "EPS", "ICNS", "JPEG2000", "PCX", "PDF", "SGI", "SPIDER", "TGA"])
+def test_no_decoder_of_another_format_sees_the_bytes(kind, monkeypatch):
+    Image.init()
+    if kind not in Image.SAVE or kind not in (*Image.OPEN, "PDF"):
+        pytest.skip(f"this Pillow does not know {kind}")
+    picture = Image.fromarray(GREY.astype(np.float32)) if kind == "SPIDER" else Image.fromarray(COLOURS)
+    blob = written(picture, kind)
+
+    def opened(*words):
+        raise AssertionError(f"the decoder of {kind} was asked")
+
+    if kind in Image.OPEN:
+        monkeypatch.setitem(Image.OPEN, kind, (opened, opened))
+    with pytest.raises(PictureError):
+        read_picture(blob, 3, {})
+    with pytest.raises(PictureError):
+        is_grey(blob)
+
+
+def test_every_call_that_opens_a_picture_names_the_formats():
+    found = []
+    for folder in ("robust_edge", "exporters", "runtimes", "examples"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                is_open = isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
+                if is_open:
+                    found.append((path.name, any(word.arg == "formats" for word in node.keywords)))
+    assert found
+    assert all(named for _, named in found), found
