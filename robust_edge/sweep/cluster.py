@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from robust_edge.sweep.cell import POLL_S, CellJob, Note, Resources, run_cell
+from robust_edge.sweep.cell import GRACE_S, POLL_S, CellJob, Note, Resources, run_cell
 from robust_edge.sweep.launch_options import LaunchOptions
 from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
 
@@ -72,22 +72,33 @@ def launch_debug(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) ->
 
 def _run(cluster: str, jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
     executor = _executor(cluster, options)
-    cells = [ClusterCell(job, options.threads) for job in jobs]
-    running: list[Any] = []
+    cells = {job.name: ClusterCell(job, options.threads) for job in jobs}
+    running: dict[str, Any] = {}
     try:
-        if cluster == "slurm":
-            running = list(executor.submit_array(cells)) if len(cells) > 1 else [executor.submit(c) for c in cells]
+        if cluster == "slurm" and len(cells) > 1:
+            running = dict(zip(cells, executor.submit_array(list(cells.values())), strict=True))
             note(f"submitted {len(running)} jobs; their files are in {options.folder}")
-            cells = []
-        while cells or running:
-            while cells and len(running) < options.jobs:
-                running.append(executor.submit(cells.pop(0)))
-            running = [job for job in running if not job.done()]
+        waiting = [name for name in cells if name not in running]
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                name = waiting.pop(0)
+                running[name] = executor.submit(cells[name])
+            for name in [name for name, handle in running.items() if handle.done()]:
+                note(f"{name}: its job has ended")
+                del running[name]
             time.sleep(POLL_S if cluster != "slurm" else 10 * POLL_S)
     except BaseException:
-        for job in running:
-            job.cancel(check=False)
+        _cancel(list(running.values()))
         raise
+
+
+def _cancel(handles: Sequence[Any]) -> None:
+    """Cancel jobs, and wait until they have ended or are not heard of any more."""
+    for handle in handles:
+        handle.cancel(check=False)
+    end = time.monotonic() + GRACE_S
+    while time.monotonic() < end and not all(handle.done(force_check=True) for handle in handles):
+        time.sleep(POLL_S)
 
 
 def _executor(cluster: str, options: LaunchOptions) -> Any:

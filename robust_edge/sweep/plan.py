@@ -20,6 +20,7 @@ from robust_edge.sweep.cell import CellJob, StepCommand
 from robust_edge.sweep.grid import Axis, Cell
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import remove_leftovers, write_atomic, write_json
+from robust_edge_runtimes.core.folders import owner_of
 from robust_edge_runtimes.verdict.judge import EXIT_CODES
 
 COMPRESS, EVALUATE, EXPORT, VERIFY, BENCH = "compress", "evaluate", "export", "verify", "bench"
@@ -130,6 +131,9 @@ class Plan:
         """Raise InputError if the folder holds something else, or a cell was started with other settings."""
         if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / MARKER).is_file():
             raise InputError(f"{self.folder} exists and is not a sweep; choose another folder")
+        owner = owner_of(self.folder)
+        if owner is not None:
+            raise InputError(f"{self.folder} belongs to a bundle or a run, {owner}; choose another folder")
         for cell in self.cells:
             path = self.results(cell) / SETTINGS
             if not path.is_file():

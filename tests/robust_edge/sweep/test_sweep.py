@@ -220,6 +220,10 @@ def test_a_sweep_has_one_writer_and_keeps_its_settings(plan_of, tmp_path):
     (foreign / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="is not a sweep"):
         swept(dataclasses.replace(plan, folder=foreign))
+    (foreign / "config.yaml").touch()
+    (foreign / "environment.json").touch()
+    with pytest.raises(InputError, match="belongs to a bundle or a run"):
+        swept(dataclasses.replace(plan, folder=foreign / "sweep"))
     with pytest.raises(InputError, match="needs a bundle"):
         plan_of(tmp_path / "sweep", "keep=0.1", steps=(Step(COMPRESS), Step(VERIFY)))
 
