@@ -2,6 +2,10 @@
 
     python benchmarks/training.py                       # three networks, one thread, CPU
     python benchmarks/training.py --device cuda --precision bf16 --batch 512
+    python benchmarks/training.py --old ../release-0.1  # against the tree of an older version, in turns
+
+With `--old`, the older tree's own `benchmarks/training.py` says how its loop is called, and a third loop of ours trains
+on attacked images only (`training.adversarial_weight=1`).
 
 The straightforward loop is what one writes first: torchvision's transforms image by image in a DataLoader,
 `loss.backward()` in every step of the attack (so parameter gradients, too), torch's default memory layout and
@@ -18,7 +22,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -43,7 +49,7 @@ from robust_edge.data import Split
 from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.torchvision_compat import torchvision_module
-from robust_edge.training.allocation import keep_freed_memory
+from robust_edge.training.compress import prepare_device
 from robust_edge.training.epoch import train_epoch
 from robust_edge.training.forward import place
 from robust_edge.training.learner import Learner
@@ -52,7 +58,7 @@ from robust_edge.training.schedules import schedules
 NETWORKS = ("small_cnn", "resnet18", "mobilenet_v2")
 BATCHES = {"small_cnn": 128, "resnet18": 32, "mobilenet_v2": 64}
 SHAPE, CLASSES = (3, 32, 32), tuple("0123456789")
-STRAIGHTFORWARD, OURS = "straightforward", "ours"
+STRAIGHTFORWARD, OLD, OURS, ATTACKED_ONLY = "straightforward", "older tree", "ours", "attacked only"
 EPS = 8 / 255
 
 
@@ -68,6 +74,7 @@ class Task:
     device: str
     precision: str
     compile: bool
+    adversarial_weight: float = 0.9
 
     def config(self) -> CompressConfig:
         """Dense, so that both loops do the same."""
@@ -77,10 +84,12 @@ class Task:
                 "pruning.keep": 1.0,
                 "attack.eps": EPS,
                 "attack.steps": self.steps,
+                "training.adversarial_weight": self.adversarial_weight,
                 "training.batch_size": self.batch,
                 "training.epochs": 1,
                 "training.lr": 1e-3,
                 "data.augment": ["flip", "rotate", "shift"],
+                "device": self.device,
                 "compute.precision": self.precision,
                 "compute.compile": self.compile,
             }
@@ -159,9 +168,9 @@ def straightforward(task: Task) -> Callable[[], None]:
 
 def ours(task: Task) -> Callable[[], None]:
     """One call is one pass over the data."""
-    device, config = torch.device(task.device), task.config()
-    if device.type == "cpu":
-        keep_freed_memory()
+    config = task.config()
+    device = prepare_device(config)
+    torch.set_num_threads(task.threads)
     plan, model = schedules(config), place(task.model(), device, config.compute)
     split = task.data().to(device)
     learner = Learner(model, config, plan, config.pruning.build(model, tuple(split.images.shape[1:])))
@@ -172,13 +181,32 @@ def ours(task: Task) -> Callable[[], None]:
     return epoch
 
 
+OLD_WORKER = """
+import json, sys, time
+import torch, training
+task = training.Task(**json.loads(sys.argv[1]))
+torch.set_num_threads(task.threads)
+torch.use_deterministic_algorithms(True, warn_only=True)  # as `compress` of release 0.1 did
+run = training.ours(task)
+run()
+print(json.dumps("ready"), flush=True)
+while sys.stdin.readline().strip() == "go":
+    start = time.perf_counter()
+    run()
+    if task.device != "cpu":
+        torch.cuda.synchronize()
+    print(time.perf_counter() - start, flush=True)
+print(training.peak_bytes(torch.device(task.device)), flush=True)
+"""
+
+
 # --- taking turns ------------------------------------------------------------------------------------------------
 
 
 def worker(task: Task, kind: str, pipe: Connection) -> None:
     """Train at each "go" and send the seconds; at the end send the peak memory."""
     torch.set_num_threads(task.threads)
-    run = {STRAIGHTFORWARD: straightforward, OURS: ours}[kind](task)
+    run = straightforward(task) if kind == STRAIGHTFORWARD else ours(task)
     run()
     pipe.send("ready")
     while pipe.recv() == "go":
@@ -190,17 +218,49 @@ def worker(task: Task, kind: str, pipe: Connection) -> None:
     pipe.send(peak_bytes(torch.device(task.device)))
 
 
-def measure(task: Task, rounds: int) -> dict[str, dict[str, Any]]:
-    """Both loops, in turn."""
+class OldTree:
+    """A worker that trains with the code of another tree; it answers as the `Connection` of a worker of ours does."""
+
+    def __init__(self, tree: Path, task: Task) -> None:
+        folders = [str(tree / name) for name in ("benchmarks", "", "exporters", "runtimes")]
+        known = {name: value for name, value in dataclasses.asdict(task).items() if name != "adversarial_weight"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OLD_WORKER, json.dumps(known)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def send(self, order: str) -> None:
+        """Give an order."""
+        assert self.process.stdin is not None
+        print(order, file=self.process.stdin, flush=True)
+
+    def recv(self) -> Any:
+        """Wait for the answer."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+
+def measure(task: Task, rounds: int, old: Path | None) -> dict[str, dict[str, Any]]:
+    """All loops, in turn."""
     context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
+    pipes: dict[str, Connection | OldTree] = {}
     processes = []
-    for kind in (STRAIGHTFORWARD, OURS):
+    tasks = {OURS: task}
+    if old is None:
+        tasks = {STRAIGHTFORWARD: task, OURS: task}
+    else:
+        pipes[OLD] = OldTree(old, task)
+        tasks[ATTACKED_ONLY] = dataclasses.replace(task, adversarial_weight=1.0)
+    for kind, own in tasks.items():
         pipes[kind], end = context.Pipe()
-        processes.append(context.Process(target=worker, args=(task, kind, end)))
+        processes.append(context.Process(target=worker, args=(own, kind, end)))
         processes[-1].start()
         end.close()
-        if pipes[kind].recv() != "ready":
+    for kind, pipe in pipes.items():
+        if pipe.recv() != "ready":
             raise RuntimeError(f"the {kind} worker failed")
     times: dict[str, list[float]] = {kind: [] for kind in pipes}
     for _ in range(rounds):
@@ -282,15 +342,18 @@ def cell(name: str, choice: argparse.Namespace, best: float) -> dict[str, Any]:
         network=name, batch=choice.batch or BATCHES[name], steps=choice.steps, batches=choice.batches,
         threads=choice.threads, device=choice.device, precision=choice.precision, compile=choice.compile,
     )  # fmt: skip
-    found = measure(task, choice.rounds)
-    ratios = [a / b for a, b in zip(*(found[kind]["seconds"] for kind in (STRAIGHTFORWARD, OURS)), strict=True)]
-    flops = forward_flops(task.model()) * (2 * task.steps + 6)
-    for kind in found:
-        found[kind]["share_of_limit"] = round(found[kind]["images_per_second"] * flops / best, 4)
+    found = measure(task, choice.rounds, choice.old)
+    forward, reference = forward_flops(task.model()), next(iter(found.values()))["seconds"]
+    flops = forward * (2 * task.steps + 6)
+    for kind, loop in found.items():
+        needed = forward * (2 * task.steps + 3) if kind == ATTACKED_ONLY else flops
+        loop["share_of_limit"] = round(loop["images_per_second"] * needed / best, 4)
+        ratios = [a / b for a, b in zip(reference, loop["seconds"], strict=True)]
+        loop["ratio"] = round(statistics.median(ratios), 3)
+        loop["ratio_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
     return {
         "network": name, "batch": task.batch, "steps": task.steps, "n": choice.rounds,
         "images_per_round": task.batch * task.batches, "flops_per_image": flops, "loops": found,
-        "ratio": round(statistics.median(ratios), 3), "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
     }  # fmt: skip
 
 
@@ -299,10 +362,9 @@ def table(report: dict[str, Any]) -> str:
     lines.append(f"{'network':<14}{'loop':<17}{'images/s':>10}{'of limit':>10}{'peak MiB':>10}{'ratio':>8}")
     for row in report["networks"]:
         for kind, found in row["loops"].items():
-            ratio = f"{row['ratio']:.2f}" if kind == OURS else ""
             lines.append(
                 f"{row['network']:<14}{kind:<17}{found['images_per_second']:>10.1f}{found['share_of_limit']:>10.1%}"
-                f"{found['peak_bytes'] >> 20:>10}{ratio:>8}"
+                f"{found['peak_bytes'] >> 20:>10}{found['ratio']:>8.2f}"
             )
     return "\n".join(lines)
 
@@ -318,6 +380,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of ours")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    parser.add_argument("--old", type=Path, metavar="TREE", help="tree of an older version to compare with")
     parser.add_argument("-o", "--out", type=Path)
     choice = parser.parse_args()
     torch.set_num_threads(choice.threads)

@@ -43,9 +43,15 @@ class CompressConfig:
     )
     seed: int = setting(
         0,
-        "random seed; the same seed gives the same weights on the same kind of device",
+        "random seed; the same seed gives the same weights on the same kind of CPU, and on GPUs with deterministic",
         flag="--seed",
         range=f"[0, {2**63 - 1}]",
+    )
+    deterministic: bool = setting(
+        False,
+        "use only deterministic kernels on GPUs, too, which are slower: the same seed gives the same weights, and so "
+        "does a resumed run; without it they agree up to rounding. On CPUs it is always so",
+        flag="--deterministic",
     )
     device: str = setting("auto", "where to train: cpu, cuda, cuda:1 or auto", flag="--device")
     threads: int | None = setting(

@@ -112,6 +112,12 @@ class TrainingConfig:
         "weight w of the loss on attacked images in loss `adversarial`; the clean loss has weight 1 − w",
         range="[0, 1]",
     )
+    clean_interval: int = setting(
+        1,
+        "compute the clean term of loss `adversarial` in every n-th batch only, with n times its weight, which saves "
+        "its forward and backward passes in the others; it is never computed where adversarial_weight is 1",
+        range="[1, inf)",
+    )
     loss: str = setting(
         "adversarial",
         "the training loss",

@@ -48,15 +48,17 @@ def _rotate(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
 
 
 def _shift(images: Tensor, rows: Rows, generator: torch.Generator) -> Tensor:
-    _, _, height, width = images.shape
-    matrices = torch.eye(2, 3).repeat(len(images), 1, 1)
-    for axis, side in enumerate((width, height)):
-        limit = max(1, side // 8)
-        pixels = rows.integers(-limit, limit + 1, generator)
-        matrices[:, axis, 2] = pixels * 2 / side
-    return _resampled(images, matrices, mode="nearest")
+    count, _, height, width = images.shape
+    right, down = max(1, width // 8), max(1, height // 8)
+    padded = functional.pad(images, (right, right, down, down)).movedim(1, -1)
+    columns, lines = (
+        (rows.integers(0, 2 * limit + 1, generator).view(-1, 1) + torch.arange(side)).to(images.device)
+        for limit, side in ((right, width), (down, height))
+    )
+    image = torch.arange(count, device=images.device).view(-1, 1, 1)
+    return padded[image, lines[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
-def _resampled(images: Tensor, matrices: Tensor, mode: str = "bilinear") -> Tensor:
+def _resampled(images: Tensor, matrices: Tensor) -> Tensor:
     grid = functional.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, mode=mode, align_corners=False)
+    return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)

@@ -74,9 +74,13 @@ def step(
     """
     current = _detached(weights)
     rho = state.rho
-    dual = {n: u + rho * (current[n] - state.target[n]) for n, u in state.dual.items()}  # Eq. (9)
+    names, now = list(current), list(current.values())
+    gaps = torch._foreach_sub(now, [state.target[name] for name in names])
+    moved_dual = torch._foreach_add([state.dual[name] for name in names], gaps, alpha=rho)  # Eq. (9)
     grown = min(rho * rho_growth, rho_max)
-    target = project({n: current[n] + dual[n] / grown for n in current}, keep)  # Eq. (7)
+    points = torch._foreach_add(now, torch._foreach_div(moved_dual, grown))
+    dual = dict(zip(names, moved_dual, strict=True))
+    target = project(dict(zip(names, points, strict=True)), keep)  # Eq. (7)
     moved = _distance(target, state.target) / max(_norm(target), 1e-12)
     return AdmmState(target, dual, grown, grown * moved)
 
@@ -88,13 +92,20 @@ def add_penalty_gradient(state: AdmmState, weights: Weights) -> None:
         state: of this iteration.
         weights: parameters; or effective tensors of parametrised weights, whose originals get the gradient.
     """
-    for name, weight in weights.items():
-        if not weight.is_leaf:
-            weight.backward(state.dual[name] + state.rho * (weight.detach() - state.target[name]))
-            continue
+    plain = {name: weight for name, weight in weights.items() if weight.is_leaf}
+    for name in weights.keys() - plain.keys():
+        weights[name].backward(state.dual[name] + state.rho * (weights[name].detach() - state.target[name]))
+    gradients = []
+    for name, weight in plain.items():
         if weight.grad is None:
             raise ValueError(f"{name} has no gradient yet; call this after backward()")
-        weight.grad.add_(state.dual[name]).add_(weight.detach() - state.target[name], alpha=state.rho)
+        gradients.append(weight.grad)
+    if gradients:
+        gaps = torch._foreach_sub(
+            [weight.detach() for weight in plain.values()], [state.target[name] for name in plain]
+        )
+        torch._foreach_add_(gradients, [state.dual[name] for name in plain])
+        torch._foreach_add_(gradients, gaps, alpha=state.rho)
 
 
 def residuals(state: AdmmState, weights: Weights) -> Residuals:
@@ -108,8 +119,8 @@ def _detached(weights: Weights) -> dict[str, Tensor]:
 
 
 def _norm(weights: Weights) -> float:
-    return float(torch.stack([weight.square().sum() for weight in weights.values()]).sum().sqrt())
+    return float(torch.stack(torch._foreach_norm(list(weights.values()))).norm())
 
 
 def _distance(left: Weights, right: Weights) -> float:
-    return _norm({name: left[name] - right[name] for name in left})
+    return _norm(dict(zip(left, torch._foreach_sub(list(left.values()), [right[name] for name in left]), strict=True)))

@@ -18,7 +18,8 @@ class EpochRow:
         steps: gradient steps of the attack.
         keep: target kept fraction of the projection.
         loss: the training loss, without the ADMM penalty.
-        clean_loss: cross-entropy on clean images.
+        clean_loss: cross-entropy on the clean images of the batches whose loss has a clean term; None if none has, as
+            `clean_accuracy`.
         adversarial_loss: the same on attacked images.
         nonzero: number of non-zero prunable weights at the end of the epoch.
         images: number of training images.
@@ -35,9 +36,9 @@ class EpochRow:
     keep: float
     lr: float
     loss: float
-    clean_loss: float
+    clean_loss: float | None
     adversarial_loss: float
-    clean_accuracy: float
+    clean_accuracy: float | None
     robust_accuracy: float
     nonzero: int
     rho: float

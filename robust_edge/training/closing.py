@@ -32,7 +32,7 @@ from robust_edge.run.per_class import (
 )
 from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
-from robust_edge.training.losses import attack_batch
+from robust_edge.training.losses import attack_batch, has_clean_term
 from robust_edge.training.selection import Snapshot
 from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.weight_uses import weight_uses
@@ -87,8 +87,8 @@ def give_up(run: Run, problem: str, epoch: int | None) -> NoReturn:
 def reestimate_statistics(network: Normalized, train: Source, config: CompressConfig) -> None:
     """Re-estimate the batch-norm statistics of the final network, in place, on images as in training.
 
-    As in training, attacked and clean images are in one batch. Frozen statistics stay, and those of a network that
-    is written as it was given.
+    As in training, attacked and clean images are in one batch, if the loss has a clean term. Frozen statistics stay,
+    and those of a network that is written as it was given.
     """
     count = min(config.averaging.reestimate, len(train))
     unchanged = not (config.training.epochs or config.sparse)
@@ -105,7 +105,10 @@ def reestimate_statistics(network: Normalized, train: Source, config: CompressCo
         for pixels, labels in train.batches(parts):
             images = augment(pixels, config.data.augment, generator)
             attacked = attack_batch(source, images, labels, attack, threat, generator, config.training)
-            yield images if attacked is None else torch.cat([attacked, images])
+            if attacked is None:
+                yield images
+            else:
+                yield torch.cat([attacked, images]) if has_clean_term(config.training) else attacked
 
     reestimate(network, batches())
 

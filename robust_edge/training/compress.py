@@ -149,7 +149,7 @@ def _interrupted(run: Run, dataset: Dataset, state: Mapping[str, Any] | None, ra
 
 
 def _device_and_images(config: CompressConfig, ranks: Ranks) -> tuple[torch.device, Dataset]:
-    device = _prepare_device(config)
+    device = prepare_device(config)
     check_batch(config.training.batch_size, ranks)
     schedules(config)  # lists of another length are refused before the images are read
     dataset = load_dataset(config.data)
@@ -189,18 +189,22 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
     return Learner(replicate(model, device, ranks), config, plan, scheme, ranks, held=held), plan
 
 
-def _prepare_device(config: CompressConfig) -> torch.device:
+def prepare_device(config: CompressConfig) -> torch.device:
     """Choose and check the device of this rank, and set torch's threads, memory and determinism for it."""
     device = device_of_rank(pick_device(config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed for bit-identical matrix products
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed for bit-identical matrix products
+        torch.backends.cudnn.benchmark = not config.deterministic
     else:
         keep_freed_memory()
     check_compute(config.compute, device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # on CPUs the deterministic kernels take no longer, but filling every new tensor with NaN would
+    torch.use_deterministic_algorithms(config.deterministic or device.type == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -24,6 +25,10 @@ from robust_edge.training.synchrony import LEAST_IMAGES, RankShare, sum_over_ran
 from robust_edge_runtimes.attacks.threat import Threat
 
 BatchProgress = Callable[[int, int, str], None]
+FIGURES = 6
+"""The number of `BatchLoss.figures`."""
+REPORT_SECONDS = 0.2
+"""Between two calls of `progress` on a GPU, each of which waits for it; the last batch is always reported."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +37,19 @@ class EpochResult:
 
     Attributes:
         loss: the minimised loss, without the ADMM penalty.
-        clean_loss: cross-entropy on the augmented clean images.
+        clean_loss: cross-entropy on the augmented clean images of the batches whose loss has a clean term; None if none
+            has.
         adversarial_loss: the same on the attacked ones.
-        clean_accuracy: on the augmented clean images, in training mode.
-        robust_accuracy: the same on the attacked ones.
+        clean_accuracy: on the same images, in training mode.
+        robust_accuracy: the same on all attacked ones.
         primal_residual: ‖θ − θ'‖ / ‖θ‖; 0 in the masked phase.
         dual_residual: ρ‖θ'_t − θ'_{t−1}‖ / ‖θ'_t‖.
     """
 
     loss: float
-    clean_loss: float
+    clean_loss: float | None
     adversarial_loss: float
-    clean_accuracy: float
+    clean_accuracy: float | None
     robust_accuracy: float
     nonzero: int
     rho: float
@@ -57,7 +63,7 @@ class EpochPart:
 
     Attributes:
         batches: number of finished batches.
-        sums: (5,) sums of `BatchLoss.figures` over their images, over all ranks.
+        sums: (6,) sums of `BatchLoss.figures` over their images, over all ranks.
         random: the state of each rank's random generators.
     """
 
@@ -112,26 +118,29 @@ def train_epoch(
     batches = _batches(order, config.training.batch_size, LEAST_IMAGES * ranks.world)
     shares = [share_rows(len(batch), ranks.rank, ranks.world) for batch in batches]
     own = [batch[rows.first : rows.last] for batch, rows in zip(batches, shares, strict=True)]
-    done, sums, seen = 0, torch.zeros(5, dtype=torch.float64), 0
+    done, sums, seen = 0, torch.zeros(FIGURES, dtype=torch.float64, device=learner.device), 0
     if part is not None:
         done = part.batches
         random.load_state(part.random[min(ranks.rank, len(part.random) - 1)])
         if ranks.writes:
-            sums, seen = part.sums.clone(), sum(map(len, batches[:done]))
+            sums, seen = part.sums.to(learner.device, copy=True), sum(map(len, batches[:done]))
+    shown = 0.0
     phase_start = plan.masked_from if learner.masks is not None else 0
     learner.train_mode()
     remaining = zip(shares[done:], source.batches(own[done:]), strict=True)
     for count, (rows, (pixels, labels)) in enumerate(remaining, done + 1):
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
         learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch)
+        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch, count - 1)
         learner.update(plan.keep[epoch], epoch * len(batches) + count)
         seen += len(labels)
-        if progress is not None:
-            progress(count, len(batches), f"loss {float(sums[0]) / seen:.3f}")
+        free = count == len(batches) or sums.device.type == "cpu"
+        if progress is not None and (free or time.monotonic() >= shown + REPORT_SECONDS):
+            progress(count, len(batches), f"loss {float(sums[0]) / seen:.3f}")  # waits for a GPU
+            shown = time.monotonic()
         if count < len(batches) and stop():
-            return EpochPart(count, sum_over_ranks(sums, ranks), ranks.gather(random.state()))
-    return _result(learner, sum_over_ranks(sums, ranks) / len(source))
+            return EpochPart(count, sum_over_ranks(sums.cpu(), ranks), ranks.gather(random.state()))
+    return _result(learner, sum_over_ranks(sums.cpu(), ranks), len(source))
 
 
 def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:
@@ -172,14 +181,19 @@ def _train_batch(
     noise: torch.Generator,
     rows: Rows,
     epoch: int,
+    count: int,
 ) -> Tensor:
-    """Compute the gradients of one batch; return `BatchLoss.figures` times the number of this rank's images."""
+    """Compute the gradients of batch `count`; return `BatchLoss.figures` times the number of this rank's images.
+
+    The figures stay on the device, so that nothing waits for it.
+    """
     model, config, share = learner.forward, learner.config, RankShare(len(rows) / rows.total, learner.ranks)
-    attacked = attack_batch(model, images, labels, attack, threat, noise, config.training, rows)  # lines 3-5
+    with model.attacked() as target:
+        attacked = attack_batch(target, images, labels, attack, threat, noise, config.training, rows)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)
 
     def loss_of() -> BatchLoss:
-        return batch_loss(model, images, attacked, labels, config.training)
+        return batch_loss(model, images, attacked, labels, config.training, count)
 
     if learner.awp and epoch >= config.awp.warmup:
         settings = config.awp
@@ -196,19 +210,19 @@ def _train_batch(
         loss = loss_of()
         loss.total.backward()
     share.average(model)
-    return loss.figures.double().cpu() * len(labels)
+    return loss.figures.double() * len(labels)
 
 
-def _result(learner: Learner, means: Tensor) -> EpochResult:
-    loss, clean_loss, adversarial_loss, clean, robust = means.tolist()
+def _result(learner: Learner, sums: Tensor, images: int) -> EpochResult:
+    loss, clean_loss, adversarial_loss, clean, robust, with_clean = sums.tolist()
     state = learner.admm
     residuals = admm.residuals(state, learner.weights) if state is not None else admm.Residuals(0.0, 0.0)
     return EpochResult(
-        loss=loss,
-        clean_loss=clean_loss,
-        adversarial_loss=adversarial_loss,
-        clean_accuracy=clean,
-        robust_accuracy=robust,
+        loss=loss / images,
+        clean_loss=clean_loss / with_clean if with_clean else None,
+        adversarial_loss=adversarial_loss / images,
+        clean_accuracy=clean / with_clean if with_clean else None,
+        robust_accuracy=robust / images,
         nonzero=sparsity_of(learner.weights).nonzero,
         rho=0.0 if state is None else state.rho,
         primal_residual=residuals.primal,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from robust_edge.config.training import ComputeConfig
 from robust_edge.int8.simulation import Simulation
+from robust_edge.training.folded import FoldedNetwork
 from robust_edge_runtimes.core.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -26,6 +29,7 @@ class Forward(nn.Module):
         settled: False while the momenta of batch norm change from step to step. As each change would make torch.compile
             recompile, up to its limit, the network runs uncompiled meanwhile.
         simulation: called in place of the network, whose parameters it uses; in fp32 and uncompiled.
+        folded: the network with folded batch norms, for `attacked`; None where there is none.
     """
 
     def __init__(self, network: nn.Module, config: ComputeConfig) -> None:
@@ -34,6 +38,8 @@ class Forward(nn.Module):
         self.network: nn.Module = torch.compile(network) if config.compile else network  # type: ignore[assignment]
         self.settled = True
         self.simulation: Simulation | None = None
+        self.folded: FoldedNetwork | None = None
+        self._attacked = False
         self.bf16 = config.precision == "bf16"
         self.layout = LAYOUTS[config.channels_last]
 
@@ -44,9 +50,22 @@ class Forward(nn.Module):
             return integers
         images = images.contiguous(memory_format=self.layout)
         network = self.network if self.settled else self.plain
+        if self._attacked and self.folded is not None:
+            network = self.folded.graph
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             logits: Tensor = network(images)
         return logits.float()
+
+    @contextlib.contextmanager
+    def attacked(self) -> Iterator[Forward]:
+        """Compute with folded batch norms inside the `with` block, in which the network must be in evaluation mode."""
+        if self.folded is not None:
+            self.folded.refresh()
+        self._attacked = True
+        try:
+            yield self
+        finally:
+            self._attacked = False
 
 
 def check_compute(config: ComputeConfig, device: torch.device) -> None:

@@ -20,6 +20,7 @@ from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes.scheme import Scheme
 from robust_edge.training.averaging import moving_average
 from robust_edge.training.batchnorm import batchnorms
+from robust_edge.training.folded import folded
 from robust_edge.training.forward import Forward
 from robust_edge.training.quantised import measured, simulated
 from robust_edge.training.schedules import Schedules
@@ -59,6 +60,8 @@ class Learner:
         self.ranks = ranks or Ranks()
         self.forward = Forward(model, config.compute)
         attach_effective_masks(model, prunable_parameters(model))
+        if model.spec is not None and not config.compute.compile:
+            self.forward.folded = folded(model, model.spec.shape)
         training, settings = config.training, config.admm
         self._frozen = batchnorms(model) if training.freeze_batchnorm else []
         for layer in self._frozen:

@@ -208,9 +208,10 @@ def _row(
 
 def _line(row: EpochRow, epochs: int) -> str:
     held_out = "" if row.held_out_robust is None else f" held out {row.held_out_clean:.4f}/{row.held_out_robust:.4f}"
+    clean = "-" if row.clean_accuracy is None else f"{row.clean_accuracy:.4f}"
     return (
         f"epoch {row.epoch}/{epochs} {row.phase} loss {row.loss:.4f} adversarial {row.adversarial_loss:.4f}"
-        f" accuracy {row.clean_accuracy:.4f}/{row.robust_accuracy:.4f}{held_out} nonzero {row.nonzero} {row.seconds}s"
+        f" accuracy {clean}/{row.robust_accuracy:.4f}{held_out} nonzero {row.nonzero} {row.seconds}s"
         f" {row.images_per_second:.0f} images/s"
     )
 

@@ -1,6 +1,7 @@
 """The loss on one batch, and the attack that belongs to it.
 
-`adversarial`: Marshall 2020, section 3.1, 0.9 and 0.1 of the cross-entropies on attacked and on clean images.
+`adversarial`: Marshall 2020, section 3.1, 0.9 and 0.1 of the cross-entropies on attacked and on clean images. Clean
+images that the loss does not depend on are not computed.
 `trades`: Zhang 2019, Eq. (5), cross-entropy on clean images and β·KL(clean ‖ attacked), whose attack maximises that
 divergence. Label smoothing changes the loss only, neither the attack nor the reported cross-entropies.
 """
@@ -29,8 +30,9 @@ class BatchLoss:
 
     Attributes:
         total: the loss to minimise, with its autograd graph.
-        figures: (5,) detached means over the images: total loss, cross-entropy on clean and on attacked images without
-            smoothing, accuracy on clean and on attacked images.
+        figures: (6,) detached means over the images: total loss, cross-entropy on clean and on attacked images without
+            smoothing, accuracy on clean and on attacked images; and 1, or 0 if clean images were not computed, whose
+            figures are 0 then.
     """
 
     total: Tensor
@@ -59,8 +61,20 @@ def attack_batch(
     )
 
 
+def has_clean_term(settings: TrainingConfig, count: int = 0) -> bool:
+    """Whether the loss of batch `count`, counted from 0, depends on the clean images."""
+    if settings.loss == TRADES:
+        return True
+    return settings.adversarial_weight < 1 and count % settings.clean_interval == 0
+
+
 def batch_loss(
-    model: nn.Module, images: Tensor, attacked: Tensor | None, labels: Tensor, settings: TrainingConfig
+    model: nn.Module,
+    images: Tensor,
+    attacked: Tensor | None,
+    labels: Tensor,
+    settings: TrainingConfig,
+    count: int = 0,
 ) -> BatchLoss:
     """Compute the loss in the model's present mode, with clean and attacked images in one batch.
 
@@ -70,12 +84,18 @@ def batch_loss(
         attacked: of the same shape, or None for training without an adversary.
         labels: (N,) int64.
         settings: loss, its weights, and smoothing.
+        count: number of the batch, from 0; every `clean_interval`-th has the clean term, with as much more weight.
     """
     smoothing = settings.label_smoothing
     if attacked is None:
         logits = model(images)
         total = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         return BatchLoss(total, _figures(total, logits, logits, labels))
+    if not has_clean_term(settings, count):
+        adversarial = model(attacked)
+        loss = functional.cross_entropy(adversarial, labels, label_smoothing=smoothing)
+        total = settings.adversarial_weight * loss
+        return BatchLoss(total, _figures(total, None, adversarial, labels))
     adversarial, clean = model(torch.cat([attacked, images])).chunk(2)
     clean_loss = functional.cross_entropy(clean, labels, label_smoothing=smoothing)
     if settings.loss == TRADES:
@@ -84,7 +104,7 @@ def batch_loss(
     else:
         weight = settings.adversarial_weight
         adversarial_loss = functional.cross_entropy(adversarial, labels, label_smoothing=smoothing)
-        total = weight * adversarial_loss + (1 - weight) * clean_loss
+        total = weight * adversarial_loss + (1 - weight) * settings.clean_interval * clean_loss
     return BatchLoss(total, _figures(total, clean, adversarial, labels))
 
 
@@ -94,7 +114,12 @@ def _divergence(reference: Tensor, logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _figures(total: Tensor, clean: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
-    losses = [functional.cross_entropy(logits, labels) for logits in (clean, adversarial)]
-    hits = [is_right(logits, labels).float().mean() for logits in (clean, adversarial)]
-    return torch.stack([total.detach(), *losses, *hits])
+def _figures(total: Tensor, clean: Tensor | None, adversarial: Tensor, labels: Tensor) -> Tensor:
+    zero = torch.zeros_like(total)
+
+    def of(logits: Tensor) -> tuple[Tensor, Tensor]:
+        return functional.cross_entropy(logits, labels), is_right(logits, labels).float().mean()
+
+    clean_loss, clean_hits = (zero, zero) if clean is None else of(clean)
+    loss, hits = of(adversarial)
+    return torch.stack([total.detach(), clean_loss, loss, clean_hits, hits, zero if clean is None else zero + 1])

@@ -42,10 +42,12 @@ def counts_above(weights: Weights, budget: int, granted: Mapping[str, int]) -> d
 
 def counts_of_largest(scores: Mapping[str, Tensor], budget: int, granted: Mapping[str, int]) -> dict[str, int]:
     """Kept weights of each layer: the `granted` ones, and as many as it has among the largest scores of all layers."""
-    chosen = torch.cat(list(scores.values())).topk(budget - sum(granted.values()), sorted=False).indices
-    ends = torch.tensor([len(values) for values in scores.values()], device=chosen.device).cumsum(0)
-    layer = torch.searchsorted(ends, chosen, right=True)
-    extra = torch.bincount(layer, minlength=len(scores)).tolist()
+    free = budget - sum(granted.values())
+    if not free:
+        return dict(granted)
+    chosen = highest(torch.cat(list(scores.values())), free)
+    parts = chosen.split([len(values) for values in scores.values()])
+    extra = torch.stack([part.sum() for part in parts]).tolist()
     return {name: granted[name] + more for name, more in zip(scores, extra, strict=True)}
 
 

@@ -18,6 +18,9 @@ Weights = Mapping[str, Tensor]
 Support = Mapping[str, Tensor]
 """Bool tensors by layer name, shaped like the weights: True where a weight may be non-zero."""
 
+HISTOGRAM_FROM = 2**17
+"""The number of scores from which a histogram is faster than a selection."""
+
 Projection = Callable[[Weights, float], dict[str, Tensor]]
 """Maps (weights, keep) to new tensors: the nearest point of the sparsity set."""
 
@@ -133,8 +136,23 @@ def highest(scores: Tensor, count: int) -> Tensor:
     """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    lowest = scores.flatten().topk(count, sorted=False).values.min()
+    lowest = lowest_of_highest(scores.flatten(), count)
     kept = (scores > lowest).contiguous()  # contiguous, also if the scores are channels_last
     ties = (scores == lowest).flatten().nonzero().flatten()
     kept.view(-1)[ties[: count - int(kept.sum())]] = True
     return kept
+
+
+def lowest_of_highest(scores: Tensor, count: int) -> Tensor:
+    """The lowest of the `count` highest scores, exactly; `scores` has one axis, `count` is at least 1.
+
+    The bits of non-negative floats are ordered as the floats are, so a histogram of their upper half leaves only the
+    scores of one bin to select from: a fifth of the time of a selection from 11 million.
+    """
+    if len(scores) < HISTOGRAM_FROM or scores.dtype != torch.float32 or bool((scores < 0).any()):
+        return scores.topk(count, sorted=False).values.min()
+    bins = scores.contiguous().view(torch.int32) >> 16
+    above = torch.bincount(bins, minlength=2**15).flip(0).cumsum(0)  # of a bin and all higher ones, highest first
+    place = int((above < count).sum())
+    before = int(above[place - 1]) if place else 0
+    return scores[bins == 2**15 - 1 - place].topk(count - before, sorted=False).values.min()

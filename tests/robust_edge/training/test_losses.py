@@ -46,6 +46,38 @@ def test_adversarial_loss_by_hand(model, batch, share, weight):
     assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+class Counter(nn.Module):
+    """Counts the images that pass."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x):
+        self.images += len(x)
+        return self.model(x)
+
+
+def test_no_clean_image_is_computed_where_the_loss_does_not_depend_on_it(model, batch):
+    images, attacked, labels = batch
+    counter = Counter(model)
+    found = batch_loss(counter, images, attacked, labels, TrainingConfig(adversarial_weight=1.0))
+    assert counter.images == len(images)
+    assert found.total.item() == pytest.approx(smoothed(model, attacked, labels, 0.0).item(), rel=1e-5)
+    assert found.figures[[1, 3, 5]].tolist() == [0, 0, 0]
+
+
+def test_the_mean_over_an_interval_is_the_loss_with_every_clean_term(model, batch):
+    images, attacked, labels = batch
+    counter = Counter(model)
+    every, third = TrainingConfig(), TrainingConfig(clean_interval=3)
+    losses = [batch_loss(counter, images, attacked, labels, third, count) for count in range(3)]
+    assert counter.images == 4 * len(images)
+    expected = batch_loss(model, images, attacked, labels, every).total
+    assert sum(loss.total for loss in losses).item() / 3 == pytest.approx(expected.item(), rel=1e-5)
+    assert [loss.figures[5].item() for loss in losses] == [1, 0, 0]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_trades_by_hand(model, batch, share):
     images, attacked, labels = batch
@@ -61,7 +93,8 @@ def test_trades_by_hand(model, batch, share):
 def test_figures_are_plain_whatever_is_minimised(model, batch, loss):
     images, attacked, labels = batch
     found = batch_loss(model, images, attacked, labels, TrainingConfig(loss=loss, label_smoothing=0.3))
-    total, clean, adversarial, clean_hits, hits = found.figures.tolist()
+    total, clean, adversarial, clean_hits, hits, computed = found.figures.tolist()
+    assert computed == 1
     assert total == found.total.item()
     assert clean == pytest.approx(functional.cross_entropy(model(images), labels).item(), rel=1e-5)
     assert adversarial == pytest.approx(functional.cross_entropy(model(attacked), labels).item(), rel=1e-5)

@@ -1,0 +1,188 @@
+"""The network of the training attack: every batch norm folded into the convolution before it.
+
+An attack runs in evaluation mode, where batch norm is an affine map of each channel. Folded into the weights of the
+convolution it needs no pass over the activations, forward or backward, and ReLU is applied in place. The weights are
+folded once per attack, which costs less than one of these passes. The results differ from those of the network itself
+by rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from robust_edge_exporters.evaluation_mode import evaluation_mode
+
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+TOLERANCE = 1e-3
+"""Largest difference of the logits from those of the network, relative to the largest logit."""
+IMAGES = 2
+
+
+class FoldedConvolution(nn.Module):
+    """A convolution with its batch norm in evaluation mode, and the ReLU or ReLU6 behind it if there is one.
+
+    Attributes:
+        bounds: the lowest and highest output of the activation; None without one.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        self.sources = (convolution, norm)  # in a tuple, so that they do not become submodules
+        self.bounds: tuple[float, float] | None = None
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Compute weight and bias from the present parameters."""
+        convolution, norm = self.sources
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        before = norm.running_mean if convolution.bias is None else norm.running_mean - convolution.bias
+        self.weight = convolution.weight * scale.view(-1, 1, 1, 1)
+        self.bias = -before * scale if norm.bias is None else norm.bias - before * scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, O, H', W')."""
+        own = self.sources[0]
+        shape = (own.stride, own.padding, own.dilation, own.groups)
+        if self.bounds is None or torch.is_autocast_enabled(images.device.type):
+            found = functional.conv2d(images, self.weight, self.bias, *shape)  # type: ignore[arg-type]
+            return found if self.bounds is None else functional.hardtanh(found, *self.bounds)
+        clamped: Tensor = _ClampedConvolution.apply(images, self.weight, self.bias, shape, self.bounds)  # type: ignore[no-untyped-call]
+        return clamped
+
+
+class _ClampedConvolution(torch.autograd.Function):
+    """A convolution and a clamp in place; only the gradient of the input exists."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor, weight: Tensor, bias: Tensor, shape: Any, bounds: Any) -> Tensor:
+        found = functional.conv2d(images, weight, bias, *shape).clamp_(*bounds)
+        context.save_for_backward(images, weight, found)
+        context.shape, context.bounds = shape, bounds
+        return found
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, found = context.saved_tensors
+        stride, padding, dilation, groups = context.shape
+        inside = torch.ops.aten.hardtanh_backward(gradients[0], found, *context.bounds)
+        gradient = torch.ops.aten.convolution_backward(
+            inside, images, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+        )
+        return gradient[0], None, None, None, None
+
+
+class FoldedNetwork:
+    """A network whose convolutions are folded with their batch norms; it shares all other layers with the original.
+
+    Attributes:
+        graph: the traced network. Its layers are used in the mode that they are in.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = graph
+        self._folded = [module for module in graph.modules() if isinstance(module, FoldedConvolution)]
+
+    def refresh(self) -> None:
+        """Fold the present weights and running statistics."""
+        for module in self._folded:
+            module.refresh()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, K) logits, as the network in evaluation mode computes them."""
+        logits: Tensor = self.graph(images)
+        return logits
+
+
+def folded(network: nn.Module, shape: tuple[int, ...]) -> FoldedNetwork | None:
+    """Trace a network and fold its batch norms.
+
+    Args:
+        network: on its device; left as it was.
+        shape: (C, H, W) of an image, for a comparison with the original.
+
+    Returns:
+        None if the network cannot be traced, has no batch norm behind a convolution, or computes something else than
+        the traced one.
+    """
+    state = torch.get_rng_state()
+    with evaluation_mode(network):
+        try:
+            found = FoldedNetwork(_folded_graph(network))
+            return found if found._folded and _agrees(found, network, shape) else None
+        except Exception:  # code of the user's, which may do anything where it is traced
+            return None
+        finally:
+            torch.set_rng_state(state)
+
+
+def _folded_graph(network: nn.Module) -> fx.GraphModule:
+    traced = fx.symbolic_trace(network)
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        norm, source = _module(node, modules), node.args[0] if node.args else None
+        if not isinstance(norm, NORMS) or not isinstance(source, fx.Node) or len(source.users) > 1:
+            continue
+        convolution = _module(source, modules)
+        if not _foldable(convolution, norm):
+            continue
+        module = FoldedConvolution(convolution, norm)  # type: ignore[arg-type]
+        node.args, node.target = source.args, f"folded_{node.name}"
+        traced.add_submodule(node.target, module)
+        traced.graph.erase_node(source)
+        module.bounds = _absorb_activation(traced.graph, node, modules)
+    traced.recompile()
+    return traced
+
+
+def _foldable(convolution: nn.Module | None, norm: nn.Module) -> bool:
+    """Whether both do what their class says; a parametrised layer has a class of its own."""
+    plain = type(convolution) is nn.Conv2d and type(norm) in NORMS
+    if not plain or any(module._forward_hooks or module._forward_pre_hooks for module in (convolution, norm)):  # type: ignore[union-attr]
+        return False
+    assert isinstance(convolution, nn.Conv2d)
+    zeros = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+    return zeros and norm.running_mean is not None
+
+
+def _absorb_activation(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> tuple[float, float] | None:
+    """Remove a ReLU or ReLU6 that alone reads a node, and return its bounds."""
+    (reader, *others) = node.users or [None]
+    if reader is None or others:
+        return None
+    module = _module(reader, modules)
+    if type(module) is nn.ReLU6:
+        bounds = (0.0, 6.0)
+    elif type(module) is nn.ReLU or reader.target in (functional.relu, torch.relu, "relu", "relu_"):
+        bounds = (0.0, math.inf)
+    else:
+        return None
+    reader.replace_all_uses_with(node)
+    graph.erase_node(reader)
+    return bounds
+
+
+def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules.get(str(node.target)) if node.op == "call_module" else None
+
+
+@torch.no_grad()
+def _agrees(found: FoldedNetwork, network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether both give the same logits, on two images twice, since a layer may be random in evaluation mode, too."""
+    device = next(network.parameters()).device
+    images = torch.linspace(0, 1, IMAGES * math.prod(shape), device=device).view(IMAGES, *shape)
+    found.refresh()
+    expected = network(images)
+    error = max(float((found(images) - expected).abs().max()), float((network(images) - expected).abs().max()))
+    return error <= TOLERANCE * float(expected.abs().max())
