@@ -39,6 +39,10 @@ class Pgd(Attack):
     """Projected gradient descent with random restarts.
 
     With one start, PGD-50 gives accuracies up to 2.5 points higher than APGD on a benign network.
+
+    Attributes:
+        noise: radius of the random start in units of ε.
+        projected: whether iterates are projected onto the ball; otherwise only onto the pixel range.
     """
 
     steps: int = declared(STEPS, 50)
@@ -55,6 +59,8 @@ class Pgd(Attack):
 
     few_steps: ClassVar[int] = 10
     short: ClassVar[str] = "PGD"
+    noise: ClassVar[float] = 1.0
+    projected: ClassVar[bool] = True
 
     @property
     def title(self) -> str:
@@ -209,7 +215,7 @@ def random_start(
     if not attack.random_start:
         return images.clone()
     noise = (rows or all_rows(images)).uniform(images.shape[1:], generator).to(images.device) * 2 - 1
-    return project(images + threat.eps * noise, images, threat)
+    return _confined(images + attack.noise * threat.eps * noise, images, attack, threat)
 
 
 def _gradient(model: nn.Module, points: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
@@ -220,4 +226,8 @@ def _gradient(model: nn.Module, points: Tensor, labels: Tensor, loss: Loss) -> t
 
 def _step(points: Tensor, images: Tensor, attack: Pgd, threat: Threat, gradient: Tensor) -> Tensor:
     moved = points.detach() + attack.alpha(threat) * steepest(gradient, threat.norm)  # Eq. (3)
-    return project(moved, images, threat)
+    return _confined(moved, images, attack, threat)
+
+
+def _confined(points: Tensor, images: Tensor, attack: Pgd, threat: Threat) -> Tensor:
+    return project(points, images, threat) if attack.projected else points.clamp(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 from robust_edge.attacks.pgd_settings import STEP_SIZE, STEPS
@@ -29,9 +30,20 @@ class AttackConfig:
     eps_schedule: FloatSchedule = setting(
         "constant",
         "schedule of the radius over the epochs",
-        choices={"constant": "", "linear": "up to eps over the first half", "thirds": "ε/3, 2ε/3, ε"},
+        choices={"constant": "", "linear": "up to eps over `eps_rise` of the epochs", "thirds": "ε/3, 2ε/3, ε"},
         beside=PER_EPOCH,
         range="[0, 1]",
+    )
+    eps_rise: float = setting(
+        0.5, "fraction of the epochs over which schedule `linear` raises the radius", range="(0, 1]"
+    )
+    method: str = setting(
+        "pgd",
+        "the attack in training",
+        choices={
+            "pgd": "",
+            "n-fgsm": "de Jorge 2022: one step of length ε from noise of radius 2ε, not projected onto the ball",
+        },
     )
     steps: int = declared(
         dataclasses.replace(STEPS, help="gradient steps of the training attack, s", flag="--steps"), 7
@@ -50,8 +62,11 @@ class AttackConfig:
 
     def pgd(self, steps: int | None = None) -> Pgd:
         """The attack with one random start; `steps` of an epoch, None for all."""
+        from robust_edge.attacks.noisy_fgsm import NoisyFgsm
         from robust_edge.attacks.pgd import Pgd
 
+        if self.method == "n-fgsm":
+            return NoisyFgsm(step_size=self.step_size)
         return Pgd(steps=self.steps if steps is None else steps, restarts=1, step_size=self.step_size)
 
 
@@ -60,8 +75,21 @@ class AdmmConfig:
     """ADMM, Eq. (7)-(9), and the masked phase after it."""
 
     rho: float = setting(1e-3, "initial penalty ρ", range="(0, inf)")
-    rho_growth: float = setting(1.0, "factor of ρ per update of θ' and u", range="[1, inf)")
+    rho_schedule: str = setting(
+        "growth",
+        "schedule of ρ",
+        choices={
+            "growth": "times `rho_growth` at each update",
+            "window": "a geometric sequence from `rho` at the start of ADMM to `rho_max` at the hard projection",
+        },
+    )
+    rho_growth: float = setting(1.0, "factor of ρ per update of θ' and u in schedule `growth`", range="[1, inf)")
     rho_max: float = setting(1.0, "largest ρ, at least `rho`", range="(0, inf)")
+    start: float = setting(
+        0.0,
+        "fraction of the epochs that train without ADMM at the beginning, less than 1 − masked_fraction",
+        range="[0, 1)",
+    )
     interval: int = setting(1, "optimiser steps between two updates of θ' and u; Algorithm 1 uses 1", range="[1, inf)")
     masked_fraction: float = setting(
         0.34,
@@ -75,9 +103,34 @@ class AdmmConfig:
         range="(0, inf)",
     )
 
+    regrow: float = setting(
+        0.0,
+        "fraction of each layer's kept weights (or blocks) that moves at each update of the mask in the masked phase: "
+        "the smallest leave, those of largest gradient return; 0 holds the mask fixed. It falls to 0 as a cosine until "
+        "`regrow_until`. Schemes `irregular` and `block`",
+        range="[0, 1)",
+        noun="a fraction",
+        hint="0.1 is usual",
+    )
+    regrow_interval: int = setting(100, "optimiser steps between two updates of the mask", range="[1, inf)")
+    regrow_until: float = setting(
+        0.75, "fraction of the run after which the mask is fixed; only later epochs are selected", range="(0, 1]"
+    )
+
     def __post_init__(self) -> None:
         check(self, "admm")
+        require(self.start < 1 - self.masked_fraction, "admm.start", self.start, "below 1 − admm.masked_fraction")
         require(self.rho_max >= self.rho, "admm.rho_max", self.rho_max, f"at least admm.rho ({self.rho})")
+
+    def regrow_share(self, place: float) -> float:
+        """Fraction of the kept weights that moves at this place of the run, from 0 to 1."""
+        if place >= self.regrow_until:
+            return 0.0
+        return self.regrow * (1 + math.cos(math.pi * place / self.regrow_until)) / 2
+
+    def settled(self, place: float) -> bool:
+        """Whether the mask moves no more from this place of the run on."""
+        return not self.regrow or place >= self.regrow_until
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,13 +152,20 @@ class TrainingConfig:
         choices={
             "cosine": "down to 0 once before and once after the hard projection",
             "step": "every `lr_step` epochs",
+            "linear": "up over `lr_warmup` of the run, down in a line that ends at `lr_end`, then `lr_tail` of lr",
         },
         beside=PER_EPOCH,
         range="(0, inf)",
     )
     lr_step: int = setting(10, "epochs between two decays of schedule `step`", range="[1, inf)")
     lr_decay: float = setting(0.5, "factor of each decay of schedule `step`", range="(0, 1]")
+    lr_warmup: float = setting(0.05, "fraction of the run over which schedule `linear` rises", range="[0, 1)")
+    lr_end: float = setting(0.85, "fraction of the run at which the line of schedule `linear` ends", range="(0, 1]")
+    lr_tail: float = setting(
+        0.005, "learning rate of schedule `linear` from there on, as a fraction of lr, and its lowest", range="(0, 1]"
+    )
     momentum: float = setting(0.9, "momentum of SGD", range="[0, 1]")
+    nesterov: bool = setting(False, "Nesterov's momentum, which needs momentum above 0")
     weight_decay: float = setting(5e-4, "weight decay of SGD", range="[0, inf)")
     adversarial_weight: float = setting(
         0.9,
@@ -126,9 +186,11 @@ class TrainingConfig:
             "adversarial": "cross-entropy on attacked and clean images, weighted",
             "trades": "Zhang 2019: cross-entropy on clean images and β times the divergence between clean and attacked "
             "predictions",
+            "nuclear": "NU-AT, Sriramanan 2021: cross-entropy on clean images and β times the nuclear norm of the "
+            "difference of clean and attacked logits, for one attack step: attack.steps=1",
         },
     )
-    beta: float = setting(6.0, "β of loss `trades`", range="(0, inf)")
+    beta: float = setting(6.0, "β of losses `trades` and `nuclear`, for which 4 is usual", range="(0, inf)")
     label_smoothing: float = setting(
         0.0, "fraction of the target distribution that is spread over all classes", range="[0, 1)"
     )
@@ -150,6 +212,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self, "training")
+        require(self.lr_warmup < self.lr_end, "training.lr_warmup", self.lr_warmup, "below training.lr_end")
+        require(not self.nesterov or self.momentum > 0, "training.nesterov", "true", "false where momentum is 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ class EpochRow:
 
     Attributes:
         epoch: counted from 1.
-        phase: `admm`, `masked`, or `dense` where nothing is pruned.
+        phase: `admm`, `masked`, or `dense` before ADMM and where nothing is pruned.
         eps: radius of the attack in pixel units.
         steps: gradient steps of the attack.
         keep: target kept fraction of the projection.

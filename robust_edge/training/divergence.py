@@ -1,4 +1,8 @@
-"""Detect divergence: a loss that is not finite or explodes, or robust accuracy that falls back to chance level."""
+"""Detect divergence: a loss that is not finite or explodes, or robust accuracy on held-out images that collapses.
+
+Training by attacks of few steps can collapse (catastrophic overfitting, Wong 2020): from one epoch to the next the
+network withstands only the attack of the training, and accuracy under PGD on held-out images falls.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,17 @@ from torch import nn
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.run.metrics import EpochRow
-from robust_edge.training.losses import TRADES
+from robust_edge.training.losses import NUCLEAR, TRADES
 from robust_edge.training.selection import guessing_limit
 
 EXPLOSION = 20.0
 """Largest loss in units of ln K, the loss of guessing; the first epochs at a high learning rate stay far below it."""
 CLEAR = 0.1
 """How far above chance level the best accuracy must have been, as a fraction of the distance from chance to 100%."""
+LOST = 0.5
+"""Fraction of its best accuracy under PGD that a collapsed network has lost, at least."""
+UNAWARE = 2.0
+"""How many times the held-out accuracy that of the training attack is in a collapse, at least."""
 PATIENCE = 2
 """Number of consecutive evaluations at chance level; a single one can follow a larger ε or the hard projection."""
 
@@ -38,7 +46,7 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -
     for name, value in dataclasses.asdict(last).items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"the {name} of epoch {last.epoch} is {value}"
-    return _collapse(rows, classes, config.selection.held_out)
+    return _collapse(rows, classes, config.selection.held_out) or _overfitted(rows, classes, config.selection.held_out)
 
 
 def not_finite(model: nn.Module, epoch: int) -> str | None:
@@ -53,7 +61,7 @@ def not_finite(model: nn.Module, epoch: int) -> str | None:
 
 
 def _scale(config: CompressConfig) -> float:
-    return 1 + config.training.beta if config.training.loss == TRADES else 1.0
+    return 1 + config.training.beta if config.training.loss in (TRADES, NUCLEAR) else 1.0
 
 
 def _collapse(rows: Sequence[EpochRow], classes: int, images: int) -> str | None:
@@ -68,4 +76,22 @@ def _collapse(rows: Sequence[EpochRow], classes: int, images: int) -> str | None
     return (
         f"accuracy under attack on held-out images fell to {100 * fallen[-1]:.1f}%, which is chance level, after epoch "
         f"{evaluated[-1][0]}; it was {100 * best:.1f}% after epoch {epoch}"
+    )
+
+
+def _overfitted(rows: Sequence[EpochRow], classes: int, images: int) -> str | None:
+    """Whether the network withstands the training attack only, in the present phase of the run."""
+    last = rows[-1]
+    seen = [(row.held_out_robust, row) for row in rows if row.held_out_robust is not None and row.phase == last.phase]
+    if len(seen) <= PATIENCE or last.held_out_robust is None:
+        return None
+    best, at = max(seen[:-PATIENCE], key=lambda item: item[0])
+    limit = (1 - LOST) * best
+    fallen = all(robust <= limit and row.robust_accuracy >= UNAWARE * robust for robust, row in seen[-PATIENCE:])
+    if limit < guessing_limit(classes, images) or not fallen:
+        return None
+    return (
+        f"accuracy under PGD on held-out images fell to {100 * last.held_out_robust:.1f}% after epoch {last.epoch}, "
+        f"it was {100 * best:.1f}% after epoch {at.epoch}, while that under the training attack is "
+        f"{100 * last.robust_accuracy:.1f}%; raise attack.steps"
     )

@@ -110,6 +110,10 @@ def train_epoch(
         group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
+    if plan.admm_from <= epoch < plan.masked_from:
+        learner.begin_admm(
+            plan.keep[epoch], plan.masked_from - plan.admm_from, -(-len(source) // config.training.batch_size)
+        )
     if learner.masks is not None and part is None:
         learner.measure_ranges(source)
     attack = config.attack.pgd(plan.steps[epoch])
@@ -132,7 +136,7 @@ def train_epoch(
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
         learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
         sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch, count - 1)
-        learner.update(plan.keep[epoch], epoch * len(batches) + count)
+        learner.update(plan.keep[epoch], epoch * len(batches) + count, epoch + count / len(batches))
         seen += len(labels)
         free = count == len(batches) or sums.device.type == "cpu"
         if progress is not None and (free or time.monotonic() >= shown + REPORT_SECONDS):
@@ -195,7 +199,7 @@ def _train_batch(
     def loss_of() -> BatchLoss:
         return batch_loss(model, images, attacked, labels, config.training, count)
 
-    if learner.awp and epoch >= config.awp.warmup:
+    if learner.awp and config.awp.active(epoch, config.training.epochs):
         settings = config.awp
         loss, learner.awp = awp.backward(
             learner.model,

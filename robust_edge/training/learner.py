@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from robust_edge.models import Normalized
 from robust_edge.parallel.ranks import Ranks
 from robust_edge.pruning import loop
 from robust_edge.pruning.admm import AdmmState, add_penalty_gradient
+from robust_edge.pruning.mask import apply_mask
+from robust_edge.pruning.moving import check_movable, move_mask
 from robust_edge.pruning.parametrised import attach_effective_masks
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes.scheme import Scheme
@@ -67,7 +70,11 @@ class Learner:
         for layer in self._frozen:
             layer.requires_grad_(False)
         self.optimizer = torch.optim.SGD(
-            model.parameters(), training.lr, training.momentum, weight_decay=training.weight_decay
+            model.parameters(),
+            training.lr,
+            training.momentum,
+            weight_decay=training.weight_decay,
+            nesterov=training.nesterov,
         )
         self.pruning = loop.PruningState(
             scheme=scheme,
@@ -78,7 +85,9 @@ class Learner:
         )
         if held is not None:
             loop.attach_masks(model, self.optimizer, held)
-        if config.sparse and plan.masked_from:
+        if settings.regrow and config.sparse:
+            check_movable(scheme)
+        if config.sparse and plan.masked_from and not plan.admm_from:
             self.pruning = loop.begin(self.pruning, model, settings.rho, plan.keep[0])
         self.average = self._moving_average()
         self.awp = config.awp.gamma > 0
@@ -146,6 +155,21 @@ class Learner:
         if self.config.training.quantize == "int8":
             self.forward.simulation = measured(self.model, source, self.ranges)
 
+    def begin_admm(self, keep: float, epochs: int, batches: int) -> None:
+        """Begin ADMM if that has not been done, and set the growth of ρ for `admm.rho_schedule`.
+
+        Args:
+            keep: kept fraction of the first projection.
+            epochs: number of epochs of ADMM.
+            batches: number of optimiser steps of an epoch.
+        """
+        settings = self.config.admm
+        if self.admm is None:
+            self.pruning = loop.begin(self.pruning, self.model, settings.rho, keep)
+        if settings.rho_schedule == "window":
+            growth = (settings.rho_max / settings.rho) ** (1 / max(1, epochs * batches // settings.interval))
+            self.pruning = dataclasses.replace(self.pruning, rho_growth=growth)
+
     def prune(self, keep: float) -> None:
         """Do the hard projection onto S and fix the mask; momentum, ADMM state and moving average are reset."""
         self.pruning = loop.finish(self.pruning, self.model, self.optimizer, keep=keep)
@@ -163,6 +187,12 @@ class Learner:
             return None
         return self.pruning.scheme.violation(support, keep)
 
+    def _mask_average(self) -> None:
+        """Hold the zeros of a mask that moved in the moving average, too."""
+        if self.average is not None and self.masks is not None:
+            averaged = prunable_parameters(self.average.module)
+            apply_mask(averaged, self.masks)  # type: ignore[arg-type]
+
     def _moving_average(self) -> AveragedModel | None:
         decay = self.config.averaging.decay
         return moving_average(self.model, decay) if decay > 0 else None
@@ -175,13 +205,21 @@ class Learner:
                 weight.grad = torch.zeros_like(weight)
         return trainable
 
-    def update(self, keep: float, count: int) -> None:
+    def update(self, keep: float, count: int, epoch: float = 0.0) -> None:
         """One step of the optimiser, then apply the mask and update the moving average and the ADMM state.
 
         Args:
             keep: kept fraction of the projection.
-            count: number of this step in the run, from 1; the ADMM state is updated every `admm.interval` steps.
+            count: number of this step in the run, from 1; the ADMM state is updated every `admm.interval` steps, the
+                mask every `admm.regrow_interval` steps.
+            epoch: number of epochs so far, for the share of the mask that moves.
         """
+        settings = self.config.admm
+        if self.masks is not None and settings.regrow and count % settings.regrow_interval == 0:
+            share = settings.regrow_share(epoch / self.config.training.epochs)
+            if share:
+                move_mask(self.pruning, self.model, self.optimizer, share)
+                self._mask_average()
         if self.admm is not None:
             add_penalty_gradient(self.admm, self._trainable())
         self.optimizer.step()  # applies the masks, too

@@ -134,7 +134,8 @@ class _Trainer:
         """The network after this epoch, evaluated on the held-out images by rank 0; None if no evaluation is due."""
         if not is_due(self.config, epoch):
             return None
-        final = epoch >= self.plan.masked_from or not self.config.sparse
+        masked = epoch >= self.plan.masked_from and self.config.admm.settled(epoch / self.config.training.epochs)
+        final = masked or not self.config.sparse
         network, config = self.learner.candidate(), self.config
         found = self.ranks.broadcast(
             lambda: evaluate_held_out(network, self.held_out, config, epoch=epoch + 1, final=final)
@@ -192,7 +193,7 @@ def _row(
 ) -> EpochRow:
     return EpochRow(
         epoch=epoch + 1,
-        phase=DENSE if plan.masked_from == len(plan.eps) else MASKED if epoch >= plan.masked_from else ADMM,
+        phase=MASKED if len(plan.eps) > epoch >= plan.masked_from else DENSE if epoch < plan.admm_from else ADMM,
         eps=plan.eps[epoch],
         steps=plan.steps[epoch],
         keep=plan.keep[epoch],

@@ -3,7 +3,10 @@
 `adversarial`: Marshall 2020, section 3.1, 0.9 and 0.1 of the cross-entropies on attacked and on clean images. Clean
 images that the loss does not depend on are not computed.
 `trades`: Zhang 2019, Eq. (5), cross-entropy on clean images and β·KL(clean ‖ attacked), whose attack maximises that
-divergence. Label smoothing changes the loss only, neither the attack nor the reported cross-entropies.
+divergence. `nuclear`: Sriramanan 2021 (NU-AT), cross-entropy on clean images and β times the nuclear norm of the
+difference of clean and attacked logits, divided by the number of images; its attack maximises the cross-entropy on
+attacked images and the same term. Label smoothing changes the loss only, neither the attack nor the reported
+cross-entropies.
 """
 
 from __future__ import annotations
@@ -15,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_edge.attacks.logits import is_right
-from robust_edge.attacks.pgd import Pgd, craft
+from robust_edge.attacks.pgd import Pgd, craft, cross_entropy
 from robust_edge.config.training import TrainingConfig
 from robust_edge.parallel.rows import Rows
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat
 
-TRADES = "trades"
+TRADES, NUCLEAR = "trades", "nuclear"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,18 +55,23 @@ def attack_batch(
     """Attack a batch with the model in evaluation mode; None for ε = 0. Arguments as for `craft`."""
     if threat.eps == 0:
         return None
-    if settings.loss != TRADES:
+    if settings.loss not in (TRADES, NUCLEAR):
         return craft(model, images, labels, attack, threat, generator, rows=rows)
     with torch.no_grad(), evaluation_mode(model):
-        reference = functional.log_softmax(model(images), 1)
-    return craft(
-        model, images, labels, attack, threat, generator, lambda logits, _: _divergence(reference, logits), rows
-    )
+        clean = model(images)
+    reference = functional.log_softmax(clean, 1)
+
+    def raised(logits: Tensor, targets: Tensor) -> Tensor:
+        if settings.loss == TRADES:
+            return _divergence(reference, logits)
+        return cross_entropy(logits, targets) + settings.beta * _nuclear(logits - clean)
+
+    return craft(model, images, labels, attack, threat, generator, raised, rows)
 
 
 def has_clean_term(settings: TrainingConfig, count: int = 0) -> bool:
     """Whether the loss of batch `count`, counted from 0, depends on the clean images."""
-    if settings.loss == TRADES:
+    if settings.loss in (TRADES, NUCLEAR):
         return True
     return settings.adversarial_weight < 1 and count % settings.clean_interval == 0
 
@@ -101,6 +109,8 @@ def batch_loss(
     if settings.loss == TRADES:
         reference = functional.log_softmax(clean, 1)
         total = clean_loss + settings.beta * _divergence(reference, adversarial) / len(labels)
+    elif settings.loss == NUCLEAR:
+        total = clean_loss + settings.beta * _nuclear(adversarial - clean) / len(labels)
     else:
         weight = settings.adversarial_weight
         adversarial_loss = functional.cross_entropy(adversarial, labels, label_smoothing=smoothing)
@@ -111,6 +121,12 @@ def batch_loss(
 def _divergence(reference: Tensor, logits: Tensor) -> Tensor:
     """KL(reference ‖ softmax(logits)), summed over the images; `reference` holds log-probabilities."""
     return functional.kl_div(functional.log_softmax(logits, 1), reference, reduction="sum", log_target=True)
+
+
+def _nuclear(difference: Tensor) -> Tensor:
+    """The sum of the singular values of (N, K) differences of logits."""
+    norm: Tensor = torch.linalg.matrix_norm(difference, ord="nuc")
+    return norm
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.training import TrainingConfig
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -24,6 +25,7 @@ class Schedules:
         keep: kept fraction of the projection.
         lr: learning rate at the start of the epoch.
         masked_from: first epoch of the masked phase; equal to the number of epochs where nothing is pruned.
+        admm_from: first epoch of ADMM, at most `masked_from`.
     """
 
     eps: tuple[float, ...]
@@ -31,6 +33,7 @@ class Schedules:
     keep: tuple[float, ...]
     lr: tuple[float, ...]
     masked_from: int
+    admm_from: int = 0
 
 
 def schedules(config: CompressConfig) -> Schedules:
@@ -48,6 +51,7 @@ def schedules(config: CompressConfig) -> Schedules:
         keep=_keep(config, masked_from),
         lr=_lr(config, masked_from),
         masked_from=masked_from,
+        admm_from=min(int(config.admm.start * epochs), masked_from) if config.sparse else masked_from,
     )
 
 
@@ -72,7 +76,7 @@ def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
     if schedule == "thirds":
         return tuple(eps * (math.ceil(3 * (epoch + 1) / epochs) / 3) for epoch in range(epochs))  # ends at ε for any T
     if schedule == "linear":
-        rise = max(1, epochs // 2)
+        rise = max(1, int(epochs * config.attack.eps_rise + 1e-9))
         return tuple(eps * min(1.0, (epoch + 1) / rise) for epoch in range(epochs))
     return _one_per_epoch("attack.eps_schedule", schedule, epochs)
 
@@ -107,6 +111,8 @@ def _keep(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
 def _lr(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
     """Learning rate of every epoch; schedule `cosine` goes down to 0 before the masked phase and again within it."""
     training = config.training
+    if training.lr_schedule == "linear":
+        return tuple(_line(training, (epoch + 0.5) / training.epochs) for epoch in range(training.epochs))
     if training.lr_schedule == "step":
         return tuple(training.lr * training.lr_decay ** (epoch // training.lr_step) for epoch in range(training.epochs))
     if training.lr_schedule != "cosine":
@@ -115,6 +121,14 @@ def _lr(config: CompressConfig, masked_from: int) -> tuple[float, ...]:
     return tuple(
         training.lr * (1 + math.cos(math.pi * epoch / length)) / 2 for length in parts for epoch in range(length)
     )
+
+
+def _line(training: TrainingConfig, place: float) -> float:
+    """Schedule `linear` at a place of the run, from 0 to 1."""
+    if place < training.lr_warmup:
+        return training.lr * max(place / training.lr_warmup, training.lr_tail)
+    left = (training.lr_end - place) / (training.lr_end - training.lr_warmup)
+    return training.lr * max(left, training.lr_tail)
 
 
 def _one_per_epoch(name: str, values: Sequence[float] | Sequence[int] | str, length: int) -> tuple:  # type: ignore[type-arg]

@@ -70,18 +70,18 @@ class Block(FlooredScheme):
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """Keep the dense layers, and of the others the blocks of largest norm."""
         norms = {
-            name: _blocks(weight, self.size).norm(dim=-1) for name, weight in weights.items() if name not in self.dense
+            name: blocks(weight, self.size).norm(dim=-1) for name, weight in weights.items() if name not in self.dense
         }
         if not norms:
             raise InputError(
                 f"no layer reads a multiple of {self.size} channels; lower pruning.size, or set pruning.scheme to "
                 "irregular"
             )
-        blocks = self._budget(weights, keep)
-        share = blocks / sum(norm.numel() for norm in norms.values())
+        budget = self._budget(weights, keep)
+        share = budget / sum(norm.numel() for norm in norms.values())
         kept = self._over_blocks(weights, keep).support(norms, share)
         return {
-            name: _weights(kept[name], self.size) if name in kept else torch.ones_like(weight, dtype=torch.bool)
+            name: weights_of(kept[name], self.size) if name in kept else torch.ones_like(weight, dtype=torch.bool)
             for name, weight in weights.items()
         }
 
@@ -91,7 +91,7 @@ class Block(FlooredScheme):
             if name in self.dense:
                 if not mask.all():
                     return f"{name} is not dense"
-            elif bool((_blocks(mask, self.size).any(-1) != _blocks(mask, self.size).all(-1)).any()):
+            elif bool((blocks(mask, self.size).any(-1) != blocks(mask, self.size).all(-1)).any()):
                 return f"{name} keeps only a part of a block of {self.size}"
         kept, budget = kept_in(support), budget_of(support, keep)
         exact = budget - self.size < kept <= budget
@@ -126,12 +126,12 @@ class Block(FlooredScheme):
         return Macs(macs_per_weight=costs, share=share, unit=f"blocks of {self.size}", floor=self.least)
 
 
-def _blocks(weight: Tensor, size: int) -> Tensor:
+def blocks(weight: Tensor, size: int) -> Tensor:
     """(O, I, ...) to (O, ..., I/size, size)."""
     channels_last = weight.movedim(1, -1)
     return channels_last.reshape(*channels_last.shape[:-1], -1, size)
 
 
-def _weights(kept: Tensor, size: int) -> Tensor:
+def weights_of(kept: Tensor, size: int) -> Tensor:
     """Masks (O, ..., I/size) of blocks as masks (O, I, ...) of weights."""
     return kept.repeat_interleave(size, dim=-1).movedim(-1, 1).contiguous()

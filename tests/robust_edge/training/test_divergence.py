@@ -85,3 +85,24 @@ def test_what_is_no_collapse(robust):
 
 def test_epochs_without_a_judgement_do_not_count():
     assert judged(0.6, None, 0.1, None, 0.1) is not None
+
+
+@pytest.mark.parametrize(
+    ("held_out", "training", "collapsed"),
+    [
+        ((0.3, 0.4, 0.2, 0.15), (0.4, 0.45, 0.9, 0.9), True),
+        ((0.3, 0.4, 0.4, 0.15), (0.4, 0.45, 0.5, 0.9), False),  # one epoch may be an accident
+        ((0.3, 0.4, 0.25, 0.25), (0.4, 0.45, 0.9, 0.9), False),  # overfits, but has not lost half
+        ((0.3, 0.4, 0.2, 0.15), (0.4, 0.45, 0.25, 0.2), False),  # the training attack falls, too: the network is worse
+    ],
+)
+def test_collapse_is_seen_by_the_training_attack_no_more(held_out, training, collapsed):
+    rows = [
+        dataclasses.replace(row(epoch, robust=robust), robust_accuracy=seen)
+        for epoch, (robust, seen) in enumerate(zip(held_out, training, strict=True), 1)
+    ]
+    found = divergence(rows, CONFIG, 10)
+    assert (found is not None) == collapsed
+    assert found is None or "fell to 15.0% after epoch 4, it was 40.0% after epoch 2" in found
+    after_the_projection = [*rows[:2], *(dataclasses.replace(item, phase="masked") for item in rows[2:])]
+    assert divergence(after_the_projection, CONFIG, 10) is None

@@ -89,7 +89,26 @@ def test_trades_by_hand(model, batch, share):
     assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["adversarial", "trades"])
+def test_nuclear_by_hand(model, batch):
+    images, attacked, labels = batch
+    found = batch_loss(model, images, attacked, labels, TrainingConfig(loss="nuclear", beta=3.0))
+    singular = torch.linalg.svd((model(attacked) - model(images)).double()).S.sum()
+    expected = smoothed(model, images, labels, 0.0) + 3 * singular / len(labels)
+    assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_attack_of_nuclear_raises_the_distance_of_the_logits_more_than_that_of_the_cross_entropy(model, batch):
+    images, _, labels = batch
+
+    def distance(settings):
+        generator = torch.Generator().manual_seed(0)
+        attacked = attack_batch(model, images, labels, Pgd(steps=20), Threat(0.1), generator, settings)
+        return torch.linalg.matrix_norm(model(attacked) - model(images), ord="nuc").item()
+
+    assert distance(TrainingConfig(loss="nuclear", beta=100.0)) > 1.05 * distance(TrainingConfig())
+
+
+@pytest.mark.parametrize("loss", ["adversarial", "trades", "nuclear"])
 def test_figures_are_plain_whatever_is_minimised(model, batch, loss):
     images, attacked, labels = batch
     found = batch_loss(model, images, attacked, labels, TrainingConfig(loss=loss, label_smoothing=0.3))

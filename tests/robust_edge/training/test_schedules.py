@@ -160,3 +160,41 @@ def test_every_schedule_has_one_value_per_epoch(epochs, schedule, keep, fraction
     assert found.keep[found.masked_from :] == (keep,) * (epochs - found.masked_from)
     assert all(value > 0 for value in found.lr)
     assert all(1 <= steps <= 7 for steps in found.steps)
+
+
+def test_line_rises_falls_and_ends_in_a_tail():
+    flags = {"training__lr_schedule": "linear", "training__lr": 0.2, "training__epochs": 20}
+    found = plan(**flags, training__lr_warmup=0.1, training__lr_end=0.6, training__lr_tail=0.01).lr
+    assert found[:3] == pytest.approx([0.05, 0.15, 0.2 * (0.6 - 0.125) / 0.5])
+    assert found[12:] == (0.2 * 0.01,) * 8
+    assert list(found[2:13]) == sorted(set(found[2:13]), reverse=True)
+
+
+def test_line_without_warm_up_starts_at_the_top():
+    found = plan(training__lr_schedule="linear", training__lr=1.0, training__epochs=10, training__lr_warmup=0.0).lr
+    assert found[0] == pytest.approx(0.8 / 0.85)
+    with pytest.raises(InputError, match=r"training\.lr_warmup must be below"):
+        plan(training__lr_warmup=0.9)
+
+
+def test_radius_rises_over_a_fraction_of_the_run():
+    found = plan(attack__eps_schedule="linear", attack__eps_rise=0.3, attack__eps=0.3, training__epochs=10).eps
+    assert found == pytest.approx([0.1, 0.2, *[0.3] * 8])
+
+
+def test_admm_begins_at_a_fraction_of_the_run():
+    found = plan(admm__start=0.1, admm__masked_fraction=0.55, training__epochs=20)
+    assert (found.admm_from, found.masked_from) == (2, 9)
+    assert plan(training__epochs=20).admm_from == 0
+    assert plan(pruning__keep=1.0, training__epochs=4).admm_from == 4
+    with pytest.raises(InputError, match=r"admm\.start must be below"):
+        plan(admm__start=0.5, admm__masked_fraction=0.5)
+
+
+def test_perturbation_only_in_its_windows():
+    config = resolve(flags={"awp.windows": [0.1, 0.45, 0.7, 1.0], "training.epochs": 10})
+    assert [config.awp.active(epoch, 10) for epoch in range(10)] == [epoch in (1, 2, 3, 7, 8, 9) for epoch in range(10)]
+    assert [resolve(flags={"awp.warmup": 2}).awp.active(epoch, 4) for epoch in range(4)] == [False, False, True, True]
+    for wrong in ([0.1], [0.5, 0.2], [0.1, 1.5]):
+        with pytest.raises(InputError, match="pairs of rising fractions"):
+            resolve(flags={"awp.windows": wrong})
