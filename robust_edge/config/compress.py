@@ -62,6 +62,11 @@ class CompressConfig:
         "target that the network must be exportable to, which is checked before the training; repeatable",
         flag="--target",
     )
+    pack: bool = setting(
+        True,
+        "store sparse tensors as their non-zero values and one bit per weight if the checkpoint has 1 MiB or more; "
+        "robust_edge.models.packed.load_tensors reads such a file. false writes plain safetensors",
+    )
     tensorboard: bool = setting(
         False, "also write the metrics of every epoch for TensorBoard, to RUN/tensorboard", flag="--tensorboard"
     )

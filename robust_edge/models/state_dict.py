@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robust_edge.models.normalized import Normalized
+from robust_edge.models.packed import load_tensors
 from robust_edge.pruning.parametrised import effective_names, parametrizations_of, set_effective
 from robust_edge.pruning.prunable import prunable_parameters, tensor_named
 from robust_edge_exporters.evaluation_mode import evaluation_mode
@@ -140,7 +140,7 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
         raise InputError(f"{where} is not a file")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return load_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
         raise InputError(f"{where} cannot be read as tensors: {cause}") from cause

@@ -6,6 +6,7 @@ from robust_edge.plugins import Row
 
 ARCHITECTURES = {
     "small_cnn": Row("robust_edge.models.small_cnn:small_cnn"),
+    "slim_resnet": Row("robust_edge.models.slim_resnet:slim_resnet"),
     "resnet18": Row("robust_edge.models.resnet:resnet18"),
     "resnet34": Row("robust_edge.models.resnet:resnet34"),
     "mobilenet_v2": Row("robust_edge.models.mobilenet:mobilenet_v2"),

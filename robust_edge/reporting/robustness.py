@@ -6,10 +6,9 @@ Source: Marshall 2020, tables 4.1, 4.2 and C.1, and the data of figures 4.5, 4.6
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-
-import safetensors
 
 from robust_edge.attacks.table import FGSM
 from robust_edge.evaluation.accuracy import Accuracy
@@ -17,6 +16,7 @@ from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
+from robust_edge.models.packed import open_tensors
 from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.formats import radius, with_thousands
 from robust_edge.run.directory import WEIGHTS
@@ -271,12 +271,6 @@ def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, .
 
 def _parameters(run: RunData) -> int:
     """Number of parameters according to the file header, without batch-norm statistics and normalisation."""
-    total = 0
-    with safetensors.safe_open(run.run.path / WEIGHTS, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            if name.rpartition(".")[2] not in NOT_PARAMETERS:
-                size = 1
-                for length in file.get_slice(name).get_shape():
-                    size *= length
-                total += size
-    return total
+    with open_tensors(run.run.path / WEIGHTS) as file:
+        sizes = {name: math.prod(shape) for name, shape in file.shapes.items()}
+    return sum(size for name, size in sizes.items() if name.rpartition(".")[2] not in NOT_PARAMETERS)

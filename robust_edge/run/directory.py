@@ -16,12 +16,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import from_plain, own_code, parse, read_text, to_plain, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
+from robust_edge.models.packed import load_tensors, save_tensors
 from robust_edge.models.state_dict import with_versions
 from robust_edge.models.table import GRAPH
 from robust_edge.plugins import is_own
@@ -219,8 +219,8 @@ class Run:
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         path = self.path / WEIGHTS
-        write_atomic(path, safetensors.torch.save(tensors))
-        checkpoint: Checkpoint = describe(sha256_of(path), safetensors.torch.load_file(path))
+        write_atomic(path, save_tensors(tensors, pack=self.config.pack))
+        checkpoint: Checkpoint = describe(sha256_of(path), load_tensors(path))
         write_json(self.path / CHECKPOINT, dataclasses.asdict(checkpoint))
         for name in (RESUME, UNFINISHED):
             (self.path / name).unlink(missing_ok=True)
@@ -255,7 +255,7 @@ class Run:
         if is_own(checkpoint.model.arch) and not self.allow_code:
             refuse_unknown([checkpoint.model.arch], self.path)
         model = materialised(build_model(checkpoint.model, self.path))
-        tensors = safetensors.torch.load_file(path)
+        tensors = load_tensors(path)
         try:
             model.load_state_dict(with_versions(model, tensors))
         except RuntimeError as cause:  # a model function of the user may have changed since

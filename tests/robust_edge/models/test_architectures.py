@@ -7,6 +7,7 @@ from torch import nn
 from robust_edge.models import ModelSpec, build_model
 from robust_edge.models.mobilenet import mobilenet_v2
 from robust_edge.models.resnet import resnet18, resnet34
+from robust_edge.models.slim_resnet import slim_resnet
 from robust_edge.models.small_cnn import small_cnn
 from robust_edge.torchvision_compat import torchvision_module
 
@@ -51,12 +52,20 @@ def test_small_cnn_by_hand():
     assert parameters_of(small_cnn(10, 1)) == weights + 2 * (32 + 64 + 128) + 10
 
 
-@pytest.mark.parametrize(("factory", "gmacs"), [(resnet18, 0.56), (resnet34, 1.16), (mobilenet_v2, 0.09)])
+def test_slim_resnet_is_resnet18_with_a_quarter_of_the_channels():
+    slim, wide = ([p for p in build(10, 3).parameters() if p.ndim == 4] for build in (slim_resnet, resnet18))
+    assert parameters_of(slim_resnet(10, 3)) == 701_466
+    assert [(p.shape[0] * 4, p.shape[2:]) for p in slim] == [(p.shape[0], p.shape[2:]) for p in wide]
+
+
+@pytest.mark.parametrize(
+    ("factory", "gmacs"), [(resnet18, 0.56), (resnet34, 1.16), (mobilenet_v2, 0.09), (slim_resnet, 0.035)]
+)
 def test_cost_of_one_cifar_image(factory, gmacs):
     assert macs_of(factory(10, 3), (3, 32, 32)) / 1e9 == pytest.approx(gmacs, abs=0.006)
 
 
-@pytest.mark.parametrize(("factory", "side"), [(resnet18, 4), (resnet34, 4), (mobilenet_v2, 4)])
+@pytest.mark.parametrize(("factory", "side"), [(resnet18, 4), (resnet34, 4), (mobilenet_v2, 4), (slim_resnet, 4)])
 def test_the_last_planes_of_a_cifar_image_are_not_a_single_pixel(factory, side):
     seen = []
     network = factory(10, 3).eval()
@@ -66,7 +75,7 @@ def test_the_last_planes_of_a_cifar_image_are_not_a_single_pixel(factory, side):
     assert seen == [(side, side)]
 
 
-@pytest.mark.parametrize("factory", [resnet18, resnet34, mobilenet_v2, small_cnn])
+@pytest.mark.parametrize("factory", [resnet18, resnet34, mobilenet_v2, slim_resnet, small_cnn])
 def test_the_first_layer_takes_any_number_of_channels(factory):
     first = next(layer for layer in factory(2, 5).modules() if isinstance(layer, nn.Conv2d))
     assert first.in_channels == 5
