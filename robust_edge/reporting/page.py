@@ -43,6 +43,7 @@ def write_report(
     out: Path,
     *,
     transfers: Sequence[Path] = (),
+    reload: float = 0.0,
 ) -> list[Path]:
     """Write the page, its tables as Markdown and CSV next to it, and the figures of each run into RUN/plots.
 
@@ -52,6 +53,7 @@ def write_report(
         benches: files that `bench -o` wrote.
         out: path of the page; its folder is created.
         transfers: files that `transfer -o` wrote.
+        reload: seconds after which a browser reads the page again; 0 for never.
 
     Returns:
         The paths of the page and of the tables.
@@ -63,19 +65,20 @@ def write_report(
         raise InputError(f"{out} is a folder; name the page to write, for example {out / 'report.html'}")
     with locked(out):
         data = collect(runs, verdicts, benches, transfers)
-        page = render(data, out, notes=_write_all_plots(data))
+        page = render(data, out, notes=_write_all_plots(data), reload=reload)
         write_atomic(out, clean_text(page))
         tables = [*robustness_tables(data.runs, data.transfers), *latency_tables(by_device(data.benches))]
         return [out, *write_documents(tables, out)]
 
 
-def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
+def render(data: ReportData, out: Path, *, notes: Sequence[str] = (), reload: float = 0.0) -> str:
     """The page as text.
 
     Args:
         data: the result of `collect`.
         out: path of the page, for the command that writes it again.
         notes: warnings to show on the page.
+        reload: as `write_report`.
     """
     files = resources.files(__package__)
     template = _environment().from_string(files.joinpath(TEMPLATE).read_text("utf-8"))
@@ -87,6 +90,7 @@ def render(data: ReportData, out: Path, *, notes: Sequence[str] = ()) -> str:
         figures=_figures(data),
         tables=robustness_tables(data.runs, data.transfers),
         notes=notes,
+        reload=reload,
         command=findings.report_command(data, out),
         written=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from robust_edge.data import Dataset
@@ -154,10 +154,11 @@ class _Trainer:
 
     def _batch_progress(self, progress: Progress, epoch: int) -> BatchProgress:
         begun, epochs, images = time.monotonic(), self.config.training.epochs, len(self.images)
+        held_out = _held_out(self.rows)
 
         def report(done: int, total: int, detail: str) -> None:
             speed = images * done / total / max(time.monotonic() - begun, 1e-9)
-            progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail} {speed:.0f} images/s")
+            progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail}{held_out} {speed:.0f} images/s")
 
         return report
 
@@ -205,6 +206,14 @@ def _row(
         held_out_robust=None if found is None else found.robust,
         awp=learner.awp,
     )
+
+
+def _held_out(rows: Sequence[EpochRow]) -> str:
+    """The last accuracies on held-out images, for the progress line; empty where there are none."""
+    for row in reversed(rows):
+        if row.held_out_robust is not None and row.held_out_clean is not None:
+            return f", held out {row.held_out_clean:.1%} clean {row.held_out_robust:.1%} robust,"
+    return ""
 
 
 def _line(row: EpochRow, epochs: int) -> str:
