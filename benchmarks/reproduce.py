@@ -2,11 +2,15 @@
 Before it, four networks of preset `strong` at ε = 8/255: what the thesis' method reaches with a present recipe.
 
     python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/results/reproduce]
+    python benchmarks/reproduce.py --plan minutes ...  # ResNet18 and ResNet34 at 10%, one slice to train, one to attack
 
 Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce/ for each network, on top of preset
 `strong`, where its name says so, or `thesis`; each can be trained alone:
 
     robust-edge compress --preset strong --config benchmarks/reproduce/resnet34-strong-10.yaml ...
+
+Plan `minutes` trains two networks by a recipe for minutes of a data-centre GPU and attacks 1,000 test images with the
+standard AutoAttack: an estimate of two slices of ten minutes on an H200, not tried on a GPU yet.
 
 Made for short slices of a GPU's time: after --minutes the script saves the epoch it is in, however far that is, and
 exits with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most.
@@ -47,6 +51,9 @@ from robust_edge_runtimes.core.errors import InputError
 
 CONFIGS = Path(__file__).with_suffix("")
 STRONG = ("resnet34-strong-10", "mobilenet_v2-strong-10", "resnet34-strong-50", "resnet34-strong-5")  # as they run
+FAST = ("resnet18-fast-10", "resnet34-fast-10")  # of plan `minutes`
+FAST_IMAGES = 1000
+GRID, MINUTES = "grid", "minutes"
 ADVERSARIES = ("eps0.1", "eps0.03", "benign")
 AUTOATTACK, THESIS_AUTOATTACK = "autoattack", "thesis-autoattack"
 EPS = 8 / 255
@@ -79,11 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
     parser.add_argument("-o", "--result", type=Path, default=RESULTS / "reproduce", help="result, without suffix")
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
+    parser.add_argument("--plan", choices=(GRID, MINUTES), default=GRID, help="which networks")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks only")
-    parser.add_argument("--limit", type=int, help="attack so many test images, not all")
+    parser.add_argument(
+        "--limit", type=int, help=f"attack so many test images; by default all, {FAST_IMAGES} in minutes"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     choice = parser.parse_args(arguments)
+    if choice.limit is None and choice.plan == MINUTES:
+        choice.limit = FAST_IMAGES
     configs = grid(choice)
 
     def work() -> None:
@@ -110,6 +122,7 @@ def minutes(text: str) -> float:
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
     """The chosen configs by name: preset `strong` first, then the larger network and the stronger adversary."""
     names = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=_order)
+    names = [name for name in names if (name in FAST) == (choice.plan == MINUTES)]
     unknown = set(choice.only or ()) - set(names)
     if unknown:
         raise SystemExit(f"--only {' '.join(sorted(unknown))}: no such network; there are {', '.join(names)}")
@@ -123,13 +136,13 @@ def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
 
 def preset(name: str) -> str:
     """The preset that the network's config changes."""
-    return "strong" if name in STRONG else "thesis"
+    return "strong" if name in STRONG + FAST else "thesis"
 
 
 def _order(name: str) -> tuple[int, bool, int, int]:
     arch, adversary, kept = name.split("-")
-    if name in STRONG:
-        return STRONG.index(name), False, 0, 0
+    if name in STRONG + FAST:
+        return (STRONG + FAST).index(name), False, 0, 0
     return len(STRONG), arch != "resnet34", ADVERSARIES.index(adversary), -int(kept)
 
 
@@ -160,7 +173,9 @@ def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
 
 
 def attacks(name: str) -> tuple[str, ...]:
-    """The AutoAttack of 2020, which the thesis used; for networks that it did not have, today's as well."""
+    """The AutoAttack of 2020, which the thesis used; for networks that it did not have, today's as well, or alone."""
+    if name in FAST:
+        return (AUTOATTACK,)
     return (THESIS_AUTOATTACK, AUTOATTACK) if name in STRONG else (THESIS_AUTOATTACK,)
 
 
@@ -175,7 +190,8 @@ def attacked(run: Run, attack: str, choice: argparse.Namespace) -> Evaluation:
 
 def write_table(configs: dict[str, CompressConfig], choice: argparse.Namespace) -> None:
     rows = [row(name, choice.out / name, choice.limit) for name in configs]
-    flags = ["--only", *choice.only] if choice.only else []
+    flags = [] if choice.plan == GRID else ["--plan", choice.plan]
+    flags += ["--only", *choice.only] if choice.only else []
     flags += ["--limit", str(choice.limit)] if choice.limit else []
     flags += [part for assignment in choice.assignments for part in ("--set", assignment)]
     command = shlex.join(["python", "benchmarks/reproduce.py", "--data-dir", "DATA", *flags])

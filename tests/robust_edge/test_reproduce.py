@@ -131,6 +131,36 @@ def test_both_sets_stand_in_a_row(script):
     assert cells[5:] == ["few_steps", "1.5 minutes", "a GPU"]
 
 
+DRY = {
+    "arch": "small_cnn",
+    "data": "{dataset: digits, limit_train: 100, limit_test: 10, augment: []}",
+    "training.epochs": 4,
+    "training.batch_size": 20,
+    "selection": "{held_out: 20, steps: 1}",
+    "admm.interval": 2,
+    "averaging.reestimate": 20,
+    "threads": 1,
+}
+
+
+def test_a_dry_run_of_the_plan_for_minutes(script, monkeypatch, tmp_path):
+    """The recipe of the GPU on a small network, in the first slice the training, in the second the attack."""
+    monkeypatch.setattr(script, "AUTOATTACK", "pgd")  # AutoAttack takes a minute for ten images
+    settings = [part for name, value in DRY.items() for part in ("--set", f"{name}={value}")]
+    chosen = options(tmp_path, "--plan", "minutes", "--device", "cpu", *settings)
+    assert script.main([*chosen, "--minutes", "0"]) == 75
+    assert script.main(chosen) == 0
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert found["limit"] == 1000
+    assert [item["name"] for item in found["runs"]] == list(script.FAST)
+    for item in found["runs"]:
+        assert item["epochs"] == 4
+        assert item["keep"] == pytest.approx(0.1, abs=1e-3)
+        assert 0 <= item["pgd"]["accuracies"]["pgd"]["value"] <= item["pgd"]["accuracies"]["benign"]["value"] <= 1
+    config = open_run(tmp_path / "runs" / "resnet34-fast-10").config
+    assert (config.compute.precision, config.training.adversarial_weight, config.attack.eps) == ("bf16", 1.0, 8 / 255)
+
+
 def test_an_unknown_network_is_named(script, tmp_path):
     with pytest.raises(SystemExit, match=r"--only resnet50: no such network; there are resnet34-strong-10"):
         script.main(options(tmp_path, "--only", "resnet50"))
