@@ -46,10 +46,11 @@ class AwpConfig:
         hint="0.005 is usual",
     )
     warmup: int = setting(10, "number of epochs before the perturbation starts", range="[0, inf)")
-    windows: tuple[float, ...] = setting(
-        (),
-        "fractions of the run between which the perturbation is used, in pairs, such as [0.1, 0.45, 0.67, 1]; by "
-        "default from `warmup` on",
+    windows: tuple[float, ...] | None = setting(
+        None,
+        "fractions of the run between which the perturbation is used, in pairs, such as [0.1, 0.45, 0.67, 1]; null: "
+        "from `warmup` on",
+        range="[0, 1]",
     )
     abort: float = setting(
         5.0,
@@ -60,9 +61,9 @@ class AwpConfig:
 
     def __post_init__(self) -> None:
         check(self, "awp")
-        ordered = list(self.windows) == sorted(set(self.windows)) and len(self.windows) % 2 == 0
-        inside = all(0 <= bound <= 1 for bound in self.windows)
-        require(ordered and inside, "awp.windows", list(self.windows), "pairs of rising fractions from 0 to 1")
+        bounds = list(self.windows or ())
+        paired = bounds == sorted(set(bounds)) and len(bounds) % 2 == 0
+        require(paired, "awp.windows", bounds, "pairs of rising fractions from 0 to 1")
 
     def active(self, epoch: int, epochs: int) -> bool:
         """Whether the perturbation is used in this epoch, counted from 0, of so many."""

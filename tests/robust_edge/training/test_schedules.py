@@ -196,5 +196,5 @@ def test_perturbation_only_in_its_windows():
     assert [config.awp.active(epoch, 10) for epoch in range(10)] == [epoch in (1, 2, 3, 7, 8, 9) for epoch in range(10)]
     assert [resolve(flags={"awp.warmup": 2}).awp.active(epoch, 4) for epoch in range(4)] == [False, False, True, True]
     for wrong in ([0.1], [0.5, 0.2], [0.1, 1.5]):
-        with pytest.raises(InputError, match="pairs of rising fractions"):
+        with pytest.raises(InputError, match=r"awp\.windows must be (pairs of rising fractions|0 to 1)"):
             resolve(flags={"awp.windows": wrong})

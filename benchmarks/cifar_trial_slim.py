@@ -1,0 +1,212 @@
+"""All of CIFAR-10 as JPEG files, on two CPU cores in hours: the slim ResNet dense, at 10% irregular, and in blocks.
+
+    python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 [-o benchmarks/results/cifar_trial_slim]
+    python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --ablations
+
+Settings: benchmarks/cifar_trial_slim.yaml on top of preset `strong`. The three networks are attacked by the standard
+AutoAttack on 1,000 test images. With --ablations: the network with irregular pruning at a tenth of the budget, three
+seeds, without one part of the recipe each, with other attacks in training, and preset `strong` as it is; PGD-50 on
+1,000 test images. A variant whose steps cost more passes gets fewer epochs: all take the same number of passes through
+the network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, and 3 or 6 more with AWP.
+
+After --minutes the script saves the epoch it is in and exits with 75; the same command goes on there, until it exits
+with 0. The table and the curve of accuracy against hours are written after every slice, from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from reproduce import SLICE_OVER, done_within, minutes
+from result_file import RESULTS
+from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
+
+from robust_edge.config.compress import CompressConfig
+from robust_edge.config.settings import resolve
+from robust_edge.evaluation.accuracy import Accuracy
+from robust_edge.evaluation.evaluate import evaluate_run
+from robust_edge.evaluation.record import stored_evaluation
+from robust_edge.evaluation.settings import EvaluateSettings
+from robust_edge.run.directory import CONFIG as RUN_CONFIG
+from robust_edge.run.directory import WEIGHTS, open_run
+
+CONFIG = Path(__file__).with_suffix(".yaml")
+EPS, IMAGES, SEEDS = 8 / 255, 1000, 3
+BUDGET = 24 * 7.0
+"""Passes through the network per training image of one network: 24 epochs of 2s + 3 with s = 2."""
+PART = 0.1  # of it, for an ablation
+NETWORKS: dict[str, dict[str, Any]] = {
+    "dense": {"pruning.keep": 1.0},
+    "irregular-10": {"pruning.keep": 0.1},
+    "block-10": {"pruning.keep": 0.1, "pruning.scheme": "block"},
+}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all-parts": {},
+    "clean-term": {"training.adversarial_weight": 0.9},
+    "clean-term-sampled": {"training.adversarial_weight": 0.9, "training.clean_interval": 4},
+    "cosine": {"training.lr_schedule": "cosine"},
+    "no-nesterov": {"training.nesterov": False},
+    "no-smoothing": {"training.label_smoothing": 0.0},
+    "no-average": {"averaging.decay": 0.0, "averaging.reestimate": 0},
+    "fixed-mask": {"admm.regrow": 0.0},
+    "constant-radius": {"attack.eps_schedule": "constant"},
+    "awp": {"awp.gamma": 0.005, "awp.windows": [0.1, 0.45, 0.67, 1.0]},
+    "n-fgsm": {"attack.method": "n-fgsm", "attack.steps": 1},
+    "nuclear": {"training.loss": "nuclear", "training.beta": 4.0, "attack.steps": 1, "attack.step_size": EPS},
+    "strong": {},  # the preset, without CONFIG
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="holds train/CLASS/*.jpg and test/CLASS/*.jpg")
+    parser.add_argument("--out", type=Path, default=Path("runs/slim"), help="folder of the runs")
+    parser.add_argument("-o", "--result", type=Path, help="result, without suffix; by default in benchmarks/results")
+    parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
+    parser.add_argument("--ablations", action="store_true", help="the ablations, not the three networks")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these only")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--share", type=float, default=1.0, help="of images and passes, to try this script")
+    choice = parser.parse_args(arguments)
+    torch.set_num_threads(choice.threads)
+    configs = {name: config for name, config in grid(choice).items() if not choice.only or name in choice.only}
+
+    def work() -> None:
+        for name, config in configs.items():
+            run = trained(config, choice.out / name)
+            evaluate(run.path, choice)
+
+    done = done_within(choice.minutes, work)
+    rows = [row(name, choice.out / name, choice) for name in configs]
+    out = choice.result or RESULTS / (CONFIG.stem + "_ablations" * choice.ablations)
+    text = table(rows) + "\n" + curves(rows)
+    command = "python benchmarks/cifar_trial_slim.py" + " --ablations" * choice.ablations
+    result = {"config": CONFIG.read_text("utf-8"), "eps": EPS, "images": images(choice), "share": choice.share}
+    write_results(out, command, {**result, "runs": rows}, text)
+    return 0 if done else SLICE_OVER
+
+
+def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
+    """The configs by the names of their runs; the first seed of every ablation comes before the second."""
+    if not choice.ablations:
+        return {name: config_of(name, flags, choice, BUDGET) for name, flags in NETWORKS.items()}
+    sparse = NETWORKS["irregular-10"]
+    return {
+        f"{name}-seed{seed}": config_of(name, {**sparse, **flags, "seed": seed}, choice, PART * BUDGET)
+        for seed in range(SEEDS)
+        for name, flags in ABLATIONS.items()
+    }
+
+
+def config_of(name: str, flags: dict[str, Any], choice: argparse.Namespace, budget: float) -> CompressConfig:
+    """The config with as many epochs as the budget of passes allows."""
+    shared = {
+        "arch": "slim_resnet",
+        "data.dataset": "folder",
+        "data.dir": str(choice.data_dir.absolute()),
+        "threads": choice.threads,
+        "device": "cpu",
+    }
+    if choice.share < 1:
+        shared |= {"data.limit_train": round(50_000 * choice.share), "data.limit_test": images(choice)}
+        shared |= {"selection.held_out": max(20, round(1000 * choice.share))}
+    file = None if name == "strong" else CONFIG
+    config = resolve(preset="strong", file=file, flags={**shared, **flags})
+    epochs = max(2, round(budget * max(choice.share, 0.2) / passes(config)))
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=epochs))
+    if config.awp.gamma and not config.awp.windows:  # its warm-up is of 10 of 100 epochs
+        config = dataclasses.replace(config, awp=dataclasses.replace(config.awp, warmup=max(1, round(0.1 * epochs))))
+    return config
+
+
+def passes(config: CompressConfig) -> float:
+    """Passes through the network per training image, on average over the run; a forward pass counts as one."""
+    training = config.training
+    clean = 1.0 if training.loss != "adversarial" else (training.adversarial_weight < 1) / training.clean_interval
+    of_loss = 3 * (1 + clean)
+    of_attack = 2 * config.attack.steps + (training.loss != "adversarial")  # the clean logits that it starts from
+    if not config.awp.gamma:
+        return of_attack + of_loss
+    bounds = config.awp.windows or (0.1, 1.0)
+    perturbed = sum(high - low for low, high in zip(bounds[::2], bounds[1::2], strict=True))
+    return of_attack + of_loss * (1 + perturbed)
+
+
+def images(choice: argparse.Namespace) -> int:
+    """The number of test images that are attacked."""
+    return IMAGES if choice.share == 1 else max(20, round(IMAGES * choice.share))
+
+
+def attack_of(choice: argparse.Namespace) -> str:
+    """The standard AutoAttack for the three networks, PGD for ablations."""
+    return "pgd" if choice.ablations else "autoattack"
+
+
+def evaluate(path: Path, choice: argparse.Namespace) -> None:
+    """Attack a finished run, or resume an interrupted attack."""
+    run, attack = open_run(path), attack_of(choice)
+    if stored_evaluation(run, attack) is None:
+        settings = EvaluateSettings(attack=attack, eps=EPS, limit=images(choice), device="cpu")
+        evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
+
+
+def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:
+    """What there is of one network."""
+    found: dict[str, Any] = {"name": name, "epochs": 0}
+    if not (path / RUN_CONFIG).is_file():
+        return found
+    run = open_run(path)
+    metrics = run.metrics()
+    hours = 0.0
+    curve = []
+    for item in metrics:
+        hours += item.seconds / 3600
+        if item.held_out_robust is not None:
+            curve.append([item.epoch, round(hours, 3), item.held_out_clean, item.held_out_robust])
+    found |= {
+        "epochs": len(metrics),
+        "of": run.config.training.epochs,
+        "seconds": training_seconds(run),
+        "curve": curve,
+    }
+    if not run.finished:
+        return found
+    found |= {"keep": run.checkpoint().sparsity.keep, "bytes": (path / WEIGHTS).stat().st_size}
+    record = stored_evaluation(run, attack_of(choice))
+    if record is not None and record.result is not None:
+        found["clean"] = dataclasses.asdict(record.result.clean)
+        found["robust"] = dataclasses.asdict(record.result.robust)
+        found["attack_seconds"] = round(record.seconds, 1)
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Accuracies in percent with 95% intervals."""
+    lines = []
+    for item in rows:
+        accuracies = [share(Accuracy(**item[key])) if key in item else "–" for key in ("clean", "robust")]
+        keep = f"{100 * item['keep']:.1f}%" if "keep" in item else "–"
+        size = f"{item['bytes'] / 1e6:.2f} MB" if "bytes" in item else "–"
+        epochs = f"{item['epochs']} of {item['of']}" if item["epochs"] else "not run"
+        lines.append([item["name"], keep, *accuracies, epochs, f"{item.get('seconds', 0) / 3600:.2f} h", size])
+    return markdown(["network", "kept", "clean", "under attack", "epochs", "training", "checkpoint"], lines)
+
+
+def curves(rows: list[dict[str, Any]]) -> str:
+    """Accuracies on held-out images against hours of training, clean and under PGD-10."""
+    lines = []
+    for item in rows:
+        points = "; ".join(
+            f"{hours:.2f}: {clean:.1%}/{robust:.1%}" for _, hours, clean, robust in item.get("curve", [])
+        )
+        lines.append([item["name"], points or "–"])
+    return markdown(["network", "hours: clean/PGD-10, held out"], lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
