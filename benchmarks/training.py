@@ -4,8 +4,7 @@
     python benchmarks/training.py --device cuda --precision bf16 --batch 512
     python benchmarks/training.py --old ../release-0.1  # against the tree of an older version, in turns
 
-With `--old`, the older tree's own `benchmarks/training.py` says how its loop is called, and a third loop of ours trains
-on attacked images only (`training.adversarial_weight=1`).
+With `--old`, the older tree's own `benchmarks/training.py` calls its loop, and a third loop has no clean images.
 
 The straightforward loop is what one writes first: torchvision's transforms image by image in a DataLoader,
 `loss.backward()` in every step of the attack (so parameter gradients, too), torch's default memory layout and
@@ -227,10 +226,8 @@ class OldTree:
         self.process = subprocess.Popen(
             [sys.executable, "-c", OLD_WORKER, json.dumps(known)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def send(self, order: str) -> None:
         """Give an order."""
@@ -248,12 +245,11 @@ def measure(task: Task, rounds: int, old: Path | None) -> dict[str, dict[str, An
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection | OldTree] = {}
     processes = []
-    tasks = {OURS: task}
     if old is None:
         tasks = {STRAIGHTFORWARD: task, OURS: task}
     else:
         pipes[OLD] = OldTree(old, task)
-        tasks[ATTACKED_ONLY] = dataclasses.replace(task, adversarial_weight=1.0)
+        tasks = {OURS: task, ATTACKED_ONLY: dataclasses.replace(task, adversarial_weight=1.0)}
     for kind, own in tasks.items():
         pipes[kind], end = context.Pipe()
         processes.append(context.Process(target=worker, args=(own, kind, end)))

@@ -112,8 +112,8 @@ LAYERS = {
         __main__
     """,
     "robust_edge.models": """
-        zoos small_cnn resnet mobilenet
-        table normalized
+        zoos small_cnn slim_resnet resnet mobilenet
+        table normalized packed
         state_dict
         spec
         head
@@ -133,6 +133,7 @@ LAYERS = {
         settings
         admm
         loop
+        moving
     """,
     "robust_edge.config": """
         presets training recipe export
