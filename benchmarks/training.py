@@ -221,11 +221,11 @@ class OldTree:
     """A worker that trains with the code of another tree; it answers as the `Connection` of a worker of ours does."""
 
     def __init__(self, tree: Path, task: Task) -> None:
-        folders = [str(tree / name) for name in ("benchmarks", "", "exporters", "runtimes")]
+        folders = [str(tree.resolve() / name) for name in ("benchmarks", "", "exporters", "runtimes")]
         known = {name: value for name, value in dataclasses.asdict(task).items() if name != "adversarial_weight"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", OLD_WORKER, json.dumps(known)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)}, cwd=folders[0],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
