@@ -30,6 +30,9 @@ typedef int32_t ints;
 #define FLIPPED_ZERO 0
 #endif
 
+/* Whether codes are multiplied as they are, so that a convolution that needs no shifted copies packs nothing. */
+#define READS_IN_PLACE (FLIP == 0)
+
 INLINE ints load_words(const float *p) {
     ints v;
     memcpy(&v, p, sizeof v);

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.geometry import UNIT, Shape, tile_rows, whole_units
+from robust_edge_exporters.native.geometry import UNIT, Shape, Window, tile_rows, whole_units
 from robust_edge_exporters.native.int8.arithmetic import Requantisation
 from robust_edge_exporters.native.int8.ops import WORD, QuantConv, requantisation_fields
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
@@ -34,9 +34,11 @@ class WordsTiling(Tiling):
 
     Attributes:
         offset_unit: words that an offset counts, which divides all offsets.
+        in_place: whether the input is read in place, where codes are multiplied as they are.
     """
 
     offset_unit: int = 1
+    in_place: bool = False
 
 
 class WordsKernel(Kernel[QuantConv, Tiling]):
@@ -99,6 +101,9 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         fields = conv_fields(program, name, layer, op, tiling, word_groups(op), ".conv")
         fields = {f"conv.{key}": value for key, value in (fields | program.weights(name, sections)).items()}
         fields |= {"fill": f"{op.padding * 0x01010101}u", "offset_unit": tiling.offset_unit}
+        if tiling.in_place:  # an offset is the index of a plane
+            fields["conv.copies"] = "READS_IN_PLACE ? 0 : 1"
+            fields["offset_unit"] = f"READS_IN_PLACE ? {layer.inputs[0].pitch} : {tiling.offset_unit}"
         fields |= requantisation_fields(op.requantisation)
         struct, fields = self.struct(op, tiling, fields)
         function = self.function(program, layer, tiling)
@@ -165,6 +170,7 @@ def tile_words(
         whole_plane=each_tap, masked=same and near and (not each_tap or output.height == source.height),
         tap_offsets=tuple(offset // unit for offset in offsets), channel_offset=channel // unit,
         scratch_floats=many * inputs * channel, offset_unit=unit,
+        in_place=op.window == Window((1, 1)) and many == 1,
     )  # fmt: skip
 
 
