@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +12,10 @@ from robust_edge.config.training import AttackConfig
 from robust_edge.settings.options import Number
 from robust_edge.settings.ranges import Interval, parse_fraction
 from robust_edge.settings.setting import Setting, settings_of
+from robust_edge_runtimes.cli.options import Utf8Path
 from robust_edge_runtimes.core.errors import unknown_name
 
-PATH = click.Path(path_type=Path)
+PATH = Utf8Path()
 ALLOW_CODE = click.option(
     "--allow-code",
     is_flag=True,

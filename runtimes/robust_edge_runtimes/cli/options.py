@@ -14,9 +14,27 @@ from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.modes.mode import Mode, options_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-BUNDLE = click.Path(path_type=Path)
 COUNT = click.IntRange(1, 2**31 - 1)
 THREADS = click.option("--threads", default=1, show_default=True, type=COUNT, help="CPU threads of one inference.")
+
+
+class Utf8Path(click.Path):
+    """A path in UTF-8: libraries in C++ and Rust, such as ONNX Runtime and safetensors, open no other."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Path:
+        """Fail for any other name before the work begins, which may end with a file of that name."""
+        path = Path(str(super().convert(value, param, ctx)))
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{str(path)!r} is not UTF-8, and cannot be opened by all libraries; rename it", param, ctx)
+        return path
+
+
+BUNDLE = Utf8Path()
 
 
 class OutputFile(click.Path):
