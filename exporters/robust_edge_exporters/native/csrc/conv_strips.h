@@ -56,6 +56,7 @@ struct strip_tile {
     size_t pitch;            /* floats from one output channel to the next */
     size_t partial_pitch;
     int units, segments;
+    int whole;               /* all lanes are pixels of the tile */
     struct range channels;
     const struct activation *act;
     int pixel[STRIP_UNITS_MAX * UNIT_VECTORS]; /* of each vector, from the tile's first pixel */
@@ -114,8 +115,12 @@ INLINE void add_to_strip(const struct strip_tile *t, vec *sum, const int vectors
 INLINE void store_strip(const struct strip_tile *t, vec *sum, const int vectors, int o) {
     float *out = t->out + (size_t)o * t->pitch;
     activate_sums(sum, vectors, t->act);
-    UNROLL for (int v = 0; v < vectors; v++)
-        store_lanes(out + t->pixel[v], sum[v], t->lanes[v]);
+    if (t->whole) {
+        UNROLL for (int v = 0; v < vectors; v++)
+            store(out + t->pixel[v], sum[v]);
+    } else
+        UNROLL for (int v = 0; v < vectors; v++)
+            store_lanes(out + t->pixel[v], sum[v], t->lanes[v]);
 }
 
 /* `units` is a constant where this is called. */
@@ -166,6 +171,7 @@ PRIVATE void run_strip_tiles(const struct conv_strips *r, const struct strip_til
         struct range range = split_evenly(rows, i, tiles);
         size_t first = (size_t)range.begin * (size_t)width, units = (size_t)(range.begin * r->row_units);
         t.units = (range.end - range.begin) * r->row_units;
+        t.whole = columns == r->row_units * UNIT;
         t.packed += units * UNIT;
         t.partial += units * UNIT;
         t.residual = t.residual ? t.residual + first : NULL;

@@ -178,9 +178,14 @@ INLINE vec one_before(vec before, vec v) { return __builtin_shuffle(before, v, (
 INLINE vec one_after(vec v, vec after) { return __builtin_shuffle(v, after, (bits){ONE_AFTER}); }
 #endif
 
-/* Stores the first `lanes` lanes of v. */
+/* Stores the first `lanes` lanes of v, by a plain store if these are all: one through a mask is slower. */
 #if LANES == 16
-INLINE void store_lanes(float *p, vec v, int lanes) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), v); }
+INLINE void store_lanes(float *p, vec v, int lanes) {
+    if (lanes == LANES)
+        store(p, v);
+    else
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), v);
+}
 #else
 INLINE void store_lanes(float *p, vec v, int lanes) {
     float all[LANES];
