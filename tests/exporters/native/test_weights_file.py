@@ -124,16 +124,35 @@ def test_the_runtime_says_which_file_is_damaged(exported, tmp_path):
 @pytest.mark.parametrize("weights", ["fp32", "fp16"])
 @pytest.mark.parametrize("kernel", [None, "sparse"], ids=["chosen", "sparse"])
 def test_damaged_files_never_crash(kernel, weights, tmp_path):
-    need("gcc")
-    skip_without_sanitizers("gcc", tmp_path)
     net = Net(3, 12, 10)
-    export_native(
-        net.save(tmp_path / "model.onnx", branchy(net)), tmp_path, weights=weights, options=Options(kernel=kernel)
-    )
-    sources = [str(Path(__file__).with_name("fuzz.c")), str(tmp_path / "model.c")]
-    command = ["gcc", "-std=c99", *SANITIZE, "-pthread", f"-I{tmp_path}", *sources, "-o", str(tmp_path / "fuzz"), "-lm"]
+    path = net.save(tmp_path / "model.onnx", branchy(net))
+    export_native(path, tmp_path, weights=weights, options=Options(kernel=kernel))
+    survives_damage(tmp_path, 600)
+
+
+def test_damaged_files_of_codes_never_crash(tmp_path):
+    net = Net(3, 7, 14)
+    x = net.add("HardSwish", net.conv("input", net.weights(16, 3, 3, 3), pads=(1, 1, 1, 1)))
+    y = net.conv(x, net.weights(16, 16, 3, 3, density=0.2), pads=(1, 1, 1, 1))  # columns
+    x = net.add("Relu", net.add("Add", y, x))
+    x = net.conv(x, net.weights(16, 1, 3, 3), group=16, pads=(0, 1, 0, 1), strides=(2, 2))  # depthwise
+    x = net.conv(x, net.weights(12, 16, 3, 3, density=0.2), pads=(1, 1, 1, 1))  # rows
+    x = net.conv(x, net.weights(9, 12, 1, 1, density=0.2))  # blocks
+    x = net.add("Gemm", net.add("Flatten", x), net.constant(net.weights(9 * 3 * 7, 8)))
+    path = net.save(tmp_path / "model.onnx", net.add("Gemm", x, net.constant(net.weights(8, 5))))
+    export = export_native(path, tmp_path, weights="int8", calibration=net.images(4))
+    assert {layer.kernel for layer in export.layers} == {"quads", "columns", "depthwise", "rows", "blocks", "codes"}
+    survives_damage(tmp_path, 400)
+
+
+def survives_damage(folder, rounds):
+    """Runs a network under the sanitizers with many damaged weights files."""
+    need("gcc")
+    skip_without_sanitizers("gcc", folder)
+    sources = [str(Path(__file__).with_name("fuzz.c")), str(folder / "model.c")]
+    command = ["gcc", "-std=c99", *SANITIZE, "-pthread", f"-I{folder}", *sources, "-o", str(folder / "fuzz"), "-lm"]
     subprocess.run(command, check=True)
-    command = [str(tmp_path / "fuzz"), str(tmp_path / "weights.bin"), "600"]
+    command = [str(folder / "fuzz"), str(folder / "weights.bin"), str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 0 < int(done.stdout) < 600  # some damage is only other numbers; most is refused
+    assert 0 < int(done.stdout) < rounds  # some damage is only other numbers; most is refused

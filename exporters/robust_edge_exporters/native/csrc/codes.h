@@ -46,6 +46,10 @@ INLINE ints splat_int(int32_t x) {
     return zeros + x;
 }
 
+/* Sums and products modulo 2 to the power of 32, which those of a damaged weights file may exceed. */
+INLINE ints add_ints(ints a, ints b) { return (ints)((bits)a + (bits)b); }
+INLINE ints multiply_ints(ints a, ints b) { return (ints)((bits)a * (bits)b); }
+
 /* The four bytes at p in all lanes. */
 INLINE ints splat_four(const void *p) {
     int32_t x;
@@ -58,7 +62,7 @@ INLINE ints dot4(ints sum, ints x, ints w) { return (ints)_mm512_dpbusd_epi32((_
 #elif LANES == 16 && defined(__AVX512BW__)
 INLINE ints dot4(ints sum, ints x, ints w) {
     __m512i pairs = _mm512_maddubs_epi16((__m512i)x, (__m512i)w);
-    return sum + (ints)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+    return add_ints(sum, (ints)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 #elif LANES == 8 && defined(__AVXVNNI__)
 INLINE ints dot4(ints sum, ints x, ints w) {
@@ -67,12 +71,12 @@ INLINE ints dot4(ints sum, ints x, ints w) {
 #elif LANES == 8 && defined(__AVX2__)
 INLINE ints dot4(ints sum, ints x, ints w) {
     __m256i pairs = _mm256_maddubs_epi16((__m256i)x, (__m256i)w);
-    return sum + (ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return add_ints(sum, (ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 #elif LANES == 4 && defined(__SSSE3__)
 INLINE ints dot4(ints sum, ints x, ints w) {
     __m128i pairs = _mm_maddubs_epi16((__m128i)x, (__m128i)w);
-    return sum + (ints)_mm_madd_epi16(pairs, _mm_set1_epi16(1));
+    return add_ints(sum, (ints)_mm_madd_epi16(pairs, _mm_set1_epi16(1)));
 }
 #elif LANES == 4 && defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
 INLINE ints dot4(ints sum, ints x, ints w) {
@@ -89,7 +93,7 @@ INLINE ints dot4(ints sum, ints x, ints w) {
 #else
 INLINE ints dot4(ints sum, ints x, ints w) {
     UNROLL for (int k = 0; k < 4; k++)
-        sum += (ints)((bits)x >> 8 * k & 255) * ((ints)((bits)w << (24 - 8 * k)) >> 24);
+        sum = add_ints(sum, (ints)((bits)x >> 8 * k & 255) * ((ints)((bits)w << (24 - 8 * k)) >> 24));
     return sum;
 }
 #endif

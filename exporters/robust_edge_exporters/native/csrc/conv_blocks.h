@@ -93,7 +93,7 @@ INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, siz
             sum[v] = dot4(sum[v], load_words(pixels + v * LANES), w);
     }
     UNROLL for (int v = 0; v < (chains - 1) * vectors; v++)
-        sum[v % vectors] += partial[v];
+        sum[v % vectors] = add_ints(sum[v % vectors], partial[v]);
 }
 
 INLINE void blocks_tile(const struct register_tile *tile, const int units) {
@@ -116,7 +116,7 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units) {
             const struct blocks blocks = {weights + 4 * (size_t)start, t.offsets + start};
             ints sum[UNITS_MAX * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
+                sum[v] = splat_int(start_of(channel.bias, channel.weights));
             accumulate_blocks(sum, vectors, t.packed, scale, blocks, starts[o + 1] - start);
             finish_channel(sum, 0, vectors, &t, &channel, &r, residual, k);
             UNROLL for (int v = 0; v < vectors; v++)

@@ -42,7 +42,7 @@ PRIVATE struct depthwise_word depthwise_word(const struct channel channels[4], c
     struct depthwise_word w;
     int32_t numbers[5][4];
     for (int k = 0; k < 4; k++) {
-        numbers[0][k] = channels[k].bias + FLIPPED_ZERO * channels[k].weights;
+        numbers[0][k] = start_of(channels[k].bias, channels[k].weights);
         numbers[1][k] = channels[k].first;
         numbers[2][k] = channels[k].multiplier;
         numbers[3][k] = offset_of(&channels[k], r);
@@ -96,7 +96,7 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
                                   stride);
             }
         UNROLL for (int k = 0; k < 4; k++) {
-            sum[k] = ((sum[k] >> w.first) * w.multiplier + w.offset) >> w.down;
+            sum[k] = add_ints(multiply_ints(sum[k] >> w.first, w.multiplier), w.offset) >> w.down;
             if (cuts)
                 sum[k] = clamp_ints(sum[k], lowest, highest);
         }
@@ -117,7 +117,7 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
             for (int kx = 0; kx < kernel_x; kx++) {
                 const size_t at = depthwise_row(c, ky, kx % stride, stride) + (size_t)(kx / stride);
                 const int tap = 16 * (ky / 4 * kernel_x + kx) + 4 * k + ky % 4;
-                sum += codes[4 * at + (size_t)i] * (int32_t)(int8_t)values[tap];
+                sum = wrapping(sum, codes[4 * at + (size_t)i], (int8_t)values[tap]);
             }
         ((unsigned char *)out)[i] = requantise_one(sum, &channels[k], &r, 0);
     }

@@ -35,7 +35,7 @@ INLINE void quad_tile(const struct register_tile *t, const struct requantisation
     ints sum[4 * QUAD_VECTORS];
     UNROLL for (int k = 0; k < 4; k++)
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[k * vectors + v] = splat_int(q->channels[k].bias + FLIPPED_ZERO * q->channels[k].weights);
+            sum[k * vectors + v] = splat_int(start_of(q->channels[k].bias, q->channels[k].weights));
     for (; offsets < end; offsets++, weights += 16) {
         const float *pixels = t->packed + *offsets * q->scale + first * LANES;
         const ints w[4] = {splat_four(weights), splat_four(weights + 4), splat_four(weights + 8), splat_four(weights + 12)};

@@ -63,7 +63,7 @@ INLINE void columns_codes_tile(const struct register_tile *tile, const int units
             const struct channel channel = read_channel(records, o);
             ints sum[TILE_UNITS * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] = splat_int(channel.bias + FLIPPED_ZERO * channel.weights);
+                sum[v] = splat_int(start_of(channel.bias, channel.weights));
             for (size_t x = 0; x < columns; x++) {
                 const uint32_t *start = starts + o * columns + x;
                 const struct blocks blocks = {weights + 4 * (size_t)start[0], t.offsets + start[0]};

@@ -28,7 +28,7 @@ INLINE void finish_channel(ints *sum, int first, const int vectors, const struct
         if (residual) {
             const int at = first + v;
             const float *words = residual + t->unit_offset[at / UNIT_VECTORS] + at % UNIT_VECTORS * LANES;
-            code += (load_words(words) >> 8 * k & 255) * splat_int(c->residual);
+            code = add_ints(code, multiply_ints(load_words(words) >> 8 * k & 255, splat_int(c->residual)));
         }
         code >>= c->down;
         sum[v] = cuts_off(r) ? clamp_ints(code, splat_int(r->lowest), splat_int(r->highest)) : code;

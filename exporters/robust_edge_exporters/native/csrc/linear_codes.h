@@ -57,11 +57,11 @@ PRIVATE void linear_codes(const struct job *j, const struct linear_codes *l) {
             if (l->logits) {
                 struct logit n;
                 memcpy(&n, records + (size_t)o * sizeof n, sizeof n);
-                out[o] = (float)(sum + n.bias + FLIPPED_ZERO * n.weights) * n.scale;
+                out[o] = (float)wrapping(start_of(n.bias, n.weights), sum, 1) * n.scale;
             } else {
                 struct channel n = read_channel(records, (size_t)o);
                 ((unsigned char *)out)[o] =
-                    requantise_one(sum + n.bias + FLIPPED_ZERO * n.weights, &n, &l->requantisation, 0);
+                    requantise_one(wrapping(start_of(n.bias, n.weights), sum, 1), &n, &l->requantisation, 0);
             }
         }
 }
