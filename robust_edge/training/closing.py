@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -34,10 +34,12 @@ from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch, has_clean_term
 from robust_edge.training.selection import Snapshot
-from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import TrainingDiverged
+
+if TYPE_CHECKING:
+    from robust_edge_exporters.native.int8.calibrate import Ranges
 
 CLOSING_STEPS = 20
 CLOSING_LIMIT = 1000

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from robust_edge.config.training import ComputeConfig
-from robust_edge.int8.simulation import Simulation
 from robust_edge.training.folded import FoldedNetwork
 from robust_edge_runtimes.core.errors import InputError
+
+if TYPE_CHECKING:
+    from robust_edge.int8.simulation import Simulation
 
 M = TypeVar("M", bound=nn.Module)
 LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}

@@ -25,7 +25,6 @@ from robust_edge.training.averaging import moving_average
 from robust_edge.training.batchnorm import batchnorms
 from robust_edge.training.folded import folded
 from robust_edge.training.forward import Forward
-from robust_edge.training.quantised import measured, simulated
 from robust_edge.training.schedules import Schedules
 
 
@@ -143,6 +142,8 @@ class Learner:
             self.average.load_state_dict(state["average"])
         self.awp = state["awp"]
         if state.get("ranges") is not None:
+            from robust_edge.training.quantised import simulated  # imports the exporters
+
             self.forward.simulation = simulated(self.model, state["ranges"])
 
     @property
@@ -153,6 +154,8 @@ class Learner:
     def measure_ranges(self, source: Source) -> None:
         """Train from here on with the integers of the present network, if `training.quantize` asks for that."""
         if self.config.training.quantize == "int8":
+            from robust_edge.training.quantised import measured  # imports the exporters
+
             self.forward.simulation = measured(self.model, source, self.ranges)
 
     def begin_admm(self, keep: float, epochs: int, batches: int) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robust_edge.data import Dataset
 from robust_edge.data.holdout import hold_out
@@ -25,7 +25,9 @@ from robust_edge.training.selection import Snapshot, better, evaluate_held_out, 
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
 from robust_edge.training.termination import CODE, deferred_termination
-from robust_edge_exporters.native.int8.calibrate import Ranges
+
+if TYPE_CHECKING:
+    from robust_edge_exporters.native.int8.calibrate import Ranges
 
 Progress = Callable[[int, int, str], None]
 

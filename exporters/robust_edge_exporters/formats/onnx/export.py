@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir
 import torch
-from onnx_ir.passes import common as passes
 from torch import nn
 
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
@@ -237,6 +235,9 @@ def _lift_constants(program: Any) -> None:
 
     torch's TorchScript exporter writes both, and TensorRT 8.2 reads weights from initializers only.
     """
+    import onnx_ir  # imports sympy
+    from onnx_ir.passes import common as passes
+
     model = onnx_ir.from_proto(program)
     passes.LiftConstantsToInitializersPass(size_limit=0)(model)
     passes.IdentityEliminationPass()(model)
