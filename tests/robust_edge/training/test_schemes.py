@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -104,11 +105,12 @@ BRIEF = {
     ("arch", "scheme"),
     [
         *(("mobilenet_v2", scheme) for scheme in SETTINGS if scheme != "layer"),
-        *(("resnet18", scheme) for scheme in SETTINGS if scheme not in ("layer", "macs")),  # scopes, not schemes
+        *(("residual_network:build", scheme) for scheme in SETTINGS if scheme not in ("layer", "macs")),  # scopes
     ],
 )
-def test_networks_with_additions_and_depthwise_layers(tiny, tmp_path, arch, scheme):
+def test_networks_with_additions_and_depthwise_layers(tiny, tmp_path, monkeypatch, arch, scheme):
     """One step of ADMM, with its projection, and one under the mask."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     compress(tiny({**BRIEF, "arch": arch, **SETTINGS[scheme]}), tmp_path / "run")
     assert [row.phase for row in open_run(tmp_path / "run").metrics()] == ["admm", "masked"]
     holds(scheme, tmp_path / "run", 0.1)
