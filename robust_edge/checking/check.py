@@ -120,18 +120,17 @@ def require_targets(model: nn.Module, shape: tuple[int, ...], targets: Sequence[
 
 
 def require_any_target(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Check that a network can be exported at all: to ONNX, or else to TorchScript.
+    """Check that a network can be exported at all: to TorchScript, which takes the least time, or else to ONNX.
 
     Raises:
-        ExportError: neither works.
+        ExportError: neither works; names what stands in the way of ONNX.
     """
-    first, *others = (target_named(name) for name in ("x86-cpu", "x86-cpu-csr"))
-    if not check_network(model, shape, [first]).targets[0].works:
-        results = check_network(model, shape, [first, *others]).targets
-        if not any(result.works for result in results):
-            raise ExportError(
-                f"the network cannot be exported to any target, so it is not trained: {results[0].problem}"
-            )
+    torchscript, onnx = (target_named(name) for name in ("x86-cpu-csr", "x86-cpu"))
+    if check_network(model, shape, [torchscript]).targets[0].works:
+        return
+    (result,) = check_network(model, shape, [onnx]).targets
+    if not result.works:
+        raise ExportError(f"the network cannot be exported to any target, so it is not trained: {result.problem}")
 
 
 def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conversions: Conversions) -> TargetCheck:
