@@ -21,14 +21,15 @@ from robust_edge.data.holdout import balanced_sample
 from robust_edge.evaluation.accuracy import BATCH
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
+from robust_edge_exporters.artifact import Contents
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.kernel_noise import INT8_CAP
 from robust_edge_exporters.target import MIN_OPSET, Target, targets
 from robust_edge_exporters.tolerance import LEAST
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.bundle import Bundle
-from robust_edge_runtimes.core.decode import short_repr
-from robust_edge_runtimes.core.errors import BundleError, unknown_name
+from robust_edge_runtimes.core.decode import short_repr, visible
+from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError, unknown_name
 from robust_edge_runtimes.core.golden import GOLDEN, Golden, expected_of
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec, Manifest, Sparsity
@@ -165,7 +166,7 @@ def _of_the_target(manifest: Manifest) -> Iterator[Claim]:
 
 def _of_the_artifact(bundle: Bundle) -> Iterator[Claim]:
     manifest, source = bundle.manifest, f"the artifact {bundle.manifest.artifact.file} itself"
-    contents = format_named(manifest.artifact.format).contents(bundle)
+    contents = _contents(bundle)
     if contents is None:
         return
     stored = _row(manifest).in_file(manifest.artifact.precision)
@@ -176,6 +177,15 @@ def _of_the_artifact(bundle: Bundle) -> Iterator[Claim]:
     yield Claim("the number of layers with weights", len(claimed), len(counted), source)
     for one, own in zip(claimed, counted, strict=False):
         yield Claim("(weights, non-zeros) of a layer", one, own, source)
+
+
+def _contents(bundle: Bundle) -> Contents | None:
+    try:
+        return format_named(bundle.manifest.artifact.format).contents(bundle)
+    except RobustEdgeError:
+        raise
+    except Exception as cause:  # whatever the bytes provoke
+        raise BundleError(f"{bundle.artifact_path} cannot be read: {visible(str(cause))[:200]}") from cause
 
 
 def _check_counts(bundle: Bundle, checkpoint: Sparsity) -> None:

@@ -92,7 +92,7 @@ def _recomputed(source: str, result: Figures, budget: Budget, level: float) -> F
 
 def _refuse_counts(source: str, written: Drop, images: int) -> None:
     counts = (written.lost, written.gained)
-    if images < 1 or min(counts) < 0 or sum(counts) > images:
+    if not 1 <= images <= MOST_IMAGES or min(counts) < 0 or sum(counts) > images:
         raise InputError(
             f"{source}: {written.lost:g} lost and {written.gained:g} gained of {images} images cannot be; verify again "
             "on the device"

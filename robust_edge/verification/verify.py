@@ -69,7 +69,8 @@ def verify_bundle(
     network, find_rebuild = None, None
     if run is not None:
         check_origin(bundle, run)
-        check_claims(bundle, run)
+        with TimeLimit(str(bundle.path), BundleError).opening():
+            check_claims(bundle, run)
         network = run.load_model()
         # the comparison costs an export: whoever asks first waits for it, all others get the same result
         find_rebuild = functools.cache(functools.partial(_rebuild, bundle, run, network, settings.data_dir, background))

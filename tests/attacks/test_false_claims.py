@@ -23,7 +23,7 @@ from robust_edge.verification.claims import check_claims  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.twins.table import twin_of  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
-from robust_edge_exporters.formats.native.contents import SECTIONS  # noqa: E402
+from robust_edge_exporters.formats.native.contents import SECTION  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
@@ -284,13 +284,59 @@ def test_labels_swapped_and_fewer_weights(honest, run, tmp_path):
         verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
 
 
+def in_a_circle(graph):
+    weight = next(node for node in graph.node if node.op_type == "Conv").input
+    for one, other in (("a", "b"), ("b", "a")):
+        graph.node.append(onnx.helper.make_node("Identity", [other], [one]))
+    weight[1] = "a"
+
+
+def weights_with(**fields):
+    def edit(graph):
+        item = max(graph.initializer, key=lambda item: len(item.raw_data))
+        for name, value in fields.items():
+            item.ClearField(name)
+            getattr(item, name).extend(value) if isinstance(value, list) else setattr(item, name, value)
+
+    return edit
+
+
+def without_input(graph):
+    weight = next(node for node in graph.node if node.op_type == "Conv").input
+    graph.node.append(onnx.helper.make_node("Identity", [], ["nothing"]))
+    weight[1] = "nothing"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        in_a_circle,
+        without_input,
+        weights_with(dims=[33, 1, 3, 3]),
+        weights_with(dims=[-1, -5]),
+        weights_with(data_type=onnx.TensorProto.STRING),
+        weights_with(data_type=99),
+        weights_with(data_type=0),
+    ],
+    ids=["circle", "no input", "shape", "negative shape", "text", "unknown type", "no type"],
+)
+def test_graphs_that_no_reader_expects(edit, honest, run, tmp_path):
+    path = shutil.copytree(honest, tmp_path / "bundle")
+    program = onnx.load(path / "model.onnx")
+    edit(program.graph)
+    onnx.save(program, path / "model.onnx")
+    bundles.seal(path, bundles.open_bundle(honest).manifest)
+    with pytest.raises(BundleError):
+        check_claims(bundles.open_bundle(path), run)
+
+
 @pytest.mark.skipif(find_compiler() is None, reason="native bundles are compiled and run before they are written")
 def test_weights_of_the_engine_that_are_fewer_than_claimed(exported, run, tmp_path):
     """One weight of the file becomes zero; the manifest still claims it."""
     path = shutil.copytree(exported("x86-cpu-sparse"), tmp_path / "bundle")
     manifest = bundles.open_bundle(path).manifest
     check_claims(bundles.open_bundle(path), run)
-    first, _ = map(int, SECTIONS.findall((path / "model.c").read_text())[1])
+    first, _ = map(int, SECTION.findall((path / "model.c").read_text())[1])
     data = bytearray((path / "weights.bin").read_bytes())
     assert any(data[first : first + 4])
     data[first : first + 4] = bytes(4)

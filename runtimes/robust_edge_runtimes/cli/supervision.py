@@ -13,7 +13,9 @@ It ends with the worker's exit code, or kills it and prints one line.
 - The fork comes before any backend is imported, whose threads a child would not have. It takes 5 ms.
 
 The worker has a process group of its own, so that it receives each signal once: SIGINT, SIGTERM and SIGTSTP are passed
-on by the supervisor. It is killed when the supervisor is.
+on by the supervisor. It is killed when the supervisor is, and when it has
+not ended GRACE seconds after SIGINT or SIGTERM, or at the second of them. Its temporary files lie in one folder, which
+the supervisor removes.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ import dataclasses
 import functools
 import math
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, NoReturn, Optional, Tuple, TypeVar
+from typing import Any, Callable, Optional, Tuple, TypeVar
 
 import click
 
@@ -41,6 +45,8 @@ SECONDS = 60.0
 SHARE = 0.9
 """Of the memory that is available when a command starts."""
 PAUSE = 0.05
+GRACE = 10.0
+"""Seconds that a worker may take to end after SIGINT or SIGTERM; code of a foreign file may never return."""
 MEMORY_IN_USE = ("RssAnon:", "RssShmem:", "VmSwap:")  # not the pages of files, which the system can drop
 FIRST_KILLED = 500  # of 1000: which process the system ends when memory runs out
 PR_SET_PDEATHSIG = 1
@@ -128,13 +134,27 @@ def continue_in_worker(limits: Limits) -> None:
     if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
         caught.add(signal.SIGTSTP)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, caught)
+    scratch = _scratch()
     worker = os.fork()
     if worker:
-        _Supervisor(worker, board, limits, caught).end_with_worker()
+        code = _Supervisor(worker, board, limits, caught).wait()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(code)
+    if scratch is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
     os.setpgid(0, 0)
     _end_with(supervisor)
     report_to(board, limits.seconds)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _scratch() -> Optional[str]:
+    """A new folder for the temporary files of the worker; None where there is no place for one."""
+    try:
+        return tempfile.mkdtemp(prefix="robust-edge-")
+    except OSError:
+        return None
 
 
 def _end_with(supervisor: int) -> None:
@@ -161,21 +181,26 @@ class _Supervisor:
         self._call = 0
         self._elapsed = 0.0  # of the running call; only while the supervisor runs, neither stopped nor suspended
         self._seen = time.monotonic()
+        self._ending = 0  # the signal that asked the worker to end
+        self._deadline = math.inf
 
-    def end_with_worker(self) -> NoReturn:
-        """Wait for the worker's end, pass signals on and enforce the limits; end with an exit code."""
+    def wait(self) -> int:
+        """Wait for the worker's end, pass signals on and enforce the limits; return the exit code."""
         with contextlib.suppress(OSError):  # the worker does the same; whoever comes first
             os.setpgid(self._worker, self._worker)
         while True:
             arrived = signal.sigtimedwait(self._caught, PAUSE)
             ended, status = os.waitpid(self._worker, os.WNOHANG)
             if ended:
-                os._exit(self._exit_code(status))
+                return self._exit_code(status)
             excess = self._excess()
             if excess is not None:
-                os.killpg(self._worker, signal.SIGKILL)
-                os.waitpid(self._worker, 0)
-                os._exit(_failed(*excess))
+                self._kill()
+                return _failed(*excess)
+            if time.monotonic() > self._deadline:
+                self._kill()
+                print_failure(f"the command did not end after {signal.Signals(self._ending).name} and was killed")
+                return 128 + self._ending
             if arrived is not None:
                 self._pass_on(arrived.si_signo)
 
@@ -186,6 +211,12 @@ class _Supervisor:
             os.killpg(self._worker, signal.SIGCONT)
         elif number != signal.SIGCHLD:
             os.kill(self._worker, number)
+            self._deadline = time.monotonic() + (0.0 if self._ending else GRACE)
+            self._ending = number
+
+    def _kill(self) -> None:
+        os.killpg(self._worker, signal.SIGKILL)
+        os.waitpid(self._worker, 0)
 
     def _excess(self) -> Optional[Tuple[str, int]]:
         """An error and its exit code if a limit is exceeded."""

@@ -15,6 +15,7 @@ from robust_edge_runtimes.core.errors import InputError, RobustEdgeError, unknow
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
+MAX_INTEGER = (1 << 63) - 1
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
@@ -136,6 +137,8 @@ def _scalar(hint: Any, value: Any, where: str, error: Type[RobustEdgeError]) -> 
     if type(value) is not hint:
         names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise error(f"{where} must be {names.get(hint, hint)}, not {_shown(value)}")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise error(f"{where} must be a whole number of 64 bits, not {_shown(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise error(f"{where} must be a finite number, not {value}")
     if isinstance(value, str) and not _encodable(value):

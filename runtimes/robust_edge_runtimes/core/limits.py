@@ -74,9 +74,9 @@ class Board:
 class TimeLimit:
     """The time that one file may take when it is opened and at every call.
 
-    Opening it and classifying one image may each take the seconds of --max-seconds. A later call of n images may take
-    as long, and in addition SLOWER times n times as long as the fastest one took per image so far. Of nested blocks the
-    outer one counts.
+    Opening it may take the seconds of --max-seconds, and the first call as long for every image. A later call of n
+    images may take as long as one, and in addition SLOWER times n times as long as the fastest call took per image so
+    far. Of nested blocks the outer one counts.
 
     Args:
         name: of the file, for errors.
@@ -99,7 +99,8 @@ class TimeLimit:
         """The block has the file classify `count` images."""
         text = f"classifying {count} {'image' if count == 1 else 'images'} by {self._name}"
         start = time.monotonic()
-        with _limited(text, self._exit_code, 1, SLOWER * self._expected(count)):
+        factor = count if math.isinf(self._per_image) else 1
+        with _limited(text, self._exit_code, factor, SLOWER * self._expected(count)):
             yield
         self._per_image = min(self._per_image, (time.monotonic() - start) / count)
 

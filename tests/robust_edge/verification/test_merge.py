@@ -102,6 +102,8 @@ def nested_at_another_eps(value):
         (lambda value: value.update(looks=2000), "names 2000 looks"),
         (lambda value: value.update(looks=0), "names 0 looks"),
         (lambda value: value["modes"][0].update(images=0), "of 0 images cannot be"),
+        (lambda value: value["modes"][0].update(images=10**15), "images cannot be"),
+        (lambda value: value["modes"][0].update(images=10**400), "64 bits"),
         (lambda value: value["modes"][0]["clean_drop"].update(lost=-3.0), "-3 lost"),
         (lambda value: value["modes"][0]["clean_drop"].update(lost=1e9, gained=1e9), "1e+09 lost"),
         (nested_at_another_eps, "at eps 0.5"),

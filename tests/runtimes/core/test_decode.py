@@ -60,6 +60,7 @@ def test_defaults_stand_in_and_whole_numbers_are_numbers():
         ({"inner": [3]}, r"f\.inner must be a mapping"),
         ({"inner": {"size": True}}, r"f\.inner\.size must be a whole number, not True"),
         ({"inner": {"size": 3.0}}, r"f\.inner\.size must be a whole number, not 3\.0"),
+        ({"inner": {"size": 2**70}}, r"f\.inner\.size must be a whole number of 64 bits, not 11805916"),
         ({"inner": {}}, r"f\.inner\.size is missing"),
         ({"many": {"size": 1}}, r"f\.many must be a list"),
         ({"many": [{"size": 1}, {"size": "2"}]}, r"f\.many\[1\]\.size must be a whole number"),

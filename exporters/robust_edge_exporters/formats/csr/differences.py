@@ -22,7 +22,10 @@ from robust_edge_runtimes.formats.csr.script import load_script
 NUMBER = re.compile(r"[./]___torch_mangle_\d+")
 CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
 WARNING = re.compile(r"\[warn_id=\d+\]")  # torch numbers the warnings of a process
-LEFT_OUT = re.compile(r".*\.debug_pkl|\.data/serialization_id")
+LOCATION = re.compile(r' # [^"\n]*:\d+:\d+$', re.MULTILINE)  # no quotation mark: none of it is in a constant
+DEBUG = ".debug_pkl"
+SERIAL_NUMBER = ".data/serialization_id"
+PICKLES = {"data.pkl": "attributes", "constants.pkl": "constants"}
 
 
 def csr_differences(built: Path, shipped: Path) -> list[str]:
@@ -44,7 +47,13 @@ def _records(path: Path) -> dict[str, bytes]:
     names = reader.get_all_records()
     if len(set(names)) != len(names):
         raise ValueError("two parts of the archive have one name")
-    return {name: reader.get_record(name) for name in names if not LEFT_OUT.fullmatch(name)}
+    compared = [name for name in names if name != SERIAL_NUMBER and not _is_debug(name, names)]
+    return {name: reader.get_record(name) for name in compared}
+
+
+def _is_debug(name: str, names: list[str]) -> bool:
+    """Whether a record says from which line of Python a file of the code comes."""
+    return name.endswith(DEBUG) and _is_code(name) and name[: -len(DEBUG)] in names
 
 
 def _is_code(name: str) -> bool:
@@ -94,7 +103,7 @@ def _tensors(built: Path, shipped: Path) -> Iterable[str]:
 
 def _pickles(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
     """Attributes and constants, compared as the instructions that build them; nothing is unpickled."""
-    for name, what in (("data.pkl", "attributes"), ("constants.pkl", "constants")):
+    for name, what in PICKLES.items():
         expected, given = (_instructions(records.get(name, b".")) for records in (ours, theirs))
         if expected != given:
             pairs = zip(expected, given, strict=False)
@@ -120,11 +129,15 @@ def _graph(built: Path, shipped: Path) -> Iterable[str]:
 
 def _inlined(path: Path) -> str:
     graph = torch._C._jit_pass_canonicalize(load_script(path).inlined_graph, False)
-    return WARNING.sub("", NUMBER.sub("", graph.str(False)))
+    text = LOCATION.sub("", graph.str(False))  # torch prints them within loops and branches even so
+    return WARNING.sub("", NUMBER.sub("", text))
 
 
 def _other_records(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
-    """Records that are not compared above: tensors that are constants or plain attributes, and unknown records."""
+    """Records that are not compared above: tensors that are constants or plain attributes, and unknown records.
+
+    Another interpreter may read what this one does not, such as the `bytecode.pkl` of mobile devices.
+    """
     for name in sorted({*ours, *theirs}):
-        if not _is_code(name) and not name.endswith(".pkl") and ours.get(name) != theirs.get(name):
+        if not _is_code(name) and name not in PICKLES and ours.get(name) != theirs.get(name):
             yield f"part {name!r} of the archive differs"

@@ -15,10 +15,9 @@ from robust_edge_runtimes.core.manifest import LayerCount
 from robust_edge_runtimes.formats.native.engine import WEIGHTS
 
 PRECISIONS: dict[ValueType, str] = {np.float32: "fp32", np.float16: "fp16", np.int8: "int8"}
-SECTIONS = re.compile(
-    r"^static const struct \w+ \w+ = \{.*\.values = (\d+), \.(?:\w+\.)?bias = (\d+),.*\};$", re.MULTILINE
-)
-"""The table of a layer with weights: its values lie in the weights file from one byte offset to the other."""
+TABLE = re.compile(r"static const struct \w+ \w+ = \{")
+SECTION = re.compile(r"\.values = (\d{1,18}), \.(?:\w+\.)?bias = (\d{1,18}),")
+"""In the table of a layer with weights: its values lie in the weights file from one byte offset to the other."""
 
 
 def contents_of(bundle: Bundle) -> Contents:
@@ -36,7 +35,8 @@ def contents_of(bundle: Bundle) -> Contents:
             f"{bundle.path / WEIGHTS} is not a weights file of version {FORMAT_VERSION} ({MAGIC.decode()})"
         )
     source = bundle.artifact_path.read_text(encoding="utf-8", errors="replace")
-    sections = [(int(first), int(end)) for first, end in SECTIONS.findall(source)]
+    tables = (SECTION.findall(line) for line in source.splitlines() if TABLE.match(line))
+    sections = [(int(found[-1][0]), int(found[-1][1])) for found in tables if found]
     if len(sections) != len(layers):
         raise BundleError(f"{bundle.artifact_path} has {len(sections)} layers with weights, the manifest {len(layers)}")
     if any(not 0 <= first <= end <= len(data) for first, end in sections):

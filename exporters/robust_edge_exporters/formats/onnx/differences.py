@@ -1,8 +1,9 @@
 """Compare two ONNX files operator by operator and tensor by tensor.
 
-Names of values may differ, as long as the operators are connected in the same way, since releases of torch choose
-different names. Everything else must be equal. Only scales and biases that follow from calibration images are compared
-within rounding, since another CPU's kernels compute slightly different ranges.
+Names of values and nodes may differ, as long as the operators are connected in the same way, since releases of torch
+choose different names; none may hold what a terminal obeys. Everything else must be equal. Only scales and biases that
+follow from calibration images are compared within rounding, since another CPU's kernels compute slightly different
+ranges.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from robust_edge_runtimes.core.decode import short_repr
 SCALE = 1e-6  # relative difference of ranges that kernels of different CPUs compute from the same images
 COMPARED = ("node", "initializer", "input", "output", "value_info", "name")
 TEXTS = ("doc_string", "metadata_props")
+MAX_NAME = 300  # characters; torch joins the names of modules and operators
 
 
 def onnx_differences(built: Path, shipped: Path) -> list[str]:
@@ -48,6 +50,7 @@ class _Comparison:
     def differences(self) -> list[str]:
         """List all differences, one line each."""
         found = [*self._ports(), *self._nodes(), *self._initializers(), *self._inner_shapes(), *self._texts()]
+        found += self._names()
         if _rest(self.ours) != _rest(self.theirs):
             found.append("its head differs (opset, IR version, metadata), or it has parts that no export writes")
         return found
@@ -74,6 +77,15 @@ class _Comparison:
         allowed = set(_texts(self.ours))
         for text in sorted(set(_texts(self.theirs)) - allowed)[:1]:
             yield f"it holds a text that no export writes: {short_repr(text)}"
+
+    def _names(self) -> Iterable[str]:
+        """Names that no export chooses, which other programs print or look for."""
+        if self.ours.producer_name != self.theirs.producer_name:
+            yield f"it says that {short_repr(self.theirs.producer_name)} wrote it, not {self.ours.producer_name}"
+        nodes = self.theirs.graph.node
+        for name in (self.theirs.producer_version, *(name for node in nodes for name in (node.name, *node.output))):
+            if len(name) > MAX_NAME or not (name.isascii() and name.isprintable()):
+                yield f"it has the name {short_repr(name)}, which no export chooses"
 
     def _nodes(self) -> Iterable[str]:
         ours, theirs = list(self.ours.graph.node), list(self.theirs.graph.node)

@@ -25,11 +25,21 @@ def weights_of(program: Any) -> dict[str, np.ndarray]:
         if node.op_type not in WEIGHTED:
             continue
         for name in node.input[:2] if node.op_type in PRODUCTS else node.input[1:2]:
-            while name in producers and producers[name].op_type in TRANSPARENT:
-                name = producers[name].input[0]
+            name = _origin(name, producers)
             if name in initializers and not name.startswith(FIXED):
                 found[name] = numpy_helper.to_array(initializers[name])
     return found
+
+
+def _origin(name: str, producers: dict[str, Any]) -> str:
+    """The value that operators without arithmetic of their own only pass on; empty if they pass it on in a circle."""
+    seen = set()
+    while name in producers and producers[name].op_type in TRANSPARENT:
+        if name in seen or not producers[name].input:
+            return ""
+        seen.add(name)
+        name = producers[name].input[0]
+    return name
 
 
 def count_nonzeros(program: Any) -> Sparsity:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import zipfile
 
 import pytest
@@ -55,6 +56,31 @@ def test_a_trace_does_not_depend_on_what_the_process_did_before(tmp_path):
     assert csr_differences(*files) == []
 
 
+def test_the_folder_of_the_package_and_lines_in_it_do_not_count(tmp_path):
+    """torch prints the lines of Python even where it is asked for none, within loops."""
+    source = """
+import torch
+
+class Loop(torch.nn.Module):
+    def forward(self, x):
+        for _ in range(len(x)):
+            x = x.{operation}(1)
+        return x
+"""
+    files = []
+    for name, above, operation in (("one", "", "add"), ("other", "\n\n", "add"), ("third", "", "mul")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "loop.py").write_text(above + source.format(operation=operation))
+        spec = importlib.util.spec_from_file_location("loop", folder / "loop.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        torch.jit.script(module.Loop()).save(str(folder / FILE))
+        files.append(folder / FILE)
+    assert csr_differences(files[0], files[1]) == []
+    assert csr_differences(files[0], files[2])
+
+
 def test_another_form_of_a_layer_is_a_difference(export, model):
     layer = next(name for name, item in model.named_modules() if isinstance(item, torch.nn.Linear))
     sparse, dense = export("sparse", options={"csr_threshold": 1.0}), export("dense", layer_forms={})
@@ -63,13 +89,21 @@ def test_another_form_of_a_layer_is_a_difference(export, model):
     assert any("the code lacks 'class CsrLinear" in line for line in lines)
 
 
-def test_parts_that_no_export_writes(export, tmp_path):
+@pytest.mark.parametrize("name", ["extra/hidden", "bytecode.pkl", "other.pkl", "code/none.py.debug_pkl"])
+def test_parts_that_no_export_writes(name, export):
+    """A mobile device executes `bytecode.pkl` instead of the code."""
     built, shipped = export("built", options={"csr_threshold": 1.0}), export("shipped", options={"csr_threshold": 1.0})
     with zipfile.ZipFile(shipped) as archive:
         top = archive.namelist()[0].split("/")[0]
     with zipfile.ZipFile(shipped, "a") as archive:
-        archive.writestr(f"{top}/extra/hidden", b"more")
-    assert csr_differences(built, shipped) == ["model.ts: part 'extra/hidden' of the archive differs"]
+        archive.writestr(f"{top}/{name}", b"more")
+    expected = "the code has 'more'" if name.startswith("code/") else f"part '{name}' of the archive differs"
+    (line,) = csr_differences(built, shipped)
+    assert line.startswith(f"model.ts: {expected}")
+
+
+def test_bytes_that_are_no_archive(export):
+    built, shipped = export("built"), export("shipped")
     shipped.write_bytes(b"PK no archive")
     (line,) = csr_differences(built, shipped)
     assert "cannot be read as TorchScript" in line

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.bundle import write_artifact
-from robust_edge_exporters.formats.native.contents import SECTIONS, contents_of
+from robust_edge_exporters.formats.native.contents import SECTION, contents_of
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError
@@ -22,6 +22,9 @@ class Stub:
     def __init__(self, written):
         self.layers = written.layers
         self.artifact = Artifact(written.file, written.format, written.precision, "", 0)
+
+
+HEAD = b"static const struct a b = {"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def copy(written, tmp_path):
 
 def test_a_weight_that_was_zeroed_in_the_file_counts_no_more(copy):
     folder, artifact = copy
-    first, _ = map(int, SECTIONS.findall((folder / "model.c").read_text())[1])
+    first, _ = map(int, SECTION.findall((folder / "model.c").read_text())[1])
     data = bytearray((folder / "weights.bin").read_bytes())
     (value,) = np.frombuffer(data, "<f4", 1, first)
     assert value != 0
@@ -77,8 +80,10 @@ def test_a_weight_that_was_zeroed_in_the_file_counts_no_more(copy):
         ("weights.bin", lambda data: data[:8] + b"\0" + data[9:], "not a weights file"),
         ("weights.bin", lambda data: data[:64], "beyond the end"),
         ("model.c", lambda data: data.replace(b", .bias = ", b", .base = ", 1), "layers with weights"),
+        ("model.c", lambda data: data.replace(b", .values = ", b", .values = " + b"1" * 5000), "layers with weights"),
+        ("model.c", lambda data: HEAD + b".values = 1, .bias = 1, " * 90_000 + b"\n" + data, "layers with weights"),
     ],
-    ids=["short", "magic", "version", "cut", "table"],
+    ids=["short", "magic", "version", "cut", "table", "long number", "long line"],
 )
 def test_other_files_are_refused(name, change, says, copy):
     folder, artifact = copy
