@@ -120,6 +120,34 @@ def _outcome(row: dict[str, Any], target: str) -> str:
     return f"refused: {problem.partition(';')[0]}" if problem else f"{said['verify']}, {said['p50_ms']:.3g} ms"
 
 
+def int8_speed() -> str:
+    """What the benchmark of the int8 engine found, one row per network and fraction kept."""
+    found = json.loads((DOCS.parent / "benchmarks/results/sparse_engine_int8.json").read_text("utf-8"))
+    rows = []
+    for cell in found["cells"]:
+        ms, memory = cell["ms"], cell["memory_bytes"]
+        dense, ours = ms["onnxruntime int8"], ms["sparse int8"]
+        plain = ms.get("sparse int8 without VNNI")
+        rows.append(
+            (
+                cell["network"],
+                f"{cell['keep']:.0%}",
+                *(f"{ms[name]:.2f}" for name in ("onnxruntime fp32", "onnxruntime int8", "sparse fp32", "sparse int8")),
+                f"{plain:.2f}" if plain else "",
+                f"{dense / ours:.1f}",
+                f"{dense / plain:.1f}" if plain else "",
+                f"{ms['sparse fp32'] / ours:.1f}",
+                f"{cell['bytes_per_nonzero']:.2f}",
+                f"{memory['sparse int8'] / memory['sparse fp32']:.2f}",
+            )
+        )
+    engines = ("ONNX Runtime fp32", "ONNX Runtime int8", "engine fp32", "engine int8", "engine int8 without VNNI")
+    ratios = ("ONNX Runtime int8 / engine int8", "/ without VNNI", "engine fp32 / engine int8")
+    return _table(
+        ("network", "kept", *(f"{name}, ms" for name in engines), *ratios, "bytes per non-zero", "memory of fp32"), rows
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
@@ -129,6 +157,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "choices": choices,
     "schemes": schemes,
     "networks": networks,
+    "int8 speed": int8_speed,
 }
 
 
