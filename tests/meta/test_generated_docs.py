@@ -28,7 +28,7 @@ def generate() -> ModuleType:
 def test_the_committed_files_are_current(generate: ModuleType) -> None:
     pages = generate.pages()
     assert {path.name for path in pages} == {
-        "README.md", "evaluation.md", "networks.md", "settings.md",
+        "README.md", "evaluation.md", "int8-engine.md", "networks.md", "settings.md",
         "training.md", "verification.md", "verify.schema.json"
     }  # fmt: skip
     for path, text in pages.items():
