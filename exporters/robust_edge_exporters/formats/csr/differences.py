@@ -81,7 +81,7 @@ def _definitions(records: dict[str, bytes]) -> Counter[str]:
     """Classes and functions with the number of times that they occur, without the numbers in their names."""
     texts = [NUMBER.sub("", text.decode()) for name, text in records.items() if _is_code(name)]
     parts = (part.strip() for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
-    return Counter(map(_with_sorted_constants, parts))
+    return Counter(map(_with_sorted_constants, filter(None, parts)))
 
 
 def _with_sorted_constants(definition: str) -> str:

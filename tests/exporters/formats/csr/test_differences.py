@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.formats.csr.differences import csr_differences
+from robust_edge_exporters.formats.csr.differences import _code, csr_differences
 from robust_edge_exporters.formats.csr.export import FILE, export_csr
 from robust_edge_exporters.target import target_named
 from tests.exporters.conftest import SHAPE
@@ -79,6 +79,14 @@ class Loop(torch.nn.Module):
         files.append(folder / FILE)
     assert csr_differences(files[0], files[1]) == []
     assert csr_differences(files[0], files[2])
+
+
+def test_a_class_that_lies_in_a_file_of_its_own_is_the_same():
+    """TorchScript puts a class into another file if the process knows another one of that name."""
+    first, second = "class A(Module):\n  x : int\n", "class B(Module):\n  y : int\n"
+    together = {"code/a.py": (first + second).encode()}
+    apart = {"code/a.py": first.encode(), "code/___torch_mangle_3.py": second.encode()}
+    assert list(_code(together, apart)) == []
 
 
 def test_another_form_of_a_layer_is_a_difference(export, model):
