@@ -17,7 +17,6 @@ import copy
 import ctypes
 import io
 import json
-import math
 import os
 import re
 import shlex
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from argument_types import at_least_one, fraction, seconds
 from result_file import RESULTS, provenance, write_result
 from sparse_engine_plot import plot
 from sparse_engine_tables import BASELINE, OURS, show
@@ -332,29 +332,6 @@ def environment() -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "compiler": compiler,
     }
-
-
-def fraction(text: str) -> float:
-    """A number above 0, 1 at most."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no fraction of the weights: above 0, 1 at most, as 0.1 for 10%")
-
-
-def seconds(text: str) -> float:
-    """A time that ends."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds above 0")
-
-
-def at_least_one(text: str) -> int:
-    """A whole number from 1 on."""
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
 
 
 def arguments() -> argparse.Namespace:

@@ -80,7 +80,7 @@ LAYERS = {
         export
     """,
     "robust_edge_exporters.native.int8": """
-        arithmetic calibrate
+        arithmetic calibrate functions
         ops
         reference quantise
     """,

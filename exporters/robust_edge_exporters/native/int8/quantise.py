@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 
@@ -23,6 +22,7 @@ from robust_edge_exporters.native.int8.arithmetic import (
     weight_codes,
 )
 from robust_edge_exporters.native.int8.calibrate import Ranges
+from robust_edge_exporters.native.int8.functions import FUNCTIONS, function_of
 from robust_edge_exporters.native.operators.activate import FLOAT_MAX, Activate
 from robust_edge_exporters.native.operators.add import Add
 from robust_edge_exporters.native.operators.affine import Affine
@@ -32,30 +32,16 @@ from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.operators.elementwise import Elementwise
 from robust_edge_exporters.native.operators.elu import Elu
 from robust_edge_exporters.native.operators.flatten import Flatten
-from robust_edge_exporters.native.operators.gelu import Erf, Gelu, GeluTanh
 from robust_edge_exporters.native.operators.linear import Linear
 from robust_edge_exporters.native.operators.max_pool import MaxPool
 from robust_edge_exporters.native.operators.mean import Mean
 from robust_edge_exporters.native.operators.mul import Mul
-from robust_edge_exporters.native.operators.silu import Silu
-from robust_edge_exporters.native.operators.softplus import Mish, Softplus
-from robust_edge_exporters.native.operators.tanh import Tanh
 from robust_edge_exporters.native.passes import only_reader, optimise, substitute
 from robust_edge_runtimes.core.errors import ExportError
 
 IMAGE = (0.0, 1.0)  # range of the pixels
 RANGED = (Activate, Add, Affine, Concat, Conv, Elementwise, Linear, Mean, Mul)  # others keep their input's coding
 CLAMPS = (Add, Affine, Conv, Linear, Mean, Mul)  # whose codes are cut off for free
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-FUNCTIONS: dict[type[ir.Op], Callable[[Floats], Floats]] = {
-    Silu: lambda x: x / (1 + np.exp(-x)),
-    Gelu: lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
-    GeluTanh: lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
-    Erf: _erf,
-    Softplus: lambda x: np.logaddexp(x, 0),
-    Mish: lambda x: x * np.tanh(np.logaddexp(x, 0)),
-    Tanh: np.tanh,
-}
 
 
 def prepared(graph: ir.Graph) -> ir.Graph:
@@ -335,7 +321,7 @@ class Quantiser:
 
     @append.register
     def _(self, op: Activate) -> None:
-        self._table(op, _function(op.act))
+        self._table(op, function_of(op.act))
 
     @append.register
     def _(self, op: Elu) -> None:
@@ -401,18 +387,6 @@ class Quantiser:
         self._append(ops.QuantConcat(op.name, tuple(sources), op.output), self.graph.shapes[op.output])
         if flat:
             self._flat(op.output, tuple(part for name in op.inputs for part in self._parts(name)))
-
-
-def _function(act: ir.Activation) -> Callable[[Floats], Floats]:
-    """An activation of floats."""
-    functions: Mapping[ir.Kind, Callable[[Floats], Floats]] = {
-        ir.Kind.LINEAR: lambda x: x,
-        ir.Kind.CLAMP: lambda x: np.clip(x, act.lo, act.hi),
-        ir.Kind.LEAKY_RELU: lambda x: np.where(x < 0, act.lo * x, x),
-        ir.Kind.SIGMOID: lambda x: 1 / (1 + np.exp(-x)),
-        ir.Kind.HARD_SWISH: lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
-    }
-    return functions[act.kind]
 
 
 def _unsupported(op: ir.Op, why: str) -> ExportError:
