@@ -21,6 +21,7 @@ EXTRAS = {
     "interpret": "saliency maps in the report",
     "tensorboard": "compress --tensorboard",
     "timm": "networks of timm, --arch timm/NAME",
+    "slurm": "sweep --launcher submitit",
 }
 """What the packages of an extra are needed for. Extras that are not listed belong to an artifact format, whose probe
 tries them."""

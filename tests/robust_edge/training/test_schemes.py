@@ -6,10 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from robust_edge.config.settings import resolve
+from robust_edge.models.packed import load_tensors
 from robust_edge.pruning.layout import layout_of
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 def weights_in(path):
-    tensors = safetensors.torch.load_file(path / "checkpoint.safetensors")
+    tensors = load_tensors(path / "checkpoint.safetensors")
     return {name: tensor for name, tensor in tensors.items() if tensor.dim() > 1 and name.endswith("weight")}
 
 
@@ -73,7 +73,7 @@ def holds(scheme, path, keep):
         assert sum(int(torch.count_nonzero(row)) for row in partial) < max(w[0].numel() for w in weights.values())
         assert all((weight.flatten(1) != 0).all(1).any() for weight in weights.values())
     if scheme == "filter":
-        tensors = safetensors.torch.load_file(path / "checkpoint.safetensors")
+        tensors = load_tensors(path / "checkpoint.safetensors")
         for name, weight in weights.items():
             rows, columns = (weight != 0).flatten(1).any(1), (weight != 0).transpose(0, 1).flatten(1).any(1)
             assert int(torch.count_nonzero(weight)) == int(rows.sum()) * int(columns.sum()) * weight[0, 0].numel()

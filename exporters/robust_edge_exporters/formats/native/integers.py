@@ -7,6 +7,7 @@ shift and multiplier comes from `weights.bin`, where the tables of `model.c` say
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS
 RANGES = "ranges"
 """Property of the graph without weights: a JSON object of the lowest and the highest value of each tensor."""
 LAYER = re.compile(r"^static const struct \w+ layer(\d+) = \{(.*)\};$", re.MULTILINE)
-FIELD = re.compile(r"\.(?:conv\.)?(values|bias|starts) = (\d+)")
+FIELD = re.compile(r"\.(?:conv\.)?(values|bias|starts|columns) = (\d+)")
 SEGMENTS = re.compile(r"^    \{((?:\d+, ){12})\w+, [01]\},$", re.MULTILINE)
 
 
@@ -79,7 +80,7 @@ def _structure(path: Path) -> ops.Int8Graph:
 
 
 def layer_tables(source: str) -> dict[int, dict[str, int]]:
-    """The fields `values`, `bias` and `starts` of each layer's table that has weights, by the number of the layer."""
+    """The fields that say where weights lie, of each layer's table that has weights, by the number of the layer."""
     found = {
         int(number): {name: int(value) for name, value in FIELD.findall(text)} for number, text in LAYER.findall(source)
     }
@@ -114,11 +115,13 @@ class _Layer:
         """(outputs, positions) words of four weights; those that are not stored are zero.
 
         Args:
-            outputs: number of output channels, of which each segment has the same number.
+            outputs: number of output channels, of which each segment has the same number; in kernel `columns` an output
+                channel has a segment for each filter column, from the last to the first.
         """
         coded, coded_bytes, entries, _, _, segments, _, _, positions, *_ = self.segments[self.fields["starts"]]
         numbers = decoded(np.frombuffer(self.data, np.uint8, coded_bytes, coded))
-        together = outputs // segments
+        columns = self.fields.get("columns", 1)
+        together = outputs * columns // segments
         values = self.array("values", "<i4", entries * together).reshape(entries, together)
         words = np.zeros((segments, positions, together), "<i4")
         place = entry = 0
@@ -129,7 +132,8 @@ class _Layer:
             place, entry = place + 1 + count, entry + count
         if (place, entry) != (len(numbers), entries):
             raise ValueError(f"{len(numbers)} positions where {place} are read")
-        found: npt.NDArray[np.int32] = words.transpose(0, 2, 1).reshape(outputs, positions)
+        by_column = words.transpose(0, 2, 1).reshape(outputs, columns, positions)[:, ::-1]
+        found: npt.NDArray[np.int32] = by_column.transpose(0, 2, 1).reshape(outputs, columns * positions)
         return found
 
 
@@ -143,7 +147,10 @@ def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 def _with_weights(op: ir.Weighted, layer: _Layer) -> ir.Op:
     if isinstance(op, ops.QuantConv):
         records = layer.array("bias", CHANNEL, len(op.weight))
-        weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
+        if "starts" in layer.fields:
+            weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
+        else:
+            weight = depthwise_weight(op, layer)
         r = _read(op.requantisation, records)
         return replace(op, weight=weight, bias=r.bias, requantisation=r)
     assert isinstance(op, ops.QuantLinear)
@@ -174,6 +181,19 @@ def conv_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[
     for group, rows in enumerate(np.split(np.arange(outputs), op.groups)):
         start = group * inputs % padded.shape[1]
         weight[rows] = padded[rows, start : start + inputs]
+    return weight
+
+
+def depthwise_weight(op: ops.QuantConv, layer: _Layer) -> npt.NDArray[np.int8]:
+    """(O, 1, kh, kw) of what `depthwise_codes.pack` writes."""
+    channels, _, height, width = op.weight.shape
+    words, fours = (-(-size // ops.WORD) for size in (channels, height))
+    shape = (words, fours, width, ops.WORD, ops.WORD)
+    values = layer.array("values", np.int8, math.prod(shape)).reshape(shape)
+    padded = values.transpose(0, 3, 1, 4, 2).reshape(words * ops.WORD, 1, fours * ops.WORD, width)
+    weight: npt.NDArray[np.int8] = padded[:channels, :, :height]
+    if np.count_nonzero(weight) != np.count_nonzero(values):
+        raise ValueError("weights beyond the filters")
     return weight
 
 
