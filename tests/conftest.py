@@ -33,7 +33,7 @@ from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-# What `make quick` leaves out: tests that train or compile, by the fixture that does it or by their place.
+# What `make quick` leaves out: tests that train, compile or run pipelines, by the fixture that does it or by place.
 SLOW_FIXTURES = {
     "benign_run", "judged_run", "native", "sibling_run", "sparse_run", "start", "strong", "tiny", "tiny_flags",
     "trained",
@@ -43,7 +43,7 @@ SLOW_PLACES = (
     "robust_edge/training/", "robust_edge/evaluation/test_attacks_on_runs.py", "robust_edge/test_reproduce.py",
     "attacks/test_false_artifacts.py", "examples/test_ci.py", "examples/test_pruning.py",
     "exporters/test_cpu_targets.py", "meta/test_readme.py", "meta/test_how_to_add_",
-    "runtimes/formats/test_backends.py",
+    "runtimes/formats/test_backends.py", "robust_edge/sweep/test_sweep.py", "exporters/compaction/",
 )  # fmt: skip
 
 
