@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-lo
 
 .PHONY: demo test quick check docs oldest newest sbom clean
 
-demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about two minutes
+demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about a minute
 	$(BIN)/robust-edge demo --out demo-out --overwrite
 
 # what bundles contain, which runs on the oldest Python of any device, JetPack 4.6's
