@@ -238,7 +238,7 @@ def run_ranks(*arguments, cwd):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
         [*TORCHRUN, *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, env=environment, timeout=60, check=False,
+        capture_output=True, text=True, cwd=cwd, env=environment, timeout=180, check=False,
     )  # fmt: skip
 
 
