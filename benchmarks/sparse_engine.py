@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,13 @@ def write_onnx(model: nn.Module, shape: tuple[int, int, int], path: Path) -> Non
         )  # fmt: skip
 
 
-def quantize(path: Path, shape: tuple[int, int, int], target: Path) -> None:
+def quantize(path: Path, batches: Sequence[np.ndarray], target: Path) -> None:
+    """Write a network as ONNX Runtime quantises it, with ranges from these images."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            batches = (np.random.default_rng(i).random((4, *shape), dtype=np.float32) for i in range(4))
             self.left = iter([{"images": batch} for batch in batches])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
@@ -289,7 +289,8 @@ def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         write_onnx(model, shape, folder / "model.onnx")
-        quantize(folder / "model.onnx", shape, folder / "int8.onnx")
+        batches = [np.random.default_rng(i).random((4, *shape), dtype=np.float32) for i in range(4)]
+        quantize(folder / "model.onnx", batches, folder / "int8.onnx")
         export = export_native(folder / "model.onnx", folder)
         library = compile_library(folder)
         results = []

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from argument_types import fraction, seconds
 from result_file import RESULTS, provenance, write_result
-from sparse_engine import Infer, interleaved, one_core, session
+from sparse_engine import Infer, interleaved, one_core, quantize, session
 
 import robust_edge_exporters.native
 from robust_edge.models import ModelSpec, build_model
@@ -82,26 +82,6 @@ def write_onnx(model: torch.nn.Module, images: np.ndarray, path: Path) -> None:
             input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             verbose=False,
         )  # fmt: skip
-
-
-def quantise(path: Path, images: np.ndarray, target: Path) -> None:
-    """Write the network as ONNX Runtime quantises it."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Images(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter([{"images": batch} for batch in np.split(images, 4)])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.left, None)
-
-    prepared = target.with_suffix(".prepared.onnx")
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared), str(target), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
 
 
 def has_vnni() -> bool:
@@ -173,7 +153,7 @@ def cell(name: str, keep: float, timed_for: float, rates: dict[str, float]) -> d
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         write_onnx(network(name, keep), images, folder / "model.onnx")
-        quantise(folder / "model.onnx", images, folder / "int8.onnx")
+        quantize(folder / "model.onnx", np.split(images, 4), folder / "int8.onnx")
         fp32 = export_native(folder / "model.onnx", folder / "fp32")
         int8 = export_native(folder / "model.onnx", folder / "int8", weights="int8", calibration=images)
         functions = engines(folder)
