@@ -2,8 +2,8 @@
 
 An attack runs in evaluation mode, where batch norm is an affine map of each channel. Folded into the weights of the
 convolution it needs no pass over the activations, forward or backward, and ReLU is applied in place. The weights are
-folded once per attack, which costs less than one of these passes. The results differ from those of the network itself
-by rounding.
+folded once per attack, which costs less than one of these passes. On a CPU the gradient of the pixels is computed in
+blocks (`pixel_gradient`). The results differ from those of the network itself by rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from robust_edge.training.pixel_gradient import block_kernel, block_side, pixel_gradient
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -28,15 +29,18 @@ class FoldedConvolution(nn.Module):
 
     Attributes:
         bounds: the lowest and highest output of the activation; None without one.
+        side: of the blocks in which the gradient of the input is computed; None for the usual way.
     """
 
     weight: Tensor
     bias: Tensor
+    blocks: Tensor
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__()
         self.sources = (convolution, norm)  # in a tuple, so that they do not become submodules
         self.bounds: tuple[float, float] | None = None
+        self.side = block_side(convolution) if convolution.weight.device.type == "cpu" else None
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -50,6 +54,8 @@ class FoldedConvolution(nn.Module):
         before = norm.running_mean if convolution.bias is None else norm.running_mean - convolution.bias
         self.weight = convolution.weight * scale.view(-1, 1, 1, 1)
         self.bias = -before * scale if norm.bias is None else norm.bias - before * scale
+        if self.side is not None:
+            self.blocks = block_kernel(self.weight, self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, H', W')."""
@@ -58,7 +64,9 @@ class FoldedConvolution(nn.Module):
         if self.bounds is None or torch.is_autocast_enabled(images.device.type):
             found = functional.conv2d(images, self.weight, self.bias, *shape)  # type: ignore[arg-type]
             return found if self.bounds is None else functional.hardtanh(found, *self.bounds)
-        clamped: Tensor = _ClampedConvolution.apply(images, self.weight, self.bias, shape, self.bounds)  # type: ignore[no-untyped-call]
+        fits = self.side is not None and images.shape[-1] % self.side == images.shape[-2] % self.side == 0
+        blocks = (self.blocks, self.side) if fits else None
+        clamped: Tensor = _ClampedConvolution.apply(images, self.weight, self.bias, shape, self.bounds, blocks)  # type: ignore[no-untyped-call]
         return clamped
 
 
@@ -66,10 +74,12 @@ class _ClampedConvolution(torch.autograd.Function):
     """A convolution and a clamp in place; only the gradient of the input exists."""
 
     @staticmethod
-    def forward(context: Any, images: Tensor, weight: Tensor, bias: Tensor, shape: Any, bounds: Any) -> Tensor:
+    def forward(
+        context: Any, images: Tensor, weight: Tensor, bias: Tensor, shape: Any, bounds: Any, blocks: Any
+    ) -> Tensor:
         found = functional.conv2d(images, weight, bias, *shape).clamp_(*bounds)
         context.save_for_backward(images, weight, found)
-        context.shape, context.bounds = shape, bounds
+        context.shape, context.bounds, context.blocks = shape, bounds, blocks
         return found
 
     @staticmethod
@@ -77,10 +87,12 @@ class _ClampedConvolution(torch.autograd.Function):
         images, weight, found = context.saved_tensors
         stride, padding, dilation, groups = context.shape
         inside = torch.ops.aten.hardtanh_backward(gradients[0], found, *context.bounds)
+        if context.blocks is not None:
+            return pixel_gradient(inside, *context.blocks), None, None, None, None, None
         gradient = torch.ops.aten.convolution_backward(
             inside, images, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
-        return gradient[0], None, None, None, None
+        return gradient[0], None, None, None, None, None
 
 
 class FoldedNetwork:

@@ -49,6 +49,16 @@ def test_logits_and_gradients_of_the_pixels_are_those_of_the_network(build, laye
         torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(1, (8, 8)), (1, (6, 10)), (3, (7, 9))])
+def test_gradients_in_blocks_where_they_fit_the_image_and_without_them_elsewhere(channels, size):
+    torch.manual_seed(0)
+    network = settled(small_cnn(10, channels))
+    found = folded_double(network, (channels, *size))
+    images = torch.rand(4, channels, *size)
+    for ours, expected in zip(gradient(found, images), gradient(network, images), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
+
+
 def test_refresh_follows_the_weights_and_the_statistics():
     torch.manual_seed(0)
     network = small_cnn(10, 3).eval()
@@ -117,9 +127,9 @@ def called(graph):
     return [modules[node.target] for node in graph.graph.nodes if node.op == "call_module"]
 
 
-def folded_double(network):
+def folded_double(network, shape=SHAPE):
     """As `folded`, whose comparison is in float32."""
-    found = folded(network.float(), SHAPE)
+    found = folded(network.float(), shape)
     network.double()
     found.refresh()
     return found
