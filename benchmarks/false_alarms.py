@@ -2,16 +2,19 @@
 
 Each repetition samples new images, starts and squares. Run it on bundles of one run:
 
-    python benchmarks/false_alarms.py --run runs/digits-10 bundles/digits-10 bundles/digits-10-int8 -o alarms.json
+    python benchmarks/false_alarms.py --run runs/digits-10 --network "small_cnn on digits" bundles/digits-10 \
+        -o benchmarks/results/false_alarms.json
 
 Images drawn with `--limit` below the size of the test split differ from repetition to repetition; the network and
-the bundle's stored images do not. The mode `rebuild` has no seed, and is run once for each bundle.
+the bundle's stored images do not. The mode `rebuild` has no seed, and is run once for each bundle. A row replaces that
+of the same network and target in the output file; the others stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -31,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--network", default="", help="what the run is called in the table")
     parser.add_argument("--mode", action="append", dest="modes", help="default: those of verify")
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--limit", type=int, help="images drawn per repetition; default: as many as verify needs")
@@ -39,14 +43,21 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run, found = open_run(options.run), []
+    run = open_run(options.run)
     for path in options.bundles:
-        found.append(repeated(path, run, options))
-        print(found[-1], flush=True)
-    if options.out:
-        choices = {name: value for name, value in vars(options).items() if name not in ("bundles", "run", "out")}
-        command = provenance("python benchmarks/false_alarms.py --run RUN BUNDLE...", "torch")
-        write_result(options.out, {**command, **choices, "bundles": found})
+        row = {"network": options.network, **repeated(path, run, options)}
+        print(row, flush=True)
+        if options.out:
+            add_row(options.out, row)
+
+
+def add_row(path: Path, row: dict[str, object]) -> None:
+    """Write `row` into the file in place of the row of the same network and target."""
+    command = "python benchmarks/false_alarms.py --run RUN --network NAME BUNDLE..."
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    own = (row["network"], row["target"])
+    kept = [other for other in rows if (other["network"], other["target"]) != own]
+    write_result(path, {"rows": [*kept, {**row, **provenance(command, "torch")}]})
 
 
 def repeated(path: Path, run: Run, options: argparse.Namespace) -> dict[str, object]:
@@ -69,8 +80,8 @@ def repeated(path: Path, run: Run, options: argparse.Namespace) -> dict[str, obj
         assert verdict.worst is not None  # every default mode that attacks gives a worst case
         drops.append(verdict.worst.robust_drop.points)
         print(f"{path.name} seed {seed}: {verdict.outcome}, {drops[-1]:.2f} points; {verdict.reasons}", flush=True)
+    choices = ("modes", "limit", "steps", "queries")
     return {
-        "bundle": path.name,
         "target": bundle.manifest.target,
         "outcomes": dict(outcomes),
         "of": options.repetitions,
@@ -78,6 +89,7 @@ def repeated(path: Path, run: Run, options: argparse.Namespace) -> dict[str, obj
         "mean_worst_robust_drop": sum(drops) / len(drops),
         "largest": max(drops),
         "rebuild_equal": rebuild.equal,
+        **{name: getattr(options, name) for name in choices},
     }
 
 

@@ -148,6 +148,23 @@ def int8_speed() -> str:
     )
 
 
+def false_alarms() -> str:
+    """How often good artifacts passed, stayed undecided and failed, one row per network and target."""
+    found = json.loads((DOCS.parent / "benchmarks/results/false_alarms.json").read_text("utf-8"))
+    outcomes = ("pass", "undecided", "fail")
+    rows = [
+        (
+            row["network"],
+            f"`{row['target']}`",
+            *(str(row["outcomes"].get(outcome, 0)) for outcome in outcomes),
+            f"{row['mean_worst_robust_drop']:.2f}",
+            f"{row['largest']:.2f}",
+        )
+        for row in sorted(found["rows"], key=lambda row: row["network"])
+    ]
+    return _table(("network", "target", *(name.upper() for name in outcomes), "mean drop", "largest drop"), rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
@@ -158,6 +175,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schemes": schemes,
     "networks": networks,
     "int8 speed": int8_speed,
+    "false alarms": false_alarms,
 }
 
 
