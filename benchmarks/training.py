@@ -381,8 +381,9 @@ def main() -> None:
     choice = parser.parse_args()
     torch.set_num_threads(choice.threads)
     best = limit(choice)
+    words = ["TREE" if choice.old and word == str(choice.old) else word for word in sys.argv[1:]]
     report = {
-        **provenance(" ".join(["python", "benchmarks/training.py", *sys.argv[1:]]), "torch", "numpy"),
+        **provenance(" ".join(["python", "benchmarks/training.py", *words]), "torch", "numpy"),
         "device": torch.cuda.get_device_name(choice.device) if choice.device != "cpu" else "cpu",
         "threads": choice.threads,
         "precision": choice.precision,
