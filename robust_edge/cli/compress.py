@@ -161,8 +161,11 @@ class _Settings:
             assignments=self.assignments,
             base=base,
         )
-        if base is not None and self.any:
-            _check_same(config, base, resumed)
+        if base is None or not self.any:
+            return config
+        if config.arch is None:  # as in a file with the settings before the start, which chose the architecture
+            config = dataclasses.replace(config, arch=base.arch)
+        _check_same(config, base, resumed)
         return config
 
 

@@ -1,5 +1,6 @@
 """`robust-edge compress` as its users meet it: every mistake is one line, and nothing is left behind."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robust_edge.config.settings import to_yaml
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress
 
@@ -182,10 +184,11 @@ def test_what_exists_is_kept_unless_told_otherwise(refused, tiny_flags, sparse_r
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_resume_refuses_other_settings_and_takes_the_same(cli, refused, tiny_flags, broken_off):
+def test_resume_refuses_other_settings_and_takes_the_same(cli, refused, tiny_flags, tiny, broken_off, tmp_path):
+    (tmp_path / "all.yaml").write_text(to_yaml(dataclasses.replace(tiny(), arch=None)))  # as before the start
     line = refused("compress", *tiny_flags, "--resume", "--keep", "0.2", "-o", broken_off)
     assert "pruning.keep (--keep): 0.1, not 0.2" in line
-    for arguments in (tiny_flags, []):  # the first one ends the run, the second finds it ended
+    for arguments in (tiny_flags, [], ["--config", tmp_path / "all.yaml"]):  # the first one ends the run
         assert cli("compress", *arguments, "--resume", "-q", "-o", broken_off).exit_code == 0
         assert open_run(broken_off).finished
 
