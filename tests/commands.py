@@ -96,6 +96,14 @@ def forked(action: Callable[[], object], *, errors: Path) -> int:
         os._exit(code)
 
 
+def running(process: int) -> bool:
+    """Whether a process exists and is no zombie, which nobody may reap in a container."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def run_forked(*words: str | Path, errors: Path, expect: int) -> str:
     """Run a command in a fork of this process as if it had been called by its name; returns what it wrote to stderr."""
     module = __import__(MODULES[str(words[0])], fromlist=["main"])

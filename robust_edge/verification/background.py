@@ -17,6 +17,7 @@ from pathlib import Path
 
 from robust_edge_runtimes.core.decode import decode, parse_json
 from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.processes import end_with
 from robust_edge_runtimes.verdict.measurement import Rebuild
 
 CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
@@ -34,6 +35,7 @@ class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
             sys.executable,
             "-c",
             code,
+            str(os.getpid()),
             str(bundle),
             str(run),
             allowed,
@@ -73,14 +75,16 @@ def second_cpu() -> bool:
 def main() -> None:
     """Print a Rebuild as JSON.
 
-    The arguments are the bundle, the run, ALLOW or nothing, and the folder of the run's images if they were moved.
+    The arguments are the process that this one ends with, the bundle, the run, ALLOW or nothing, and the folder of the
+    run's images if they were moved.
     """
+    parent, bundle, path, allowed, *data_dir = sys.argv[1:]
+    end_with(int(parent))
     gc.set_threshold(OBJECTS)
     from robust_edge.run.directory import open_run
     from robust_edge.verification.new_export import compare_with_run
     from robust_edge_runtimes.core.bundle import open_bundle
 
-    bundle, path, allowed, *data_dir = sys.argv[1:]
     run = open_run(Path(path), allow_code=allowed == ALLOW)
     found = compare_with_run(open_bundle(Path(bundle)), run, run.load_model(), data_dir[0] if data_dir else None)
     print(json.dumps(dataclasses.asdict(found)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from robust_edge_runtimes.core.environment import peak_rss_bytes
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, RobustEdgeError
 from robust_edge_runtimes.core.limits import TimeLimit
+from robust_edge_runtimes.core.processes import end_with
 from robust_edge_runtimes.formats.table import format_named
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def measure_cold_start(bundle: Bundle, threads: int) -> ColdStart:
     Raises:
         BackendUnavailable: the process failed, for example because the backend is not installed.
     """
-    command = [sys.executable, "-c", _PROGRAM, str(bundle.path), str(threads)]
+    command = [sys.executable, "-c", _PROGRAM, str(bundle.path), str(threads), str(os.getpid())]
     compiles = format_named(bundle.manifest.artifact.format).runtime().compiles
     with TimeLimit(f"{bundle.path} in a new process", BundleError).opening(compiles=compiles):
         done = subprocess.run(command, capture_output=True, check=False)
@@ -55,8 +57,10 @@ def measure_cold_start(bundle: Bundle, threads: int) -> ColdStart:
 
 def main() -> None:
     """Run in the new process: print the fields of ColdStart as JSON, or one line of an error."""
+    path, threads, parent = sys.argv[1:]
+    end_with(int(parent))
     try:
-        print(json.dumps(dataclasses.asdict(_measure(sys.argv[1], int(sys.argv[2])))))
+        print(json.dumps(dataclasses.asdict(_measure(path, int(threads)))))
     except RobustEdgeError as error:
         sys.exit(str(error))
 

@@ -38,7 +38,9 @@ import click
 from robust_edge_runtimes.cli.failures import INTERNAL, print_failure
 from robust_edge_runtimes.core.environment import available_memory
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
+from robust_edge_runtimes.core.files import locked_folder
 from robust_edge_runtimes.core.limits import COMPILATION, SLOWER, Board, report_to
+from robust_edge_runtimes.core.processes import end_with
 
 F = TypeVar("F", bound=Callable[..., Any])
 SECONDS = 60.0
@@ -49,7 +51,7 @@ GRACE = 10.0
 """Seconds that a worker may take to end after SIGINT or SIGTERM; code of a foreign file may never return."""
 MEMORY_IN_USE = ("RssAnon:", "RssShmem:", "VmSwap:")  # not the pages of files, which the system can drop
 FIRST_KILLED = 500  # of 1000: which process the system ends when memory runs out
-PR_SET_PDEATHSIG = 1
+SCRATCH = "robust-edge"
 GIGABYTE = 1e9
 
 
@@ -139,32 +141,30 @@ def continue_in_worker(limits: Limits) -> None:
     if worker:
         code = _Supervisor(worker, board, limits, caught).wait()
         if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(str(scratch), ignore_errors=True)
         os._exit(code)
     if scratch is not None:
-        os.environ["TMPDIR"] = tempfile.tempdir = scratch
+        os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
     os.setpgid(0, 0)
     _end_with(supervisor)
     report_to(board, limits.seconds)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _scratch() -> Optional[str]:
-    """A new folder for the temporary files of the worker; None where there is no place for one."""
+def _scratch() -> Optional[Path]:
+    """A new folder for the temporary files of the worker; None where there is no place for one.
+
+    This process and the worker hold its lock, so that it can be removed by the next command if both are killed.
+    """
     try:
-        return tempfile.mkdtemp(prefix="robust-edge-")
+        return locked_folder(Path(tempfile.gettempdir()), SCRATCH)[0]
     except OSError:
         return None
 
 
 def _end_with(supervisor: int) -> None:
     """Let the system kill this process when its supervisor ends, and end this one first when memory runs out."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != supervisor:
-        os.kill(os.getpid(), signal.SIGKILL)
+    end_with(supervisor)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it writes to a terminal whose foreground group is the supervisor's
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(FIRST_KILLED))

@@ -3,15 +3,17 @@
 Runs on Python 3.6 with the standard library alone, since the scripts of bundles contain it.
 """
 
+import contextlib
 import errno
 import glob
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Iterator, Optional, Tuple, Union
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 
@@ -80,6 +82,52 @@ def _remove_if_unlocked(path: Path) -> None:
     try:
         if try_lock(handle):
             path.unlink()
+    finally:
+        os.close(handle)
+
+
+def locked_folder(parent: Path, name: str) -> Tuple[Path, Optional[int]]:
+    """Create a temporary folder `.NAME.*.tmp`; its lock shows other processes that this one is alive.
+
+    Folders of the same name that killed processes left are removed.
+
+    Returns:
+        The folder, and the open file that holds its lock; None where a folder cannot be opened.
+    """
+    for path in parent.glob(f".{glob.escape(name)}.*.tmp"):
+        with contextlib.suppress(OSError):  # gone already, or of another user
+            _remove_folder_if_unlocked(path)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=str(parent), prefix=f".{name}.", suffix=".tmp"))
+        handle = None
+        with contextlib.suppress(OSError):  # on Windows; or another process took it for a leftover
+            handle = os.open(str(folder), os.O_RDONLY)
+        if (handle is None or try_lock(handle) is not False) and folder.is_dir():
+            return folder, handle
+        if handle is not None:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a folder as `locked_folder` creates it, and remove it at the end."""
+    folder, handle = locked_folder(parent, name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(str(folder), ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_folder_if_unlocked(path: Path) -> None:
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return
+    handle = os.open(str(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if try_lock(handle):
+            shutil.rmtree(str(path), ignore_errors=True)
     finally:
         os.close(handle)
 

@@ -21,7 +21,7 @@ from robust_edge_runtimes.core import limits
 from robust_edge_runtimes.core.environment import CONTAINER_MEMORY, available_memory
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.limits import COMPILATION, SLOWER, Board, TimeLimit, report_to
-from tests.commands import forked
+from tests.commands import forked, running
 
 click = pytest.importorskip("click")
 if not sys.platform.startswith("linux"):
@@ -222,14 +222,6 @@ def test_the_worker_ends_with_its_supervisor(tmp_path):
     while running(worker) and time.monotonic() < end:
         time.sleep(0.01)
     assert not running(worker)
-
-
-def running(process):
-    """Whether a process exists and is no zombie, which nobody may reap in a container."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan"])

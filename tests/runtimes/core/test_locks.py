@@ -11,7 +11,7 @@ import pytest
 
 from robust_edge_runtimes.core import files, locks
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import remove_leftovers, write_atomic
+from robust_edge_runtimes.core.files import remove_leftovers, temporary_folder, write_atomic
 from robust_edge_runtimes.core.folders import new_directory
 from robust_edge_runtimes.core.locks import locked
 
@@ -242,6 +242,27 @@ def test_of_two_processes_at_once_exactly_one_enters(tmp_path):
         process.join()
     assert outcomes.count("entered") == 20
     assert listing(tmp_path) == []
+
+
+def hold_folder(path, reached, released):
+    with temporary_folder(path, "out") as folder:
+        (folder / "half").touch()
+        reached.set()
+        released.wait(60)
+
+
+def test_temporary_folders_of_killed_processes_are_removed_and_those_of_living_ones_kept(tmp_path, start):
+    alive, dead = start(hold_folder, tmp_path), start(hold_folder, tmp_path)
+    kill(dead)
+    (tmp_path / ".out.link.tmp").symlink_to(tmp_path)
+    (tmp_path / ".out2.abcdefgh.tmp").mkdir()
+    assert len(listing(tmp_path)) == 4
+    with temporary_folder(tmp_path, "out") as folder:
+        assert len(listing(tmp_path)) == 4
+        assert list(folder.iterdir()) == []
+    alive.released.set()
+    alive.join()
+    assert listing(tmp_path) == [".out.link.tmp", ".out2.abcdefgh.tmp"]
 
 
 def test_special_files_are_no_leftovers(tmp_path):

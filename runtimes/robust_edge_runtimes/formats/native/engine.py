@@ -16,14 +16,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Collection, List, Optional, Tuple
 
 import numpy as np
 
-from robust_edge_runtimes.core.files import cache_folder
+from robust_edge_runtimes.core.files import cache_folder, temporary_folder
 
 SOURCE, HEADER, WEIGHTS = "model.c", "model.h", "weights.bin"
 FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread")
@@ -133,36 +132,36 @@ def _no_compiler() -> EngineError:
 
 
 def _compile(folder: Path, target: Path, command: List[str]) -> Path:
-    """Build under a temporary name, then rename: two processes that build at once both get a complete library."""
+    """Build in a temporary folder, then rename: two processes that build at once both get a complete library."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=str(target.parent), suffix=".part")
+        with temporary_folder(target.parent, target.name) as scratch:
+            _call_compiler(folder, scratch / target.name, command)
+            (scratch / target.name).chmod(0o755)
+            (scratch / target.name).replace(target)
     except OSError as cause:
         raise EngineError(
             f"the compiled network cannot be written to {target.parent} ({cause}): set ROBUST_EDGE_CACHE to a "
             "writable folder"
         ) from cause
-    os.close(handle)
+    return target
+
+
+def _call_compiler(folder: Path, target: Path, command: List[str]) -> None:
     try:
-        arguments = [*command, *FLAGS, str(folder / SOURCE), "-o", name, "-lm"]
+        arguments = [*command, *FLAGS, str(folder / SOURCE), "-o", str(target), "-lm"]
         done = subprocess.run(
             arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False
         )
-        if done.returncode != 0:
-            output = done.stdout.decode(errors="replace").strip().splitlines()
-            called = " ".join(map(shlex.quote, command))
-            raise DamagedError(f"{called} cannot compile {folder / SOURCE}: {output[0] if output else '?'}")
-        Path(name).chmod(0o755)
-        Path(name).replace(target)
     except subprocess.TimeoutExpired as cause:
         raise EngineError(
             f"{command[0]} did not compile {folder / SOURCE} within {TIMEOUT_S} seconds; copy the library from "
             "another device with this CPU"
         ) from cause
-    finally:
-        if Path(name).exists():
-            Path(name).unlink()
-    return target
+    if done.returncode != 0:
+        output = done.stdout.decode(errors="replace").strip().splitlines()
+        called = " ".join(map(shlex.quote, command))
+        raise DamagedError(f"{called} cannot compile {folder / SOURCE}: {output[0] if output else '?'}")
 
 
 class Network:
