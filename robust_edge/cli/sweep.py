@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robust_edge.sweep.plan import Plan, Step
     from robust_edge.sweep.results import CellResult, Row, SweepResult
 
+MOST_JOBS = 10_000  # as many cells as a grid may have
 PLACEHOLDER = Path("BUNDLE-OR-RUN")
 STEPS: dict[str, tuple[click.Command, tuple[str, ...], tuple[str, ...]]] = {
     "evaluate": (evaluate, (str(PLACEHOLDER),), ("out",)),
@@ -57,7 +58,7 @@ STEPS: dict[str, tuple[click.Command, tuple[str, ...], tuple[str, ...]]] = {
     show_default=True,
     help="; ".join(f"{name}: {row.summary}" for name, row in LAUNCHERS.items()) + ".",
 )
-@click.option("--jobs", type=COUNT, default=1, show_default=True, help="Cells at a time.")
+@click.option("--jobs", type=click.IntRange(1, MOST_JOBS), default=1, show_default=True, help="Cells at a time.")
 @click.option(
     "--cores", type=COUNT, help="CPU cores of each cell.  [default: those of this machine, divided by --jobs]"
 )

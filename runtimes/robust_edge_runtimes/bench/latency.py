@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
@@ -29,7 +30,7 @@ from robust_edge_runtimes.bench.protocols import (
 )
 from robust_edge_runtimes.bench.results import Bench, Entry, Latency, summarise
 from robust_edge_runtimes.core.bundle import Bundle, open_bundle
-from robust_edge_runtimes.core.environment import machine
+from robust_edge_runtimes.core.environment import available_memory, machine
 from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.limits import TimeLimit
@@ -150,6 +151,13 @@ def _check_settings(
         raise InputError("there is no bundle to time; give at least one")
     if images < 1:
         raise InputError(f"images must be at least 1, not {images}")
+    shapes = [item.bundle.manifest.input.shape[1:] for item in contenders]
+    needed, free = 8 * images * max(math.prod(length or 1 for length in shape) for shape in shapes), available_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"images is {images}, which take {needed / 1e9:.3g} GB of memory, of which {free / 1e9:.3g} GB are free; "
+            "choose fewer"
+        )
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"seconds must be above 0 and at most {MAX_SECONDS}, not {seconds}")
     if min_samples < 1:

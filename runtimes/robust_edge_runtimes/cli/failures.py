@@ -14,6 +14,7 @@ from robust_edge_runtimes.core.decode import visible
 from robust_edge_runtimes.core.errors import BackendUnavailable, RobustEdgeError
 from robust_edge_runtimes.core.extras import extra_of
 
+MOST = 900
 INTERRUPTED = 130
 TERMINATED = 143
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -46,8 +47,10 @@ def report_failure(error: BaseException) -> int:
 
 
 def print_failure(text: str) -> None:
-    """Print the one line of an error on stderr."""
-    print_error("error: " + visible(" ".join(text.split())))
+    """Print the one line of an error on stderr; of more than MOST characters, the middle is left out."""
+    line = visible(" ".join(text.split()))
+    cut = line if len(line) <= MOST else f"{line[: MOST // 2]} ... {line[-MOST // 2 :]}"
+    print_error("error: " + cut)
 
 
 def _usage(error: click.UsageError) -> str:

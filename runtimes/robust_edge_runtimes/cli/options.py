@@ -11,11 +11,18 @@ import click
 
 from robust_edge_runtimes.core.folders import owner_of
 from robust_edge_runtimes.core.locks import locked
+from robust_edge_runtimes.core.runtime import MAX_THREADS
 from robust_edge_runtimes.modes.mode import Mode, options_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 COUNT = click.IntRange(1, 2**31 - 1)
-THREADS = click.option("--threads", default=1, show_default=True, type=COUNT, help="CPU threads of one inference.")
+THREADS = click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MAX_THREADS),
+    help="CPU threads of one inference.",
+)
 
 
 class Utf8Path(click.Path):

@@ -34,8 +34,10 @@ def visible(text: str) -> str:
 
 
 def read_json(path: Path, error: Type[RobustEdgeError] = InputError) -> Any:
-    """Parse a JSON file; duplicate keys, NaN, deep nesting and files over 64 MiB are errors."""
+    """Parse a JSON file; duplicate keys, NaN, deep nesting, files over 64 MiB, and devices and pipes are errors."""
     try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path} is not a regular file; give the path of a JSON file on the disk")
         if path.stat().st_size > MAX_JSON_BYTES:
             raise error(
                 f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB, more than robust-edge writes; give another file"
@@ -166,7 +168,7 @@ def _unique(pairs: List[Any]) -> Dict[str, Any]:
     result: Dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"key {key!r} is given twice")
+            raise ValueError(f"key {short_repr(key)} is given twice")
         result[key] = value
     return result
 

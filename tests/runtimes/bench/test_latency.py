@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -187,6 +188,7 @@ def test_a_batch_that_is_timed_and_answers_otherwise_is_not_timed(contenders, ba
     ("wrong", "message"),
     [
         ({"images": 0}, "images must be at least 1, not 0"),
+        ({"images": 10**12}, "images is 1000000000000, which take 1.28e"),
         ({"seconds": 0}, "seconds must be above 0"),
         ({"seconds": -1.0}, "seconds must be above 0"),
         ({"seconds": math.nan}, "seconds must be above 0"),
@@ -227,7 +229,7 @@ def test_the_fresh_process_is_this_interpreter(sealed, monkeypatch):
     monkeypatch.setattr(cold_start.subprocess, "run", run)
     start = measure_cold_start(open_bundle(sealed), 2)
     assert seen[0][0] == sys.executable
-    assert seen[0][-2:] == [str(sealed), "2"]
+    assert seen[0][-3:] == [str(sealed), "2", str(os.getpid())]
     assert start.load_ns > 0
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,3 +145,18 @@ def test_missing_and_oversized_files_are_named(tmp_path, monkeypatch):
     (tmp_path / "big.json").write_text('"' + 10 * "a" + '"')
     with pytest.raises(InputError, match="larger than"):
         read_json(tmp_path / "big.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders")
+def test_pipes_and_devices_are_refused_before_they_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match="is not a regular file"):
+            read_json(path)
+
+
+def test_a_long_key_that_is_given_twice_is_shortened(tmp_path):
+    (tmp_path / "twice.json").write_text(f'{{"{5000 * "k"}": 1, "{5000 * "k"}": 2}}')
+    with pytest.raises(InputError, match="is given twice") as caught:
+        read_json(tmp_path / "twice.json")
+    assert len(str(caught.value)) < 400
