@@ -64,7 +64,8 @@ def fronts_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
         panels = figure.subplots(1, len(costs), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.16})[0]
         for axes, name in zip(panels, costs, strict=True):
             _panel(axes, rows, name)
-        panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        panels[0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        panels[0].yaxis.set_major_formatter(PercentFormatter(1))
         panels[0].set_ylabel("robust accuracy")
     return figure
 
