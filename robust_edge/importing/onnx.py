@@ -16,7 +16,7 @@ from robust_edge.models.table import GRAPH
 from robust_edge.onnx_graph.error import GraphError
 from robust_edge.onnx_graph.file import read_program
 from robust_edge.onnx_graph.network import OnnxNetwork
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 from robust_edge_runtimes.core.limits import TimeLimit
 
 OLDEST_OPSET = 11
@@ -31,11 +31,19 @@ def read_onnx(request: Request) -> Source:
         InputError: the file cannot be read, or holds something that is not covered, named by its node.
     """
     with TimeLimit(str(request.path), InputError).opening():
-        return _read(request)
+        program = read_program(request.path)
+        try:
+            return _read(program, request)
+        except (RobustEdgeError, MemoryError):
+            raise
+        except Exception as cause:  # a graph that breaks the rules of ONNX can raise any
+            reason = _invalidity(request)
+            if reason is None:
+                raise
+            raise InputError(f"{request.path} is not a valid ONNX graph: {reason}") from cause
 
 
-def _read(request: Request) -> Source:
-    program = read_program(request.path)
+def _read(program: Any, request: Request) -> Source:
     _refuse_old(program, request)
     shape, batch = fix_image_shape(program, request.shape, str(request.path))
     notes = [*without_dropout(program), *without_softmax(program)]
@@ -43,6 +51,20 @@ def _read(request: Request) -> Source:
     classes, error = _compared(program, network, shape, batch, request)
     notes.append(f"logits within {error:.1g} of those of ONNX Runtime, relative to the largest")
     return Source(network=network, arch=GRAPH, shape=shape, classes=classes, notes=tuple(notes))
+
+
+def _invalidity(request: Request) -> str | None:
+    """What the checker of ONNX or ONNX Runtime finds wrong with a file; None if both take it."""
+    import onnx
+
+    program = read_program(request.path)
+    try:
+        onnx.checker.check_model(program)
+        shape, batch = fix_image_shape(program, request.shape, str(request.path))
+        run_graph(program, np.zeros((batch or 2, *shape), np.float32), [program.graph.output[0].name])
+    except Exception as cause:  # each of them has classes of its own
+        return " ".join(str(cause).split())[:300]
+    return None
 
 
 def _refuse_old(program: Any, request: Request) -> None:

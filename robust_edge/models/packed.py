@@ -62,7 +62,10 @@ class TensorFile:
         if kept[count:].any() or int(kept.sum()) != len(values):
             raise SafetensorError(f"{name} has {len(values)} values, its mask another number")
         whole = torch.zeros(count, dtype=values.dtype)
-        whole[kept[:count]] = values
+        try:
+            whole[kept[:count]] = values
+        except RuntimeError as cause:  # not every type can be assigned by a mask
+            raise SafetensorError(f"{name} cannot be unpacked ({cause})") from cause
         return whole.view(self._packed[name])
 
 
@@ -116,7 +119,7 @@ def _packed_shapes(metadata: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     try:
         shapes = json.loads(metadata.get(PACKED, "{}"))
         found = {str(name): tuple(int(length) for length in shape) for name, shape in shapes.items()}
-    except (ValueError, TypeError, AttributeError) as cause:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as cause:
         raise SafetensorError(f"the metadata of packed tensors cannot be read ({cause})") from cause
     if any(length < 0 for shape in found.values() for length in shape):
         raise SafetensorError("a packed tensor has a negative length")

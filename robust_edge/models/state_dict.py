@@ -15,6 +15,7 @@ from robust_edge.models.packed import load_tensors
 from robust_edge.pruning.parametrised import effective_names, parametrizations_of, set_effective
 from robust_edge.pruning.prunable import prunable_parameters, tensor_named
 from robust_edge_exporters.evaluation_mode import evaluation_mode
+from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import InputError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -59,7 +60,9 @@ def load_state_dict(
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or extra:
-        raise InputError(f"{where} does not fit the model: missing {missing[:3]}, unexpected {extra[:3]}")
+        raise InputError(
+            f"{where} does not fit the model: missing {short_repr(missing[:3])}, unexpected {short_repr(extra[:3])}"
+        )
     for name, tensor in given.items():
         if own[name].shape != tensor.shape:
             raise InputError(
@@ -143,7 +146,7 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
             return load_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
-        raise InputError(f"{where} cannot be read as tensors: {cause}") from cause
+        raise InputError(f"{where} cannot be read as tensors: {' '.join(str(cause).split())[:300]}") from cause
     except Exception as cause:  # torch's own message recommends loading the file with weights_only=False
         raise InputError(
             f"{where} is damaged or holds other objects than tensors, which are not loaded "

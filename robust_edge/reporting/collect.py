@@ -17,7 +17,6 @@ from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation, record_name, stored_evaluations
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge.models.packed import open_tensors
 from robust_edge.run.directory import WEIGHTS, Checkpoint, Run
 from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.attacks.threat import LINF
@@ -339,7 +338,7 @@ def _check_panel(curve: CurveResult, checkpoint: Checkpoint, where: str) -> None
 def _tensors(data: RunData) -> Iterator[np.ndarray]:
     """Yield the prunable weights layer by layer, so that the whole network is never in memory."""
     assert data.checkpoint is not None
-    with open_tensors(data.run.path / WEIGHTS) as file:
+    with data.run.tensors() as file:
         for layer in data.checkpoint.sparsity.layers:
             yield file.tensor(layer.name).float().numpy().ravel()
 

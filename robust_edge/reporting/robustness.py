@@ -16,10 +16,8 @@ from robust_edge.evaluation.audit import Audit
 from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge.models.packed import open_tensors
 from robust_edge.reporting.collect import RunData
 from robust_edge.reporting.formats import radius, with_thousands
-from robust_edge.run.directory import WEIGHTS
 from robust_edge_runtimes.present.tables import percent
 
 Cell = Accuracy | str | None
@@ -271,6 +269,6 @@ def _subset_notes(records: Iterable[tuple[RunData, Evaluation]]) -> tuple[str, .
 
 def _parameters(run: RunData) -> int:
     """Number of parameters according to the file header, without batch-norm statistics and normalisation."""
-    with open_tensors(run.run.path / WEIGHTS) as file:
+    with run.run.tensors() as file:
         sizes = {name: math.prod(shape) for name, shape in file.shapes.items()}
     return sum(size for name, size in sizes.items() if name.rpartition(".")[2] not in NOT_PARAMETERS)

@@ -6,22 +6,24 @@ checkpoint.safetensors  checkpoint.json  resume.pt  unfinished.pt  plots/  evalu
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import from_plain, own_code, parse, read_text, to_plain, to_yaml
 from robust_edge.models import ModelSpec, Normalized, build_model
-from robust_edge.models.packed import load_tensors, save_tensors
+from robust_edge.models.packed import TensorFile, load_tensors, open_tensors, save_tensors
 from robust_edge.models.state_dict import with_versions
 from robust_edge.models.table import GRAPH
 from robust_edge.plugins import is_own
@@ -244,6 +246,20 @@ class Run:
             raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
         return path
 
+    @contextlib.contextmanager
+    def tensors(self) -> Iterator[TensorFile]:
+        """Open the file of the weights.
+
+        Raises:
+            InputError: it is damaged, or the block reads a tensor that it does not hold.
+        """
+        try:
+            with open_tensors(self.path / WEIGHTS) as file:
+                yield file
+        except SafetensorError as cause:
+            reason = " ".join(str(cause).split())[:200]
+            raise InputError(f"{self.path / WEIGHTS} is damaged ({reason}); restore it, or train again") from cause
+
     def load_model(self) -> Normalized:
         """The trained network in evaluation mode.
 
@@ -255,7 +271,8 @@ class Run:
         if is_own(checkpoint.model.arch) and not self.allow_code:
             refuse_unknown([checkpoint.model.arch], self.path)
         model = materialised(build_model(checkpoint.model, self.path))
-        tensors = load_tensors(path)
+        with self.tensors() as file:
+            tensors = {name: file.tensor(name) for name in file.shapes}
         try:
             model.load_state_dict(with_versions(model, tensors))
         except RuntimeError as cause:  # a model function of the user may have changed since
