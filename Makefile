@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick check docs oldest newest sbom clean
+.PHONY: demo test quick check docs oldest newest kills fuzz sbom clean
 
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about a minute
 	$(BIN)/robust-edge demo --out demo-out --overwrite
@@ -47,6 +47,15 @@ docs: $(READY)  ## what the docs list of the code: modes, flags, attacks, settin
 oldest newest: $(READY)  ## `make quick` with the oldest, or the newest versions that pyproject.toml allows; for a nightly job
 	$(BIN)/python tests/packaging/bounds.py $@ > $(VENV)/$@.txt
 	$(MAKE) quick VENV=$(VENV)-$@ CONSTRAINTS=$(VENV)/$@.txt
+
+N ?= 200
+kills: $(READY)  ## kill commands at N random moments and repeat them, and start N/4 pairs of them at once; for a nightly job
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.kills --kills $(N) --pairs $$(($(N) / 4)) -o $(VENV)/kills
+
+CASES ?= 100000
+fuzz: $(READY)  ## every reader of files reads CASES damaged ones; for a nightly job
+	FUZZ_CASES=$(CASES) $(PYTEST) -s tests/attacks/test_fuzz.py tests/robust_edge/test_foreign_files.py \
+	  tests/exporters/native/test_weights_file.py
 
 sbom: $(READY)  ## robust-edge.cdx.json: the packages of `pip install '.[all]'` with versions and licences, in CycloneDX
 	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom

@@ -1,6 +1,6 @@
 """Whatever bytes a stranger sends: the readers of manifests and of arrays refuse, or read what is really there.
 
-Seeded mutations, the same in every run; SEED and the number of the case are in a failure's message.
+Seeded mutations, the same in every run; a failure's message has the number of the case. `make fuzz` runs more of them.
 """
 
 from __future__ import annotations
@@ -15,81 +15,10 @@ import numpy as np
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
 from robust_edge_runtimes.core.golden import GOLDEN
+from tests.attacks.mutations import SEED, cases, mutated, number_of, spliced
 
-SEED, CASES, ARRAYS = 20261124, 600, 400
+MANIFESTS, ARRAYS = 600, 400
 MEMORY = 64 << 20
-ODD = [
-    None, True, 0, -1, 1 << 70, -0.0, 1e308, "", "\0", "a" * 5000, "../x", "/etc/passwd", "NaN", "é\ud800", [], {},
-    [[]], {"a": {}}, [1, "x", None], "fp32", "onnx", "images", [None, 1, 4, 4], [0, 0, 0, 0], [-1], [1 << 40, 1, 1, 1],
-]  # fmt: skip
-SPLICES = [
-    b"",
-    b"\0",
-    b"\xff",
-    b'"',
-    b"{",
-    b"}",
-    b"[" * 500,
-    b"1e999",
-    b"NaN",
-    b"Infinity",
-    b"PK\x03\x04",
-    b"\x93NUMPY",
-]
-
-
-def cases(count=CASES):
-    """(number, generator of its own), so many."""
-    for number in range(count):
-        yield number, np.random.default_rng((SEED, number))
-
-
-def places(value, path=()):
-    """Every place in nested JSON."""
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from places(item, (*path, key))
-
-
-def mutated(value, random):
-    """One to three places changed, removed, doubled or renamed."""
-    value = json.loads(json.dumps(value))
-    for _ in range(random.integers(1, 4)):
-        path = list(places(value))[1:]
-        if not path:
-            break
-        *above, key = path[random.integers(len(path))]
-        parent = value
-        for step in above:
-            parent = parent[step]
-        kind = random.integers(4)
-        if kind == 0:
-            del parent[key]
-        elif kind == 1 and isinstance(parent, dict):
-            parent[f"{key}x"] = parent.pop(key)
-        elif kind == 2 and isinstance(parent, list):
-            parent.append(parent[key])
-        else:
-            parent[key] = ODD[random.integers(len(ODD))]
-    return value
-
-
-def spliced(blob, random):
-    """Bytes cut out, put in, flipped or repeated somewhere."""
-    data = bytearray(blob)
-    for _ in range(random.integers(1, 4)):
-        offset = int(random.integers(len(data) + 1))
-        kind = random.integers(4)
-        if kind == 0:
-            del data[offset : offset + int(random.integers(1, 64))]
-        elif kind == 1:
-            data[offset:offset] = SPLICES[random.integers(len(SPLICES))]
-        elif kind == 2 and offset < len(data):
-            data[offset] ^= 1 << int(random.integers(8))
-        else:
-            data[offset:offset] = data[offset : offset + int(random.integers(1, 64))]
-    return bytes(data)
 
 
 def refused_readably(message):
@@ -136,7 +65,7 @@ def read(folder):
 def test_manifests_whose_values_are_odd(bundle, forge):
     good = json.loads((bundle / "manifest.json").read_text())
     taken = refused = 0
-    for number, random in cases():
+    for number, random in cases(MANIFESTS):
         blob = json.dumps(mutated(good, random)).encode()
         try:
             ok = read(forge(bundle, raw=blob))
@@ -146,13 +75,13 @@ def test_manifests_whose_values_are_odd(bundle, forge):
             (bundle / "manifest.json").write_text(json.dumps(good))
         taken, refused = taken + ok, refused + (not ok)
     assert refused > 10 * taken
-    assert refused > CASES / 2
+    assert refused > number_of(MANIFESTS) / 2
 
 
 def test_manifests_whose_bytes_are_odd(bundle, forge):
     good = (bundle / "manifest.json").read_bytes()
     refused = 0
-    for number, random in cases():
+    for number, random in cases(MANIFESTS):
         blob = spliced(good, random)
         try:
             refused += not read(forge(bundle, raw=blob))
@@ -160,7 +89,7 @@ def test_manifests_whose_bytes_are_odd(bundle, forge):
             raise AssertionError(f"case {number} of seed {SEED}: {blob[:2000]!r}") from cause
         finally:
             (bundle / "manifest.json").write_bytes(good)
-    assert refused > CASES / 2
+    assert refused > number_of(MANIFESTS) / 2
 
 
 def test_arrays_whose_bytes_are_odd(bundle, forge):
@@ -174,7 +103,7 @@ def test_arrays_whose_bytes_are_odd(bundle, forge):
             refused += not read(forge(bundle))
         except Exception as cause:
             raise AssertionError(f"case {number} of seed {SEED}") from cause
-    assert refused > ARRAYS / 2
+    assert refused > number_of(ARRAYS) / 2
 
 
 def test_the_unchanged_bundle_is_taken(bundle, forge):

@@ -13,6 +13,7 @@ import pytest
 from robust_edge_exporters.native import Options, export_native
 from robust_edge_exporters.native.weights import coded, padded_to_multiple
 from robust_edge_runtimes.formats.native.engine import DamagedError, Network
+from tests.attacks.mutations import number_of
 from tests.exporters.native.networks import Net, build, need
 from tests.exporters.native.test_portability import SANITIZE, branchy, skip_without_sanitizers
 
@@ -152,7 +153,7 @@ def survives_damage(folder, rounds):
     sources = [str(Path(__file__).with_name("fuzz.c")), str(folder / "model.c")]
     command = ["gcc", "-std=c99", *SANITIZE, "-pthread", f"-I{folder}", *sources, "-o", str(folder / "fuzz"), "-lm"]
     subprocess.run(command, check=True)
-    command = [str(folder / "fuzz"), str(folder / "weights.bin"), str(rounds)]
+    command = [str(folder / "fuzz"), str(folder / "weights.bin"), str(number_of(rounds))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 0 < int(done.stdout) < rounds  # some damage is only other numbers; most is refused
+    assert 0 < int(done.stdout) < number_of(rounds)  # some damage is only other numbers; most is refused
