@@ -21,7 +21,7 @@ from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors, require_integers
 from robust_edge_exporters.native.ir import Array
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import WordsKernel, stored_words
+from robust_edge_exporters.native.kernels.conv_blocks import WordsKernel
 from robust_edge_exporters.native.passes import checked, optimise, rounded
 from robust_edge_exporters.native.plan import Plan, make_plan
 from robust_edge_exporters.native.weights import Packer, Sections, ValueType, nonzero
@@ -236,8 +236,7 @@ def report(layer: Layer, operator_index: int) -> LayerReport:
     pixels = 1 if layer.output.flat else layer.output.height * layer.output.width
     stored = kept
     if isinstance(op, QuantConv) and isinstance(layer.kernel, WordsKernel):
-        segment = layer.kernel.segment
-        stored = WORD * segment * int(nonzero(stored_words(op, segment)).sum())
+        stored = WORD * layer.kernel.segment * int(nonzero(layer.kernel.stored_words(op)).sum())
     return LayerReport(
         op.name,
         type(op).__name__.replace("Quant", ""),

@@ -10,7 +10,7 @@ import numpy as np
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import Tensor
-from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling, register_tile_units
+from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling, codes_units, register_tile_units
 from robust_edge_exporters.native.weights import Sections
 
 NO_TENSOR = "NO_TENSOR"
@@ -67,11 +67,14 @@ class Program:
             self.arena += floats
         return self.computed[key]
 
-    def register_tiles(self, kernel: str, tiling: Tiling, output: Tensor, *, step: int = 1) -> None:
+    def register_tiles(
+        self, kernel: str, tiling: Tiling, output: Tensor, *, step: int = 1, codes: bool = False
+    ) -> None:
         """Add the sizes of a layer's register tiles, multiples of `step` units, to the macro `kernel`_UNITS."""
         sizes = self.tile_units.setdefault(kernel, {most: set() for most in REGISTER_TILE_UNITS})
         for most, found in sizes.items():
-            found |= register_tile_units(tiling, output.height, output.width, most=most, step=step)
+            units = codes_units(most) if codes else most
+            found |= register_tile_units(tiling, output.height, output.width, most=units, step=step)
 
     def weights(self, name: str, sections: Sections) -> dict[str, object]:
         """The fields with the positions of a layer's weights; adds its segments to the context's starts and offsets."""

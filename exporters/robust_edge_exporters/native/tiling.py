@@ -6,10 +6,16 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from robust_edge_exporters.native.c_source import c_constants
+from robust_edge_exporters.native.c_source import c_constant, c_constants
 from robust_edge_exporters.native.geometry import UNIT, whole_units
 
 REGISTER_TILE_UNITS = c_constants("vector.h", "UNITS_MAX")  # of each instruction set
+WIDE_UNITS = c_constant("conv_tiles.h", "WIDE_UNITS")
+
+
+def codes_units(most: int) -> int:
+    """Units of sums of codes in a register tile, where those of floats are `most`."""
+    return WIDE_UNITS if most == max(REGISTER_TILE_UNITS) else most
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
 
    The four codes of a pixel are one word, so a vector of words is a vector of pixels, and a block costs one broadcast of
    its four weights, and one product of four per vector (codes.h). A register tile holds the sums of one output channel
-   for up to UNITS_MAX units of pixels; those of four output channels are then joined to words. The input rows are packed
+   for up to CODES_UNITS_MAX units of pixels; those of four output channels are then joined to words. The input rows are packed
    as for floats (pack_rows.h), with the input's zero around the image. */
 #ifndef ROBUST_EDGE_CONV_BLOCKS_H
 #define ROBUST_EDGE_CONV_BLOCKS_H
@@ -96,7 +96,27 @@ INLINE void accumulate_blocks(ints *sum, const int vectors, const float *in, siz
         sum[v % vectors] = add_ints(sum[v % vectors], partial[v]);
 }
 
-INLINE void blocks_tile(const struct register_tile *tile, const int units) {
+/* Lanes 1, 2, ... of a, and lane 0 of b. */
+INLINE ints next_lanes(ints a, ints b) {
+#if LANES == 1
+    (void)a;
+    return b;
+#elif LANES == 16
+    return (ints)_mm512_alignr_epi32((__m512i)b, (__m512i)a, 1);
+#elif defined(__clang__) && LANES == 8
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8);
+#elif defined(__clang__)
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4);
+#elif LANES == 8
+    return __builtin_shuffle(a, b, (ints){1, 2, 3, 4, 5, 6, 7, 8});
+#else
+    return __builtin_shuffle(a, b, (ints){1, 2, 3, 4});
+#endif
+}
+
+/* All output channels, word by word. Each has `columns` segments, between which its sums are shifted by a pixel to the left
+   (conv_rows.h). Both sizes are constants where this is called. */
+INLINE void blocks_tile(const struct register_tile *tile, const int units, const int columns) {
     const struct register_tile t = *tile;
     const struct conv_words *words = (const struct conv_words *)(const void *)t.conv;
     const struct requantisation r = words->requantisation;
@@ -106,34 +126,32 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units) {
     const uint32_t *starts = t.starts - first;
     const int vectors = units * UNIT_VECTORS;
     for (int q = t.channels.begin; q < t.channels.end; q++) {
-        float *out = t.out + (size_t)q * t.pitch;
         const float *residual = t.residual ? t.residual + (size_t)q * t.pitch : NULL;
-        ints codes[4][UNITS_MAX * UNIT_VECTORS];
+        ints kept[4][KEPT_VECTORS];
         for (int k = 0; k < 4; k++) {
             const size_t o = (first + (size_t)q) * 4 + (size_t)k;
             const struct channel channel = read_channel(records, o);
-            const uint32_t start = starts[o];
-            const struct blocks blocks = {weights + 4 * (size_t)start, t.offsets + start};
-            ints sum[UNITS_MAX * UNIT_VECTORS];
+            ints sum[TILE_UNITS * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat_int(start_of(channel.bias, channel.weights));
-            accumulate_blocks(sum, vectors, t.packed, scale, blocks, starts[o + 1] - start);
+            for (int x = 0; x < columns; x++) {
+                const uint32_t *start = starts + o * (size_t)columns + (size_t)x;
+                const struct blocks blocks = {weights + 4 * (size_t)start[0], t.offsets + start[0]};
+                if (x > 0)
+                    UNROLL for (int v = 0; v < vectors; v++)
+                        sum[v] = next_lanes(sum[v], sum[v + 1 < vectors ? v + 1 : v]);
+                accumulate_blocks(sum, vectors, t.packed, scale, blocks, start[1] - start[0]);
+            }
             finish_channel(sum, 0, vectors, &t, &channel, &r, residual, k);
-            UNROLL for (int v = 0; v < vectors; v++)
-                codes[k][v] = sum[v];
+            keep_codes(sum, vectors, kept[k]);
         }
-        UNROLL for (int v = 0; v < vectors; v++)
-            store_words(out + t.unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES,
-                        join_codes(codes[0][v], codes[1][v], codes[2][v], codes[3][v]));
-        if (r.table)
-            for (int u = 0; u < units; u++)
-                look_up(out + t.unit_offset[u], UNIT, r.table);
+        store_channels(kept, vectors, &t, &r, t.out + (size_t)q * t.pitch);
     }
 }
 
 #define BLOCKS_CASE(n) \
     case n: \
-        blocks_tile(t, n); \
+        blocks_tile(t, n, 1); \
         break;
 
 PRIVATE void blocks_kernel(const struct register_tile *t) {
@@ -141,7 +159,7 @@ PRIVATE void blocks_kernel(const struct register_tile *t) {
 }
 
 PRIVATE void conv_blocks(const struct job *j, const struct conv_words *c) {
-    static const struct method blocks = {pack_codes, blocks_kernel, 1, 0, 0};
+    static const struct method blocks = {pack_codes, blocks_kernel, 1, 0, 0, CODES_UNITS_MAX};
     run_conv(&c->conv, j, &blocks);
 }
 

@@ -200,7 +200,7 @@ INLINE void columns_tile(const struct register_tile *tile, const int units, cons
     } \
     static void conv_columns_##width##_##segments(const struct job *j, const struct conv_columns *c) { \
         const struct method columns = {pack_columns_##width##_##segments, columns_##width##_##segments, segments, \
-                                       c->padding_floats, c->pair_distance}; \
+                                       c->padding_floats, c->pair_distance, 0}; \
         run_conv(&c->conv, j, &columns); \
     }
 

@@ -72,7 +72,7 @@ PRIVATE void dense_kernel(const struct register_tile *t) {
 }
 
 PRIVATE void conv_dense(const struct job *j, const struct conv *c) {
-    static const struct method dense = {pack_block, dense_kernel, 0, 0, 0};
+    static const struct method dense = {pack_block, dense_kernel, 0, 0, 0, 0};
     run_conv(c, j, &dense);
 }
 

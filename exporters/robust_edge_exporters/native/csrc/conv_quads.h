@@ -83,7 +83,7 @@ PRIVATE void quads_kernel(const struct register_tile *t) {
 }
 
 PRIVATE void conv_quads(const struct job *j, const struct conv_words *c) {
-    static const struct method quads = {pack_codes, quads_kernel, 1, 0, 0};
+    static const struct method quads = {pack_codes, quads_kernel, 1, 0, 0, 0};
     run_conv(&c->conv, j, &quads);
 }
 

@@ -26,71 +26,13 @@ struct conv_rows {
 #define COLUMNS_CODES_UNITS(EACH) EACH(1)
 #endif
 
-/* Lanes 1, 2, ... of a, and lane 0 of b. */
-INLINE ints next_lanes(ints a, ints b) {
-#if LANES == 1
-    (void)a;
-    return b;
-#elif LANES == 16
-    return (ints)_mm512_alignr_epi32((__m512i)b, (__m512i)a, 1);
-#elif defined(__clang__) && LANES == 8
-    return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8);
-#elif defined(__clang__)
-    return __builtin_shufflevector(a, b, 1, 2, 3, 4);
-#elif LANES == 8
-    return __builtin_shuffle(a, b, (ints){1, 2, 3, 4, 5, 6, 7, 8});
-#else
-    return __builtin_shuffle(a, b, (ints){1, 2, 3, 4});
-#endif
-}
-
-/* As blocks_tile, with `columns` segments for an output channel. */
-INLINE void columns_codes_tile(const struct register_tile *tile, const int units) {
-    const struct register_tile t = *tile;
-    const struct conv_rows *c = (const struct conv_rows *)(const void *)t.conv;
-    const struct requantisation r = c->words.requantisation;
-    const size_t first = (size_t)t.group * (size_t)(t.conv->out.channels / t.conv->groups); /* word of the group */
-    const size_t columns = (size_t)c->columns;
-    const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)(t.bias - first);
-    const uint32_t *starts = t.starts - first;
-    const int vectors = units * UNIT_VECTORS;
-    for (int q = t.channels.begin; q < t.channels.end; q++) {
-        float *out = t.out + (size_t)q * t.pitch;
-        const float *residual = t.residual ? t.residual + (size_t)q * t.pitch : NULL;
-        ints codes[4][TILE_UNITS * UNIT_VECTORS];
-        for (int k = 0; k < 4; k++) {
-            const size_t o = (first + (size_t)q) * 4 + (size_t)k;
-            const struct channel channel = read_channel(records, o);
-            ints sum[TILE_UNITS * UNIT_VECTORS];
-            UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] = splat_int(start_of(channel.bias, channel.weights));
-            for (size_t x = 0; x < columns; x++) {
-                const uint32_t *start = starts + o * columns + x;
-                const struct blocks blocks = {weights + 4 * (size_t)start[0], t.offsets + start[0]};
-                if (x > 0)
-                    UNROLL for (int v = 0; v < vectors; v++)
-                        sum[v] = next_lanes(sum[v], sum[v + 1 < vectors ? v + 1 : v]);
-                accumulate_blocks(sum, vectors, t.packed, c->words.offset_unit, blocks, start[1] - start[0]);
-            }
-            finish_channel(sum, 0, vectors, &t, &channel, &r, residual, k);
-            UNROLL for (int v = 0; v < vectors; v++)
-                codes[k][v] = sum[v];
-        }
-        UNROLL for (int v = 0; v < vectors; v++)
-            store_words(out + t.unit_offset[v / UNIT_VECTORS] + v % UNIT_VECTORS * LANES,
-                        join_codes(codes[0][v], codes[1][v], codes[2][v], codes[3][v]));
-        if (r.table)
-            for (int u = 0; u < units; u++)
-                look_up(out + t.unit_offset[u], UNIT, r.table);
-    }
-}
-
 #define COLUMNS_CODES_CASE(n) \
     case n: \
-        columns_codes_tile(t, n); \
+        blocks_tile(t, n, columns); \
         break;
 
 PRIVATE void columns_codes_kernel(const struct register_tile *t) {
+    const int columns = ((const struct conv_rows *)(const void *)t->conv)->columns;
     switch (t->units) { COLUMNS_CODES_UNITS(COLUMNS_CODES_CASE) }
 }
 
@@ -192,7 +134,9 @@ INLINE void each_rows_tile(const struct job *j, const struct conv_rows *c, int m
     }
 }
 
-PRIVATE void conv_rows(const struct job *j, const struct conv_rows *c) { each_rows_tile(j, c, UNITS_MAX, blocks_kernel); }
+PRIVATE void conv_rows(const struct job *j, const struct conv_rows *c) {
+    each_rows_tile(j, c, CODES_UNITS_MAX, blocks_kernel);
+}
 
 PRIVATE void conv_columns_codes(const struct job *j, const struct conv_rows *c) {
     each_rows_tile(j, c, TILE_UNITS, columns_codes_kernel);

@@ -59,7 +59,7 @@ PRIVATE void sparse_kernel(const struct register_tile *t) {
 }
 
 PRIVATE void conv_sparse(const struct job *j, const struct conv *c) {
-    static const struct method sparse = {pack_block, sparse_kernel, 1, 0, 0};
+    static const struct method sparse = {pack_block, sparse_kernel, 1, 0, 0, 0};
     run_conv(c, j, &sparse);
 }
 

@@ -18,7 +18,15 @@
 
 /* Units of a row of pixels that some kernels keep in one register tile, whatever fits registers. */
 #define ROW_UNITS 4
-#define TILE_UNITS (UNITS_MAX < ROW_UNITS ? ROW_UNITS : UNITS_MAX)
+
+/* Units of sums of codes that fit the register file of AVX-512: beside them products need the weights and the pixels. */
+#define WIDE_UNITS 28
+#if LANES == 16
+#define CODES_UNITS_MAX WIDE_UNITS
+#else
+#define CODES_UNITS_MAX UNITS_MAX
+#endif
+#define TILE_UNITS (CODES_UNITS_MAX < ROW_UNITS ? ROW_UNITS : CODES_UNITS_MAX)
 
 /* A register tile: up to TILE_UNITS units of pixels, for a range of output channels. */
 struct register_tile {
@@ -51,6 +59,7 @@ struct method {
     int segments;       /* of an output channel in a block; 0: values are dense */
     int padding_floats; /* in place: floats of padding above a tile's first row, where offsets count from */
     int pair_distance;  /* pixels between the two rows that share a packed unit; 0: units are consecutive pixels */
+    int units;          /* of a register tile, at most; 0: UNITS_MAX */
 };
 
 /* What one thread computes of a layer: its tiles (bands of rows of one or several images), its groups, and its output
@@ -79,7 +88,7 @@ PRIVATE struct work thread_work(const struct conv *c, const struct job *j, int t
 PRIVATE void run_register_tiles(const struct conv *c, struct register_tile *t, int floats, int step, size_t origin,
                                 const struct method *method) {
     const float *packed = t->packed;
-    int units = (floats + UNIT - 1) / UNIT, steps = units / step, most = UNITS_MAX / step;
+    int units = (floats + UNIT - 1) / UNIT, steps = units / step, most = (method->units ? method->units : UNITS_MAX) / step;
     int tiles = (steps + most - 1) / most;
     size_t stride = method->pair_distance ? UNIT / 2 : UNIT; /* from a unit to the next */
     size_t image_units = c->images > 1 ? (size_t)(c->out.height * c->out.width / UNIT) : (size_t)units;

@@ -16,12 +16,12 @@ from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
 from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS, conv_fields
 from robust_edge_exporters.native.kernels.packed import SHARED_FLOATS, SMALL_PLANE, copies
 from robust_edge_exporters.native.program import Program
-from robust_edge_exporters.native.tiling import Tiling
+from robust_edge_exporters.native.tiling import WIDE_UNITS, Tiling
 from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, nonzero, pack_segments
 from robust_edge_runtimes.core.errors import ExportError
 
 LOADING = 1.2  # time of a product of four that loads its pixels, in those that share them with three others
-TILES = (256, 128, 64, 32)  # pixels
+TILES = (WIDE_UNITS * UNIT, 256, 128, 64, 32)  # pixels
 CHANNEL = np.dtype(
     [("bias", "<i4"), ("weights", "<i4"), ("multiplier", "<u2"), ("first", "u1"), ("down", "u1"), ("residual", "<i4")]
 )
@@ -55,7 +55,13 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
 
     def cost(self, op: QuantConv, output: Shape) -> float:
         """Products of four, as a fraction of those of the dense layer."""
-        return float(nonzero(stored_words(op, self.segment)).mean())
+        return float(nonzero(self.stored_words(op)).mean())
+
+    def stored_words(self, op: QuantConv) -> np.ndarray[Any, Any]:
+        """(segments, positions, outputs) words of the consecutive output channels that are stored together."""
+        words = weight_words(op)
+        stored: np.ndarray[Any, Any] = words.reshape(len(words) // self.segment, self.segment, -1).transpose(0, 2, 1)
+        return stored
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> Tiling:
         """Tiles of packed rows of all input channels of a group, since sums are not kept between blocks of channels.
@@ -68,7 +74,7 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         inputs = source.channels // word_groups(op)
         choices = [
             tile_words(op, source, output, options, tile_rows(output, floats), each_tap=each_tap)
-            for floats in TILES
+            for floats in TILES[op.window == Window((1, 1)) :]  # sums of few products wait for their requantisation
             for each_tap in (True, False)
         ]
         fitting = [t for t in choices if (inputs - 1) * t.channel_offset + max(t.tap_offsets) < OFFSETS]
@@ -82,7 +88,7 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
 
     def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
         """Segments in the order of output channels; within a segment by word, then tap."""
-        words = stored_words(op, self.segment)
+        words = self.stored_words(op)
         records = channel_records(op.requantisation, op.weight, len(words) * self.segment)
         return pack_segments(
             packer, records, [words],
@@ -105,11 +111,13 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
             fields["conv.copies"] = "READS_IN_PLACE ? 0 : 1"
             fields["offset_unit"] = f"READS_IN_PLACE ? {layer.inputs[0].pitch} : {tiling.offset_unit}"
         fields |= requantisation_fields(op.requantisation)
-        struct, fields = self.struct(op, tiling, fields)
+        struct, fields = self.struct(program, name, op, tiling, fields)
         function = self.function(program, layer, tiling)
         program.operator(name, [ir.Call(function, struct, fields, self.header)])
 
-    def struct(self, op: QuantConv, tiling: Tiling, fields: dict[str, object]) -> tuple[str, dict[str, object]]:
+    def struct(
+        self, program: Program, name: str, op: QuantConv, tiling: Tiling, fields: dict[str, object]
+    ) -> tuple[str, dict[str, object]]:
         """The name of the kernel's C struct, and its fields, from those of a struct conv_words."""
         return "conv_words", fields
 
@@ -127,7 +135,7 @@ class ConvBlocks(WordsKernel):
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each size of register tile."""
-        program.register_tiles("BLOCKS", tiling, layer.output)
+        program.register_tiles("BLOCKS", tiling, layer.output, codes=True)
         return super().function(program, layer, tiling)
 
 
@@ -185,13 +193,6 @@ def weight_words(op: QuantConv) -> np.ndarray[Any, Any]:
     last = padded.reshape(len(padded), -1, WORD, *op.weight.shape[2:]).transpose(0, 1, 3, 4, 2)
     words: np.ndarray[Any, Any] = np.ascontiguousarray(last).view(np.int32)[..., 0]
     return words
-
-
-def stored_words(op: QuantConv, outputs: int) -> np.ndarray[Any, Any]:
-    """(segments, positions, outputs) words of `outputs` consecutive output channels that are stored together."""
-    words = weight_words(op)
-    stored: np.ndarray[Any, Any] = words.reshape(len(words) // outputs, outputs, -1).transpose(0, 2, 1)
-    return stored
 
 
 def channel_records(r: Requantisation, weight: np.ndarray[Any, Any], outputs: int) -> np.ndarray[Any, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape, Window, whole_units
+from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
 from robust_edge_exporters.native.int8.ops import QuantConv
 from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.kernels.conv_blocks import ConvBlocks, WordsTiling, word_groups
 from robust_edge_exporters.native.kernels.packed import SMALL_PLANE
 from robust_edge_exporters.native.program import Program
-from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, Tiling
+from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, WIDE_UNITS, Tiling, codes_units
 from robust_edge_exporters.native.weights import OFFSETS
 
 NARROW = 4  # pixels of a row, up to which the padding between rows would cost too much
 COST = 0.9  # time, in that of kernel `blocks`
+CACHE_SHARE = 0.7  # of Options.block_bytes, for the copied rows of a tile; weights need the rest
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class ConvRows(ConvBlocks):
         return COST * super().cost(op, output)
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
-        """Tiles of as many rows as `options.block_bytes` hold; as many as fill registers, at most."""
+        """Tiles of as many rows as the first-level cache holds; as many as fill registers, at most."""
         fitting = [
             rows
             for rows in range(1, output.height + 1)
-            if self._words(op, source, output, rows)[1] <= min(OFFSETS, options.block_bytes // 4)
-            and rows * self._pitch(op.window, source, output) <= TILE_FLOATS
+            if self._words(op, source, output, rows)[1] <= min(OFFSETS, CACHE_SHARE * options.block_bytes / 4)
+            and rows * self._pitch(op.window, source, output) <= WIDE_UNITS * UNIT
         ]
         tiles = -(-output.height // max(fitting, default=1))
         rows = -(-output.height // tiles)
@@ -110,10 +111,12 @@ class ConvRows(ConvBlocks):
         for rows in {tiling.rows, height % tiling.rows or tiling.rows}:
             steps = -(-((rows - 1) * tiling.pitch + width) // (step * UNIT))
             for most, found in sizes.items():
-                tiles = -(-steps // (max(most, least) // step))
+                tiles = -(-steps // (max(codes_units(most), least) // step))
                 found |= {step * (steps // tiles), step * -(-steps // tiles)}
 
-    def struct(self, op: QuantConv, tiling: Tiling, fields: dict[str, object]) -> tuple[str, dict[str, object]]:
+    def struct(
+        self, program: Program, name: str, op: QuantConv, tiling: Tiling, fields: dict[str, object]
+    ) -> tuple[str, dict[str, object]]:
         """A struct conv_rows."""
         assert isinstance(tiling, RowsTiling)
         copy = {
