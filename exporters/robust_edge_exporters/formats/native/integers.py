@@ -35,7 +35,7 @@ from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS
 RANGES = "ranges"
 """Property of the graph without weights: a JSON object of the lowest and the highest value of each tensor."""
 LAYER = re.compile(r"^static const struct \w+ layer(\d+) = \{(.*)\};$", re.MULTILINE)
-FIELD = re.compile(r"\.(?:conv\.)?(values|bias|starts|columns) = (\d+)")
+FIELD = re.compile(r"\.(?:conv\.)?(values|bias|starts|columns|channels) = (\d+)")
 SEGMENTS = re.compile(r"^    \{((?:\d+, ){12})\w+, [01]\},$", re.MULTILINE)
 
 
@@ -147,7 +147,9 @@ def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 def _with_weights(op: ir.Weighted, layer: _Layer) -> ir.Op:
     if isinstance(op, ops.QuantConv):
         records = layer.array("bias", CHANNEL, len(op.weight))
-        if "starts" in layer.fields:
+        if "channels" in layer.fields:
+            weight = stem_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
+        elif "starts" in layer.fields:
             weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
         else:
             weight = depthwise_weight(op, layer)
@@ -181,6 +183,16 @@ def conv_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[
     for group, rows in enumerate(np.split(np.arange(outputs), op.groups)):
         start = group * inputs % padded.shape[1]
         weight[rows] = padded[rows, start : start + inputs]
+    return weight
+
+
+def stem_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int8]:
+    """(O, I, kh, kw) of words in the order of `conv_stem.ConvStem.stored_words`."""
+    outputs, inputs, *kernel = op.weight.shape
+    taps = words.view(np.int8)[:outputs, : math.prod(op.weight.shape[1:])]
+    weight: npt.NDArray[np.int8] = taps.reshape(outputs, *kernel, inputs).transpose(0, 3, 1, 2)
+    if np.count_nonzero(weight) != np.count_nonzero(words.view(np.int8)):
+        raise ValueError("weights beyond the filters")
     return weight
 
 

@@ -22,6 +22,7 @@ MODULES = (
     "conv_blocks",
     "conv_rows",
     "columns_codes",
+    "conv_stem",
     "conv_quads",
     "depthwise_codes",
     "linear_codes",

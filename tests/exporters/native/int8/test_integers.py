@@ -58,6 +58,22 @@ def sweep(net):
         yield from pools(net, x)
 
 
+def stems(net):
+    """Filters over one to three channels, at both strides, with and without padding."""
+    stem = net.conv("input", net.weights(3, 2, 1, 1))
+    for channels, plane, kernel, stride, pads in [
+        (1, (9, 13), (3, 3), 1, (1, 1, 1, 1)),
+        (2, (16, 20), (5, 3), 2, (2, 0, 1, 1)),
+        (3, (16, 20), (7, 7), 2, (3, 3, 3, 3)),
+        (3, (9, 13), (3, 3), 1, (1, 1, 1, 1)),
+        (3, (3, 67), (1, 2), 2, (0, 0, 0, 0)),
+    ]:
+        x = net.add("MaxPool", stem, **corners(plane))
+        if channels < 3:
+            x = net.conv(x, net.weights(channels, 3, 1, 1))
+        yield net.conv(x, net.weights(6, channels, *kernel), strides=(stride, stride), pads=pads)
+
+
 def rows(net):
     """Filters over planes whose rows are nearly whole units, and over a small plane, with residuals."""
     stem = net.conv("input", net.weights(24, 2, 1, 1))
@@ -91,11 +107,19 @@ def branches(net):
 def exported(tmp_path_factory):
     """Folder of an export, images, and the logits of the reference."""
     folder, net = tmp_path_factory.mktemp("int8"), Net(2, *WHOLE)
-    path, images = net.save(folder / "model.onnx", *sweep(net), *rows(net), *branches(net)), net.images(3)
+    path, images = net.save(folder / "model.onnx", *sweep(net), *stems(net), *rows(net), *branches(net)), net.images(3)
     graph = prepared(import_onnx(path))
     ranges = dict.fromkeys(ranged_tensors(graph), RANGE)
     export = export_native(path, folder, weights="int8", ranges=ranges, options=Options(images=2))
-    assert {layer.kernel for layer in export.layers} == {"blocks", "rows", "columns", "quads", "codes", "depthwise"}
+    assert {layer.kernel for layer in export.layers} == {
+        "blocks",
+        "rows",
+        "columns",
+        "stem",
+        "quads",
+        "codes",
+        "depthwise",
+    }
     expected = reference.run(quantise(graph, ranges), images)
     assert len(np.unique(expected)) > 240
     return folder, images, expected
