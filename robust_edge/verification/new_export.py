@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from robust_edge.export import artifact_request
 from robust_edge.run.directory import Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import dataset_of
-from robust_edge_exporters.bundle import manifest_of, size_of, write_artifact
+from robust_edge_exporters.bundle import ArtifactRequest, WrittenArtifact, manifest_of, size_of, write_artifact
 from robust_edge_exporters.device_files import SCHEMA, write_readme
+from robust_edge_exporters.formats.onnx.differences import SCALE
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
@@ -84,7 +85,7 @@ def _export(
         compile_library=False,
     )
     request = artifact_request(run, network, target, choices, lambda: dataset_of(run, data_dir).train)
-    written = write_artifact(request, folder)
+    written = _with_ranges_of(bundle, request, write_artifact(request, folder), folder)
     parity = manifest.parity or ExportParity(0.0, 1.0, 0.0, "")
     figures = Parity(parity.max_logit_error, parity.tolerance, parity.argmax_agreement)
     write_readme(folder, target, request.source, manifest.expected, written.artifact, figures)
@@ -92,6 +93,31 @@ def _export(
     size = size_of(bundle.path, manifest.artifact.files, written.artifact.weights_file, request.sparsity.weights)
     own = dataclasses.replace(own, size=size)
     return own, _assumptions(manifest)
+
+
+def _with_ranges_of(
+    bundle: Bundle, request: ArtifactRequest, written: WrittenArtifact, folder: Path
+) -> WrittenArtifact:
+    """Write the artifact again with the ranges of 8 bits that the bundle records, if only rounding is between them.
+
+    Kernels of another CPU change the last digit of what calibration images give, and a format whose integers follow
+    from the ranges would differ everywhere.
+    """
+    kind = format_named(request.target.format)
+    measured, recorded = kind.ranges(folder), kind.ranges(bundle.path)
+    if measured is None or recorded is None or recorded == measured or not _same_ranges(measured, recorded):
+        return written
+    return write_artifact(dataclasses.replace(request, ranges={**recorded, **(request.ranges or {})}), folder)
+
+
+def _same_ranges(measured: Mapping[str, tuple[float, float]], recorded: Mapping[str, tuple[float, float]]) -> bool:
+    if set(measured) != set(recorded):
+        return False
+    return all(
+        abs(one - other) <= SCALE * max(map(abs, measured[name]))
+        for name in measured
+        for one, other in zip(measured[name], recorded[name], strict=True)
+    )
 
 
 def _manifest_differences(bundle: Bundle, own: Manifest) -> list[str]:

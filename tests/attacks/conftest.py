@@ -128,7 +128,7 @@ def export_again(tmp_path_factory):
     def write(request, folder):
         calibration = None if request.calibration is None else request.calibration.tobytes()
         choices = (request.target, request.precision, request.batch, request.options, request.layer_forms)
-        key = (repr((*choices, request.compact, request.source.checkpoint_sha256)), calibration)
+        key = (repr((*choices, request.compact, request.ranges, request.source.checkpoint_sha256)), calibration)
         if key not in found:
             path = tmp_path_factory.mktemp("again") / "built"
             path.mkdir()

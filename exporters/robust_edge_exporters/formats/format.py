@@ -103,6 +103,13 @@ class Format(abc.ABC):
         """
         return None
 
+    def ranges(self, folder: Path) -> Mapping[str, tuple[float, float]] | None:
+        """The lowest and the highest value of each tensor in 8 bits that an artifact in `folder` records, if any.
+
+        An export with these as `ExportSettings.ranges` writes the same files.
+        """
+        return None
+
     def backend(self) -> str:
         """The Python 3.6 source for run.py: a function `open_model(path, manifest, threads)` and its helpers."""
         return self.template("backend.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import zipfile
@@ -18,7 +19,11 @@ import torch  # noqa: E402
 
 from robust_edge.config.export import ExportChoices  # noqa: E402
 from robust_edge.export import export_run  # noqa: E402
+from robust_edge.verification.new_export import compare_with_run  # noqa: E402
 from robust_edge_exporters.formats.csr.differences import csr_differences  # noqa: E402
+from robust_edge_exporters.formats.native.integers import RANGES  # noqa: E402
+from robust_edge_exporters.formats.onnx.without_weights import GRAPH  # noqa: E402
+from robust_edge_exporters.native.int8 import calibrate  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from tests.attacks import surgery  # noqa: E402
@@ -138,6 +143,28 @@ def test_int8_takes_the_rounding_of_another_cpu_and_no_more(changed, verified, h
         verdict, reasons = verified(changed("int8", in_onnx(surgery.nudged(role, change))))
         assert "rebuild_differs" in reasons
         differs(verdict, "model.onnx: initializer", "differ")
+
+
+def test_ranges_of_another_cpu_make_the_same_integers_and_others_do_not(run, monkeypatch, tmp_path):
+    """The engine's files follow from ranges that ONNX Runtime measures; another CPU's kernels change their last digit.
+
+    All of `weights.bin` and `model.c` would then differ by the number that they share.
+    """
+    real = calibrate.ranges
+    with monkeypatch.context() as other_cpu:
+        other_cpu.setattr(
+            calibrate, "ranges", lambda *given: {name: (a, b * (1 + 5e-7)) for name, (a, b) in real(*given).items()}
+        )
+        export_run(run, target_named("arm-cpu-sparse-int8"), tmp_path / "bundle", golden=GOLDEN)
+    opened, network = bundles.open_bundle(tmp_path / "bundle"), run.load_model()
+    assert compare_with_run(opened, run, network, None).differences == ()
+
+    program = onnx.load(str(opened.path / GRAPH))
+    (text,) = (item for item in program.metadata_props if item.key == RANGES)
+    wider = {name: (a, b * 1.001) for name, (a, b) in json.loads(text.value).items()}
+    text.value = json.dumps(wider, sort_keys=True)
+    onnx.save(program, str(opened.path / GRAPH))
+    assert not compare_with_run(opened, run, network, None).equal
 
 
 def test_files_that_use_the_artifact_are_compared(changed, verified):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +12,7 @@ from robust_edge_exporters.formats.format import DenseBaseline, Format
 from robust_edge_exporters.formats.native.contents import contents_of
 from robust_edge_exporters.formats.native.dense import dense_onnx
 from robust_edge_exporters.formats.native.export import export_native_artifact
+from robust_edge_exporters.formats.native.integers import recorded_ranges
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
 from robust_edge_exporters.standalone import standalone
 from robust_edge_exporters.target import Target
@@ -41,6 +43,10 @@ class NativeFormat(Format):
         """Source and weights byte by byte; operators and tensors of the graph, which only the dense baseline reads."""
         compare = onnx_differences if built.suffix == ".onnx" else super().file_differences
         return compare(built, shipped)
+
+    def ranges(self, folder: Path) -> Mapping[str, tuple[float, float]] | None:
+        """Those of the graph without weights, from which all integers follow."""
+        return recorded_ranges(folder)
 
     def extra_files(self) -> dict[str, str]:
         """The script that compiles the C and calls it."""

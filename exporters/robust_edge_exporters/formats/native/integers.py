@@ -46,6 +46,20 @@ def with_ranges(program: Any, ranges: Ranges) -> Any:
     return program
 
 
+def recorded_ranges(folder: Path) -> Ranges | None:
+    """The ranges of the tensors that the bundle in a folder records; None if it records none that can be read."""
+    try:
+        program = onnx.load(str(folder / GRAPH), load_external_data=False)
+        text = {item.key: item.value for item in program.metadata_props}[RANGES]
+        return _parsed(text)
+    except Exception:  # whatever the bytes provoke; the comparison of the files names the difference
+        return None
+
+
+def _parsed(text: str) -> Ranges:
+    return {name: (float(low), float(high)) for name, (low, high) in json.loads(text).items()}
+
+
 def int8_graph_of(folder: Path) -> ops.Int8Graph:
     """The graph of integers of the bundle in a folder.
 
@@ -75,8 +89,7 @@ def _structure(path: Path) -> ops.Int8Graph:
     ranges = {item.key: item.value for item in program.metadata_props}.get(RANGES)
     if ranges is None:
         raise BundleError(f"{path} has no ranges of tensors; export the bundle again")
-    known = {name: (float(low), float(high)) for name, (low, high) in json.loads(ranges).items()}
-    return quantise(prepared(import_model(with_random_weights(program), path.name)), known)
+    return quantise(prepared(import_model(with_random_weights(program), path.name)), _parsed(ranges))
 
 
 def layer_tables(source: str) -> dict[int, dict[str, int]]:
