@@ -42,6 +42,12 @@ def test_agreement_is_the_share_of_equal_classes():
     assert agreement(np.eye(4), np.eye(4)[[0, 1, 2, 2]]) == 0.75
 
 
+def test_classes_whose_logits_are_tied_up_to_rounding_agree():
+    """NaN and infinity tie with nothing, nor do they change what a tie of other images is."""
+    expected = np.array([[10, 9.999999], [10, 9.9], [0, 0], [np.nan, 0], [np.inf, 0]], np.float32)
+    assert agreement(expected[:, ::-1], expected) == pytest.approx(2 / 5)
+
+
 @pytest.mark.parametrize(("tolerance", "share"), [(0.04, 1.0), (0.1, 0.5), (0.5, 0.25)])
 def test_share_above_is_relative_to_the_largest_expected_logit_and_nan_is_above(tolerance, share):
     expected = np.array([[10, 0], [0, 1], [0, 1], [0, 1]], np.float32)
