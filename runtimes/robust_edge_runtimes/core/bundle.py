@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Tuple, Union
+from typing import Iterable, Tuple, Union
 
 from robust_edge_runtimes.core.decode import read_json, short_repr
 from robust_edge_runtimes.core.errors import BundleError
@@ -33,11 +33,13 @@ class Bundle:
         path: the folder itself; if a symbolic link to it was given, its target.
         manifest: the content of `manifest.json`.
         state: what the file system said of the folder and its files when the bundle was opened.
+        above: the same of the folders that it lies in.
     """
 
     path: Path
     manifest: Manifest
     state: State = dataclasses.field(default=(), compare=False, repr=False)
+    above: State = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def artifact_path(self) -> Path:
@@ -60,7 +62,7 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
     """
     root = _without_links(Path(path))
     manifest = _checked_manifest(root)
-    return Bundle(root, manifest, _state(root, manifest))
+    return Bundle(root, manifest, _state(root, manifest), _state_above(root))
 
 
 def refuse_changed(bundle: Bundle) -> None:
@@ -70,7 +72,8 @@ def refuse_changed(bundle: Bundle) -> None:
     """
     if _checked_manifest(bundle.path) != bundle.manifest:
         raise BundleError(f"{bundle.path} was replaced by another bundle while it was verified; verify it again")
-    if _state(bundle.path, bundle.manifest) != bundle.state:
+    pairs = zip(bundle.above, _state_above(bundle.path))
+    if _state(bundle.path, bundle.manifest) != bundle.state or any(_was_moved(*pair) for pair in pairs):
         raise BundleError(f"{bundle.path} was written, moved or relinked while it was verified; verify it again")
 
 
@@ -82,8 +85,25 @@ def _without_links(path: Path) -> Path:
 
 def _state(root: Path, manifest: Manifest) -> State:
     """Inode and times of the folder and its files. Who changes a file and restores it cannot restore the last one."""
-    found = ((root / name).stat() for name in (".", MANIFEST, SUMS, *sorted(manifest.files)))
+    return _states(root / name for name in (".", MANIFEST, SUMS, *sorted(manifest.files)))
+
+
+def _state_above(root: Path) -> State:
+    """The same of all folders that `root` lies in, from the next one up."""
+    return _states(Path(os.path.abspath(root)).parents)  # noqa: PTH100 - absolute() would keep "..", resolve() follow
+
+
+def _states(paths: Iterable[Path]) -> State:
+    found = (path.stat() for path in paths)
     return tuple((item.st_dev, item.st_ino, item.st_mtime_ns, item.st_ctime_ns) for item in found)
+
+
+def _was_moved(before: Tuple[int, int, int, int], now: Tuple[int, int, int, int]) -> bool:
+    """Whether a folder is another one, or was moved away and back, which changes only the last of its times.
+
+    A file that is written into the folder changes both, and is allowed: other bundles may lie there.
+    """
+    return before[:2] != now[:2] or (before[2] == now[2] and before[3] != now[3])
 
 
 def _checked_manifest(root: Path) -> Manifest:

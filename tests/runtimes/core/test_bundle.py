@@ -117,8 +117,19 @@ def an_equal_copy(bundle):
     bundle.with_name("copy").rename(bundle)
 
 
+def another_folder_above_for_a_while(bundle):
+    another_folder_for_a_while(bundle.parent)
+
+
 @pytest.mark.parametrize(
-    "change", [write_and_restore, another_file_for_a_while, another_folder_for_a_while, an_equal_copy]
+    "change",
+    [
+        write_and_restore,
+        another_file_for_a_while,
+        another_folder_for_a_while,
+        another_folder_above_for_a_while,
+        an_equal_copy,
+    ],
 )
 def test_what_was_swapped_and_swapped_back_is_noticed(change, bundle):
     time.sleep(0.02)  # file systems count time in steps
@@ -128,6 +139,13 @@ def test_what_was_swapped_and_swapped_back_is_noticed(change, bundle):
     assert open_bundle(bundle).manifest == opened.manifest
     with pytest.raises(BundleError, match="was written, moved or relinked while"):
         refuse_changed(opened)
+
+
+def test_what_is_written_beside_a_bundle_changes_nothing(bundle):
+    opened = open_bundle(bundle)
+    time.sleep(0.02)
+    (bundle.parent / "verify.json").write_text("{}")
+    refuse_changed(opened)
 
 
 def test_a_link_that_leads_elsewhere_later_changes_nothing(bundle, tmp_path):
