@@ -204,20 +204,28 @@ def not_the_artifact(logits: np.ndarray, stored: np.ndarray, tolerance: float, p
     return Check("not_the_artifact", share > OUTLIERS.get(precision, 0.0), detail)
 
 
-def nothing_to_lose(robust: Sequence[np.ndarray], classes: int) -> Check:
+def nothing_to_lose(robust: Sequence[np.ndarray], classes: int, by_class: Sequence[float] = ()) -> Check:
     """Whether the checkpoint's robust accuracy is at chance level, so that no artifact can be worse.
+
+    Where classes have different numbers of images, one answer for all images may be right on most of them. The mean
+    over the classes shows that it is a guess.
 
     Args:
         robust: for each mode (N,) bool, whether the checkpoint was right; modes with fewer than MIN_IMAGES are ignored.
         classes: number of classes; the accuracy of guessing is 1/classes.
+        by_class: for each class that has images, the share on which the checkpoint was right in all modes.
     """
-    least = min((float(right.mean()) for right in robust if len(right) >= MIN_IMAGES), default=1.0)
+    enough = [float(right.mean()) for right in robust if len(right) >= MIN_IMAGES]
     floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
+    found = [("", min(enough, default=1.0), floor)]
+    if enough and len(by_class) > 1:
+        found.append((", as a mean over the classes,", sum(by_class) / len(by_class), 1 / len(by_class)))
+    what, share, chance = min(found, key=lambda item: item[1] - item[2])
     detail = (
-        f"the checkpoint itself is right on {100 * least:.1f}% under attack, no more than by chance "
-        f"({100 * floor:.1f}%): a smaller radius (eps) would show a difference"
+        f"the checkpoint itself is right on {100 * share:.1f}%{what} under attack, no more than by chance "
+        f"({100 * chance:.1f}%): a smaller radius (eps), or a checkpoint that has learnt more, would show a difference"
     )
-    return Check(NOTHING_TO_LOSE, least <= floor, detail)
+    return Check(NOTHING_TO_LOSE, share <= chance + 1e-9, detail)
 
 
 def forged_answers(stored: np.ndarray, own: np.ndarray) -> Check:

@@ -63,8 +63,8 @@ VALIDITY_FLAGS = (
     ),
     ValidityFlag(
         "nothing_to_lose",
-        "the checkpoint itself is right on at most 5% of the images under attack, or no more often than by chance: no "
-        "artifact could do worse",
+        "the checkpoint itself is right on at most 5% of the images under attack, or no more often than by chance, "
+        "over all images or as a mean over the classes: no artifact could do worse",
     ),
     ValidityFlag("scaled_logits", "logits are a multiple of the checkpoint's"),
     ValidityFlag(

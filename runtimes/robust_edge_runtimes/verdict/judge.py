@@ -129,6 +129,7 @@ def judge(
     measurements = [item for item in results if isinstance(item, Measurement)]
     rebuild = next((item for item in results if isinstance(item, Rebuild)), None)
     modes = tuple(item.result(budget, level) for item in measurements)
+    per_class = figures_by_class(measurements, manifest.classes)
     figures = Verdict(
         outcome=UNDECIDED,
         passed=False,
@@ -142,13 +143,13 @@ def judge(
         machine=machine(),
         parity=inspection.parity,
         modes=modes,
-        flags=_flags(inspection, measurements, modes, rebuild),
+        flags=_flags(inspection, measurements, modes, rebuild, per_class),
         worst=worst_case(measurements, budget, level),
         rebuild=rebuild,
         remarks=(*inspection.remarks, *(() if rebuild is None else rebuild.notes)),
         looks=look,
         precision=manifest.artifact.precision,
-        per_class=figures_by_class(measurements, manifest.classes),
+        per_class=per_class,
     )
     return with_outcome(figures, budget)
 
@@ -158,15 +159,17 @@ def _flags(
     measurements: Sequence[Measurement],
     modes: Sequence[ModeResult],
     rebuild: Optional[Rebuild],
+    per_class: Sequence[ClassFigures],
 ) -> Tuple[Flag, ...]:
     """The flags of the files, the outputs and all modes; a flag that several modes raise is listed once."""
     robust = [item.reference_robust for item in measurements]
     paired = [item for item in measurements if item.paired]
     if paired:
         robust.append(right_in_all(paired, judged_ids(paired), "reference_robust"))
+    by_class = [item.reference_robust / item.images for item in per_class]
     flags = (
         *(() if rebuild is None else rebuild.flags),
-        *raised([*inspection.checks, nothing_to_lose(robust, len(inspection.manifest.classes))]),
+        *raised([*inspection.checks, nothing_to_lose(robust, len(inspection.manifest.classes), by_class)]),
         *(flag for mode in modes for flag in mode.flags),
         *raised(_over_modes(measurements)),
     )

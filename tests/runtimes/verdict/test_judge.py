@@ -180,6 +180,17 @@ def test_a_checkpoint_that_all_modes_together_break_has_nothing_to_lose(subject_
     assert together.outcome == UNDECIDED
 
 
+@pytest.mark.parametrize(("others", "flagged"), [(0, True), (3, False)])
+def test_a_checkpoint_that_gives_one_answer_for_all_images_has_nothing_to_lose(others, flagged, subject_for):
+    """It is right on 95% of the images, since they are of one class."""
+    labels = (np.arange(200) < 10).astype(np.int64)
+    right = (labels == 0) | (np.arange(200) < others)
+    found = dataclasses.replace(measurement("whitebox", GRADIENTS, right), reference_robust=right, labels=labels)
+    verdict = judge(inspect_artifact(subject_for()), [found], WIDE)
+    details = [flag.detail for flag in verdict.flags if flag.name == "nothing_to_lose"]
+    assert [("50.0%, as a mean over the classes, under attack" in detail) for detail in details] == [True] * flagged
+
+
 def test_an_allowed_flag_hides_no_other(subject_for, linear):
     """Logits that depend on the batch, and are a multiple of the checkpoint's for what they are."""
     subject = subject_for(lambda images: linear.logits(images) * np.float32(100 if len(images) > 1 else 1))
