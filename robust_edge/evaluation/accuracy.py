@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from robust_edge.attacks.pgd import Attacked, Pgd, attack_images
 from robust_edge.data import Split
+from robust_edge.evaluation.batch_size import batch_size
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.errors import InputError
-
-BATCH = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ def attack_split(
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for chosen in batches_of(len(split), BATCH):
+    for chosen in batches_of(len(split), batch_size(split.images.shape[1:], split.labels.device)):
         part = attack_images(model, split.floats(chosen), split.labels[chosen], attack, threat, generator)
         parts.append(part)
         if progress is not None:

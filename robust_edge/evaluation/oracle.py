@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from robust_edge.attacks.input_gradients import only_input_gradients
+from robust_edge.evaluation.batch_size import batch_size
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.batches import batches_of, in_batches
 
@@ -20,11 +21,11 @@ class TorchOracle:
 
     Args:
         model: raw pixels to logits; used in evaluation mode, on its own device.
-        batch: number of images per forward pass.
+        batch: number of images per forward pass; None for what `batch_size` says of their shape.
         temperature: the logits are divided by it before the loss, and only there.
     """
 
-    def __init__(self, model: nn.Module, *, batch: int = 250, temperature: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, *, batch: int | None = None, temperature: float = 1.0) -> None:
         self._model = model
         self._batch = batch
         self._temperature = temperature
@@ -33,7 +34,7 @@ class TorchOracle:
 
     def logits_and_gradient(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, K), and the cross-entropy's gradient (N, C, H, W) with respect to `images`."""
-        parts = [self._pass(images[part], labels[part]) for part in batches_of(len(images), self._batch)]
+        parts = [self._pass(images[part], labels[part]) for part in batches_of(len(images), self._size(images))]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -41,8 +42,13 @@ class TorchOracle:
         with torch.no_grad(), evaluation_mode(self._model), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that CSR is in beta whenever a twin multiplies by it
             return in_batches(
-                lambda part: self._model(torch.from_numpy(part).to(self._device)).cpu().numpy(), images, self._batch
+                lambda part: self._model(torch.from_numpy(part).to(self._device)).cpu().numpy(),
+                images,
+                self._size(images),
             )
+
+    def _size(self, images: np.ndarray) -> int:
+        return self._batch or batch_size(images.shape[1:], self._device)
 
     def _pass(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         points = torch.from_numpy(images).to(self._device).requires_grad_(True)

@@ -18,7 +18,7 @@ from robust_edge.attacks.pgd import Pgd, attack_images
 from robust_edge.config.export import ExportChoices
 from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
-from robust_edge.evaluation.accuracy import BATCH
+from robust_edge.evaluation.batch_size import MOST_IMAGES, batch_size
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge_exporters.artifact import Contents
@@ -27,6 +27,7 @@ from robust_edge_exporters.kernel_noise import INT8_CAP
 from robust_edge_exporters.target import MIN_OPSET, Target, targets
 from robust_edge_exporters.tolerance import LEAST
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
+from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.decode import short_repr, visible
 from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError, unknown_name
@@ -38,7 +39,7 @@ from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.measurement import Parity
 
 LABELS = "labels.txt"
-REPEATED = BATCH  # stored images whose attack is made again: the batch that the export began with
+REPEATED = MOST_IMAGES  # stored images whose attack is made again
 STANDARD_ERRORS = 4.0
 SAME_EPS = 1e-6
 REACHED = 0.9  # of ε: PGD reaches the border of the ball at some pixel of some image
@@ -331,11 +332,15 @@ def _strength(attack: AttackSpec, golden: Golden, network: Normalized, score: Sc
 
 
 def _attacked(network: Normalized, clean: np.ndarray, labels: np.ndarray, attack: AttackSpec, steps: int) -> np.ndarray:
-    """Attack the first batch in the same way as an export."""
+    """Attack the first images in the same batches as an export."""
     images, truth = torch.from_numpy(clean), torch.from_numpy(labels)
     generator = torch.Generator().manual_seed(attack.seed)
-    pgd = Pgd(steps=steps, restarts=1)
-    return attack_images(network, images, truth, pgd, Threat(attack.eps), generator).images.numpy()
+    pgd, threat = Pgd(steps=steps, restarts=1), Threat(attack.eps)
+    parts = [
+        attack_images(network, images[part], truth[part], pgd, threat, generator).images
+        for part in batches_of(len(images), batch_size(images.shape[1:], images.device))
+    ]
+    return torch.cat(parts).numpy()
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from robust_edge.attacks.input_gradients import only_input_gradients
+from robust_edge.evaluation.batch_size import batch_size
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification.subject import HostSubject
 from robust_edge_exporters.evaluation_mode import evaluation_mode
+from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.scoring import Score, relative_error
 from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check
 
@@ -104,6 +106,11 @@ def _margin_weights(score: Score, images: np.ndarray) -> tuple[np.ndarray, float
 
 def _slopes(network: nn.Module, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N, C, H, W): the network's gradient of each image's margin."""
+    size = batch_size(images.shape[1:], torch.device("cpu"))
+    return np.concatenate([_slopes_at(network, images[part], weights[part]) for part in batches_of(len(images), size)])
+
+
+def _slopes_at(network: nn.Module, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
     points = torch.from_numpy(images).requires_grad_(True)
     with only_input_gradients(network), evaluation_mode(network):
         margin = (network(points) * torch.from_numpy(weights)).sum()

@@ -28,7 +28,7 @@ from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.scoring import share_above
 from robust_edge_runtimes.verdict.checks import OUTLIERS
 from robust_edge_runtimes.verdict.flags import Check
-from robust_edge_runtimes.verdict.images import DrawnImages, from_test_images, refuse_no_images, refuse_noise
+from robust_edge_runtimes.verdict.images import ShuffledImages, refuse_no_images, refuse_noise
 from robust_edge_runtimes.verdict.measurement import Rebuild
 from robust_edge_runtimes.verdict.subject import Subject, golden_images
 
@@ -108,13 +108,14 @@ def _with_run(subject: HostSubject, run: Run, network: Normalized, settings: Ver
     dataset, golden, manifest = dataset_of(run, settings.data_dir), subject.golden, subject.bundle.manifest
     test, row = dataset.test, targets()[manifest.target]
     available = len(test) if settings.limit is None else min(settings.limit, len(test))
+    shuffled = shuffled_images(test, golden, settings.seed)
     first, checkpoint = test.first(IMAGES).floats(slice(None)).numpy(), TorchOracle(network)
     tolerance = logit_tolerance(network, first, manifest.artifact.precision, row)
     own = artifact_tolerance(subject.bundle, row, network, subject.model, golden.attacked, tolerance)
     return dataclasses.replace(
         subject,
         eps=settings.eps or eps_of(run),
-        draw=lambda start, stop: drawn_images(test, golden, min(stop, available), settings.seed, start=start),
+        draw=lambda start, stop: shuffled.draw(start, min(stop, available)),
         available=available,
         reference=checkpoint.logits,
         measured_tolerance=tolerance,
@@ -127,13 +128,13 @@ def _with_run(subject: HostSubject, run: Run, network: Normalized, settings: Ver
     )
 
 
-def drawn_images(split: Split, golden: Golden, limit: int | None, seed: int, *, start: int = 0) -> DrawnImages:
-    """Images of a run's test split, as `from_test_images` draws them."""
+def shuffled_images(split: Split, golden: Golden, seed: int) -> ShuffledImages:
+    """The images of a run's test split in the order in which they are drawn."""
 
     def floats(positions: np.ndarray) -> np.ndarray:
         return split.floats(torch.from_numpy(positions)).numpy()
 
-    return from_test_images(floats, split.labels.numpy(), golden, limit, seed, start=start)
+    return ShuffledImages(floats, split.labels.numpy(), golden, seed)
 
 
 def check_origin(bundle: Bundle, run: Run) -> None:

@@ -32,13 +32,14 @@ DIFFERENCE_STEP = 0.25  # of eps: length of a finite difference
 def difference(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
     """Attack the drawn images, training images and mixtures, starting in the direction of the checkpoint's gradient.
 
-    Both signs of the difference are attacked, so that neither network is attacked more strongly than the other. An
-    image at which both networks have the same gradient is not moved further.
+    The training images and mixtures are attacked with the first block only, so that chance has one occasion to raise a
+    flag on them. Both signs of the difference are attacked, so that neither network is attacked more strongly than the
+    other. An image at which both networks have the same gradient is not moved further.
     """
     start, drawn, clean, checkpoint = time.monotonic(), subject.images, subject.clean, subject.checkpoint
     assert checkpoint is not None, "the mode's row says that it needs a run"
     random = np.random.default_rng((settings.seed, int(drawn.ids[0])))
-    others, classes = _other_images(subject, random)
+    others, classes = _other_images(subject, random) if subject.span[0] == 0 else (drawn.images[:0], drawn.labels[:0])
     images, labels = np.concatenate([drawn.images, others]), np.concatenate([drawn.labels, classes])
     attack = pgd_settings(subject.eps, settings, runs=len(SIGNS))
     first = _random_starts(checkpoint, images, labels, subject.eps, random)
@@ -47,9 +48,6 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
         paired_pgd(subject.score, source, images, labels, attack, start=first, progress=progress) for source in sources
     )
     both, count = up.joined(down), len(drawn)
-    ends = np.concatenate([points[count:] for points in both.worst])
-    where = "points that mode difference reached from training images and mixtures"
-    checks = subject.compared(where, ends, subject.score(ends))
     return Measurement(
         attack=attack,
         ids=drawn.ids,
@@ -58,7 +56,7 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
         reference_robust=clean.reference & both.reference_right[:count],
         artifact_robust=clean.artifact & both.artifact_right[:count],
         works_with=GRADIENTS,
-        flags=(*clean.flags, *raised([*checks, _differs_elsewhere(both, count)])),
+        flags=(*clean.flags, *raised(_elsewhere(subject, both, count) if len(others) else [])),
         seconds=time.monotonic() - start,
         candidates=Candidates(drawn.labels, tuple(points[:count] for points in both.worst)),
     )
@@ -143,12 +141,15 @@ def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return loss
 
 
-def _differs_elsewhere(outcome: PairedOutcome, count: int) -> Check:
-    """Whether the artifact loses more than the checkpoint on the images after the first `count`."""
+def _elsewhere(subject: HostSubject, outcome: PairedOutcome, count: int) -> list[Check]:
+    """Whether the artifact gives other logits than the checkpoint, or loses more, on images after the first `count`."""
+    ends = np.concatenate([points[count:] for points in outcome.worst])
+    where = "points that mode difference reached from training images and mixtures"
     artifact, reference = outcome.artifact_right[count:], outcome.reference_right[count:]
     lost, gained = int((reference & ~artifact).sum()), int((artifact & ~reference).sum())
     detail = (
         f"of {len(artifact)} training images and mixtures mode difference broke {lost} for the artifact only, "
         f"{gained} for the checkpoint only"
     )
-    return Check("differs_elsewhere", drop_of_counts(lost, gained, len(artifact), APPROXIMATE_GAIN).exceeded, detail)
+    found = Check("differs_elsewhere", drop_of_counts(lost, gained, len(artifact), APPROXIMATE_GAIN).exceeded, detail)
+    return [*subject.compared(where, ends, subject.score(ends)), found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -55,41 +56,63 @@ def from_golden(golden: Golden, limit: Optional[int], seed: int, *, start: int =
     return DrawnImages(images, under_noise(images, random), golden.labels[ids], ids.astype(np.int64))
 
 
-def from_test_images(
-    floats: Callable[[np.ndarray], np.ndarray],
-    labels: np.ndarray,
-    golden: Golden,
-    limit: Optional[int],
-    seed: int,
-    *,
-    start: int = 0,
-) -> DrawnImages:
-    """Draw test images in a random order, images that the bundle does not contain first.
+class ShuffledImages:
+    """Test images in a random order, images that the bundle does not contain first.
 
-    If there are too few of them, images that the bundle contains follow, with a noisy copy as the clean image.
+    If there are too few of them, images that the bundle contains follow, with a noisy copy as the clean image. Every
+    image is read once to find out whether it is stored, and again where it is drawn.
 
     Args:
         floats: (n,) int64 positions to (n, C, H, W) float32 in [0, 1].
         labels: (N,) int64, of all test images.
         golden: the bundle's.
-        limit: largest number of images; None for all.
         seed: for the order and the noise.
-        start: number of images that earlier calls have returned; the following ones are returned.
-
-    Raises:
-        InputError: a limit below 1.
     """
-    refuse_no_images(limit)
-    random = np.random.default_rng(seed)
-    wanted = len(labels) if limit is None else min(limit, len(labels))
-    unseen, stored = _split_by_origin(floats, labels, random.permutation(len(labels)), golden, wanted)
-    drawn = [(position, len(golden.labels) + position, False) for position in unseen]
-    drawn += [(position, index, True) for position, index in stored]
-    positions, ids, known = (np.array(column) for column in zip(*drawn[start:]))
-    images = floats(positions)
-    clean = images.copy()
-    clean[known] = under_noise(images[known], np.random.default_rng((seed, start)))
-    return DrawnImages(images, clean, labels[positions], ids.astype(np.int64))
+
+    def __init__(
+        self, floats: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, golden: Golden, seed: int
+    ) -> None:
+        self._floats, self._labels, self._stored_labels, self._seed = floats, labels, golden.labels, seed
+        self._order = np.random.default_rng(seed).permutation(len(labels))
+        self._known = stored_indices(golden)
+        self._unseen: List[int] = []
+        self._stored: List[Tuple[int, int]] = []
+        self._read = 0
+
+    def draw(self, start: int, stop: int) -> DrawnImages:
+        """The images from number `start` of the order to `stop`, or to its end."""
+        self._look_for(min(stop, len(self._labels)))
+        count = len(self._stored_labels)
+        drawn = [(position, count + position, False) for position in self._unseen[start:stop]]
+        first, last = (max(number - len(self._unseen), 0) for number in (start, stop))
+        drawn += [(position, index, True) for position, index in self._stored[first:last]]
+        if not drawn:
+            return DrawnImages(*(np.zeros(0, np.float32),) * 2, *(np.zeros(0, np.int64),) * 2)
+        positions, ids, known = (np.array(column) for column in zip(*drawn))
+        images = self._floats(positions)
+        clean = images.copy()
+        clean[known] = under_noise(images[known], np.random.default_rng((self._seed, start)))
+        return DrawnImages(images, clean, self._labels[positions], ids.astype(np.int64))
+
+    def _look_for(self, wanted: int) -> None:
+        """Read on until there are `wanted` images outside the bundle, or to the end.
+
+        A position of an image inside the bundle gets the number of its index there, which no other position has; for a
+        further copy of a stored image, or one with another label, it is that of an image outside.
+        """
+        while len(self._unseen) < wanted and self._read < len(self._order):
+            chosen = self._order[self._read : self._read + CHUNK]
+            self._read += len(chosen)
+            for position, image in zip(chosen.tolist(), self._floats(chosen)):
+                indices = self._known.get(_digest(image))
+                if indices is None:
+                    self._unseen.append(position)
+                    continue
+                label = self._labels[position]
+                index = next((index for index in indices if self._stored_labels[index] == label), None)
+                self._stored.append((position, len(self._stored_labels) + position if index is None else index))
+                if index is not None:
+                    indices.remove(index)
 
 
 def refuse_no_images(limit: Optional[int]) -> None:
@@ -115,36 +138,13 @@ def under_noise(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def stored_indices(golden: Golden) -> Dict[bytes, List[int]]:
-    """From an image's bytes to its indices among the golden images; a test split may hold an image several times."""
+    """From an image's digest to its indices among the golden images; a test split may hold an image several times."""
     found: Dict[bytes, List[int]] = {}
     for index, image in enumerate(golden.clean):
-        found.setdefault(image.tobytes(), []).append(index)
+        found.setdefault(_digest(image), []).append(index)
     return found
 
 
-def _split_by_origin(
-    floats: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, order: np.ndarray, golden: Golden, wanted: int
-) -> Tuple[List[int], List[Tuple[int, int]]]:
-    """Positions of images outside the bundle, and (position, number) of images inside it.
-
-    The number is an index in the bundle that no other position has; for a further copy of a stored image, or one with
-    another label, it is that of an image outside.
-    """
-    known = stored_indices(golden)
-    unseen: List[int] = []
-    stored: List[Tuple[int, int]] = []
-    for start in range(0, len(order), CHUNK):
-        chosen = order[start : start + CHUNK]
-        for position, image in zip(chosen.tolist(), floats(chosen)):
-            indices = known.get(image.tobytes())
-            if indices is None:
-                unseen.append(position)
-                continue
-            index = next((index for index in indices if golden.labels[index] == labels[position]), None)
-            stored.append((position, len(golden.labels) + position if index is None else index))
-            if index is not None:
-                indices.remove(index)
-        if len(unseen) >= wanted:
-            break
-    unseen = unseen[:wanted]
-    return unseen, stored[: wanted - len(unseen)]
+def _digest(image: np.ndarray) -> bytes:
+    """SHA-256 of an image, which takes less memory than its pixels."""
+    return hashlib.sha256(image.tobytes()).digest()

@@ -2,7 +2,8 @@
 
 The number of images is not fixed in advance. At each interim test, called a look, the interval is compared with the
 budget, at a level that `level_of_look` takes from a total of ERROR: the chance of passing an artifact whose true loss
-is the budget or more is at most ERROR over all looks, and so is the chance of failing one that is within it.
+is the budget or more is at most ERROR over all looks. Failing one that is within it is as rare, or up to twice as
+likely where the true loss is close to the budget and few images are lost.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def split():
 
 
 def test_a_split_in_batches_is_the_batches_one_after_the_other(split, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 10)
+    monkeypatch.setattr(module, "batch_size", lambda shape, device: 10)
     attack, threat, done = Pgd(steps=3), Threat(0.05), []
     found = attack_split(linear(), split, attack, threat, seed=4, progress=lambda *row: done.append(row))
     generator = torch.Generator().manual_seed(4)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from robust_edge.evaluation.batch_size import batch_size
 from robust_edge.evaluation.oracle import TorchOracle
 
 
@@ -50,6 +51,21 @@ def test_logits_are_those_of_evaluation_mode_and_nothing_changes(model, images):
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     with torch.no_grad():
         assert np.array_equal(logits, model.eval()(torch.from_numpy(images)).numpy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "images"),
+    [
+        ((1, 8, 8), "cpu", 250),
+        ((3, 32, 32), "cpu", 250),
+        ((3, 224, 224), "cpu", 6),
+        ((3, 2000, 2000), "cpu", 1),
+        ((3, 224, 224), "cuda", 250),
+    ],
+)
+def test_large_images_are_taken_few_at_a_time_on_a_cpu(shape, device, images):
+    """250 images of 224x224 would take 26 GB in a ResNet50."""
+    assert batch_size(shape, torch.device(device)) == images
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])

@@ -1,11 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from robust_edge.data import Split
-from robust_edge.verification.subject import drawn_images
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge.verification.subject import shuffled_images
 from robust_edge_runtimes.core.golden import Golden
+from robust_edge_runtimes.verdict import images
 from robust_edge_runtimes.verdict.images import NOISE
 
 
@@ -28,7 +30,7 @@ def positions(split, drawn):
 
 def test_unseen_come_first_and_stay_as_they_are(split):
     golden = golden_of(split, 15)
-    drawn = drawn_images(split, golden, 25, 1)
+    drawn = shuffled_images(split, golden, 1).draw(0, 25)
     found = positions(split, drawn)
     assert sorted(found) == list(range(15, 40))
     assert np.array_equal(drawn.clean, drawn.images)
@@ -38,7 +40,7 @@ def test_unseen_come_first_and_stay_as_they_are(split):
 
 def test_stored_images_fill_up_under_noise_and_keep_their_numbers(split):
     golden = golden_of(split, 15)
-    drawn = drawn_images(split, golden, None, 1)
+    drawn = shuffled_images(split, golden, 1).draw(0, 40)
     assert sorted(positions(split, drawn)) == list(range(40))
     stored = drawn.ids < 15
     assert stored.sum() == 15
@@ -52,17 +54,23 @@ def test_stored_images_fill_up_under_noise_and_keep_their_numbers(split):
 
 def test_the_seed_draws(split):
     golden = golden_of(split, 5)
-    one, same, other = (drawn_images(split, golden, 10, seed) for seed in (1, 1, 2))
+    one, same, other = (shuffled_images(split, golden, seed).draw(0, 10) for seed in (1, 1, 2))
     assert np.array_equal(one.ids, same.ids)
     assert set(one.ids.tolist()) != set(other.ids.tolist())
     counts = np.zeros(45)
     for seed in range(200):
-        counts[drawn_images(split, golden, 10, seed).ids] += 1
+        counts[shuffled_images(split, golden, seed).draw(0, 10).ids] += 1
     assert counts[:5].sum() == 0
     drawn = counts[10:]  # 35 unseen, each with probability 10/35: 57 of 200, six sigma wide
     assert (np.abs(drawn - 200 * 10 / 35) < 39).all()
 
 
-def test_drawing_nothing_is_refused(split):
-    with pytest.raises(InputError, match="checks nothing"):
-        drawn_images(split, golden_of(split, 5), 0, 1)
+@pytest.mark.parametrize("ends", [[25, 40], [10, 12, 39, 90], [40, 50]])
+def test_parts_are_the_images_of_one_draw(split, ends, monkeypatch):
+    """A part may end among the stored images; images are read in chunks to see whether they are stored."""
+    monkeypatch.setattr(images, "CHUNK", 7)
+    golden = golden_of(split, 15)
+    whole, drawer = shuffled_images(split, golden, 1).draw(0, 40), shuffled_images(split, golden, 1)
+    parts = [drawer.draw(start, stop) for start, stop in itertools.pairwise([0, *ends])]
+    assert np.concatenate([part.ids for part in parts]).tolist() == whole.ids.tolist()
+    assert np.array_equal(np.concatenate([part.images for part in parts if len(part)]), whole.images)

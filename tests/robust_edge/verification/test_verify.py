@@ -9,7 +9,7 @@ from robust_edge.export import export_run
 from robust_edge.verification import subject as subjects
 from robust_edge.verification.modes import table
 from robust_edge.verification.settings import VerifySettings
-from robust_edge.verification.subject import drawn_images
+from robust_edge.verification.subject import shuffled_images
 from robust_edge.verification.twins import lazy
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
@@ -118,7 +118,8 @@ def test_without_a_run_stored_answers_stand_for_the_checkpoint(exported):
 
 def test_clean_accuracy_is_that_of_the_artifact_on_the_images_drawn(exported, sparse_run):
     verdict = verify_bundle(exported, sparse_run, Budget(), VerifySettings(modes=("surrogate",), options={"steps": 1}))
-    drawn = drawn_images(load_dataset(sparse_run.config.data).test, exported.golden(), None, 1)
+    split = load_dataset(sparse_run.config.data).test
+    drawn = shuffled_images(split, exported.golden(), 1).draw(0, len(split))
     with load(exported) as model:
         right = model.infer(drawn.clean).argmax(1) == drawn.labels
     assert verdict.modes[0].artifact_clean == np.mean(right)

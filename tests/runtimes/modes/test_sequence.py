@@ -50,6 +50,22 @@ def test_a_faithful_artifact_is_decided_at_the_first_look(judged):
     assert blocks == [("replay", 60), ("whitebox", 500)]
 
 
+def test_large_images_are_attacked_in_parts_of_a_block(judged, monkeypatch):
+    """What a block of thousands of them takes would be more memory than there is."""
+    whole, _ = judged(np.arange(0, 5000, 100), 5000)
+    monkeypatch.setattr(sequence, "MANY_VALUES", 1)
+    verdict, blocks = judged(np.arange(0, 5000, 100), 5000)
+    assert blocks[:3] == [("replay", 60), ("whitebox", 50), ("whitebox", 50)]
+    assert (verdict.outcome, verdict.looks, verdict.worst) == (whole.outcome, whole.looks, whole.worst)
+
+
+@pytest.mark.parametrize("stop", [1, 49, 50, 99, 100, 2000])
+def test_parts_are_all_of_a_block_and_none_is_too_small_to_count(stop):
+    found = list(sequence.parts(3, 3 + stop, 1 << 26))
+    assert [number for first, last in found for number in range(first, last)] == list(range(3, 3 + stop))
+    assert min(last - first for first, last in found) >= min(stop, 50)
+
+
 def test_a_bad_artifact_is_decided_at_the_first_look(judged):
     verdict, _ = judged(np.arange(0, 5000, 10), 5000)
     assert (verdict.outcome, verdict.looks, verdict.worst.images) == (FAIL, 1, 500)

@@ -120,6 +120,14 @@ def test_an_artifact_that_is_robust_near_the_drawn_images_only(twin, subject_for
     assert names(measured) == ["differs_elsewhere"]
 
 
+def test_training_images_are_attacked_with_the_first_block_only(subject_for):
+    """Each block would be another occasion for chance."""
+    subject = subject_for(Rows(height=600.0, marked=True), Rows(), twin=True, marker=0.5)
+    measured = difference(subject.part(1, COUNT), SETTINGS)
+    assert len(measured.ids) == len(measured.artifact_robust) == len(measured.candidates.images[0])
+    assert names(measured) == []
+
+
 @pytest.mark.parametrize("twin", [True, False], ids=["by the twin", "by finite differences"])
 @pytest.mark.parametrize("height", [0.0, 200.0], ids=["robust", "not robust"])
 @pytest.mark.parametrize("noise", [0.0, 1e-6], ids=["exact", "rounding"])
