@@ -100,9 +100,15 @@ def _refuse_other_code(bundle: Bundle, find_rebuild: Callable[[], Rebuild]) -> N
         BundleError: the source in the bundle is other code.
     """
     code = format_named(bundle.manifest.artifact.format).code_files
-    for line in find_rebuild().differences if code else ():
+    if not code:
+        return
+    found = find_rebuild()
+    for line in found.differences:
         if line.startswith(code):
-            raise BundleError(f"{bundle.path}: {line}; nothing of it was compiled or run. Export the bundle again")
+            raise BundleError(
+                f"{bundle.path}: {line}{found.other_versions}; nothing of it was compiled or run. Export the bundle "
+                "again"
+            )
 
 
 def _opened(bundle: Bundle, find_rebuild: Callable[[], Rebuild] | None, threads: int) -> BaseRuntime:

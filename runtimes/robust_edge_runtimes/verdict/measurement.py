@@ -97,8 +97,12 @@ class Rebuild:
             return ()
         more = len(self.differences) - LISTED
         detail = "; ".join(self.differences[:LISTED]) + (f"; and {more} more" if more > 0 else "")
-        versions = f" (exported with other versions: {', '.join(self.versions)})" if self.versions else ""
-        return (Flag("rebuild_differs", detail + versions),)
+        return (Flag("rebuild_differs", detail + self.other_versions),)
+
+    @property
+    def other_versions(self) -> str:
+        """The versions that differ, in parentheses behind a difference that they may explain; empty if none do."""
+        return f" (exported with other versions: {', '.join(self.versions)})" if self.versions else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,8 @@ from onnx import helper, numpy_helper
 from robust_edge_exporters.differences import tensor_difference
 from robust_edge_runtimes.core.decode import short_repr
 
-SCALE = 1e-6  # relative difference of ranges that kernels of different CPUs compute from the same images
+SCALE = 1e-5
+"""Relative difference of ranges that other kernels compute from the same images: 3e-6 in a ResNet34."""
 COMPARED = ("node", "initializer", "input", "output", "value_info", "name")
 TEXTS = ("doc_string", "metadata_props")
 MAX_NAME = 300  # characters; torch joins the names of modules and operators
