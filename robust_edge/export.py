@@ -31,7 +31,7 @@ from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.golden import Golden, expected_of
+from robust_edge_runtimes.core.golden import Golden, expected_of, most_golden_images
 from robust_edge_runtimes.core.manifest import Source
 
 GOLDEN_TOLERANCE = 1e-3
@@ -67,7 +67,7 @@ def export_run(
         require_targets(model, dataset.shape, [target])  # before anything is attacked
     format_named(target.format).check_options(model, dataset.shape, target, chosen.options)
     network = artifact_request(run, model, target, chosen, lambda: dataset.train)
-    split = dataset.test.first(settings.images)
+    split = dataset.test.first(min(settings.images, most_golden_images(dataset.shape, len(dataset.classes))))
     eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
     attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
     images = make_golden(model, split, attack, threat, settings.seed, progress)

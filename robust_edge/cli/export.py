@@ -52,7 +52,7 @@ OF_FILES = ("shape", "mean", "std")
     default=GoldenSettings.images,
     show_default=True,
     type=COUNT,
-    help="Number of test images to store in the bundle, for `verify`.",
+    help="Number of test images to store in the bundle, for `verify`; of large images as many as 1 GiB holds.",
 )
 @click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run's training]")
 @click.option(
@@ -166,7 +166,7 @@ def _say(exported: Exported, limits: tuple[str, ...], tar: Path | None, output: 
         output.note(f"note: {limit}")
     few = manifest.expected.images
     if few < MIN_IMAGES and manifest.source.dataset != NO_IMAGES:
-        output.note(f"note: verify will fail with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
+        output.note(f"note: verify cannot decide with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
     archived = {} if tar is None else {"archive": str(tar)}
     text = "\n".join([_summary(exported), *quantisation_in_words(exported.quantisation)])
     text += f"\n{tar}: the same bundle as one file" if tar else ""

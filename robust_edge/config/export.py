@@ -11,7 +11,7 @@ class GoldenSettings:
     """How the stored attack images are made.
 
     Attributes:
-        images: how many, from the start of the test split.
+        images: how many, from the start of the test split; fewer where golden.npz would exceed 1 GiB.
         eps: None for the radius of the run's own adversary (8/255 for a benign run).
         steps: of PGD.
     """

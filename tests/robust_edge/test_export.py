@@ -17,8 +17,10 @@ from robust_edge.run.directory import open_run
 from robust_edge.run.images import evaluation_images
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
+from robust_edge_runtimes.core import golden as golden_module
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.golden import most_golden_images
 
 
 def test_evaluation_images_are_the_test_split(sparse_run):
@@ -79,6 +81,17 @@ def test_the_bundle_knows_its_checkpoint_and_what_to_expect(sparse_run, exported
 def test_a_benign_run_is_stored_with_the_usual_radius(benign_run, tmp_path):
     exported = export_run(benign_run, target_named("x86-cpu"), tmp_path / "b", golden=GoldenSettings(images=5, steps=1))
     assert exported.manifest.expected.attack.eps == USUAL_EPS[LINF]
+
+
+def test_a_bundle_stores_no_more_images_than_it_may(sparse_run, tmp_path, monkeypatch):
+    """512 images of 3x384x384 would take 1.8 GB, which `open_bundle` refuses, after all of them were attacked."""
+    assert most_golden_images((3, 384, 384), 1000) == 302
+    assert most_golden_images((3, 224, 224), 1000) >= GoldenSettings.images
+    monkeypatch.setattr(golden_module, "MAX_GOLDEN_BYTES", 20_000)
+    path = tmp_path / "bundle"
+    export_run(sparse_run, target_named("x86-cpu"), path, golden=GoldenSettings(images=40, steps=1))
+    images = len(open_bundle(path).golden().labels)
+    assert images == most_golden_images((1, 8, 8), 10) < 40
 
 
 def test_an_existing_bundle_is_kept(sparse_run, exported):

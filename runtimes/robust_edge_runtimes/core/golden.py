@@ -22,6 +22,7 @@ from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Manifest
 
 GOLDEN = "golden.npz"
 MAX_GOLDEN_BYTES = 1 << 30
+HEADERS = 1 << 12  # bytes of all arrays that are no values
 MAX_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
 """Largest tolerance that an export writes, by precision; a larger one would not tell the checkpoint from other
 networks."""
@@ -68,6 +69,12 @@ def expected_of(golden: Golden, attack: AttackSpec) -> Expected:
     clean = is_right(golden.clean_logits, golden.labels)
     robust = clean & is_right(golden.attacked_logits, golden.labels)
     return Expected(len(golden.labels), float(clean.mean()), float(robust.mean()), attack)
+
+
+def most_golden_images(shape: Tuple[int, ...], classes: int) -> int:
+    """How many images of the shape (C, H, W) golden.npz may hold with their logits."""
+    each = 4 * (2 * math.prod(shape) + 4 * classes) + 8
+    return (MAX_GOLDEN_BYTES - HEADERS) // each
 
 
 def write_golden(path: Path, golden: Golden) -> None:
