@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
@@ -24,6 +24,7 @@ from robust_edge_runtimes.present.tables import percent
 
 TEMPLATE = "pareto.html.j2"
 WIDTH, HEIGHT = 9.6, 3.7
+CLOSE = 0.03  # of the width and the height
 LABELLED = 40  # more numbers would hide each other; then only those of the front are written
 AXIS_NAMES = {"bytes": "bytes of the artifact", "macs": "multiply-accumulates", "latency": "one image, median"}
 
@@ -77,14 +78,34 @@ def _panel(axes: Axes, rows: Sequence[Row], name: str) -> None:
     axes.plot(*zip(*(points[i] for i in best), strict=True), color=RIGHT, drawstyle="steps-post", linewidth=1.2)
     for chosen, colour, size in ((others, GREY, 18), (best, RIGHT, 34)):
         axes.scatter([points[i][0] for i in chosen], [points[i][1] for i in chosen], s=size, color=colour, zorder=3)
-    for i in points if len(points) <= LABELLED else best:
-        colour = RIGHT if i in best else GREY
-        axes.annotate(str(i + 1), points[i], (4, 4), textcoords="offset points", fontsize=7.5, color=colour)
+    named = {i: points[i] for i in (points if len(points) <= LABELLED else best)}
+    for group in _together(named):
+        colour, text = RIGHT if {*group} & {*best} else GREY, ", ".join(str(i + 1) for i in group)
+        axes.annotate(text, points[group[0]], (4, 4), textcoords="offset points", fontsize=7.5, color=colour)
     axes.set_xlabel(AXIS_NAMES[name])
     axes.set_xlim(left=0, right=1.12 * max(price for price, _ in points.values()))
     axes.margins(y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _cost(name, value)))
+
+
+def _together(points: Mapping[int, tuple[float, float]]) -> list[list[int]]:
+    """Groups of points that lie so close together that each of their numbers would hide the others."""
+    width = max(x for x, _ in points.values()) or 1.0
+    height = max(y for _, y in points.values()) - min(y for _, y in points.values()) or 1.0
+    groups: list[list[int]] = []
+    for i, (x, y) in points.items():
+        near = (
+            group
+            for group in groups
+            if abs(points[group[0]][0] - x) < CLOSE * width and abs(points[group[0]][1] - y) < CLOSE * height
+        )
+        found = next(near, None)
+        if found is None:
+            groups.append([i])
+        else:
+            found.append(i)
+    return groups
 
 
 def _cost(name: str, value: float) -> str:

@@ -4,6 +4,7 @@ import io
 import numpy as np
 
 from robust_edge.sweep.grid import read_axis
+from robust_edge.sweep.page import fronts_figure
 from robust_edge.sweep.pareto import COSTS, front, pareto_csv
 from robust_edge.sweep.results import Attacked, Row
 
@@ -38,3 +39,9 @@ def test_csv_has_a_line_for_each_row_and_no_formulas():
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["cell"], first["keep"], first["bytes"], first["robust accuracy"]) == ("'=1+1", "1", "5", "0.900000")
     assert (first["on front of bytes"], second["on front of bytes"], second["macs"]) == ("yes", "no", "")
+
+
+def test_numbers_of_points_in_one_place_are_written_side_by_side():
+    found = [row(0.5, 100), row(0.501, 101), row(0.7, 200), row(0.5, 200), row(0.7, 200)]
+    (axes,) = fronts_figure(found, ["bytes"]).axes
+    assert [text.get_text() for text in axes.texts] == ["1, 2", "3, 5", "4"]
