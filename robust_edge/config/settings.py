@@ -7,6 +7,7 @@ written into the run as `config.yaml`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,11 @@ def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_bare(settings: Mapping[str, Any]) -> None:
     """Raise InputError with the full name for a setting without its group, such as `lr` for `training.lr`."""
     known = to_plain(CompressConfig())
+    groups = {group: inside for group, inside in known.items() if isinstance(inside, dict)}
     for key in settings.keys() - known.keys():
-        full = [f"{group}.{key}" for group, inside in known.items() if isinstance(inside, dict) and key in inside]
+        names = {*known, *(name for inside in groups.values() for name in inside)}
+        near = difflib.get_close_matches(str(key), sorted(names), n=1)
+        full = [f"{group}.{name}" for name in near for group, inside in groups.items() if name in inside]
         if full:
             raise InputError(f"unknown key {key!r}; did you mean {' or '.join(full)}?")
 

@@ -65,6 +65,7 @@ def test_names_are_the_same_in_a_larger_grid_and_can_be_files():
         (["preset=quick"], CommonSettings(preset="strong"), "also given for all cells"),
         (["keep=0.1,2"], NOTHING, "cell keep=2: "),
         (["lr=0.1"], NOTHING, "did you mean training.lr"),
+        (["keeep=0.1"], NOTHING, "did you mean pruning.keep"),
         (["preset=fast"], NOTHING, "unknown preset"),
         ([f"seed={','.join(map(str, range(200)))}", f"epochs={','.join(map(str, range(1, 101)))}"], NOTHING, "20000"),
     ],
