@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from robust_edge_runtimes.core.errors import InputError
 
+MOST_PIXELS = 1 << 27  # of one batch; two of them are compared in float64
 AFTER_LOGITS = ("Softmax", "LogSoftmax")
 
 
@@ -21,7 +23,7 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
         (C, H, W), and the number of images in a batch that the file was written for, None for any.
 
     Raises:
-        InputError: the graph has not one input of images and one output, or its shape is another.
+        InputError: the graph has not one input of images and one output, or its shape is another or too large.
     """
     from onnx import TensorProto
 
@@ -46,6 +48,11 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
         raise InputError(
             f"{path} takes images of {_sizes(own)}, given are images of {_sizes(wanted)}; resize them with "
             "data.resize, or use others"
+        )
+    if math.prod((sizes[0] or 1, *shape)) > MOST_PIXELS:
+        raise InputError(
+            f"{path} takes batches of {sizes[0] or 1} images of {_sizes(own)}, more than {MOST_PIXELS} numbers; export "
+            "the network for fewer or smaller images"
         )
     for size, value in zip(kind.shape.dim, (0, *shape), strict=True):
         size.Clear()

@@ -36,14 +36,14 @@ SPLICES = [
 NUMBERS = (-(1 << 63), -1, 0, 1, 2, 3, 7, 255, 1 << 20, 1 << 31, (1 << 63) - 1)
 
 
-def number_of(count: int) -> int:
-    """The number of cases where CI runs `count`."""
-    return CASES or count
+def number_of(count: int, share: float = 1.0) -> int:
+    """The number of cases where CI runs `count`, and `make fuzz` this share of all."""
+    return round(CASES * share) if CASES else count
 
 
-def cases(count: int) -> Iterator[tuple[int, np.random.Generator]]:
-    """(number, generator of its own) of each case, where CI runs `count`."""
-    for number in range(FIRST, FIRST + number_of(count)):
+def cases(count: int, share: float = 1.0) -> Iterator[tuple[int, np.random.Generator]]:
+    """(number, generator of its own) of each of `number_of` cases."""
+    for number in range(FIRST, FIRST + number_of(count, share)):
         yield number, np.random.default_rng((SEED, number))
 
 

@@ -196,6 +196,11 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
         (lambda p: p.graph.input[0].type.tensor_type.shape.dim[2].__setattr__("dim_value", 9), "resize"),
         (lambda p: p.graph.input[0].type.tensor_type.__setattr__("elem_type", 2), "float32"),
         (lambda p: p.graph.node[0].__setattr__("op_type", "NonZero"), "NonZero"),
+        (
+            lambda p: p.graph.input[0].type.tensor_type.shape.dim[0].__setattr__("dim_value", 1 << 31),
+            "fewer or smaller",
+        ),
+        (lambda p: p.graph.initializer[0].dims.append(2), "not a valid ONNX graph"),
     ],
 )
 def test_what_cannot_be_imported_is_named(tmp_path, change, says):
