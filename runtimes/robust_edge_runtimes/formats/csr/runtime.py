@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from typing import Any
@@ -28,6 +29,7 @@ class CsrRuntime(BaseRuntime):
     _network: Any = None
     _torch: Any = None
     _threads_before = 1
+    _indices_known = False  # whether the indices of the matrices have been checked, which are constants
 
     def open_impl(self) -> RuntimeInfo:
         """Load the scripted network."""
@@ -60,8 +62,9 @@ class CsrRuntime(BaseRuntime):
         if not images.flags.writeable:
             images = images.copy()  # torch would warn that it might be written to
         try:
-            with torch.no_grad():
+            with torch.no_grad(), contextlib.nullcontext() if self._indices_known else _checked_indices(torch):
                 logits: np.ndarray = network(torch.from_numpy(images)).numpy()
+            self._indices_known = True
         except Exception as cause:  # as above
             reason = " ".join(str(cause).split())[:300]
             raise BundleError(f"PyTorch {torch.__version__} cannot run {self.path}: {reason}") from cause
@@ -71,3 +74,9 @@ class CsrRuntime(BaseRuntime):
         """Drop the network."""
         self._torch.set_num_threads(self._threads_before)
         self._network = self._torch = None
+
+
+def _checked_indices(torch: Any) -> Any:
+    """While it lasts, CSR matrices whose indices lie outside of them are an error; torch would read other memory."""
+    check = getattr(torch.sparse, "check_sparse_tensor_invariants", None)  # from PyTorch 2.0
+    return contextlib.nullcontext() if check is None else check()
