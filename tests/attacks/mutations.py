@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -72,9 +73,9 @@ def mutated(value: Any, random: np.random.Generator) -> Any:
         elif kind == 1 and isinstance(parent, dict):
             parent[f"{key}x"] = parent.pop(key)
         elif kind == 2 and isinstance(parent, list):
-            parent.append(parent[key])
+            parent.append(copy.deepcopy(parent[key]))
         else:
-            parent[key] = ODD[random.integers(len(ODD))]
+            parent[key] = copy.deepcopy(ODD[random.integers(len(ODD))])  # which a later change may change
     return value
 
 
