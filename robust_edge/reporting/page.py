@@ -59,10 +59,13 @@ def write_report(
         The paths of the page and of the tables.
 
     Raises:
-        InputError: a file was not written by its command, `out` is a folder, or another process writes it.
+        InputError: a file was not written by its command, `out` is a folder or one of the files, or
+            another process writes it.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the page to write, for example {out / 'report.html'}")
+    if out.resolve() in {path.resolve() for path in (*verdicts, *benches, *transfers)}:
+        raise InputError(f"{out} is one of the files to report on; name the page to write, for example report.html")
     with locked(out):
         data = collect(runs, verdicts, benches, transfers)
         page = render(data, out, notes=_write_all_plots(data), reload=reload)

@@ -290,6 +290,9 @@ def test_a_folder_or_no_run_is_refused(runs, tmp_path):
         write_report(runs, [], [], tmp_path)
     with pytest.raises(InputError, match="at least one run"):
         write_report([], [], [], tmp_path / "report.html")
+    bench = written(bench_of(), tmp_path / "bench.json")
+    with pytest.raises(InputError, match="one of the files to report on"):
+        write_report(runs, [], [bench], tmp_path / "." / "bench.json")
 
 
 @pytest.mark.usefixtures("undrawn")
