@@ -122,7 +122,7 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 def _remove_folder_if_unlocked(path: Path) -> None:
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not hasattr(os, "O_DIRECTORY") or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         return
     handle = os.open(str(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
