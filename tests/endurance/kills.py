@@ -11,6 +11,7 @@ work and the other one be refused in one line. Linux only; the report of failure
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import json
@@ -151,28 +152,21 @@ def wait(pid: int) -> int:
 def descendants(pid: int) -> list[int]:
     """A process and all processes below it."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        children += [
-            child
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            if task.name != str(pid)
-            for child in (task / "children").read_text().split()
-        ]
-    except OSError:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except OSError:  # it has ended
         return [pid]
-    return [pid, *(found for child in children for found in descendants(int(child)))]
+    return [pid, *(found for child in children for found in descendants(child))]
 
 
 def kill(pid: int, mode: str) -> None:
     """Kill a command with SIGKILL."""
-    if mode == "process group":
+    if mode == "process group" and os.getpgid(pid) == pid:  # else it has only just been started
         os.killpg(pid, signal.SIGKILL)
         return
     for process in descendants(pid) if mode == "all processes" else [pid]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def reap_orphans() -> tuple[float, list[str]]:
@@ -203,7 +197,8 @@ class Trial:
         self.name, self.command, self.folder, self.chance = name, COMMANDS[name], folder, chance
         self.failures: list[str] = []
         self.kills = dict.fromkeys(MODES, 0)
-        self.pairs, self.longest, self.expected = 0, 0.0, None
+        self.pairs, self.longest, self.seconds = 0, 0.0, 0.0
+        self.expected: dict[str, object] = {}
         self.log, self.other = folder.base / "stderr", folder.base / "stderr2"
 
     def measure(self) -> None:
@@ -246,11 +241,11 @@ class Trial:
         codes = wait(first), wait(second)
         self._reap("pair")
         self.pairs += 1
-        refused = {2: [log for log, code in zip((self.log, self.other), codes, strict=True) if code == 2]}[2]
+        told = [log.read_text() for log in (self.log, self.other)]
         if sorted(codes) != sorted((self.command.code, 2)):
-            self._fail(f"pair {delay:.2f} s apart: exits {codes}: {self.log.read_text()} {self.other.read_text()}")
-        elif not re.fullmatch(r"error: .* is being written by .*\n", refused[0].read_text()):
-            self._fail(f"pair {delay:.2f} s apart: refused by {refused[0].read_text()!r}")
+            self._fail(f"pair {delay:.2f} s apart: exits {codes}: {told}")
+        elif not re.fullmatch(r"error: .* is being written by .*\n", told[codes.index(2)]):
+            self._fail(f"pair {delay:.2f} s apart: refused by {told[codes.index(2)]!r}")
         self._compare(f"pair {delay:.2f} s apart")
 
     def _reap(self, at: str) -> None:
@@ -261,8 +256,7 @@ class Trial:
 
     def _compare(self, at: str) -> None:
         found = self.folder.contents()
-        if self.expected is None:
-            self.expected = found
+        self.expected = self.expected or found
         differing = [name for name in {**found, **self.expected} if found.get(name, 0) != self.expected.get(name, 0)]
         if differing:
             self._fail(f"{at}; files differ: {', '.join(sorted(differing))}")
