@@ -82,7 +82,8 @@ class Contents:
 
     Attributes:
         sparsity: non-zeros, counted in the same way as at export.
-        precision: of most of the stored weights.
+        precision: of the stored weights: int8 if any has 8 bits, since an int8 file may leave the largest layers in
+            fp32; otherwise that of most of them.
         opset, ir_version: of an ONNX file.
     """
 

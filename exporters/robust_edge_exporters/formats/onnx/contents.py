@@ -28,7 +28,7 @@ def contents_of(path: Path) -> Contents:
     opsets = [item.version for item in program.opset_import if item.domain in ("", "ai.onnx")]
     return Contents(
         sparsity=count_nonzeros(program),
-        precision=max(sizes, key=lambda name: sizes[name]),
+        precision="int8" if sizes["int8"] else max(sizes, key=lambda name: sizes[name]),
         opset=max(opsets, default=None),
         ir_version=program.ir_version,
     )
