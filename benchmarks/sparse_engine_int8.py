@@ -50,7 +50,7 @@ NETWORKS = {
     "mobilenet_v2-224": ("torchvision/mobilenet_v2", 224),
 }
 """Architecture, and height and width of an image, by name."""
-KEEPS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
+KEEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 LAYERS_KEEP = 0.1  # of the cells that list their layers
 CALIBRATION = 16  # images
 OUT = RESULTS / "sparse_engine_int8.json"

@@ -143,9 +143,22 @@ def int8_speed() -> str:
         )
     engines = ("ONNX Runtime fp32", "ONNX Runtime int8", "engine fp32", "engine int8", "engine int8 without VNNI")
     ratios = ("ONNX Runtime int8 / engine int8", "/ without VNNI", "engine fp32 / engine int8")
-    return _table(
+    table = _table(
         ("network", "kept", *(f"{name}, ms" for name in engines), *ratios, "bytes per non-zero", "memory of fp32"), rows
     )
+    made_on = {_cpu_kind(cell["environment"]["instructions"]) for cell in found["cells"]}
+    missing = [kind for kind in CPU_KINDS if kind not in made_on]
+    return table + (f"\nMissing, as no such machine was at hand: {', '.join(missing)}.\n" if missing else "")
+
+
+CPU_KINDS = ("x86 with VNNI", "x86 without VNNI", "ARM")
+
+
+def _cpu_kind(instructions: list[str]) -> str:
+    """The row of `CPU_KINDS` of a CPU with these instructions."""
+    if "avx2" not in instructions:
+        return "ARM"
+    return CPU_KINDS[0 if any(name.endswith("vnni") for name in instructions) else 1]
 
 
 def false_alarms() -> str:
