@@ -356,6 +356,8 @@ RESIDUALS = [
     (6, 24, 14, {}, "strips"),
     (6, 2, 1030, {}, "strips"),
     (8, 12, 12, {"group": 2}, "strips"),
+    (16, 7, 7, {}, "strips"),
+    (8, 6, 6, {"group": 2}, "strips"),
     (6, 9, 9, {"group": 6}, "depthwise"),
     (6, 33, 40, {"group": 6}, "depthwise_rows"),
     (6, 8, 8, {"density": 1.0}, "dense"),

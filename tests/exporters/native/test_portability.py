@@ -39,7 +39,7 @@ STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread")
 
 
 def by_columns(net, source):
-    """Features of an input of 20 by 18 pixels in rows of 32, of 16, and of 8, which share units in pairs."""
+    """Features of an input of 20 by 18 pixels in rows of 32, of 16, and of 8 and 7, which share units in pairs."""
     same = {"pads": (1, 1, 1, 1)}
     wide = net.conv(source, net.weights(6, 8, 1, 1), pads=(0, 7, 0, 7))
     wide = net.add("Relu", net.conv(wide, net.weights(8, 6, 3, 3, density=0.3), **same))
@@ -48,7 +48,9 @@ def by_columns(net, source):
     half = net.conv(square, net.weights(30, 16, 3, 3, density=0.3), strides=(2, 2), **same)
     half = net.add("Relu", net.add("Add", net.conv(half, net.weights(30, 30, 3, 3, density=0.3), **same), half))
     half = net.add("LeakyRelu", net.conv(half, net.weights(9, 30, 3, 3, density=0.3), **same), alpha=0.1)
-    return [net.add("GlobalAveragePool", x) for x in (wide, square, half)]
+    seven = net.conv(source, net.weights(12, 8, 2, 1), strides=(3, 3), pads=(0, 1, 0, 2))
+    seven = net.add("Relu", net.conv(seven, net.weights(11, 12, 3, 3, density=0.3), **same))
+    return [net.add("GlobalAveragePool", x) for x in (wide, square, half, seven)]
 
 
 def branchy(net):
@@ -69,7 +71,7 @@ def branchy(net):
     x = net.add("Concat", x, net.add("AveragePool", x, kernel_shape=(3, 3), **same), axis=1)
     x = net.add("Sigmoid", net.conv(x, net.weights(20, 64, 3, 3, density=0.1), strides=(2, 2), **same))
     x = net.add("Flatten", net.add("Concat", net.add("GlobalAveragePool", x), *columns, varied(net, "input"), axis=1))
-    return net.add("Gemm", x, net.constant(net.weights(58, 10, density=0.2)), net.constant(net.vector(10)))
+    return net.add("Gemm", x, net.constant(net.weights(69, 10, density=0.2)), net.constant(net.vector(10)))
 
 
 def varied(net, source):

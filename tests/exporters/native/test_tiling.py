@@ -79,5 +79,28 @@ def test_tiles_of_the_strips_kernel(width):
             assert register_tile_units(tiling, height, units * UNIT, most=most, step=units) == wanted
 
 
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (6, 6), (14, 7)])
+def test_tiles_of_paired_rows(height, width):
+    """A tile is a whole plane, two rows to a unit, in register tiles that are compiled."""
+    shape = Shape(4, height, width)
+    tiling = conv_strips.KERNEL.tile(convolution(height, width), shape, shape, Options())
+    pairs = -(-height // 2)
+    assert (tiling.paired, tiling.rows, tiling.row_units, tiling.columns) == (True, pairs, 1, width)
+    for most in REGISTER_TILE_UNITS:
+        tiles = -(-pairs // most)
+        wanted = {(i + 1) * pairs // tiles - i * pairs // tiles for i in range(tiles)}
+        assert register_tile_units(tiling, pairs, UNIT, most=most, step=1) == wanted
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pads", "width", "pairs"),
+    [((3, 3), (1, 1, 1, 1), 7, True), ((3, 3), (1, 0, 1, 2), 7, False), ((3, 5), (1, 2, 1, 2), 7, False)],
+)
+def test_rows_are_paired_where_zeros_lie_between_them(kernel, pads, width, pairs):
+    window = Window(kernel, (1, 1), pads, (1, 1))
+    shape = Shape(4, 7, width)
+    assert conv_strips.suits_pairs(window, shape, shape) == pairs
+
+
 def test_constants_are_read_from_the_headers():
     assert (UNIT, REGISTER_TILE_UNITS) == (16, (16, 6, 3, 2))

@@ -18,18 +18,18 @@
    padding, so the rows of the filter shift by whole units, which is what offsets count. Sums of all shifts share their
    registers: those of the largest shift are summed first, moved by one pixel, then those of the next one are added. At
    the end of a row they take garbage from the next row, S - 1 pixels of each row are never stored. Wide rows are computed
-   in tiles of columns. A segment holds the nonzeros of an output channel and a shift, the largest shift first. */
+   in tiles of columns. A segment holds the nonzeros of an output channel and a shift, the largest shift first.
+
+   Rows of less than half a unit are packed in pairs, row y next to row y + pairs, if the zeros of a row's left padding
+   serve as the right padding of the row before it. */
 #ifndef ROBUST_EDGE_CONV_STRIPS_H
 #define ROBUST_EDGE_CONV_STRIPS_H
 
-#include <string.h>
-
 #include "conv_tiles.h"
 #include "nonzeros.h"
-#include "pack_rows.h"
+#include "pack_strips.h"
 #include "tile_sizes.h"
 
-#define ROW_UNITS_MAX 6 /* units of a packed row */
 #define STRIP_UNITS_MAX (UNITS_MAX > ROW_UNITS_MAX ? UNITS_MAX : ROW_UNITS_MAX)
 
 #ifndef STRIPS_UNITS
@@ -41,6 +41,7 @@ struct conv_strips {
     int columns;   /* output columns of a tile */
     int row_units; /* of a packed row */
     int segments;  /* of an output channel in a block: S */
+    int paired;    /* units hold two rows; tiles are whole planes, and conv.rows counts pairs */
 };
 
 /* A register tile: whole rows of a tile. */
@@ -57,44 +58,32 @@ struct strip_tile {
     size_t partial_pitch;
     int units, segments;
     int whole;               /* all lanes are pixels of the tile */
+    int pair_distance;       /* floats from a row to the row in the second half of its unit; 0: rows are not paired */
     struct range channels;
     const struct activation *act;
     int pixel[STRIP_UNITS_MAX * UNIT_VECTORS]; /* of each vector, from the tile's first pixel */
     int lanes[STRIP_UNITS_MAX * UNIT_VECTORS]; /* of each vector that are pixels of the tile */
+    int second[STRIP_UNITS_MAX * UNIT_VECTORS]; /* where those of the second row end, if rows share a vector */
 };
 
-/* A tile's rows of the channels of a block, at dst as [channel][copy][row][unit]. */
-PRIVATE void pack_strip(const struct conv_strips *r, const float *image, struct range channels, int y0, int x0,
-                              int rows, float *dst) {
-    const struct conv *c = &r->conv;
-    const int stride = c->stride_x, floats = r->row_units * UNIT, used = r->columns + r->segments - 1;
-    for (int k = channels.begin; k < channels.end; k++)
-        for (int s = 0; s < c->copies; s++, dst += c->copy_floats) {
-            const float *plane = image + (size_t)k * (size_t)c->in.pitch;
-            int y = y0 * stride + c->shifts[s].dy, x = x0 * stride + c->shifts[s].dx;
-            struct range in = inside(x, stride, c->in.width, used);
-            float *to = dst;
-            for (int row = 0; row < rows + c->extra_rows; row++, y += stride, to += floats) {
-                const float *from = plane + (ptrdiff_t)y * c->in.width + x;
-                if (y < 0 || y >= c->in.height) {
-                    memset(to, 0, (size_t)floats * sizeof *to);
-                    continue;
-                }
-                if (stride == 1)
-                    for (int i = 0; i < floats; i += LANES)
-                        store(to + i, load(from + i));
-                else
-                    for (int i = 0; i < floats; i += LANES) {
-                        vec even, odd;
-                        deinterleave(from + 2 * i, &even, &odd);
-                        store(to + i, even);
-                    }
-                for (int i = 0; i < in.begin; i++)
-                    to[i] = 0;
-                for (int i = in.end; i < used; i++)
-                    to[i] = 0;
-            }
-        }
+/* Adds to `sum` the pixels of vector `v` of a tile, or stores them; the pixels of an output channel begin at `p`. A
+   vector of paired rows has its second row in the lanes from HALF on. */
+INLINE vec add_pixels(const struct strip_tile *t, const float *p, int v, vec sum) {
+#if LANES == UNIT
+    if (t->pair_distance) {
+        sum += load_lanes(p + t->pixel[v], lanes_between(0, t->lanes[v]));
+        return sum + load_lanes(p + t->pixel[v] + t->pair_distance - HALF, lanes_between(HALF, t->second[v]));
+    }
+#endif
+    return sum + load(p + t->pixel[v]);
+}
+
+INLINE void store_pixels(const struct strip_tile *t, float *p, int v, vec sum) {
+    store_lanes(p + t->pixel[v], sum, t->lanes[v]);
+#if LANES == UNIT
+    if (t->pair_distance)
+        _mm512_mask_storeu_ps(p + t->pixel[v] + t->pair_distance - HALF, lanes_between(HALF, t->second[v]).mask, sum);
+#endif
 }
 
 /* Adds bias and residual in the first block, in the others the sums of the blocks before. */
@@ -105,7 +94,7 @@ INLINE void add_to_strip(const struct strip_tile *t, vec *sum, const int vectors
             sum[v] += bias;
         if (t->residual)
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] += load(t->residual + (size_t)o * t->pitch + t->pixel[v]);
+                sum[v] = add_pixels(t, t->residual + (size_t)o * t->pitch, v, sum[v]);
     } else
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] += load(t->partial + (size_t)o * t->partial_pitch + v * LANES);
@@ -120,7 +109,7 @@ INLINE void store_strip(const struct strip_tile *t, vec *sum, const int vectors,
             store(out + t->pixel[v], sum[v]);
     } else
         UNROLL for (int v = 0; v < vectors; v++)
-            store_lanes(out + t->pixel[v], sum[v], t->lanes[v]);
+            store_pixels(t, out, v, sum[v]);
 }
 
 /* `units` is a constant where this is called. */
@@ -161,10 +150,24 @@ PRIVATE void strips_kernel(const struct strip_tile *t) {
     switch (t->units) { STRIPS_UNITS(STRIPS_CASE) }
 }
 
+/* Where vector `v` of a register tile lies in the plane, and which lanes of it are pixels of the tile. `y` is the first
+   row of the register tile. */
+PRIVATE void place_vector(const struct conv_strips *r, struct strip_tile *t, int v, int y, int columns) {
+    const struct conv *c = &r->conv;
+    const int row_vectors = r->row_units * UNIT_VECTORS, pairs = r->paired ? c->rows : 0;
+    const int half = r->paired ? v % row_vectors * LANES / HALF : 0, x = v % row_vectors * LANES - half * HALF;
+    const int row = v / row_vectors + half * pairs, left = columns - x;
+    const int inside = !r->paired || y + row < c->out.height;
+    t->pixel[v] = row * c->out.width + x;
+    t->lanes[v] = left < 0 || !inside ? 0 : left < LANES ? left : LANES;
+    t->second[v] = y + row + pairs < c->out.height ? HALF + columns : 0;
+    t->pair_distance = pairs * c->out.width;
+}
+
 /* Splits a tile of `rows` rows and `columns` columns into register tiles of whole rows, of nearly equal size. The
    exporter computes the same sizes (register_tile_units in tiling.py). `tile` is that of the first row. */
 PRIVATE void run_strip_tiles(const struct conv_strips *r, const struct strip_tile *tile, int rows, int columns) {
-    const int width = r->conv.out.width, row_vectors = r->row_units * UNIT_VECTORS;
+    const int width = r->conv.out.width;
     const int most = UNITS_MAX / r->row_units > 0 ? UNITS_MAX / r->row_units : 1, tiles = (rows + most - 1) / most;
     for (int i = 0; i < tiles; i++) {
         struct strip_tile t = *tile;
@@ -176,23 +179,24 @@ PRIVATE void run_strip_tiles(const struct conv_strips *r, const struct strip_til
         t.partial += units * UNIT;
         t.residual = t.residual ? t.residual + first : NULL;
         t.out = t.out ? t.out + first : NULL;
-        for (int v = 0; v < t.units * UNIT_VECTORS; v++) {
-            int x = v % row_vectors * LANES, left = columns - x;
-            t.pixel[v] = v / row_vectors * width + x;
-            t.lanes[v] = left < 0 ? 0 : left < LANES ? left : LANES;
-        }
+        for (int v = 0; v < t.units * UNIT_VECTORS; v++)
+            place_vector(r, &t, v, range.begin, columns);
         strips_kernel(&t);
     }
+}
+
+PRIVATE int strip_bands(const struct conv_strips *r) {
+    return r->paired ? 1 : (r->conv.out.height + r->conv.rows - 1) / r->conv.rows;
 }
 
 PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const struct work *work, int tile) {
     const struct conv *c = &r->conv;
     re_context *ctx = j->context;
-    const int bands = (c->out.height + c->rows - 1) / c->rows, strips = (c->out.width + r->columns - 1) / r->columns;
+    const int bands = strip_bands(r), strips = (c->out.width + r->columns - 1) / r->columns;
     const int in_group = c->in.channels / c->groups, out_group = c->out.channels / c->groups;
     const int blocks = (in_group + c->block - 1) / c->block, image = tile / (bands * strips);
     const int y0 = tile / strips % bands * c->rows, x0 = tile % strips * r->columns;
-    const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
+    const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows; /* of pairs, if they are paired */
     const int columns = c->out.width - x0 < r->columns ? c->out.width - x0 : r->columns;
     const float *in = ctx->arena + c->in.offset + (size_t)image * c->in.image;
     float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
@@ -203,8 +207,11 @@ PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const s
             size_t pixel = (size_t)image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch +
                            (size_t)y0 * (size_t)c->out.width + (size_t)x0;
             struct strip_tile t;
-            if (c->copies)
-                pack_strip(r, in, channels, y0, x0, rows, packed);
+            if (r->paired)
+                pack_paired_strip(c, in, channels, rows + c->extra_rows, rows, r->columns + r->segments - 1, packed);
+            else if (c->copies)
+                pack_strip(c, in, channels, y0, x0, rows + c->extra_rows, r->row_units, r->columns + r->segments - 1,
+                           packed);
             t.packed = c->copies ? packed : in + (size_t)channels.begin * (size_t)c->in.pitch + (size_t)y0 * UNIT;
             t.values = value_section(ctx, c->values);
             t.offsets = ctx->offsets + c->offsets;
@@ -224,8 +231,7 @@ PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const s
 
 PRIVATE void conv_strips(const struct job *j, const struct conv_strips *r) {
     const struct conv *c = &r->conv;
-    int bands = (c->out.height + c->rows - 1) / c->rows, strips = (c->out.width + r->columns - 1) / r->columns;
-    int tiles = j->images * bands * strips;
+    int tiles = j->images * strip_bands(r) * ((c->out.width + r->columns - 1) / r->columns);
     struct work work = {{0, tiles}, {0, c->groups}, {0, c->out.channels / c->groups}};
     if (tiles % j->threads == 0 || tiles >= 4 * j->threads)
         work.tiles = split_evenly(tiles, j->thread, j->threads);

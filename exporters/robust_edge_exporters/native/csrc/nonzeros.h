@@ -41,24 +41,25 @@ INLINE uint32_t mean_length(const uint32_t *starts, int segments) {
 
    Returns the entry after the segment. `units` is a constant where this is called, so that the sums stay in registers.
 
-   Fused multiply-adds to few sums wait for each other, so up to four partial sums are kept of each. In a short tile,
-   loading value and offset costs as much as the products, so CHUNK entries are loaded at a time. */
+   Fused multiply-adds to few sums wait for each other, so up to four partial sums are kept of each. Loading value and
+   offset costs as much as one or two products, so that CHUNK_FOR(vectors) entries are loaded at a time. */
 INLINE struct nonzeros accumulate(vec *sum, const int units, const float *in, size_t step, size_t scale,
                                   struct nonzeros next, uint32_t count) {
     const int vectors = units * UNIT_VECTORS, chains = vectors <= 2 ? 4 : vectors <= 4 ? 2 : 1;
+    const int size = CHUNK_FOR(vectors);
     const value *const end = next.values + count;
     vec partial[4 * 4];
     UNROLL for (int v = 0; v < (chains - 1) * vectors; v++)
         partial[v] = splat(0);
 #if CHUNK > 1
-    if (vectors <= CHUNK_VECTORS)
-        for (; end - next.values >= CHUNK; next.values += CHUNK, next.offsets += CHUNK) {
+    if (size > 1)
+        for (; end - next.values >= size; next.values += size, next.offsets += size) {
             const struct chunk chunk = load_chunk(next.values, vectors);
             if (PREFETCHES_CHUNKS(vectors))
                 prefetch_ahead(next, CHUNK);
             uint64_t offsets[CHUNK / 4];
-            memcpy(offsets, next.offsets, sizeof offsets);
-            UNROLL for (int i = 0; i < CHUNK; i++) {
+            memcpy(offsets, next.offsets, (size_t)size * sizeof *next.offsets);
+            UNROLL for (int i = 0; i < size; i++) {
                 vec *to = i % chains ? partial + (i % chains - 1) * vectors : sum, x = broadcast(&chunk, i, vectors);
                 const float *pixels = in + (offsets[i / 4] >> i % 4 * 16 & 0xffff) * scale;
                 UNROLL for (int v = 0; v < vectors; v++)
@@ -66,7 +67,7 @@ INLINE struct nonzeros accumulate(vec *sum, const int units, const float *in, si
             }
         }
 #endif
-    if (chains > 1)
+    if (chains > 1 && chains != size)
         for (; end - next.values >= chains; next.values += chains, next.offsets += chains)
             UNROLL for (int i = 0; i < chains; i++) {
                 vec *to = i ? partial + (i - 1) * vectors : sum, x = splat(to_float(next.values[i]));

@@ -81,18 +81,18 @@ INLINE vec load_first_lanes(const value *p) {
 INLINE vec load_first_lanes(const value *p) { return load_values(p); }
 #endif
 
-/* CHUNK values, each of which is about to be broadcast to all lanes. Where each is multiplied with more than two
-   vectors, they are loaded by fours, which takes one load more but makes the broadcasts cheaper. */
+/* CHUNK_FOR(vectors) values, each of which is about to be broadcast to all lanes. Where each is multiplied with more
+   than two vectors, they are loaded by fours, which takes one load more but makes the broadcasts cheaper. */
 struct chunk {
-    vec fours[CHUNK / 4]; /* or all CHUNK values in the first one */
+    vec fours[CHUNK / 4]; /* or all values in the first one */
 };
 
 INLINE struct chunk load_chunk(const value *p, const int vectors) {
     struct chunk c;
 #if LANES == 16
     if (vectors > 2) {
-        UNROLL for (int i = 0; i < CHUNK / 4; i++)
-            c.fours[i] = load_four(p + 4 * i);
+        c.fours[0] = load_four(p);
+        c.fours[CHUNK / 4 - 1] = CHUNK_FOR(vectors) > 4 ? load_four(p + 4) : c.fours[0];
         return c;
     }
 #endif

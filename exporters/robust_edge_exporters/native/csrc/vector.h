@@ -23,8 +23,9 @@
 #define LANES 16
 #define UNITS_MAX 16 /* units of sums in a register tile of a sparse kernel */
 #define DENSE_VECTORS 4 /* vectors of pixels in a register tile of the dense kernel */
-#define CHUNK 8         /* values loaded at a time, where broadcasting a lane costs less than loading a value */
-#define CHUNK_VECTORS 8 /* of the largest register tile for which it does */
+/* Values loaded at a time, where broadcasting a lane costs less than loading a value. */
+#define CHUNK 8 /* at most */
+#define CHUNK_FOR(vectors) ((vectors) <= 2 || ((vectors) > 4 && (vectors) <= 8) ? 8 : 4) /* in a register tile */
 #elif defined(__AVX__)
 #define LANES 8
 #define UNITS_MAX 6
@@ -34,7 +35,7 @@
 #define UNITS_MAX 6
 #define DENSE_VECTORS 4
 #define CHUNK 4
-#define CHUNK_VECTORS 4
+#define CHUNK_FOR(vectors) ((vectors) <= 4 ? 4 : 1)
 #else
 #define LANES 4
 #define UNITS_MAX 3
@@ -52,6 +53,7 @@ typedef uint32_t bits;
 
 #ifndef CHUNK
 #define CHUNK 1
+#define CHUNK_FOR(vectors) 1
 #endif
 
 #define UNIT_VECTORS (UNIT / LANES)
@@ -178,6 +180,49 @@ INLINE vec one_before(vec before, vec v) { return __builtin_shuffle(before, v, (
 INLINE vec one_after(vec v, vec after) { return __builtin_shuffle(v, after, (bits){ONE_AFTER}); }
 #endif
 
+/* Lanes begin <= i < end of a vector; none, if end is not above begin. */
+#if LANES == 16
+struct lanes {
+    __mmask16 mask;
+};
+
+INLINE struct lanes lanes_between(int begin, int end) {
+    struct lanes l;
+    begin = begin < 0 ? 0 : begin < LANES ? begin : LANES;
+    end = end < begin ? begin : end < LANES ? end : LANES;
+    l.mask = (__mmask16)((1u << end) - (1u << begin));
+    return l;
+}
+
+/* v in these lanes, 0 in the others. */
+INLINE vec keep_lanes(vec v, struct lanes l) { return _mm512_maskz_mov_ps(l.mask, v); }
+
+/* The floats at p in these lanes, 0 in the others. */
+INLINE vec load_lanes(const float *p, struct lanes l) { return _mm512_maskz_loadu_ps(l.mask, p); }
+#else
+struct lanes {
+    uint32_t mask[LANES];
+};
+
+INLINE struct lanes lanes_between(int begin, int end) {
+    struct lanes l;
+    for (int i = 0; i < LANES; i++)
+        l.mask[i] = i >= begin && i < end ? 0xffffffffu : 0;
+    return l;
+}
+
+INLINE vec keep_lanes(vec v, struct lanes l) {
+    bits m, b;
+    memcpy(&m, l.mask, sizeof m);
+    memcpy(&b, &v, sizeof b);
+    b &= m;
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
+
+INLINE vec load_lanes(const float *p, struct lanes l) { return keep_lanes(load(p), l); }
+#endif
+
 /* Stores the first `lanes` lanes of v, by a plain store if these are all: one through a mask is slower. */
 #if LANES == 16
 INLINE void store_lanes(float *p, vec v, int lanes) {
@@ -189,13 +234,17 @@ INLINE void store_lanes(float *p, vec v, int lanes) {
 #else
 INLINE void store_lanes(float *p, vec v, int lanes) {
     float all[LANES];
+    int i = 0;
     if (lanes == LANES) {
         store(p, v);
         return;
     }
     store(all, v);
-    for (int i = 0; i < lanes; i++)
-        p[i] = all[i];
+    for (int size = LANES / 2; size > 0; size /= 2)
+        if (lanes & size) {
+            memcpy(p + i, all + i, (size_t)size * sizeof *p);
+            i += size;
+        }
 }
 #endif
 

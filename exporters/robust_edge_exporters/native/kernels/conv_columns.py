@@ -9,7 +9,7 @@ import numpy as np
 
 from robust_edge_exporters.native.geometry import PADDING_ROWS, UNIT, Shape, Window, layout, tile_rows
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.convolution import SparseConvKernel, blocks_of
+from robust_edge_exporters.native.kernels.convolution import LENGTH_MULTIPLE, SparseConvKernel, blocks_of
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
@@ -93,8 +93,9 @@ class ConvColumns(SparseConvKernel):
         """Segments in the order group, block, output channel, filter column; within a segment by channel, then row.
 
         At stride 2 an output channel has two segments, one for the first column and one for the other two; within them
-        by channel, row, then even and odd pixels.
+        by channel, row, then even and odd pixels. Segments of paired rows are padded.
         """
+        assert isinstance(tiling, ColumnsTiling)
         blocks, count = blocks_of(op, tiling)
         by_column = [block.transpose(0, 3, 1, 2) for block in blocks]
         if segments_per_channel(op.window) == 2:
@@ -104,6 +105,7 @@ class ConvColumns(SparseConvKernel):
         return pack_segments(
             packer, op.bias, [b.reshape(b.shape[0] * b.shape[1], -1) for b in by_column],
             blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+            multiple=LENGTH_MULTIPLE if tiling.pair_distance else 1,
         )  # fmt: skip
 
     def own_fields(self, tiling: Tiling) -> dict[str, object]:

@@ -13,14 +13,17 @@ from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape, Window, layout, whole_units
 from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.kernels.conv_columns import even_block
-from robust_edge_exporters.native.kernels.convolution import SparseConvKernel, blocks_of
+from robust_edge_exporters.native.kernels.convolution import LENGTH_MULTIPLE, SparseConvKernel, blocks_of
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
 
-ROW_UNITS_MAX = c_constant("conv_strips.h", "ROW_UNITS_MAX")
+ROW_UNITS_MAX = c_constant("pack_strips.h", "ROW_UNITS_MAX")
+HALF = UNIT // 2  # floats of a row that shares a unit
 FULLEST = 0.7  # fraction of the lanes of packed rows that must be pixels
+UNITS_IN_PLACE = 8  # of a tile that is read in place: fewer lines of the second-level cache per tile than at 16
+PAIRED_COST = 0.75  # of paired rows, in times of tiles of this size read from the second-level cache
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class StripsTiling(Tiling):
         columns: output columns of a tile.
         row_units: units of a packed row.
         segments: number of different shifts of the filter's columns in output pixels, from the leftmost on.
+        paired: whether units hold two rows; tiles are whole planes then, and `rows` counts pairs.
     """
 
     columns: int = 0
     row_units: int = 0
     segments: int = 0
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,25 @@ def strips(width: int, extra: int) -> list[tuple[int, int]]:
     return sizes[min(sizes)]
 
 
+def pairs_of(output: Shape) -> Shape:
+    """The shape of an output whose rows share units: row y and row y + pairs."""
+    return replace(output, height=math.ceil(output.height / 2), width=UNIT)
+
+
+def suits_pairs(window: Window, source: Shape, output: Shape) -> bool:
+    """Whether two rows of a small plane can share a unit.
+
+    Pixels to the right of the first row's half are then the zeros to the left of the second row.
+    """
+    columns, stride = phases(window, 1), window.strides[1]
+    beyond = output.width + columns.count - 1 - HALF
+    starts = [columns.start(phase) for phase in columns.used]
+    zeros = all(start + HALF * stride >= source.width and -(start // stride) >= beyond for start in starts)
+    units = pairs_of(output).height
+    full = output.width < HALF and units * UNIT <= TILE_FLOATS and output.pixels >= FULLEST * units * UNIT
+    return full and not plain(window) and (beyond <= 0 or zeros)
+
+
 class ConvStrips(SparseConvKernel):
     """Nonzeros are stored in one segment per output channel and shift of a column; offsets are in units."""
 
@@ -107,13 +131,19 @@ class ConvStrips(SparseConvKernel):
 
     def suits(self, op: Conv, source: Shape, output: Shape, options: Options) -> bool:
         """Filters of several columns or plain ones, and rows that fill their units; not depthwise."""
-        extra, output = phases(op.window, 1).count - 1, unrolled(op.window, output)
+        extra, paired = phases(op.window, 1).count - 1, suits_pairs(op.window, source, output)
+        output = unrolled(op.window, output)
         several = plain(op.window) or 0 < extra < UNIT
         if op.window.strides not in ((1, 1), (2, 2)) or not several or op.weight.shape[1] == 1:
             return False
         columns, floats = strips(output.width, extra)[0]
         full = output.width >= FULLEST * math.ceil(output.width / columns) * floats
-        return full and self.tile(op, source, output, options).channel_offset <= OFFSETS
+        return (full or paired) and self.tile(op, source, output, options).channel_offset <= OFFSETS
+
+    def cost(self, op: Conv, output: Shape) -> float:
+        """Estimated time; less for planes of paired rows, since other kernels read them from the second-level cache."""
+        paired = output.width < HALF and not plain(op.window)
+        return (PAIRED_COST if paired else 1) * super().cost(op, output)
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> StripsTiling:
         """The widest tiles that fill the registers and need one block of channels; else narrow, small ones.
@@ -126,6 +156,9 @@ class ConvStrips(SparseConvKernel):
         """
         if plain(op.window):
             return self.tile_in_place(op, source, output)
+        if suits_pairs(op.window, source, output):
+            tiling = self.tile_packed(op, pairs_of(output), options, (output.width, UNIT), TILE_FLOATS)
+            return replace(tiling, paired=True)
         sizes = strips(output.width, phases(op.window, 1).count - 1)
         for size in sizes:
             tiling = self.tile_packed(op, output, options, size, TILE_FLOATS)
@@ -136,7 +169,7 @@ class ConvStrips(SparseConvKernel):
     def tile_in_place(self, op: Conv, source: Shape, output: Shape) -> StripsTiling:
         """Tiles of consecutive units of a plane."""
         height, pitch, inputs = unrolled(op.window, output).height, layout(source).pitch // UNIT, op.weight.shape[1]
-        rows = math.ceil(height / math.ceil(height / (TILE_FLOATS // UNIT)))
+        rows = math.ceil(height / math.ceil(height / UNITS_IN_PLACE))
         block = even_block(inputs, OFFSETS // pitch)
         return StripsTiling(
             rows, 0, 1, block, (), 0,
@@ -175,12 +208,14 @@ class ConvStrips(SparseConvKernel):
     def pack(self, packer: Packer, op: Conv, tiling: Tiling) -> Sections:
         """Segments in the order group, block, output channel, shift, the largest first.
 
-        Within a segment they are in the order channel, row of the filter, phase.
+        Within a segment they are in the order channel, row of the filter, phase. Those of paired rows are padded.
         """
+        assert isinstance(tiling, StripsTiling)
         blocks, count = blocks_of(op, tiling)
         return pack_segments(
             packer, op.bias, [by_shift(block, phases(op.window, 1)) for block in blocks],
             blocks_per_group=count, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+            multiple=LENGTH_MULTIPLE if tiling.paired else 1,
         )  # fmt: skip
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
@@ -197,12 +232,18 @@ class ConvStrips(SparseConvKernel):
     def own_fields(self, tiling: Tiling) -> dict[str, object]:
         """Tiles of columns, and their packed rows."""
         assert isinstance(tiling, StripsTiling)
-        return {"columns": tiling.columns, "row_units": tiling.row_units, "segments": tiling.segments}
+        return {
+            "columns": tiling.columns,
+            "row_units": tiling.row_units,
+            "segments": tiling.segments,
+            "paired": int(tiling.paired),
+        }
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each size of register tile."""
         assert isinstance(tiling, StripsTiling)
-        padded = replace(layer.output, width=tiling.row_units * UNIT)
+        height = tiling.rows if tiling.paired else layer.output.height
+        padded = replace(layer.output, height=height, width=tiling.row_units * UNIT)
         program.register_tiles("STRIPS", tiling, padded, step=tiling.row_units)
         return "conv_strips"
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import UNIT, Shape, layout, whole_units
 from robust_edge_exporters.native.kernel import Options
-from robust_edge_exporters.native.kernels.convolution import TAPS_MAX, SparseConvKernel, blocks_of
+from robust_edge_exporters.native.kernels.convolution import LENGTH_MULTIPLE, TAPS_MAX, SparseConvKernel, blocks_of
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
 
 TAP_UNITS = c_constant("conv_taps.h", "TAP_UNITS")  # units of a plane
 SHORTEST = 4  # mean entries of a segment for which shifting its sums is worth it
-LENGTH_MULTIPLE = 4  # segments are padded to it: entries behind the last four cost a mispredicted branch
 SPLIT_FLOATS = 32768  # of a block's phases
 
 

@@ -25,6 +25,7 @@ GUARD_FLOATS = 2048  # before and after the tensors: shifted copies read across 
 # tiles of 16 units in every kernel.
 SPARSE_FIXED, SPARSE_UNIT = 0.8, 1.0
 DENSE_FIXED, DENSE_UNIT, DENSE_LEAST = 0.2, 0.83, 2.4
+LENGTH_MULTIPLE = 4  # segments of small tiles are padded to it: entries behind the last four cost a mispredicted branch
 UNPRUNED = 0.95  # density of a layer that was not pruned; a few zeros are not worth the memory of positions
 
 
