@@ -69,7 +69,7 @@ def loop_of(text: str, function: str) -> str:
     """
     body = text.split(f"\n{function}:")[1].split(".cfi_endproc")[0]
     blocks = re.findall(r"^(\.LBB\w+):[^\n]*\n((?:(?!^\.LBB).*\n)*?.*\bb\.\w+\t\1\n)", body, re.MULTILINE)
-    loops = [block for _, block in blocks if "fmla" in block]
+    loops: list[str] = [block for _, block in blocks if "fmla" in block]
     if not loops:
         raise ValueError(f"{function} has no loop of one block with multiply-adds")
     return max(loops, key=lambda loop: loop.count("fmla"))
