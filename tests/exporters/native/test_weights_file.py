@@ -133,7 +133,8 @@ def test_damaged_files_never_crash(kernel, weights, tmp_path):
 
 def test_damaged_files_of_codes_never_crash(tmp_path):
     net = Net(3, 7, 14)
-    x = net.add("HardSwish", net.conv("input", net.weights(16, 3, 3, 3), pads=(1, 1, 1, 1)))
+    x = net.add("HardSwish", net.conv("input", net.weights(16, 3, 3, 3), pads=(1, 1, 1, 1)))  # stem
+    x = net.conv(x, net.weights(16, 16, 1, 1))  # quads
     y = net.conv(x, net.weights(16, 16, 3, 3, density=0.2), pads=(1, 1, 1, 1))  # columns
     x = net.add("Relu", net.add("Add", y, x))
     x = net.conv(x, net.weights(16, 1, 3, 3), group=16, pads=(0, 1, 0, 1), strides=(2, 2))  # depthwise
@@ -142,7 +143,8 @@ def test_damaged_files_of_codes_never_crash(tmp_path):
     x = net.add("Gemm", net.add("Flatten", x), net.constant(net.weights(9 * 3 * 7, 8)))
     path = net.save(tmp_path / "model.onnx", net.add("Gemm", x, net.constant(net.weights(8, 5))))
     export = export_native(path, tmp_path, weights="int8", calibration=net.images(4))
-    assert {layer.kernel for layer in export.layers} == {"quads", "columns", "depthwise", "rows", "blocks", "codes"}
+    kernels = {"stem", "quads", "columns", "depthwise", "rows", "blocks", "codes"}
+    assert {layer.kernel for layer in export.layers} == kernels
     survives_damage(tmp_path, 400)
 
 
