@@ -33,7 +33,7 @@ def read_onnx(request: Request) -> Source:
     with TimeLimit(str(request.path), InputError).opening():
         program = read_program(request.path)
         try:
-            return _read(program, request)
+            return _read(_without_functions(program), request)
         except (RobustEdgeError, MemoryError):
             raise
         except Exception as cause:  # a graph that breaks the rules of ONNX can raise any
@@ -51,6 +51,15 @@ def _read(program: Any, request: Request) -> Source:
     classes, error = _compared(program, network, shape, batch, request)
     notes.append(f"logits within {error:.1g} of those of ONNX Runtime, relative to the largest")
     return Source(network=network, arch=GRAPH, shape=shape, classes=classes, notes=tuple(notes))
+
+
+def _without_functions(program: Any) -> Any:
+    """The program with the calls of its own functions replaced by their nodes; some versions of torch write such."""
+    if not program.functions:
+        return program
+    from onnx.inliner import inline_local_functions
+
+    return inline_local_functions(program)
 
 
 def _invalidity(request: Request) -> str | None:

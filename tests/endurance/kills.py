@@ -70,7 +70,7 @@ class Command:
 
 COMMANDS = {
     "compress": Command(f"compress --resume {TRAINED} -o new"),
-    "evaluate": Command("evaluate run --attack autoattack --eps 0.1 --limit 40 --batch 10"),
+    "evaluate": Command("evaluate run --attack autoattack --eps 0.1 --limit 20 --batch 5"),
     "export": Command(f"{EXPORT} run -o new --overwrite"),
     "verify": Command("verify bundle --against run --limit 20 --seed 0 -o verify.json", 5),
     "bench": Command("bench bundle --images 20 --seconds 0.1 -o bench.json"),
