@@ -23,6 +23,7 @@ NUMBER = re.compile(r"[./]___torch_mangle_\d+")
 CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
 WARNING = re.compile(r"\[warn_id=\d+\]")  # torch numbers the warnings of a process
 LOCATION = re.compile(r' # [^"\n]*:\d+:\d+$', re.MULTILINE)  # no quotation mark: none of it is in a constant
+TEMPORARY = re.compile(r"(?<![\w.\"'])_\d+\b")
 DEBUG = ".debug_pkl"
 SERIAL_NUMBER = ".data/serialization_id"
 PICKLES = {"data.pkl": "attributes", "constants.pkl": "constants"}
@@ -81,7 +82,21 @@ def _definitions(records: dict[str, bytes]) -> Counter[str]:
     """Classes and functions with the number of times that they occur, without the numbers in their names."""
     texts = [NUMBER.sub("", text.decode()) for name, text in records.items() if _is_code(name)]
     parts = (part.strip() for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
-    return Counter(map(_with_sorted_constants, filter(None, parts)))
+    return Counter(_with_sorted_constants(_renumbered(part)) for part in parts if part)
+
+
+def _renumbered(definition: str) -> str:
+    """A definition whose functions number their temporaries from 0; torch goes on counting from the function before.
+
+    Which function that is depends on what the process scripted before.
+    """
+
+    def numbered(function: str) -> str:
+        names: dict[str, str] = {}
+        return TEMPORARY.sub(lambda match: names.setdefault(match[0], f"_{len(names)}"), function)
+
+    head, *functions = re.split(r"^(?= *def )", definition, flags=re.MULTILINE)
+    return head + "".join(map(numbered, functions))
 
 
 def _with_sorted_constants(definition: str) -> str:

@@ -115,3 +115,15 @@ def test_bytes_that_are_no_archive(export):
     shipped.write_bytes(b"PK no archive")
     (line,) = csr_differences(built, shipped)
     assert "cannot be read as TorchScript" in line
+
+
+def test_temporaries_are_numbered_anew_in_every_function():
+    """Torch goes on counting from the function before, which depends on what the process scripted before."""
+    body = (
+        "class A(Module):\n  _0 : Tensor\n  def forward(self: A,\n    x: Tensor) -> Tensor:\n    _{} = torch.relu(x)\n"
+    )
+    texts = [body.format(number) + f"    return torch.neg(_{number})\n" for number in (0, 7)]
+    other = body.format(7) + "    return torch.neg(_8)\n"
+    ours, same, wrong = ({"code/a.py": text.encode()} for text in (*texts, other))
+    assert not [*_code(ours, same)]
+    assert [*_code(ours, wrong)]
