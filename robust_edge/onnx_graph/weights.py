@@ -11,6 +11,7 @@ from robust_edge.onnx_graph.folding import Folded
 from robust_edge.onnx_graph.operators.node import Node
 
 LAYERS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Einsum": (0, 1), "Gemm": (0, 1, 2), "MatMul": (0, 1)}
+LAYERS |= {"GRU": (1, 2, 3), "LSTM": (1, 2, 3), "RNN": (1, 2, 3)}
 """Operators with the positions of their weights and biases."""
 TRAINED = {
     "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "PRelu": (1,),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,3 +99,8 @@ def channelwise(values: Tensor, x: Tensor, axis: int = 1) -> Tensor:
     shape = [1] * x.ndim
     shape[axis] = -1
     return values.reshape(shape)
+
+
+def counted_from_start(indices: Tensor, size: int) -> Tensor:
+    """Indices of an axis of a size, where negative ones count from its end."""
+    return torch.where(indices < 0, indices + size, indices).long()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, ints, optional_input
+from robust_edge.onnx_graph.operators.node import Inputs, Node, counted_from_start, ints, optional_input
 
 
 def constant(node: Node, inputs: Inputs) -> Tensor:
@@ -118,7 +118,7 @@ def slice_of(node: Node, inputs: Inputs) -> Tensor:
 def gather(node: Node, inputs: Inputs) -> Tensor:
     """Slices along an axis, by indices of any shape."""
     x, axis = inputs[0], node.get("axis", 0) % inputs[0].ndim
-    indices = _counted_from_start(inputs[1], x.shape[axis])
+    indices = counted_from_start(inputs[1], x.shape[axis])
     chosen = x.index_select(axis, indices.reshape(-1))
     return chosen.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))  # type: ignore[no-any-return]
 
@@ -126,7 +126,7 @@ def gather(node: Node, inputs: Inputs) -> Tensor:
 def gather_nd(node: Node, inputs: Inputs) -> Tensor:
     """Elements or slices at indices (..., K) of the first K axes that no batch takes."""
     (x, indices), axis = inputs, node.get("batch_dims", 0)
-    places = [_counted_from_start(column, x.shape[axis + k]) for k, column in enumerate(indices.unbind(-1))]
+    places = [counted_from_start(column, x.shape[axis + k]) for k, column in enumerate(indices.unbind(-1))]
     batch = [
         torch.arange(size, device=x.device).reshape(-1, *(1,) * (places[0].ndim - k - 1))
         for k, size in enumerate(x.shape[:axis])
@@ -138,7 +138,7 @@ def gather_nd(node: Node, inputs: Inputs) -> Tensor:
 def gather_elements(node: Node, inputs: Inputs) -> Tensor:
     """One value for each index."""
     axis = node.get("axis", 0)
-    chosen: Tensor = torch.gather(inputs[0], axis, _counted_from_start(inputs[1], inputs[0].shape[axis]))
+    chosen: Tensor = torch.gather(inputs[0], axis, counted_from_start(inputs[1], inputs[0].shape[axis]))
     return chosen
 
 
@@ -216,7 +216,3 @@ def _indices(mode: str, size: int, first: int, last: int) -> Tensor:
 
 def _sizes(values: Tensor) -> Sequence[int]:
     return [int(item) for item in values.reshape(-1).tolist()]
-
-
-def _counted_from_start(indices: Tensor, size: int) -> Tensor:
-    return torch.where(indices < 0, indices + size, indices).long()

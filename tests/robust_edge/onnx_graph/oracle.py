@@ -24,7 +24,8 @@ def graph(operator, constants, attributes, shape, opset=18):
     make, arrays = onnx.helper, onnx.numpy_helper
     names = ["images", *("" if value is None else f"c{i}" for i, value in enumerate(constants))]
     version = 10 if opset > 20 else 9 if opset > 18 else 8
-    nodes = [make.make_node(operator, names, ["logits"], name="the_node", **attributes)]
+    outputs = ["logits", "indices"] if operator == "TopK" else ["logits"]
+    nodes = [make.make_node(operator, names, outputs, name="the_node", **attributes)]
     initializers = [arrays.from_array(value, f"c{i}") for i, value in enumerate(constants) if value is not None]
     kind = onnx.TensorProto.FLOAT
     ports = [make.make_tensor_value_info("images", kind, shape), make.make_tensor_value_info("logits", kind, None)]

@@ -1,0 +1,96 @@
+"""Graphs of several operators, in the text format of onnx."""
+
+TEXTS = {
+    "shape arithmetic": """
+        s = Shape(images)
+        two = Constant<value_ints = [2]>()
+        end = Constant<value_ints = [4]>()
+        last = Slice(s, two, end)
+        h = Gather<axis = 0>(last, zero)
+        half = Div(h, number)
+        rest = Constant<value_ints = [-1, 5]>()
+        wide = Concat<axis = 0>(half, number, rest)
+        logits = Reshape(images, wide)
+    """,
+    "comparisons": """
+        a = Greater(images, bound)
+        b = Less(images, high)
+        c = And(a, b)
+        d = Not(c)
+        e = GreaterOrEqual(images, high)
+        f = LessOrEqual(images, bound)
+        g = Or(e, f)
+        i = Equal(images, bound)
+        ends = Or(g, i)
+        first = Where(c, images, bound)
+        x = Cast<to = 1>(d)
+        y = CastLike(ends, images)
+        t = Add(x, y)
+        logits = Add(first, t)
+    """,
+    "ranges": """
+        s = Shape<start = 2, end = 3>(images)
+        n = Squeeze(s)
+        delta = Constant<value_int = 1>()
+        start = Constant<value_int = 0>()
+        r = Range(start, n, delta)
+        f = Cast<to = 1>(r)
+        c = Unsqueeze(f, number_one)
+        z = ConstantOfShape(s)
+        wide = Unsqueeze(z, number_one)
+        total = Size(images)
+        size = Cast<to = 1>(total)
+        p = Mul(images, c)
+        q = Add(p, wide)
+        logits = Div(q, size)
+    """,
+    "several outputs": """
+        a, b, c = Split<axis = 1>(images, thirds)
+        d, e = Split<axis = 2, num_outputs = 2>(b)
+        m, mask = Dropout(a)
+        f = Mul(m, c)
+        g = Concat<axis = 2>(e, d)
+        logits = Add(f, g)
+    """,
+    "positions": """
+        large = ArgMax<axis = 1>(images)
+        small = ArgMin<axis = 2, keepdims = 0>(images)
+        depth = Constant<value_ints = [6]>()
+        values = Constant<value_floats = [0.5, 2.0]>()
+        hot = OneHot<axis = 2>(small, depth, values)
+        a = Greater(images, bound)
+        b = Less(images, high)
+        c = Xor(a, b)
+        d = IsNaN(images)
+        e = Or(c, d)
+        f = Cast<to = 1>(e)
+        g = Cast<to = 1>(large)
+        h = Sum(hot, f, g)
+        two = Cast<to = 1>(number)
+        wide = Add(images, two)
+        arc = Acosh(wide)
+        logits = Add(arc, h)
+    """,
+    "positive": """
+        p = Exp(images)
+        a = Log(p)
+        b = Sqrt(p)
+        c = Reciprocal(p)
+        axes = Constant<value_ints = [1]>()
+        e = ReduceLogSum(p, axes)
+        f = Mul(a, b)
+        g = Add(c, e)
+        low = Floor(bound)
+        up = Ceil(bound)
+        ends = Add(low, up)
+        h = Add(f, ends)
+        logits = Add(h, g)
+    """,
+    "constant on the left, attention": """
+        t = Transpose<perm = [0, 1, 3, 2]>(images)
+        scores = MatMul(images, t)
+        weights = Softmax<axis = -1>(scores)
+        mixed = MatMul(weights, images)
+        logits = MatMul(left, mixed)
+    """,
+}
