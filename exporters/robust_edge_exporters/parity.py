@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from robust_edge_exporters.kernel_noise import artifact_tolerance
+from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.tolerance import ill_conditioned, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
@@ -17,7 +18,9 @@ from robust_edge_runtimes.core.errors import ExportError
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE, Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import format_named
-from robust_edge_runtimes.scoring import agreement, margins, relative_error
+from robust_edge_runtimes.scoring import OUTLIERS, agreement, relative_error, surest
+from robust_edge_runtimes.verdict.checks import not_the_checkpoint, scaled_logits
+from robust_edge_runtimes.verdict.flags import raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 
 MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
@@ -93,6 +96,7 @@ def checked_parity(bundle: Bundle, request: Checked) -> CheckedArtifact:
     least = MIN_AGREEMENT[stored]
     if stored == "int8":
         refuse_broken(logits, golden, least)
+        refuse_flagged(logits, golden, tolerance)
     elif not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
         raise ExportError(
             f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
@@ -124,7 +128,7 @@ def _refuse_dependence(alone: Mapping[int, np.ndarray], logits: np.ndarray, allo
 
 
 def refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:
-    """Raise ExportError unless the logits of an 8-bit artifact are finite and keep the classes of clear images.
+    """Raise TooFewBits unless the logits of an 8-bit artifact are finite and keep the classes of clear images.
 
     Args:
         logits: (2N, K) of the artifact on the clean images, then on the attacked ones.
@@ -132,12 +136,26 @@ def refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:
         least: smallest fraction of equal classes on the half of the images of which the checkpoint is surest.
     """
     expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
-    lead = margins(expected, expected.argmax(1))
-    surest = lead >= np.median(lead)
-    share = agreement(logits[surest], expected[surest])
+    sure = surest(expected)
+    share = agreement(logits[sure], expected[sure])
     if not share >= least or not np.isfinite(logits).all():
-        raise ExportError(
-            "8 bits are too few for this network: on the half of the images of which the checkpoint is surest, classes "
-            f"agree on {100 * share:.1f}% (at least {100 * least:g}%); nothing was written. Export it in fp32 or fp16, "
-            "or train it with weight decay, which keeps weights and activations of a layer alike in size"
+        raise TooFewBits(
+            f"on the half of the images of which the checkpoint is surest, classes agree on {100 * share:.1f}% (at "
+            f"least {100 * least:g}%)"
         )
+
+
+def refuse_flagged(logits: np.ndarray, golden: Golden, tolerance: float) -> None:
+    """Raise TooFewBits if `verify` would not take an 8-bit artifact for the checkpoint.
+
+    Args:
+        logits, golden: as for `refuse_broken`.
+        tolerance: largest relative error of most images.
+    """
+    expected = np.concatenate([golden.clean_logits, golden.attacked_logits])
+    checks = [
+        scaled_logits(logits[: len(golden.labels)], golden.clean_logits, tolerance),
+        not_the_checkpoint("golden images", logits, expected, tolerance, OUTLIERS["int8"]),
+    ]
+    for flag in raised(checks):
+        raise TooFewBits(flag.detail)

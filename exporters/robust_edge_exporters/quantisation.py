@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+from robust_edge_runtimes.core.errors import ExportError
+
+
+class TooFewBits(ExportError):
+    """8 bits do not hold the weights or values of a network; other weights may fit."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"8 bits are too few for this network: {reason}; nothing was written. Export it in fp32 or fp16, or train "
+            "it with weight decay, which keeps weights and activations of a layer alike in size"
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationError:

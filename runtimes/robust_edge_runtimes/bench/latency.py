@@ -37,7 +37,7 @@ from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 from robust_edge_runtimes.formats.table import format_named
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.scoring import relative_error
+from robust_edge_runtimes.scoring import OUTLIERS, relative_error, share_above
 
 ROUNDS = 10
 MAX_SECONDS = 3600
@@ -181,8 +181,8 @@ def _logit_error(loaded: _Loaded, images: int) -> float:
     alone = [model.infer_all(golden.clean[i : i + 1]) for i in single]
     logits = np.concatenate([model.infer_all(golden.clean), *alone, model.infer_all(golden.clean[several])])
     expected = np.concatenate([golden.clean_logits, golden.clean_logits[single], golden.clean_logits[several]])
-    error = relative_error(logits, expected)
-    if not error <= golden.tolerance:
+    error, precision = relative_error(logits, expected), loaded.contender.bundle.manifest.artifact.precision
+    if not share_above(golden.tolerance, logits, expected) <= OUTLIERS.get(precision, 0.0):
         raise BundleError(
             f"{loaded.contender.label}: the logits differ from the golden logits by {error:.2g} (relative; tolerance "
             f"{golden.tolerance:.2g}): the timed model is not the exported one; run verify for details"

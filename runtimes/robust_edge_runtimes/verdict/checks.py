@@ -10,19 +10,13 @@ from typing import List, Optional, Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.scoring import Score, agreement, relative_error, share_above
+from robust_edge_runtimes.scoring import OUTLIERS, Score, agreement, relative_error, share_above
 from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_counts
 
 REPEAT_TOLERANCE = 1e-4
 SINGLE_IMAGES = 32  # the first images are also scored one by one
 ALONE_TOLERANCE = 2e-2  # kernels for other batch sizes add in another order: TF32 and fp16 differ by up to 1e-2
-OUTLIERS = {"int8": 0.1}
-"""Share of the images on which an artifact of a precision may exceed a tolerance; other precisions: none.
-
-Eight bits round to the neighbouring value, and clip what leaves the calibrated range: at most 3% of the images of good
-artifacts in benchmarks/results/rounded_parity.json, nearly all images of another network.
-"""
 PROBABILITY_TOLERANCE = 1e-4  # fp16 has a spacing of 5e-4 just below 1, and sums add up K roundings
 LEVELS = 200  # fewer steps between zero and the largest logit are coarser than any number format that we write
 INT8_LEVELS = 100  # an artifact whose last layer has 8 bits has 127

@@ -10,7 +10,8 @@ import numpy as np
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.verdict.checks import OUTLIERS, not_the_artifact, not_the_checkpoint, output_checks
+from robust_edge_runtimes.scoring import OUTLIERS
+from robust_edge_runtimes.verdict.checks import not_the_artifact, not_the_checkpoint, output_checks
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -172,6 +173,18 @@ def test_logits_other_than_the_golden_ones_are_not_timed(write_bundle, make_gold
     folder = write_bundle(tmp_path / "b", golden=other)
     with pytest.raises(BundleError, match="the timed model is not the exported one"):
         bench([Contender("other", open_bundle(folder))], seconds=0.01)
+
+
+def test_in_8_bits_few_images_may_be_far_off(write_bundle, make_golden, linear, forge, tmp_path):
+    """As `verify` allows."""
+    golden = make_golden(linear)
+    for wrong in (1, len(golden.labels) // 2):
+        logits = golden.clean_logits.copy()
+        logits[-wrong:] += np.abs(logits).max()
+        folder = write_bundle(tmp_path / f"b{wrong}", golden=dataclasses.replace(golden, clean_logits=logits))
+        forge(folder, lambda manifest: manifest["artifact"].update(precision="int8"))
+        with pytest.raises(BundleError, match="not the exported one") if wrong > 1 else contextlib.nullcontext():
+            bench([Contender("int8", open_bundle(folder))], images=1, seconds=0.01)
 
 
 @pytest.mark.parametrize("batch", [1, 7])

@@ -27,7 +27,7 @@ def nodes_in_float(program: Any, quantisable: Collection[str], excluded: Collect
     found, computed_by = set(), {}
     for node in program.graph.node:
         computed_by.update(dict.fromkeys(node.output, node))
-        unknown = node.op_type not in quantisable or node.op_type in NORMALISATIONS
+        unknown = node.op_type not in quantisable or node.op_type in NORMALISATIONS or _is_grouped_transposed(node)
         follows = node.op_type in ELEMENTWISE and any(
             computed_by[name].name in found and _is_function(computed_by[name], quantisable)
             for name in node.input
@@ -36,6 +36,11 @@ def nodes_in_float(program: Any, quantisable: Collection[str], excluded: Collect
         if unknown or follows or node.name in excluded:
             found.add(node.name)
     return found
+
+
+def _is_grouped_transposed(node: Any) -> bool:
+    """Whether ONNX Runtime's quantiser would count its output channels wrongly: they lie in every group anew."""
+    return node.op_type == "ConvTranspose" and any(item.name == "group" and item.i > 1 for item in node.attribute)
 
 
 def _is_function(node: Any, quantisable: Collection[str]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robust_edge_runtimes.core.errors import ExportError
+from robust_edge_exporters.quantisation import TooFewBits
 
 LARGEST_CODE = 255
 LARGEST_WEIGHT = 64
@@ -54,10 +54,10 @@ class Coding:
         """The coding whose codes 0 and 255 stand for nearly `lowest` and `highest`; the range is widened to contain 0.
 
         Raises:
-            ExportError: a bound is not finite.
+            TooFewBits: a bound is not finite.
         """
         if not np.isfinite(highest - lowest):
-            raise ExportError(f"a tensor has values from {lowest} to {highest}; train the network again")
+            raise TooFewBits(f"a tensor has values from {lowest} to {highest}")
         lowest, highest = min(lowest, 0.0), max(highest, 0.0)
         scale = np.float32((highest - lowest) / LARGEST_CODE)
         if scale == 0:
@@ -93,15 +93,15 @@ def sum_codes(bias: Floats, weight: npt.NDArray[np.int8], scales: Floats, source
     """(O,) what the sums start from: the bias in units of source.scale * scales, without what `source.zero` adds.
 
     Raises:
-        ExportError: sums of a channel could leave 32 bits.
+        TooFewBits: sums of a channel could leave 32 bits.
     """
     with np.errstate(over="ignore"):
         units = rounded(np.asarray(bias, np.float64) / (source.scale * scales.astype(np.float64)))
     starts: Integers = np.clip(units, -(2.0**40), 2.0**40).astype(np.int64) - source.zero * _rows(weight).sum(axis=1)
     low, high = sum_bounds(starts, weight)
     if low.min(initial=0) < -(2**30) or high.max(initial=0) > 2**30:
-        raise ExportError(
-            f"sums from {low.min()} to {high.max()} leave 32 bits: a bias is too large for its weights, or a layer "
+        raise TooFewBits(
+            f"sums from {low.min()} to {high.max()} leave 32 bits, as a bias is too large for its weights or a layer "
             "has too many inputs"
         )
     return starts
@@ -171,7 +171,7 @@ def requantisation(
         limits: the smallest and the largest code of the output.
 
     Raises:
-        ExportError: a scale is too large for the output's.
+        TooFewBits: a scale is too large for the output's.
     """
     rows = [
         _row(int(start), (int(low), int(high)), float(scale) / output.scale, output.zero, residual, output.scale)
@@ -196,7 +196,7 @@ def _row(
         fits = largest * multiplier + LARGEST_CODE * other + abs(offset) <= INT32
         if multiplier <= LARGEST_MULTIPLIER and fits:
             return start + half, first, multiplier, other, down
-    raise ExportError(f"a unit of the sums is {factor:g} units of the output; the ranges of the layer do not fit")
+    raise TooFewBits(f"a unit of a layer's sums is {factor:g} units of its output")
 
 
 def requantise(sums: Integers, r: Requantisation, residual: Codes | None = None) -> Codes:
