@@ -20,7 +20,7 @@ from robust_edge_exporters.device_files import write_readme, write_scripts
 from robust_edge_exporters.format_option import OptionValue, resolved
 from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.parity import checked_parity
-from robust_edge_exporters.quantisation import QuantisationReport
+from robust_edge_exporters.quantisation import QuantisationReport, TooFewBits
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, open_bundle, seal
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -158,15 +158,28 @@ def write_artifact(request: ArtifactRequest, folder: Path) -> WrittenArtifact:
         ExportError: the network cannot be exported for the target.
         InputError: the target does not support the precision.
     """
-    settings, compacted = _settings(request), _compacted(request)
-    artifact = format_named(request.target.format).export(
-        compacted.model, request.shape, request.target, str(folder), settings
-    )
+    artifact, compacted = _exported(request, _compacted(request), folder)
     images = NO_IMAGES_NOTE if request.source.dataset == NO_IMAGES else ()
     artifact = dataclasses.replace(artifact, notes=(*artifact.notes, *compacted.notes, *images))
     _check_sparsity(compacted.sparsity, artifact.sparsity)
     write_scripts(folder, request.target, request.classes)
     return WrittenArtifact(artifact, compacted)
+
+
+def _exported(request: ArtifactRequest, compacted: Compacted, folder: Path) -> tuple[ExportedArtifact, Compacted]:
+    """The artifact of the smaller network, or of the given one where the target does not take its numbers of channels.
+
+    `check` has seen the given network only.
+    """
+    export = format_named(request.target.format).export
+    try:
+        return export(compacted.model, request.shape, request.target, str(folder), _settings(request)), compacted
+    except ExportError as cause:
+        if compacted.record is None or isinstance(cause, TooFewBits):
+            raise
+        note = f"Channels without effect were kept: without them, {' '.join(str(cause).split())}."
+    whole = Compacted(request.model, request.sparsity, notes=(note,))
+    return export(whole.model, request.shape, request.target, str(folder), _settings(request)), whole
 
 
 def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
