@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from robust_edge.models.spec import build_network
 from robust_edge.models.table import GRAPH
@@ -56,7 +57,7 @@ def with_new_head(
 
 def _shapes(network: Any) -> dict[str, tuple[int, ...]]:
     state = network.state_dict() if isinstance(network, nn.Module) else {}
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not is_lazy(tensor)}
 
 
 def _graph(folder: Path, old: int, classes: int) -> tuple[nn.Module, frozenset[str]]:

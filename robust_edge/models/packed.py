@@ -94,6 +94,7 @@ def save_tensors(tensors: Mapping[str, Tensor], *, pack: bool = True) -> bytes:
         pack: whether sparse tensors are packed, if the file is large enough.
     """
     whole = sum(tensor.nbytes for tensor in tensors.values())
+    tensors = _without_sharing(tensors)
     if not pack or whole < PACKED_FROM:
         return safetensors.torch.save(dict(tensors))
     stored: dict[str, Tensor] = {}
@@ -106,6 +107,17 @@ def save_tensors(tensors: Mapping[str, Tensor], *, pack: bool = True) -> bytes:
         stored[name + VALUES], stored[name + MASK] = parts
         shapes[name] = list(tensor.shape)
     return safetensors.torch.save(stored, {PACKED: json.dumps(shapes)} if shapes else None)
+
+
+def _without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, copied where they share memory, which safetensors refuses to store."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if tensor.numel() and place in seen else tensor
+        seen.add(place)
+    return found
 
 
 def _parts(tensor: Tensor) -> tuple[Tensor, Tensor]:

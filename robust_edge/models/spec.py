@@ -9,13 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robust_edge.models.normalized import Normalized
+from robust_edge.models.plain import plain_network
 from robust_edge.models.table import ARCHITECTURES, GRAPH, ZOOS
 from robust_edge.plugins import load
 from robust_edge.pruning.prunable import decide_prunable
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.errors import InputError
+
+LARGEST_DIFFERENCE = 1e-2
+"""Of the logits of one image in two batches, relative: far more than rounding."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,16 +69,25 @@ def checked_model(network: Any, spec: ModelSpec) -> Normalized:
 
 
 def check_training(model: Normalized, spec: ModelSpec) -> None:
-    """Check that the network returns logits in training mode, too; some networks return a tuple there.
+    """Check that the network returns logits in training mode, too, and that it has gradients.
+
+    Some networks return a tuple there; others overwrite what the backward pass needs.
 
     Args:
         model: the network; it is not changed.
         spec: the description that it was built from.
 
     Raises:
-        InputError: it returns something else.
+        InputError: it returns something else, or its backward pass fails.
     """
-    _check_logits(copy.deepcopy(model).train(), spec, 2, " in training mode")
+    copied = copy.deepcopy(model).train()
+    _logits(copied, spec, 2, " in training mode")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            copied(_images(spec).requires_grad_()).sum().backward()
+    except Exception as cause:  # the network is the user's; it may raise anything
+        reason = " ".join(str(cause).split())[:300]
+        raise InputError(f"model {spec.arch!r} cannot be trained, its backward pass fails: {reason}") from cause
 
 
 def build_network(arch: str, classes: int, channels: int, folder: Path | None = None) -> Any:
@@ -96,7 +110,8 @@ def build_network(arch: str, classes: int, channels: int, folder: Path | None = 
     if ":" not in arch:
         return factory(classes, channels)
     try:
-        return factory(classes, channels)
+        network = factory(classes, channels)
+        return plain_network(network) if isinstance(network, nn.Module) else network
     except Exception as cause:  # the function is the user's; it may raise anything
         raise InputError(
             f"model {arch!r} failed ({type(cause).__name__}: {cause}); it is called as "
@@ -117,32 +132,77 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
         f"model {spec.arch!r} has no convolution and no linear layer that the image reaches, so nothing to prune; use "
         "another"
     )
-    if not any(parameter.ndim > 1 for parameter in model.parameters()):
+    if not any(is_lazy(parameter) or parameter.ndim > 1 for parameter in model.parameters()):
         raise nothing
+    _check_parts(model, spec)
     with evaluation_mode(model):
-        for count in (2, 1):
-            _check_logits(model, spec, count)
+        _check_reproducible(model, spec)
     if not decide_prunable(model, spec.shape).uses:
         raise nothing
-    tensors = list(model.state_dict().values())
-    if len({tensor.data_ptr() for tensor in tensors if tensor.numel()}) < sum(tensor.numel() > 0 for tensor in tensors):
+
+
+def _check_parts(model: Normalized, spec: ModelSpec) -> None:
+    """Check that all parameters are float32, and that torch can copy all modules."""
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise InputError(
+                f"{name} of model {spec.arch!r} is {str(parameter.dtype).removeprefix('torch.')}; targets compute "
+                "with float32: call .float() on the network, and give a complex parameter as two real ones"
+            )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"module {name!r} of model {spec.arch!r} is compiled by TorchScript, which cannot be copied, folded or "
+                "traced; use the module that torch.jit.script or torch.jit.trace was given"
+            )
+
+
+def _check_reproducible(model: Normalized, spec: ModelSpec) -> None:
+    """Check that the logits of an image depend on nothing but the image."""
+    both = _logits(model, spec, 2)  # which also gives lazy modules their shapes
+    again, alone = _logits(model, spec, 2), _logits(model, spec, 1)
+    if _differ(again, both):
         raise InputError(
-            f"model {spec.arch!r} shares one tensor between two places, which safetensors cannot store; clone it"
+            f"model {spec.arch!r} gives other logits when it is called again with the same images, in evaluation mode; "
+            "dropout and noise must depend on self.training, and no buffer may change there"
+        )
+    if _differ(alone, both[:1]):
+        raise InputError(
+            f"model {spec.arch!r} gives one image other logits alone than beside another one; in evaluation mode "
+            "nothing may be computed over a batch, as batch norm without running statistics does"
         )
 
 
-def _check_logits(model: Normalized, spec: ModelSpec, count: int, when: str = "") -> None:
+def _differ(logits: Tensor, others: Tensor) -> bool:
+    return bool((logits - others).abs().max() > LARGEST_DIFFERENCE * others.abs().max())
+
+
+def _logits(model: Normalized, spec: ModelSpec, count: int, when: str = "") -> Tensor:
+    """The logits of the first `count` images of a fixed sequence, after a check of their shape."""
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(count, *spec.shape))
-    except (RuntimeError, ValueError, TypeError, IndexError) as cause:
+            logits = model(_images(spec)[:count])
+    except Exception as cause:  # the network is the user's; it may raise anything
         one = "one image of shape" if count == 1 else "images of shape"
         reason = " ".join(str(cause).split())[:300]
         raise InputError(f"model {spec.arch!r} cannot take {one} {spec.shape}{when}: {reason}") from cause
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, len(spec.classes)):
         shown = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        hint = "; a squeeze() without an axis also removes the axis of the images" if count == 1 else ""
         raise InputError(
             f"model {spec.arch!r} gives {shown} for {count} image{'s'[: count - 1]}{when}, expected "
-            f"({count}, {len(spec.classes)}) logits{hint}"
+            f"({count}, {len(spec.classes)}) logits{_hint(logits, count, len(spec.classes))}"
         )
+    return logits
+
+
+def _images(spec: ModelSpec) -> Tensor:
+    return torch.rand(2, *spec.shape, generator=torch.Generator().manual_seed(0))
+
+
+def _hint(logits: Any, count: int, classes: int) -> str:
+    """What usually lies behind an output of another kind or shape."""
+    if not isinstance(logits, Tensor):
+        return "; return the tensor of logits alone, for example from a module that wraps the network"
+    if logits.numel() == count * classes and logits.ndim > 1:
+        return "; end with .flatten(1)"
+    return "; a squeeze() without an axis also removes the axis of the images" if count == 1 else ""

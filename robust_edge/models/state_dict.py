@@ -57,6 +57,7 @@ def load_state_dict(
     tensors = _unwrapped(_read(path, where), {**state, **plain})
     given = {name: tensor for name, tensor in tensors.items() if name not in without}
     own = _expected(state, plain, effective, given, without)
+    given |= _shared(state, given)
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or extra:
@@ -101,18 +102,29 @@ def _expected(
 ) -> dict[str, Tensor]:
     """The tensors that a file must hold by name: of a parametrised weight its originals, or the effective tensor.
 
-    `given` gets the names of today's weight norm in place of `weight_g` and `weight_v`.
+    `given` gets the names of today's weight norm and spectral norm in place of `weight_g`, `weight_orig` and so on.
     """
     for name, originals in effective.items():
         for suffix, original in zip(("_g", "_v"), originals, strict=False):
             if f"{name}{suffix}" in given and len(originals) == 2:
                 given[original] = given.pop(f"{name}{suffix}")
+        if f"{name}_orig" in given and len(originals) == 1:
+            for suffix, part in (("_orig", "original"), ("_u", "0._u"), ("_v", "0._v")):
+                if f"{name}{suffix}" in given:
+                    given[f"{parametrizations_of(name)}{part}"] = given.pop(f"{name}{suffix}")
     own = {**state}
     for name in effective.keys() & given.keys():
         for part in [part for part in own if part.startswith(parametrizations_of(name))]:
             del own[part]
         own[name] = plain[name]
     return {name: tensor for name, tensor in own.items() if name not in without}
+
+
+def _shared(state: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The given tensors under the other names that the network has for them, which safetensors files leave out."""
+    places = {tensor.data_ptr(): name for name, tensor in state.items() if name in given and tensor.numel()}
+    others = {name: places.get(tensor.data_ptr()) for name, tensor in state.items() if name not in given}
+    return {name: given[own] for name, own in others.items() if own is not None}
 
 
 def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,12 @@ def refuse_computed(found: WeightUses) -> None:
     """
     computed = [item.name for item in found.left_out if item.computed]
     if computed:
+        if computed[0].endswith("_orig"):
+            raise InputError(
+                f"torch.nn.utils.prune computes a weight from {computed[0]}, so that zeros there are not zeros of the "
+                "weight that is used; make its mask permanent by torch.nn.utils.prune.remove(module, 'weight'), and "
+                "hold the zeros by pruning.keep_mask"
+            )
         raise InputError(
             f"the forward pass computes a weight from {computed[0]}, so that zeros there are not zeros of the weight "
             "that is used; make the computation a parametrization (torch.nn.utils.parametrize, or weight_norm of "

@@ -27,7 +27,7 @@ from robust_edge.pruning.schemes.scheme import Scheme, Weights, kept_in
 from robust_edge.run.directory import RESUME, Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import give_up
-from robust_edge.training.forward import check_compute, place
+from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
@@ -174,6 +174,8 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
         require_targets(model, dataset.shape, [target_named(name) for name in config.targets])
     elif config.arch not in ARCHITECTURES:
         require_any_target(model, dataset.shape)
+    if config.arch not in ARCHITECTURES:
+        config = dataclasses.replace(config, compute=fitting(config.compute, model, dataset.shape))
     model = place(model, device, config.compute)
     held = initial.held and {name: kept.to(device) for name, kept in initial.held.items()}
     weights = prunable_parameters(model)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -79,6 +81,27 @@ def check_compute(config: ComputeConfig, device: torch.device) -> None:
     if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         name = torch.cuda.get_device_name(device)
         raise InputError(f"training.precision bf16 needs a GPU that computes in bfloat16, {name} does not; use fp32")
+
+
+def fitting(config: ComputeConfig, network: nn.Module, shape: tuple[int, ...]) -> ComputeConfig:
+    """The settings, without `channels_last` if the network does not run on images and weights stored as NHWC.
+
+    Code that calls `view` after a convolution needs NCHW.
+
+    Args:
+        config: the settings of the run.
+        network: on the CPU; it is not changed, and neither is torch's random state.
+        shape: (C, H, W).
+    """
+    if not config.channels_last:
+        return config
+    with torch.random.fork_rng(devices=[]):
+        copied = place(copy.deepcopy(network), torch.device("cpu"), config).train()
+        try:
+            copied(torch.rand(2, *shape).contiguous(memory_format=torch.channels_last)).sum().backward()
+        except Exception:  # the network is the user's; it may raise anything
+            return dataclasses.replace(config, channels_last=False)
+    return config
 
 
 def place(network: M, device: torch.device, config: ComputeConfig) -> M:

@@ -113,7 +113,7 @@ LAYERS = {
     """,
     "robust_edge.models": """
         zoos small_cnn slim_resnet resnet mobilenet
-        table normalized packed
+        table normalized packed plain
         state_dict
         spec
         head

@@ -1,6 +1,7 @@
 """Building by name, and what may be wrong with a network of the user's own."""
 
 import sys
+import warnings
 from types import ModuleType
 
 import pytest
@@ -94,14 +95,35 @@ def test_a_function_that_cannot_be_imported(arch):
     refused(spec_of(arch), "cannot be imported")
 
 
-class Tied(nn.Module):
+class Statistics(nn.Linear):
     def __init__(self):
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 3)
-        self.second.weight = self.first.weight
+        super().__init__(64, 3)
 
     def forward(self, images):
-        return self.last(self.second(self.first(images.flatten(1))))
+        rows = images.flatten(1)
+        return super().forward(rows - rows.mean(0))
+
+
+class Random(nn.Linear):
+    def __init__(self):
+        super().__init__(64, 3)
+
+    def forward(self, images):
+        return super().forward(nn.functional.dropout(images.flatten(1)))
+
+
+class Linear64(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs, dtype=torch.float64)
+
+    def forward(self, rows):
+        return super().forward(rows.double()).float()
+
+
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        return torch.jit.script(module)
 
 
 class Pair(nn.Module):
@@ -125,7 +147,14 @@ class Pair(nn.Module):
         (lambda k, c: nn.Sequential(nn.Flatten(), nn.Linear(64, k + 1)), r"gives \(2, 4\) for 2 images"),
         (lambda k, c: nn.Conv2d(c, k, 1), r"gives \(2, 3, 8, 8\) for 2 images"),
         (lambda k, c: Pair(), "gives tuple for 2 images"),
-        (lambda k, c: Tied(), "shares one tensor between two places"),
+        (
+            lambda k, c: nn.Sequential(nn.Flatten(), nn.Linear(64, k), nn.Unflatten(1, (k, 1))),
+            r"end with .flatten\(1\)",
+        ),
+        (lambda k, c: Statistics(), "gives one image other logits alone"),
+        (lambda k, c: Random(), "other logits when it is called again with the same images"),
+        (lambda k, c: nn.Sequential(nn.Flatten(), Linear64(64, k)), r"network.1.weight.*is float64.*\.float\(\)"),
+        (lambda k, c: nn.Sequential(nn.Flatten(), scripted(nn.Linear(64, k))), "'network.1'.*compiled by TorchScript"),
     ],
 )
 def test_networks_that_cannot_be_compressed(own, build, match):

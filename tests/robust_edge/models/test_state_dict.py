@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from robust_edge.models import ModelSpec, Normalized, build_model
-from robust_edge.models.state_dict import load_initial
+from robust_edge.models.state_dict import load_initial, load_state_dict
 from robust_edge.pruning.parametrised import materialised
 from robust_edge_runtimes.core.errors import InputError
 
@@ -201,6 +202,28 @@ def test_names_of_the_older_weight_norm(tmp_path):
     assert "1.weight_g" in state
     load_initial(model, save(state, tmp_path / "w.pth"))
     assert torch.equal(model.network[1].weight, donor.network[1].weight)
+
+
+def test_names_of_the_older_spectral_norm(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the function is deprecated
+        older = nn.Sequential(nn.utils.spectral_norm(nn.Linear(64, 3))).eval()
+    path, rows = tmp_path / "weights.pth", torch.rand(2, 64)
+    torch.save(older.state_dict(), path)
+    newer = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(64, 3))).eval()
+    load_state_dict(newer, path)
+    assert torch.allclose(newer(rows), older(rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("0.weight", "1.weight"), ("0.weight",), ("1.weight",)])
+def test_a_shared_tensor_may_have_any_of_its_names(tmp_path, names):
+    layers = [nn.Linear(4, 4, bias=False) for _ in range(2)]
+    layers[1].weight = layers[0].weight
+    value, path = torch.rand(4, 4), tmp_path / "weights.pth"
+    torch.save(dict.fromkeys(names, value), path)
+    load_state_dict(nn.Sequential(*layers), path)
+    assert torch.equal(layers[0].weight, value)
+    assert layers[1].weight is layers[0].weight
 
 
 def test_what_a_parametrization_cannot_hold_is_refused_and_changes_nothing(tmp_path):

@@ -13,13 +13,27 @@ from robust_edge.config.training import ComputeConfig
 from robust_edge.data import Split
 from robust_edge.models import Normalized
 from robust_edge.training.epoch import train_epoch
-from robust_edge.training.forward import Forward, place
+from robust_edge.training.forward import Forward, fitting, place
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 from robust_edge_runtimes.attacks.threat import Threat
 
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
+
+
+class Viewed(nn.Module):
+    """Needs NCHW, as networks do whose convolutions are followed by `view`."""
+
+    def forward(self, planes):
+        return planes.view(len(planes), -1)
+
+
+@pytest.mark.parametrize(("last", "layout"), [(Viewed, False), (nn.Flatten, True)])
+def test_images_are_stored_as_nhwc_only_where_the_network_runs_on_them(last, layout):
+    network, state = nn.Sequential(nn.Conv2d(3, 4, 3), last(), nn.Dropout(), nn.Linear(144, 3)), torch.get_rng_state()
+    assert fitting(ComputeConfig(), network, (3, 8, 8)).channels_last is layout
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class Spy(nn.Module):

@@ -47,6 +47,15 @@ def pair_in_training(num_classes, in_channels):
     built.pair = True
     return built
 
+class Overwriting(nn.Module):
+    def forward(self, planes):
+        planes = torch.exp(planes)
+        planes[:, :1] = 0
+        return planes
+
+def overwriting(num_classes, in_channels):
+    return nn.Sequential(Overwriting(), network(num_classes, in_channels))
+
 def spare_and_frozen(num_classes, in_channels):
     built = Training(network(num_classes, in_channels))
     built.pair = False
@@ -112,6 +121,7 @@ def test_a_strong_run_of_ones_own(cli, own, tmp_path):
         ("no_network", "images", "returned str, not a torch.nn.Module"),
         ("other_classes", "images", r"gives (2, 6) for 2 images, expected (2, 5) logits"),
         ("pair_in_training", "images", "gives tuple for 2 images in training mode, expected (2, 5) logits"),
+        ("overwriting", "images", "cannot be trained, its backward pass fails: one of the variables"),
         ("missing", "images", "cannot be imported"),
         ("network", "network", "failed (TypeError"),
     ],
