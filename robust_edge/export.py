@@ -27,6 +27,7 @@ from robust_edge_exporters.bundle import (
     refuse_choices,
     refuse_to_replace,
 )
+from robust_edge_exporters.formats.onnx.conversions import shared_conversions
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
@@ -63,17 +64,18 @@ def export_run(
         raise InputError(f"`explain_int8` is for int8; target {target.name} is exported in {precision}")
     dataset = dataset_of(run, data_dir)
     model = run.load_model()
-    if run.config.arch not in ARCHITECTURES:
-        require_targets(model, dataset.shape, [target])  # before anything is attacked
-    format_named(target.format).check_options(model, dataset.shape, target, chosen.options)
-    network = artifact_request(run, model, target, chosen, lambda: dataset.train)
-    split = dataset.test.first(min(settings.images, most_golden_images(dataset.shape, len(dataset.classes))))
-    eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
-    attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
-    images = make_golden(model, split, attack, threat, settings.seed, progress)
-    spec = attack.spec(threat, settings.seed)
-    request = ExportRequest(**vars(network), expected=expected_of(images, spec), golden=images)
-    return export_bundle(request, path, overwrite=overwrite)
+    with shared_conversions():  # with the check
+        if run.config.arch not in ARCHITECTURES:
+            require_targets(model, dataset.shape, [target])  # before anything is attacked
+        format_named(target.format).check_options(model, dataset.shape, target, chosen.options)
+        network = artifact_request(run, model, target, chosen, lambda: dataset.train)
+        split = dataset.test.first(min(settings.images, most_golden_images(dataset.shape, len(dataset.classes))))
+        eps = settings.eps if settings.eps is not None else run.config.attack.eps or USUAL_EPS[LINF]
+        attack, threat = Pgd(steps=settings.steps, restarts=1), Threat(eps)
+        images = make_golden(model, split, attack, threat, settings.seed, progress)
+        spec = attack.spec(threat, settings.seed)
+        request = ExportRequest(**vars(network), expected=expected_of(images, spec), golden=images)
+        return export_bundle(request, path, overwrite=overwrite)
 
 
 def artifact_request(

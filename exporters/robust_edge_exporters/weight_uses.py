@@ -25,6 +25,10 @@ LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
 )  # fmt: skip
 """Modules whose weight is expected to be used."""
+BRANCHES = (
+    "its forward pass reads values that depend on the image, as an `if` or `.item()` does, of which a file holds one "
+    "outcome only; use torch.where"
+)
 _ATEN = torch.ops.aten
 _PRODUCTS = {_ATEN.mm.default: (0, 1), _ATEN.bmm.default: (0, 1), _ATEN.mv.default: (0, 1), _ATEN.dot.default: (0, 1)}
 _PRODUCTS |= {_ATEN.addmm.default: (1, 2), _ATEN.baddbmm.default: (1, 2), _ATEN.addmv.default: (1, 2)}
@@ -72,10 +76,16 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class WeightUses:
-    """The weights of a network in the order of their first use, and what is left out."""
+    """The weights of a network in the order of their first use, and what is left out.
+
+    Attributes:
+        branches: whether Python reads values that depend on the image, as an `if` does; a trace of one image does not
+            show what another would make of them.
+    """
 
     uses: tuple[WeightUse, ...]
     left_out: tuple[LeftOut, ...]
+    branches: bool = False
 
 
 @torch.no_grad()
@@ -87,37 +97,40 @@ def weight_uses(model: nn.Module, shape: tuple[int, ...]) -> WeightUses:
         shape: (C, H, W).
     """
     first = next(model.parameters(), torch.zeros(()))
-    with evaluation_mode(model), _composed_attention(), parametrize.cached():
-        trace = _Trace(named_tensors(model), {name for name, _ in model.named_buffers()})
+    with evaluation_mode(model), _composed(model), parametrize.cached():
+        tensors = named_tensors(model)
+        trace = _Trace(tensors, {name for name, _ in model.named_buffers()})
         images = torch.zeros(1, *shape, device=first.device, dtype=first.dtype)
         with trace:
             model(images)
-    names = {use.name for use in trace.found.values()}
+    reached = trace.found.keys() | trace.touched
     spare = [
-        LeftOut(f"{name}.weight", "the image does not reach")
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS) and f"{name}.weight" not in names and f"{name}.weight" not in trace.touched
+        LeftOut(name, "the image does not reach")
+        for name in (f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, LAYERS))
+        if name in tensors and name not in reached
     ]
-    return WeightUses(trace.uses(), (*trace.left_out.values(), *spare))
+    return WeightUses(trace.uses(), (*trace.left_out.values(), *spare), trace.branches)
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters, effective tensors of parametrised ones, and buffers, in the order of the modules.
 
-    The originals of a parametrised tensor are left out: its effective tensor stands for them.
+    The originals of a parametrised tensor are left out: its effective tensor stands for them. A tensor that several
+    modules share has the name of its first place.
     """
     found: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for prefix, module in model.named_modules():
         if ".parametrizations." in f".{prefix}.":
             continue
         dot = f"{prefix}." if prefix else ""
-        names = [*module._parameters, *module._buffers]
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         if parametrize.is_parametrized(module):
-            names += list(module.parametrizations)
-        for name in names:
-            tensor = getattr(module, name)
-            if isinstance(tensor, Tensor):
+            own += [(name, getattr(module, name)) for name in module.parametrizations]
+        for name, tensor in own:
+            if id(tensor) not in seen:
                 found[dot + name] = tensor
+                seen.add(id(tensor))
     return found
 
 
@@ -140,6 +153,7 @@ class _Trace(EagerDispatchMode):
         found: uses of named tensors, by name.
         left_out: other operands that do not depend on the image.
         touched: names of all tensors that a left out operand is computed from.
+        branches: as in WeightUses.
     """
 
     def __init__(self, tensors: dict[str, Tensor], buffers: set[str]) -> None:
@@ -153,6 +167,7 @@ class _Trace(EagerDispatchMode):
         self.found: dict[str, _Found] = {}
         self.left_out: dict[str, LeftOut] = {}
         self.touched: set[str] = set()
+        self.branches = False
 
     def uses(self) -> tuple[WeightUse, ...]:
         """All uses in the order of the forward pass."""
@@ -168,6 +183,10 @@ class _Trace(EagerDispatchMode):
         constant = all(_memory(tensor) in self._origins for tensor in given)
         if func is _ATEN.convolution.default:
             self._convolution(args, result)
+        elif func is _ATEN._trilinear.default:  # nn.Bilinear
+            self._use(args[1], args[1].numel() * len(args[0]), 1, 1)
+        elif func is _ATEN._local_scalar_dense.default:
+            self.branches |= not constant
         elif func in _PRODUCTS:
             self._product([args[position] for position in _PRODUCTS[func]], result)
         if constant:
@@ -236,11 +255,16 @@ def _written(argument: Any) -> bool:
 
 
 @contextmanager
-def _composed_attention() -> Iterator[None]:
-    """Without the fused operator of `nn.MultiheadAttention`, which hides its matrix products."""
+def _composed(model: nn.Module) -> Iterator[None]:
+    """Without the fused operators of attention and of recurrent layers, which hide their matrix products."""
     before = torch.backends.mha.get_fastpath_enabled()
+    onednn = torch._C._get_mkldnn_enabled()
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     torch.backends.mha.set_fastpath_enabled(False)
     try:
+        if recurrent:
+            torch._C._set_mkldnn_enabled(False)
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+        torch._C._set_mkldnn_enabled(onednn)

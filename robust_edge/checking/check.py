@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from robust_edge.onnx_graph.network import read_network
 from robust_edge.pruning.parametrised import materialised
-from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.format_option import resolved
 from robust_edge_exporters.formats.onnx.conversions import Conversions, shared_conversions
 from robust_edge_exporters.formats.table import format_named, options_of
+from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError, RobustEdgeError
@@ -33,6 +34,7 @@ BATCHES = (1, 3)
 CALIBRATION = 8
 DIFFERENCE = 1e-2
 """Relative: far more than rounding does, far less than another network."""
+WAY_OUT = "change that part of the network, or see by `robust-edge check` which targets work"
 NODE = re.compile(r"(\w+) (?:at|of) node '([^']+)'")
 
 
@@ -147,18 +149,33 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
         warnings.simplefilter("ignore")  # of torch and ONNX Runtime, about themselves
         try:
             artifact = format_named(target.format).export(model, shape, target, folder, settings)
-            problem = _problem(model, Path(folder) / artifact.file, images, precision)
+            problem = _miscounted(model, shape, artifact) or _problem(
+                model, Path(folder) / artifact.file, images, precision
+            )
+        except TooFewBits:  # for these weights; the export judges the trained ones
+            problem = ""
         except RobustEdgeError as cause:
             problem = " ".join(str(cause).split())
     return TargetCheck(target.name, precision, _with_source(problem, conversions, target))
 
 
+def _miscounted(model: nn.Module, shape: tuple[int, ...], artifact: ExportedArtifact) -> str:
+    """What the export would refuse: a file that holds another number of prunable weights than the network."""
+    found, named = weight_uses(model, shape), dict(model.named_parameters())
+    if any(item.computed for item in found.left_out):
+        return ""  # it cannot be pruned, which is said
+    weights = sum(named[use.name].numel() for use in found.uses)
+    held = artifact.sparsity.weights
+    return "" if held == weights else f"the file holds {held} prunable weights, the network {weights}"
+
+
 def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> str:
     """Run the file and its twin on one image and on a batch; "" if their logits are the network's."""
+    runners = _runners(path)
     for count in BATCHES:
         with torch.no_grad():
             expected = model(images[:count]).numpy()
-        for name, infer in _runners(path).items():
+        for name, infer in runners.items():
             logits = infer(images[:count])
             if logits.shape != expected.shape:
                 return f"{name} gives logits of shape {logits.shape} for {count} images, the network {expected.shape}"
@@ -175,7 +192,11 @@ def _runners(path: Path) -> dict[str, Callable[[Tensor], np.ndarray]]:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as cause:  # ONNX Runtime's classes have no other base
+            reason = " ".join(str(cause).split())[:300]
+            raise ExportError(f"ONNX Runtime cannot open the file: {reason}") from cause
         port = session.get_inputs()[0].name
         twin = read_network(path)
         return {
@@ -202,5 +223,5 @@ def _with_way_out(result: TargetCheck, working: Sequence[str]) -> TargetCheck:
         return result
     family = target_named(result.target).machines
     near = [name for name in working if target_named(name).machines == family] or [*working]
-    instead = f"use {' or '.join(f'--target {name}' for name in near)}" if near else "change that part of the network"
+    instead = f"use {' or '.join(f'--target {name}' for name in near)}" if near else WAY_OUT
     return dataclasses.replace(result, problem=f"{result.problem}; {instead}")

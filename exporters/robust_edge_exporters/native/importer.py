@@ -112,7 +112,7 @@ def import_node(builder: GraphBuilder, node: Any) -> None:
     elif own and node.op_type in HANDLERS:
         HANDLERS[node.op_type](builder, node)
     else:
-        raise unsupported(node, f"the sparse engine supports only {', '.join(sorted(HANDLERS))}")
+        raise unsupported(node, "the sparse engine does not have this operator")
 
 
 def import_shape(builder: GraphBuilder, node: Any) -> None:

@@ -137,7 +137,7 @@ def test_dead_branches_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "attributes", "message"),
     [
-        ("Softsign", {}, "Softsign at node 'node_softsign1': the sparse engine supports only"),
+        ("Softsign", {}, "Softsign at node 'node_softsign1': the sparse engine does not have this operator"),
         ("ReduceMean", {"axes": (0,), "keepdims": 1}, "not over the images of a batch"),
         ("Concat", {"axis": 0}, "along axis 0"),
         ("Transpose", {"perm": (1, 0, 2, 3)}, r"reads a tensor of dimensions \(3, 32\); the engine needs .* by image"),

@@ -164,6 +164,63 @@ def decoded(num_classes, in_channels):
     return Own(forward, 8, num_classes, **parts)
 
 
+def shared(num_classes, in_channels):
+    """One kernel in two modules, and a matrix that is used as it is and transposed."""
+    first, second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    second.weight = first.weight
+    parts = {"stem": nn.Conv2d(in_channels, 8, 3, 2, 1), "first": first, "second": second, "down": nn.Linear(8, 4)}
+
+    def forward(m, x):
+        rows = m.second(m.first(m.stem(x)).relu()).relu().mean((2, 3))
+        return (rows + functional.linear(m.down(rows).relu(), m.down.weight.t()))[..., None, None]
+
+    return Own(forward, 8, num_classes, **parts)
+
+
+def recurrent(num_classes, in_channels):
+    """Rows of pixels as a sequence, read in both directions."""
+    layer = nn.LSTM(32, 6, batch_first=True, bidirectional=True)
+
+    def forward(m, x):
+        rows = m.stem(x).flatten(1, 2).transpose(1, 2)
+        return m.layer(rows)[0][:, -1, :, None, None]
+
+    return Own(forward, 12, num_classes, stem=nn.Conv2d(in_channels, 8, 3, 2, 1), layer=layer)
+
+
+def written_in_place(num_classes, in_channels):
+    """Some channels are overwritten, and the largest values of the others are averaged."""
+
+    def forward(m, x):
+        y = m.stem(x)
+        y[:, :4] = torch.tanh(y[:, 4:8])
+        y[:, 8:].mul_(2)
+        return y.flatten(2).topk(4, 2).values.mean(2)[..., None, None]
+
+    return Own(forward, 16, num_classes, stem=nn.Conv2d(in_channels, 16, 3, 2, 1))
+
+
+def lazy(num_classes, in_channels):
+    """Layers that get their shapes from the first image, and a `view`, behind a wrapper of parallel training."""
+    stem = nn.Sequential(nn.LazyConv2d(12, 3, 2, 1), nn.LazyBatchNorm2d(), nn.ReLU())
+
+    def forward(m, x):
+        return m.wide(m.stem(x).view(x.size(0), -1)).relu()[..., None, None]
+
+    return nn.DataParallel(Own(forward, 8, num_classes, stem=stem, wide=nn.LazyLinear(8)))
+
+
+def branching(num_classes, in_channels):
+    """Refused: which branch is taken depends on the image."""
+    parts = {"stem": nn.Conv2d(in_channels, 8, 3, 2, 1), "other": nn.Conv2d(8, 8, 1)}
+
+    def forward(m, x):
+        x = m.stem(x)
+        return m.other(x) if x.mean() > 0 else x
+
+    return Own(forward, 8, num_classes, **parts)
+
+
 def computed_kernel(num_classes, in_channels):
     """Refused: what is zero in the parameter is not zero in the kernel."""
 

@@ -17,9 +17,13 @@ from robust_edge_exporters.target import target_named
 WORKING = (
     "split_and_gated", "normalised", "replicated", "in_one_dimension", "in_three_dimensions", "mixed",
     "vision_transformer", "blurred", "used_twice", "own_parametrization", "excited_by_the_largest", "decoded",
+    "shared", "recurrent", "written_in_place", "lazy",
 )  # fmt: skip
 TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
-SPARSE_LACKS = {"in_three_dimensions": "Conv", "mixed": "MatMul", "vision_transformer": "MatMul"}
+SPARSE_LACKS = {
+    "in_three_dimensions": "Conv", "mixed": "MatMul", "vision_transformer": "MatMul", "recurrent": "LSTM",
+    "written_in_place": "ScatterND",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +73,13 @@ def _in_order(checkpoint):
 def test_what_cannot_be_honoured_is_refused_in_one_line_before_training(name, says, refused, tmp_path):
     line = refused("compress", "--arch", f"small_networks:{name}", "--eps", 0.1, "-o", tmp_path / "run")
     assert re.search(says, line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_branches_on_the_image_is_refused_before_training(refused, tmp_path):
+    options = ("--eps", 0.1, "-o", tmp_path / "run")
+    line = refused("compress", "--arch", "small_networks:branching", *options, code=1)
+    assert re.search(r"cannot be exported to any target.*line \d+ of .*small_networks.py: .*data-dependent", line)
     assert not (tmp_path / "run").exists()
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.csr.options import CSR_THRESHOLD
 from robust_edge_exporters.target import Target
-from robust_edge_exporters.weight_uses import weight_uses
+from robust_edge_exporters.weight_uses import BRANCHES, weight_uses
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError, ExportError
 from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
@@ -131,9 +131,9 @@ def export_csr(
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with _fixed_settings(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript's deprecation, CSR's beta
-        names = [use.name for use in weight_uses(model, shape).uses]
-        forms = _apply_forms(folded, example, names, settings)
-        scripted = _scripted(folded, target, shape)
+        found = weight_uses(model, shape)
+        forms = _apply_forms(folded, example, [use.name for use in found.uses], settings)
+        scripted = _scripted(folded, target, shape, branches=found.branches)
         classes = int(scripted(example).shape[1])
         torch.jit.save(scripted, path)
         counts = _counted(torch.jit.load(path), forms)
@@ -278,14 +278,14 @@ def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def _scripted(model: nn.Module, target: Target, shape: tuple[int, ...]) -> torch.jit.ScriptModule:
+def _scripted(model: nn.Module, target: Target, shape: tuple[int, ...], *, branches: bool) -> torch.jit.ScriptModule:
     try:
         return torch.jit.script(model)
     except Exception as cause:  # the TorchScript compiler raises several classes
-        traced = _traced(model, shape)
+        traced = None if branches else _traced(model, shape)
         if traced is not None:
             return traced
-        reason = " ".join(str(cause).split())[:300]
+        reason = BRANCHES if branches else " ".join(str(cause).split())[:300]
         raise ExportError(f"the network cannot be written as TorchScript for {target.name}: {reason}") from cause
 
 

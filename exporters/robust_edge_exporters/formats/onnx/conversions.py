@@ -1,4 +1,4 @@
-"""Conversions to ONNX that several exports of one network share, with the source line of every node."""
+"""Conversions to ONNX that several exports share, with the source line of every node."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 SCOPES, STACK = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.stack_trace"
 
@@ -21,11 +23,11 @@ class Conversions:
     """Conversions so far.
 
     Attributes:
-        programs: by exporter, opset and batch size.
+        programs: each with its network, by the identity of that, the exporter, the opset and the batch size.
         sources: what node comes from which module and line, by the node's name.
     """
 
-    programs: dict[tuple[Any, ...], Any] = dataclasses.field(default_factory=dict)
+    programs: dict[tuple[Any, ...], tuple[nn.Module, Any]] = dataclasses.field(default_factory=dict)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -34,8 +36,8 @@ _SHARED: contextvars.ContextVar[Conversions | None] = contextvars.ContextVar("co
 
 @contextlib.contextmanager
 def shared_conversions() -> Iterator[Conversions]:
-    """Inside of the block every conversion of the one network that is exported there is done once."""
-    made = Conversions()
+    """Inside of the outermost block every conversion of a network is done once; no network may change there."""
+    made = _SHARED.get() or Conversions()
     token = _SHARED.set(made)
     try:
         yield made

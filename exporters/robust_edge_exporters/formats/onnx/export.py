@@ -22,7 +22,7 @@ from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
 from robust_edge_exporters.formats.onnx.weights import FIXED, count_nonzeros, weights_of
 from robust_edge_exporters.quantisation import QuantisationReport
 from robust_edge_exporters.target import Target
-from robust_edge_exporters.weight_uses import LeftOut, weight_uses
+from robust_edge_exporters.weight_uses import BRANCHES, LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.core.manifest import TensorSpec
 
@@ -60,9 +60,9 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     """
     if target.opset is None:
         raise InputError(f"target {target.name} has no opset; it does not run ONNX")
-    made, key = current_conversions(), (target.exporter, target.opset, target.ir_version, batch)
+    made, key = current_conversions(), (id(model), target.exporter, target.opset, target.ir_version, batch)
     if made is not None and key in made.programs:
-        return copy.deepcopy(made.programs[key])
+        return copy.deepcopy(made.programs[key][1])
     convert = _by_dynamo if target.exporter == "dynamo" else _by_torchscript
     example = torch.rand(batch or 2, *shape, generator=torch.Generator().manual_seed(0))
     found = weight_uses(model, shape)
@@ -75,6 +75,8 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
             f"the network cannot be written as ONNX for {target.name} (opset {target.opset}): "
             f"{reason(cause, model, example)}"
         ) from cause
+    if found.branches:  # the older exporter writes one of the branches and says nothing
+        raise ExportError(f"the network cannot be written as ONNX for {target.name}: {BRANCHES}")
     if made is not None:
         made.sources.update(sources_of(program))
     _remove_source_notes(program)
@@ -82,7 +84,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     name_transposed(program, model)
     mark_fixed(program, found.left_out)
     if made is not None:
-        made.programs[key] = copy.deepcopy(program)
+        made.programs[key] = model, copy.deepcopy(program)
     return program
 
 
@@ -133,7 +135,10 @@ def write_program(
 
 
 def name_transposed(program: Any, model: nn.Module) -> None:
-    """Name transposed weights after the network's parameters; torch numbers them, as `val_12`."""
+    """Name transposed weights after the network's parameters; torch numbers them, as `val_12`.
+
+    The transpose of a weight that is stored as it is, too, is no weight of its own.
+    """
     own = {name: parameter.detach().numpy() for name, parameter in model.named_parameters() if parameter.ndim == 2}
     absent = own.keys() - {item.name for item in program.graph.initializer}
     for stored, weight in weights_of(program).items():
@@ -141,6 +146,8 @@ def name_transposed(program: Any, model: nn.Module) -> None:
         if stored not in own and name is not None:
             _rename(program.graph, stored, name)
             absent.remove(name)
+        elif stored not in own and any(np.array_equal(value.T, weight) for value in own.values()):
+            _rename(program.graph, stored, FIXED + stored)
 
 
 def mark_fixed(program: Any, left_out: Iterable[LeftOut]) -> None:

@@ -9,22 +9,24 @@ from onnx import numpy_helper
 
 from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
-WEIGHTED = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
 PRODUCTS = {"Einsum", "Gemm", "MatMul"}
+RECURRENT = {"GRU", "LSTM", "RNN"}
+WEIGHTED = {"Conv", "ConvTranspose", *PRODUCTS, *RECURRENT}
 FIXED = "fixed."
 """How names of initializers start that are used like weights and are not prunable."""
 TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 
 
 def weights_of(program: Any) -> dict[str, np.ndarray]:
-    """Prunable weights of convolutions and matrix products, as stored, in the order of the nodes."""
+    """Prunable weights of convolutions, matrix products and recurrent layers, as stored, in the order of the nodes."""
     initializers = {item.name: item for item in program.graph.initializer}
     producers = {name: node for node in program.graph.node for name in node.output}
     found = {}
     for node in program.graph.node:
         if node.op_type not in WEIGHTED:
             continue
-        for name in node.input[:2] if node.op_type in PRODUCTS else node.input[1:2]:
+        last = 3 if node.op_type in RECURRENT else 2
+        for name in node.input[node.op_type not in PRODUCTS : last]:
             name = _origin(name, producers)
             if name in initializers and not name.startswith(FIXED):
                 found[name] = numpy_helper.to_array(initializers[name])
