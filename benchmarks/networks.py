@@ -1,12 +1,13 @@
 """Does every network go the whole way to every CPU target, as `robust-edge check` says?
 
-    python benchmarks/networks.py [--size 64 224] [--target x86-cpu x86-cpu-int8 x86-cpu-csr x86-cpu-sparse]
-                                  [--epochs 4] [--mode MODE ...] [NETWORK ...] [-o benchmarks/results/networks.json]
+    python benchmarks/networks.py [NETWORK ...] [--size 64 224] [--target x86-cpu x86-cpu-int8 ...] [--channels 3]
+                                  [--epochs 1] [--mode rebuild replay] [-o benchmarks/results/networks.json]
 
-A network is what `compress --arch` takes, which is trained for a few epochs to 30% of its weights, or a file that
-`import` takes. The images are scikit-learn's digits in three channels, enlarged to SIZE pixels. Then, for each target:
-check, export, verify and bench, from the command line. Where check says that a target does not work, export must refuse
-it in one line. A row holds what each command said; rows of other networks in the output file stay.
+A network is what `compress --arch` takes, which is trained for an epoch or more to 30% of its weights, or a file that
+`import` takes. The images are scikit-learn's digits, enlarged to SIZE pixels. `check` comes first. Then, for each
+target: export, verify and bench, from the command line. What check refuses must be refused by `compress` or `export`,
+too, in one line and before anything is trained. A row holds what each command said; rows of other networks in the
+output file stay.
 
 Exit 1 if a command did not do what check had said. An UNDECIDED verdict is no failure: 60 images show little.
 """
@@ -18,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,28 +36,32 @@ TORCHVISION = (
     "googlenet", "convnext_tiny", "mnasnet0_5", "resnext50_32x4d",
 )  # fmt: skip
 NETWORKS = (*(f"torchvision/{name}" for name in TORCHVISION), "timm/vit_tiny_patch16_224")
-TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
+TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse", "x86-cpu-sparse-int8", "arm-cpu-int8")
 SIZES = (64, 224)
-TRAIN, TEST = 200, 60
+MODES = ("rebuild", "replay")
+TRAIN, TEST = 120, 60
 EPS = "1/255"
 DECIDED, UNDECIDED = 0, 5
 TOO_FEW_BITS = "8 bits are too few for this network"
 """What `check` leaves to the export, which judges it on images."""
+SECONDS_TO_REFUSE = 20
 INTERRUPTED = (130, 143)
 
 
 def command(*words: object) -> tuple[int, Any, str]:
-    """Run `robust-edge WORDS`; returns the exit code, the JSON result or None, and the error line."""
+    """Run `robust-edge WORDS`; returns the exit code, the JSON result or None, and the error line or traceback."""
     result = CliRunner().invoke(command_line, [*map(str, words), "--json", "-q"])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
+        where = traceback.extract_tb(result.exception.__traceback__)[-1]
+        text = f"traceback: {type(result.exception).__name__}: {result.exception} ({where.filename}:{where.lineno})"
+        return 1, None, " ".join(text.split())[:500]
     if result.exit_code in INTERRUPTED:
         sys.exit(result.exit_code)
     lines = [line.removeprefix("error: ") for line in result.stderr.splitlines() if line.startswith("error: ")]
     return result.exit_code, json.loads(result.stdout) if result.stdout else None, " ".join(lines)
 
 
-def write_images(folder: Path, size: int) -> None:
+def write_images(folder: Path, size: int, channels: int) -> None:
     """TRAIN and TEST images as files of the data set `folder`."""
     digits = load_digits()
     for number in range(TRAIN + TEST):
@@ -63,20 +69,25 @@ def write_images(folder: Path, size: int) -> None:
         path = folder / split / str(digits.target[number]) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray((digits.images[number] * 15.9375).astype("uint8"))
-        picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR).save(path)
+        picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR).save(path)
 
 
-def run_of(network: str, images: Path, epochs: int, folder: Path) -> tuple[Path, str]:
-    """Train or import the network; returns the run and the error line."""
+def checked(network: str | Path, images: Path, targets: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """What `check` says of a run or an architecture, and its error line."""
+    subject = (network,) if isinstance(network, Path) else ("--arch", network, "--dataset", "folder")
+    data = () if isinstance(network, Path) else ("--data-dir", images)
+    _, found, error = command("check", *subject, *data, *(word for name in targets for word in ("--target", name)))
+    return found or {}, error
+
+
+def trained(network: str, images: Path, epochs: int, folder: Path) -> str:
+    """Train a network to a new run; returns the error line, "" for none."""
+    settings = ("training.batch_size=20", "training.lr=0.02", "threads=1", "device=cpu")
+    chosen = (word for setting in settings for word in ("--set", setting))
     data = ("--dataset", "folder", "--data-dir", images)
-    if Path(network).is_file():
-        code, _, error = command("import", network, *data, "-o", folder)
-    else:
-        settings = ("training.batch_size=20", "training.lr=0.02", "threads=1", "device=cpu")
-        chosen = (word for setting in settings for word in ("--set", setting))
-        words = ("compress", "--arch", network, *data, "--keep", 0.3, "--eps", 0, "--epochs", epochs, *chosen)
-        code, _, error = command(*words, "-o", folder)
-    return folder, error or f"exit code {code}" * (code != 0)
+    words = ("compress", "--arch", network, *data, "--keep", 0.3, "--eps", 0, "--epochs", epochs, *chosen)
+    code, _, error = command(*words, "-o", folder)
+    return error or f"exit code {code}" * (code != 0)
 
 
 def journey(run: Path, target: str, works: bool, modes: Sequence[str], folder: Path) -> tuple[dict[str, Any], bool]:
@@ -85,10 +96,10 @@ def journey(run: Path, target: str, works: bool, modes: Sequence[str], folder: P
     golden = ("--golden", TEST, "--eps", EPS, "--steps", 1)
     code, exported, error = command("export", run, "--target", target, *golden, "-o", bundle)
     if code != 0:
-        return {"export": error}, bool(error) and (not works or TOO_FEW_BITS in error)
+        return {"export": error}, _in_one_line(error) and (not works or TOO_FEW_BITS in error)
     said = {"logit_error": exported["parity"]["max_logit_error"]}
-    few = ("--eps", EPS, "--steps", 2, "--queries", 5, *(word for mode in modes for word in ("--mode", mode)))
-    code, verdict, error = command("verify", bundle, "--against", run, *few)
+    few = ("--eps", EPS, "--steps", 2, "--queries", 5)
+    code, verdict, error = command("verify", bundle, "--against", run, *few, *_each("--mode", modes))
     said["verify"] = verdict["outcome"] if verdict else error
     as_said = works and code in (DECIDED, UNDECIDED)
     if verdict and verdict["reasons"]:
@@ -105,28 +116,42 @@ def journey(run: Path, target: str, works: bool, modes: Sequence[str], folder: P
     return said, as_said and code == 0
 
 
-def row_of(network: str, size: int, targets: Sequence[str], epochs: int, modes: Sequence[str]) -> dict[str, Any]:
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+def _in_one_line(error: str) -> bool:
+    return bool(error) and not error.startswith("traceback")
+
+
+def row_of(network: str, images: Path, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One row: the whole way of one network at one size."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_images(folder / "images", size)
-        run, error = run_of(network, folder / "images", epochs, folder / "run")
-        row: dict[str, Any] = {
-            "network": Path(network).name if Path(network).is_file() else network,
-            "size": size,
-            "holds": not error,
-        }
+    run, is_file = folder / "run", Path(network).is_file()
+    row: dict[str, Any] = {"network": Path(network).name if is_file else network}
+    if is_file:
+        shape = ("--input-shape", f"{given.channels}x{given.size}x{given.size}")
+        data = ("--dataset", "folder", "--data-dir", images)
+        code, _, error = command("import", network, *shape, *data, "-o", run)
+        if code != 0:
+            return {**row, "holds": _in_one_line(error), "refused": error}
+    found, refused = checked(run if is_file else network, images, given.target)
+    row["check_seconds"] = round(time.perf_counter() - start, 1)
+    if not is_file:
+        start_of_training = time.perf_counter()
+        error = trained(network, images, given.epochs, run)
         if error:
-            return {**row, "refused": error}
-        _, checked, error = command("check", run, *(word for target in targets for word in ("--target", target)))
-        if error:
-            return {**row, "holds": False, "refused": error}
-        row |= {"weights": checked["weights"], "targets": {}}
-        for answer in checked["targets"]:
-            said, as_said = journey(run, answer["target"], not answer["problem"], modes, folder)
-            row["targets"][answer["target"]] = {"check": answer["problem"] or "works", **said, "as_said": as_said}
-            row["holds"] &= as_said
+            foretold = bool(refused or found["unprunable"] or not any(not item["problem"] for item in found["targets"]))
+            soon = time.perf_counter() - start_of_training < SECONDS_TO_REFUSE and not run.exists()
+            return {**row, "holds": foretold and soon and _in_one_line(error), "check": refused, "refused": error}
+    if refused:
+        return {**row, "holds": False, "check": refused, "refused": "not by compress"}
+    row |= {"holds": True, "weights": found["weights"], "targets": {}}
+    for answer in found["targets"]:
+        said, as_said = journey(run, answer["target"], not answer["problem"], given.mode, folder)
+        row["targets"][answer["target"]] = {"check": answer["problem"] or "works", **said, "as_said": as_said}
+        row["holds"] &= as_said
+        if not as_said:
             print(json.dumps({answer["target"]: row["targets"][answer["target"]]}), flush=True)
     return {**row, "seconds": round(time.perf_counter() - start, 1)}
 
@@ -134,19 +159,24 @@ def row_of(network: str, size: int, targets: Sequence[str], epochs: int, modes: 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
-    parser.add_argument("--size", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--size", dest="sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=3)
     parser.add_argument("--target", nargs="+", default=TARGETS)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--mode", nargs="+", default=(), help="modes of verify; by default its own default")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--mode", nargs="*", default=MODES, help="modes of verify; none for its own default")
     parser.add_argument("-o", "--out", type=Path, default=RESULTS / "networks.json")
     given = parser.parse_args()
     holds = True
-    for network in given.networks:
-        for size in given.size:
-            row = row_of(network, size, given.target, given.epochs, given.mode)
-            print(json.dumps({key: value for key, value in row.items() if key != "targets"}), flush=True)
-            add_row(given.out, row)
-            holds &= row["holds"]
+    for size in given.sizes:
+        given.size = size
+        with tempfile.TemporaryDirectory() as images:
+            write_images(Path(images), size, given.channels)
+            for network in given.networks:
+                with tempfile.TemporaryDirectory() as folder:
+                    row = {"size": size, **row_of(network, Path(images), given, Path(folder))}
+                print(json.dumps({key: value for key, value in row.items() if key != "targets"}), flush=True)
+                add_row(given.out, row)
+                holds &= row["holds"]
     return 0 if holds else 1
 
 
