@@ -2,7 +2,7 @@
 
 import torch
 from sklearn.datasets import load_digits
-from torch.nn import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential, functional
+from torch.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential, functional
 
 from robust_edge import pruning, torchvision_compat
 
@@ -13,7 +13,7 @@ import lightning  # noqa: E402
 class Pruned(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        body = [Conv2d(1, 16, 3, padding=1), BatchNorm2d(16), ReLU(), MaxPool2d(2), Conv2d(16, 32, 3), ReLU()]
+        body = [Conv2d(1, 16, 3, padding=1), ReLU(), MaxPool2d(2), Conv2d(16, 32, 3), ReLU()]
         self.net = Sequential(*body, Flatten(), Linear(128, 10))
 
     def configure_optimizers(self):
@@ -22,25 +22,22 @@ class Pruned(lightning.LightningModule):
     def on_fit_start(self):  # the network is on its device now
         self.state = pruning.init(self.net, (1, 8, 8), keep=0.1, rho=0.01, rho_growth=1.02, rho_max=0.1)
 
-    def on_train_epoch_start(self):
-        if self.current_epoch == 5:  # from here on only the weights that stay are trained
-            self.state = pruning.finish(self.state, self.net, self.optimizers())
-
     def training_step(self, batch, index):
         return functional.cross_entropy(self.net(batch[0]), batch[1]) + pruning.penalty(self.state, self.net)
 
     def on_train_batch_end(self, *_):
         self.state = pruning.step(self.state, self.net)
 
+    def on_train_epoch_end(self):
+        if self.current_epoch == 4:  # from here on only the weights that stay are trained
+            self.state = pruning.finish(self.state, self.net, self.optimizers())
 
-torch.manual_seed(0)
+
 images, labels = map(torch.tensor, load_digits(return_X_y=True))
 images = images.float().view(-1, 1, 8, 8) / 16
-data = torch.utils.data.TensorDataset(images[:1440], labels[:1440])
-model = Pruned()
+model, data = Pruned(), torch.utils.data.TensorDataset(images[:1440], labels[:1440])
 trainer = lightning.Trainer(max_epochs=8, devices=1, logger=False, enable_checkpointing=False)
 trainer.fit(model, torch.utils.data.DataLoader(data, 64, shuffle=True))
-
 weights = torch.cat([weight.flatten() for weight in pruning.prunable_parameters(model.net).values()])
-accuracy = (model.net.cpu().eval()(images[1440:]).argmax(1) == labels[1440:]).float().mean()
-print(f"{weights.count_nonzero()} of {weights.numel()} weights kept, accuracy {accuracy:.3f}")
+right = model.net.cpu().eval()(images[1440:]).argmax(1) == labels[1440:]
+print(f"{weights.count_nonzero()} of {weights.numel()} weights kept, accuracy {right.float().mean():.3f}")
