@@ -25,6 +25,8 @@ LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
 )  # fmt: skip
 """Modules whose weight is expected to be used."""
+FIXED = "fixed."
+"""How names of constants of a file start that are used like weights and are not prunable."""
 BRANCHES = (
     "its forward pass reads values that depend on the image, as an `if` or `.item()` does, of which a file holds one "
     "outcome only; use torch.where"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from robust_edge_exporters.formats.onnx.weights import FIXED
+from robust_edge_exporters.weight_uses import FIXED
 from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
 

@@ -19,10 +19,10 @@ from robust_edge_exporters.formats.onnx.adaptive_pools import PlainPools
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.formats.onnx.conversions import current_conversions, sources_of
 from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
-from robust_edge_exporters.formats.onnx.weights import FIXED, count_nonzeros, weights_of
+from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
 from robust_edge_exporters.quantisation import QuantisationReport
 from robust_edge_exporters.target import Target
-from robust_edge_exporters.weight_uses import BRANCHES, LeftOut, weight_uses
+from robust_edge_exporters.weight_uses import BRANCHES, FIXED, LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.core.manifest import TensorSpec
 

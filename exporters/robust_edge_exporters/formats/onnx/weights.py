@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
+from robust_edge_exporters.weight_uses import FIXED
 from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
 PRODUCTS = {"Einsum", "Gemm", "MatMul"}
 RECURRENT = {"GRU", "LSTM", "RNN"}
 WEIGHTED = {"Conv", "ConvTranspose", *PRODUCTS, *RECURRENT}
-FIXED = "fixed."
-"""How names of initializers start that are used like weights and are not prunable."""
 TRANSPARENT = {"DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose"}
 
 

@@ -37,6 +37,7 @@ from robust_edge_exporters.native.operators.max_pool import MaxPool
 from robust_edge_exporters.native.operators.mean import Mean
 from robust_edge_exporters.native.operators.mul import Mul
 from robust_edge_exporters.native.passes import only_reader, optimise, substitute
+from robust_edge_exporters.weight_uses import FIXED
 from robust_edge_runtimes.core.errors import ExportError
 
 IMAGE = (0.0, 1.0)  # range of the pixels
@@ -241,7 +242,7 @@ class Quantiser:
         if shape.flat:
             raise _unsupported(op, "of features that no matrix product writes")
         conv = Conv(
-            op.name,
+            FIXED + op.name,
             op.inputs,
             op.output,
             op.act,
