@@ -151,6 +151,26 @@ def int8_speed() -> str:
     return table + (f"\nMissing, as no such machine was at hand: {', '.join(missing)}.\n" if missing else "")
 
 
+def int8_accuracy() -> str:
+    """What the benchmark of blocks and 8 bits found, one row per data set, network and seed."""
+    found = json.loads((DOCS.parent / "benchmarks/results/int8_accuracy.json").read_text("utf-8"))
+    rows = [
+        (
+            row["data"],
+            row["network"],
+            str(row["seed"]),
+            f"{row['nonzero'] / row['weights']:.0%}",
+            f"{row['eps']:.3g}",
+            *(f"{100 * row[name] / row['images']:.1f}" for name in ("clean", "pgd", "autoattack")),
+            f"{row['weights_bytes'] / 1000:.1f}",
+            f"{row['ms']:.4f}" if row["ms"] else "",
+        )
+        for row in found["rows"]
+    ]
+    attacked = ("clean, %", f"PGD-{found['steps']}, %", "AutoAttack, %")
+    return _table(("data", "network", "seed", "kept", "eps", *attacked, "kB", "ms"), rows)
+
+
 CPU_KINDS = ("x86 with VNNI", "x86 without VNNI", "ARM")
 
 
@@ -188,6 +208,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schemes": schemes,
     "networks": networks,
     "int8 speed": int8_speed,
+    "int8 accuracy": int8_accuracy,
     "false alarms": false_alarms,
 }
 
