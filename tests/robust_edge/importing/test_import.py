@@ -172,6 +172,23 @@ def test_equal_tensors_that_are_stored_once_become_parameters_of_their_own(tmp_p
     assert state["b"].data_ptr() != state["c"].data_ptr()
 
 
+def test_functions_of_a_file_are_replaced_by_their_nodes(tmp_path):
+    """As torch 2.11 writes some activations."""
+    make, weight = onnx.helper, onnx.numpy_helper.from_array(np.eye(64, 10, dtype=np.float32), "w")
+    nodes = [("Flatten", ["x"], "flat", ""), ("Twice", ["flat"], "twice", "own"), ("MatMul", ["twice", "w"], "y", "")]
+    program = model_of(
+        [make.make_node(kind, given, [out], domain=domain) for kind, given, out, domain in nodes], initializers=[weight]
+    )
+    twice = [make.make_node("Add", ["a", "a"], ["b"])]
+    program.functions.append(make.make_function("own", "Twice", ["a"], ["b"], twice, [make.make_opsetid("", 13)]))
+    program.opset_import.append(make.make_opsetid("own", 1))
+    program.ir_version = 8
+    onnx.save(program, tmp_path / "m.onnx")
+    run, _, _ = imported(tmp_path / "m.onnx", tmp_path / "run")
+    model, images = run.load_model(), torch.rand(3, 1, 8, 8)
+    assert torch.allclose(model.network(images), 2 * images.flatten(1)[:, :10])
+
+
 def test_external_data_outside_the_folder_is_refused(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
