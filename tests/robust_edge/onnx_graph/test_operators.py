@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 onnx = pytest.importorskip("onnx", reason="the graphs are written with onnx")
-pytest.importorskip("onnxruntime", reason="the oracle is onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the oracle is onnxruntime")
 
 from robust_edge.onnx_graph.error import GraphError  # noqa: E402
 from robust_edge.onnx_graph.network import OnnxNetwork  # noqa: E402
@@ -208,8 +209,13 @@ CASES = {
 }  # fmt: skip
 
 
+OLD_RUNTIME = Version(onnxruntime.__version__) < Version("1.29")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_an_operator_gives_what_onnx_runtime_gives(case):
+    if case.startswith("AveragePool, counting") and CASES[case][2].get("ceil_mode") and OLD_RUNTIME:
+        pytest.skip("ONNX Runtime before 1.29, the last one for Python 3.10, averages otherwise")
     check(graph(*CASES[case]), array(*CASES[case][3]))
 
 
