@@ -323,8 +323,7 @@ def limit(choice: argparse.Namespace) -> dict[str, float | str]:
     """The best rate seen, and by what."""
     device = torch.device(choice.device)
     rates = {"matrix product": product_rate(device, torch.bfloat16 if choice.precision == "bf16" else torch.float32)}
-    registers = register_rate() if device.type == "cpu" else None
-    if registers is not None:
+    if device.type == "cpu" and (registers := register_rate()) is not None:
         rates["registers"] = registers * choice.threads
     best = max(rates, key=lambda name: rates[name])
     return {"flops": rates[best], "by": best}
