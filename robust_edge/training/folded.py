@@ -9,7 +9,7 @@ blocks (`pixel_gradient`). The results differ from those of the network itself b
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -30,6 +30,7 @@ class FoldedConvolution(nn.Module):
     Attributes:
         bounds: the lowest and highest output of the activation; None without one.
         side: of the blocks in which the gradient of the input is computed; None for the usual way.
+        in_place: whether the gradient of the output may be overwritten, as nothing else reads it.
     """
 
     weight: Tensor
@@ -41,6 +42,7 @@ class FoldedConvolution(nn.Module):
         self.sources = (convolution, norm)  # in a tuple, so that they do not become submodules
         self.bounds: tuple[float, float] | None = None
         self.side = block_side(convolution) if convolution.weight.device.type == "cpu" else None
+        self.in_place = False
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -65,34 +67,42 @@ class FoldedConvolution(nn.Module):
             found = functional.conv2d(images, self.weight, self.bias, *shape)  # type: ignore[arg-type]
             return found if self.bounds is None else functional.hardtanh(found, *self.bounds)
         fits = self.side is not None and images.shape[-1] % self.side == images.shape[-2] % self.side == 0
-        blocks = (self.blocks, self.side) if fits else None
-        clamped: Tensor = _ClampedConvolution.apply(images, self.weight, self.bias, shape, self.bounds, blocks)  # type: ignore[no-untyped-call]
+        way = _Backward(shape, self.bounds, self.in_place, (self.blocks, self.side) if fits else None)
+        clamped: Tensor = _ClampedConvolution.apply(images, self.weight, self.bias, way)  # type: ignore[no-untyped-call]
         return clamped
+
+
+class _Backward(NamedTuple):
+    """How `_ClampedConvolution` computes the gradient of its input."""
+
+    shape: Any
+    bounds: tuple[float, float]
+    in_place: bool
+    blocks: Any
 
 
 class _ClampedConvolution(torch.autograd.Function):
     """A convolution and a clamp in place; only the gradient of the input exists."""
 
     @staticmethod
-    def forward(
-        context: Any, images: Tensor, weight: Tensor, bias: Tensor, shape: Any, bounds: Any, blocks: Any
-    ) -> Tensor:
-        found = functional.conv2d(images, weight, bias, *shape).clamp_(*bounds)
+    def forward(context: Any, images: Tensor, weight: Tensor, bias: Tensor, way: _Backward) -> Tensor:
+        found = functional.conv2d(images, weight, bias, *way.shape).clamp_(*way.bounds)
         context.save_for_backward(images, weight, found)
-        context.shape, context.bounds, context.blocks = shape, bounds, blocks
+        context.way = way
         return found
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight, found = context.saved_tensors
-        stride, padding, dilation, groups = context.shape
-        inside = torch.ops.aten.hardtanh_backward(gradients[0], found, *context.bounds)
-        if context.blocks is not None:
-            return pixel_gradient(inside, *context.blocks), None, None, None, None, None
+        (images, weight, found), way = context.saved_tensors, context.way
+        options = {"grad_input": gradients[0]} if way.in_place else {}
+        inside = torch.ops.aten.hardtanh_backward(gradients[0], found, *way.bounds, **options)
+        if way.blocks is not None:
+            return pixel_gradient(inside, *way.blocks), None, None, None
+        stride, padding, dilation, groups = way.shape
         gradient = torch.ops.aten.convolution_backward(
             inside, images, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
-        return gradient[0], None, None, None, None, None
+        return gradient[0], None, None, None
 
 
 class FoldedNetwork:
@@ -154,8 +164,18 @@ def _folded_graph(network: nn.Module) -> fx.GraphModule:
         traced.add_submodule(node.target, module)
         traced.graph.erase_node(source)
         module.bounds = _absorb_activation(traced.graph, node, modules)
+    _let_gradients_be_overwritten(traced)
     traced.recompile()
     return traced
+
+
+def _let_gradients_be_overwritten(traced: fx.GraphModule) -> None:
+    """A convolution whose only reader is a folded one gets a new tensor as its gradient; others may share theirs."""
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        module = _module(node, modules)
+        if isinstance(module, FoldedConvolution) and len(node.users) == 1:
+            module.in_place = isinstance(_module(next(iter(node.users)), modules), FoldedConvolution)
 
 
 def _foldable(convolution: nn.Module | None, norm: nn.Module) -> bool:

@@ -59,6 +59,19 @@ def test_gradients_in_blocks_where_they_fit_the_image_and_without_them_elsewhere
         torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
 
 
+def test_only_gradients_that_nothing_else_reads_are_overwritten():
+    """Behind a sum, one tensor is the gradient of both terms."""
+    torch.manual_seed(0)
+    graph = folded(resnet18(10, 3).eval(), SHAPE).graph
+    modules = dict(graph.named_modules())
+    overwritten = {name for name, layer in modules.items() if isinstance(layer, FoldedConvolution) and layer.in_place}
+    assert overwritten, "the first convolution of each block"
+    for node in graph.graph.nodes:
+        if node.target in overwritten:
+            (reader,) = node.users
+            assert isinstance(modules[reader.target], FoldedConvolution)
+
+
 def test_refresh_follows_the_weights_and_the_statistics():
     torch.manual_seed(0)
     network = small_cnn(10, 3).eval()
