@@ -180,7 +180,8 @@ def main() -> None:
     torch.set_num_threads(1)
     choice.out.mkdir(parents=True, exist_ok=True)
     rows = [row for data in choice.data for row in rows_of(data, choice.seeds, choice.out)]
-    command = shlex.join(["python", "benchmarks/int8_accuracy.py", *sys.argv[1:]])
+    words = ["DIR" if word == str(choice.out) else word for word in sys.argv[1:]]  # no path of one machine
+    command = shlex.join(["python", "benchmarks/int8_accuracy.py", *words])
     write_result(choice.result, {"environment": provenance(command, "torch"), "steps": STEPS, "rows": rows})
 
 
