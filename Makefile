@@ -53,9 +53,11 @@ kills: $(READY)  ## kill commands at N random moments and repeat them, and start
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.kills --kills $(N) --pairs $$(($(N) / 4)) -o $(VENV)/kills
 
 CASES ?= 100000
+# each case writes files, which takes longer on a disk than to read them
+MEMORY := $(wildcard /dev/shm)
 fuzz: $(READY)  ## every reader of files reads CASES damaged ones; for a nightly job
-	FUZZ_CASES=$(CASES) $(PYTEST) -s tests/attacks/test_fuzz.py tests/robust_edge/test_foreign_files.py \
-	  tests/exporters/native/test_weights_file.py
+	PYTEST_DEBUG_TEMPROOT=$(MEMORY) FUZZ_CASES=$(CASES) $(PYTEST) -s tests/attacks/test_fuzz.py \
+	  tests/robust_edge/test_foreign_files.py tests/exporters/native/test_weights_file.py
 
 sbom: $(READY)  ## robust-edge.cdx.json: the packages of `pip install '.[all]'` with versions and licences, in CycloneDX
 	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom

@@ -326,13 +326,14 @@ def _check_panel(curve: CurveResult, checkpoint: Checkpoint, where: str) -> None
     panel, classes = curve.panel, len(checkpoint.model.classes)
     expected = (len(curve.points), len(panel.truth), *checkpoint.model.shape)
     try:
-        valid = np.asarray(panel.pixels, dtype=np.float32).shape == expected
+        pixels = np.asarray(panel.pixels, dtype=np.float64)
+        valid = pixels.shape == expected and bool(((pixels >= 0) & (pixels <= 1)).all())
         valid &= np.asarray(panel.predicted).shape == expected[:2]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         valid = False
     indices = (*panel.truth, *(index for row in panel.predicted for index in row))
     if not valid or not all(0 <= index < classes for index in indices):
-        raise InputError(f"{where} contains images of another shape or class; evaluate again")
+        raise InputError(f"{where} contains images of another shape, range or class; evaluate again")
 
 
 def _tensors(data: RunData) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ SPLICES = [
     b"PK\x03\x04",
     b"\x93NUMPY",
 ]
-NUMBERS = (-(1 << 63), -1, 0, 1, 2, 3, 7, 255, 1 << 20, 1 << 31, (1 << 63) - 1)
+NUMBERS = (-(1 << 63), -1, 0, 1, 2, 3, 7, 255, 1 << 16, 1 << 31, (1 << 63) - 1)
 
 
 def number_of(count: int, share: float = 1.0) -> int:
@@ -42,9 +42,14 @@ def number_of(count: int, share: float = 1.0) -> int:
     return round(CASES * share) if CASES else count
 
 
-def cases(count: int, share: float = 1.0) -> Iterator[tuple[int, np.random.Generator]]:
-    """(number, generator of its own) of each of `number_of` cases."""
-    for number in range(FIRST, FIRST + number_of(count, share)):
+def numbers(count: int, share: float = 1.0) -> range:
+    """The numbers of `number_of` cases."""
+    return range(FIRST, FIRST + number_of(count, share))
+
+
+def cases(chosen: Iterable[int]) -> Iterator[tuple[int, np.random.Generator]]:
+    """(number, generator of its own) of each case."""
+    for number in chosen:
         yield number, np.random.default_rng((SEED, number))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -74,10 +75,15 @@ def decode(cls: Type[T], value: Any, *, where: str = "", error: Type[RobustEdgeE
     return _dataclass(cls, value, where, error)  # type: ignore[no-any-return]
 
 
+@functools.lru_cache(maxsize=None)
+def _hints(cls: Any) -> Dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def _dataclass(cls: Any, value: Any, where: str, error: Type[RobustEdgeError]) -> Any:
     if not isinstance(value, dict):
         raise error(f"{where or cls.__name__} must be a mapping, not {_shown(value)}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:
