@@ -16,8 +16,11 @@ from robust_edge.onnx_graph.operators.table import OPERATORS
 WEIGHTS_AS_INPUTS = "weights_as_inputs"
 """The property of a graph whose inputs after the first are weights, given by their shapes only."""
 SIZES = frozenset(
-    ("ConstantOfShape", "Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze")
-)
+    (
+        "ConstantOfShape", "CumSum", "DFT", "Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile",
+        "TopK", "Trilu", "Unsqueeze", "Upsample",
+    )
+)  # fmt: skip
 """Operators whose constants are sizes, axes or positions: they are given as arrays, since torch.export cannot know
 the values of tensors. So are those of reductions."""
 

@@ -12,7 +12,7 @@ from robust_edge.onnx_graph.operators.node import Inputs, Node, counted_from_sta
 
 def top_k(node: Node, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The k largest or smallest values along an axis, and their positions."""
-    k = int(inputs[1]) if len(inputs) > 1 else node.get("k", None)
+    k = int(inputs[1].item()) if len(inputs) > 1 else node.get("k", None)
     found = torch.topk(inputs[0], k, node.get("axis", -1), bool(node.get("largest", 1)), bool(node.get("sorted", 1)))
     return found.values, found.indices
 
@@ -36,7 +36,7 @@ def _position(node: Node, x: Tensor) -> Tensor:
 
 def cumulative_sum(node: Node, inputs: Inputs) -> Tensor:
     """Of all values up to each one along an axis, itself included or not, from either end."""
-    x, axis = inputs[0], int(inputs[1])
+    x, axis = inputs[0], int(inputs[1].item())
     x = x.flip(axis) if node.get("reverse", 0) else x
     total: Tensor = x.cumsum(axis)
     total = total - x if node.get("exclusive", 0) else total
@@ -96,10 +96,10 @@ def grid_sample(node: Node, inputs: Inputs) -> Tensor:
 def fourier(node: Node, inputs: Inputs) -> Tensor:
     """The discrete Fourier transform along one axis; the last axis holds real and imaginary parts."""
     x, length, axis = inputs[0], optional_input(inputs, 1), optional_input(inputs, 2)
-    axis = node.get("axis", 1) if axis is None else int(axis)
+    axis = node.get("axis", 1) if axis is None else int(axis.item())
     value = torch.complex(x[..., 0], x[..., 1]) if x.shape[-1] == 2 else x[..., 0].to(torch.complex64)
     axis = axis + x.ndim if axis < 0 else axis
-    n = None if length is None else int(length)
+    n = None if length is None else int(length.item())
     if node.get("inverse", 0) and node.get("onesided", 0):
         real: Tensor = torch.fft.irfft(value, n, axis)
         return real.unsqueeze(-1)

@@ -85,9 +85,13 @@ def unsqueeze(node: Node, inputs: Inputs) -> Tensor:
 
 def concat(node: Node, inputs: Inputs) -> Tensor:
     """Concatenate along an axis; a tensor for a single image, such as a class token, is repeated for every image."""
-    axis, count = node.get("axis", 0) % inputs[0].ndim, max(len(value) for value in inputs)
+    axis = node.get("axis", 0) % inputs[0].ndim
     if axis > 0:
-        inputs = [value.expand(count, *value.shape[1:]) if len(value) == 1 < count else value for value in inputs]
+        counts = [value.shape[0] for value in inputs]  # not len(), for which torch.export fixes the number of images
+        inputs = [
+            value.expand(max(counts), *value.shape[1:]) if count == 1 < max(counts) else value
+            for value, count in zip(inputs, counts, strict=True)
+        ]
     return torch.cat(list(inputs), dim=axis)
 
 
@@ -157,7 +161,7 @@ def trilu(node: Node, inputs: Inputs) -> Tensor:
     """The upper or the lower triangle."""
     k = optional_input(inputs, 1)
     function = torch.triu if node.get("upper", 1) else torch.tril
-    return function(inputs[0], 0 if k is None else int(k))
+    return function(inputs[0], 0 if k is None else int(k.item()))
 
 
 def depth_to_space(node: Node, inputs: Inputs) -> Tensor:
