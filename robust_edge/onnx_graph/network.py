@@ -1,7 +1,7 @@
 """An ONNX graph as a torch module, node by node.
 
-Rounding (QuantizeLinear, casts to fp16) is computed as a runtime does; its gradient is the straight-through estimate,
-and zero where the value was clipped to its range.
+Rounding (QuantizeLinear, casts to fp16, Round, Sign) is computed as a runtime does; its gradient is the
+straight-through estimate, and zero where the value was clipped to its range.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robust_edge.onnx_graph.file import read_program
 from robust_edge.onnx_graph.folding import Folded, computed, folded, takes_sizes
 from robust_edge.onnx_graph.operators.node import Node
+from robust_edge.onnx_graph.operators.table import ESTIMATED
 from robust_edge.onnx_graph.stripped import stripped
 from robust_edge.onnx_graph.weights import batch_norm, batch_norm_name, is_batch_norm, place_for, trained_names
 
@@ -36,6 +37,7 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         architecture: the graph without its weights, from which the same module can be built.
+        estimated: the operators in it whose gradient is an estimate, since their own is zero.
     """
 
     def __init__(self, program: Any) -> None:
@@ -44,6 +46,7 @@ class OnnxNetwork(nn.Module):
         self.architecture: bytes = stripped(program, found).SerializeToString()
         self._input, self._output = found.input, found.output
         self._nodes: list[Node] = [step.node for step in found.steps]
+        self.estimated = tuple(sorted({node.operator for node in self._nodes} & ESTIMATED))
         self._modules_of: dict[str, str] = {}
         self._tensors_of: dict[str, str] = {}
         self._sizes: dict[str, np.ndarray] = {}

@@ -57,14 +57,14 @@ FALSE = {
     "logits times 10,000": (lambda p: after(p(), ("Mul", np.float32(1e4))), {"scaled_logits", "saturated_gradient"}),
     "logits rounded to halves": (
         lambda p: after(p(), ("Mul", np.float32(2)), ("Round",), ("Mul", np.float32(0.5))),
-        {"rounded_logits", "no_twin"},
+        {"rounded_logits"},
     ),
     "noise on the logits": (lambda p: with_noisy_logits(p()), {"randomised", "no_twin"}),
     "wrong on an image that comes alone": (lambda p: wrong_when_alone(p()), {"batch_dependent"}),
     "softmax appended": (lambda p: after(p(), ("Softmax",)), {"softmax_output", "not_the_checkpoint"}),
     "pixels of 3 bits": (
         lambda p: before(p(), ("Mul", np.float32(7)), ("Round",), ("Div", np.float32(7))),
-        {"not_the_checkpoint", "no_twin"},
+        {"not_the_checkpoint"},
     ),
 }
 

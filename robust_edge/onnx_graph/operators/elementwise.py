@@ -118,6 +118,19 @@ def swish(node: Node, inputs: Inputs) -> Tensor:
     return value
 
 
+def rounded(function: Callable[[Tensor], Tensor]) -> Operator:
+    """To whole numbers, with a straight-through gradient."""
+    return lambda node, inputs: straight_through(inputs[0], function(inputs[0]))
+
+
+def sign(node: Node, inputs: Inputs) -> Tensor:
+    """−1, 0 or 1; its gradient is 1 for inputs from −1 to 1, and 0 elsewhere.
+
+    Source: Hubara et al. 2016, "Binarized Neural Networks", Eq. (4).
+    """
+    return straight_through(torch.clamp(inputs[0], -1, 1), torch.sign(inputs[0]))
+
+
 def cast(node: Node, inputs: Inputs) -> Tensor:
     """All floats are float32 here; 16 bits are rounded with a straight-through gradient."""
     to, x = node.get("to", None), inputs[0]

@@ -27,7 +27,7 @@ OPERATORS: dict[str, Operator] = {
     "BatchNormalization": normalisation.batch_norm,
     "Cast": elementwise.cast,
     "CastLike": elementwise.cast_like,
-    "Ceil": unary(torch.ceil),
+    "Ceil": elementwise.rounded(torch.ceil),
     "Celu": elementwise.celu,
     "Clip": elementwise.clip,
     "Concat": shapes.concat,
@@ -50,7 +50,7 @@ OPERATORS: dict[str, Operator] = {
     "Exp": unary(torch.exp),
     "Expand": shapes.expand,
     "Flatten": shapes.flatten,
-    "Floor": unary(torch.floor),
+    "Floor": elementwise.rounded(torch.floor),
     "GRU": recurrent.gru,
     "Gather": shapes.gather,
     "GatherElements": shapes.gather_elements,
@@ -101,11 +101,13 @@ OPERATORS: dict[str, Operator] = {
     "Relu": unary(torch.relu),
     "Reshape": shapes.reshape,
     "Resize": resize,
+    "Round": elementwise.rounded(torch.round),
     "ScatterElements": ordering.scatter_elements,
     "ScatterND": ordering.scatter_nd,
     "Selu": elementwise.selu,
     "Shape": shapes.shape_of,
     "Sigmoid": unary(torch.sigmoid),
+    "Sign": elementwise.sign,
     "Sin": unary(torch.sin),
     "Sinh": unary(torch.sinh),
     "Size": shapes.size_of,
@@ -132,3 +134,5 @@ OPERATORS: dict[str, Operator] = {
     "Where": lambda node, inputs: torch.where(*inputs),
     "Xor": binary(torch.logical_xor),
 }
+ESTIMATED = frozenset(("Ceil", "Floor", "Round", "Sign"))
+"""Operators whose own gradient is zero; theirs here is that of the identity, for `Sign` between -1 and 1."""

@@ -73,10 +73,15 @@ class LazyTwin:
 
 
 def refuse_no_gradient(twin: Differentiable, golden: Golden) -> None:
-    """Run the twin forward and backward on some images; raise TwinError if it fails."""
+    """Run the twin forward and backward on some images; raise TwinError if it fails, or rounding leaves no gradient."""
     try:
-        TorchOracle(twin.network).logits_and_gradient(golden.clean[:TRIED], golden.labels[:TRIED])
+        _, gradient = TorchOracle(twin.network).logits_and_gradient(golden.clean[:TRIED], golden.labels[:TRIED])
     except GraphError as cause:
         raise TwinError(str(cause)) from cause
     except Exception as cause:  # torch raises many types of errors
         raise TwinError(f"{twin.made_from} has no gradient: {' '.join(str(cause).split())[:200]}") from cause
+    if twin.rounding and not gradient.any():
+        raise TwinError(
+            f"{twin.made_from} has no gradient: that of {', '.join(twin.rounding)} is zero; allow the flag no_twin to "
+            "accept that"
+        )

@@ -22,4 +22,7 @@ def onnx_twin(bundle: Bundle) -> Differentiable:
             "accept that"
         ) from cause
     size = bundle.manifest.input.shape[0]
-    return Differentiable(network if size is None else FixedBatch(network, size), "the artifact's own ONNX graph")
+    made_from = "the artifact's own ONNX graph"
+    if network.estimated:
+        made_from += f" (straight-through gradients of {', '.join(network.estimated)})"
+    return Differentiable(network if size is None else FixedBatch(network, size), made_from)

@@ -28,11 +28,13 @@ class Differentiable:
         network: raw pixels to logits, in evaluation mode, on the CPU; no parameter requires a gradient.
         made_from: the source of the network, as a phrase for the verdict.
         exact: whether the artifact computes the same on every machine, so that their logits differ in nothing.
+        rounding: operators in it whose gradient is zero.
     """
 
     network: nn.Module
     made_from: str
     exact: bool = False
+    rounding: tuple[str, ...] = ()
 
 
 class FixedBatch(nn.Module):

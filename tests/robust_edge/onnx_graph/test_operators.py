@@ -272,6 +272,33 @@ def test_a_cast_to_half_rounds_and_passes_the_gradient():
     assert torch.equal(torch.autograd.grad(result.sum(), points)[0], torch.ones(IMAGE))
 
 
+@pytest.mark.parametrize(("operator", "passed"), [("Ceil", 3), ("Floor", 3), ("Round", 3), ("Sign", 1)])
+def test_rounding_operators_pass_gradients_as_if_they_were_not_there(operator, passed):
+    """Inputs up to 3; that of Sign ends at 1."""
+    images = array(*IMAGE, low=-3, high=3)
+    images.ravel()[:4] = (0.5, 1.5, -0.5, 0)
+    network, points, result = ours(graph(operator, [], {}, IMAGE), images)
+    assert network.estimated == (operator,)
+    assert np.array_equal(result.detach().numpy(), theirs(graph(operator, [], {}, IMAGE), images))
+    (gradient,) = torch.autograd.grad(result.sum(), points)
+    assert np.array_equal(gradient.numpy(), np.abs(images) <= passed)
+
+
+KEEPS_THE_NUMBER = ("CumSum", "DFT, half", "TopK", "Trilu", "Upsample", "Resize, axes", "Pad")
+JOINED = "y = Relu(images) logits = Concat<axis = 1>(images, y)"
+
+
+@pytest.mark.parametrize("case", [*KEEPS_THE_NUMBER, JOINED])
+def test_exporting_an_operator_leaves_the_number_of_images_open(case):
+    text = (
+        f'<ir_version: 8, opset_import: ["": 18]> g (float[N, 3, 6, 5] images) => (float[N, 6, 6, 5] logits) {{{case}}}'
+    )
+    program = onnx.parser.parse_model(text) if case == JOINED else graph(*CASES[case])
+    images = torch.rand(3, *(IMAGE if case == JOINED else CASES[case][3])[1:])
+    exported = torch.export.export(OnnxNetwork(program), (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert len(exported.module()(torch.cat([images, images]))) == 6
+
+
 def test_axes_stand_in_the_attribute_before_opset_18():
     program = graph("ReduceMean", [], {"axes": [2, 3], "keepdims": 1}, IMAGE, opset=13)
     images = array(*IMAGE)
@@ -311,7 +338,7 @@ def test_every_operator_has_a_case():
     here = {case[0] for case in CASES.values()}
     here |= {name for name in OPERATORS if any(f"= {name}{end}" in text for text in TEXTS.values() for end in "<(")}
     newer_than_the_oracle = {"Swish"}
-    assert set(OPERATORS) - here == {"QuantizeLinear", "DequantizeLinear"} | newer_than_the_oracle
+    assert set(OPERATORS) - here == {"QuantizeLinear", "DequantizeLinear", "Round", "Sign"} | newer_than_the_oracle
 
 
 def test_swish_is_a_product_with_its_sigmoid():

@@ -26,24 +26,24 @@ WIDE = ("--max-clean-drop", 100, "--max-robust-drop", 100)
 
 
 @pytest.fixture(scope="module")
-def rounding(write_bundle, linear, tmp_path_factory):
+def choosing(write_bundle, linear, tmp_path_factory):
     """The linear classifier with an operator that has no gradient, and no effect."""
     program = linear.program(outputs="exact")
     graph, make = program.graph, onnx.helper
     graph.initializer.append(onnx.numpy_helper.from_array(linear.bias * 0, "nothing"))
     graph.node.extend(
         [
-            make.make_node("Round", ["exact"], ["whole"], name="rounding"),
-            make.make_node("Mul", ["whole", "nothing"], ["none"]),
+            make.make_node("Hardmax", ["exact"], ["largest"], name="choosing"),
+            make.make_node("Mul", ["largest", "nothing"], ["none"]),
             make.make_node("Add", ["exact", "none"], ["logits"]),
         ]
     )
     graph.output[0].name = "logits"
-    return write_bundle(tmp_path_factory.mktemp("rounding") / "bundle", program=program)
+    return write_bundle(tmp_path_factory.mktemp("choosing") / "bundle", program=program)
 
 
-def test_the_black_box_attacks_in_place_of_the_twin(rounding):
-    verdict = verify_bundle(open_bundle(rounding), None, Budget(100, 100), SETTINGS)
+def test_the_black_box_attacks_in_place_of_the_twin(choosing):
+    verdict = verify_bundle(open_bundle(choosing), None, Budget(100, 100), SETTINGS)
     (mode,) = verdict.modes
     assert (mode.mode, mode.works_with, mode.twin) == ("whitebox", LOGITS, None)
     assert (mode.attack.name, mode.attack.steps) == ("square", 50)
@@ -52,29 +52,29 @@ def test_the_black_box_attacks_in_place_of_the_twin(rounding):
     assert verdict.outcome == FAIL
     (reason,) = verdict.reasons
     assert reason.startswith("no_twin: ")
-    assert "Round" in reason
-    assert "'rounding'" in reason
+    assert "Hardmax" in reason
+    assert "'choosing'" in reason
 
 
-def test_allowed_it_is_a_note(rounding):
-    verdict = verify_bundle(open_bundle(rounding), None, Budget(100, 100, ("no_twin",)), SETTINGS)
+def test_allowed_it_is_a_note(choosing):
+    verdict = verify_bundle(open_bundle(choosing), None, Budget(100, 100, ("no_twin",)), SETTINGS)
     assert (verdict.outcome, verdict.reasons) == (PASS, ())
     assert any(note.startswith("allowed no_twin") for note in verdict.notes)
 
 
 @pytest.mark.parametrize(("allowed", "code"), [((), 1), (("--allow", "no_twin"), 0)])
-def test_exit_codes(allowed, code, rounding, cli, tmp_path):
+def test_exit_codes(allowed, code, choosing, cli, tmp_path):
     out = tmp_path / "verify.json"
     mode = ("--mode", "whitebox", "--queries", 20, "--seed", 1, "-o", out)
-    result = cli("verify", rounding, *mode, *WIDE, *allowed)
+    result = cli("verify", choosing, *mode, *WIDE, *allowed)
     assert result.exit_code == code, result.output
     assert json.loads(out.read_text())["outcome"] == ("fail" if code else "pass")
 
 
-def test_undecided_is_an_exit_code_of_its_own(rounding, cli):
+def test_undecided_is_an_exit_code_of_its_own(choosing, cli):
     """60 images cannot show that clean accuracy loses no more than one point."""
     options = ("--mode", "whitebox", "--queries", 20, "--seed", 1, "--max-robust-drop", 100)
-    assert cli("verify", rounding, *options, "--allow", "no_twin").exit_code == 5
+    assert cli("verify", choosing, *options, "--allow", "no_twin").exit_code == 5
 
 
 def test_a_format_without_twins_is_refused_with_the_way_out(opened, golden, Fake, linear):
