@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,8 +33,27 @@ def read_program(request: Request) -> Source:
                 program = torch.export.load(str(request.path))
                 converted = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
                 assert converted is not None
+                _rename_values(converted.model.graph)
                 converted.save(str(path))
         except Exception as cause:  # torch raises whatever the bytes provoke
             reason = " ".join(str(cause).split())[:300]
             raise InputError(f"{request.path} cannot be read as a program of torch.export: {reason}") from cause
         return read_onnx(dataclasses.replace(request, path=path))
+
+
+def _rename_values(graph: Any) -> None:
+    """Rename inputs and values of nodes that have the name of a weight.
+
+    torch calls a value after its operator (`mean`), and a weight as the program does. Two of one name are no ONNX.
+
+    Args:
+        graph: of onnx_ir; changed in place.
+    """
+    weights = graph.initializers
+    values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    taken = {value.name for value in values} | set(weights)
+    for value in values:
+        if value.name in weights and weights[value.name] is not value:
+            number = next(i for i in range(len(taken) + 1) if f"{value.name}_value_{i}" not in taken)
+            value.name = f"{value.name}_value_{number}"
+            taken.add(value.name)

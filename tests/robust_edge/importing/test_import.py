@@ -148,6 +148,36 @@ def test_a_program_is_read_only_where_its_code_is_allowed(tmp_path):
         assert torch.allclose(run.load_model()(images), source[:-1](images), atol=1e-6)
 
 
+class NamedLikeOperators(nn.Module):
+    """Parameters and buffers with the names that torch gives to values of operators and to inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv2d, self.x = nn.Parameter(torch.randn(8, 1, 3, 3)), nn.Parameter(torch.rand(8))
+        self.relu, self.linear = nn.Parameter(torch.rand(1, 8, 1)), nn.Linear(8, 10)
+        for name in ("mean", "sub", "add", "p_x", "mean_value_0"):
+            self.register_buffer(name, torch.rand(1))
+
+    def forward(self, x):
+        kept = nn.functional.conv2d(x - self.mean, self.conv2d).relu().flatten(2) - self.sub
+        kept = (kept * self.relu).mean(2) + self.add + self.x * self.p_x
+        return self.linear(kept) + self.mean_value_0
+
+
+def test_weights_of_a_program_may_be_named_like_operators(tmp_path):
+    torch.manual_seed(0)
+    source = NamedLikeOperators().eval()
+    dynamic = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(
+        torch.export.export(source, (torch.rand(2, 1, 8, 8),), dynamic_shapes=dynamic), tmp_path / "p.pt2"
+    )
+    run, checkpoint, _ = imported(tmp_path / "p.pt2", tmp_path / "run", allow_code=True)
+    assert {layer.name for layer in checkpoint.sparsity.layers} == {"network.conv2d", "network.linear.weight"}
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(run.load_model()(images), source(images), atol=1e-6)
+
+
 def model_of(nodes, shape=("N", 1, 8, 8), opset=13, initializers=()):
     make, kind = onnx.helper, onnx.TensorProto.FLOAT
     ports = [make.make_tensor_value_info("x", kind, shape), make.make_tensor_value_info("y", kind, None)]
