@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from robust_edge.sweep.cell import GRACE_S, POLL_S, CellJob, Note, Resources, run_cell
@@ -50,27 +54,33 @@ class ClusterCell:
         self._worker.join()
 
 
-def launch_slurm(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
-    """Submit all jobs to Slurm as one array and wait for them; an interruption cancels them.
+def launch_slurm(options: LaunchOptions) -> Callable[[Sequence[CellJob], Note], None]:
+    """A function that submits jobs to Slurm as one array and waits for them; an interruption cancels them.
 
     Raises:
         BackendUnavailable: there is no Slurm on this machine.
         InputError: a parameter is unknown.
     """
-    _run("slurm", jobs, options, note)
+    return _checked("slurm", options)
 
 
-def launch_local(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
-    """Run all jobs with submitit's local executor."""
-    _run("local", jobs, options, note)
+def launch_local(options: LaunchOptions) -> Callable[[Sequence[CellJob], Note], None]:
+    """A function that runs jobs with submitit's local executor."""
+    return _checked("local", options)
 
 
-def launch_debug(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
-    """Run all jobs with submitit's debug executor."""
-    _run("debug", jobs, options, note)
+def launch_debug(options: LaunchOptions) -> Callable[[Sequence[CellJob], Note], None]:
+    """A function that runs jobs with submitit's debug executor."""
+    return _checked("debug", options)
 
 
-def _run(cluster: str, jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
+def _checked(cluster: str, options: LaunchOptions) -> Callable[[Sequence[CellJob], Note], None]:
+    with tempfile.TemporaryDirectory() as folder:  # since submitit creates it
+        _executor(cluster, dataclasses.replace(options, folder=Path(folder)))
+    return functools.partial(_run, cluster, options)
+
+
+def _run(cluster: str, options: LaunchOptions, jobs: Sequence[CellJob], note: Note) -> None:
     executor = _executor(cluster, options)
     cells = {job.name: ClusterCell(job, options.threads) for job in jobs}
     running: dict[str, Any] = {}

@@ -17,8 +17,10 @@ LAUNCHERS = {
     ),
 }
 
-Launcher = Callable[[Sequence[CellJob], LaunchOptions, Note], None]
+Start = Callable[[Sequence[CellJob], Note], None]
 """Runs all jobs, and returns when they have ended; an exception such as KeyboardInterrupt ends them, too."""
+Launcher = Callable[[LaunchOptions], Start]
+"""Checks the options, before anything is written."""
 
 
 def launcher(name: str) -> Launcher:

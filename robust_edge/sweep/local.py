@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from robust_edge.sweep.cell import CellJob, Note, Resources, run_cell
@@ -12,16 +13,21 @@ from robust_edge.sweep.launch_options import LaunchOptions, available_cores
 from robust_edge_runtimes.core.errors import InputError
 
 
-def launch(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
-    """Run all jobs; when this thread is interrupted, the running steps are told to end, and waited for.
+def launch(options: LaunchOptions) -> Callable[[Sequence[CellJob], Note], None]:
+    """A function that runs jobs.
 
     Raises:
         InputError: there are fewer CPU cores than were asked for, or parameters for Slurm are given.
     """
     if options.slurm:
         raise InputError("`slurm` parameters are for the launcher submitit")
+    return functools.partial(_run, parts(options, available_cores()))
+
+
+def _run(resources_of_cells: Sequence[Resources], jobs: Sequence[CellJob], note: Note) -> None:
+    """Run all jobs; when this thread is interrupted, the running steps are told to end, and waited for."""
     free: queue.SimpleQueue[Resources] = queue.SimpleQueue()
-    for part in parts(options, available_cores()):
+    for part in resources_of_cells:
         free.put(part)
     stop = threading.Event()
 
@@ -32,7 +38,7 @@ def launch(jobs: Sequence[CellJob], options: LaunchOptions, note: Note) -> None:
         finally:
             free.put(resources)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with ThreadPoolExecutor(len(resources_of_cells)) as pool:
         futures = [pool.submit(run, job) for job in jobs]
         try:
             for future in futures:

@@ -30,13 +30,14 @@ def run_sweep(plan: Plan, name: str, options: LaunchOptions, note: Note) -> Swee
     launch = launcher(name)
     with locked(plan.folder):
         plan.check_folder()
-        plan.write()
         jobs = [plan.job(cell) for cell in plan.cells]
         waiting = [job for job in jobs if not finished(job)]
+        start = launch(options) if waiting else None
+        plan.write()
         if len(waiting) < len(jobs):
             note(f"{len(jobs) - len(waiting)} of {len(jobs)} cells are finished already")
-        if waiting:
-            launch(waiting, options, note)
+        if start is not None:
+            start(waiting, note)
         return _report(plan)
 
 

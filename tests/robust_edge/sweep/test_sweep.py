@@ -203,6 +203,7 @@ def test_slurm_is_named_where_it_is_missing(plan_of, tmp_path):
     assert caught.value.exit_code == 3
     with pytest.raises(InputError, match="Unknown argument 'colour'"):
         swept(plan_of(tmp_path / "sweep", "keep=0.1"), "submitit-local", slurm={"colour": "red"})
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_sweep_has_one_writer_and_keeps_its_settings(plan_of, tmp_path):
