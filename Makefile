@@ -62,7 +62,10 @@ fuzz: $(READY)  ## every reader of files reads CASES damaged ones; for a nightly
 sbom: $(READY)  ## robust-edge.cdx.json: the packages of `pip install '.[all]'` with versions and licences, in CycloneDX
 	$(PYTHON) -m venv --clear --without-pip $(VENV)-sbom
 	$(BIN)/python -m pip --python $(VENV)-sbom install --quiet --disable-pip-version-check -c constraints.txt '.[all]'
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o robust-edge.cdx.json $(VENV)-sbom
+	version=$$($(BIN)/python -c 'import robust_edge_runtimes as own; print(own.__version__)') && \
+	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(VENV)-sbom/pyproject.toml
+	$(BIN)/cyclonedx-py environment --pyproject $(VENV)-sbom/pyproject.toml --output-reproducible \
+	  -o robust-edge.cdx.json $(VENV)-sbom
 	rm -rf $(VENV)-sbom
 
 clean:  ## the environments and what the demo wrote
