@@ -2,7 +2,7 @@
 
 import torch
 from sklearn.datasets import load_digits
-from torch.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential, functional
+from torch.nn import Conv2d, Flatten, Linear, ReLU, Sequential, functional
 
 from robust_edge import pruning, torchvision_compat
 
@@ -13,8 +13,7 @@ import lightning  # noqa: E402
 class Pruned(lightning.LightningModule):
     def __init__(self):
         super().__init__()
-        body = [Conv2d(1, 16, 3, padding=1), ReLU(), MaxPool2d(2), Conv2d(16, 32, 3), ReLU()]
-        self.net = Sequential(*body, Flatten(), Linear(128, 10))
+        self.net = Sequential(Conv2d(1, 16, 3, 2, 1), ReLU(), Conv2d(16, 32, 3), ReLU(), Flatten(), Linear(128, 10))
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
