@@ -99,9 +99,9 @@ def schemes() -> str:
     return _table(("`--scheme`", "constraint", "settings (`pruning.NAME`)"), rows)
 
 
-def networks() -> str:
-    """What the benchmark of networks found, one row per network and size."""
-    found = json.loads((DOCS.parent / "benchmarks/results/networks.json").read_text("utf-8"))
+def networks(file: str) -> str:
+    """What a benchmark of networks found, one row per network and size."""
+    found = json.loads((DOCS.parent / f"benchmarks/results/{file}.json").read_text("utf-8"))
     targets = list(dict.fromkeys(name for row in found["rows"] for name in row.get("targets", ())))
     rows = [
         (f"`{row['network']}`", str(row["size"]), *(_outcome(row, name) for name in targets)) for row in found["rows"]
@@ -117,7 +117,10 @@ def _outcome(row: dict[str, Any], target: str) -> str:
     if said["check"] != "works":
         return f"check: {said['check'].partition(';')[0]}"
     problem = said.get("export") or said.get("bench")
-    return f"refused: {problem.partition(';')[0]}" if problem else f"{said['verify']}, {said['p50_ms']:.3g} ms"
+    if problem:
+        return f"refused: {problem.partition(';')[0]}"
+    reasons = ", ".join(sorted({reason.partition(":")[0] for reason in said.get("reasons", ())}))
+    return f"{said['verify']}{f' ({reasons})' if reasons else ''}, {said['p50_ms']:.3g} ms"
 
 
 def int8_speed() -> str:
@@ -206,7 +209,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "attack settings": attack_settings,
     "choices": choices,
     "schemes": schemes,
-    "networks": networks,
+    "networks": lambda: networks("networks"),
+    "networks of the tests": lambda: networks("networks_of_tests"),
+    "onnx files": lambda: networks("onnx_files"),
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
     "false alarms": false_alarms,

@@ -210,6 +210,29 @@ def lazy(num_classes, in_channels):
     return nn.DataParallel(Own(forward, 8, num_classes, stem=stem, wide=nn.LazyLinear(8)))
 
 
+class _Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x.sign()
+
+    @staticmethod
+    def backward(context, gradient):
+        (x,) = context.saved_tensors
+        return gradient * (x.abs() <= 1)
+
+
+def rounded(num_classes, in_channels):
+    """Activations of one bit, whose gradient is their own, and then whole numbers."""
+    parts = {"stem": nn.Conv2d(in_channels, 16, 3, 2, 1), "norm": nn.BatchNorm2d(16), "next": nn.Conv2d(16, 16, 3)}
+
+    def forward(m, x):
+        y = m.next(_Sign.apply(m.norm(m.stem(x))))
+        return y + (4 * y).round().sub(4 * y).div(4).detach()
+
+    return Own(forward, 16, num_classes, **parts)
+
+
 def branching(num_classes, in_channels):
     """Refused: which branch is taken depends on the image."""
     parts = {"stem": nn.Conv2d(in_channels, 8, 3, 2, 1), "other": nn.Conv2d(8, 8, 1)}
@@ -238,3 +261,36 @@ def squeezed(num_classes, in_channels):
             return x.squeeze()
 
     return nn.Sequential(nn.Conv2d(in_channels, num_classes, 3), nn.AdaptiveAvgPool2d(1), Squeeze())
+
+
+def _lacks(operator):
+    return {"x86-cpu-sparse": operator, "x86-cpu-sparse-int8": operator}
+
+
+def _int8_lacks(operator):
+    return {"x86-cpu-sparse-int8": operator}
+
+
+OUTCOMES = {
+    "split_and_gated": _int8_lacks("Rearrange"),
+    "normalised": _int8_lacks("GroupNorm"),
+    "replicated": _int8_lacks("Rearrange"),
+    "in_one_dimension": _int8_lacks("Rearrange"),
+    "in_three_dimensions": _lacks("Conv"),
+    "mixed": _lacks("MatMul"),
+    "vision_transformer": _lacks("MatMul"),
+    "blurred": {},
+    "used_twice": {},
+    "own_parametrization": {},
+    "excited_by_the_largest": _int8_lacks("Rearrange"),
+    "decoded": _int8_lacks("Rearrange"),
+    "shared": _int8_lacks("Rearrange"),
+    "recurrent": _lacks("LSTM"),
+    "written_in_place": _lacks("ScatterND"),
+    "lazy": _int8_lacks("Rearrange"),
+    "rounded": _lacks("Sign"),
+    "branching": "data-dependent",
+    "computed_kernel": "parametriz",
+    "squeezed": "squeeze",
+}
+"""Targets that do not work, with the operator that they lack; every other target works. Or words of the refusal."""
