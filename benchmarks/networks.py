@@ -102,7 +102,9 @@ def checked(network: str | Path, images: Path, targets: Sequence[str]) -> tuple[
 
 def trained(network: str, images: Path, epochs: int, folder: Path) -> str:
     """Train a network to a new run; returns the error line, "" for none."""
-    settings = ("training.batch_size=20", "training.lr=0.02", "threads=1", "device=cpu")
+    # an epoch is too short for batch-norm statistics: their network is so ill-conditioned that no conversion agrees
+    statistics = f"averaging.reestimate={TRAIN}"
+    settings = ("training.batch_size=20", "training.lr=0.02", statistics, "threads=1", "device=cpu")
     chosen = (word for setting in settings for word in ("--set", setting))
     data = ("--dataset", "folder", "--data-dir", images)
     words = ("compress", "--arch", network, *data, "--keep", 0.3, "--eps", 0, "--epochs", epochs, *chosen)
