@@ -31,7 +31,7 @@ from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 
 ProgressOf = Callable[[str], Progress]
-"""From a mode's name to its progress callback, which takes (steps done, steps in all)."""
+"""From a mode's name and number to its progress callback, which takes (steps done, steps in all)."""
 
 
 def verify_bundle(

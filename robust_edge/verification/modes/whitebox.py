@@ -16,7 +16,7 @@ from robust_edge.verification.temperature import attack_by_checkpoint, best_temp
 from robust_edge.verification.twins.twin import CHECKPOINT, Differentiable
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.blackbox import blackbox
-from robust_edge_runtimes.modes.mode import Progress
+from robust_edge_runtimes.modes.mode import Progress, part_of
 from robust_edge_runtimes.scoring import agreement, relative_error, surest
 from robust_edge_runtimes.verdict.checks import saturated_gradient, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
@@ -43,10 +43,17 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     temperature, zero_at_one, lowest_zero = best_temperature(subject, twin.network, attack)
     likeness = dataclasses.replace(compare(subject, twin), temperature=temperature)
     oracle = TorchOracle(twin.network, temperature=temperature)
+    attacks = 1 if _gives_the_gradients(subject, twin) else 2
     outcome = paired_pgd(
-        subject.score, oracle, drawn.images, drawn.labels, attack, reference=subject.reference, progress=progress
+        subject.score,
+        oracle,
+        drawn.images,
+        drawn.labels,
+        attack,
+        reference=subject.reference,
+        progress=part_of(progress, 0, attacks),
     )
-    outcome, own_zero = _with_own_gradients(subject, twin, outcome, attack)
+    outcome, own_zero = _with_own_gradients(subject, twin, outcome, attack, part_of(progress, 1, attacks))
     if subject.reference is None:
         reference_robust = subject.stored_answers(drawn.ids)[1]
     else:
@@ -70,17 +77,22 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     )
 
 
+def _gives_the_gradients(subject: HostSubject, twin: Differentiable) -> bool:
+    """Whether the first attack is already that with the checkpoint's own gradients, or there are none."""
+    return subject.checkpoint is None or twin.made_from == CHECKPOINT
+
+
 def _with_own_gradients(
-    subject: HostSubject, twin: Differentiable, outcome: PairedOutcome, attack: AttackSpec
+    subject: HostSubject, twin: Differentiable, outcome: PairedOutcome, attack: AttackSpec, progress: Progress
 ) -> tuple[PairedOutcome, float]:
     """Attack the checkpoint with its own gradients, unless the first attack already used them.
 
     Returns:
         Both attacks joined, and the share of the checkpoint's gradients that are zero at its logits' own scale.
     """
-    if subject.checkpoint is None or twin.made_from == CHECKPOINT:
+    if _gives_the_gradients(subject, twin):
         return outcome, 0.0
-    own, own_zero = attack_by_checkpoint(subject, attack)
+    own, own_zero = attack_by_checkpoint(subject, attack, progress)
     return outcome.joined(own), own_zero
 
 

@@ -17,6 +17,14 @@ Progress = Optional[Callable[[int, int], None]]
 """Called with (steps done, all steps)."""
 
 
+def part_of(progress: Progress, part: int, parts: int) -> Progress:
+    """The progress of one of several equal parts of a computation."""
+    if progress is None:
+        return None
+    shown = progress
+    return lambda done, total: shown(part * total + done, parts * total)
+
+
 class Default(enum.Enum):
     """When a mode runs although `--mode` was not given."""
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Callable, Dict, Iterator, Sequence, Tuple, Union
 
+from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.modes.mode import Mode, Progress
 from robust_edge_runtimes.modes.settings import ModeSettings
+from robust_edge_runtimes.verdict.checks import NOTHING_TO_LOSE, nothing_to_lose
+from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.judge import UNDECIDED, Verdict, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, looks
 from robust_edge_runtimes.verdict.subject import Subject
 
+FIRST = 100
+"""Images on which the checkpoint must be right more often than by chance before anything is attacked."""
 MANY_VALUES = 1 << 26
 """Values of the images that are attacked together, which modes keep about ten times: 445 images of 3x224x224."""
 
@@ -33,12 +39,18 @@ def judge_in_blocks(
         modes: at least one mode. Modes that do not draw images run once.
         settings: of the modes.
         budget: percentage points that the artifact may lose, and flags that it may raise.
-        progress: from a mode's name to its progress callback.
+        progress: from a mode's name and number to its progress callback.
 
     Returns:
         The verdict of the last interim test (look): after 500, 1,000, 2,000, ... images, or after all.
     """
     counts = looks(subject.available) if any(mode.draws for mode in modes) else (subject.available,)
+    without = [mode for mode in modes if not mode.draws]
+    if 0 < len(without) < len(modes) and NOTHING_TO_LOSE not in budget.allowed_flags:
+        futile = _guesses(subject.part(0, min(FIRST, counts[0])))
+        if futile.raised:
+            inspection = dataclasses.replace(inspection, outputs=(*inspection.outputs, futile))
+            modes, counts = without, counts[:1]
     results: Dict[str, Union[Measurement, Rebuild]] = {}
     start, values = 0, math.prod(size or 1 for size in subject.bundle.manifest.input.shape[1:])
     for look, stop in enumerate(counts, 1):
@@ -49,6 +61,18 @@ def judge_in_blocks(
             break
         start = stop
     return verdict
+
+
+def _guesses(subject: Subject) -> Check:
+    """Whether the checkpoint is right no more often than by chance before any attack, so that attacks show nothing."""
+    drawn = subject.images
+    if subject.reference is None:
+        right = subject.stored_answers(drawn.ids)[0]
+    else:
+        right = is_right(subject.reference(drawn.clean), drawn.labels)
+    by_class = [float(right[drawn.labels == label].mean()) for label in sorted(set(drawn.labels.tolist()))]
+    classes = len(subject.bundle.manifest.classes)
+    return nothing_to_lose([right], classes, by_class, where="of the clean images, so that none was attacked")
 
 
 def parts(start: int, stop: int, values: int) -> Iterator[Tuple[int, int]]:
@@ -71,10 +95,10 @@ def _measure(
     results: Dict[str, Union[Measurement, Rebuild]],
 ) -> None:
     """Run every mode on a part of the images, and join its result with those of earlier parts."""
-    for mode in modes:
+    for number, mode in enumerate(modes, 1):
         before = results.get(mode.name)
         if before is None or mode.draws:
-            found = mode.measure(part, settings, progress(mode.name))
+            found = mode.measure(part, settings, progress(f"{mode.name} (mode {number} of {len(modes)})"))
             if isinstance(before, Measurement) and isinstance(found, Measurement):
                 found = before.joined(found)
             results[mode.name] = found

@@ -198,7 +198,9 @@ def not_the_artifact(logits: np.ndarray, stored: np.ndarray, tolerance: float, p
     return Check("not_the_artifact", share > OUTLIERS.get(precision, 0.0), detail)
 
 
-def nothing_to_lose(robust: Sequence[np.ndarray], classes: int, by_class: Sequence[float] = ()) -> Check:
+def nothing_to_lose(
+    robust: Sequence[np.ndarray], classes: int, by_class: Sequence[float] = (), where: str = "under attack"
+) -> Check:
     """Whether the checkpoint's robust accuracy is at chance level, so that no artifact can be worse.
 
     Where classes have different numbers of images, one answer for all images may be right on most of them. The mean
@@ -208,6 +210,7 @@ def nothing_to_lose(robust: Sequence[np.ndarray], classes: int, by_class: Sequen
         robust: for each mode (N,) bool, whether the checkpoint was right; modes with fewer than MIN_IMAGES are ignored.
         classes: number of classes; the accuracy of guessing is 1/classes.
         by_class: for each class that has images, the share on which the checkpoint was right in all modes.
+        where: on which images, for the detail.
     """
     enough = [float(right.mean()) for right in robust if len(right) >= MIN_IMAGES]
     floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
@@ -216,7 +219,7 @@ def nothing_to_lose(robust: Sequence[np.ndarray], classes: int, by_class: Sequen
         found.append((", as a mean over the classes,", sum(by_class) / len(by_class), 1 / len(by_class)))
     what, share, chance = min(found, key=lambda item: item[1] - item[2])
     detail = (
-        f"the checkpoint itself is right on {100 * share:.1f}%{what} under attack, no more than by chance "
+        f"the checkpoint itself is right on {100 * share:.1f}%{what} {where}, no more than by chance "
         f"({100 * chance:.1f}%): a smaller radius (eps), or a checkpoint that has learnt more, would show a difference"
     )
     return Check(NOTHING_TO_LOSE, share <= chance + 1e-9, detail)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,17 @@ def test_blocks_of_the_stored_images_are_the_whole_without_repetition(subject_fo
     )
     assert verdict.outcome == UNDECIDED
     assert verdict.modes[0].images == 60
+
+
+@pytest.mark.parametrize("allowed", [(), ("nothing_to_lose",)])
+def test_a_checkpoint_that_guesses_is_named_before_anything_is_attacked(allowed, subject_for, monkeypatch):
+    subject = subject_for()
+    subject = dataclasses.replace(subject, reference=lambda images: np.eye(4, dtype=np.float32)[[0] * len(images)])
+    attacked = []
+    monkeypatch.setattr(sequence, "_measure", lambda part, modes, *rest: attacked.extend(mode.name for mode in modes))
+    modes = (Mode("replay", "", "", draws=False), Mode("whitebox", "", ""))
+    budget = Budget(2, 2, allowed_flags=allowed)
+    verdict = judge_in_blocks(subject, inspect_artifact(subject), modes, ModeSettings(), budget)
+    assert attacked == (["replay", "whitebox"] if allowed else ["replay"])
+    details = [flag.detail for flag in verdict.flags if flag.name == "nothing_to_lose"]
+    assert ["none was attacked" in detail for detail in details] == ([] if allowed else [True])
