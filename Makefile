@@ -14,7 +14,8 @@ demo: $(READY)  ## compress, attack, export, verify, time and report on real dat
 
 # what bundles contain, which runs on the oldest Python of any device, JetPack 4.6's
 PYTHON_36 := $(wildcard exporters/robust_edge_exporters/templates exporters/robust_edge_exporters/formats/*/templates) \
-  runtimes/robust_edge_runtimes/core/files.py runtimes/robust_edge_runtimes/core/pictures.py \
+  runtimes/robust_edge_runtimes/core/closeness.py runtimes/robust_edge_runtimes/core/files.py \
+  runtimes/robust_edge_runtimes/core/pictures.py \
   runtimes/robust_edge_runtimes/formats/native/engine.py runtimes/robust_edge_runtimes/formats/tensorrt/engine
 
 test: $(READY)  ## every test, warnings as errors; two workers of one thread each

@@ -34,8 +34,9 @@ from robust_edge.training.compress import compress
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.closeness import OUTLIERS
 from robust_edge_runtimes.load import load
-from robust_edge_runtimes.scoring import OUTLIERS, relative_error, share_above
+from robust_edge_runtimes.scoring import relative_error, share_above
 
 KINDS = {"int8": ("x86-cpu-int8", None), "fp16 weights": ("x86-cpu-sparse", "fp16")}
 KEEPS = (1.0, 0.5, 0.1)

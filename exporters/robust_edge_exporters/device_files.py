@@ -21,7 +21,8 @@ def write_scripts(folder: Path, target: Target, classes: tuple[str, ...]) -> Non
     """Write run.py with the format's backend, the format's extra files, Dockerfile, labels and schema."""
     row = format_named(target.format)
     run = row.template("run.py").replace("# $backend\n", row.backend()).replace("$needs", row.needs)
-    run = run.replace("# $pictures\n", definitions("robust_edge_runtimes.core.pictures") + "\n")
+    for part in ("pictures", "closeness"):
+        run = run.replace(f"# ${part}\n", definitions(f"robust_edge_runtimes.core.{part}") + "\n")
     dockerfile = string.Template(row.template("Dockerfile"))
     _write(folder / "run.py", run)
     _write(folder / SCHEMA, json.dumps(manifest_schema(), indent=2) + "\n")

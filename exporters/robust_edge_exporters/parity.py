@@ -14,11 +14,12 @@ from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.tolerance import ill_conditioned, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.closeness import OUTLIERS
 from robust_edge_runtimes.core.errors import ExportError
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE, Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import format_named
-from robust_edge_runtimes.scoring import OUTLIERS, agreement, relative_error, surest
+from robust_edge_runtimes.scoring import agreement, relative_error, surest
 from robust_edge_runtimes.verdict.checks import not_the_checkpoint, scaled_logits
 from robust_edge_runtimes.verdict.flags import raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
@@ -27,9 +28,9 @@ MIN_AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.95}
 """Smallest share of equal classes of a correct conversion, by precision of the file.
 
 8 bits move an image that lies between two classes; there the share is that of the half of the images of which the
-checkpoint is surest.
+checkpoint is surest. What is wrong on the other half only is exported if its logits are within the tolerance: `export`
+prints the share of equal classes of all images, and `verify` counts every image that the file loses.
 """
-
 
 FEW = (1, 3)
 """Numbers of images that are also sent alone, since a network may depend on the size of the batch."""

@@ -22,10 +22,11 @@ from robust_edge_exporters.kernel_noise import artifact_tolerance
 from robust_edge_exporters.target import targets
 from robust_edge_exporters.tolerance import IMAGES, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.closeness import OUTLIERS
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.scoring import OUTLIERS, share_above
+from robust_edge_runtimes.scoring import share_above
 from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.images import ShuffledImages, refuse_no_images, refuse_noise
 from robust_edge_runtimes.verdict.measurement import Rebuild

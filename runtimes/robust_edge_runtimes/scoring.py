@@ -7,6 +7,7 @@ from typing import Callable
 import numpy as np
 
 from robust_edge_runtimes.core.batches import in_batches
+from robust_edge_runtimes.core.closeness import number_above, relative_errors
 from robust_edge_runtimes.core.runtime import BaseRuntime
 
 Score = Callable[[np.ndarray], np.ndarray]
@@ -15,12 +16,6 @@ Score = Callable[[np.ndarray], np.ndarray]
 BATCH = 128
 TIE = 1e-6
 """Difference between two logits, relative to the largest of all, that the rounding of fp32 may make or remove."""
-OUTLIERS = {"int8": 0.1}
-"""Share of the images on which an artifact of a precision may exceed a tolerance; other precisions: none.
-
-Eight bits round to the neighbouring value, and clip what leaves the calibrated range: at most 3% of the images of good
-artifacts in benchmarks/results/rounded_parity.json, nearly all images of another network.
-"""
 
 
 def score_of(model: BaseRuntime) -> Score:
@@ -68,17 +63,10 @@ def surest(logits: np.ndarray) -> np.ndarray:
 
 
 def relative_error(logits: np.ndarray, expected: np.ndarray) -> float:
-    """Largest absolute difference, divided by the largest absolute expected logit."""
-    with np.errstate(all="ignore"):  # infinity and NaN come out as such, and fail every comparison with <=
-        return float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    """Largest absolute difference, divided by `logit_scale` of the expected logits; NaN if a difference is."""
+    return float(relative_errors(logits, expected).max())
 
 
 def share_above(tolerance: float, logits: np.ndarray, expected: np.ndarray) -> float:
-    """Share of the images whose largest absolute difference exceeds `tolerance` times the largest expected logit.
-
-    That logit is the largest finite one. NaN exceeds every tolerance.
-    """
-    scale = np.abs(expected[np.isfinite(expected)]).max(initial=1e-12)
-    with np.errstate(all="ignore"):
-        errors = np.abs(logits - expected).max(axis=1) / scale
-    return float((~(errors <= tolerance)).mean())
+    """Share of the images whose relative error exceeds `tolerance`, as NaN does."""
+    return number_above(relative_errors(logits, expected), tolerance) / len(expected)

@@ -72,6 +72,43 @@ def test_the_tools_of_these_tests_write_what_is_accepted(bundle, forge, members,
         assert np.array_equal(open_bundle(forge(bundle)).golden().clean, golden.clean)
 
 
+def hiding(members):
+    """A zip file with a member that its directory does not list."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in {"hidden.npy": b"secret" * 9, **members}.items():
+            file.writestr(name, data)
+        file.filelist.pop(0)
+    return buffer.getvalue()
+
+
+def with_comment(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+        file.comment = b"secret"
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        hiding,
+        with_comment,
+        lambda members: b"secret" + archive(members),
+        lambda members: archive(members) + b"secret",
+        lambda members: hiding({name: members[name] for name in reversed(members)}),
+    ],
+)
+def test_bytes_that_belong_to_no_array_are_refused(hide, refused, members):
+    refused(hide(members))
+
+
+def test_a_hidden_member_is_named(refused, members):
+    refused(hiding(members), "bytes that belong to no array")
+
+
 class Payload:
     """Unpickling it makes a folder."""
 

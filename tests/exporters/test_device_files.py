@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robust_edge_exporters.artifact import ExportedArtifact
@@ -128,3 +130,17 @@ def test_each_format_has_its_own_backend(folder):
         assert mark in texts[artifact_format]
     assert "torch" not in texts["onnx"] + texts["tensorrt"] + texts["native"]
     assert dataclasses.is_dataclass(Parity)
+
+
+@pytest.mark.parametrize(
+    ("precision", "wrong", "passes"), [("int8", 0, True), ("int8", 2, True), ("int8", 3, False), ("fp32", 1, False)]
+)
+def test_replay_counts_the_images_that_exceed_the_tolerance(precision, wrong, passes, folder, capsys):
+    """As `verify` does; a constant that is added to all logits widens nothing."""
+    alike = runpy.run_path(str(folder("x86-cpu-int8") / "run.py"))["alike"]
+    stored = 1e4 + np.random.default_rng(0).normal(size=(20, 5))
+    data = {"clean_logits": stored[:10], "attacked_logits": stored[10:], "tolerance": np.float64(0.2)}
+    logits = stored.copy()
+    logits[:wrong, 0] += 50
+    assert alike(logits, data, precision) == passes
+    assert ("exceed" in capsys.readouterr().out) == (wrong > 0)

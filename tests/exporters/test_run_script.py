@@ -213,8 +213,8 @@ def test_run_fails_a_network_that_answers_as_well_with_other_logits(bundle, tmp_
     clean, robust, logits, own, verdict = done.stdout.splitlines()
     assert clean.split()[2] == clean.split()[4]
     assert robust.split()[2] == robust.split()[4]
-    assert logits.startswith("logits  within 1 of")
-    assert own.startswith("        within 1 of this file's own at export")
+    assert float(logits.split()[2]) >= 1  # more where the logits have a common mean
+    assert float(own.split()[1]) >= 1
     assert verdict == "FAIL on 60 images"
 
 

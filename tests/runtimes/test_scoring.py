@@ -24,12 +24,12 @@ def test_a_margin_by_hand():
     ("logits", "expected", "error"),
     [
         ([[1, 2]], [[1, 2]], 0),
-        ([[1, 2]], [[1, 4]], 0.5),
-        ([[1, -8]], [[1, -4]], 1.0),
+        ([[2, -2]], [[2, -4]], 2 / 3),
+        ([[4, -8]], [[4, -4]], 1.0),
         ([[1e-12, 0]], [[0, 0]], 1.0),
     ],
 )
-def test_error_is_relative_to_the_largest_expected_logit(logits, expected, error):
+def test_error_is_relative_to_the_scale_of_the_expected_logits(logits, expected, error):
     assert relative_error(np.array(logits, np.float32), np.array(expected, np.float32)) == pytest.approx(error)
 
 
@@ -50,7 +50,7 @@ def test_classes_whose_logits_are_tied_up_to_rounding_agree():
 
 @pytest.mark.parametrize(("tolerance", "share"), [(0.04, 1.0), (0.1, 0.5), (0.5, 0.25)])
 def test_share_above_is_relative_to_the_largest_expected_logit_and_nan_is_above(tolerance, share):
-    expected = np.array([[10, 0], [0, 1], [0, 1], [0, 1]], np.float32)
+    expected = np.array([[10, -10], [0, 1], [0, 1], [0, 1]], np.float32)
     logits = expected + np.array([[0.5, 0], [0, 2], [0, np.nan], [0, 0.5]], np.float32)
     assert share_above(tolerance, logits, expected) == share
 

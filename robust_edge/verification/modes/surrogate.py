@@ -11,8 +11,8 @@ from robust_edge.verification.probes import probes
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.temperature import attack_by_checkpoint
+from robust_edge_runtimes.core.closeness import OUTLIERS
 from robust_edge_runtimes.modes.mode import Progress
-from robust_edge_runtimes.scoring import OUTLIERS
 from robust_edge_runtimes.verdict.checks import not_the_checkpoint, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement

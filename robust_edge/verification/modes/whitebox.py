@@ -23,6 +23,7 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement, Twin
 
 AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
+"""Smallest share of equal classes of a twin and its artifact; in 8 bits on the surest half of the images."""
 
 
 def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
@@ -99,7 +100,11 @@ def _with_own_gradients(
 def compare(subject: HostSubject, twin: Differentiable) -> Twin:
     """Compare the twin's logits with the artifact's on stored images, clean and attacked, and on drawn images.
 
-    In 8 bits the classes are compared on the half of the images of which the artifact is surest, as at export.
+    In 8 bits the classes are compared on the half of the images of which the artifact is surest, as at export. The
+    other half needs no such comparison: the logits are compared on all images without exception, so that classes can
+    differ only where the artifact's two largest logits lie within twice the tolerance of each other. A twin that is
+    wrong only there gives the attack worse gradients, which `twin_gradient_differs` and `blackbox` find. Whether an
+    image is lost is always judged by the artifact's own logits.
     """
     images = np.concatenate([subject.golden.clean, subject.golden.attacked, subject.images.clean])
     ours, theirs = TorchOracle(twin.network).logits(images), subject.score(images)

@@ -23,6 +23,9 @@ from robust_edge_runtimes.core.manifest import AttackSpec, Expected, Manifest
 GOLDEN = "golden.npz"
 MAX_GOLDEN_BYTES = 1 << 30
 HEADERS = 1 << 12  # bytes of all arrays that are no values
+LOCAL, CENTRAL, END = 30, 46, 22
+"""Bytes of the records of a zip file: before each member, in the directory, and at the end, without names."""
+ZIP64 = 20  # bytes of the only extra field that numpy writes
 MAX_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
 """Largest tolerance that an export writes, by precision; a larger one would not tell the checkpoint from other
 networks."""
@@ -141,9 +144,21 @@ def _members(path: Path, archive: zipfile.ZipFile, required: List[str], known: L
     names = next((names for names in (required, known) if sorted(f"{name}.npy" for name in names) == found), None)
     if names is None:
         raise BundleError(f"{path} must hold {', '.join(known)}; it holds {short_repr(found)}")
+    if _has_gaps(path, archive):
+        raise BundleError(f"{path} holds bytes that belong to no array; export the bundle again")
     if sum(member.file_size for member in members) > MAX_GOLDEN_BYTES:
         raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB, the limit; export fewer images")
     return names
+
+
+def _has_gaps(path: Path, archive: zipfile.ZipFile) -> bool:
+    """Whether a zip file holds more than its members and its directory: before, between or behind them, or as texts."""
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    starts = [member.header_offset for member in members] + [archive.start_dir]
+    ends = [member.header_offset + LOCAL + len(member.filename) + member.compress_size for member in members]
+    directory = sum(CENTRAL + len(member.filename) for member in members)
+    gaps = [start - end for start, end in zip(starts[1:], ends)]
+    return starts[0] != 0 or not {0, ZIP64}.issuperset(gaps) or starts[-1] + directory + END != path.stat().st_size
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:

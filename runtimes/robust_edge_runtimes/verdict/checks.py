@@ -10,7 +10,8 @@ from typing import List, Optional, Sequence
 
 import numpy as np
 
-from robust_edge_runtimes.scoring import OUTLIERS, Score, agreement, relative_error, share_above
+from robust_edge_runtimes.core.closeness import OUTLIERS, logit_scale
+from robust_edge_runtimes.scoring import Score, agreement, relative_error, share_above
 from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_counts
 
@@ -287,8 +288,8 @@ def _are_probabilities(logits: np.ndarray) -> bool:
 def _coarseness(logits: np.ndarray, precision: str) -> str:
     """Describe why the logits are coarse; empty if they are not."""
     values = np.unique(logits.astype(np.float64))
-    largest = float(np.abs(values).max())
-    eight_bits = precision == "int8"
+    eight_bits = precision == "int8"  # which divide the range of all values, whatever they have in common
+    largest = float(np.abs(values).max()) if eight_bits else logit_scale(logits)
     step = _grid_step(values, largest)
     if step * (INT8_LEVELS if eight_bits else LEVELS) > largest:
         return f"all logits are multiples of {step:.3g}, the largest is {largest:.3g}: a grid hides gradients"
@@ -302,7 +303,7 @@ def _grid_step(values: np.ndarray, largest: float) -> float:
 
     Args:
         values: sorted, each once.
-        largest: their largest absolute value.
+        largest: what steps are relative to.
     """
     gaps = np.diff(values)
     gaps = gaps[gaps > 1e-6 * largest]

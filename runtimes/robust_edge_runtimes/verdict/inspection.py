@@ -7,10 +7,10 @@ from typing import List, Tuple
 
 import numpy as np
 
+from robust_edge_runtimes.core.closeness import OUTLIERS, most_above, number_above, relative_errors
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.core.runtime import RuntimeInfo
-from robust_edge_runtimes.scoring import OUTLIERS
 from robust_edge_runtimes.verdict.checks import not_the_artifact, not_the_checkpoint, output_checks
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
@@ -57,7 +57,7 @@ def inspect_artifact(subject: Subject) -> Inspection:
         prebuilt=tuple(prebuilt),
         claims=(),
         outputs=tuple(_outputs(subject, logits)),
-        remarks=(*unverified, *_tolerance_remark(subject)),
+        remarks=(*unverified, *_tolerance_remark(subject), *_outliers_remark(subject, logits)),
     )
 
 
@@ -80,6 +80,19 @@ def _prebuilt(subject: Subject) -> Tuple[List[Check], List[str]]:
         return checks, []
     unknown = [check for check in checks if check.name == "library_unverified"]
     return [check for check in checks if check not in unknown], [flag.detail for flag in raised(unknown)]
+
+
+def _outliers_remark(subject: Subject, logits: np.ndarray) -> List[str]:
+    """Name the stored images that exceed the tolerance where as many are allowed to."""
+    expected = np.concatenate([subject.golden.clean_logits, subject.golden.attacked_logits])
+    above = number_above(relative_errors(logits, expected), subject.tolerance)
+    most = most_above(len(logits), subject.precision)
+    if not 0 < above <= most:
+        return []
+    return [
+        f"on {above} of {len(logits)} stored images logits differ from the checkpoint's by more than the tolerance, as "
+        f"{subject.precision} may on {most}"
+    ]
 
 
 def _tolerance_remark(subject: Subject) -> List[str]:

@@ -22,6 +22,7 @@ from robust_edge_exporters.formats.onnx.float_islands import keep_islands_in_flo
 from robust_edge_exporters.formats.onnx.options import INT8_SKIP
 from robust_edge_exporters.quantisation import CalibrationError, LayerLoss, LayerRange, QuantisationReport
 from robust_edge_exporters.target import Quantisation
+from robust_edge_runtimes.core.closeness import logit_scale
 from robust_edge_runtimes.core.errors import ExportError, InputError
 from robust_edge_runtimes.scoring import agreement
 
@@ -152,7 +153,7 @@ def _name_nodes(program: Any) -> None:
 
 
 def _error(method: str, logits: np.ndarray, expected: np.ndarray) -> CalibrationError:
-    errors = np.abs(logits - expected).astype(np.float64) / max(float(np.abs(expected).max()), 1e-12)
+    errors = np.abs(logits - expected).astype(np.float64) / logit_scale(expected)
     return CalibrationError(
         method=method,
         mean=float(errors.mean()),

@@ -100,3 +100,39 @@ def test_every_part_is_compared(edit, words, compared):
 def test_bytes_that_are_no_onnx(compared):
     (line,) = compared(b"\xff\xff\xff")
     assert "cannot be read as ONNX" in line
+
+
+def quantised(*, activation=0.5, weight=0.25, product=0.125, bias=1000):
+    """An activation and a weight in 8 bits, and a bias in units of both scales."""
+    values = {
+        "x_scale": np.float32(activation), "w": np.array([1, -2], np.int8), "w_scale": np.float32(weight),
+        "b": np.array([bias, 0], np.int32), "b_scale": np.float32(product),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "x_scale"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "x_scale"], ["x"]),
+        helper.make_node("DequantizeLinear", ["w", "w_scale"], ["v"]),
+        helper.make_node("DequantizeLinear", ["b", "b_scale"], ["c"]),
+        helper.make_node("Mul", ["x", "v"], ["y"]),
+        helper.make_node("Add", ["y", "c"], ["logits"]),
+    ]
+    ports = [helper.make_tensor_value_info(port, onnx.TensorProto.FLOAT, [None, 2]) for port in ("images", "logits")]
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "graph", ports[:1], ports[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"activation": 0.5 * (1 + 8e-6), "product": 0.125 * (1 - 8e-6), "bias": 1001}, ""),
+        ({"activation": 0.5 * (1 + 2e-5)}, "x_scale"),
+        ({"product": 0.125 * (1 - 2e-5)}, "b_scale"),
+        ({"bias": 1002}, "'b'"),
+        ({"weight": 0.25 * (1 + 1e-6)}, "w_scale"),
+    ],
+)
+def test_calibrated_values_may_round_and_weights_may_not(changes, differs, compared):
+    lines = compared(quantised(**changes), quantised())
+    assert len(lines) == bool(differs)
+    assert all(differs in line for line in lines)

@@ -17,7 +17,8 @@ def cache(**steps):
 @pytest.mark.parametrize(
     ("shipped", "words"),
     [
-        (cache(a=0.5, b=0.25 * (1 + 5e-7)), ()),
+        (cache(a=0.5, b=0.25 * (1 + 8e-6)), ()),
+        (cache(a=0.5, b=0.25 * (1 + 2e-5)), ("step of 'b'",)),
         (cache(a=0.5, b=0.26), ("step of 'b' is 0.26 instead of 0.25",)),
         (cache(a=0.5, c=0.25), ("line 3",)),
         (cache(a=0.5), ("line 3",)),

@@ -11,12 +11,12 @@ from torch import nn
 
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification.modes.surrogate import surrogate
-from robust_edge.verification.modes.whitebox import whitebox
+from robust_edge.verification.modes.whitebox import _twin_differs, compare, whitebox
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.twins.twin import Differentiable
 from robust_edge_runtimes.verdict.images import DrawnImages
-from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.measurement import Budget, Twin
 
 FLAGS = {"zero_gradient", "saturated_gradient"}
 SETTINGS = VerifySettings(options={"steps": 2})
@@ -111,3 +111,39 @@ def test_a_temperature_that_saturates_some_images_is_no_zero_gradient(subject_of
     found = whitebox(subject_of(PartlyConfident(), eps=0.01), SETTINGS)
     assert found.twin.temperature < 0.1
     assert not names(found)
+
+
+@pytest.mark.parametrize(("error", "agreement", "differs"), [(0.04, 0.98, 0), (0.04, 0.9, 1), (0.06, 1.0, 1)])
+def test_classes_of_a_twin_in_8_bits_may_differ_on_few_images_and_its_logits_on_none(error, agreement, differs):
+    check = _twin_differs(Twin("its graph", error, 0.05, agreement, 1.0), "int8")
+    assert check.raised == differs
+
+
+def test_a_twin_that_is_wrong_where_the_artifact_is_unsure_differs_by_its_logits():
+    """Classes are compared on the surest half of the images, logits on all of them."""
+    pixels = np.zeros((40, 1, 1, 2), np.float32)
+    pixels[:, 0, 0, 0] = np.linspace(0.01, 1, 40)
+    twin = nn.Flatten()  # the pixels are the logits
+    swapped = types.SimpleNamespace(network=nn.Sequential(twin, Swapped(0.3)), made_from="its graph")
+    nothing = types.SimpleNamespace(clean=pixels[:0], attacked=pixels[:0])
+    subject = types.SimpleNamespace(
+        golden=nothing,
+        images=types.SimpleNamespace(clean=pixels),
+        score=lambda images: images.reshape(len(images), -1),
+        precision="int8",
+        twin=types.SimpleNamespace(tolerance=0.05),
+    )
+    found = compare(subject, swapped)
+    assert found.argmax_agreement == 1
+    assert _twin_differs(found, "int8").raised
+
+
+class Swapped(nn.Module):
+    """Exchanges both logits of images whose first one is smaller than a limit."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, logits):
+        return torch.where(logits[:, :1] < self.limit, logits.flip(1), logits)
