@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from robust_edge.verification.modes.whitebox import whitebox
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
-from robust_edge.verification.twins.lazy import LazyTwin
+from robust_edge.verification.twins.csr import csr_twin
+from robust_edge.verification.twins.lazy import LazyTwin, refuse_no_gradient
+from robust_edge.verification.twins.twin import TwinError
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
@@ -86,3 +90,29 @@ def test_a_format_without_twins_is_refused_with_the_way_out(opened, golden, Fake
     )
     with pytest.raises(InputError, match=r"'native' in fp32 have no twin.*give the bundle.s run as `run`"):
         whitebox(subject, SETTINGS)
+
+
+class Rounding(torch.nn.Module):
+    """Signs of differences of pixels, with their own gradient (zero) or that of the differences."""
+
+    def __init__(self, straight_through):
+        super().__init__()
+        self.straight_through = straight_through
+
+    def forward(self, x):
+        y = x.flatten(1)[:, :10] - 0.5
+        return y + (y.sign() - y).detach() if self.straight_through else y.sign()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("straight_through", [True, False])
+def test_torchscript_whose_rounding_leaves_no_gradient_has_no_twin(straight_through, golden, tmp_path):
+    traced = torch.jit.trace(Rounding(straight_through), torch.rand(2, *golden.clean.shape[1:]))
+    torch.jit.save(traced, tmp_path / "model.ts")
+    twin = csr_twin(SimpleNamespace(artifact_path=tmp_path / "model.ts"))
+    assert twin.rounding == ("aten::sign",)
+    if straight_through:
+        refuse_no_gradient(twin, golden)
+    else:
+        with pytest.raises(TwinError, match="no gradient: that of aten::sign is zero; allow the flag no_twin"):
+            refuse_no_gradient(twin, golden)
