@@ -44,6 +44,18 @@ def _origin(name: str, producers: dict[str, Any]) -> str:
 
 
 def count_nonzeros(program: Any) -> Sparsity:
-    """Count the non-zeros of the initializers that are weights of convolutions or matrix products."""
-    layers = tuple(LayerCount(k, int(w.size), int(np.count_nonzero(w))) for k, w in weights_of(program).items())
-    return Sparsity.of_layers(layers)
+    """Count the non-zeros of the initializers that are weights of convolutions or matrix products.
+
+    A recurrent layer stores the weights of both directions in one tensor, the network in two; they are counted as two.
+    """
+    producers = {name: node for node in program.graph.node for name in node.output}
+    recurrent = (node for node in program.graph.node if node.op_type in RECURRENT)
+    stacked = {_origin(name, producers) for node in recurrent for name in node.input[1:3]}
+    layers = []
+    for name, weight in weights_of(program).items():
+        parts = [*weight] if name in stacked and weight.shape[0] > 1 else [weight]
+        names = [name] if len(parts) == 1 else [f"{name}[{direction}]" for direction in range(len(parts))]
+        layers += [
+            LayerCount(own, part.size, int(np.count_nonzero(part))) for own, part in zip(names, parts, strict=True)
+        ]
+    return Sparsity.of_layers(tuple(layers))
