@@ -50,6 +50,7 @@ TIMES = re.compile(
     r".*seconds|.*_ns|utc|peak_.*|throughput|spread|unstable|joules_per_image|n|call_ns|share|fastest|heavy|speedup|"
     r"resumed"
 )
+MEMORY = re.compile(r"peak memory at most \d+ MiB, \d+ MiB used")
 MINUTE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")  # at which a page was written
 FOREIGN = {"Microsoft", "matplotlib", "torchinductor_root"}  # caches of libraries
 LOGS = re.compile(r".*\.log|latency\.csv")
@@ -70,7 +71,7 @@ class Command:
 
 COMMANDS = {
     "compress": Command(f"compress --resume {TRAINED} -o new"),
-    "evaluate": Command("evaluate run --attack autoattack --eps 0.1 --limit 20 --batch 5"),
+    "evaluate": Command("evaluate run --attack autoattack --eps 0.1 --limit 6 --batch 2"),
     "export": Command(f"{EXPORT} run -o new --overwrite"),
     "verify": Command("verify bundle --against run --limit 20 --seed 0 -o verify.json", 5),
     "bench": Command("bench bundle --images 20 --seconds 0.1 -o bench.json"),
@@ -121,10 +122,12 @@ def content(path: Path) -> object:
 
 
 def without_times(value: object) -> object:
-    """The value with the fields of TIMES emptied."""
+    """The value with the fields of TIMES emptied, and without figures of memory."""
     if isinstance(value, dict):
         return {key: None if TIMES.fullmatch(key) else without_times(item) for key, item in value.items()}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [without_times(item) for item in value]
+    return MEMORY.sub("", value) if isinstance(value, str) else value
 
 
 def start(line: str, folder: Folder, log: Path) -> int:
