@@ -93,19 +93,20 @@ def _compared(
     images = np.random.default_rng(0).normal(size=(2 * count, *shape)).astype(np.float32)
     output = [program.graph.output[0].name]
     expected = np.concatenate([run_graph(program, part, output)[0] for part in (images[:count], images[count:])])
-    if expected.ndim != 2:
+    if expected.ndim != 2 or len(expected) != len(images):
         raise InputError(
-            f"{request.path} gives an output of shape {('N', *expected.shape[1:])}, expected (N, K), the logits of a "
-            "classifier"
+            f"{request.path} gives an output of shape {expected.shape} for {len(images)} images, expected (N, K), the "
+            "logits of a classifier"
         )
+    fixed = f"{request.path} was written for batches of {count} images and cannot be made to take others"
     try:
         with torch.no_grad():
             together = network(torch.from_numpy(images)).numpy()
             alone = np.concatenate([network(torch.from_numpy(image[None])).numpy() for image in images])
     except GraphError as cause:
-        raise InputError(
-            f"{request.path} was written for batches of {count} images and cannot be made to take others: {cause}"
-        ) from cause
+        raise InputError(f"{fixed}: {cause}") from cause
+    if not together.shape == alone.shape == expected.shape:
+        raise InputError(f"{fixed}: {len(images)} images give {len(together)} or {len(alone)} rows of logits")
     largest = float(np.abs(expected).max()) or 1.0
     error = max(float(np.abs(found - expected).max()) for found in (together, alone)) / largest
     if not (math.isfinite(error) and error <= TOLERANCE):

@@ -123,8 +123,11 @@ def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None)
     images = _noise(shape, (batch or 1) * -(-COUNT // (batch or 1)))
     parts = [run_graph(program, part, names[1:])[0] for part in np.split(images, len(images) // (batch or len(images)))]
     logits = np.concatenate(parts)
-    if logits.ndim != 2:
-        raise InputError(f"{file} gives an output of shape {logits.shape}, expected (N, K), the logits of a classifier")
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise InputError(
+            f"{file} gives an output of shape {logits.shape} for {len(images)} images, expected (N, K), the logits "
+            "of a classifier"
+        )
     with new_directory(path, overwrite=False) as folder:
         (folder / "model.onnx").write_bytes(_with_initializers(program).SerializeToString())
         held = contents_of(folder / "model.onnx")

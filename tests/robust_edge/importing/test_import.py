@@ -219,6 +219,19 @@ def test_functions_of_a_file_are_replaced_by_their_nodes(tmp_path):
     assert torch.allclose(model.network(images), 2 * images.flatten(1)[:, :10])
 
 
+def test_two_rows_of_logits_for_an_image_are_refused(refused, tmp_path):
+    make, array = onnx.helper, onnx.numpy_helper.from_array
+    held = [array(np.ones((64, 10), np.float32), "w"), array(np.array([-1, 5]), "rows")]
+    nodes = [("Flatten", ["x"], "a"), ("MatMul", ["a", "w"], "b"), ("Reshape", ["b", "rows"], "y")]
+    onnx.save(
+        model_of([make.make_node(*node[:2], [node[2]]) for node in nodes], initializers=held), tmp_path / "m.onnx"
+    )
+    with pytest.raises(InputError, match=r"output of shape \(8, 5\) for 4 images"):
+        imported(tmp_path / "m.onnx", tmp_path / "run")
+    line = refused("export", tmp_path / "m.onnx", "--target", "x86-cpu", "-o", tmp_path / "bundle")
+    assert "gives an output of shape" in line
+
+
 def test_external_data_outside_the_folder_is_refused(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
