@@ -47,8 +47,8 @@ ORPHANS_S = 60.0  # until the steps of a killed sweep have ended by themselves
 PR_SET_CHILD_SUBREAPER = 36
 # Values that differ between two undisturbed commands: times, and what follows from them.
 TIMES = re.compile(
-    r".*seconds|.*_ns|utc|peak_.*|throughput|spread|unstable|joules_per_image|n|call_ns|share|fastest|heavy|speedup|"
-    r"resumed"
+    r".*seconds|.*_ns|utc|(peak|before|bound)_.*|throughput|spread|unstable|joules_per_image|n|call_ns|share|fastest|"
+    r"heavy|speedup|resumed"
 )
 MEMORY = re.compile(r"peak memory at most \d+ MiB, \d+ MiB used")
 MINUTE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")  # at which a page was written
