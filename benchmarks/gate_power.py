@@ -1,13 +1,15 @@
 """How often the gate passes, fails or stays undecided, by the true drop: a simulation of the sequential rule.
 
-python benchmarks/gate_power.py            # the tables of docs/verification.md
+python benchmarks/gate_power.py -o benchmarks/results/gate_power.json
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
+from result_file import provenance, write_result
 
 from robust_edge_runtimes.verdict.statistic import drop_of_counts, level_of_look, looks
 
@@ -21,21 +23,28 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=1.0, help="points")
     parser.add_argument("--repetitions", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     random = np.random.default_rng(options.seed)
+    cells = []
     for images in IMAGES:
-        print(f"\nAt most {images} images: pass / fail / undecided in %, mean number of images\n")
-        print("| churn | " + " | ".join(f"drop {drop:g}" for drop in DROPS) + " |")
-        print("|---" * (len(DROPS) + 1) + "|")
         for churn in CHURNS:
-            cells = [_cell(simulated(images, drop, churn, options, random)) for drop in DROPS]
-            print(f"| {churn:g}% | " + " | ".join(cells) + " |")
+            for drop in DROPS:
+                cells.append(
+                    {"images": images, "churn": churn, "drop": drop, **simulated(images, drop, churn, options, random)}
+                )
+                print(cells[-1], flush=True)
+    if options.out:
+        settings = {"budget": options.budget, "repetitions": options.repetitions}
+        write_result(
+            options.out, {**provenance("python benchmarks/gate_power.py", "numpy"), **settings, "cells": cells}
+        )
 
 
 def simulated(
     images: int, drop: float, churn: float, options: argparse.Namespace, random: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """Shares of passes, failures and undecided verdicts, and the mean number of images.
+) -> dict[str, float]:
+    """Shares of passes, failures and undecided verdicts, and the mean number of images that were drawn.
 
     Args:
         images: all that can be drawn.
@@ -57,12 +66,7 @@ def simulated(
             failed += found.exceeded
             passed += not found.exceeded and not found.undecided
     n = options.repetitions
-    return passed / n, failed / n, int(undecided.sum()) / n, drawn / n
-
-
-def _cell(shares: tuple[float, float, float, float]) -> str:
-    passed, failed, undecided, images = shares
-    return f"{100 * passed:.3g} / {100 * failed:.3g} / {100 * undecided:.3g}, {images:.0f}"
+    return {"pass": passed / n, "fail": failed / n, "undecided": int(undecided.sum()) / n, "drawn": drawn / n}
 
 
 if __name__ == "__main__":

@@ -43,7 +43,14 @@ def main() -> None:
     print(found, ratios)
     if options.out:
         command = "python benchmarks/verify_time.py --old TREE --old-demo DIR --demo DIR"
-        write_result(options.out, {**provenance(command, "torch"), "turns": options.turns, **found, "ratios": ratios})
+        result = {"old_commit": revision(options.old), "turns": options.turns, **found, "ratios": ratios}
+        write_result(options.out, {**provenance(command, "torch"), **result})
+
+
+def revision(tree: Path) -> str:
+    """The commit that a source tree is at."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
 
 
 def timed(tree: Path, demo: Path) -> tuple[float, float]:

@@ -192,13 +192,34 @@ def false_alarms() -> str:
         (
             row["network"],
             f"`{row['target']}`",
+            str(row["limit"] or "as needed"),
             *(str(row["outcomes"].get(outcome, 0)) for outcome in outcomes),
             f"{row['mean_worst_robust_drop']:.2f}",
             f"{row['largest']:.2f}",
         )
         for row in sorted(found["rows"], key=lambda row: row["network"])
     ]
-    return _table(("network", "target", *(name.upper() for name in outcomes), "mean drop", "largest drop"), rows)
+    return _table(
+        ("network", "target", "images", *(name.upper() for name in outcomes), "mean drop", "largest drop"), rows
+    )
+
+
+def gate_power() -> str:
+    """How often the gate passes, fails and stays undecided, in a table for each number of images."""
+    found = json.loads((DOCS.parent / "benchmarks/results/gate_power.json").read_text("utf-8"))
+    tables = []
+    for images in dict.fromkeys(cell["images"] for cell in found["cells"]):
+        rows: dict[str, list[str]] = {}
+        drops = []
+        for cell in found["cells"]:
+            if cell["images"] == images:
+                shares = " / ".join(f"{100 * cell[outcome]:.3g}" for outcome in ("pass", "fail", "undecided"))
+                rows.setdefault(f"{cell['churn']:g}%", []).append(f"{shares}, {cell['drawn']:.0f}")
+                drops.append(f"drop {cell['drop']:g}")
+        header = ("churn", *dict.fromkeys(drops))
+        table = _table(header, [(churn, *cells) for churn, cells in rows.items()])
+        tables.append(f"\nAt most {images:,} images:\n\n{table}")
+    return "".join(tables) + "\n"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -215,6 +236,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
     "false alarms": false_alarms,
+    "gate power": gate_power,
 }
 
 

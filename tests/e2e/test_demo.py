@@ -136,7 +136,7 @@ def test_a_missing_file_and_a_path_outside_are_found(demo: Path, tmp_path: Path)
     assert "inside the bundle" in run("robust-edge", "verify", bundle, expect=4).stderr
 
 
-WHAT_357_IMAGES_SHOW = ("--max-clean-drop", "1.1", "--max-robust-drop", "1.1")
+WHAT_357_IMAGES_SHOW = ("--max-clean-drop", "1.2", "--max-robust-drop", "1.2")
 
 
 def test_the_device_commands(demo: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_verify_exits_5_where_the_images_cannot_decide(sealed, tmp_path):
     result = device("verify", sealed, "-o", tmp_path / "verify.json")
     assert result.exit_code == 5
     assert result.stdout.splitlines()[-1].startswith("UNDECIDED")
-    assert result.stdout.count("about 390 images would decide") == 2
+    assert result.stdout.count("about 410 images would decide") == 2
     written = json.loads((tmp_path / "verify.json").read_text())
     assert (written["outcome"], written["passed"], written["reasons"]) == ("undecided", False, [])
 
