@@ -47,15 +47,24 @@ def count_nonzeros(program: Any) -> Sparsity:
     """Count the non-zeros of the initializers that are weights of convolutions or matrix products.
 
     A recurrent layer stores the weights of both directions in one tensor, the network in two; they are counted as two.
+    They are named after the operator, since torch numbers such tensors, and not always alike.
     """
-    producers = {name: node for node in program.graph.node for name in node.output}
-    recurrent = (node for node in program.graph.node if node.op_type in RECURRENT)
-    stacked = {_origin(name, producers) for node in recurrent for name in node.input[1:3]}
+    named = _recurrent_names(program)
     layers = []
-    for name, weight in weights_of(program).items():
-        parts = [*weight] if name in stacked and weight.shape[0] > 1 else [weight]
-        names = [name] if len(parts) == 1 else [f"{name}[{direction}]" for direction in range(len(parts))]
-        layers += [
-            LayerCount(own, part.size, int(np.count_nonzero(part))) for own, part in zip(names, parts, strict=True)
-        ]
+    for stored, weight in weights_of(program).items():
+        parts = {stored: weight}
+        if stored in named:
+            parts = {f"{named[stored]}[{direction}]": part for direction, part in enumerate(weight)}
+        layers += [LayerCount(name, part.size, int(np.count_nonzero(part))) for name, part in parts.items()]
     return Sparsity.of_layers(tuple(layers))
+
+
+def _recurrent_names(program: Any) -> dict[str, str]:
+    """Names for the stored weights of recurrent layers."""
+    producers = {name: node for node in program.graph.node for name in node.output}
+    nodes = [node for node in program.graph.node if node.op_type in RECURRENT]
+    return {
+        _origin(name, producers): f"{node.op_type}_{number}.{kind}"
+        for number, node in enumerate(nodes)
+        for name, kind in zip(node.input[1:3], ("weight_ih", "weight_hh"), strict=True)
+    }
