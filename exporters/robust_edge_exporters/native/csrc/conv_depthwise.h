@@ -54,43 +54,53 @@ PRIVATE void tap_shifts(const struct conv *c, ptrdiff_t *shifts) {
     }
 }
 
-PRIVATE void depthwise_plane(const struct job *j, const struct conv *c, int g, int channel, const ptrdiff_t *shifts) {
-    const re_context *ctx = j->context;
-    const uint32_t *start = ctx->starts + c->starts + channel;
-    size_t plane = (size_t)g * c->out.image + (size_t)channel * (size_t)c->out.pitch;
-    size_t unit = 0, units = (size_t)plane_floats(&c->out) / UNIT;
-    struct depthwise_channel d;
-    d.in = ctx->arena + c->in.offset + (size_t)g * c->in.image + (size_t)channel * (size_t)c->in.pitch;
-    d.residual = c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + plane;
-    d.out = ctx->arena + c->out.offset + plane;
-    d.bias = float_section(ctx, c->bias)[channel];
-    d.tap = ctx->offsets + c->offsets + start[0];
-    d.values = value_section(ctx, c->values) + start[0];
-    d.count = start[1] - start[0];
-    d.shifts = shifts;
-    d.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
-    d.conv = c;
-    if (c->stride_x == 2) {
-        float *phases = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + c->copy_floats + UNIT;
-        if (d.count)
-            split_phases(c, d.in, phases);
-        d.in = phases;
-    }
+/* A plane of `floats` floats. */
+INLINE void depthwise_plane(const struct depthwise_channel *d, int floats) {
+    size_t unit = 0, units = (size_t)floats / UNIT;
     for (; units - unit >= 4; unit += 4)
-        depthwise_units(&d, unit, 4);
+        depthwise_units(d, unit, 4);
     for (size_t left = units % 4; left > 0; left--, unit++) /* gcc warns of an overflow with `unit < units` */
-        depthwise_units(&d, unit, 1);
-    if (c->act.kind > CLAMP)
-        activate(d.out, plane_floats(&c->out), &c->act);
+        depthwise_units(d, unit, 1);
 }
 
-PRIVATE void conv_depthwise(const struct job *j, const struct conv *c) {
+/* Planes may be as small as one vector: everything but the channel's own addresses is computed once for all channels, and
+   `c` is copied, since the compiler would load its fields again after each store. */
+PRIVATE void conv_depthwise(const struct job *j, const struct conv *conv) {
+    const struct conv copy = *conv, *c = &copy;
+    const re_context *ctx = j->context;
+    const uint32_t *starts = ctx->starts + c->starts;
+    const float *bias = float_section(ctx, c->bias);
+    const int floats = plane_floats(&c->out);
+    float *phases = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + c->copy_floats + UNIT;
     ptrdiff_t shifts[TAPS_MAX];
     struct range channels = split_evenly(c->out.channels, j->thread, j->threads);
     tap_shifts(c, shifts);
     for (int g = 0; g < j->images; g++)
-        for (int k = channels.begin; k < channels.end; k++)
-            depthwise_plane(j, c, g, k, shifts);
+        for (int k = channels.begin; k < channels.end; k++) {
+            size_t plane = (size_t)g * c->out.image + (size_t)k * (size_t)c->out.pitch;
+            struct depthwise_channel d;
+            d.in = ctx->arena + c->in.offset + (size_t)g * c->in.image + (size_t)k * (size_t)c->in.pitch;
+            d.residual = c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + plane;
+            d.out = ctx->arena + c->out.offset + plane;
+            d.bias = bias[k];
+            d.tap = ctx->offsets + c->offsets + starts[k];
+            d.values = value_section(ctx, c->values) + starts[k];
+            d.count = starts[k + 1] - starts[k];
+            d.shifts = shifts;
+            d.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
+            d.conv = c;
+            if (c->stride_x == 2) {
+                if (d.count)
+                    split_phases(c, d.in, phases);
+                d.in = phases;
+            }
+            if (floats == UNIT)
+                depthwise_units(&d, 0, 1);
+            else
+                depthwise_plane(&d, floats);
+            if (c->act.kind > CLAMP)
+                activate(d.out, floats, &c->act);
+        }
 }
 
 #endif

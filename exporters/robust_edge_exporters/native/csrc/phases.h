@@ -18,21 +18,14 @@ PRIVATE int tap_shift(const struct conv *c, int tap) {
     return floor_half(s.dy) * c->out.width + floor_half(s.dx);
 }
 
-/* Whether any tap reads rows of this parity. */
-PRIVATE int needs_rows(const struct conv *c, int parity) {
-    int needed = 0;
-    for (int k = 0; k < c->taps; k++)
-        needed |= (c->shifts[k].dy & 1) == parity;
-    return needed;
-}
-
-/* Writes the phases (0, 0), (0, 1), (1, 0), (1, 1) of a plane that taps read, each as large as an output plane. */
+/* Writes the phases (0, 0), (0, 1), (1, 0), (1, 1) of a plane, each as large as an output plane; for a single tap
+   only those of its rows. */
 PRIVATE void split_phases(const struct conv *c, const float *plane, float *phases) {
     int width = c->out.width, floats = c->copy_floats;
     for (int parity = 0; parity < 2; parity++) {
         const float *row = plane + parity * c->in.width;
         float *even = phases + parity * 2 * floats;
-        if (needs_rows(c, parity))
+        if (c->taps > 1 || (c->shifts[0].dy & 1) == parity)
             for (int y = 0; y < c->out.height; y++, row += 2 * c->in.width, even += width)
                 deinterleave_row(row, width, even, even + floats);
     }
