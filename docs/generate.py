@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,6 +29,10 @@ from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.flags import EVALUATE, VALIDITY_FLAGS, VERIFY
 
 DOCS = Path(__file__).parent
+sys.path.append(str(DOCS.parent / "benchmarks"))
+
+import sparse_engine_tables  # noqa: E402
+
 BLOCK = re.compile(r"(<!-- generated: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -121,6 +126,29 @@ def _outcome(row: dict[str, Any], target: str) -> str:
         return f"refused: {problem.partition(';')[0]}"
     reasons = ", ".join(sorted({reason.partition(":")[0] for reason in said.get("reasons", ())}))
     return f"{said['verify']}{f' ({reasons})' if reasons else ''}, {said['p50_ms']:.3g} ms"
+
+
+def fastest() -> str:
+    """Milliseconds of dense and sparse engines at 224x224 pixels with a tenth of the weights."""
+    found = json.loads((DOCS.parent / "benchmarks/results/sparse_engine_int8.json").read_text("utf-8"))
+    engines = ("onnxruntime fp32", "onnxruntime int8", "sparse fp32", "sparse int8")
+    rows = [
+        (cell["network"].removesuffix("-224"), *(f"{cell['ms'][name]:.1f}" for name in engines))
+        for cell in found["cells"]
+        if cell["keep"] == 0.1 and cell["network"].endswith("-224")
+    ]
+    names = ("ONNX Runtime fp32", "ONNX Runtime int8", "sparse engine fp32", "sparse engine int8")
+    return _table(("ms for one image", *names), rows)
+
+
+def engine_speed() -> str:
+    """The tables of the sparse engine: speed, where it is level with dense engines, and sizes."""
+    report = json.loads((DOCS.parent / "benchmarks/results/sparse_engine.json").read_text("utf-8"))
+    speed, level, size = (
+        make(report)
+        for make in (sparse_engine_tables.tables, sparse_engine_tables.break_even, sparse_engine_tables.size_table)
+    )
+    return f"{speed}\nThe engine is as fast as the dense engines at:\n\n{level}\n{size}"
 
 
 def int8_speed() -> str:
@@ -233,6 +261,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "networks": lambda: networks("networks"),
     "networks of the tests": lambda: networks("networks_of_tests"),
     "onnx files": lambda: networks("onnx_files"),
+    "fastest": fastest,
+    "engine speed": engine_speed,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
     "false alarms": false_alarms,
