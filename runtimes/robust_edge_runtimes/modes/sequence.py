@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterator, Sequence, Tuple, Union
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.modes.mode import Mode, Progress
 from robust_edge_runtimes.modes.settings import ModeSettings
-from robust_edge_runtimes.verdict.checks import NOTHING_TO_LOSE, nothing_to_lose
+from robust_edge_runtimes.verdict.checks import ENOUGH, NOTHING_TO_LOSE, nothing_to_lose
 from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.judge import UNDECIDED, Verdict, judge
@@ -17,8 +17,6 @@ from robust_edge_runtimes.verdict.measurement import Budget, Measurement, Rebuil
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, looks
 from robust_edge_runtimes.verdict.subject import Subject
 
-FIRST = 100
-"""Images on which the checkpoint must be right more often than by chance before anything is attacked."""
 MANY_VALUES = 1 << 26
 """Values of the images that are attacked together, which modes keep about ten times: 445 images of 3x224x224."""
 
@@ -45,14 +43,15 @@ def judge_in_blocks(
         The verdict of the last interim test (look): after 500, 1,000, 2,000, ... images, or after all.
     """
     counts = looks(subject.available) if any(mode.draws for mode in modes) else (subject.available,)
+    values = math.prod(size or 1 for size in subject.bundle.manifest.input.shape[1:])
     without = [mode for mode in modes if not mode.draws]
     if 0 < len(without) < len(modes) and NOTHING_TO_LOSE not in budget.allowed_flags:
-        futile = _guesses(subject.part(0, min(FIRST, counts[0])))
+        futile = _guesses(subject.part(*next(parts(0, counts[0], values))))
         if futile.raised:
             inspection = dataclasses.replace(inspection, outputs=(*inspection.outputs, futile))
             modes, counts = without, counts[:1]
     results: Dict[str, Union[Measurement, Rebuild]] = {}
-    start, values = 0, math.prod(size or 1 for size in subject.bundle.manifest.input.shape[1:])
+    start = 0
     for look, stop in enumerate(counts, 1):
         for first, last in parts(start, stop, values):
             _measure(subject.part(first, last), modes, settings, progress, results)
@@ -64,13 +63,18 @@ def judge_in_blocks(
 
 
 def _guesses(subject: Subject) -> Check:
-    """Whether the checkpoint is right no more often than by chance before any attack, so that attacks show nothing."""
+    """Whether the checkpoint is right no more often than by chance before any attack, so that attacks show nothing.
+
+    Args:
+        subject: with the images that are attacked first. Fewer would take honest checkpoints for guesses.
+    """
     drawn = subject.images
     if subject.reference is None:
         right = subject.stored_answers(drawn.ids)[0]
     else:
         right = is_right(subject.reference(drawn.clean), drawn.labels)
-    by_class = [float(right[drawn.labels == label].mean()) for label in sorted(set(drawn.labels.tolist()))]
+    of_class = [right[drawn.labels == label] for label in sorted(set(drawn.labels.tolist()))]
+    by_class = [(int(found.sum()), len(found)) for found in of_class if len(found) >= ENOUGH]
     classes = len(subject.bundle.manifest.classes)
     return nothing_to_lose([right], classes, by_class, where="of the clean images, so that none was attacked")
 

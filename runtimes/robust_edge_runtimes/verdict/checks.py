@@ -6,7 +6,7 @@ in torch in `evaluate`.
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -27,6 +27,8 @@ ZERO_GRADIENT_SHARE = 0.05  # share of the gradients
 EXACT_GAIN = 0.002  # of the images
 APPROXIMATE_GAIN = 1.0  # percentage points
 FLOOR = 0.05  # of the images
+ENOUGH = 5
+"""Images that show something about a class: of a checkpoint that is right on half of them, 3% give none right."""
 NOTHING_TO_LOSE = "nothing_to_lose"  # leaves a verdict undecided where other flags fail it
 STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
 
@@ -200,7 +202,7 @@ def not_the_artifact(logits: np.ndarray, stored: np.ndarray, tolerance: float, p
 
 
 def nothing_to_lose(
-    robust: Sequence[np.ndarray], classes: int, by_class: Sequence[float] = (), where: str = "under attack"
+    robust: Sequence[np.ndarray], classes: int, by_class: Sequence[Tuple[int, int]] = (), where: str = "under attack"
 ) -> Check:
     """Whether the checkpoint's robust accuracy is at chance level, so that no artifact can be worse.
 
@@ -210,20 +212,35 @@ def nothing_to_lose(
     Args:
         robust: for each mode (N,) bool, whether the checkpoint was right; modes with fewer than MIN_IMAGES are ignored.
         classes: number of classes; the accuracy of guessing is 1/classes.
-        by_class: for each class that has images, the share on which the checkpoint was right in all modes.
+        by_class: for each class that has images, the number on which the checkpoint was right in all modes, and of all.
         where: on which images, for the detail.
     """
     enough = [float(right.mean()) for right in robust if len(right) >= MIN_IMAGES]
     floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
     found = [("", min(enough, default=1.0), floor)]
-    if enough and len(by_class) > 1:
-        found.append((", as a mean over the classes,", sum(by_class) / len(by_class), 1 / len(by_class)))
+    shares = _shares(by_class)
+    if enough and len(shares) > 1:
+        found.append((", as a mean over the classes,", sum(shares) / len(shares), 1 / len(shares)))
     what, share, chance = min(found, key=lambda item: item[1] - item[2])
     detail = (
         f"the checkpoint itself is right on {100 * share:.1f}%{what} {where}, no more than by chance "
         f"({100 * chance:.1f}%): a smaller radius (eps), or a checkpoint that has learnt more, would show a difference"
     )
     return Check(NOTHING_TO_LOSE, share <= chance + 1e-9, detail)
+
+
+def _shares(by_class: Sequence[Tuple[int, int]]) -> List[float]:
+    """The share of right answers in each class; classes of few images have the share of all such classes together.
+
+    They are left out where they do not have enough images together either, unless all images of one class are right and
+    no others, which a checkpoint that gives one answer explains.
+    """
+    if all(right in (0, images) for right, images in by_class):
+        return [right / images for right, images in by_class]
+    few = [(right, images) for right, images in by_class if images < ENOUGH]
+    shares = [right / images for right, images in by_class if images >= ENOUGH]
+    images = sum(images for _, images in few)
+    return shares + ([sum(right for right, _ in few) / images] * len(few) if images >= ENOUGH else [])
 
 
 def forged_answers(stored: np.ndarray, own: np.ndarray) -> Check:

@@ -166,7 +166,7 @@ def _flags(
     paired = [item for item in measurements if item.paired]
     if paired:
         robust.append(right_in_all(paired, judged_ids(paired), "reference_robust"))
-    by_class = [item.reference_robust / item.images for item in per_class]
+    by_class = [(item.reference_robust, item.images) for item in per_class]
     flags = (
         *(() if rebuild is None else rebuild.flags),
         *raised([*inspection.checks, nothing_to_lose(robust, len(inspection.manifest.classes), by_class)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,3 +127,12 @@ def test_a_checkpoint_that_guesses_is_named_before_anything_is_attacked(allowed,
     assert attacked == (["replay", "whitebox"] if allowed else ["replay"])
     details = [flag.detail for flag in verdict.flags if flag.name == "nothing_to_lose"]
     assert ["none was attacked" in detail for detail in details] == ([] if allowed else [True])
+
+
+def test_a_class_of_few_images_stops_no_attack():
+    """The checkpoint is right on all images but the two of a rare class."""
+    labels = np.array([0] * 98 + [1] * 2)
+    names = SimpleNamespace(manifest=SimpleNamespace(classes=("usual", "rare")))
+    drawn = SimpleNamespace(labels=labels, ids=np.arange(100), clean=np.zeros((100, 1, 2, 2), np.float32))
+    answer = np.eye(2, dtype=np.float32)[[0] * 97 + [1] + [0] * 2]
+    assert not sequence._guesses(SimpleNamespace(images=drawn, bundle=names, reference=lambda _: answer)).raised

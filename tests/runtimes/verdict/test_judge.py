@@ -10,6 +10,7 @@ from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.present.verdict import verdict_table
+from robust_edge_runtimes.verdict.checks import nothing_to_lose
 from robust_edge_runtimes.verdict.flags import Flag
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
@@ -189,6 +190,23 @@ def test_a_checkpoint_that_gives_one_answer_for_all_images_has_nothing_to_lose(o
     verdict = judge(inspect_artifact(subject_for()), [found], WIDE)
     details = [flag.detail for flag in verdict.flags if flag.name == "nothing_to_lose"]
     assert [("50.0%, as a mean over the classes, under attack" in detail) for detail in details] == [True] * flagged
+
+
+@pytest.mark.parametrize(
+    ("by_class", "flagged"),
+    [
+        ([(493, 497), (0, 3)], False),  # three images of a class say nothing about it
+        ([(497, 497), (0, 3)], True),  # but one answer explains all of these
+        ([(490, 495), (0, 5)], True),
+        ([(490, 495), (1, 5)], False),
+        ([(400, 440), *[(0, 4)] * 15], True),  # 60 images of rare classes, none right
+        ([(400, 440), *[(1, 4)] * 15], False),
+        ([(1, 1)] * 200 + [(0, 1)] * 300, False),
+    ],
+)
+def test_a_class_of_few_images_makes_no_checkpoint_a_guess(by_class, flagged):
+    right = np.repeat([True, False], [sum(r for r, _ in by_class), sum(n - r for r, n in by_class)])
+    assert nothing_to_lose([right], max(len(by_class), 2), by_class).raised == flagged
 
 
 def test_an_allowed_flag_hides_no_other(subject_for, linear):
