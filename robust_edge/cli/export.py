@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from robust_edge.cli.format_options import format_options
 from robust_edge.cli.types import ALLOW_CODE, PATH, SEED, Numbers, Radius, Shape
-from robust_edge.config.export import ExportChoices, GoldenSettings
+from robust_edge.config.export import MOST_STEPS, ExportChoices, GoldenSettings
 from robust_edge_runtimes.cli.options import COUNT, examples, lock_outputs
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.cli.supervision import limit_options
@@ -59,7 +59,7 @@ OF_FILES = ("shape", "mean", "std")
     "--steps",
     default=GoldenSettings.steps,
     show_default=True,
-    type=COUNT,
+    type=click.IntRange(1, MOST_STEPS),
     help="Gradient steps of the stored attack (PGD).",
 )
 @click.option("--seed", default=GoldenSettings.seed, show_default=True, type=SEED, help="Seed of the stored attack.")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from robust_edge_runtimes.core.errors import InputError
+
+MOST_STEPS = 1000  # of the stored attack, since `verify` makes it again
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GoldenSettings:
@@ -13,13 +17,17 @@ class GoldenSettings:
     Attributes:
         images: how many, from the start of the test split; fewer where golden.npz would exceed 1 GiB.
         eps: None for the radius of the run's own adversary (8/255 for a benign run).
-        steps: of PGD.
+        steps: of PGD, 1 to MOST_STEPS.
     """
 
     images: int = 512
     eps: float | None = None
     steps: int = 20
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise InputError(f"steps must be 1 to {MOST_STEPS}, since `verify` repeats the stored attack: {self.steps}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from robust_edge.verification.claims import false_claims, steps_not_repeated
+from robust_edge.verification.claims import false_claims
 from robust_edge.verification.kernels import kernel_notes
 from robust_edge.verification.settings import STEPS_OPTION, VerifySettings
 from robust_edge.verification.subject import HostSubject
@@ -18,8 +18,6 @@ def inspect_on_host(subject: HostSubject, settings: VerifySettings) -> Inspectio
     found = inspect_artifact(subject)
     notes = kernel_notes(subject.bundle, subject.model, subject.golden.attacked)
     claims = _claims(subject, settings, found.parity)
-    if subject.run is not None:
-        notes += steps_not_repeated(subject.bundle.manifest.expected.attack, settings.value(STEPS_OPTION))
     return dataclasses.replace(found, claims=tuple(claims), remarks=(*notes, *found.remarks))
 
 
@@ -40,6 +38,7 @@ def _claims(subject: HostSubject, settings: VerifySettings, parity: Parity) -> l
         subject.training,
         eps=subject.eps,
         steps=settings.value(STEPS_OPTION),
+        seed=settings.seed,
         tolerance=subject.tolerance,
         artifact_tolerance=subject.measured_artifact_tolerance or subject.tolerance,
         parity=parity,

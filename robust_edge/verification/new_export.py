@@ -31,7 +31,10 @@ from robust_edge_runtimes.formats.table import format_named as format_named_on_d
 from robust_edge_runtimes.verdict.measurement import Parity, Rebuild
 
 DEFAULTS = Choices(compact=True, calibration=ExportChoices.calibration)
-ASSUMED = "the manifest records no choices of the export: those that are the default were assumed"
+ASSUMED = (
+    "the manifest records no choices of the export: those that are the default were assumed, and of the stored attack "
+    "only the strength was compared"
+)
 NO_PARITY = f"{MANIFEST}: parity is missing, which every export records"
 OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: export the bundle again with this one"
 OWN = ("artifact", "expected", "files", "parity", "size")

@@ -142,7 +142,8 @@ LAYERS = {
         reference
     """,
     "robust_edge.verification": """
-        settings claims kernels
+        settings stored_attack kernels
+        claims
         new_export background
         paired_pgd
         twins
