@@ -10,6 +10,7 @@ import shutil
 import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -103,6 +104,42 @@ def with_comment(members):
 )
 def test_bytes_that_belong_to_no_array_are_refused(hide, refused, members):
     refused(hide(members))
+
+
+def packed_by_hand(members, *, behind=b"", extra=lambda size, packed: b""):
+    """An archive as numpy writes it, with bytes behind the streams of its members or in their extra fields."""
+    body, directory = b"", b""
+    for name, data in members.items():
+        stream = zlib.compressobj(wbits=-15)
+        packed, path = stream.compress(data) + stream.flush() + behind, name.encode()
+        facts = struct.pack("<5H3I", 20, 0, 8, 0, 33, zlib.crc32(data), len(packed), len(data))
+        field = extra(len(data), len(packed))
+        directory += b"PK\1\2" + struct.pack("<H", 20) + facts
+        directory += struct.pack("<5H2I", len(path), 0, 0, 0, 0, 0, len(body)) + path
+        body += b"PK\3\4" + facts + struct.pack("<2H", len(path), len(field)) + path + field + packed
+    end = struct.pack("<4H2IH", 0, 0, len(members), len(members), len(directory), len(body), 0)
+    return body + directory + b"PK\5\6" + end
+
+
+@pytest.mark.parametrize("extra", [lambda *sizes: b"", lambda *sizes: struct.pack("<HHQQ", 1, 16, *sizes)])
+def test_an_archive_that_is_packed_by_hand_is_accepted(extra, bundle, forge, members, golden):
+    (bundle / "golden.npz").write_bytes(packed_by_hand(members, extra=extra))
+    assert np.array_equal(open_bundle(forge(bundle)).golden().clean, golden.clean)
+
+
+def test_bytes_within_a_member_that_are_no_array_are_refused(refused, members):
+    refused(packed_by_hand(members, behind=b"secret"), "bytes that belong to no array")
+    refused(packed_by_hand(members, extra=lambda *_: struct.pack("<HH", 1, 16) + b"16 secret bytes!"), "belong to no")
+    refused(packed_by_hand(members, extra=lambda *_: b"secret of 20 bytes.."), "bytes that belong to no array")
+
+
+@pytest.mark.parametrize("text", [" # secret", " " * 1000, "\n" * 9, " \n "])
+def test_a_header_with_more_than_numpy_writes_is_refused(text, refused, members, golden):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {golden.clean.shape}, }}"
+    data = golden.clean.tobytes()
+    accepted = raw_npy(header + "   \n", data)
+    assert np.array_equal(module._read_member(accepted, "clean.npy"), golden.clean)
+    refused(archive({**members, "clean.npy": raw_npy(header + text + "\n", data)}), "numpy does not write")
 
 
 def test_a_hidden_member_is_named(refused, members):

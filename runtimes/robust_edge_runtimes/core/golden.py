@@ -8,8 +8,11 @@ second, which are closer, to show that it computes what was tested at export.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -25,7 +28,8 @@ MAX_GOLDEN_BYTES = 1 << 30
 HEADERS = 1 << 12  # bytes of all arrays that are no values
 LOCAL, CENTRAL, END = 30, 46, 22
 """Bytes of the records of a zip file: before each member, in the directory, and at the end, without names."""
-ZIP64 = 20  # bytes of the only extra field that numpy writes
+HEAD = 10  # bytes before the header of an array
+PADDING = 128  # spaces that releases of numpy write behind an array's header, at most
 MAX_TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
 """Largest tolerance that an export writes, by precision; a larger one would not tell the checkpoint from other
 networks."""
@@ -131,7 +135,7 @@ def _read_arrays(path: Path, required: List[str], known: List[str]) -> Dict[str,
     try:
         with zipfile.ZipFile(str(path)) as archive:
             names = _members(path, archive, required, known)
-            return {name: _read_member(archive, f"{name}.npy") for name in names}
+            return {name: _read_member(archive.read(f"{name}.npy"), f"{name}.npy") for name in names}
     except BundleError:
         raise
     except Exception as cause:  # zipfile, zlib, tokenize and numpy's header parser raise many exception classes
@@ -144,35 +148,60 @@ def _members(path: Path, archive: zipfile.ZipFile, required: List[str], known: L
     names = next((names for names in (required, known) if sorted(f"{name}.npy" for name in names) == found), None)
     if names is None:
         raise BundleError(f"{path} must hold {', '.join(known)}; it holds {short_repr(found)}")
-    if _has_gaps(path, archive):
-        raise BundleError(f"{path} holds bytes that belong to no array; export the bundle again")
     if sum(member.file_size for member in members) > MAX_GOLDEN_BYTES:
         raise BundleError(f"{path} unpacks to more than {MAX_GOLDEN_BYTES >> 20} MiB, the limit; export fewer images")
+    if _has_gaps(path, archive):
+        raise BundleError(f"{path} holds bytes that belong to no array; export the bundle again")
     return names
 
 
 def _has_gaps(path: Path, archive: zipfile.ZipFile) -> bool:
-    """Whether a zip file holds more than its members and its directory: before, between or behind them, or as texts."""
+    """Whether a zip file holds more than its members and its directory: around or within them, or as texts."""
     members = sorted(archive.infolist(), key=lambda member: member.header_offset)
     starts = [member.header_offset for member in members] + [archive.start_dir]
-    ends = [member.header_offset + LOCAL + len(member.filename) + member.compress_size for member in members]
     directory = sum(CENTRAL + len(member.filename) for member in members)
-    gaps = [start - end for start, end in zip(starts[1:], ends)]
-    return starts[0] != 0 or not {0, ZIP64}.issuperset(gaps) or starts[-1] + directory + END != path.stat().st_size
+    size = path.stat().st_size
+    if starts[0] != 0 or starts[-1] + directory + END != size or size > 2 * MAX_GOLDEN_BYTES:
+        return True
+    blob = path.read_bytes()
+    return not all(_is_whole(member, blob[start:end]) for member, start, end in zip(members, starts, starts[1:]))
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    size = archive.getinfo(name).file_size
-    with archive.open(
-        name
-    ) as member:  # only the header: reading the array would allocate the size that the header states
-        version = np.lib.format.read_magic(member)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, _, dtype = header(member)
-        if min((0, *shape)) < 0 or member.tell() + math.prod(shape) * dtype.itemsize != size:
-            raise ValueError(f"{name} has another size than its header states")
-    with archive.open(name) as member:
-        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+def _is_whole(member: zipfile.ZipInfo, stored: bytes) -> bool:
+    """Whether the bytes up to the next member are a header, the only extra field that numpy writes, and one stream."""
+    extra = struct.pack("<HHQQ", 1, 16, member.file_size, member.compress_size)  # ZIP64, which old releases leave out
+    head = LOCAL + len(member.filename)
+    packed = stored[len(stored) - member.compress_size :] if member.compress_size else b""
+    if stored[head : len(stored) - len(packed)] not in (b"", extra) or head + len(packed) > len(stored):
+        return False
+    if member.compress_type == zipfile.ZIP_STORED:
+        return len(packed) == member.file_size
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    size = len(stream.decompress(packed, member.file_size + 1))
+    return member.compress_type == zipfile.ZIP_DEFLATED and size == member.file_size and _ended(stream)
+
+
+def _ended(stream: Any) -> bool:
+    """Whether a stream of zlib ends with the bytes that it was given."""
+    return stream.eof and not stream.unused_data
+
+
+def _read_member(data: bytes, name: str) -> np.ndarray:
+    """Read an array from the bytes of a .npy file that is written as numpy writes it."""
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{name} has a header of a version that no export writes")
+    # only the header: reading the array would allocate the size that the header states
+    shape, in_fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if min((0, *shape)) < 0 or file.tell() + math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError(f"{name} has another size than its header states")
+    described = (np.lib.format.dtype_to_descr(dtype), in_fortran_order, shape)
+    expected = "{{'descr': {!r}, 'fortran_order': {!r}, 'shape': {!r}, }}".format(*described).encode()
+    written = data[HEAD : file.tell()]
+    if written.rstrip(b" \n") != expected or written.count(b"\n") > 1 or len(written) - len(expected) > PADDING:
+        raise ValueError(f"{name} has a header that numpy does not write")
+    file.seek(0)
+    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 
