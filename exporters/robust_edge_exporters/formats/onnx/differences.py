@@ -27,15 +27,20 @@ An honest file needs it. A range is the largest value of a tensor. Kernels that 
 sum by about sqrt(n) 2^-24 (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019), and the
 errors of L layers add up likewise: in a ResNet34, n = 4608 and L = 34, to 2.4e-5 if products are added one by one, and
 to a quarter of it if 16 are added at once, as AVX-512 does. Fused and unfused kernels of ONNX Runtime differ by 3e-6
-there, and by 2e-7 in `small_cnn`.
+there, and by 2e-7 in `small_cnn`. A machine that adds one by one in so deep a network exceeds the bound with an honest
+file: mode `rebuild` then reports its scales, and the way out is to export on a machine like the one that verifies.
 
-An attacker gains nothing from it. There is one scale for each activation, since those of weights must be equal. A value
+An attacker gains nothing from it. There is one scale to choose for each activation, since those of weights must be
+equal, and those of a bias are the products of both in the same file (`_products`). A value
 lies at most 128 steps from zero and moves by at most 128 * 1e-5 = 0.0013 steps, so that one value in 780 is rounded to
 its neighbour: a variance of 0.0013 squared steps, where rounding itself has 1/12. Over 40 random choices of signs no
 class of 714 digits changes, clean or attacked; at 1e-3 up to 5 do.
 """
 COMPARED = ("node", "initializer", "input", "output", "value_info", "name")
 TEXTS = ("doc_string", "metadata_props")
+NODE_PARTS = ("input", "output", "attribute", "name", *TEXTS)
+STORAGE = ("raw_data", "float_data", "int32_data")  # fields of a tensor that hold floats and 32-bit integers
+ROUNDING = 2**-23  # relative error of a product in float32, and one more bit
 MAX_NAME = 300  # characters; torch joins the names of modules and operators
 
 
@@ -66,22 +71,24 @@ class _Comparison:
         found += self._names()
         if _rest(self.ours) != _rest(self.theirs):
             found.append("its head differs (opset, IR version, metadata), or it has parts that no export writes")
-        return found
+        return found or list(self._products())
 
     def _ports(self) -> Iterable[str]:
         for kind in ("input", "output"):
             expected, given = getattr(self.ours.graph, kind), getattr(self.theirs.graph, kind)
             if [port.SerializeToString() for port in expected] != [port.SerializeToString() for port in given]:
-                yield f"the {kind}s are {[port.name for port in given]} with other shapes or names than the export's"
+                names = short_repr([port.name for port in given])
+                yield f"the {kind}s are {names} with other shapes or names than the export's"
             for ours, theirs in zip(expected, given, strict=False):
                 self._same(ours.name, theirs.name)
 
     def _inner_shapes(self) -> Iterable[str]:
         """Shapes of inner values, which a reader may trust; none need be given."""
-        expected = {self._theirs_of.get(item.name, item.name): item.type for item in self.ours.graph.value_info}
+        infos = self.ours.graph.value_info
+        expected = {self._theirs_of.get(item.name, item.name): _without(item, "name", *TEXTS) for item in infos}
         for item in self.theirs.graph.value_info:
-            if item.type != expected.get(item.name):
-                yield f"the shape of the inner value {item.name!r} is not that of the export"
+            if _without(item, "name", *TEXTS) != expected.get(item.name):
+                yield f"the shape of the inner value {short_repr(item.name)} is not that of the export"
 
     def _texts(self) -> Iterable[str]:
         """Texts that no export writes, anywhere in the file."""
@@ -95,8 +102,9 @@ class _Comparison:
         """Names that no export chooses, which other programs print or look for."""
         if self.ours.producer_name != self.theirs.producer_name:
             yield f"it says that {short_repr(self.theirs.producer_name)} wrote it, not {self.ours.producer_name}"
-        nodes = self.theirs.graph.node
-        for name in (self.theirs.producer_version, *(name for node in nodes for name in (node.name, *node.output))):
+        known = set(_all_names(self.ours.graph))
+        names = [name for name in dict.fromkeys(_all_names(self.theirs.graph)) if name not in known]
+        for name in (self.theirs.producer_version, *names):
             if len(name) > MAX_NAME or not (name.isascii() and name.isprintable()):
                 yield f"it has the name {short_repr(name)}, which no export chooses"
 
@@ -117,11 +125,11 @@ class _Comparison:
         ours, theirs = _attributes(expected), _attributes(given)
         for name in sorted({*ours, *theirs}):
             if len([item for item in given.attribute if item.name == name]) > 1:
-                yield f"node {_label(given)} has attribute {name} twice"
+                yield f"node {_label(given)} has attribute {_cut(name)} twice"
             elif ours.get(name) != theirs.get(name):
                 values = [_value(node, name) for node in (given, expected)]
-                yield f"node {_label(given)}: attribute {name} is {values[0]} instead of {values[1]}"
-        if _bare(expected) != _bare(given):
+                yield f"node {_label(given)}: attribute {_cut(name)} is {values[0]} instead of {values[1]}"
+        if _without(expected, *NODE_PARTS) != _without(given, *NODE_PARTS):
             yield f"node {_label(given)}: it has fields that no export writes"
         for kind in ("input", "output"):
             names, others = list(getattr(expected, kind)), list(getattr(given, kind))
@@ -129,7 +137,7 @@ class _Comparison:
                 yield f"node {_label(given)} has {len(others)} {kind}s instead of {len(names)}"
             for ours_name, theirs_name in zip(names, others, strict=False):
                 if not self._same(ours_name, theirs_name):
-                    yield f"node {_label(given)}: {kind} {theirs_name!r} is another value than in the export"
+                    yield f"node {_label(given)}: {kind} {short_repr(theirs_name)} is another value than in the export"
 
     def _same(self, ours: str, theirs: str) -> bool:
         """Whether two names can be those of one value, given all that were seen before."""
@@ -144,11 +152,19 @@ class _Comparison:
         for item in self.ours.graph.initializer:
             found = given.pop(self._theirs_of.get(item.name, item.name), None)
             if found is None:
-                yield f"initializer {item.name!r} of the export is missing"
+                yield f"initializer {short_repr(item.name)} of the export is missing"
             elif not _equal(item, found, calibrated.get(item.name, "")):
                 yield _distance(item, found)
         for name in given:
-            yield f"initializer {name!r} is not in the export"
+            yield f"initializer {short_repr(name)} is not in the export"
+
+    def _products(self) -> Iterable[str]:
+        """Scales of biases that are not the product of the file's own scales, where those of the export are."""
+        given = _errors_of_products(self.theirs.graph)
+        for name, error in _errors_of_products(self.ours.graph).items():
+            theirs = self._theirs_of.get(name, name)
+            if error <= ROUNDING < given.get(theirs, 0.0):
+                yield f"initializer {short_repr(theirs)} is not the product of the scales of the input and the weight"
 
 
 def _texts(program: Any) -> Iterable[str]:
@@ -165,7 +181,13 @@ def _operators(nodes: Iterable[Any]) -> list[tuple[str, str]]:
 
 
 def _label(node: Any) -> str:
-    return f"{node.op_type} ({node.name or (node.output[0] if node.output else '')!r})"
+    name = node.name or (node.output[0] if node.output else "")
+    return f"{_cut(node.op_type)} ({short_repr(name)})"
+
+
+def _cut(name: str) -> str:
+    """A name without quotation marks, bounded in length."""
+    return short_repr(name)[1:-1]
 
 
 def _attributes(node: Any) -> dict[str, bytes]:
@@ -183,13 +205,20 @@ def _value(node: Any, name: str) -> str:
     return short_repr(values[0]) if values else "not given"
 
 
-def _bare(node: Any) -> bytes:
-    """The bytes of a node without the fields that are compared or reported separately."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    for field in ("input", "output", "attribute", "name", *TEXTS):
+def _without(item: Any, *fields: str) -> bytes:
+    """The bytes of a part of a program without the fields that are compared or reported separately."""
+    copy = type(item)()
+    copy.CopyFrom(item)
+    for field in fields:
         copy.ClearField(field)
     return bytes(copy.SerializeToString(deterministic=True))
+
+
+def _all_names(graph: Any) -> Iterable[str]:
+    for part in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        yield part.name
+    for node in graph.node:
+        yield from (*node.input, *node.output)
 
 
 def _rest(program: Any) -> bytes:
@@ -221,14 +250,34 @@ def _calibrated(graph: Any) -> dict[str, str]:
     return {name: kind for name, kind in found.items() if name in types and name not in exact}
 
 
+def _errors_of_products(graph: Any) -> dict[str, float]:
+    """By the scale of a bias: its relative distance from the product of the scales of the input and the weight.
+
+    Args:
+        graph: of a program whose tensors can be read.
+    """
+    tensors = {item.name: item for item in graph.initializer}
+    scale_of = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
+    found = {}
+    for node in graph.node:
+        names = [scale_of.get(name, "") for name in node.input[:3]]
+        if len(names) == 3 and all(name in tensors for name in names):
+            one, other, product = (np.asarray(_array(tensors[name]), np.float64) for name in names)
+            if product.shape == (one * other).shape:
+                found[names[2]] = float((np.abs(one * other - product) / np.maximum(np.abs(product), 1e-300)).max())
+    return found
+
+
 def _equal(ours: Any, theirs: Any, calibrated: str) -> bool:
     """Whether two tensors are equal except for their names, or within rounding if they follow from calibration.
 
     8-bit weights do not depend on it: one that lies within half a quantum of the run's is the same integer.
     """
-    if _nameless(ours) == _nameless(theirs):
+    used = [field for field in STORAGE if len(getattr(ours, field))]
+    fields = ("name", *TEXTS)
+    if _without(ours, *fields) == _without(theirs, *fields):
         return True
-    if not calibrated or (ours.data_type, ours.dims) != (theirs.data_type, theirs.dims):
+    if not calibrated or _without(ours, *fields, *used) != _without(theirs, *fields, *used):
         return False
     try:
         expected, given = (np.asarray(_array(item), np.float64) for item in (ours, theirs))
@@ -238,14 +287,6 @@ def _equal(ours: Any, theirs: Any, calibrated: str) -> bool:
     return bool((np.abs(expected - given) <= SCALE * np.abs(expected) + quantum).all())
 
 
-def _nameless(item: Any) -> bytes:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(item)
-    for field in ("name", *TEXTS):
-        copy.ClearField(field)
-    return bytes(copy.SerializeToString(deterministic=True))
-
-
 def _array(item: Any) -> np.ndarray:
     if item.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError("the values lie in another file")
@@ -253,7 +294,7 @@ def _array(item: Any) -> np.ndarray:
 
 
 def _distance(ours: Any, theirs: Any) -> str:
-    label = f"initializer {theirs.name!r}"
+    label = f"initializer {short_repr(theirs.name)}"
     try:
         expected, given = _array(ours), _array(theirs)
     except Exception as cause:  # whatever the bytes provoke

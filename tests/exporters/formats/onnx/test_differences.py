@@ -64,6 +64,11 @@ def elsewhere(theirs):
     item.external_data.add(key="location", value="other.bin")
 
 
+def renamed(theirs, name):
+    theirs.graph.initializer[0].name = name
+    theirs.graph.node[0].input[1] = name
+
+
 def with_function(theirs):
     theirs.functions.add(name="Add", domain="evil")
 
@@ -89,12 +94,18 @@ def with_function(theirs):
         (lambda p: setattr(p, "producer_name", "tf2onnx"), "'tf2onnx' wrote it"),
         (lambda p: setattr(p, "producer_version", "9" * 1000), "no export chooses"),
         (lambda p: setattr(p.graph.node[0], "name", "\x1b[2J"), "no export chooses"),
+        (lambda p: renamed(p, "x" * 100_000), "no export chooses"),
+        (lambda p: renamed(p, "a\nPASS\n"), "no export chooses"),
+        (lambda p: p.graph.value_info.add(name="\x1b[2J"), "no export chooses"),
+        (lambda p: setattr(p.graph.input[0], "name", "p" * 100_000), "the inputs are ["),
+        (lambda p: p.graph.node[0].attribute.add(name="a" * 100_000), "attribute aaa"),
+        (lambda p: setattr(p.graph.node[0], "op_type", "o" * 100_000), "is not in the export"),
     ],
 )
 def test_every_part_is_compared(edit, words, compared):
     lines = compared(changed(edit))
     assert any(words in line for line in lines), lines
-    assert all(line.startswith("model.onnx: ") for line in lines)
+    assert all(line.startswith("model.onnx: ") and len(line) < 500 for line in lines)
 
 
 def test_bytes_that_are_no_onnx(compared):
@@ -136,3 +147,45 @@ def test_calibrated_values_may_round_and_weights_may_not(changes, differs, compa
     lines = compared(quantised(**changes), quantised())
     assert len(lines) == bool(differs)
     assert all(differs in line for line in lines)
+
+
+UNKNOWN = bytes([0xFA, 0x7F, 6]) + b"secret"  # field 2047 of any message
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda item: item.string_data.append(b"secret"),
+        lambda item: item.float_data.extend([1.0] * 9),
+        lambda item: item.MergeFromString(UNKNOWN),
+    ],
+)
+def test_a_calibrated_scale_holds_nothing_but_its_value(hide, compared):
+    theirs = quantised(activation=0.5 * (1 + 8e-6))
+    hide(theirs.graph.initializer[0])
+    (line,) = compared(theirs, quantised())
+    assert "x_scale" in line
+
+
+def test_a_shape_holds_nothing_but_its_type(compared):
+    ours, theirs = program(), program()
+    for item in (ours, theirs):
+        item.graph.value_info.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, 2]))
+    theirs.graph.value_info[0].MergeFromString(UNKNOWN)
+    (line,) = compared(theirs, ours)
+    assert "inner value 'y'" in line
+
+
+@pytest.mark.parametrize(("product", "differs"), [(1, False), (1 + 5e-6, True)])
+def test_the_scale_of_a_bias_is_the_product_of_two_others(product, differs, compared):
+    """It may follow the activation's on another machine, and has no freedom of its own."""
+
+    def layer(activation, product):
+        found = quantised(activation=activation, product=np.float32(activation) * np.float32(0.25) * product)
+        del found.graph.node[4:]
+        found.graph.node.append(helper.make_node("Gemm", ["x", "v", "c"], ["logits"]))
+        return found
+
+    lines = compared(layer(0.5 * (1 + 4e-6), product), layer(0.5, 1))
+    assert len(lines) == differs
+    assert all("'b_scale' is not the product" in line for line in lines)
