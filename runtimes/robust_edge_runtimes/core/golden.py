@@ -174,16 +174,17 @@ def _is_whole(member: zipfile.ZipInfo, stored: bytes) -> bool:
     packed = stored[len(stored) - member.compress_size :] if member.compress_size else b""
     if stored[head : len(stored) - len(packed)] not in (b"", extra) or head + len(packed) > len(stored):
         return False
+    return is_all_of(member, packed)
+
+
+def is_all_of(member: zipfile.ZipInfo, packed: bytes) -> bool:
+    """Whether bytes are the data of a zip file's member, as they are or deflated, and nothing else."""
     if member.compress_type == zipfile.ZIP_STORED:
         return len(packed) == member.file_size
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     size = len(stream.decompress(packed, member.file_size + 1))
-    return member.compress_type == zipfile.ZIP_DEFLATED and size == member.file_size and _ended(stream)
-
-
-def _ended(stream: Any) -> bool:
-    """Whether a stream of zlib ends with the bytes that it was given."""
-    return stream.eof and not stream.unused_data
+    deflated = member.compress_type == zipfile.ZIP_DEFLATED and size == member.file_size
+    return deflated and stream.eof and not stream.unused_data
 
 
 def _read_member(data: bytes, name: str) -> np.ndarray:

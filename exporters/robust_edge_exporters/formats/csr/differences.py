@@ -2,13 +2,16 @@
 
 The code is compared as it is stored and with every call inlined. TorchScript distinguishes definitions of the same name
 by a number that depends on what the process scripted before; inlining shows that none was exchanged for another. Debug
-information and the archive's serial number are not compared.
+information is not compared, and of the archive's serial number only that it is a number.
 """
 
 from __future__ import annotations
 
+import itertools
 import pickletools
 import re
+import struct
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 
 from robust_edge_exporters.differences import tensor_difference
 from robust_edge_runtimes.core.decode import short_repr
+from robust_edge_runtimes.core.golden import CENTRAL, END, LOCAL, is_all_of
 from robust_edge_runtimes.formats.csr.script import load_script
 
 NUMBER = re.compile(r"[./]___torch_mangle_\d+")
@@ -26,6 +30,8 @@ LOCATION = re.compile(r' # [^"\n]*:\d+:\d+$', re.MULTILINE)  # no quotation mark
 TEMPORARY = re.compile(r"(?<![\w.\"'])_\d+\b")
 DEBUG = ".debug_pkl"
 SERIAL_NUMBER = ".data/serialization_id"
+DIGITS = re.compile(rb"[0-9]{1,40}")
+ZIP64_END = 76  # bytes of two records that torch writes before the last
 PICKLES = {"data.pkl": "attributes", "constants.pkl": "constants"}
 
 
@@ -37,6 +43,7 @@ def csr_differences(built: Path, shipped: Path) -> list[str]:
         ours, theirs = _records(built), _records(shipped)
         found = [*_code(ours, theirs), *_tensors(built, shipped), *_pickles(ours, theirs)]
         found = found or [*_graph(built, shipped), *_other_records(ours, theirs)]
+        found = found or [*_serial_number(shipped), *_gaps(built, shipped)]
     except Exception as cause:  # torch raises whatever the bytes provoke
         found = [f"cannot be read as TorchScript: {short_repr(str(cause))}"]
     return [f"{shipped.name}: {line}" for line in found]
@@ -156,3 +163,37 @@ def _other_records(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable
     for name in sorted({*ours, *theirs}):
         if not _is_code(name) and name not in PICKLES and ours.get(name) != theirs.get(name):
             yield f"part {name!r} of the archive differs"
+
+
+def _serial_number(shipped: Path) -> Iterable[str]:
+    reader = torch._C.PyTorchFileReader(str(shipped))
+    if SERIAL_NUMBER in reader.get_all_records() and not DIGITS.fullmatch(reader.get_record(SERIAL_NUMBER)):
+        yield f"the serial number of the archive is no number: {short_repr(reader.get_record(SERIAL_NUMBER))}"
+
+
+def _gaps(built: Path, shipped: Path) -> Iterable[str]:
+    """Whether bytes belong to no part of an archive; nothing is said if this release of torch packs in another way."""
+    if _is_packed(built) and not _is_packed(shipped):
+        yield "the archive holds bytes that belong to none of its parts"
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether an archive holds nothing but its members, padded by torch, and its directory."""
+    blob = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+        directory, size = archive.start_dir, sum(CENTRAL + len(member.filename.encode()) for member in members)
+    starts = [*(member.header_offset for member in members), directory]
+    whole = starts[0] == 0 and len(blob) - directory - size in (END, ZIP64_END + END)
+    parts = [blob[start:stop] for start, stop in itertools.pairwise(starts)]
+    return whole and all(map(_is_member, members, parts))
+
+
+def _is_member(member: zipfile.ZipInfo, part: bytes) -> bool:
+    """Whether the bytes up to the next member are a header, padding of the letter Z, the data and their descriptor."""
+    descriptor = b"PK\7\b" + struct.pack("<3I", member.CRC, member.compress_size, member.file_size)
+    body = part[: -len(descriptor)] if part.endswith(descriptor) else part
+    data, name = len(body) - member.compress_size, member.filename.encode()
+    padding = data - LOCAL - len(name)
+    extra = b"FB" + struct.pack("<H", padding - 4) + b"Z" * (padding - 4) if padding >= 4 else b""
+    return part[LOCAL:data] == name + extra and is_all_of(member, body[data:])

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import struct
 import zipfile
+import zlib
 
 import pytest
 import torch
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.formats.csr.differences import _code, csr_differences
+from robust_edge_exporters.formats.csr.differences import SERIAL_NUMBER, _code, csr_differences
 from robust_edge_exporters.formats.csr.export import FILE, export_csr
 from robust_edge_exporters.target import target_named
 from tests.exporters.conftest import SHAPE
@@ -108,6 +111,31 @@ def test_parts_that_no_export_writes(name, export):
     expected = "the code has 'more'" if name.startswith("code/") else f"part '{name}' of the archive differs"
     (line,) = csr_differences(built, shipped)
     assert line.startswith(f"model.ts: {expected}")
+
+
+def with_serial_number(blob):
+    """Its 40 digits are replaced; the checksums of the archive follow."""
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        member = next(item for item in archive.infolist() if item.filename.endswith(SERIAL_NUMBER))
+        number = archive.read(member)
+    text = b"#!/bin/sh evil".ljust(len(number))
+    return blob.replace(number, text).replace(struct.pack("<I", member.CRC), struct.pack("<I", zlib.crc32(text)))
+
+
+@pytest.mark.parametrize(
+    ("hide", "words"),
+    [
+        (lambda blob: blob + b"#!/bin/sh evil" * 100, "belong to none of its parts"),
+        (lambda blob: blob[:-2] + struct.pack("<H", 400) + b"E" * 400, "belong to none of its parts"),
+        (lambda blob: blob.replace(b"ZZZZZZ", b"secret", 1), "belong to none of its parts"),
+        (with_serial_number, "is no number: b'#!/bin/sh"),
+    ],
+)
+def test_bytes_that_belong_to_no_part(hide, words, export):
+    built, shipped = export("built", options={"csr_threshold": 1.0}), export("shipped", options={"csr_threshold": 1.0})
+    shipped.write_bytes(hide(shipped.read_bytes()))
+    (line,) = csr_differences(built, shipped)
+    assert words in line
 
 
 def test_bytes_that_are_no_archive(export):
