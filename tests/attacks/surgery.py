@@ -158,6 +158,22 @@ def nudged(role, change):
     return write
 
 
+def rounded_elsewhere(factor):
+    """The first scale times `factor`, as a CPU may measure it, and the scale of its bias, which follows from it."""
+
+    def write(program):
+        nudged(1, lambda scale: scale * factor)(program)
+        items = {item.name: item for item in program.graph.initializer}
+        scales = {node.output[0]: node.input[1] for node in program.graph.node if node.op_type == "DequantizeLinear"}
+        for node in program.graph.node:
+            names = [scales.get(name) for name in node.input[:3]]
+            if node.op_type in ("Conv", "Gemm") and len(names) == 3 and None not in names:
+                one, other = (numpy_helper.to_array(items[name]) for name in names[:2])
+                items[names[2]].CopyFrom(numpy_helper.from_array(np.asarray(one * other, np.float32), names[2]))
+
+    return write
+
+
 def one_step(values):
     flat = values.reshape(-1)
     flat[np.flatnonzero(np.abs(flat) < 100)[0]] += 1
