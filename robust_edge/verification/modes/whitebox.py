@@ -23,7 +23,10 @@ from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement, Twin
 
 AGREEMENT = {"fp32": 0.999, "fp16": 0.99, "int8": 0.97}
-"""Smallest share of equal classes of a twin and its artifact; in 8 bits on the surest half of the images."""
+"""Smallest share of equal classes of a twin and its artifact; in 8 bits on the surest half of the images.
+
+A twin that computes the same integers agrees on all images.
+"""
 
 
 def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
@@ -59,7 +62,7 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
         reference_robust = subject.stored_answers(drawn.ids)[1]
     else:
         reference_robust = clean.reference & outcome.reference_right
-    checks = [_twin_differs(likeness, subject.precision)]
+    checks = [_twin_differs(likeness, subject.precision, exact=twin.exact)]
     checks += _gradient_checks(min(outcome.zero_gradients, lowest_zero), zero_at_one, own_zero, temperature)
     checks += gradient_checks(subject, twin.network, settings.seed)
     return Measurement(
@@ -104,12 +107,13 @@ def compare(subject: HostSubject, twin: Differentiable) -> Twin:
     other half needs no such comparison: the logits are compared on all images without exception, so that classes can
     differ only where the artifact's two largest logits lie within twice the tolerance of each other. A twin that is
     wrong only there gives the attack worse gradients, which `twin_gradient_differs` and `blackbox` find. Whether an
-    image is lost is always judged by the artifact's own logits.
+    image is lost is always judged by the artifact's own logits. Where both compute the same integers, the classes are
+    compared on all images.
     """
     images = np.concatenate([subject.golden.clean, subject.golden.attacked, subject.images.clean])
     ours, theirs = TorchOracle(twin.network).logits(images), subject.score(images)
     error = relative_error(ours, theirs)
-    if subject.precision == "int8":
+    if subject.precision == "int8" and not twin.exact:
         sure = surest(theirs)
         ours, theirs = ours[sure], theirs[sure]
     return Twin(
@@ -128,8 +132,9 @@ def _tolerance(subject: HostSubject, twin: Differentiable) -> float:
     return subject.twin.tolerance
 
 
-def _twin_differs(twin: Twin, precision: str) -> Check:
-    alike = twin.max_logit_error <= twin.tolerance and twin.argmax_agreement >= AGREEMENT[precision]
+def _twin_differs(twin: Twin, precision: str, *, exact: bool = False) -> Check:
+    least = 1.0 if exact else AGREEMENT[precision]
+    alike = twin.max_logit_error <= twin.tolerance and twin.argmax_agreement >= least
     detail = (
         f"{twin.made_from} in torch gives logits {twin.max_logit_error:.2g} (relative, tolerance {twin.tolerance:.2g}) "
         f"from the artifact's, classes agree on {100 * twin.argmax_agreement:.1f}%: its gradients are not the "

@@ -16,9 +16,9 @@ from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime
+from robust_edge_runtimes.verdict.checks import FLOAT32_ROUNDING
 from robust_edge_runtimes.verdict.flags import Flag
 
-FLOAT32_ROUNDING = 2.0**-23
 TRIED = 2
 """Images that a new twin must be able to classify and differentiate."""
 FoundTwin = tuple[Differentiable | None, tuple[Flag, ...]]

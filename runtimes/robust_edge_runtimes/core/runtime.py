@@ -81,6 +81,11 @@ class BaseRuntime(abc.ABC):
         self._lock = threading.RLock()
         self.time_limit = TimeLimit(str(path), BundleError)
 
+    @property
+    def exact(self) -> bool:
+        """Whether every batch size, number of threads and build gives the same logits but for one float32 rounding."""
+        return False
+
     @abc.abstractmethod
     def open_impl(self) -> RuntimeInfo:
         """Import the backend, load the artifact and return what runs it."""

@@ -17,6 +17,7 @@ from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, drop_of_cou
 
 REPEAT_TOLERANCE = 1e-4
 SINGLE_IMAGES = 32  # the first images are also scored one by one
+FLOAT32_ROUNDING = 2.0**-23  # relative; what integers that are scaled at the end may differ by
 ALONE_TOLERANCE = 2e-2  # kernels for other batch sizes add in another order: TF32 and fp16 differ by up to 1e-2
 PROBABILITY_TOLERANCE = 1e-4  # fp16 has a spacing of 5e-4 just below 1, and sums add up K roundings
 LEVELS = 200  # fewer steps between zero and the largest logit are coarser than any number format that we write
@@ -34,7 +35,7 @@ STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
 
 
 def output_checks(
-    score: Score, images: np.ndarray, expected: np.ndarray, tolerance: float, precision: str
+    score: Score, images: np.ndarray, expected: np.ndarray, tolerance: float, precision: str, *, exact: bool = False
 ) -> List[Check]:
     """Check the artifact's logits for signs of hidden gradients.
 
@@ -44,9 +45,10 @@ def output_checks(
         expected: (N, K), the checkpoint's logits; a property that they share raises no flag.
         tolerance: relative error that is taken for rounding.
         precision: of the artifact, as in its manifest.
+        exact: as for `batch_dependent`.
     """
     logits = score(images)
-    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision)]
+    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision, exact=exact)]
     finite = np.isfinite(logits).all(axis=1)
     if not finite.any():
         return checks
@@ -58,7 +60,9 @@ def output_checks(
     ]
 
 
-def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision: str) -> List[Check]:
+def repeat_checks(
+    score: Score, images: np.ndarray, first: np.ndarray, precision: str, *, exact: bool = False
+) -> List[Check]:
     """Whether logits depend on more than the image: on random numbers, or on the rest of the batch.
 
     Args:
@@ -67,10 +71,11 @@ def repeat_checks(score: Score, images: np.ndarray, first: np.ndarray, precision
             application does.
         first: (N, K), their logits the first time.
         precision: of the artifact.
+        exact: as for `batch_dependent`.
     """
     again = score(images)
     alone = np.concatenate([score(image[None]) for image in images[:SINGLE_IMAGES]])
-    return [randomised(first, again), batch_dependent(alone, first[:SINGLE_IMAGES], precision)]
+    return [randomised(first, again), batch_dependent(alone, first[:SINGLE_IMAGES], precision, exact=exact)]
 
 
 def non_finite(logits: np.ndarray) -> Check:
@@ -100,24 +105,28 @@ def randomised(first: np.ndarray, *again: np.ndarray) -> Check:
     return Check("randomised", not error <= REPEAT_TOLERANCE, detail)
 
 
-def batch_dependent(alone: np.ndarray, together: np.ndarray, precision: str = "fp32", *, how: str = "alone") -> Check:
+def batch_dependent(
+    alone: np.ndarray, together: np.ndarray, precision: str = "fp32", *, how: str = "alone", exact: bool = False
+) -> Check:
     """Whether an image's logits alone and in a batch differ by more than 2% of the largest logit.
 
     No image may differ by that much, except one in ten in 8 bits, where kernels for another batch size may round a
-    value to a neighbour. Images whose logits are finite neither alone nor in the batch are left out.
+    value to a neighbour. Integers do not depend on the batch: there no image may differ by more than one rounding of
+    float32. Images whose logits are finite neither alone nor in the batch are left out.
 
     Args:
         alone: (n, K) logits of the images scored one by one.
         together: the same of one batch.
         precision: of the network.
         how: they were scored, if not alone: in batches of another size, or with another number of threads.
+        exact: whether the network computes integers, as `BaseRuntime.exact` says.
     """
     answered = np.isfinite(alone).all(axis=1) | np.isfinite(together).all(axis=1)
     if not answered.any():
         return Check("batch_dependent", None, "not checked: no image has finite logits")
-    share = share_above(ALONE_TOLERANCE, alone[answered], together[answered])
-    detail = f"{100 * share:.0f}% of the images have other logits {how} than in a batch"
-    return Check("batch_dependent", share > OUTLIERS.get(precision, 0.0), detail)
+    share = share_above(FLOAT32_ROUNDING if exact else ALONE_TOLERANCE, alone[answered], together[answered])
+    detail = f"{100 * share:.2g}% of the images have other logits {how} than in a batch"
+    return Check("batch_dependent", share > _outliers(precision, exact), detail)
 
 
 def softmax_output(logits: np.ndarray, expected: Optional[np.ndarray] = None) -> Check:
@@ -184,7 +193,9 @@ def not_the_checkpoint(
     return Check("not_the_checkpoint", not share_above(tolerance, logits, expected) <= outliers, detail)
 
 
-def not_the_artifact(logits: np.ndarray, stored: np.ndarray, tolerance: float, precision: str) -> Check:
+def not_the_artifact(
+    logits: np.ndarray, stored: np.ndarray, tolerance: float, precision: str, *, exact: bool = False
+) -> Check:
     """Whether the artifact gives other logits than those that the bundle stores of it.
 
     Args:
@@ -192,13 +203,14 @@ def not_the_artifact(logits: np.ndarray, stored: np.ndarray, tolerance: float, p
         stored: (N, K), of the artifact on the exporting machine, from the bundle.
         tolerance: relative difference that another machine's rounding explains.
         precision: of the artifact; in 8 bits some images may differ by more (`OUTLIERS`).
+        exact: as for `batch_dependent`; no image may then.
     """
     share = share_above(tolerance, logits, stored)
     detail = (
-        f"on {100 * share:.0f}% of the stored images the artifact gives other logits here than the bundle says that it "
+        f"on {100 * share:.2g}% of the stored images the artifact gives other logits here than the bundle says that it "
         f"gave at export, by up to {relative_error(logits, stored):.2g} (relative), tolerance {tolerance:.2g}"
     )
-    return Check("not_the_artifact", share > OUTLIERS.get(precision, 0.0), detail)
+    return Check("not_the_artifact", share > _outliers(precision, exact), detail)
 
 
 def nothing_to_lose(
@@ -295,6 +307,11 @@ def black_box_beats_white_box(broken: int, images: int, *, exact: bool) -> Check
     found = broken > EXACT_GAIN * images if exact else drop_of_counts(broken, 0, images, APPROXIMATE_GAIN).exceeded
     detail = f"an attack without gradients broke {broken} of {images} images that every attack with gradients had left"
     return Check("black_box_beats_white_box", found, detail)
+
+
+def _outliers(precision: str, exact: bool) -> float:
+    """Share of the images on which two passes of one artifact may differ by more than a tolerance."""
+    return 0.0 if exact else OUTLIERS.get(precision, 0.0)
 
 
 def _are_probabilities(logits: np.ndarray) -> bool:

@@ -70,8 +70,9 @@ VALIDITY_FLAGS = (
     ValidityFlag(
         "batch_dependent",
         "an image's logits alone, in batches of another size or with another number of threads differ from those in "
-        "a batch by more than 2% of the largest logit (int8: on more than a tenth of the images), or a pass changes "
-        "the network's buffers",
+        "a batch by more than 2% of the largest logit (int8: on more than a tenth of the images; the int8 engine, "
+        "whose integers do not depend on the batch: by more than a rounding on any image), or a pass changes the "
+        "network's buffers",
         (VERIFY, EVALUATE),
     ),
     ValidityFlag(

@@ -65,9 +65,13 @@ def _outputs(subject: Subject, logits: np.ndarray) -> List[Check]:
     """Check the outputs on the stored images; `logits` are those of the clean, then of the attacked ones."""
     golden, tolerance, precision = subject.golden, subject.tolerance, subject.precision
     expected, stored = np.concatenate([golden.clean_logits, golden.attacked_logits]), golden.artifact_logits
-    own = [] if stored is None else [not_the_artifact(logits, stored, subject.artifact_tolerance, precision)]
+    own = (
+        []
+        if stored is None
+        else [not_the_artifact(logits, stored, subject.artifact_tolerance, precision, exact=subject.exact)]
+    )
     return [
-        *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, precision),
+        *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, precision, exact=subject.exact),
         not_the_checkpoint("golden images", logits, expected, tolerance, OUTLIERS.get(precision, 0.0)),
         *own,
     ]

@@ -59,7 +59,8 @@ class Twin:
         made_from: the artifact's own graph, or what replaced it.
         max_logit_error: largest relative error on clean and attacked images.
         tolerance: largest error that rounding explains.
-        argmax_agreement: fraction of these images with the same predicted class; in 8 bits of the surest half of them.
+        argmax_agreement: fraction of these images with the same predicted class; in 8 bits of the surest half of them,
+            except where both compute the same integers.
         temperature: divisor of the logits in the loss.
     """
 

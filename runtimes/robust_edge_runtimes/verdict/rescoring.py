@@ -52,7 +52,7 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
     name = f"final candidates of mode {measurement.mode}"
     checks = [
         dataclasses.replace(check, detail=f"{name}: {check.detail}")
-        for check in _checks(together, others, alone, rows, subject.precision)
+        for check in _checks(together, others, alone, rows, subject)
     ]
     flags = raised([*checks, *subject.compared(name, images, together)])
     return dataclasses.replace(
@@ -79,11 +79,16 @@ def with_other_threads(model: BaseRuntime) -> BaseRuntime:
 
 
 def _checks(
-    together: np.ndarray, others: Dict[str, np.ndarray], alone: np.ndarray, rows: np.ndarray, precision: str
+    together: np.ndarray, others: Dict[str, np.ndarray], alone: np.ndarray, rows: np.ndarray, subject: Subject
 ) -> List[Check]:
+    precision, exact = subject.precision, subject.exact
     return [
         non_finite(np.concatenate([together, *others.values(), alone])),
         randomised(together, others["again"]),
-        batch_dependent(alone, together[rows], precision),
-        *(batch_dependent(logits, together, precision, how=how) for how, logits in others.items() if how != "again"),
+        batch_dependent(alone, together[rows], precision, exact=exact),
+        *(
+            batch_dependent(logits, together, precision, how=how, exact=exact)
+            for how, logits in others.items()
+            if how != "again"
+        ),
     ]

@@ -92,6 +92,11 @@ class Subject:
         """Of the artifact: `fp32`, `fp16` or `int8`."""
         return self.bundle.manifest.artifact.precision
 
+    @property
+    def exact(self) -> bool:
+        """Whether the artifact computes the same integers in every batch and on every machine."""
+        return self.model.exact
+
     @functools.cached_property
     def score(self) -> Score:
         """The artifact as a function from any number of images to logits."""
@@ -118,7 +123,7 @@ class Subject:
             right = self.stored_answers(drawn.ids)[0]
         else:
             right = is_right(self.reference(drawn.clean), drawn.labels)
-        flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision))
+        flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision, exact=self.exact))
         return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:

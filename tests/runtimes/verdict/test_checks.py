@@ -104,6 +104,17 @@ def test_images_that_differ_alone(logits, images, precision, found):
     assert batch_dependent(alone, logits[:32], precision).raised is found
 
 
+@pytest.mark.parametrize(("change", "found"), [(2.0**-24, False), (1e-6, True)])
+def test_no_image_differs_where_integers_are_computed(logits, change, found):
+    """One image in 64, by more than one rounding of float32."""
+    other = logits.astype(np.float64)
+    other[5, 2] += change * np.abs(logits).max()
+    assert batch_dependent(other, logits, "int8", exact=True).raised is found
+    assert not batch_dependent(other, logits, "int8").raised
+    assert not_the_artifact(other, logits, change / 2, "int8", exact=True).raised
+    assert not not_the_artifact(other, logits, change / 2, "int8").raised
+
+
 def test_nan_and_infinity(logits):
     for value in (np.nan, np.inf, -np.inf):
         wild = logits.copy()

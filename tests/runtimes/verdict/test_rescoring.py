@@ -91,6 +91,21 @@ def test_an_artifact_that_is_wrong_on_one_image_alone(again, linear, golden):
     assert "alone" in measured.flags[0].detail
 
 
+@pytest.mark.parametrize(("exact", "expected"), [(False, []), (True, ["batch_dependent"])])
+def test_one_candidate_that_deviates_alone(exact, expected, Fake, subject_for, opened, golden, linear):
+    """Eight bits may round to a neighbour on few images; an engine of integers on none."""
+    artifact = dataclasses.replace(opened.manifest.artifact, precision="int8")
+    bundle = dataclasses.replace(opened, manifest=dataclasses.replace(opened.manifest, artifact=artifact))
+
+    def function(images):
+        known = len(images) == 1 and np.array_equal(images[0], golden.clean[3])
+        return linear.logits(images) * np.float32(1.1 if known else 1)
+
+    kind = type("Kind", (Fake,), {"exact": exact})
+    subject = subject_for(model=kind(bundle.manifest, function).open(), bundle=bundle)
+    assert names(scored_again(subject, measurement(golden.labels, golden.clean), 0)) == expected
+
+
 def test_an_artifact_that_is_wrong_in_batches_of_another_size(again, linear, golden):
     assert BATCH_SIZES[1] <= len(golden.labels) <= BATCH
 

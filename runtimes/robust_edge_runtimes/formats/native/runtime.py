@@ -29,6 +29,11 @@ class NativeRuntime(BaseRuntime):
     compiles = True
     _network: Optional[Network] = None
 
+    @property
+    def exact(self) -> bool:
+        """In 8 bits all sums are integers, which do not depend on the order of additions."""
+        return self.manifest.artifact.precision == "int8"
+
     def open_impl(self) -> RuntimeInfo:
         """Find or build the library, read the weights, and check both against the manifest."""
         artifact = self.manifest.artifact

@@ -124,7 +124,7 @@ def test_a_twin_that_is_wrong_where_the_artifact_is_unsure_differs_by_its_logits
     pixels = np.zeros((40, 1, 1, 2), np.float32)
     pixels[:, 0, 0, 0] = np.linspace(0.01, 1, 40)
     twin = nn.Flatten()  # the pixels are the logits
-    swapped = types.SimpleNamespace(network=nn.Sequential(twin, Swapped(0.3)), made_from="its graph")
+    swapped = types.SimpleNamespace(network=nn.Sequential(twin, Swapped(0.3)), made_from="its graph", exact=False)
     nothing = types.SimpleNamespace(clean=pixels[:0], attacked=pixels[:0])
     subject = types.SimpleNamespace(
         golden=nothing,
@@ -136,6 +136,25 @@ def test_a_twin_that_is_wrong_where_the_artifact_is_unsure_differs_by_its_logits
     found = compare(subject, swapped)
     assert found.argmax_agreement == 1
     assert _twin_differs(found, "int8").raised
+    swapped.exact = True
+    assert compare(subject, swapped).argmax_agreement == (pixels[:, 0, 0, 0] >= 0.3).mean()
+
+
+@pytest.mark.parametrize(("exact", "agreement", "differs"), [(False, 0.98, 0), (True, 0.98, 1), (True, 1.0, 0)])
+def test_a_twin_of_the_same_integers_agrees_on_all_classes(exact, agreement, differs):
+    check = _twin_differs(Twin("the artifact's own integers", 0.0, 2**-23, agreement, 1.0), "int8", exact=exact)
+    assert check.raised == differs
+
+
+@pytest.mark.parametrize(("exact", "moved", "differs"), [(False, 1, 0), (False, 7, 1), (True, 0, 0), (True, 1, 1)])
+def test_one_candidate_that_is_not_its_twin_s(exact, moved, differs):
+    pixels = np.random.default_rng(0).random((60, 1, 1, 4), np.float32)
+    logits = pixels.reshape(60, 4).copy()
+    logits[:moved, 2] += 1e-3
+    twin = types.SimpleNamespace(found=(Differentiable(nn.Flatten(), "its file", exact=exact), ()), tolerance=2**-23)
+    subject = types.SimpleNamespace(precision="int8", reference=True, twin=twin)
+    (check,) = HostSubject.compared(subject, "candidates", pixels, logits)
+    assert (check.name, check.raised) == ("twin_differs", bool(differs))
 
 
 class Swapped(nn.Module):
