@@ -40,6 +40,7 @@ OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: ex
 OWN = ("artifact", "expected", "files", "parity", "size")
 """Fields of the manifest that are compared elsewhere: hashes of files, and figures that are measured on images."""
 MISSING = "missing"  # in the line on a key that only one of two mappings has; its value may be None
+VERSIONS = 5  # that are listed
 COMPRESSED = 0.02  # relative difference that another version of zlib may make
 
 
@@ -216,10 +217,12 @@ def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
 
 
 def _versions(manifest: Manifest) -> tuple[str, ...]:
-    """Packages whose version differs from the one at export."""
+    """Packages whose version differs from the one at export; of many, the first and the number of the others."""
     here = versions()
-    return tuple(
-        f"{name} {version}, here {here.get(name, 'none')}"
+    found = [
+        f"{short_repr(name)[1:-1]} {short_repr(version)[1:-1]}, here {here.get(name, 'none')}"
         for name, version in sorted(manifest.source.versions.items())
         if here.get(name) != version
-    )
+    ]
+    more = len(found) - VERSIONS
+    return tuple(found[:VERSIONS]) + ((f"and {more} more",) if more > 0 else ())

@@ -16,6 +16,8 @@ from robust_edge_runtimes.core.errors import InputError, RobustEdgeError, unknow
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
+MAX_LINE = 1000
+"""Characters of a line in a verdict; names of an untrusted file in it may be longer."""
 MAX_INTEGER = (1 << 63) - 1
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _REPR = reprlib.Repr()
@@ -32,6 +34,11 @@ def visible(text: str) -> str:
     """Text in one line, with escapes in place of what a terminal would obey or cannot print."""
     printable = text.encode("utf-8", "backslashreplace").decode()
     return _UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), printable)
+
+
+def bounded(line: str) -> str:
+    """A line of a verdict, cut behind MAX_LINE characters."""
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..."
 
 
 def read_json(path: Path, error: Type[RobustEdgeError] = InputError) -> Any:

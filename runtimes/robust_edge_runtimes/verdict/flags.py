@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Iterable, List, Optional, Tuple
 
+from robust_edge_runtimes.core.decode import bounded
+
 VERIFY, EVALUATE = "verify", "evaluate"
 TWIN_GRADIENT_DIFFERS = "twin_gradient_differs"
 
@@ -172,10 +174,13 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A validity flag that was raised, with what was measured."""
+    """A validity flag that was raised, with what was measured, in at most MAX_LINE characters."""
 
     name: str
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", bounded(self.detail))
 
 
 def raised(checks: Iterable[Check]) -> List[Flag]:

@@ -11,6 +11,7 @@ import dataclasses
 from typing import List, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.attacks.square import DEFAULT_QUERIES
+from robust_edge_runtimes.core.decode import bounded
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
@@ -146,7 +147,7 @@ def judge(
         flags=_flags(inspection, measurements, modes, rebuild, per_class),
         worst=worst_case(measurements, budget, level),
         rebuild=rebuild,
-        remarks=(*inspection.remarks, *(() if rebuild is None else rebuild.notes)),
+        remarks=(*map(bounded, inspection.remarks), *(() if rebuild is None else rebuild.notes)),
         looks=look,
         precision=manifest.artifact.precision,
         per_class=per_class,
@@ -197,9 +198,9 @@ def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:
         verdict,
         outcome=outcome,
         passed=outcome == PASS,
-        reasons=tuple(reasons),
-        undecided=tuple(undecided),
-        notes=tuple(notes),
+        reasons=tuple(map(bounded, reasons)),
+        undecided=tuple(map(bounded, undecided)),
+        notes=tuple(map(bounded, notes)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
+from robust_edge_runtimes.core.decode import bounded
 from robust_edge_runtimes.core.errors import InputError, unknown_name
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.manifest import AttackSpec
@@ -73,7 +74,7 @@ class Twin:
 
 @dataclasses.dataclass(frozen=True)
 class Rebuild:
-    """Whether a bundle's files are those that its run exports again.
+    """Whether a bundle's files are those that its run exports again. Every line has at most MAX_LINE characters.
 
     Attributes:
         equal: whether no file differs, so that the artifact computes what a new export of the run computes.
@@ -90,6 +91,10 @@ class Rebuild:
     seconds: float
     versions: Tuple[str, ...] = ()
     notes: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("differences", "versions", "notes"):
+            object.__setattr__(self, name, tuple(map(bounded, getattr(self, name))))
 
     @property
     def flags(self) -> Tuple[Flag, ...]:

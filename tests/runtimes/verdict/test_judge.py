@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -235,3 +236,15 @@ def test_what_a_terminal_obeys_is_shown_as_escapes(subject_for):
     found = measurement("whitebox", GRADIENTS, [True] * 60, flags=(Flag("false_claim", line),))
     text = verdict_table(judge(inspect_artifact(subject_for()), [found], WIDE))
     assert "false_claim: \\x1b[2J\\nPASS \\udcff\\u202e" in text
+
+
+def test_no_line_of_a_verdict_is_longer_than_a_reader_reads(subject_for):
+    """Names of a bundle are in them, which may have any length."""
+    name = "n" * 100_000
+    found = Rebuild(False, (f"node {name} is not in the export",) * 5, (), 0.0, notes=(name,))
+    inspection = dataclasses.replace(inspect_artifact(subject_for()), remarks=(name,))
+    verdict = judge(inspection, [found], Budget())
+    shown = [*verdict_table(verdict).split("\n"), *verdict.reasons, *verdict.notes, *verdict.remarks]
+    assert max(map(len, shown)) < 1100
+    assert len(json.dumps(dataclasses.asdict(verdict))) < 15_000
+    assert any(reason.startswith("rebuild_differs: node nnn") for reason in verdict.reasons)
