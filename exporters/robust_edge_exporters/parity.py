@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from robust_edge_exporters.kernel_noise import artifact_tolerance
-from robust_edge_exporters.quantisation import TooFewBits
+from robust_edge_exporters.quantisation import SameLogits, TooFewBits
 from robust_edge_exporters.target import Target
 from robust_edge_exporters.tolerance import ill_conditioned, logit_tolerance
 from robust_edge_runtimes.core.bundle import Bundle
@@ -32,6 +32,7 @@ checkpoint is surest. What is wrong on the other half only is exported if its lo
 prints the share of equal classes of all images, and `verify` counts every image that the file loses.
 """
 
+SAME = 1e-6  # spread of a class's logits over images, relative to the largest: no more than rounding of fp32
 FEW = (1, 3)
 """Numbers of images that are also sent alone, since a network may depend on the size of the batch."""
 
@@ -96,8 +97,7 @@ def checked_parity(bundle: Bundle, request: Checked) -> CheckedArtifact:
     allowed = logit_tolerance(request.model, golden.clean, stored, target, on_device=False)
     least = MIN_AGREEMENT[stored]
     if stored == "int8":
-        refuse_broken(logits, golden, least)
-        refuse_flagged(logits, golden, tolerance)
+        _refuse_8_bits(logits, golden, least, tolerance)
     elif not parity.max_logit_error <= allowed or not parity.argmax_agreement >= least:
         raise ExportError(
             f"the written artifact differs from the checkpoint: logits by {parity.max_logit_error:.2g} (relative, at "
@@ -126,6 +126,18 @@ def _refuse_dependence(alone: Mapping[int, np.ndarray], logits: np.ndarray, allo
                 f"the written artifact gives other logits for {count} image(s) in a call than for many: shape "
                 f"{found.shape}, off by {error:.2g} (relative, at most {allowed:.2g}); nothing was written"
             )
+
+
+def _refuse_8_bits(logits: np.ndarray, golden: Golden, least: float, tolerance: float) -> None:
+    """Raise TooFewBits for the reasons below, and SameLogits where the checkpoint itself is the cause."""
+    try:
+        refuse_broken(logits, golden, least)
+        refuse_flagged(logits, golden, tolerance)
+    except TooFewBits as cause:
+        expected = np.concatenate([golden.clean_logits, golden.attacked_logits]).astype(np.float64)
+        if np.ptp(expected, axis=0).max() <= SAME * np.abs(expected).max():
+            raise SameLogits from cause
+        raise
 
 
 def refuse_broken(logits: np.ndarray, golden: Golden, least: float) -> None:

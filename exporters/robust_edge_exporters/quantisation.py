@@ -17,6 +17,17 @@ class TooFewBits(ExportError):
         )
 
 
+class SameLogits(TooFewBits):
+    """A network has the same logits for every image, so that 8-bit logits cannot be compared with them."""
+
+    def __init__(self) -> None:
+        ExportError.__init__(
+            self,
+            "the checkpoint gives the same logits for every image, so that nothing shows whether 8 bits keep what it "
+            "computes; nothing was written. Train it until it tells images apart, or export it in fp32",
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationError:
     """How far the logits of one way of calibration are from the network's on images that it was not calibrated on.

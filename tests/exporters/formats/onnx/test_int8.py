@@ -13,7 +13,8 @@ from robust_edge_exporters.formats.onnx.calibration import METHODS, distribution
 from robust_edge_exporters.formats.onnx.export import converted, export_onnx
 from robust_edge_exporters.formats.onnx.int8 import Quantiser
 from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
-from robust_edge_exporters.parity import MIN_AGREEMENT, refuse_broken
+from robust_edge_exporters.parity import MIN_AGREEMENT, _refuse_8_bits, refuse_broken
+from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import ExportError, InputError
@@ -183,6 +184,18 @@ def test_logits_that_are_not_finite_are_refused():
     found[0, 1] = np.nan
     with pytest.raises(ExportError, match="too few"):
         refuse_broken(found, golden_of(logits), MIN_AGREEMENT["int8"])
+
+
+@pytest.mark.parametrize("last", [0.0, 0.5])
+def test_a_checkpoint_with_the_same_logits_for_every_image_is_named(last):
+    """8 bits are not its fault, and weight decay no way out."""
+    logits = np.tile(np.float32([1, -2, 3]) * last, (8, 1))
+    found = np.concatenate([logits, logits]) + np.float32(0.01)
+    with pytest.raises(TooFewBits, match="same logits for every image"):
+        _refuse_8_bits(found, golden_of(logits), MIN_AGREEMENT["int8"], 1e-4)
+    varied = logits + np.arange(8, dtype=np.float32)[:, None]
+    with pytest.raises(TooFewBits, match="too few"):
+        _refuse_8_bits(np.concatenate([varied, varied]) + 1, golden_of(varied), MIN_AGREEMENT["int8"], 1e-4)
 
 
 def test_ranges_are_the_largest_values_of_every_tensor(model, images):
