@@ -32,7 +32,7 @@ from robust_edge.run.environment import environment
 from robust_edge.run.known_code import refuse_unknown, remember
 from robust_edge.run.metrics import EpochRow
 from robust_edge.run.per_class import ClassAccuracy
-from robust_edge_runtimes.core.decode import decode, parse_json, read_json
+from robust_edge_runtimes.core.decode import decode, parse_json, read_json, short_repr
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import remove_leftovers, sha256_of, write_atomic, write_json
 from robust_edge_runtimes.core.folders import check_new_directory
@@ -237,7 +237,13 @@ class Run:
         path = self.path / CHECKPOINT
         if not path.is_file():
             raise InputError(f"{self.path} is not finished; resume it: robust-edge compress --resume -o {self.path}")
-        return decode(Checkpoint, read_json(path), where=str(path))
+        found: Checkpoint = decode(Checkpoint, read_json(path), where=str(path))
+        if len(found.model.shape) != 3 or min(found.model.shape) < 1 or not found.model.classes:
+            raise InputError(
+                f"{path}: model describes images of shape {short_repr(found.model.shape)} and "
+                f"{len(found.model.classes)} classes, expected (C, H, W) and at least one class; train again"
+            )
+        return found
 
     def weights_file(self) -> Path:
         """The file of the weights, after it has been checked against checkpoint.json."""
@@ -270,10 +276,10 @@ class Run:
         checkpoint, path = self.checkpoint(), self.weights_file()
         if is_own(checkpoint.model.arch) and not self.allow_code:
             refuse_unknown([checkpoint.model.arch], self.path)
-        model = materialised(build_model(checkpoint.model, self.path))
         with self.tensors() as file:
             tensors = {name: file.tensor(name) for name in file.shapes}
         try:
+            model = materialised(build_model(checkpoint.model, self.path))
             model.load_state_dict(with_versions(model, tensors))
         except RuntimeError as cause:  # a model function of the user may have changed since
             reason = " ".join(str(cause).split())[:200]
