@@ -345,7 +345,7 @@ def _tensors(data: RunData) -> Iterator[np.ndarray]:
 
 
 def _largest_weight(data: RunData) -> float:
-    return max(float(np.abs(values).max()) for values in _tensors(data))
+    return max((float(np.abs(values).max()) for values in _tensors(data)), default=0.0)
 
 
 def _count_weights(data: RunData, edges: np.ndarray) -> WeightCounts:
