@@ -20,7 +20,7 @@ from robust_edge.verification.subject import HostSubject
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.scoring import Score, relative_error
-from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check
+from robust_edge_runtimes.verdict.flags import GRADIENT_UNTESTED, TWIN_GRADIENT_DIFFERS, Check
 
 POINTS = 16
 DIRECTIONS = 6  # random directions, besides those of the gradients
@@ -30,6 +30,8 @@ NOTICEABLE = {"fp32": 1e-3, "fp16": 5e-3, "int8": 1e-2}  # change of a margin, r
 FINER = (1 / 64, 1 / 256)  # of eps, in fp32 only: there rounding hides such small changes least
 OF_CHECKPOINT = 0.7  # smallest share of the checkpoint's own cosine, where that is small
 ROUGH = 0.2  # cosine below which the checkpoint's own gradient predicts nothing at a scale
+STILL = 2.0  # no cosine: too few points change noticeably
+UNDECIDED = -1.0  # the cosine that is expected there: any is taken
 RECORDING_TOLERANCE = 1e-3  # relative error of logits with and without gradients
 
 
@@ -132,7 +134,8 @@ def _alignment_check(subject: HostSubject, points: _Points, slopes: np.ndarray) 
 
     The slope of a network that bends strongly inside the ball, such as a barely trained one, predicts little at these
     scales. Where the cosine is too small, it is therefore compared with that of the checkpoint, which is trusted, also
-    at smaller scales; scales at which the checkpoint's own gradient predicts nothing decide nothing.
+    at smaller scales; scales at which the checkpoint's own gradient predicts nothing decide nothing. If none decides,
+    the flag says that the gradient was not tested, since a twin with any gradient would do as well.
     """
     found = {scale: points.cosine(subject.score, slopes, scale) for scale in SCALES}
     expected = dict.fromkeys(SCALES, MIN_COSINE)
@@ -141,9 +144,17 @@ def _alignment_check(subject: HostSubject, points: _Points, slopes: np.ndarray) 
         score = TorchOracle(subject.network).logits
         for scale in (*SCALES, *(FINER if subject.precision == "fp32" else ())):
             cosine = points.cosine(score, own, scale)
-            expected[scale] = min(MIN_COSINE, OF_CHECKPOINT * cosine) if cosine >= ROUGH else -1.0
+            expected[scale] = min(MIN_COSINE, OF_CHECKPOINT * cosine) if cosine >= ROUGH else UNDECIDED
             if scale not in found:
                 found[scale] = points.cosine(subject.score, slopes, scale)
+    tested = any(found[scale] != STILL and expected[scale] != UNDECIDED for scale in found)
+    if not tested and UNDECIDED in expected.values():
+        detail = (
+            f"at every step from {min(found):g} to {max(found):g} eps the checkpoint's own gradient and its finite "
+            f"differences have a cosine below {ROUGH:g}, or the artifact changes too little, so that nothing shows "
+            "whether the twin's gradient is right"
+        )
+        return Check(GRADIENT_UNTESTED, True, detail)
     scale = min(found, key=lambda one: found[one] - expected[one])
     detail = (
         f"at steps of {scale:g} eps the twin's gradient and finite differences of the artifact have a cosine of "
@@ -159,12 +170,12 @@ def _mean_cosine(predicted: np.ndarray, measured: np.ndarray, noticeable: float)
     Args:
         predicted: (D, N), along D directions.
         measured: (D, N).
-        noticeable: points where the artifact changes less, on average, are ignored. The result is 1 if too few points
-            are left.
+        noticeable: points where the artifact changes less, on average, are ignored. The result is STILL if too few
+            points are left.
     """
     norms = np.linalg.norm(predicted, axis=0), np.linalg.norm(measured, axis=0)
     moved = norms[1] > noticeable * len(measured) ** 0.5
     if moved.sum() < POINTS // 4:
-        return 1.0
+        return STILL
     cosine = (predicted * measured).sum(axis=0)[moved] / np.maximum(norms[0] * norms[1], 1e-30)[moved]
     return float(cosine.mean())

@@ -13,6 +13,7 @@ from robust_edge_runtimes.core.decode import bounded
 
 VERIFY, EVALUATE = "verify", "evaluate"
 TWIN_GRADIENT_DIFFERS = "twin_gradient_differs"
+GRADIENT_UNTESTED = "gradient_untested"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,12 @@ VALIDITY_FLAGS = (
         "scale of eps, eps/4 or eps/16, and those of the checkpoint do not contradict the checkpoint's gradient as "
         "much, or the twin's logits change when gradients are recorded. `verify` then "
         "requires 500 queries or more of `blackbox`, whether the flag is allowed or not",
+    ),
+    ValidityFlag(
+        GRADIENT_UNTESTED,
+        "the checkpoint's own gradient predicts nothing (cosine below 0.2) at any step of the finite differences that "
+        "changes the artifact, so that they cannot test the twin's. This is a note; the verdict is no PASS without 500 "
+        "queries or more of `blackbox`, whether the flag is allowed or not",
     ),
     ValidityFlag(
         "differs_elsewhere",

@@ -19,7 +19,7 @@ from robust_edge_runtimes.verdict.checks import (
     black_box_beats_white_box,
     nothing_to_lose,
 )
-from robust_edge_runtimes.verdict.flags import TWIN_GRADIENT_DIFFERS, Check, Flag, raised
+from robust_edge_runtimes.verdict.flags import GRADIENT_UNTESTED, TWIN_GRADIENT_DIFFERS, Check, Flag, raised
 from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
@@ -252,18 +252,20 @@ def _reasons_and_notes(
                 notes.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
     for flag in figures.flags:
         allowed = flag.name in budget.allowed_flags
-        against = undecided if flag.name == NOTHING_TO_LOSE else reasons
+        against = {NOTHING_TO_LOSE: undecided, GRADIENT_UNTESTED: notes}.get(flag.name, reasons)
         (notes if allowed else against).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
     if not figures.modes and rebuild is None:
         reasons.append("nothing_checked: no mode was run")
     elif not figures.modes:
         undecided.append(ONLY_REBUILT)
     queries = max((mode.attack.steps for mode in figures.modes if mode.works_with == LOGITS), default=0)
-    if queries < DEFAULT_QUERIES and any(flag.name == TWIN_GRADIENT_DIFFERS for flag in figures.flags):
-        reasons.append(
-            f"no_black_box: {TWIN_GRADIENT_DIFFERS} leaves only attacks without gradients, which sent {queries} "
-            f"queries per image, at least {DEFAULT_QUERIES} are needed; run mode blackbox"
-        )
+    names = {flag.name for flag in figures.flags}
+    for name, against in ((TWIN_GRADIENT_DIFFERS, reasons), (GRADIENT_UNTESTED, undecided)):
+        if queries < DEFAULT_QUERIES and name in names:
+            against.append(
+                f"no_black_box: {name} leaves only attacks without gradients, which sent {queries} queries per image, "
+                f"at least {DEFAULT_QUERIES} are needed; run mode blackbox"
+            )
     return reasons, undecided, notes
 
 

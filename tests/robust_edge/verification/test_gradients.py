@@ -103,7 +103,7 @@ def checked(Fake, opened, golden):
     The artifact is a torch network, or a function of images.
     """
 
-    def check(artifact, twin, *, precision="fp32", checkpoint=None, network=None, seed=0):
+    def check(artifact, twin, *, precision="fp32", checkpoint=None, network=None, seed=0, untested=False):
         score = TorchOracle(artifact).logits if isinstance(artifact, nn.Module) else artifact
         model = Fake(opened.manifest, score).open()
         random = np.random.default_rng(1)
@@ -127,7 +127,7 @@ def checked(Fake, opened, golden):
             reference=None if network is None else TorchOracle(network).logits,
         )
         flags = raised(gradient_checks(subject, twin, seed))
-        assert {flag.name for flag in flags} <= {"twin_gradient_differs"}
+        assert {flag.name for flag in flags} <= ({"gradient_untested"} if untested else {"twin_gradient_differs"})
         return [flag.detail for flag in flags]
 
     return check
@@ -236,3 +236,12 @@ def test_nor_an_artifact_that_rounds_to_many_flat_steps(checked):
             return rough(torch.round(images / (EPS / 8)) * (EPS / 8))
 
     assert checked(Steps(), Steps(), network=rough) != []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_checkpoint_whose_gradient_predicts_nothing_at_any_step_tests_no_twin(precision, checked):
+    """A twin with the gradient of another network would do as well, so it must not pass in silence."""
+    rough = Rippled(EPS / 40)
+    for twin in (rough, WithGradientOf(rough, Constant())):
+        (detail,) = checked(rough, twin, network=rough, precision=precision, untested=True)
+        assert "at every step from 0.0625 to 1 eps" in detail

@@ -248,3 +248,17 @@ def test_no_line_of_a_verdict_is_longer_than_a_reader_reads(subject_for):
     assert max(map(len, shown)) < 1100
     assert len(json.dumps(dataclasses.asdict(verdict))) < 15_000
     assert any(reason.startswith("rebuild_differs: node nnn") for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(("queries", "outcome"), [(None, UNDECIDED), (499, UNDECIDED), (500, PASS)])
+@pytest.mark.parametrize("allowed", [(), ("gradient_untested",)])
+def test_a_gradient_that_nothing_tests_needs_the_black_box(queries, outcome, allowed, subject_for):
+    flag = Flag("gradient_untested", "the checkpoint's own gradient predicts nothing")
+    found = [measurement("whitebox", GRADIENTS, [True] * 200, flags=(flag,))]
+    if queries is not None:
+        square = dataclasses.replace(ATTACK, name="square", steps=queries)
+        found.append(dataclasses.replace(measurement("blackbox", LOGITS, [True] * 200), attack=square))
+    verdict = judge(inspect_artifact(subject_for()), found, Budget(7, 7, allowed))
+    assert (verdict.outcome, verdict.reasons) == (outcome, ())
+    assert [line.split(":")[0] for line in verdict.undecided] == ["no_black_box"] * (outcome == UNDECIDED)
+    assert any("gradient_untested: the checkpoint's own" in note for note in verdict.notes)
