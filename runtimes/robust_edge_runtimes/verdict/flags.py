@@ -14,6 +14,23 @@ from robust_edge_runtimes.core.decode import bounded
 VERIFY, EVALUATE = "verify", "evaluate"
 TWIN_GRADIENT_DIFFERS = "twin_gradient_differs"
 GRADIENT_UNTESTED = "gradient_untested"
+OTHER_LOGITS = frozenset(
+    (
+        "not_the_checkpoint",
+        "not_the_artifact",
+        "rebuild_differs",
+        "library_differs",
+        "library_unverified",
+        "scaled_logits",
+        "batch_dependent",
+        "randomised",
+        "non_finite",
+        "softmax_output",
+        "rounded_logits",
+        "twin_differs",
+    )
+)
+"""Flags that say that the artifact may give other logits than the run's own export."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,14 @@ from robust_edge_runtimes.verdict.checks import (
     black_box_beats_white_box,
     nothing_to_lose,
 )
-from robust_edge_runtimes.verdict.flags import GRADIENT_UNTESTED, TWIN_GRADIENT_DIFFERS, Check, Flag, raised
+from robust_edge_runtimes.verdict.flags import (
+    GRADIENT_UNTESTED,
+    OTHER_LOGITS,
+    TWIN_GRADIENT_DIFFERS,
+    Check,
+    Flag,
+    raised,
+)
 from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.measurement import (
     GRADIENTS,
@@ -190,6 +197,8 @@ def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:
         # equal files say nothing about what the runtime of another machine computes from them
         rebuild = None if figures.source else verdict.rebuild
         own_export = verdict.precision == "fp32" and rebuild is not None and rebuild.equal
+        # an allowed flag still says that this runtime does not compute what the files say
+        own_export = own_export and not any(flag.name in OTHER_LOGITS for flag in figures.flags)
         found = _reasons_and_notes(figures, budget, rebuild, own_export=own_export)
         for lines, more in zip((reasons, undecided, notes), found):
             lines += [prefix + line for line in more]
@@ -228,7 +237,8 @@ def _reasons_and_notes(
         budget: percentage points that the artifact may lose, and flags that it may raise.
         rebuild: the result of mode `rebuild` on that machine.
         own_export: whether the artifact is the run's own export in fp32, whose logits are the checkpoint's up to
-            rounding: an undecided drop whose estimate lies within the budget is then a note.
+            rounding, and no flag says that they are others: an undecided drop whose estimate lies within the budget
+            is then a note.
     """
     reasons: List[str] = []
     undecided = [

@@ -12,9 +12,9 @@ from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.present.verdict import verdict_table
 from robust_edge_runtimes.verdict.checks import nothing_to_lose
-from robust_edge_runtimes.verdict.flags import Flag
+from robust_edge_runtimes.verdict.flags import OTHER_LOGITS, Flag
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
-from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, judge
+from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, MachineResult, judge, with_outcome
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
@@ -262,3 +262,54 @@ def test_a_gradient_that_nothing_tests_needs_the_black_box(queries, outcome, all
     assert (verdict.outcome, verdict.reasons) == (outcome, ())
     assert [line.split(":")[0] for line in verdict.undecided] == ["no_black_box"] * (outcome == UNDECIDED)
     assert any("gradient_untested: the checkpoint's own" in note for note in verdict.notes)
+
+
+EQUAL = Rebuild(True, (), ("model.onnx",), 1.0)
+
+
+def own_export(subject_for, budget=None, *, precision="fp32", lost=0, flags=(), rebuild=EQUAL):
+    """The verdict on 100 images, too few to decide 1 point; the files are those that the run exports."""
+    subject = subject_for()
+    manifest = subject.bundle.manifest
+    artifact = dataclasses.replace(manifest.artifact, precision=precision)
+    inspection = dataclasses.replace(
+        inspect_artifact(subject), manifest=dataclasses.replace(manifest, artifact=artifact)
+    )
+    found = measurement("whitebox", GRADIENTS, np.arange(100) >= lost, flags=flags)
+    return judge(inspection, [found, rebuild], budget or Budget())
+
+
+def test_an_own_export_in_fp32_passes_where_the_images_do_not_contradict_it(subject_for):
+    verdict = own_export(subject_for)
+    assert verdict.outcome == PASS
+    assert sum("the artifact is the run's own export" in note for note in verdict.notes) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lost": 2},
+        {"precision": "fp16"},
+        {"precision": "int8"},
+        {"rebuild": Rebuild(False, ("model.onnx: node 3",), ("model.onnx",), 1.0)},
+    ],
+    ids=["drop above the budget", "fp16", "int8", "other files"],
+)
+def test_nothing_else_passes_undecided_as_an_own_export(changes, subject_for):
+    assert own_export(subject_for, Budget(allowed_flags=("rebuild_differs",)), **changes).outcome == UNDECIDED
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_LOGITS))
+def test_an_allowed_flag_that_says_other_logits_leaves_the_drop_undecided(name, subject_for):
+    verdict = own_export(subject_for, Budget(allowed_flags=(name,)), flags=(Flag(name, "others"),))
+    assert (verdict.outcome, verdict.reasons) == (UNDECIDED, ())
+    harmless = own_export(subject_for, Budget(allowed_flags=("no_twin",)), flags=(Flag("no_twin", "none"),))
+    assert harmless.outcome == PASS
+
+
+def test_equal_files_here_do_not_decide_for_another_machine(subject_for):
+    verdict = own_export(subject_for)
+    device = MachineResult("jetson.json", verdict.runtime, verdict.machine, verdict.parity, verdict.modes, ())
+    merged = with_outcome(dataclasses.replace(verdict, elsewhere=(device,)), Budget())
+    assert merged.outcome == UNDECIDED
+    assert all(line.startswith("jetson.json: ") for line in merged.undecided)
