@@ -8,6 +8,7 @@ import json
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -178,3 +179,18 @@ def _change_graph(graph: Any, random: np.random.Generator) -> None:
     else:
         shape = graph.input[0].type.tensor_type.shape.dim
         shape[random.integers(len(shape))].dim_value = number
+
+
+def packed_by_hand(members, *, behind=b"", extra=lambda size, packed: b""):
+    """An archive as numpy writes it, with bytes behind the streams of its members or in their extra fields."""
+    body, directory = b"", b""
+    for name, data in members.items():
+        stream = zlib.compressobj(wbits=-15)
+        packed, path = stream.compress(data) + stream.flush() + behind, name.encode()
+        facts = struct.pack("<5H3I", 20, 0, 8, 0, 33, zlib.crc32(data), len(packed), len(data))
+        field = extra(len(data), len(packed))
+        directory += b"PK\1\2" + struct.pack("<H", 20) + facts
+        directory += struct.pack("<5H2I", len(path), 0, 0, 0, 0, 0, len(body)) + path
+        body += b"PK\3\4" + facts + struct.pack("<2H", len(path), len(field)) + path + field + packed
+    end = struct.pack("<4H2IH", 0, 0, len(members), len(members), len(directory), len(body), 0)
+    return body + directory + b"PK\5\6" + end

@@ -10,7 +10,6 @@ import shutil
 import struct
 import tracemalloc
 import zipfile
-import zlib
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from robust_edge_runtimes.core import golden as module
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import BundleError
 from robust_edge_runtimes.core.golden import Golden
+from tests.attacks.mutations import packed_by_hand
 
 NAMES = tuple(field.name for field in dataclasses.fields(Golden) if field.default is dataclasses.MISSING)
 
@@ -104,21 +104,6 @@ def with_comment(members):
 )
 def test_bytes_that_belong_to_no_array_are_refused(hide, refused, members):
     refused(hide(members))
-
-
-def packed_by_hand(members, *, behind=b"", extra=lambda size, packed: b""):
-    """An archive as numpy writes it, with bytes behind the streams of its members or in their extra fields."""
-    body, directory = b"", b""
-    for name, data in members.items():
-        stream = zlib.compressobj(wbits=-15)
-        packed, path = stream.compress(data) + stream.flush() + behind, name.encode()
-        facts = struct.pack("<5H3I", 20, 0, 8, 0, 33, zlib.crc32(data), len(packed), len(data))
-        field = extra(len(data), len(packed))
-        directory += b"PK\1\2" + struct.pack("<H", 20) + facts
-        directory += struct.pack("<5H2I", len(path), 0, 0, 0, 0, 0, len(body)) + path
-        body += b"PK\3\4" + facts + struct.pack("<2H", len(path), len(field)) + path + field + packed
-    end = struct.pack("<4H2IH", 0, 0, len(members), len(members), len(directory), len(body), 0)
-    return body + directory + b"PK\5\6" + end
 
 
 @pytest.mark.parametrize("extra", [lambda *sizes: b"", lambda *sizes: struct.pack("<HHQQ", 1, 16, *sizes)])
