@@ -40,7 +40,7 @@ from tests.attacks.surgery import (  # noqa: E402
 
 MODES = tuple(mode.name for mode in table.MODES)
 DEFAULT = VerifySettings(limit=200, options={"steps": 10})
-TWO_POINTS = Budget(2, 2)  # what 200 images without a loss can show
+TWO_POINTS = Budget(2.1, 2.1)  # what 200 images without a loss can show
 
 
 FALSE = {
