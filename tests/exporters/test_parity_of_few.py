@@ -12,7 +12,7 @@ from robust_edge_runtimes.core.errors import ExportError
 
 @pytest.mark.parametrize("few", [np.zeros((1, 4)), np.ones(4), np.full((1, 4), np.nan)])
 def test_logits_that_depend_on_the_number_of_images_are_refused(few):
-    logits = np.ones((5, 4))
+    logits = np.arange(20.0).reshape(5, 4)
     _refuse_dependence({1: logits[:1], 3: logits[:3] + 1e-6}, logits, 1e-3)
     with pytest.raises(ExportError, match=r"other logits for 1 image"):
         _refuse_dependence({1: few}, logits, 1e-3)
