@@ -217,6 +217,7 @@ def add_row(path: Path, row: dict[str, Any], made_by: str, known: Sequence[str])
         known: networks in the order of their rows; others follow by name.
     """
     print(json.dumps({key: value for key, value in row.items() if key != "targets"}), flush=True)
+    row = json.loads(json.dumps(row).replace(f"{Path(__file__).parents[1]}/", ""))  # lines of modules, in messages
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [old for old in rows if (old["network"], old["size"]) != (row["network"], row["size"])]
     order = [*known, *sorted({item["network"] for item in (*rows, row)} - {*known})]
