@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 from robust_edge.settings.setting import check, setting
+from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.pictures import MODES, WHITE
 from robust_edge_runtimes.core.preprocessing import INTERPOLATIONS, Preprocessing
@@ -101,5 +102,5 @@ def _sides(name: str, value: int | str | None) -> tuple[int, ...] | None:
         return None if value is None else (value, value)
     found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", value)
     if found is None:
-        raise InputError(f"data.{name} must be a length or HEIGHTxWIDTH, such as 48x96; it is {value!r}")
+        raise InputError(f"data.{name} must be a length or HEIGHTxWIDTH, such as 48x96; it is {short_repr(value)}")
     return int(found[1]), int(found[2])
