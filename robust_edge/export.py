@@ -15,7 +15,7 @@ from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
 from robust_edge.evaluation.accuracy import attack_split
 from robust_edge.evaluation.oracle import TorchOracle
-from robust_edge.models import ARCHITECTURES, Normalized
+from robust_edge.models import ARCHITECTURES
 from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import dataset_of
@@ -127,7 +127,7 @@ def calibration_images(train: Split, choices: ExportChoices) -> tuple[np.ndarray
 
 
 def make_golden(
-    model: Normalized,
+    model: nn.Module,
     split: Split,
     attack: Pgd,
     threat: Threat,

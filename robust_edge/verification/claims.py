@@ -18,14 +18,14 @@ from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
-from robust_edge.verification.stored_attack import other_images, weaker_images
+from robust_edge.verification.stored_attack import other_images
 from robust_edge_exporters.artifact import Contents
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.kernel_noise import INT8_CAP
 from robust_edge_exporters.target import MIN_OPSET, Target, targets
 from robust_edge_exporters.tolerance import LEAST
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS
-from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.bundle import MANIFEST, Bundle
 from robust_edge_runtimes.core.decode import short_repr, visible
 from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError, unknown_name
 from robust_edge_runtimes.core.golden import GOLDEN, Golden, expected_of
@@ -70,12 +70,17 @@ def eps_of(run: Run) -> float:
 
 
 def check_claims(bundle: Bundle, run: Run) -> None:
-    """Refuse a bundle that contradicts its run, its target or its own artifact.
+    """Refuse a bundle that contradicts its run, its target or its own artifact, or that leaves out how it was exported.
 
     Raises:
         BundleError: names the first false claim, and what is true.
     """
     manifest, checkpoint = bundle.manifest, run.checkpoint()
+    if manifest.choices is None:
+        raise BundleError(
+            f"{bundle.path} does not record the choices of its export (`choices` in {MANIFEST}), which only "
+            "release 0.1 left out: its files and its stored attack cannot be made again; export it again"
+        )
     for claim in (*_of_the_run(bundle, checkpoint), *_of_the_target(manifest), *_of_the_artifact(bundle)):
         if claim.claimed != claim.true:
             raise BundleError(
@@ -123,7 +128,7 @@ def false_claims(
     found += [_tolerance(golden, bundle.manifest, tolerance)]
     found += [_artifact_logits(golden, bundle.manifest, artifact_tolerance), _parity(bundle.manifest, parity)]
     found.append(_calibration(bundle.manifest, training))
-    found.append(_stored_attack(bundle.manifest, golden, network, score, steps, seed))
+    found.append(_stored_attack(attack, golden, network, score, steps, seed))
     own = dataclasses.replace(golden, clean_logits=score(golden.clean), attacked_logits=score(golden.attacked))
     found.append(_accuracies(bundle.manifest, own))
     return [Check("false_claim", bool(detail), detail) for detail in found]
@@ -263,11 +268,9 @@ def _tolerance(golden: Golden, manifest: Manifest, measured: float) -> str:
 
 
 def _calibration(manifest: Manifest, training: Split) -> str:
-    """Fewer images than an export reads give ranges that clip; what the bundle records decides what is exported again.
-
-    Bundles that record no choices are compared with an export by the default ones.
-    """
-    if manifest.choices is None or manifest.artifact.precision != "int8":
+    """Fewer images than an export reads give ranges that clip; `rebuild` reads as many as the bundle records."""
+    assert manifest.choices is not None, "`check_claims` has refused the bundle otherwise"
+    if manifest.artifact.precision != "int8":
         return ""
     usual = len(balanced_sample(training, ExportChoices.calibration))
     others = len(balanced_sample(training, ExportChoices.calibration + ExportChoices.held_out)) - usual
@@ -281,8 +284,7 @@ def _calibration(manifest: Manifest, training: Split) -> str:
 def _artifact_logits(golden: Golden, manifest: Manifest, measured: float) -> str:
     """Whether the artifact's own logits are stored, and compare the tolerance of a device with that measured here."""
     if golden.artifact_tolerance is None:
-        recorded = manifest.choices is not None  # release 0.1 wrote neither
-        return f"{GOLDEN} without the artifact's own logits, which every export stores" if recorded else ""
+        return f"{GOLDEN} without the artifact's own logits, which every export stores"
     other_kernels = INT8_CAP if manifest.artifact.precision == "int8" else 0.0
     if golden.artifact_tolerance <= max(SAME_TOLERANCE * measured, other_kernels):
         return ""
@@ -302,14 +304,10 @@ def _parity(manifest: Manifest, found: Parity) -> str:
     return ""
 
 
-def _stored_attack(manifest: Manifest, golden: Golden, network: Normalized, score: Score, steps: int, seed: int) -> str:
-    """Repeat the attack; release 0.1, which recorded no choices, may have drawn other random starts."""
-    attack = manifest.expected.attack
+def _stored_attack(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, steps: int, seed: int) -> str:
     if not (0 < attack.steps <= MOST_STEPS and attack.eps and attack.seed <= MOST_SEED):
         return ""  # `_known_attack` says so
-    if manifest.choices is None:
-        return weaker_images(attack, golden, network, score, steps=steps, seed=seed)
-    return other_images(attack, golden, network, steps=steps, seed=seed)
+    return other_images(attack, golden, network, score, steps=steps, seed=seed)
 
 
 def _accuracies(manifest: Manifest, own: Golden) -> str:

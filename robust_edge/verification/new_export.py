@@ -30,11 +30,6 @@ from robust_edge_runtimes.core.manifest import Choices, ExportParity, Manifest
 from robust_edge_runtimes.formats.table import format_named as format_named_on_device
 from robust_edge_runtimes.verdict.measurement import Parity, Rebuild
 
-DEFAULTS = Choices(compact=True, calibration=ExportChoices.calibration)
-ASSUMED = (
-    "the manifest records no choices of the export: those that are the default were assumed, and of the stored attack "
-    "only the strength was compared"
-)
 NO_PARITY = f"{MANIFEST}: parity is missing, which every export records"
 OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: export the bundle again with this one"
 OWN = ("artifact", "expected", "files", "parity", "size")
@@ -50,7 +45,7 @@ def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str
     Nothing of the bundle is executed. Files that no export writes are differences, too.
 
     Args:
-        bundle: opened.
+        bundle: opened, with recorded choices (`check_claims`).
         run: the run that the bundle claims to be exported from.
         network: the run's network, as loaded.
         data_dir: folder of the run's images if they were moved; int8 needs them for calibration.
@@ -73,10 +68,11 @@ def compare_with_run(bundle: Bundle, run: Run, network: nn.Module, data_dir: str
 def _export(
     bundle: Bundle, run: Run, network: nn.Module, data_dir: str | None, folder: Path
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Write all files except those with images; return the manifest, and notes on assumptions and omissions."""
+    """Write all files except those with images; return the manifest, and notes on unusual choices."""
     manifest = bundle.manifest
     target = _target(manifest)
-    recorded = manifest.choices or DEFAULTS
+    recorded = manifest.choices
+    assert recorded is not None, "`check_claims` has refused the bundle otherwise"
     choices = ExportChoices(
         precision=manifest.artifact.precision,
         batch=manifest.input.shape[0],
@@ -96,7 +92,7 @@ def _export(
     own = manifest_of(request, manifest.expected, written, folder)
     size = size_of(bundle.path, manifest.artifact.files, written.artifact.weights_file, request.sparsity.weights)
     own = dataclasses.replace(own, size=size)
-    return own, _assumptions(manifest)
+    return own, _unusual(recorded)
 
 
 def _with_ranges_of(
@@ -132,8 +128,6 @@ def _manifest_differences(bundle: Bundle, own: Manifest) -> list[str]:
     manifest = bundle.manifest
     found = [] if manifest.parity is not None else [NO_PARITY]
     fields = [field.name for field in dataclasses.fields(Manifest) if field.name not in OWN]
-    if manifest.choices is None:
-        fields.remove("choices")
     for name in fields:
         claimed, true = (_without_times(name, getattr(item, name)) for item in (manifest, own))
         if claimed != true:
@@ -187,14 +181,11 @@ def _target(manifest: Manifest) -> Target:
     return target if opset in (None, target.opset) else target.with_opset(opset)
 
 
-def _assumptions(manifest: Manifest) -> tuple[str, ...]:
-    """Notes on choices that the manifest does not record, and on unusual ones."""
-    recorded = manifest.choices
-    if recorded is None:
-        return (ASSUMED,)
-    if recorded.calibration not in (0, DEFAULTS.calibration):
-        return (f"ranges of int8 come from {recorded.calibration} images, by default {DEFAULTS.calibration} or all",)
-    return ()
+def _unusual(recorded: Choices) -> tuple[str, ...]:
+    """Notes on recorded choices that are not those of most exports."""
+    if recorded.calibration in (0, ExportChoices.calibration):
+        return ()
+    return (f"ranges of int8 come from {recorded.calibration} images, by default {ExportChoices.calibration} or all",)
 
 
 def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:

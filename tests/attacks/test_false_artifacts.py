@@ -24,7 +24,7 @@ from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError, InputError  # noqa: E402
 from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
-from robust_edge_runtimes.verdict.judge import FAIL  # noqa: E402
+from robust_edge_runtimes.verdict.judge import FAIL, UNDECIDED, with_outcome  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 from tests.attacks.conftest import counted  # noqa: E402
 from tests.attacks.surgery import (  # noqa: E402
@@ -146,13 +146,19 @@ def test_right_answers_under_wrong_names_are_refused(honest, robust, tmp_path):
 
 
 def test_two_percent_of_noise_on_the_weights_is_another_network(false_bundle, programs, robust):
-    """Allowed by name, it is the drop that decides."""
+    """It fails since its logits are not the checkpoint's, and by no drop.
+
+    With every flag allowed the drop decides, and 200 images are too few: hardly any is lost, but equal files vouch for
+    the others only where `rebuild` finds them.
+    """
     bundle = false_bundle(reweighted(programs(), with_noise(0.02)))
     verdict = verify_bundle(bundle, robust, Budget(), DEFAULT)
-    assert "not_the_checkpoint" in names_of(verdict)
-    allowed = verify_bundle(bundle, robust, Budget(allowed_flags=("not_the_checkpoint", "rebuild_differs")), DEFAULT)
-    drops = (allowed.worst.clean_drop, allowed.worst.robust_drop)
-    assert allowed.passed is all(drop.high <= drop.budget for drop in drops)
+    assert verdict.outcome == FAIL
+    assert names_of(verdict) == {"not_the_checkpoint", "not_the_artifact", "rebuild_differs", "false_claim"}
+    allowed = with_outcome(verdict, Budget(allowed_flags=FLAGS))
+    assert allowed.outcome == UNDECIDED, allowed.reasons
+    drop = allowed.worst.robust_drop
+    assert drop.low <= drop.budget < drop.high
 
 
 def test_noise_that_costs_robustness_fails_by_its_drop(false_bundle, programs, robust):

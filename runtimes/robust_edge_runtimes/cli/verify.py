@@ -130,10 +130,10 @@ def end_with(
     from robust_edge_runtimes.verdict.history import add_to_history, with_history
     from robust_edge_runtimes.verdict.judge import EXIT_CODES
 
+    verdict = with_history(verdict, out)
     if out is not None:
-        verdict = with_history(verdict, out)
         write_json(out, dataclasses.asdict(verdict))
-        add_to_history(verdict, out)
+    add_to_history(verdict, out)
     if junit is not None:
         write_junit(junit, verdict)
     output.verdict(verdict_table(verdict), verdict, context, EXIT_CODES[verdict.outcome])

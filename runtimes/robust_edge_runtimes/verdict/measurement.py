@@ -82,7 +82,7 @@ class Rebuild:
         compared: names of the files.
         seconds: duration of the export and the comparison.
         versions: packages whose version on this machine is not the recorded one, one line each.
-        notes: on comparisons that were not possible, and on assumptions.
+        notes: on unusual choices of the export.
     """
 
     equal: bool

@@ -26,6 +26,7 @@ from robust_edge_exporters.formats.onnx.without_weights import GRAPH  # noqa: E4
 from robust_edge_exporters.native.int8 import calibrate  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
+from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
 from tests.attacks import surgery  # noqa: E402
 from tests.attacks.rebuild.conftest import GOLDEN, TARGETS, differs  # noqa: E402
 
@@ -65,14 +66,12 @@ def test_recorded_choices_are_made_again(target, choices, run, verified, tmp_pat
     assert verified(tmp_path / "bundle")[0].rebuild.equal
 
 
-def test_a_bundle_that_records_no_choices_is_taken_for_one_of_the_defaults(honest, verified, tmp_path):
+def test_bundle_that_records_no_choices_is_refused(honest, verified, tmp_path):
+    """Otherwise a bundle could ask for the weaker checks of release 0.1."""
     path = shutil.copytree(honest(), tmp_path / "bundle")
     bundles.seal(path, dataclasses.replace(bundles.open_bundle(path).manifest, choices=None))
-    verdict, _ = verified(path)
-    assert verdict.rebuild.equal
-    (note,) = verdict.remarks
-    assert "records no choices" in note
-    assert note in verdict.notes
+    with pytest.raises(BundleError, match="does not record the choices of its export"):
+        verified(path)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8])

@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from robust_edge_runtimes.cli.main import main
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.history import add_to_history, history_file, with_history
@@ -33,3 +38,42 @@ def test_lines_that_are_no_entries_are_passed_over(subject_for, tmp_path):
     verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
     history_file(out).write_bytes(b'{\n[1]\n\xff\n{"outcome": "pass"}\n')
     assert with_history(verdict, out) == verdict
+
+
+def test_verdicts_that_are_only_printed_have_a_history_of_the_user(subject_for, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    verdict = judge(inspect_artifact(subject_for()), [replay(subject_for(), ModeSettings())], Budget())
+    add_to_history(verdict, None)
+    assert history_file(None) == tmp_path / "state/robust-edge/verify.history"
+    assert "verified once before (1 undecided), by verify.history" in with_history(verdict, None).notes[-1]
+    assert with_history(verdict, tmp_path / "verify.json") == verdict  # its history is another one
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    add_to_history(verdict, None)  # a user without such a folder, as on a device
+    assert with_history(verdict, None) == verdict
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["-o", "printed"])
+def test_the_command_says_that_it_was_repeated(written, bundle, forge, linear, tmp_path, monkeypatch):
+    """In the table and in JSON; another artifact is not a repetition."""
+    pytest.importorskip("onnxruntime", reason="the bundle runs on onnxruntime")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    out = ("-o", str(tmp_path / "verify.json")) if written else ()
+
+    def verify(*options):
+        done = CliRunner().invoke(main, ["verify", str(bundle), "--limit", "50", *out, *options])
+        assert done.exit_code in (0, 1, 5), done.output
+        return done.stdout
+
+    says = "this artifact was verified {} before"
+    assert says.format("once") not in " ".join(verify().split())
+    assert says.format("once") in " ".join(verify().split())
+    assert any(says.format("2 times") in note for note in json.loads(verify("--json"))["notes"])
+    if written:
+        assert any(
+            says.format("2 times") in note for note in json.loads((tmp_path / "verify.json").read_text())["notes"]
+        )
+    other = type(linear)(np.roll(linear.weight, 1, axis=0), linear.bias)
+    (bundle / "model.onnx").write_bytes(other.program().SerializeToString())
+    forge(bundle)
+    assert "was verified" not in verify()
