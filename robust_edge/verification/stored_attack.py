@@ -62,8 +62,9 @@ def other_images(
 
     `benchmarks/stored_attack.py` measures both sides. An export under another arithmetic (without AVX, without oneDNN,
     with other memory formats, gradients in float64) differs at up to 0.2% of the pixels on small networks of 8x8 and
-    32x32 pixels, and at up to 2.0% on a residual network at 32x32, where the noise moves 5.8%. An export of half of
-    the claimed steps differs at 8% to 23%, of four fifths at 4% to 16%, of another seed at 25% to 37%.
+    32x32 pixels, and at up to 2.0% on a residual network at 32x32 (12 attacked images), where the noise moves 5.8%. An
+    export of half of the claimed steps differs at 8% to 18%, of four fifths at 4% to 16%, of another seed at 20% to
+    29%.
 
     Args:
         attack: PGD with at least one step, as claimed.
