@@ -16,6 +16,8 @@ SOURCES = {
     ".safetensors": STATE_DICT,
     ".pth": STATE_DICT,
     ".pt": STATE_DICT,
+    ".ckpt": STATE_DICT,
+    ".bin": STATE_DICT,
 }
 """How the name of a file ends, to a function `(Request) -> Source`."""
 

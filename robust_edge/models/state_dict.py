@@ -22,6 +22,10 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the state dict in a larger checkpoint."""
 PREFIXES = ("module.", "_orig_mod.", "network.")
 """Prefixes that data-parallel training, torch.compile and `Normalized` add to every name."""
+NOT_OF_THE_NETWORK = ("mean", "std", "n_averaged")
+"""Tensors that `Normalized` and torch's `AveragedModel` store beside those of the network."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> None:
@@ -65,6 +69,7 @@ def load_state_dict(
             f"{where} does not fit the model: missing {short_repr(missing[:3])}, unexpected {short_repr(extra[:3])}"
         )
     for name, tensor in given.items():
+        _refuse_other_kinds(where, name, own[name], tensor)
         if own[name].shape != tensor.shape:
             raise InputError(
                 f"{where}: {name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
@@ -91,6 +96,15 @@ def with_versions(module: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[s
     state = OrderedDict(tensors)
     vars(state)["_metadata"] = vars(module.state_dict())["_metadata"]
     return state
+
+
+def _refuse_other_kinds(where: str, name: str, own: Tensor, tensor: Tensor) -> None:
+    """Refuse a tensor that torch would copy into the network with other values, or cannot copy at all."""
+    kinds = FLOATS if own.is_floating_point() else (*FLOATS, *INTEGERS)
+    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+    if not dense or tensor.dtype not in kinds:
+        held, asked = (str(kind).removeprefix("torch.") for kind in (tensor.dtype if dense else "not dense", own.dtype))
+        raise InputError(f"{where}: {name} is {held}, the model has {asked}; save the tensors of the float network")
 
 
 def _expected(
@@ -132,8 +146,10 @@ def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
     found = [tensors]
     for prefix in (*PREFIXES[:2], *PREFIXES):
         found.append({name.removeprefix(prefix): tensor for name, tensor in found[-1].items()})
+    while all("." in name for name in found[-1]) and len({name.partition(".")[0] for name in found[-1]}) == 1:
+        found.append({name.partition(".")[2]: tensor for name, tensor in found[-1].items()})  # as Lightning's `model.`
     best = max(found, key=lambda names: len(own.keys() & names.keys()))
-    return {name: tensor for name, tensor in best.items() if name in own or name not in ("mean", "std")}
+    return {name: tensor for name, tensor in best.items() if name in own or name not in NOT_OF_THE_NETWORK}
 
 
 def _other_task(name: str, own: dict[str, Tensor], weights: Sequence[str], given: Tensor) -> str:
@@ -158,7 +174,10 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
             return load_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
-        raise InputError(f"{where} cannot be read as tensors: {' '.join(str(cause).split())[:300]}") from cause
+        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        if "TorchScript" in reason:
+            reason = "it is TorchScript; save the state dict of its network, torch.jit.load(FILE).state_dict()"
+        raise InputError(f"{where} cannot be read as tensors: {reason}") from cause
     except Exception as cause:  # torch's own message recommends loading the file with weights_only=False
         raise InputError(
             f"{where} is damaged or holds other objects than tensors, which are not loaded "
@@ -166,6 +185,7 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
         ) from cause
     if isinstance(state, dict):
         state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not plain or not state:
         raise InputError(f"{where} is not a plain state dict of tensors; save model.state_dict()")
     return state

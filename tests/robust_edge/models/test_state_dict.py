@@ -55,7 +55,9 @@ def test_weights_are_taken_over_and_normalisation_stays(tmp_path, donor, model, 
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["module.", "module.network.", "_orig_mod.", "module._orig_mod.network.", ""])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "module.network.", "_orig_mod.", "module._orig_mod.network.", "model.", "a.b._orig_mod.", ""]
+)
 def test_weights_as_training_scripts_store_them(tmp_path, donor, model, wrapper, prefix):
     state = {f"{prefix}{name}": tensor for name, tensor in donor.network.state_dict().items()}
     torch.save({"epoch": 7, wrapper: state, "lr": 0.1}, tmp_path / "weights.pth")
@@ -120,6 +122,38 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, donor, model, value):
         load_initial(model, save(state, tmp_path / "diverged.pth"))
 
 
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        (lambda x: (x * 127).to(torch.int8), "int8"),
+        (lambda x: x > 0, "bool"),
+        (lambda x: x.to(torch.complex64), "complex64"),
+        (lambda x: x.to(torch.float8_e4m3fn), "float8"),
+        (lambda x: x.to_sparse(), "not dense"),
+        (lambda x: x.to("meta"), "not dense"),
+    ],
+)
+def test_weights_that_would_be_copied_as_other_values_are_refused(tmp_path, donor, model, change, held):
+    state = donor.network.state_dict()
+    torch.save({**state, "0.weight": change(state["0.weight"])}, tmp_path / "quantised.pth")
+    with pytest.raises(InputError, match=rf"0\.weight is {held}.*the model has float32"):
+        load_initial(model, tmp_path / "quantised.pth")
+
+
+def test_floats_of_other_widths_and_averages_are_taken(tmp_path, donor, model):
+    state = {name: tensor.half() for name, tensor in torch.optim.swa_utils.AveragedModel(donor).state_dict().items()}
+    load_initial(model, save(state, tmp_path / "half.pth"))
+    expected = donor.network.state_dict()["0.weight"].half().float()
+    assert torch.equal(model.network.state_dict()["0.weight"], expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+def test_torchscript_is_named(tmp_path, donor, model):
+    torch.jit.trace(donor.network, torch.rand(1, 1, 8, 8)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(InputError, match=r"it is TorchScript; save the state dict"):
+        load_initial(model, tmp_path / "script.pt")
+
+
 def test_missing_and_unexpected_names_are_named(tmp_path, donor, model):
     state = {name.replace("0.weight", "stem.weight", 1): t for name, t in donor.network.state_dict().items()}
     with pytest.raises(InputError, match=r"missing \['0\.weight'.*unexpected \['.*stem\.weight"):
@@ -148,7 +182,7 @@ def test_files_that_hold_no_tensors_are_refused_in_one_line(tmp_path, model, nam
         load_initial(model, tmp_path / name)
 
 
-@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {}}, torch.zeros(3)])
+@pytest.mark.parametrize("value", [[1, 2], {"epoch": 3}, {"state_dict": {}}, {1: torch.zeros(3)}, torch.zeros(3)])
 def test_other_plain_values_are_refused(tmp_path, model, value):
     torch.save(value, tmp_path / "x.pth")
     with pytest.raises(InputError, match="state dict of tensors"):
