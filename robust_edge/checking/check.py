@@ -21,6 +21,7 @@ from robust_edge.pruning.parametrised import materialised
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.format_option import resolved
 from robust_edge_exporters.formats.onnx.conversions import Conversions, shared_conversions
+from robust_edge_exporters.formats.onnx.export import converted
 from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import Target, target_named
@@ -149,9 +150,10 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
         warnings.simplefilter("ignore")  # of torch and ONNX Runtime, about themselves
         try:
             artifact = format_named(target.format).export(model, shape, target, folder, settings)
-            problem = _miscounted(model, shape, artifact) or _problem(
-                model, Path(folder) / artifact.file, images, precision
-            )
+            path = Path(folder) / artifact.file
+            problem = _miscounted(model, shape, artifact) or _problem(model, path, images, precision)
+            if not problem and (precision != "fp32" or path.suffix == ".c"):
+                problem = _problem(model, _fp32_source(model, shape, target, folder), images, "fp32")
         except TooFewBits:  # for these weights; the export judges the trained ones
             problem = ""
         except RobustEdgeError as cause:
@@ -183,6 +185,14 @@ def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> st
             if precision == "fp32" and not error <= DIFFERENCE:
                 return f"{name} computes something else: logits of {count} images are off by {error:.2g} (relative)"
     return ""
+
+
+def _fp32_source(model: nn.Module, shape: tuple[int, ...], target: Target, folder: str) -> Path:
+    """The fp32 program that a file of 8 or 16 bits, or of C, was made from: it can be run, and compared closely."""
+    made_from = target if target.made_from is None else target_named(target.made_from)
+    path = Path(folder) / "fp32.onnx"
+    path.write_bytes(converted(model, shape, made_from).SerializeToString())
+    return path
 
 
 def _runners(path: Path) -> dict[str, Callable[[Tensor], np.ndarray]]:

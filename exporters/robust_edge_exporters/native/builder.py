@@ -59,6 +59,8 @@ class GraphBuilder:
         name = node.input[index]
         if name not in self.constants:
             raise unsupported(node, f"input {index} ({name}) must be a constant")
+        if name in self.of_batch and self.constants[name].dtype.kind == "f":
+            raise unsupported(node, f"input {index} ({name}) depends on the number of images of a batch")
         return self.constants[name]
 
     def required(self, node: Any, index: int) -> np.ndarray[Any, Any]:

@@ -269,6 +269,19 @@ def test_operators_of_training_are_refused(tmp_path):
         export_native(path, tmp_path / "out")
 
 
+def test_statistics_that_follow_the_number_of_images_are_refused(tmp_path):
+    """As torch's exporter writes an instance norm with running statistics: as a batch norm of N x C channels."""
+    net = Net(8, 4, 4)
+    shape = net.constant(np.array((1, -1, 4, 4), np.int64))
+    count = net.add("Shape", "input", start=0, end=1)
+    scale = net.add("Tile", net.constant(np.ones(8, np.float32)), count)
+    joined = net.add("Reshape", net.conv("input", net.weights(8, 8, 1, 1)), shape)
+    net.add("BatchNormalization", joined, scale, scale, scale, scale)
+    with pytest.raises(ExportError, match=r"input 1 .* depends on the number of images"):
+        import_onnx(net.save(tmp_path / "model.onnx"))
+
+
+
 def test_a_network_deeper_than_the_call_stack_is_fused(tmp_path):
     net, last = Net(1, 4, 4), "input"
     for _ in range(sys.getrecursionlimit() + 1):

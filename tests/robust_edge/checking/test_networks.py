@@ -81,6 +81,15 @@ def test_a_network_that_branches_on_the_image_is_refused_before_training(refused
     assert not (tmp_path / "run").exists()
 
 
+def test_a_conversion_that_computes_something_else_is_told_for_every_target_that_is_made_from_it():
+    """torch's exporter writes a pool without its `divisor_override`, and says nothing."""
+    spec = spec_of("divided")
+    found = check_network(build_model(spec), spec.shape, [target_named(target) for target in TARGETS])
+    told = ["computes something else" in answer.problem for answer in found.targets]
+    assert told == [True, True, False, True]
+    assert not found.targets[2].problem
+
+
 def test_compress_refuses_a_target_that_it_could_not_be_exported_to(refused, tmp_path):
     """In seconds, before anything is trained or written."""
     options = ("--eps", 0.1, "--target", "x86-cpu-csr,x86-cpu-sparse", "-o", tmp_path / "run")

@@ -147,7 +147,7 @@ def test_floats_of_other_widths_and_averages_are_taken(tmp_path, donor, model):
     assert torch.equal(model.network.state_dict()["0.weight"], expected)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+@pytest.mark.filterwarnings("ignore")  # of torch.jit
 def test_torchscript_is_named(tmp_path, donor, model):
     torch.jit.trace(donor.network, torch.rand(1, 1, 8, 8)).save(str(tmp_path / "script.pt"))
     with pytest.raises(InputError, match=r"it is TorchScript; save the state dict"):
