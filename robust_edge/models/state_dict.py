@@ -185,7 +185,6 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
         ) from cause
     if isinstance(state, dict):
         state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
-    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    if not plain or not state:
-        raise InputError(f"{where} is not a plain state dict of tensors; save model.state_dict()")
-    return state
+        if state and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+            return dict(state)
+    raise InputError(f"{where} is not a plain state dict of tensors; save model.state_dict()")

@@ -281,7 +281,6 @@ def test_statistics_that_follow_the_number_of_images_are_refused(tmp_path):
         import_onnx(net.save(tmp_path / "model.onnx"))
 
 
-
 def test_a_network_deeper_than_the_call_stack_is_fused(tmp_path):
     net, last = Net(1, 4, 4), "input"
     for _ in range(sys.getrecursionlimit() + 1):
