@@ -46,18 +46,7 @@ def whitebox(subject: HostSubject, settings: VerifySettings, progress: Progress 
     attack = pgd_settings(subject.eps, settings)
     temperature, zero_at_one, lowest_zero = best_temperature(subject, twin.network, attack)
     likeness = dataclasses.replace(compare(subject, twin), temperature=temperature)
-    oracle = TorchOracle(twin.network, temperature=temperature)
-    attacks = 1 if _gives_the_gradients(subject, twin) else 2
-    outcome = paired_pgd(
-        subject.score,
-        oracle,
-        drawn.images,
-        drawn.labels,
-        attack,
-        reference=subject.reference,
-        progress=part_of(progress, 0, attacks),
-    )
-    outcome, own_zero = _with_own_gradients(subject, twin, outcome, attack, part_of(progress, 1, attacks))
+    outcome, own_zero = _attacked(subject, twin, temperature, attack, progress)
     if subject.reference is None:
         reference_robust = subject.stored_answers(drawn.ids)[1]
     else:
@@ -86,17 +75,27 @@ def _gives_the_gradients(subject: HostSubject, twin: Differentiable) -> bool:
     return subject.checkpoint is None or twin.made_from == CHECKPOINT
 
 
-def _with_own_gradients(
-    subject: HostSubject, twin: Differentiable, outcome: PairedOutcome, attack: AttackSpec, progress: Progress
+def _attacked(
+    subject: HostSubject, twin: Differentiable, temperature: float, attack: AttackSpec, progress: Progress
 ) -> tuple[PairedOutcome, float]:
-    """Attack the checkpoint with its own gradients, unless the first attack already used them.
+    """Attack with the twin's gradients, and with the checkpoint's own unless these are the twin's.
 
     Returns:
         Both attacks joined, and the share of the checkpoint's gradients that are zero at its logits' own scale.
     """
-    if _gives_the_gradients(subject, twin):
+    drawn, attacks = subject.images, 1 if _gives_the_gradients(subject, twin) else 2
+    outcome = paired_pgd(
+        subject.score,
+        TorchOracle(twin.network, temperature=temperature),
+        drawn.images,
+        drawn.labels,
+        attack,
+        reference=subject.reference,
+        progress=part_of(progress, 0, attacks),
+    )
+    if attacks == 1:
         return outcome, 0.0
-    own, own_zero = attack_by_checkpoint(subject, attack, progress)
+    own, own_zero = attack_by_checkpoint(subject, attack, part_of(progress, 1, attacks))
     return outcome.joined(own), own_zero
 
 

@@ -8,6 +8,7 @@ docs/verification.md describes what a verdict shows and what it does not show.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import List, Optional, Sequence, Tuple, Union
 
 from robust_edge_runtimes.attacks.square import DEFAULT_QUERIES
@@ -53,6 +54,9 @@ ONLY_REBUILT = (
 )
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 EXIT_CODES = {PASS: 0, FAIL: 1, UNDECIDED: 5}
+
+Lines = Tuple[List[str], List[str], List[str]]
+"""Reasons to fail, what is undecided, and notes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +233,7 @@ def _over_modes(measurements: Sequence[Measurement]) -> List[Check]:
 
 def _reasons_and_notes(
     figures: MachineResult, budget: Budget, rebuild: Optional[Rebuild], *, own_export: bool
-) -> Tuple[List[str], List[str], List[str]]:
+) -> Lines:
     """Reasons to fail, undecided drops, and notes, from the figures of one machine.
 
     Args:
@@ -240,30 +244,53 @@ def _reasons_and_notes(
             rounding, and no flag says that they are others: an undecided drop whose estimate lies within the budget
             is then a note.
     """
-    reasons: List[str] = []
-    undecided = [
+    few = [
         f"too_few_images: mode {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed"
         for mode in figures.modes
         if mode.images < MIN_IMAGES
     ]
+    parts = (_drop_lines(figures, own_export), _flag_lines(figures, budget), _omission_lines(figures, rebuild))
+    reasons, undecided, notes = (list(itertools.chain(*lines)) for lines in zip(*parts))
+    return reasons, few + undecided, notes
+
+
+def _drop_lines(figures: MachineResult, own_export: bool) -> Lines:
+    """What the drops of each sample say; arguments as `_reasons_and_notes`."""
+    reasons: List[str] = []
+    undecided: List[str] = []
     notes: List[str] = []
     for result, where, decisive in _samples(figures):
         for name in ("clean", "robust"):
             drop: Drop = getattr(result, f"{name}_drop")
-            if drop.exceeded and decisive:
-                reasons.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
+            if drop.exceeded:
+                (reasons if decisive else notes).append(
+                    f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}"
+                )
             elif drop.undecided and decisive:
                 line = f"{name}_drop: {_interval(drop)} {where}; the budget of {drop.budget:g} lies inside"
                 if own_export and drop.points <= drop.budget:
                     notes.append(f"{line}, but mode rebuild shows that the artifact is the run's own export")
                 else:
                     undecided.append(line + _needed(result, name))
-            elif drop.exceeded:
-                notes.append(f"{name}_drop: {_interval(drop)} {where}, budget {drop.budget:g}")
+    return reasons, undecided, notes
+
+
+def _flag_lines(figures: MachineResult, budget: Budget) -> Lines:
+    """What each flag says, which fails the gate unless it is allowed, or only leaves it undecided."""
+    reasons: List[str] = []
+    undecided: List[str] = []
+    notes: List[str] = []
     for flag in figures.flags:
         allowed = flag.name in budget.allowed_flags
         against = {NOTHING_TO_LOSE: undecided, GRADIENT_UNTESTED: notes}.get(flag.name, reasons)
         (notes if allowed else against).append(f"{'allowed ' if allowed else ''}{flag.name}: {flag.detail}")
+    return reasons, undecided, notes
+
+
+def _omission_lines(figures: MachineResult, rebuild: Optional[Rebuild]) -> Lines:
+    """What was not run and should have been: any mode, any attack, or Square where gradients are not to be trusted."""
+    reasons: List[str] = []
+    undecided: List[str] = []
     if not figures.modes and rebuild is None:
         reasons.append("nothing_checked: no mode was run")
     elif not figures.modes:
@@ -276,7 +303,7 @@ def _reasons_and_notes(
                 f"no_black_box: {name} leaves only attacks without gradients, which sent {queries} queries per image, "
                 f"at least {DEFAULT_QUERIES} are needed; run mode blackbox"
             )
-    return reasons, undecided, notes
+    return reasons, undecided, []
 
 
 def _samples(figures: MachineResult) -> List[Tuple[Union[ModeResult, WorstCase], str, bool]]:
