@@ -49,7 +49,7 @@ def test_a_file_cut_short_is_found(bundle, name):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("tail", [b"\0", b"\n", b" ", b"PK"])
-def test_a_file_that_goes_on_is_found(bundle, name, tail):
+def test_appended_bytes_are_found(bundle, name, tail):
     with (bundle / name).open("ab") as file:
         file.write(tail)
     with pytest.raises(BundleError):

@@ -110,7 +110,7 @@ def test_a_linked_folder_on_the_way_is_refused(bundle, forge, watch, tmp_path, d
     refused(watch, bundle, "is a symbolic link")
 
 
-def test_a_link_that_leads_nowhere_or_to_itself_is_refused(bundle):
+def test_dangling_and_circular_links_are_refused(bundle):
     path = bundle / "labels.txt"
     for target in ("nowhere", "labels.txt"):
         path.unlink()
@@ -121,14 +121,14 @@ def test_a_link_that_leads_nowhere_or_to_itself_is_refused(bundle):
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero on this system")
 @pytest.mark.parametrize("name", ["manifest.json", "golden.npz", "SHA256SUMS"])
-def test_a_link_to_a_file_without_end_is_not_read(bundle, name):
+def test_a_link_to_an_endless_file_is_not_read(bundle, name):
     (bundle / name).unlink()
     (bundle / name).symlink_to("/dev/zero")
     with pytest.raises(BundleError):
         open_bundle(bundle)
 
 
-def test_the_watch_sees_what_it_is_for(bundle, tmp_path, watch):
+def test_the_watch_fixture_sees_opened_files(bundle, tmp_path, watch):
     """The tests above can only fail if an opened file is noticed, through a link as well."""
     (tmp_path / "secret").write_bytes(SECRET)
     (bundle / "link").symlink_to(tmp_path / "secret")

@@ -128,7 +128,7 @@ def lenient(false_bundle, programs):
     return bundles.open_bundle(bundle.path)
 
 
-def test_a_bundle_that_asks_for_little_is_asked_for_what_the_run_was_trained_for(lenient, robust):
+def test_the_runs_eps_is_attacked_whatever_the_bundle_names(lenient, robust):
     assert verify_bundle(lenient, None, TWO_POINTS, VerifySettings()).passed  # nothing in the bundle speaks against it
     verdict = verify_bundle(lenient, robust, Budget(), DEFAULT)
     assert [mode.attack.eps for mode in verdict.modes] == [1e-9, 0.1, 0.1, 0.1, 0.1]
@@ -137,7 +137,7 @@ def test_a_bundle_that_asks_for_little_is_asked_for_what_the_run_was_trained_for
     assert names_of(replayed) == {"forged_answers", "false_claim", "not_the_checkpoint"}
 
 
-def test_right_answers_under_wrong_names_are_refused(honest, robust, tmp_path):
+def test_other_class_names_are_refused(honest, robust, tmp_path):
     path = shutil.copytree(honest, tmp_path / "bundle")
     manifest = bundles.open_bundle(honest).manifest
     bundles.seal(path, dataclasses.replace(manifest, classes=manifest.classes[::-1]))

@@ -202,7 +202,7 @@ def test_no_code_is_run_by_object_arrays(refused, members, tmp_path, name):
     ids=range(30),
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # numpy's, on headers it takes for Python 2's
-def test_headers_that_are_none(refused, members, header):
+def test_malformed_headers_are_refused(refused, members, header):
     for version in ((1, 0), (2, 0), (3, 0), (9, 9)):
         refused(archive({**members, "clean.npy": raw_npy(header, b"\0" * 64, version)}))
 
@@ -226,7 +226,7 @@ def test_an_array_cut_short_inside_the_archive(refused, members, fraction):
     refused(archive({**members, "clean.npy": whole[: int(fraction * len(whole))]}))
 
 
-def test_an_array_with_something_behind_it(refused, members):
+def test_bytes_behind_an_array_are_refused(refused, members):
     refused(archive({**members, "clean.npy": members["clean.npy"] + b"\0"}), "another size")
 
 
@@ -242,7 +242,7 @@ def test_other_members(refused, members):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, while the test writes
-def test_one_name_twice(refused, members):
+def test_duplicate_member_names_are_refused(refused, members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, data in [*members.items(), ("clean.npy", members["attacked.npy"])]:
@@ -250,7 +250,7 @@ def test_one_name_twice(refused, members):
     refused(buffer.getvalue(), "must hold")
 
 
-def test_a_real_bomb_is_not_unpacked(bundle, forge, members, monkeypatch):
+def test_a_zip_bomb_is_not_unpacked(bundle, forge, members, monkeypatch):
     """4 MB of zeros in 4 kB, a thousand to one, and a limit below it."""
     monkeypatch.setattr(module, "MAX_GOLDEN_BYTES", 1 << 20)
     blob = archive({**members, "clean.npy": described("'<f4'", "(65536, 1, 4, 4)", b"\0" * (4 << 20))})
@@ -283,14 +283,14 @@ def patched(blob, member, *, size=None, method=None, flags=None):
     return bytes(data)
 
 
-def test_sizes_that_lie(refused, members):
+def test_false_sizes_are_refused(refused, members):
     blob = archive(members)
     refused(patched(blob, "clean.npy", size=0xFFFFFFFE), "unpacks to more than")
     for size in (0, 1, 64, len(members["clean.npy"]) - 1, len(members["clean.npy"]) + 1):
         refused(patched(blob, "clean.npy", size=size))
 
 
-def test_a_bomb_that_understates_its_size_stops_there(bundle, forge, members):
+def test_a_zip_bomb_with_a_false_size_is_stopped(bundle, forge, members):
     """64 MB of zeros that call themselves 200 bytes."""
     blob = archive({**members, "clean.npy": described("'<f4'", "(1048576, 1, 4, 4)", b"\0" * (64 << 20))})
     (bundle / "golden.npz").write_bytes(patched(blob, "clean.npy", size=200))
@@ -335,11 +335,11 @@ def test_encrypted_and_patched_members(refused, members, flags):
     ],
     ids=["empty", "magic", "no members", "npy magic", "npy", "text", "broken"],
 )
-def test_what_is_no_archive(refused, blob):
+def test_malformed_archives_are_refused(refused, blob):
     refused(blob)
 
 
-def test_a_file_that_is_two_things(refused, members):
+def test_polyglot_files_are_refused(refused, members):
     """An array for who reads the beginning, an archive for who reads the end: the end counts, and is checked."""
     refused(npy(np.zeros(3)) + archive({}))
     refused(archive(members) + npy(np.zeros(3)) * 1000)
@@ -369,7 +369,7 @@ MANIFEST = {}
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.data())
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_no_bytes_get_past_as_anything_but_a_bundle_error(victim, opened, golden, data):
+def test_random_bytes_raise_only_bundle_errors(victim, opened, golden, data):
     """Packed and unpacked archives with bytes changed, removed, inserted and cut; headers most of all."""
     MANIFEST[victim] = opened.manifest
     small = {name: getattr(golden, name)[:2] for name in NAMES if name != "tolerance"}

@@ -52,7 +52,7 @@ def refused(bundle, match=None):
     ],
     ids=range(17),
 )
-def test_what_is_no_manifest(bundle, forge, raw):
+def test_malformed_manifests_are_refused(bundle, forge, raw):
     refused(forge(bundle, raw=raw))
 
 
@@ -64,7 +64,7 @@ def text_with(bundle, old, new):
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" + "0" * 400])
 @pytest.mark.parametrize("field", ["eps", "clean_accuracy"])
-def test_numbers_that_are_none(bundle, forge, field, value):
+def test_invalid_numbers_are_refused(bundle, forge, field, value):
     number = json.loads((bundle / "manifest.json").read_text())["expected"]
     number = number["attack"][field] if field == "eps" else number[field]
     refused(forge(bundle, raw=text_with(bundle, f'"{field}": {number}', f'"{field}": {value}')))
@@ -137,7 +137,7 @@ def victim(sealed, tmp_path_factory):
 
 @settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_no_mutation_gets_past_as_anything_but_a_bundle_error(victim, opened, forge, data):
+def test_mutations_raise_only_bundle_errors(victim, opened, forge, data):
     """One to three places of the manifest replaced, removed or added; then everything a device does."""
     mutated = json.loads(json.dumps(opened.manifest.to_json()))
     for _ in range(data.draw(st.integers(1, 3))):

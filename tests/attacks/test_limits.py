@@ -114,7 +114,7 @@ GRAPHS = [
 
 
 @pytest.mark.parametrize(("change", "limits", "message"), GRAPHS)
-def test_a_graph_without_end(change, limits, message, hostile, tmp_path):
+def test_an_endless_graph_is_stopped(change, limits, message, hostile, tmp_path):
     bundle = hostile(change)
     words = ("robust-edge-device", "verify", bundle, *(limits or little_memory()))
     error = run_forked(*words, errors=tmp_path / "errors", expect=4)
@@ -189,7 +189,7 @@ SCRIPTS = [(Loops, A_SECOND, "did not end within 1 s"), (Allocates, None, "takes
 
 
 @pytest.mark.parametrize(("kind", "limits", "message"), SCRIPTS)
-def test_a_script_without_end(kind, limits, message, script, golden, tmp_path):
+def test_an_endless_script_is_stopped(kind, limits, message, script, golden, tmp_path):
     np.save(tmp_path / "image.npy", golden.clean[0])
     words = ("robust-edge-device", "predict", script(kind), tmp_path / "image.npy", *(limits or little_memory()))
     error = run_forked(*words, errors=tmp_path / "errors", expect=4)
@@ -197,7 +197,7 @@ def test_a_script_without_end(kind, limits, message, script, golden, tmp_path):
     assert error.count("\n") == 1
 
 
-def test_a_twin_without_end(script, tmp_path):
+def test_an_endless_twin_is_stopped(script, tmp_path):
     words = ("robust-edge", "verify", script(LoopsWithGradients), "--mode", "whitebox", *A_SECOND)
     error = run_forked(*words, errors=tmp_path / "errors", expect=4)
     assert "classifying 2 images by the twin of" in error.splitlines()[-1]
