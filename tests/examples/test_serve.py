@@ -231,10 +231,12 @@ def test_the_oldest_connection_makes_room_for_a_new_one(golden, service, monkeyp
 
 
 def test_metrics_count_what_was_answered(golden, service):
-    _, _, address = service
+    _, started, address = service
     for i in range(3):
         ask(address, "POST", "/predict", sent(golden.clean[: i + 1]))
     ask(address, "POST", "/predict", b"{")
+    while started.connections:  # which the client has closed, and the service closes next
+        time.sleep(0.01)
     connection = http.client.HTTPConnection(address, timeout=10)
     connection.request("GET", "/metrics")
     response = connection.getresponse()
