@@ -164,8 +164,6 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
 def _miscounted(model: nn.Module, shape: tuple[int, ...], artifact: ExportedArtifact) -> str:
     """What the export would refuse: a file that holds another number of prunable weights than the network."""
     found, named = weight_uses(model, shape), dict(model.named_parameters())
-    if any(item.computed for item in found.left_out):
-        return ""  # it cannot be pruned, which is said
     weights = sum(named[use.name].numel() for use in found.uses)
     held = artifact.sparsity.weights
     return "" if held == weights else f"the file holds {held} prunable weights, the network {weights}"

@@ -6,6 +6,7 @@ were given. Their values are read from a run of the graph with two batch sizes.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from robust_edge.importing.reference import run_graph
 from robust_edge_runtimes.core.errors import InputError
 
 SHAPES = {"Shape", "Size"}
+FOLLOW = {"Expand": 1, "Resize": 0}
+"""Operators with what stands for any number of images in their sizes."""
 
 
 def with_constant_shapes(program: Any, shape: tuple[int, ...], batch: int | None) -> Any:
@@ -37,13 +40,46 @@ def with_constant_shapes(program: Any, shape: tuple[int, ...], batch: int | None
     reads = [(node, place) for node, place in places if _reads(node, place, derived, constants, batch)]
     if not reads:
         return changed
-    seen = _observed(program, reads, shape, batch, constants)
+    names = sorted({name for node, place in reads for name in (node.input[place], node.input[0])})
+    seen = _observed(program, names, shape, batch, constants)
     for number, (node, place) in enumerate(reads):
         values, data = ([one[name] for one in seen] for name in (node.input[place], node.input[0]))
         value = _constant(node, place, values, data, batch)
         node.input[place] = f"constant_shape_{number}"
         changed.graph.initializer.append(numpy_helper.from_array(value, node.input[place]))
     return changed
+
+
+def with_constant_branches(program: Any, shape: tuple[int, ...], batch: int | None) -> Any:
+    """A copy of a program with one branch in place of each If whose condition is a constant or follows from shapes.
+
+    Args:
+        program: as for `with_constant_shapes`.
+        shape, batch: the same.
+    """
+    from onnx import ModelProto, helper
+
+    changed = ModelProto()
+    changed.CopyFrom(program)
+    nodes = changed.graph.node
+    while True:
+        constants = _constants(changed)
+        known = _derived(changed, set(constants)) | set(constants)
+        place = next((i for i, node in enumerate(nodes) if node.op_type == "If" and node.input[0] in known), None)
+        if place is None:
+            return changed
+        node = nodes.pop(place)
+        name = node.input[0]
+        values = {bool(seen[name]) for seen in _observed(program, [name], shape, batch, constants)}
+        if len(values) > 1:
+            raise InputError(f"operator If of node {node.name!r} depends on the number of images; export it for one")
+        wanted = "then_branch" if values.pop() else "else_branch"
+        branch = next(item.g for item in node.attribute if item.name == wanted)
+        ends = zip(branch.output, node.output, strict=True)
+        inside = [*branch.node, *(helper.make_node("Identity", [end.name], [own]) for end, own in ends)]
+        for offset, item in enumerate(inside):
+            nodes.insert(place + offset, item)
+        changed.graph.initializer.extend(branch.initializer)
 
 
 def _constants(program: Any) -> dict[str, Any]:
@@ -58,6 +94,8 @@ def _derived(program: Any, constants: set[str]) -> set[str]:
     fixed = set(constants)
     for node in program.graph.node:
         given = [name for name in node.input if name]
+        if any(item.HasField("g") for item in node.attribute):
+            continue  # a branch or a loop, which may read any value of the graph
         of_shapes = any(name in derived for name in given) and all(name in derived or name in fixed for name in given)
         if node.op_type in SHAPES or of_shapes:
             derived |= set(node.output)
@@ -76,19 +114,14 @@ def _reads(node: Any, place: int, derived: set[str], constants: dict[str, Any], 
 
 
 def _observed(
-    program: Any,
-    reads: list[tuple[Any, int]],
-    shape: tuple[int, ...],
-    batch: int | None,
-    constants: dict[str, Any],
+    program: Any, names: list[str], shape: tuple[int, ...], batch: int | None, constants: dict[str, Any]
 ) -> list[dict[str, np.ndarray]]:
-    """What the nodes read, and their first inputs, for one or two batch sizes."""
-    names = sorted({name for node, place in reads for name in (node.input[place], node.input[0])})
+    """The values of these names for one or two batch sizes."""
     stored = {name: _stored(constants[name]) for name in names if name in constants}
     asked = [name for name in names if name not in stored]
     seen = []
     for count in (2, 3) if batch is None else (batch,):
-        values = run_graph(program, np.zeros((count, *shape), np.float32), asked)
+        values = run_graph(program, np.zeros((count, *shape), np.float32), asked) if asked else []
         seen.append({**stored, **dict(zip(asked, values, strict=True))})
     return seen
 
@@ -109,12 +142,24 @@ def _constant(node: Any, place: int, values: list[np.ndarray], data: list[np.nda
         return _reshape(node, values, [x.shape for x in data], batch)
     if all(np.array_equal(first, other) for other in values):
         return first
-    if node.op_type == "Expand" and all(np.array_equal(first[1:], other[1:]) for other in values):
-        return np.array([1, *first[1:]])  # Concat and arithmetic broadcast it over the images
+    if node.op_type in FOLLOW and first.ndim == 1 and all(np.array_equal(first[1:], other[1:]) for other in values):
+        return np.array([FOLLOW[node.op_type], *first[1:]])
+    one = [_of_one_image(value, other) for value, other in itertools.pairwise(values)]
+    if len(one) == 1 and one[0] is not None:
+        return one[0]  # Concat, arithmetic and recurrent layers broadcast it over the images
     raise InputError(
         f"operator {node.op_type} of node {node.name!r} takes a shape that depends on the number of images; export the "
         "network for one image"
     )
+
+
+def _of_one_image(value: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+    """The part of a tensor for one image, where it only repeats that along an axis; None for another tensor."""
+    axes = [axis for axis, (a, b) in enumerate(zip(value.shape, other.shape, strict=False)) if a != b]
+    if value.ndim != other.ndim or len(axes) != 1:
+        return None
+    part = value.take([0], axes[0])
+    return part if all(np.array_equal(np.broadcast_to(part, whole.shape), whole) for whole in (value, other)) else None
 
 
 def _reshape(node: Any, values: list[np.ndarray], shapes: list[tuple[int, ...]], batch: int | None) -> np.ndarray:

@@ -38,7 +38,9 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
         )
     kind = ports[0].type.tensor_type
     if kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) != 4:
-        raise InputError(f"{path} does not take images as float32 (N, C, H, W); its input is {_shown(kind)}")
+        raise InputError(
+            f"{path} does not take images as float32 (N, C, H, W); its input is {_shown(kind)}; export it so"
+        )
     sizes = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]  # some exporters write -1
     own = sizes[1:]
     shape = tuple(size or (wanted[i] if wanted else 0) for i, size in enumerate(own))
@@ -46,8 +48,8 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
         raise InputError(f"{path} takes images of {_sizes(own)}; give `shape`, such as 3x224x224")
     if wanted is not None and shape != tuple(wanted):
         raise InputError(
-            f"{path} takes images of {_sizes(own)}, given are images of {_sizes(wanted)}; resize them with "
-            "data.resize, or use others"
+            f"{path} takes images of {_sizes(own)}, given are images of {_sizes(wanted)}; change them "
+            "with data.resize or data.channels, or use others"
         )
     if math.prod((sizes[0] or 1, *shape)) > MOST_PIXELS:
         raise InputError(
@@ -65,9 +67,44 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
     return shape, sizes[0]
 
 
+def with_channels_first(program: Any, wanted: tuple[int, ...] | None) -> list[str]:
+    """Let a graph of images (N, H, W, C), as those of TensorFlow are, take (N, C, H, W).
+
+    Args:
+        program: changed in place where its input is of the wanted shape (C, H, W) in that order only.
+        wanted: None for what the file says.
+    """
+    from onnx import helper
+
+    graph = program.graph
+    known = {item.name for item in graph.initializer}
+    port = next((port for port in graph.input if port.name not in known), None)
+    dims = [] if port is None else port.type.tensor_type.shape.dim
+    own = [size.dim_value for size in dims][1:]
+    if port is None or wanted is None or not _fits(own, (*wanted[1:], wanted[0])) or _fits(own, wanted):
+        return []
+    images, last = port.name, f"{port.name}_channels_last"
+    for node in graph.node:
+        turned = node.op_type == "Transpose" and [list(item.ints) for item in node.attribute] == [[0, 3, 1, 2]]
+        if turned and node.input[0] == images:
+            node.CopyFrom(helper.make_node("Identity", [images], node.output, node.name))
+        else:
+            node.input[:] = [last if name == images else name for name in node.input]
+    if any(last in node.input for node in graph.node):
+        graph.node.insert(0, helper.make_node("Transpose", [images], [last], last, perm=[0, 2, 3, 1]))
+    for size, value in zip(dims[1:], wanted, strict=True):
+        size.dim_value = value
+    return ["takes images (N, C, H, W) in place of (N, H, W, C)"]
+
+
+def _fits(own: list[int], wanted: tuple[int, ...]) -> bool:
+    return len(own) == len(wanted) and all(size in (other, 0, -1) for size, other in zip(own, wanted, strict=True))
+
+
 def without_dropout(program: Any) -> list[str]:
     """Remove dropout, which does nothing in inference."""
-    removed = [node for node in program.graph.node if node.op_type == "Dropout"]
+    read = {name for node in program.graph.node for name in node.input}
+    removed = [node for node in program.graph.node if node.op_type == "Dropout" and not read & {*node.output[1:]}]
     for node in removed:
         _bypass(program.graph, node)
     return [f"{len(removed)} dropout node{'s'[: len(removed) - 1]} removed"] if removed else []
@@ -77,7 +114,8 @@ def without_softmax(program: Any) -> list[str]:
     """Remove a softmax that gives the output: probabilities become logits, which attacks and margins need."""
     graph = program.graph
     for last in [node for node in graph.node if graph.output[0].name in node.output]:
-        if last.op_type in AFTER_LOGITS:
+        axis = next((item.i for item in last.attribute if item.name == "axis"), -1)
+        if last.op_type in AFTER_LOGITS and axis in (1, -1):
             graph.output[0].name = last.input[0]
             graph.node.remove(last)
             return [f"the final {last.op_type} removed, so that the network gives logits"]

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from robust_edge.importing.graph_shapes import with_constant_shapes
-from robust_edge.importing.graph_surgery import fix_image_shape, without_dropout, without_softmax
+from robust_edge.importing.graph_shapes import with_constant_branches, with_constant_shapes
+from robust_edge.importing.graph_surgery import (
+    fix_image_shape,
+    with_channels_first,
+    without_dropout,
+    without_softmax,
+)
 from robust_edge.importing.reference import run_graph
 from robust_edge.importing.source import Request, Source
 from robust_edge.models.table import GRAPH
@@ -22,6 +27,7 @@ from robust_edge_runtimes.core.limits import TimeLimit
 OLDEST_OPSET = 11
 TOLERANCE = 1e-4
 """Largest allowed error of the logits, relative to the largest logit, against the file in ONNX Runtime."""
+WAY_OUT = "export the fp32 network without that, or import its weights as a state dict with `arch`"
 
 
 def read_onnx(request: Request) -> Source:
@@ -44,10 +50,15 @@ def read_onnx(request: Request) -> Source:
 
 
 def _read(program: Any, request: Request) -> Source:
-    _refuse_old(program, request)
+    _refuse_versions(program, request)
+    notes = with_channels_first(program, request.shape)
     shape, batch = fix_image_shape(program, request.shape, str(request.path))
-    notes = [*without_dropout(program), *without_softmax(program)]
-    network = OnnxNetwork(with_constant_shapes(program, shape, batch))
+    notes += [*without_dropout(program), *without_softmax(program)]
+    try:
+        program = with_constant_branches(program, shape, batch)
+        network = OnnxNetwork(with_constant_shapes(program, shape, batch))
+    except GraphError as cause:
+        raise InputError(f"{request.path}: {cause}; {WAY_OUT}") from cause
     classes, error = _compared(program, network, shape, batch, request)
     notes.append(f"logits within {error:.1g} of those of ONNX Runtime, relative to the largest")
     return Source(network=network, arch=GRAPH, shape=shape, classes=classes, notes=tuple(notes))
@@ -69,6 +80,7 @@ def _invalidity(request: Request) -> str | None:
     program = read_program(request.path)
     try:
         onnx.checker.check_model(program)
+        with_channels_first(program, request.shape)
         shape, batch = fix_image_shape(program, request.shape, str(request.path))
         run_graph(program, np.zeros((batch or 2, *shape), np.float32), [program.graph.output[0].name])
     except Exception as cause:  # each of them has classes of its own
@@ -76,13 +88,22 @@ def _invalidity(request: Request) -> str | None:
     return None
 
 
-def _refuse_old(program: Any, request: Request) -> None:
+def _refuse_versions(program: Any, request: Request) -> None:
+    from onnx import IR_VERSION
+    from onnx.defs import onnx_opset_version
+
     opset = max((item.version for item in program.opset_import if item.domain in ("", "ai.onnx")), default=0)
-    if opset < OLDEST_OPSET:
+    if not OLDEST_OPSET <= opset <= onnx_opset_version():
         raise InputError(
-            f"{request.path} is of opset {opset}, {OLDEST_OPSET} is the oldest that can be imported; convert it with "
-            "onnx.version_converter"
+            f"{request.path} is of opset {opset}, {OLDEST_OPSET} to {onnx_opset_version()} can be imported; convert it "
+            "with onnx.version_converter"
         )
+    if program.ir_version > IR_VERSION:
+        raise InputError(
+            f"{request.path} is of IR version {program.ir_version}, {IR_VERSION} is the newest of onnx here"
+        )
+    if program.graph.sparse_initializer:
+        raise InputError(f"{request.path} holds sparse initializers; write its weights as dense ones")
 
 
 def _compared(
@@ -90,29 +111,53 @@ def _compared(
 ) -> tuple[int, float]:
     """The number of classes, and the error of the logits; images alone and in a batch must give the same."""
     count = batch or 2
-    images = np.random.default_rng(0).normal(size=(2 * count, *shape)).astype(np.float32)
-    output = [program.graph.output[0].name]
-    expected = np.concatenate([run_graph(program, part, output)[0] for part in (images[:count], images[count:])])
-    if expected.ndim != 2 or len(expected) != len(images):
-        raise InputError(
-            f"{request.path} gives an output of shape {expected.shape} for {len(images)} images, expected (N, K), the "
-            "logits of a classifier"
-        )
+    images, expected = _run_on_noise(program, shape, count)
+    _refuse_other_outputs(expected, len(images), request)
     fixed = f"{request.path} was written for batches of {count} images and cannot be made to take others"
     try:
         with torch.no_grad():
             together = network(torch.from_numpy(images)).numpy()
             alone = np.concatenate([network(torch.from_numpy(image[None])).numpy() for image in images])
     except GraphError as cause:
-        raise InputError(f"{fixed}: {cause}") from cause
+        raise InputError(f"{request.path if batch is None else fixed}: {cause}; {WAY_OUT}") from cause
     if not together.shape == alone.shape == expected.shape:
         raise InputError(f"{fixed}: {len(images)} images give {len(together)} or {len(alone)} rows of logits")
     largest = float(np.abs(expected).max()) or 1.0
     with np.errstate(all="ignore"):  # infinity and NaN come out as such, and are refused
         error = max(float(np.abs(found - expected).max()) for found in (together, alone)) / largest
+        apart = float(np.abs(together - alone).max()) / largest
+    if apart > TOLERANCE:
+        raise InputError(
+            f"{request.path} gives an image other logits alone than beside others, by {apart:.2g} (relative); export a "
+            "network that computes nothing over a batch"
+        )
     if not (math.isfinite(error) and error <= TOLERANCE):
         raise InputError(
             f"{request.path}: the network in torch gives logits that differ by {error:.2g} (relative) from those of "
-            "ONNX Runtime; please report the file"
+            "ONNX Runtime; export it in fp32 if it computes with 16 bits, otherwise please report the file"
         )
     return expected.shape[1], error
+
+
+def _run_on_noise(program: Any, shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two batches of noise and their outputs; of positive noise where the graph has no numbers for negative values."""
+    generator, output = np.random.default_rng(0), [program.graph.output[0].name]
+    for draw in (generator.normal, generator.random):
+        images = draw(size=(2 * count, *shape)).astype(np.float32)
+        parts = [run_graph(program, part, output)[0] for part in (images[:count], images[count:])]
+        if all(isinstance(part, np.ndarray) and np.isfinite(part).all() for part in parts):
+            break
+    return images, np.concatenate(parts)
+
+
+def _refuse_other_outputs(found: np.ndarray, count: int, request: Request) -> None:
+    """Refuse what is not one row of at least two logits for an image."""
+    if found.ndim == 2 and found.shape == (count, 1) and found.dtype.kind == "f":
+        raise InputError(f"{request.path} gives one value for an image; export two logits, such as 0 and that value")
+    if found.dtype.kind != "f":
+        raise InputError(f"{request.path} gives {found.dtype}, not logits; export the network without its ArgMax")
+    if found.ndim != 2 or len(found) != count:
+        raise InputError(
+            f"{request.path} gives an output of shape {found.shape} for {count} images, expected (N, K), the logits of "
+            "a classifier"
+        )

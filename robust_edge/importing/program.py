@@ -38,7 +38,10 @@ def read_program(request: Request) -> Source:
         except Exception as cause:  # torch raises whatever the bytes provoke
             reason = " ".join(str(cause).split())[:300]
             raise InputError(f"{request.path} cannot be read as a program of torch.export: {reason}") from cause
-        return read_onnx(dataclasses.replace(request, path=path))
+        try:
+            return read_onnx(dataclasses.replace(request, path=path))
+        except InputError as cause:
+            raise InputError(str(cause).replace(str(path), str(request.path))) from cause
 
 
 def _rename_values(graph: Any) -> None:

@@ -139,6 +139,7 @@ def _check(model: Normalized, spec: ModelSpec) -> None:
     _check_parts(model, spec)
     with evaluation_mode(model):
         _check_reproducible(model, spec)
+        _check_differentiable(model, spec)
     if not decide_prunable(model, spec.shape).uses:
         raise nothing
 
@@ -172,6 +173,24 @@ def _check_reproducible(model: Normalized, spec: ModelSpec) -> None:
         raise InputError(
             f"model {spec.arch!r} gives one image other logits alone than beside another one; in evaluation mode "
             "nothing may be computed over a batch, as batch norm without running statistics does"
+        )
+
+
+def _check_differentiable(model: Normalized, spec: ModelSpec) -> None:
+    """Check that the logits depend on the image through torch, as attacks need."""
+    image, found = _images(spec)[:1].requires_grad_(), None
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            logits = model(image)
+            if logits.requires_grad:
+                (found,) = torch.autograd.grad(logits.sum(), image, allow_unused=True)
+    except Exception as cause:  # the network is the user's; it may raise anything
+        reason = " ".join(str(cause).split())[:300]
+        raise InputError(f"model {spec.arch!r} cannot be attacked, its backward pass fails: {reason}") from cause
+    if found is None:
+        raise InputError(
+            f"model {spec.arch!r} has no gradient of the logits with respect to the image, which attacks need; its "
+            "forward pass must not use torch.no_grad, detach or numpy"
         )
 
 

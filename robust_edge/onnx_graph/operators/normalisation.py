@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_edge.onnx_graph.operators.node import Inputs, Node, Operator, ints, optional_input, padded, refuse
+from robust_edge.onnx_graph.operators.node import Inputs, Node, Operator, ints, optional_input, padded
 
 
 def batch_norm(node: Node, inputs: Inputs) -> Tensor:
     """By running statistics."""
     x, scale, bias, mean, variance = inputs
-    refuse(node, training_mode=0)
+    if node.get("training_mode", 0):
+        raise ValueError("in training mode; export the network in evaluation mode")
     return functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, node.get("epsilon", 1e-5))
 
 

@@ -19,7 +19,7 @@ ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def resize(node: Node, inputs: Inputs) -> Tensor:
-    """By scales or to sizes, nearest, linear or cubic, in each of ONNX's systems of coordinates."""
+    """By scales or to sizes, nearest, linear or cubic, in each of ONNX's systems of coordinates; size 0 stays."""
     x, first = inputs[0], 1 if node.opset < 11 else 2
     scales, sizes = optional_input(inputs, first), ints(node, inputs, "", 3)
     wanted = [float(value) for value in (() if scales is None else scales.tolist())]
@@ -30,7 +30,7 @@ def resize(node: Node, inputs: Inputs) -> Tensor:
         raise ValueError("keep_aspect_ratio_policy is not covered")
     for position, axis in enumerate(axes):
         size = x.shape[axis]
-        out = sizes[position] if sizes else math.floor(size * wanted[position])
+        out = sizes[position] or size if sizes else math.floor(size * wanted[position])
         scale = out / size if sizes else wanted[position]
         if out != size or scale != 1:
             x = _along(node, x, axis, out, scale)

@@ -86,10 +86,14 @@ def unsqueeze(node: Node, inputs: Inputs) -> Tensor:
 def concat(node: Node, inputs: Inputs) -> Tensor:
     """Concatenate along an axis; a tensor for a single image, such as a class token, is repeated for every image."""
     axis = node.get("axis", 0) % inputs[0].ndim
-    if axis > 0:
-        counts = [value.shape[0] for value in inputs]  # not len(), for which torch.export fixes the number of images
+    for other in (k for k in range(inputs[0].ndim) if k != axis):
+        counts = [
+            value.shape[other] for value in inputs
+        ]  # not len(), for which torch.export fixes the number of images
         inputs = [
-            value.expand(max(counts), *value.shape[1:]) if count == 1 < max(counts) else value
+            value.expand([-1 if k != other else max(counts) for k in range(value.ndim)])
+            if count == 1 < max(counts)
+            else value
             for value, count in zip(inputs, counts, strict=True)
         ]
     return torch.cat(list(inputs), dim=axis)

@@ -202,6 +202,103 @@ def test_equal_tensors_that_are_stored_once_become_parameters_of_their_own(tmp_p
     assert state["b"].data_ptr() != state["c"].data_ptr()
 
 
+def head(source):
+    """Nodes and initializers of a classifier of `source`, (N, 4, H, W)."""
+    random, array = np.random.default_rng(0), onnx.numpy_helper.from_array
+    nodes = [("GlobalAveragePool", [source], "p"), ("Flatten", ["p"], "f"), ("MatMul", ["f", "w"], "y")]
+    held = {"w": (4, 10), "k": (4, 1, 3, 3)}
+    return nodes, [array(random.normal(size=s).astype(np.float32), name) for name, s in held.items()]
+
+
+def logits_of_file(path, images):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": images.numpy()})[0])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_branch_that_shapes_decide_is_taken(tmp_path, size):
+    """As torch's older exporter writes squeeze(); the value that a branch reads is no shape."""
+    make, ends, array = onnx.helper, onnx.helper.make_tensor_value_info, onnx.numpy_helper.from_array
+    nodes, held = head("chosen")
+    branches = {
+        f"{name}_branch": make.make_graph(
+            [make.make_node("Mul", ["h", name], [f"{name}_y"])], name, [], [ends(f"{name}_y", 1, None)]
+        )
+        for name in ("then", "else")
+    }
+    first = [
+        ("Conv", ["x", "k"], "h"),
+        ("Shape", ["x"], "s"),
+        ("Gather", ["s", "one"], "c"),
+        ("Equal", ["c", "size"], "q"),
+    ]
+    made = [make.make_node(kind, given, [out]) for kind, given, out in first]
+    made += [make.make_node("If", ["q"], ["chosen"], **branches)]
+    made += [make.make_node(kind, given, [out]) for kind, given, out in nodes]
+    held += [
+        array(np.float32(2), "then"),
+        array(np.float32(3), "else"),
+        array(np.array(1), "one"),
+        array(np.array(size), "size"),
+    ]
+    onnx.save(model_of(made, initializers=held), tmp_path / "m.onnx")
+    run, _, _ = imported(tmp_path / "m.onnx", tmp_path / "run")
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(run.load_model().network(images), logits_of_file(tmp_path / "m.onnx", images), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [("N", 8, 8, 1), ("N", "h", "w", 1)])
+def test_images_with_the_channels_last(tmp_path, shape):
+    """As TensorFlow's are, with and without a layer that reads them so."""
+    make = onnx.helper
+    nodes, held = head("h")
+    made = [
+        make.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        make.make_node("ReduceMax", ["x"], ["m"], axes=[1, 2, 3]),
+    ]
+    made += [make.make_node("Mul", ["t", "m"], ["u"]), make.make_node("Conv", ["u", "k"], ["h"])]
+    made += [make.make_node(kind, given, [out]) for kind, given, out in nodes]
+    onnx.save(model_of(made, shape, initializers=held), tmp_path / "m.onnx")
+    run, _, notes = imported(tmp_path / "m.onnx", tmp_path / "run")
+    images = torch.rand(3, 1, 8, 8)
+    expected = logits_of_file(tmp_path / "m.onnx", images.permute(0, 2, 3, 1))
+    assert torch.allclose(run.load_model().network(images), expected, atol=1e-6)
+    assert any("(N, H, W, C)" in note for note in notes)
+
+
+class Repeating(nn.Module):
+    """Constants that are repeated for every image, and sizes that hold the number of images."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.layer = nn.Parameter(torch.rand(1, 1, 8)), nn.GRU(8, 8)
+        self.norm, self.head = nn.LocalResponseNorm(3, alpha=1.0), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = nn.functional.interpolate(self.norm(x), size=(5, 8), mode="bilinear")[:, 0]
+        both = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1).transpose(0, 1)
+        state, ramp = torch.zeros(1, both.shape[1], 8), torch.linspace(0, 1, 8).expand(1, both.shape[1], -1)
+        return self.head(self.layer(torch.cat([both, ramp]), state)[0][-1])
+
+
+def test_constants_that_are_repeated_for_every_image(tmp_path):
+    torch.manual_seed(0)
+    source = Repeating().eval()
+    run, _, _ = imported(written(source, tmp_path / "m.onnx", 13), tmp_path / "run")
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(run.load_model()(images), source(images), atol=1e-6)
+
+
+def test_a_graph_without_numbers_for_negative_pixels(tmp_path):
+    make = onnx.helper
+    nodes, held = head("h")
+    made = [make.make_node("Sqrt", ["x"], ["r"]), make.make_node("Conv", ["r", "k"], ["h"])]
+    made += [make.make_node(kind, given, [out]) for kind, given, out in nodes]
+    onnx.save(model_of(made, initializers=held), tmp_path / "m.onnx")
+    imported(tmp_path / "m.onnx", tmp_path / "run")
+
+
 def test_functions_of_a_file_are_replaced_by_their_nodes(tmp_path):
     """As torch 2.11 writes some activations."""
     make, weight = onnx.helper, onnx.numpy_helper.from_array(np.eye(64, 10, dtype=np.float32), "w")
@@ -256,6 +353,23 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
         (lambda p: p.graph.input[0].type.tensor_type.shape.dim[2].__setattr__("dim_value", 9), "resize"),
         (lambda p: p.graph.input[0].type.tensor_type.__setattr__("elem_type", 2), "float32"),
         (lambda p: p.graph.node[0].__setattr__("op_type", "NonZero"), "NonZero"),
+        (lambda p: p.opset_import[0].__setattr__("version", 99), "opset 99, 11 to"),
+        (lambda p: p.__setattr__("ir_version", 99), "IR version 99"),
+        (lambda p: p.graph.sparse_initializer.add(), "dense"),
+        (
+            lambda p: p.graph.node[-1].CopyFrom(
+                onnx.helper.make_node("ArgMax", p.graph.node[-1].input, p.graph.node[-1].output, axis=1)
+            ),
+            "int64, not logits.*ArgMax",
+        ),
+        (
+            lambda p: p.graph.node[-1].CopyFrom(
+                onnx.helper.make_node("ReduceMax", p.graph.node[-1].input, p.graph.node[-1].output, axes=[1])
+            ),
+            "one value for an image; export two logits",
+        ),
+        (lambda p: p.graph.node[-1].attribute[0].__setattr__("i", 0), "other logits alone than beside others"),
+        (lambda p: p.graph.input[0].type.tensor_type.shape.dim[1].__setattr__("dim_value", 3), r"data\.channels"),
         (
             lambda p: p.graph.input[0].type.tensor_type.shape.dim[0].__setattr__("dim_value", 1 << 31),
             "fewer or smaller",
