@@ -35,9 +35,9 @@ def with_constant_shapes(program: Any, shape: tuple[int, ...], batch: int | None
     changed = ModelProto()
     changed.CopyFrom(program)
     constants = _constants(changed)
-    derived = _derived(changed, set(constants))
+    derived, fixed = _derived(changed, set(constants))
     places = ((node, place) for node in changed.graph.node for place in range(len(node.input)))
-    reads = [(node, place) for node, place in places if _reads(node, place, derived, constants, batch)]
+    reads = [(node, place) for node, place in places if _reads(node, place, derived, fixed, batch)]
     if not reads:
         return changed
     names = sorted({name for node, place in reads for name in (node.input[place], node.input[0])})
@@ -64,7 +64,7 @@ def with_constant_branches(program: Any, shape: tuple[int, ...], batch: int | No
     nodes = changed.graph.node
     while True:
         constants = _constants(changed)
-        known = _derived(changed, set(constants)) | set(constants)
+        known = set[str]().union(*_derived(changed, set(constants)))
         place = next((i for i, node in enumerate(nodes) if node.op_type == "If" and node.input[0] in known), None)
         if place is None:
             return changed
@@ -88,8 +88,8 @@ def _constants(program: Any) -> dict[str, Any]:
     return {**found, **{node.output[0]: node for node in program.graph.node if node.op_type == "Constant"}}
 
 
-def _derived(program: Any, constants: set[str]) -> set[str]:
-    """Names of the values that depend on shapes only."""
+def _derived(program: Any, constants: set[str]) -> tuple[set[str], set[str]]:
+    """Names of the values that depend on shapes only, and of those that depend on constants only."""
     derived: set[str] = set()
     fixed = set(constants)
     for node in program.graph.node:
@@ -101,16 +101,15 @@ def _derived(program: Any, constants: set[str]) -> set[str]:
             derived |= set(node.output)
         elif given and all(name in fixed for name in given):
             fixed |= set(node.output)
-    return derived
+    return derived, fixed
 
 
-def _reads(node: Any, place: int, derived: set[str], constants: dict[str, Any], batch: int | None) -> bool:
+def _reads(node: Any, place: int, derived: set[str], fixed: set[str], batch: int | None) -> bool:
     """Whether a node that depends on the images reads a shape, or the constant shape of one batch, at this place."""
     name = node.input[place]
     if all(own in derived for own in node.output):
         return False
-    fixed = batch is not None and node.op_type == "Reshape" and place == 1 and name in constants
-    return name in derived or fixed
+    return name in derived or (batch is not None and node.op_type == "Reshape" and place == 1 and name in fixed)
 
 
 def _observed(

@@ -148,6 +148,27 @@ def test_a_program_is_read_only_where_its_code_is_allowed(tmp_path):
         assert torch.allclose(run.load_model()(images), source[:-1](images), atol=1e-6)
 
 
+def test_a_program_that_torch_converts_to_another_network_is_refused(tmp_path):
+    """A pool's `divisor_override` is lost, and nothing says so."""
+    pool = nn.AvgPool2d(2, divisor_override=3)
+    source = nn.Sequential(nn.Conv2d(1, 8, 3), pool, nn.Flatten(), nn.Linear(72, 10)).eval()
+    torch.export.save(torch.export.export(source, (torch.rand(2, 1, 8, 8),)), tmp_path / "p.pt2")
+    with pytest.raises(InputError, match=r"p\.pt2: as ONNX, the program gives outputs that differ"):
+        imported(tmp_path / "p.pt2", tmp_path / "run", allow_code=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_program_for_one_number_of_images_takes_any(tmp_path, batch):
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.Flatten(), nn.Linear(72, 10)).eval()
+    torch.export.save(torch.export.export(source, (torch.rand(batch, 1, 8, 8),)), tmp_path / "p.pt2")
+    run, _, _ = imported(tmp_path / "p.pt2", tmp_path / "run", allow_code=True)
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(run.load_model()(images), source(images), atol=1e-6)
+
+
 class NamedLikeOperators(nn.Module):
     """Parameters and buffers with the names that torch gives to values of operators and to inputs."""
 
