@@ -70,7 +70,8 @@ def _refuse_another_network(program: Any, path: Path, shape: tuple[int, ...], re
     images = torch.rand(count if isinstance(count, int) else 2, *shape, generator=torch.Generator().manual_seed(0))
     args, given = program.example_inputs or ((images,), {})
     with torch.no_grad(), silenced():
-        outputs = program.module()(*(images for _ in args), **dict.fromkeys(given, images))
+        copied = images.clone()  # which the program may overwrite
+        outputs = program.module()(*(copied for _ in args), **dict.fromkeys(given, copied))
     expected = next(iter(tree_leaves(outputs))).numpy()
     graph = read_file(path)
     (found,) = run_graph(graph, images.numpy(), [graph.graph.output[0].name])
