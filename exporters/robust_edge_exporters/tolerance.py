@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from robust_edge_exporters.dispatch_mode import EagerDispatchMode
 from robust_edge_exporters.target import Quantisation, Target
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.scoring import relative_error
 
@@ -86,7 +87,7 @@ def _error(network: nn.Module, points: Tensor, precision: str, quantisation: Qua
                 return relative_error(here.numpy(), copy.deepcopy(network).double()(points.double()).numpy())
             with _Rounding(_to_fp16 if precision == "fp16" else _EightBits(quantisation)):
                 there = network(points)
-        except (RuntimeError, NotImplementedError, TypeError):
+        except (RuntimeError, NotImplementedError, TypeError, InputError):
             return math.nan
     return relative_error(there.numpy(), here.numpy())
 

@@ -167,7 +167,7 @@ def dequantize(node: Node, inputs: Inputs) -> Tensor:
     """(x − zero point) × scale."""
     x, scale, zero = inputs[0], inputs[1], optional_input(inputs, 2)
     shift = 0.0 if zero is None else _along(node, zero.float(), x)
-    value: Tensor = (x.float() - shift) * _along(node, scale, x)
+    value: Tensor = (x.to(scale.dtype) - shift) * _along(node, scale, x)
     return value
 
 

@@ -347,6 +347,12 @@ def test_swish_is_a_product_with_its_sigmoid():
     assert torch.allclose(OnnxNetwork(program)(images), images * torch.sigmoid(2 * images))
 
 
+def test_quantised_values_have_the_width_of_the_network():
+    """An export compares the network with itself in fp64."""
+    network = OnnxNetwork(quantised(np.int8, 0, 0.006)).double()
+    assert network(torch.rand(2, 3, 6, 5, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_constants_are_computed_once_and_the_unused_forgotten():
     program = quantised(np.int8, 0, 0.01)
     weight = onnx.numpy_helper.from_array(RANDOM.integers(-99, 99, (3, 1, 1)).astype(np.int8), "weight")
