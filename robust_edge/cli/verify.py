@@ -75,14 +75,17 @@ def verify(
     Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided.
     """
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
-    from robust_edge_runtimes.core.bundle import open_bundle
+    from robust_edge_runtimes.core.bundle import private_bundle, without_links
 
     settings = VerifySettings(
         modes=modes, limit=limit, eps=eps, seed=seed, data_dir=data_dir, options=without_none(options)
     )
-    opened, others = open_bundle(bundle), {str(path): read_verdict(path) for path in merge}
-    refuse_other_artifacts(others, opened.manifest)
-    with _background(opened.path, run, modes, data_dir, allow_code) as background:
+    others = {str(path): read_verdict(path) for path in merge}
+    run = None if run is None else without_links(run)
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(private_bundle(bundle))
+        refuse_other_artifacts(others, opened.manifest)
+        background = stack.enter_context(_background(opened.path, run, modes, data_dir, allow_code))
         from robust_edge.run.directory import open_run
         from robust_edge.verification.verify import verify_bundle
 

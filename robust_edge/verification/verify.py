@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from robust_edge.run.directory import Run
+from robust_edge.run.directory import Checkpoint, Run, open_run
 from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.claims import check_claims
 from robust_edge.verification.inspection import inspect_on_host
@@ -18,7 +18,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
-from robust_edge_runtimes.core.bundle import Bundle, refuse_changed
+from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime
@@ -47,7 +47,7 @@ def verify_bundle(
     """Attack the artifact in every mode and judge it against its checkpoint.
 
     Args:
-        bundle: opened.
+        bundle: opened; if others can write its folder, as `private_bundle`.
         run: the run that it was exported from; None to verify the bundle alone.
         budget: percentage points that the artifact may lose, and flags that it may raise.
         settings: of the modes.
@@ -56,7 +56,8 @@ def verify_bundle(
         background: the comparison of mode `rebuild`, if it was already started for this bundle and run.
 
     Raises:
-        InputError: a mode that needs a run without one, or a run that the bundle was not exported from.
+        InputError: a mode that needs a run without one, a run that the bundle was not exported from, or one that was
+            written meanwhile.
         BundleError: the bundle contradicts itself, or the run's class names.
         BackendUnavailable: the artifact's runtime is not installed here.
     """
@@ -67,6 +68,7 @@ def verify_bundle(
         if mode.needs and run is None:
             raise InputError(f"mode {mode.name} needs {mode.needs}; give the bundle's run as `run`")
     network, find_rebuild = None, None
+    checkpoint = None if run is None else run.checkpoint()
     if run is not None:
         check_origin(bundle, run)
         with TimeLimit(str(bundle.path), BundleError).opening():
@@ -80,8 +82,16 @@ def verify_bundle(
         subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
         inspection = inspect_on_host(subject, settings)
         verdict = judge_in_blocks(subject, inspection, modes, settings, budget, _sharing_cpus(progress, background))
-    refuse_changed(bundle)
+    if run is not None and checkpoint is not None:
+        _refuse_changed(run, checkpoint)
     return verdict
+
+
+def _refuse_changed(run: Run, checkpoint: Checkpoint) -> None:
+    """Raise InputError where a run is not the one that was read before."""
+    if open_run(run.path, allow_code=run.allow_code).config != run.config or run.checkpoint() != checkpoint:
+        raise InputError(f"{run.path} was written while a bundle was verified against it; verify the bundle again")
+    run.weights_file()
 
 
 def _rebuild(

@@ -164,16 +164,15 @@ def verify(
     **options: Optional[int],
 ) -> None:
     """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: too few images to decide."""
-    from robust_edge_runtimes.core.bundle import open_bundle, refuse_changed
+    from robust_edge_runtimes.core.bundle import private_bundle
     from robust_edge_runtimes.load import load
     from robust_edge_runtimes.modes.sequence import judge_in_blocks
     from robust_edge_runtimes.verdict.inspection import inspect_artifact
     from robust_edge_runtimes.verdict.subject import subject_of
 
-    settings, opened = ModeSettings(limit, seed, without_none(options)), open_bundle(bundle)
-    with load(opened, threads=threads, from_source=True) as model:
+    settings = ModeSettings(limit, seed, without_none(options))
+    with private_bundle(bundle) as opened, load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
         inspection, chosen = inspect_artifact(subject), chosen_modes(modes, DEVICE_MODES)
         verdict = judge_in_blocks(subject, inspection, chosen, settings, budget, output.progress)
-    refuse_changed(opened)
     end_with(verdict, context, output, out=out, junit=junit)

@@ -6,22 +6,25 @@ device. `SHA256SUMS` lists the hash of every file, so that any change is detecte
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Iterable, Tuple, Union
+from typing import Collection, Iterator, Union
 
 from robust_edge_runtimes.core.decode import read_json, short_repr
-from robust_edge_runtimes.core.errors import BundleError
-from robust_edge_runtimes.core.files import sha256_of, write_atomic, write_json
+from robust_edge_runtimes.core.errors import BundleError, InputError, show_as
+from robust_edge_runtimes.core.files import sha256_of, temporary_folder, write_atomic, write_json
 from robust_edge_runtimes.core.golden import GOLDEN, Golden, check_expected, read_golden
 from robust_edge_runtimes.core.manifest import Companion, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 MAX_NAME_LENGTH = 200
-State = Tuple[Tuple[int, int, int, int], ...]
+COPY = "robust-edge-bundle"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
@@ -32,14 +35,10 @@ class Bundle:
     Attributes:
         path: the folder itself; if a symbolic link to it was given, its target.
         manifest: the content of `manifest.json`.
-        state: what the file system said of the folder and its files when the bundle was opened.
-        above: the same of the folders that it lies in.
     """
 
     path: Path
     manifest: Manifest
-    state: State = dataclasses.field(default=(), compare=False, repr=False)
-    above: State = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def artifact_path(self) -> Path:
@@ -60,53 +59,67 @@ def open_bundle(path: Union[str, Path]) -> Bundle:
         BundleError: `path` is not a bundle; a file is missing, changed, a symbolic link or outside the folder; or
             the manifest contradicts itself.
     """
-    root = _without_links(Path(path))
-    manifest = _checked_manifest(root)
-    return Bundle(root, manifest, _state(root, manifest), _state_above(root))
+    root = without_links(Path(path))
+    manifest = _listed(root)
+    for name, entry in manifest.files.items():
+        if sha256_of(root / name) != entry.sha256:
+            raise BundleError(f"{root / name} is not the file that was exported (SHA-256 differs); copy it again")
+    _check_sums(root, manifest)
+    return Bundle(root, manifest)
 
 
-def refuse_changed(bundle: Bundle) -> None:
-    """Raise BundleError where an opened bundle is not what it was, or has not been so all the time.
+@contextlib.contextmanager
+def private_bundle(path: Union[str, Path]) -> Iterator[Bundle]:
+    """Open a copy of a bundle in a temporary folder that only this user can enter; it is removed at the end.
 
-    A verdict would be on neither of two bundles that took turns.
+    A file that others can write may hold other bytes when it is hashed than when it is executed. That leaves no trace
+    where they have mapped it into memory. Files that the manifest does not list are empty in the copy, since only
+    their names matter. Errors name the given path.
+
+    Raises:
+        BundleError: as `open_bundle`.
+        InputError: the temporary folder has no space for the copy.
     """
-    if _checked_manifest(bundle.path) != bundle.manifest:
-        raise BundleError(f"{bundle.path} was replaced by another bundle while it was verified; verify it again")
-    pairs = zip(bundle.above, _state_above(bundle.path))
-    if _state(bundle.path, bundle.manifest) != bundle.state or any(_was_moved(*pair) for pair in pairs):
-        raise BundleError(f"{bundle.path} was written, moved or relinked while it was verified; verify it again")
+    root, parent = Path(path), Path(tempfile.gettempdir())
+    manifest = _listed(root)
+    size, free = sum(entry.bytes for entry in manifest.files.values()), shutil.disk_usage(str(parent)).free
+    if size > free:
+        raise InputError(
+            f"{root} is copied to {parent} and takes {size} bytes there, of which {free} are free; set TMPDIR to a "
+            "folder on a larger disk"
+        )
+    with temporary_folder(parent, COPY) as scratch:
+        copy = scratch / "bundle"
+        show_as(copy, root)
+        _copy(root, copy, {MANIFEST, SUMS, *manifest.files})
+        yield open_bundle(copy)
 
 
-def _without_links(path: Path) -> Path:
+def _copy(root: Path, copy: Path, listed: Collection[str]) -> None:
+    """Copy a folder: all folders, the listed files, and the names of all others."""
+    copy.mkdir()
+    for folder, folders, files in os.walk(str(root)):
+        inside = Path(folder).relative_to(root)
+        for name in (*folders, *files):
+            source, target = Path(folder, name), copy / inside / name
+            if source.is_symlink():
+                target.symlink_to("nowhere")
+            elif name in folders:
+                target.mkdir()
+            elif (inside / name).as_posix() in listed:
+                shutil.copyfile(str(source), str(target), follow_symlinks=False)
+            else:
+                target.touch()
+
+
+def without_links(path: Path) -> Path:
     """The same folder by a path without symbolic links, which could lead elsewhere later."""
     real = Path(os.path.realpath(path))
     return path if real == Path(os.path.abspath(path)) else real  # noqa: PTH100 - resolve() would follow them
 
 
-def _state(root: Path, manifest: Manifest) -> State:
-    """Inode and times of the folder and its files. Who changes a file and restores it cannot restore the last one."""
-    return _states(root / name for name in (".", MANIFEST, SUMS, *sorted(manifest.files)))
-
-
-def _state_above(root: Path) -> State:
-    """The same of all folders that `root` lies in, from the next one up."""
-    return _states(Path(os.path.abspath(root)).parents)  # noqa: PTH100 - absolute() would keep "..", resolve() follow
-
-
-def _states(paths: Iterable[Path]) -> State:
-    found = (path.stat() for path in paths)
-    return tuple((item.st_dev, item.st_ino, item.st_mtime_ns, item.st_ctime_ns) for item in found)
-
-
-def _was_moved(before: Tuple[int, int, int, int], now: Tuple[int, int, int, int]) -> bool:
-    """Whether a folder is another one, or was moved away and back, which changes only the last of its times.
-
-    A file that is written into the folder changes both, and is allowed: other bundles may lie there.
-    """
-    return before[:2] != now[:2] or (before[2] == now[2] and before[3] != now[3])
-
-
-def _checked_manifest(root: Path) -> Manifest:
+def _listed(root: Path) -> Manifest:
+    """The manifest, after a check that all files that it lists are there in the right size; nothing is hashed."""
     if root.suffix == ".tar" and root.is_file():
         raise BundleError(f"{root} is an archive: unpack it with tar -xf {root}, then give the folder")
     if not root.is_dir():
@@ -117,10 +130,9 @@ def _checked_manifest(root: Path) -> Manifest:
         raise BundleError(f"{root} has no {MANIFEST}; a bundle is what `robust-edge export` writes")
     manifest = Manifest.from_json(read_json(root / MANIFEST, BundleError), where=str(root / MANIFEST))
     for name, entry in manifest.files.items():
-        _check_file(root, name, entry.sha256, entry.bytes)
+        _check_file(root, name, entry.bytes)
     if GOLDEN not in manifest.files:
         raise BundleError(f"{root / MANIFEST} does not list {GOLDEN}; export the bundle again")
-    _check_sums(root, manifest)
     return manifest
 
 
@@ -159,7 +171,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     return written
 
 
-def _check_file(root: Path, name: str, sha256: str, size: int) -> None:
+def _check_file(root: Path, name: str, size: int) -> None:
     if not _PLAIN_PATH.fullmatch(name):
         raise BundleError(
             f"{root / MANIFEST} lists {short_repr(name)}, which is not a plain path inside the bundle; export it again"
@@ -175,8 +187,6 @@ def _check_file(root: Path, name: str, sha256: str, size: int) -> None:
         raise BundleError(f"{path} is missing; copy the whole bundle, or export it again")
     if path.stat().st_size != size:
         raise BundleError(f"{path} has {path.stat().st_size} bytes, but {MANIFEST} says {size}; copy it again")
-    if sha256_of(path) != sha256:
-        raise BundleError(f"{path} is not the file that was exported (SHA-256 differs); copy it again")
 
 
 def _check_sums(root: Path, manifest: Manifest) -> None:

@@ -7,15 +7,33 @@ Exit codes: 0 pass, 1 a check failed, 2 usage or input, 3 a backend or target is
 from __future__ import annotations
 
 import difflib
-from typing import Iterable, Type
+from pathlib import Path
+from typing import Dict, Iterable, Type
 
 MAX_NAME = 80
+_shown: Dict[str, str] = {}
 
 
 class RobustEdgeError(Exception):
     """Base class. A message says in one line what happened, the value seen, and what to do about it."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message; of a copied folder it names the original."""
+        return shown(super().__str__())
+
+
+def show_as(copy: Path, original: Path) -> None:
+    """Let messages about a temporary copy name the folder that the user gave; until this process ends."""
+    _shown[str(copy)] = str(original)
+
+
+def shown(text: str) -> str:
+    """The text with the paths of copies replaced by those of their originals."""
+    for copy, original in _shown.items():
+        text = text.replace(copy, original)
+    return text
 
 
 class InputError(RobustEdgeError):

@@ -15,7 +15,7 @@ import struct
 import time
 from typing import Iterator, Optional, Tuple, Type
 
-from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.errors import RobustEdgeError, shown
 
 COMPILATION = 60
 """How much longer than a file that is only loaded one may take that is compiled when it is opened."""
@@ -138,7 +138,7 @@ def _limited(text: str, exit_code: int, factor: float, more: float) -> Iterator[
         yield
         return
     assert _board is not None
-    _board.begin(text, exit_code, factor * _seconds + more)
+    _board.begin(shown(text), exit_code, factor * _seconds + more)
     try:
         yield
     finally:
