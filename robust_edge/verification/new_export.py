@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from robust_edge_exporters.target import Target, target_named
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
 from robust_edge_runtimes.core.decode import read_json, short_repr, visible
 from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError
+from robust_edge_runtimes.core.files import json_text
 from robust_edge_runtimes.core.golden import GOLDEN
 from robust_edge_runtimes.core.manifest import Choices, ExportParity, Manifest
 from robust_edge_runtimes.formats.table import format_named as format_named_on_device
@@ -36,6 +37,7 @@ OWN = ("artifact", "expected", "files", "parity", "size")
 """Fields of the manifest that are compared elsewhere: hashes of files, and figures that are measured on images."""
 MISSING = "missing"  # in the line on a key that only one of two mappings has; its value may be None
 VERSIONS = 5  # that are listed
+FREE, FREE_PER_LAYER = 2000, 50  # characters of a manifest that only the exporting machine knows
 COMPRESSED = 0.02  # relative difference that another version of zlib may make
 
 
@@ -132,7 +134,18 @@ def _manifest_differences(bundle: Bundle, own: Manifest) -> list[str]:
         claimed, true = (_without_times(name, getattr(item, name)) for item in (manifest, own))
         if claimed != true:
             found.append(f"{MANIFEST}: {_first_difference(name, claimed, true)}")
-    return found + _size_differences(manifest, own)
+    return [*found, *_size_differences(manifest, own), *_hidden_in_manifest(bundle, own)]
+
+
+def _hidden_in_manifest(bundle: Bundle, own: Manifest) -> Iterable[str]:
+    """Whether the file holds more than its fields, or longer texts and numbers than any export writes."""
+    manifest, data = bundle.manifest, (bundle.path / MANIFEST).read_bytes()
+    like = dataclasses.replace(own, artifact=manifest.artifact, files=manifest.files)
+    longest = len(json_text(like.to_json())) + FREE + FREE_PER_LAYER * len(own.layers)
+    if data != json_text(manifest.to_json()).encode():
+        yield f"{MANIFEST} holds its fields in another way than an export writes them, for example with more blanks"
+    elif len(data) > longest:
+        yield f"{MANIFEST} has {len(data)} bytes, an export writes at most {longest}"
 
 
 def _without_times(name: str, value: Any) -> Any:

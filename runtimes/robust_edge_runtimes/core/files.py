@@ -155,8 +155,13 @@ def try_lock(handle: int) -> Optional[bool]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN is refused."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write `value` as `json_text`, atomically."""
+    write_atomic(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON; NaN is refused."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def cache_folder() -> Path:

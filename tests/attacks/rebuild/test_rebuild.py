@@ -27,7 +27,6 @@ from robust_edge_exporters.native.int8 import calibrate  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
-from robust_edge_runtimes.formats.csr.script import load_script  # noqa: E402
 from tests.attacks import surgery  # noqa: E402
 from tests.attacks.rebuild.conftest import GOLDEN, TARGETS, differs  # noqa: E402
 
@@ -242,23 +241,3 @@ def test_the_order_of_a_torchscripts_constants_is_no_difference(honest, tmp_path
             target.writestr(item, text)
     assert swapped
     assert csr_differences(path, other) == []
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("debug", [b"", b"no pickle"], ids=["empty", "garbage"])
-def test_debug_information_of_torchscript_changes_no_logits(debug, honest, tmp_path):
-    """Which is why it is not compared: torch reads it for error messages only."""
-    path, other = honest("csr") / "model.ts", tmp_path / "model.ts"
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w", zipfile.ZIP_STORED) as target:
-        replaced = [item.filename for item in source.infolist() if item.filename.endswith(".debug_pkl")]
-        for item in source.infolist():
-            target.writestr(item, debug if item.filename in replaced else source.read(item))
-    assert replaced
-    images = torch.rand((4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    logits, gradients = [], []
-    for file in (path, other):
-        points = images.clone().requires_grad_(True)
-        logits.append(load_script(file)(points))
-        gradients.append(torch.autograd.grad(logits[-1].logsumexp(1).sum(), points)[0])
-    assert torch.equal(*logits)
-    assert torch.equal(*gradients)

@@ -1,11 +1,14 @@
 """The verdict on the host: which modes run, and that a bundle is only judged against its own run."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from robust_edge.config.export import GoldenSettings
 from robust_edge.data import load_dataset
 from robust_edge.export import export_run
+from robust_edge.run.directory import open_run
 from robust_edge.verification import subject as subjects
 from robust_edge.verification.modes import table
 from robust_edge.verification.settings import VerifySettings
@@ -14,7 +17,7 @@ from robust_edge.verification.twins import lazy
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core import bundle as bundles
-from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.bundle import open_bundle, private_bundle
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.verdict.measurement import Budget
@@ -145,3 +148,26 @@ def test_surrogate_needs_a_run(exported):
 def test_an_unknown_mode(exported):
     with pytest.raises(InputError, match="unknown mode 'replai'; did you mean 'replay'"):
         verify_bundle(exported, None, Budget(), VerifySettings(modes=("replai",)))
+
+
+QUICK = VerifySettings(modes=("replay",), options={"steps": 5})
+
+
+def test_a_bundle_that_is_replaced_while_it_is_verified(exported, sparse_run, tmp_path):
+    """The verdict is on the bytes that were hashed, whatever lies in the folder since then."""
+    path = shutil.copytree(exported.path, tmp_path / "bundle")
+    with private_bundle(path) as opened:
+        verdict = verify_bundle(opened, sparse_run, Budget(), QUICK, progress=lambda _: shutil.rmtree(path))
+    assert not path.exists()
+    assert not verdict.flags
+
+
+def test_a_run_that_is_written_while_a_bundle_is_verified(exported, sparse_run, tmp_path):
+    run = open_run(shutil.copytree(sparse_run.path, tmp_path / "run"))
+    checkpoint = run.path / "checkpoint.json"
+
+    def write(_):
+        checkpoint.write_text(checkpoint.read_text().replace('"seed": 0', '"seed": 1'))
+
+    with pytest.raises(InputError, match="was written while a bundle was verified"):
+        verify_bundle(exported, run, Budget(), QUICK, progress=write)

@@ -1,8 +1,8 @@
 """Compare two TorchScript files: code, constants and tensors.
 
 The code is compared as it is stored and with every call inlined. TorchScript distinguishes definitions of the same name
-by a number that depends on what the process scripted before; inlining shows that none was exchanged for another. Debug
-information is not compared, and of the archive's serial number only that it is a number.
+by a number that depends on what the process scripted before; inlining shows that none was exchanged for another. Of the
+archive's serial number only that it is a number is compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
 WARNING = re.compile(r"\[warn_id=\d+\]")  # torch numbers the warnings of a process
 LOCATION = re.compile(r' # [^"\n]*:\d+:\d+$', re.MULTILINE)  # no quotation mark: none of it is in a constant
 TEMPORARY = re.compile(r"(?<![\w.\"'])_\d+\b")
-DEBUG = ".debug_pkl"
 SERIAL_NUMBER = ".data/serialization_id"
 DIGITS = re.compile(rb"[0-9]{1,40}")
 ZIP64_END = 76  # bytes of two records that torch writes before the last
@@ -55,17 +54,11 @@ def _records(path: Path) -> dict[str, bytes]:
     names = reader.get_all_records()
     if len(set(names)) != len(names):
         raise ValueError("two parts of the archive have one name")
-    compared = [name for name in names if name != SERIAL_NUMBER and not _is_debug(name, names)]
-    return {name: reader.get_record(name) for name in compared}
-
-
-def _is_debug(name: str, names: list[str]) -> bool:
-    """Whether a record says from which line of Python a file of the code comes."""
-    return name.endswith(DEBUG) and _is_code(name) and name[: -len(DEBUG)] in names
+    return {name: reader.get_record(name) for name in names if name != SERIAL_NUMBER}
 
 
 def _is_code(name: str) -> bool:
-    return name.startswith("code/")
+    return name.startswith("code/") and name.endswith(".py")
 
 
 def _code(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
@@ -88,7 +81,7 @@ def _code(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
 def _definitions(records: dict[str, bytes]) -> Counter[str]:
     """Classes and functions with the number of times that they occur, without the numbers in their names."""
     texts = [NUMBER.sub("", text.decode()) for name, text in records.items() if _is_code(name)]
-    parts = (part.strip() for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
+    parts = (part for text in texts for part in re.split(r"^(?=class |def )", text, flags=re.MULTILINE))
     return Counter(_with_sorted_constants(_renumbered(part)) for part in parts if part)
 
 

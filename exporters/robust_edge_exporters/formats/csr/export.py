@@ -5,6 +5,7 @@ TorchScript is deprecated since PyTorch 2.10; only this format depends on it.
 
 import copy
 import dataclasses
+import io
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from robust_edge_runtimes.formats.csr.script import load_script
 
 FILE = "model.ts"
 REPEATS = 15
+LOCATIONS = ".debug_pkl"
+WRITTEN = ("version", ".data/serialization_id")  # by torch itself
 TRACED = (2, 1, 3)  # images in the call that is traced, and in those that it is compared on
 
 
@@ -135,7 +138,7 @@ def export_csr(
         forms = _apply_forms(folded, example, [use.name for use in found.uses], settings)
         scripted = _scripted(folded, target, shape, branches=found.branches)
         classes = int(scripted(example).shape[1])
-        torch.jit.save(scripted, path)
+        save_script(scripted, path)
         counts = _counted(torch.jit.load(path), forms)
     return ExportedArtifact(
         file=FILE,
@@ -146,6 +149,20 @@ def export_csr(
         sparsity=counts,
         layers=tuple(forms),
     )
+
+
+def save_script(scripted: torch.jit.ScriptModule, path: str) -> None:
+    """Write TorchScript without source locations: they name folders of this machine and are read for errors only."""
+    whole = io.BytesIO()
+    torch.jit.save(scripted, whole)
+    whole.seek(0)
+    reader, writer = torch._C.PyTorchFileReader(whole), torch._C.PyTorchFileWriter(path)
+    writer.set_min_version(int(reader.get_record("version")))
+    for name in reader.get_all_records():
+        if name not in WRITTEN and not name.endswith(LOCATIONS):
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
 
 
 def contents_of(bundle: Bundle) -> Contents:

@@ -15,7 +15,7 @@ def calibration_differences(built: Path, shipped: Path) -> list[str]:
         (head, ours), (other_head, theirs) = _steps(built), _steps(shipped)
     except (ValueError, struct.error):
         return byte_differences(built, shipped)
-    if head != other_head or set(ours) != set(theirs):
+    if head != other_head or set(ours) != set(theirs) or built.stat().st_size != shipped.stat().st_size:
         return byte_differences(built, shipped)
     return [
         f"{shipped.name}: the step of {name!r} is {theirs[name]:.6g} instead of {step:.6g}"

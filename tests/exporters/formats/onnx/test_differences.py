@@ -45,6 +45,15 @@ def test_what_an_operator_takes_is_compared(compared):
     assert all("values differ" in line for line in lines)
 
 
+def test_a_field_that_a_later_one_overrides(compared):
+    """Protobuf merges the fields of a message that is given twice."""
+    hidden = onnx.ModelProto(graph=onnx.GraphProto(name="s" * 1000)).SerializeToString()
+    assert onnx.load_from_string(hidden + program().SerializeToString()) == program()
+    assert compared(hidden + program().SerializeToString()) == [
+        "model.onnx: it holds bytes that belong to none of its parts"
+    ]
+
+
 def changed(edit):
     theirs = program()
     edit(theirs)

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("onnx", reason="bundles are exported with onnx")
 
 from robust_edge.export import ExportChoices, GoldenSettings, export_run
-from robust_edge.verification.new_export import _first_difference, compare_with_run
+from robust_edge.verification.new_export import _first_difference, _hidden_in_manifest, compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core import manifest as manifests
-from robust_edge_runtimes.core.bundle import open_bundle, seal
+from robust_edge_runtimes.core.bundle import Bundle, open_bundle, seal
 from robust_edge_runtimes.core.errors import BackendUnavailable
 from robust_edge_runtimes.formats.tensorrt.runtime import TensorRtRuntime
 from robust_edge_runtimes.verdict.measurement import Budget
@@ -140,6 +140,20 @@ def test_every_field_of_the_manifest_is_compared(name, compared, tensorrt):
     change, words = CLAIMS[name]
     found = compared(**{name: change(open_bundle(tensorrt).manifest)})
     assert any(line.startswith(f"manifest.json: {words}") for line in found.differences), found.differences
+
+
+def test_a_manifest_that_hides_something(tensorrt, tmp_path):
+    """Blanks between its fields, or texts that are not compared since only the exporting machine knows them."""
+    path = shutil.copytree(tensorrt, tmp_path / "bundle")
+    manifest = open_bundle(path).manifest
+    assert not [*_hidden_in_manifest(Bundle(path, manifest), manifest)]
+    versions = {**manifest.source.versions, "secret": "s" * 9000}
+    long = seal(path, dataclasses.replace(manifest, source=dataclasses.replace(manifest.source, versions=versions)))
+    (line,) = _hidden_in_manifest(Bundle(path, long), manifest)
+    assert "bytes, an export writes at most" in line
+    (path / "manifest.json").write_text(json.dumps(manifest.to_json(), indent=3))
+    (line,) = _hidden_in_manifest(Bundle(path, manifest), manifest)
+    assert "with more blanks" in line
 
 
 def test_another_file_as_the_artifact_is_a_difference(compared, tensorrt):
