@@ -14,6 +14,8 @@ Score = Callable[[np.ndarray], np.ndarray]
 """(N, C, H, W) float32 in [0, 1] to (N, K) logits."""
 
 BATCH = 128
+WHOLE, LEAST = 32, 4
+"""A fixed batch of more images costs more than it shows about each; the least number of calls that repeat images."""
 TIE = 1e-6
 """Difference between two logits, relative to the largest of all, that the rounding of fp32 may make or remove."""
 
@@ -26,6 +28,11 @@ def score_of(model: BaseRuntime) -> Score:
     if model.manifest.input.shape[0] is None:
         return lambda images: in_batches(model.infer, images, BATCH)
     return model.infer_all
+
+
+def repeats(model: BaseRuntime, most: int) -> int:
+    """How many calls repeat images in other batches: `most`, or fewer if each of them fills a large fixed batch."""
+    return max(LEAST, min(most, most * WHOLE // (model.manifest.input.shape[0] or 1)))
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray) -> float:

@@ -21,6 +21,8 @@ COMPILATION = 60
 """How much longer than a file that is only loaded one may take that is compiled when it is opened."""
 SLOWER = 10
 """How much slower per image a call may be than an earlier one: denormal numbers, a busy machine."""
+FIRST = 10
+"""Images for each of which the first call may take as long as a later call in all."""
 MAX_TEXT = 1000
 
 _ALLOWED, _CALL, _EXIT_CODE, _LENGTH, _TEXT = 0, 8, 16, 24, 32  # offsets in bytes
@@ -74,9 +76,9 @@ class Board:
 class TimeLimit:
     """The time that one file may take when it is opened and at every call.
 
-    Opening it may take the seconds of --max-seconds, and the first call as long for every image. A later call of n
-    images may take as long as one, and in addition SLOWER times n times as long as the fastest call took per image so
-    far. Of nested blocks the outer one counts.
+    Opening it may take the seconds of --max-seconds, and the first call as long for each of FIRST images. A later call
+    of n images may take as long as one, and in addition SLOWER times n times as long as the fastest call took per image
+    so far. Of nested blocks the outer one counts.
 
     Args:
         name: of the file, for errors.
@@ -99,7 +101,7 @@ class TimeLimit:
         """The block has the file classify `count` images."""
         text = f"classifying {count} {'image' if count == 1 else 'images'} by {self._name}"
         start = time.monotonic()
-        factor = count if math.isinf(self._per_image) else 1
+        factor = min(count, FIRST) if math.isinf(self._per_image) else 1
         with _limited(text, self._exit_code, factor, SLOWER * self._expected(count)):
             yield
         self._per_image = min(self._per_image, (time.monotonic() - start) / count)

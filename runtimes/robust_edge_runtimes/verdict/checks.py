@@ -61,21 +61,28 @@ def output_checks(
 
 
 def repeat_checks(
-    score: Score, images: np.ndarray, first: np.ndarray, precision: str, *, exact: bool = False
+    score: Score,
+    images: np.ndarray,
+    first: np.ndarray,
+    precision: str,
+    *,
+    exact: bool = False,
+    singles: int = SINGLE_IMAGES,
 ) -> List[Check]:
     """Whether logits depend on more than the image: on random numbers, or on the rest of the batch.
 
     Args:
         score: the artifact.
-        images: (N, C, H, W) float32 in [0, 1]; all are scored again, and the first SINGLE_IMAGES one by one, as an
-            application does.
+        images: (N, C, H, W) float32 in [0, 1]; all are scored again, and the first ones one by one, as an application
+            does.
         first: (N, K), their logits the first time.
         precision: of the artifact.
         exact: as for `batch_dependent`.
+        singles: how many images are scored one by one.
     """
     again = score(images)
-    alone = np.concatenate([score(image[None]) for image in images[:SINGLE_IMAGES]])
-    return [randomised(first, again), batch_dependent(alone, first[:SINGLE_IMAGES], precision, exact=exact)]
+    alone = np.concatenate([score(image[None]) for image in images[:singles]])
+    return [randomised(first, again), batch_dependent(alone, first[:singles], precision, exact=exact)]
 
 
 def non_finite(logits: np.ndarray) -> Check:

@@ -11,10 +11,12 @@ from robust_edge_runtimes.core.closeness import OUTLIERS, most_above, number_abo
 from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.core.runtime import RuntimeInfo
+from robust_edge_runtimes.scoring import repeats
 from robust_edge_runtimes.verdict.checks import not_the_artifact, not_the_checkpoint, output_checks
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
+from robust_edge_runtimes.verdict.rescoring import SINGLE_CANDIDATES
 from robust_edge_runtimes.verdict.subject import Subject
 
 
@@ -57,7 +59,7 @@ def inspect_artifact(subject: Subject) -> Inspection:
         prebuilt=tuple(prebuilt),
         claims=(),
         outputs=tuple(_outputs(subject, logits)),
-        remarks=(*unverified, *_tolerance_remark(subject), *_outliers_remark(subject, logits)),
+        remarks=(*unverified, *_batch_remark(subject), *_tolerance_remark(subject), *_outliers_remark(subject, logits)),
     )
 
 
@@ -97,6 +99,14 @@ def _outliers_remark(subject: Subject, logits: np.ndarray) -> List[str]:
         f"on {above} of {len(logits)} stored images logits differ from the checkpoint's by more than the tolerance, as "
         f"{subject.precision} may on {most}"
     ]
+
+
+def _batch_remark(subject: Subject) -> List[str]:
+    calls = repeats(subject.model, SINGLE_CANDIDATES)
+    if calls == SINGLE_CANDIDATES:
+        return []
+    batch = subject.bundle.manifest.input.shape[0]
+    return [f"every call fills a batch of {batch} images: {calls} candidates of each mode are scored one by one"]
 
 
 def _tolerance_remark(subject: Subject) -> List[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from robust_edge_runtimes.core.batches import in_batches
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.scoring import score_of
+from robust_edge_runtimes.scoring import repeats, score_of
 from robust_edge_runtimes.verdict.checks import batch_dependent, non_finite, randomised
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Measurement
@@ -29,7 +29,8 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
     """Score the final candidates again; an image stays robust only if the artifact is right every time.
 
     The candidates are scored twice in batches of the attack's size, in batches of another size, with another number of
-    threads if the runtime has threads, and some of them one by one, candidates of robust images first.
+    threads if the runtime has threads, and some of them one by one, candidates of robust images first. Where each call
+    fills a large fixed batch, fewer calls do that.
 
     Args:
         subject: the artifact under test.
@@ -43,9 +44,13 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
     random = np.random.default_rng((seed, int(measurement.ids[0])))
     images, labels = np.concatenate(found.images), np.tile(found.labels, len(found.images))
     together = subject.score(images)
-    others = _other_scorings(subject, images, int(random.integers(*BATCH_SIZES)))
+    calls = repeats(subject.model, SINGLE_CANDIDATES)
+    size = int(random.integers(*BATCH_SIZES))
+    others = _other_scorings(
+        subject, images, size if calls == SINGLE_CANDIDATES else max(size, -(-len(images) // calls))
+    )
     order = random.permutation(len(images))
-    rows = order[np.argsort(~measurement.artifact_robust[order % count], kind="stable")][:SINGLE_CANDIDATES]
+    rows = order[np.argsort(~measurement.artifact_robust[order % count], kind="stable")][:calls]
     alone = np.concatenate([subject.score(images[row : row + 1]) for row in rows])
     right = np.logical_and.reduce([is_right(logits, labels) for logits in (together, *others.values())])
     right[rows] &= is_right(alone, labels[rows])

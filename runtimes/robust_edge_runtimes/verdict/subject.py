@@ -13,8 +13,8 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.runtime import BaseRuntime
-from robust_edge_runtimes.scoring import Score, score_of
-from robust_edge_runtimes.verdict.checks import not_the_checkpoint, repeat_checks
+from robust_edge_runtimes.scoring import Score, repeats, score_of
+from robust_edge_runtimes.verdict.checks import SINGLE_IMAGES, not_the_checkpoint, repeat_checks
 from robust_edge_runtimes.verdict.flags import Check, Flag, raised
 from robust_edge_runtimes.verdict.images import DrawnImages, from_golden, refuse_noise
 
@@ -123,7 +123,10 @@ class Subject:
             right = self.stored_answers(drawn.ids)[0]
         else:
             right = is_right(self.reference(drawn.clean), drawn.labels)
-        flags = raised(repeat_checks(self.score, drawn.clean, logits, self.precision, exact=self.exact))
+        singles = repeats(self.model, SINGLE_IMAGES)
+        flags = raised(
+            repeat_checks(self.score, drawn.clean, logits, self.precision, exact=self.exact, singles=singles)
+        )
         return CleanAnswers(is_right(logits, drawn.labels), right, tuple(flags))
 
     def compared(self, name: str, images: np.ndarray, logits: np.ndarray) -> List[Check]:

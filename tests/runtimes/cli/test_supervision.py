@@ -20,7 +20,7 @@ from robust_edge_runtimes.cli.supervision import Limits, continue_in_worker, lim
 from robust_edge_runtimes.core import limits
 from robust_edge_runtimes.core.environment import CONTAINER_MEMORY, available_memory
 from robust_edge_runtimes.core.errors import BundleError, InputError
-from robust_edge_runtimes.core.limits import COMPILATION, SLOWER, Board, TimeLimit, report_to
+from robust_edge_runtimes.core.limits import COMPILATION, FIRST, SLOWER, Board, TimeLimit, report_to
 from tests.commands import forked, running
 
 click = pytest.importorskip("click")
@@ -276,12 +276,14 @@ def test_what_a_call_may_take(board):
     with limit.call(2):
         time.sleep(0.02)
         assert board.allowed == 2 * 3.0
+    with TimeLimit("m.onnx", BundleError).call(20_000):
+        assert board.allowed == FIRST * 3.0
     with limit.call(100):
         assert 3.0 + SLOWER * 100 * 0.01 <= board.allowed < 30
         assert board.described == ("classifying 100 images by m.onnx", 4)
     with limit.timing(2.0, 100):
         assert 3.0 + SLOWER * 2.0 < board.allowed < 30, "of the fastest call, which was the last"
-    assert board.call == 5
+    assert board.call == 6
 
 
 def test_long_names_fit(board):

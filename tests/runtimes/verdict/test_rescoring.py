@@ -12,6 +12,7 @@ import pytest
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 from robust_edge_runtimes.scoring import BATCH
+from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
 from robust_edge_runtimes.verdict.rescoring import BATCH_SIZES, SINGLE_CANDIDATES, scored_again
 
@@ -128,6 +129,25 @@ def test_the_other_batch_size_is_drawn_by_the_seed(again, linear):
         sizes.add(size)
     assert sizes <= set(range(*BATCH_SIZES))
     assert len(sizes) > 10
+
+
+def test_few_calls_that_each_fill_a_large_batch(Fake, subject_for, opened, golden, linear):
+    """The bundle is called with 20,000 images, whatever is to be classified; chance must not double the time."""
+    manifest = opened.manifest
+    manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, shape=(20_000, 1, 4, 4)))
+    calls = []
+
+    def function(images):
+        calls.append(len(images))
+        return linear.logits(images)
+
+    model = Fake(manifest, function).open()
+    subject = subject_for(model=model, bundle=dataclasses.replace(opened, manifest=manifest))
+    assert names(scored_again(subject, measurement(golden.labels, golden.clean), 0)) == []
+    assert len(calls) <= 2 + 4 + 4
+    assert set(calls) == {20_000}
+    (remark,) = (line for line in inspect_artifact(subject).remarks if "20000" in line)
+    assert "4 candidates" in remark
 
 
 @pytest.mark.parametrize(("threads", "wrong_with", "word"), [(1, 2, "threads=2"), (2, 1, "threads=1"), (4, 1, "=1")])
