@@ -36,8 +36,12 @@ OTHER_RELEASE = "another release of robust-edge, whose scripts may be others: ex
 OWN = ("artifact", "expected", "files", "parity", "size")
 """Fields of the manifest that are compared elsewhere: hashes of files, and figures that are measured on images."""
 MISSING = "missing"  # in the line on a key that only one of two mappings has; its value may be None
-VERSIONS = 5  # that are listed
 FREE, FREE_PER_LAYER = 2000, 50  # characters of a manifest that only the exporting machine knows
+GRAPH_PACKAGES = (
+    "torch", "onnxscript", "onnx", "onnx-ir", "onnxruntime", "numpy", "torchvision", "torch-pruning", "scipy",
+    "robust-edge",
+)  # fmt: skip
+"""Packages that an export uses, those that make the graph first; other versions of others change no file."""
 COMPRESSED = 0.02  # relative difference that another version of zlib may make
 
 
@@ -221,12 +225,10 @@ def _unknown_files(bundle: Bundle, names: Sequence[str]) -> list[str]:
 
 
 def _versions(manifest: Manifest) -> tuple[str, ...]:
-    """Packages whose version differs from the one at export; of many, the first and the number of the others."""
-    here = versions()
-    found = [
-        f"{short_repr(name)[1:-1]} {short_repr(version)[1:-1]}, here {here.get(name, 'none')}"
-        for name, version in sorted(manifest.source.versions.items())
-        if here.get(name) != version
-    ]
-    more = len(found) - VERSIONS
-    return tuple(found[:VERSIONS]) + ((f"and {more} more",) if more > 0 else ())
+    """Packages that an export uses and whose version differs from the one at export."""
+    here, recorded = versions(), manifest.source.versions
+    return tuple(
+        f"{name} {short_repr(recorded[name])[1:-1]}, here {here.get(name, 'none')}"
+        for name in GRAPH_PACKAGES
+        if name in recorded and recorded[name] != here.get(name)
+    )

@@ -12,10 +12,14 @@ from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.temperature import attack_by_checkpoint
 from robust_edge_runtimes.core.closeness import OUTLIERS
+from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.mode import Progress
-from robust_edge_runtimes.verdict.checks import not_the_checkpoint, zero_gradient
+from robust_edge_runtimes.verdict.checks import ZERO_GRADIENT_SHARE, not_the_checkpoint, zero_gradient
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
+from robust_edge_runtimes.verdict.statistic import binomial_tail
+
+CHANCE = 1e-5  # of a false alarm on one part of the images; at most a few parts hold stored images
 
 
 def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress = None) -> Measurement:
@@ -25,7 +29,7 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
     """
     start, drawn, clean = time.monotonic(), subject.images, subject.clean
     attack = pgd_settings(subject.eps, settings)
-    outcome, _ = attack_by_checkpoint(subject, attack, progress)
+    outcome, zero = attack_by_checkpoint(subject, attack, progress)
     detail = f"{100 * outcome.zero_gradients:.0f}% of the checkpoint's gradients were zero at every temperature tried"
     checks = [
         _compared("test images", drawn.clean, subject),
@@ -36,6 +40,7 @@ def surrogate(subject: HostSubject, settings: VerifySettings, progress: Progress
             for check in subject.compared(name, images, subject.score(images))
         ),
         zero_gradient(outcome.zero_gradients, detail),
+        *([] if zero > ZERO_GRADIENT_SHARE else [_claimed_robustness(subject, attack, outcome.reference_right)]),
     ]
     return Measurement(
         attack=attack,
@@ -57,3 +62,25 @@ def _compared(name: str, images: np.ndarray, subject: HostSubject) -> Check:
     expected = subject.reference(images)
     outliers = OUTLIERS.get(subject.precision, 0.0)
     return not_the_checkpoint(name, subject.score(images), expected, subject.tolerance, outliers)
+
+
+def _claimed_robustness(subject: HostSubject, attack: AttackSpec, right: np.ndarray) -> Check:
+    """Whether the stored attack left more images right than this one, on the stored ones among the drawn images.
+
+    An attack with as many steps as this one or more, and with as large an ε, leaves one image right and breaks another
+    by its other random start, both equally often: an exact sign test on these images decides.
+
+    Args:
+        subject: with its images.
+        attack: of this mode, without a temperature.
+        right: (N,) bool, the checkpoint was right on the drawn images and under this attack.
+    """
+    claimed, stored = subject.bundle.manifest.expected.attack, subject.images.ids < len(subject.golden.labels)
+    left, here = subject.stored_answers(subject.images.ids[stored])[1], right[stored]
+    more, fewer = int((left & ~here).sum()), int((here & ~left).sum())
+    comparable = claimed.steps >= attack.steps and claimed.eps >= attack.eps
+    detail = (
+        f"attack {claimed.name}, {claimed.steps} steps: it left {left.sum()} of {len(left)} stored images right, this "
+        f"machine's own attack with {attack.steps} steps {here.sum()}"
+    )
+    return Check("false_claim", comparable and binomial_tail(more, more + fewer, 0.5) < CHANCE, detail)

@@ -23,6 +23,10 @@ STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"
 """What an attack uses: images made at export, gradients, or only the artifact's logits."""
 
 LISTED = 3  # differences in the detail of a flag
+OTHER_VERSIONS = (
+    "; if they explain it, export again with the versions here, or let the images alone decide with `--allow "
+    "rebuild_differs`"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Rebuild:
         differences: the places that differ, one line each.
         compared: names of the files.
         seconds: duration of the export and the comparison.
-        versions: packages whose version on this machine is not the recorded one, one line each.
+        versions: packages of the export whose version on this machine is not the recorded one, one line each.
         notes: on unusual choices of the export.
     """
 
@@ -98,12 +102,12 @@ class Rebuild:
 
     @property
     def flags(self) -> Tuple[Flag, ...]:
-        """A flag that lists the first differences; none if there are no differences."""
+        """A flag that lists the first differences, and what to do about other versions; none without differences."""
         if self.equal:
             return ()
         more = len(self.differences) - LISTED
         detail = "; ".join(self.differences[:LISTED]) + (f"; and {more} more" if more > 0 else "")
-        return (Flag("rebuild_differs", detail + self.other_versions),)
+        return (Flag("rebuild_differs", detail + self.other_versions + (OTHER_VERSIONS if self.versions else "")),)
 
     @property
     def other_versions(self) -> str:

@@ -125,6 +125,12 @@ def score_interval(lost: float, gained: float, images: float, level: float) -> T
     return _root(lost, gained, images, critical), _root(lost, gained, images, -critical)
 
 
+def binomial_tail(count: int, trials: int, share: float) -> float:
+    """The chance that at least `count` of `trials` succeed, each with the probability `share`."""
+    terms = (math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count, trials + 1))
+    return math.fsum(terms)
+
+
 def images_to_decide(drop: Drop, images: int) -> Optional[int]:
     """How many images would decide an undecided drop, if lost and gained images went on at the rates seen so far.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -128,4 +129,10 @@ def test_what_a_rebuild_says_of_its_differences():
     rebuild = Rebuild(False, ("a", "b", "c", "d", "e"), ("model.onnx",), 1.0, ("torch 2, here 3",))
     (flag,) = rebuild.flags
     assert flag.name == "rebuild_differs"
-    assert flag.detail == "a; b; c; and 2 more (exported with other versions: torch 2, here 3)"
+    assert flag.detail.startswith(
+        "a; b; c; and 2 more (exported with other versions: torch 2, here 3); if they explain"
+    )
+    assert "export again with the versions here" in flag.detail
+    assert "--allow rebuild_differs" in flag.detail
+    (flag,) = dataclasses.replace(rebuild, versions=()).flags
+    assert flag.detail == "a; b; c; and 2 more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from robust_edge_runtimes.verdict.statistic import (
     ERROR,
     Drop,
+    binomial_tail,
     drop_of_counts,
     images_to_decide,
     level_of_look,
@@ -166,3 +168,11 @@ def test_the_chance_of_passing_a_drop_of_the_budget_by_all_outcomes(images, budg
         lost_share, gained_share = budget / 100 + churn / 2, churn / 2
         within = binom.cdf(passing, images - gained, lost_share / (1 - gained_share))
         assert (binom.pmf(gained, images, gained_share) * within).sum() <= 0.025
+
+
+@pytest.mark.parametrize("share", [0.0, 1 / 6, 0.5, 1.0])
+def test_binomial_tail_by_enumeration(share):
+    for count in range(7):
+        wins = (trials for trials in itertools.product((True, False), repeat=6) if sum(trials) >= count)
+        chances = [math.prod(share if won else 1 - share for won in trials) for trials in wins]
+        assert binomial_tail(count, 6, share) == pytest.approx(math.fsum(chances))

@@ -179,3 +179,17 @@ def test_replay_and_the_rest_name_the_same_images_alike(subject_for, golden):
     held = measured[0].artifact_robust[drawn.ids] & measured[1].artifact_robust
     assert worst.images == 30
     assert worst.artifact_robust == held.mean()
+
+
+@pytest.mark.parametrize(("changes", "raised"), [({}, True), ({"steps": 1}, False), ({"eps": 0.01}, False)])
+def test_stored_images_that_are_left_right_by_a_stronger_attack_than_this_one(changes, raised, subject_for, golden):
+    """This mode's own attack breaks what the bundle says that as many steps leave right; a weaker claim may be true."""
+    subject = subject_for(eps=0.3, golden=dataclasses.replace(golden, attacked_logits=golden.clean_logits))
+    manifest = subject.bundle.manifest
+    claimed = dataclasses.replace(manifest.expected.attack, **{"eps": 0.3, "steps": 20, **changes})
+    manifest = dataclasses.replace(manifest, expected=dataclasses.replace(manifest.expected, attack=claimed))
+    subject = dataclasses.replace(subject, bundle=dataclasses.replace(subject.bundle, manifest=manifest))
+    details = {flag.name: flag.detail for flag in surrogate(subject, SETTINGS).flags}
+    assert ("false_claim" in details) == raised
+    if raised:
+        assert "20 steps: it left 60 of 60 stored images right, this machine's own" in details["false_claim"]
