@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ SAME_PIXELS = 0.02  # share of the pixels that may lie elsewhere on any network
 ROUNDING = 1e-5  # of an image's largest gradient: ten times the usual difference between two kinds of kernels in fp32
 ROUNDING_MARGIN = 2.0
 MOST_MOVED = 0.12  # share of the pixels: half of the claimed steps can differ at as few
-NOISES = 5  # repetitions under noise that the outcomes are compared with
+NOTICED = 0.02  # share of the images whose outcomes are others; fewer do not change a robust accuracy much
+FEWEST = 3  # such images, of however few
+NOISES = 5  # repetitions under noise, at least, that the outcomes are compared with
 CHANCE = 5e-5  # of a false alarm, in each direction of the outcomes
 
 
@@ -57,8 +60,8 @@ def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: 
     steps after it go elsewhere: how often depends on the network. Both comparisons therefore ask how much noise of the
     size of rounding moves the attack on this network (`Repetition`).
 
-    The network must be right on as many of the stored images as of the repeated ones: `_other_outcomes`. And at most
-    SAME_PIXELS of the pixels, or twice those that the noise moves, may differ: `_other_pixels`.
+    The network must be right on the same images, but for a few: `_other_outcomes`. And at most SAME_PIXELS of the
+    pixels, or twice those that the noise moves, may differ: `_other_pixels`.
 
     Args:
         attack: PGD with at least one step, as claimed.
@@ -94,7 +97,8 @@ class Repetition:
     @property
     def stored(self) -> np.ndarray:
         """(n, C, H, W): the stored images."""
-        return self.golden.attacked[self.rows]
+        stored: np.ndarray = self.golden.attacked[self.rows]
+        return stored
 
     @functools.cached_property
     def images(self) -> np.ndarray:
@@ -121,33 +125,49 @@ class Repetition:
 def _other_outcomes(repetition: Repetition, score: Score) -> str:
     """Whether more images are right as stored and broken by the repetition than rounding explains, or the reverse.
 
-    Rounding turns few outcomes: those of images that the attack breaks in its last steps only. The stored images are
-    compared with repetitions under noise that is larger than rounding: if the stored ones turn no more outcomes than
-    these, the share of all turned outcomes that is theirs is at most 1/(NOISES + 1), and the exact binomial test
-    decides. It needs at least six outcomes.
+    Rounding turns few outcomes: those of images that the attack breaks in its last steps only. It is not assumed how
+    many, but asked of this network (`_explained`) where the outcomes of more than NOTICED of the images are others.
     """
     labels = repetition.golden.labels[repetition.rows]
     right = is_right(score(repetition.images), labels)
 
-    def turned(images: np.ndarray) -> tuple[int, int]:
-        """How many of these images are right where the repeated ones are broken, and the reverse."""
-        found = is_right(score(images), labels)
-        return int((found & ~right).sum()), int((right & ~found).sum())
+    def broken(images: np.ndarray) -> int:
+        return int((is_right(score(images), labels) & ~right).sum())
 
-    stored = turned(repetition.stored)
-    if all(binomial_tail(count, count, 1 / (NOISES + 1)) >= CHANCE for count in stored):
-        return ""
-    by_noise = np.sum([turned(repetition.under_noise(seed)) for seed in range(NOISES)], axis=0)
-    for count, noise, what in zip(stored, by_noise, ("breaks", "leaves right"), strict=True):
-        if binomial_tail(count, count + int(noise), 1 / (NOISES + 1)) < CHANCE:
-            return f"{what} {count} that the stored ones do not; rounding explains about {noise / NOISES:.2g}"
+    def left_right(images: np.ndarray) -> int:
+        return int((right & ~is_right(score(images), labels)).sum())
+
+    for count_of, what in ((broken, "breaks"), (left_right, "leaves right")):
+        count = count_of(repetition.stored)
+        noticed = count >= max(FEWEST, int(NOTICED * len(labels)) + 1)
+        if noticed and not _explained(count, repetition, count_of):
+            return f"{what} {count} images that the stored attack does not, which rounding does not explain"
     return ""
+
+
+def _explained(count: int, repetition: Repetition, count_of: Callable[[np.ndarray], int]) -> bool:
+    """Whether repetitions under noise turn so many outcomes that rounding may have turned `count` of the stored ones.
+
+    The noise is ten times the rounding. If the stored images turn no more outcomes than a repetition under noise, each
+    of all turned outcomes is one of theirs with a chance of 1/(n + 1) at most, for n repetitions. The exact binomial
+    test decides; n is as large as it must be for the test to fail if no repetition turns any.
+    """
+    repetitions = max(NOISES, int(CHANCE ** (-1 / count)))
+    by_noise = 0
+    for seed in range(repetitions):
+        by_noise += count_of(repetition.under_noise(seed))
+        if binomial_tail(count, count + by_noise, 1 / (repetitions + 1)) >= CHANCE:
+            return True
+    return False
 
 
 def _other_pixels(repetition: Repetition) -> str:
     """Whether more pixels differ than rounding explains; nothing where noise moves more than MOST_MOVED of them.
 
-    `benchmarks/stored_attack.py` measures both sides.
+    An export under another arithmetic (without AVX, without oneDNN, with other memory formats, gradients in float64,
+    noise of 1e-6) differs at up to 0.5% of the pixels on small networks of 8x8 and 32x32 pixels, and at up to 1.9% on a
+    residual network at 32x32, where the noise moves 2.9%. An export of half of the claimed steps differs at 12% to 23%,
+    of four fifths at 18% to 27%, of another seed at 27% to 34% (`benchmarks/stored_attack.py`).
     """
     share, allowed = repetition.elsewhere(repetition.stored), SAME_PIXELS
     if share > allowed:
