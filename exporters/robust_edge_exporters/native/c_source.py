@@ -7,6 +7,7 @@ header, which Python reads with `c_constant`. Constants of a network (config.h, 
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -61,19 +62,44 @@ def check_prefix(prefix: str) -> None:
     """Check the prefix of the names of a network's functions.
 
     Raises:
-        InputError: it is not a letter followed by letters, digits and underscores, at most 40.
+        InputError: it is not a letter followed by letters, digits and underscores, at most 40; or a function would have
+            the name of one of the C library or of the engine.
     """
     if not re.fullmatch(r"[A-Za-z]\w{0,39}", prefix, re.ASCII):
         raise InputError(
             f"symbol_prefix is {prefix!r}; give a letter and up to 39 letters, digits and underscores, such as plants"
         )
+    engine, names = _engine_names(), {new for old, new in _renamed(prefix).items() if new != old}
+    taken = sorted(name for name in names if name in engine or _is_in_c_library(name))
+    if taken:
+        raise InputError(
+            f"symbol_prefix {prefix!r} gives a function of the network the name {taken[0]}, which the C library or the "
+            "engine has already; choose another prefix"
+        )
+
+
+def _engine_names() -> set[str]:
+    files = resources.files(__package__).joinpath("csrc").iterdir()
+    return {name for file in files for name in re.findall(r"\b\w+\b", file.read_text(encoding="utf-8"))}
+
+
+def _is_in_c_library(name: str) -> bool:
+    try:
+        return hasattr(ctypes.CDLL(None), name)
+    except (OSError, TypeError):  # on Windows no library holds the names of all
+        return False
+
+
+def _renamed(prefix: str) -> dict[str, str]:
+    """Other names for what model.h declares: `prefix`_create for re_create, PREFIX_OK for RE_OK."""
+    declared = set(re.findall(r"\b(?:re|RE)_\w+", source(SHIPPED)))
+    names = {name: (prefix if name.startswith("re") else prefix.upper()) + name[2:] for name in declared}
+    return {**names, "ROBUST_EDGE_MODEL_H": f"{prefix.upper()}_MODEL_H"}
 
 
 def with_prefix(text: str, prefix: str) -> str:
-    """`text` with other names for what model.h declares: `prefix`_create for re_create, PREFIX_OK for RE_OK."""
-    declared = set(re.findall(r"\b(?:re|RE)_\w+", source(SHIPPED)))
-    names = {name: (prefix if name.startswith("re") else prefix.upper()) + name[2:] for name in declared}
-    names["ROBUST_EDGE_MODEL_H"] = f"{prefix.upper()}_MODEL_H"
+    """`text` with the names that begin with `prefix`."""
+    names = _renamed(prefix)
     return text if prefix == "re" else re.sub(r"\b\w+\b", lambda found: names.get(found[0], found[0]), text)
 
 

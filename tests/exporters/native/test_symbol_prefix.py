@@ -86,3 +86,9 @@ def test_the_weights_file_is_the_same_with_any_prefix(tmp_path):
 def test_what_is_no_identifier_is_refused(prefix, tmp_path):
     with pytest.raises(InputError, match=r"symbol_prefix is .*; give a letter"):
         exported(tmp_path / "a", 4, prefix)
+
+
+@pytest.mark.parametrize(("prefix", "name"), [("pthread", "pthread_create"), ("timer", "timer_create")])
+def test_names_of_the_c_library_are_refused(prefix, name, tmp_path):
+    with pytest.raises(InputError, match=f"the name {name}, which the C library or"):
+        exported(tmp_path / "a", 4, prefix)

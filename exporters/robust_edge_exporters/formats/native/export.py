@@ -17,7 +17,6 @@ from robust_edge_exporters.formats.native.options import SYMBOL_PREFIX
 from robust_edge_exporters.formats.native.sparsity import counted_once
 from robust_edge_exporters.formats.onnx.export import INPUT, OUTPUT, converted, write_program
 from robust_edge_exporters.formats.onnx.without_weights import GRAPH, without_weights
-from robust_edge_exporters.native.c_source import check_prefix
 from robust_edge_exporters.native.export import LayerReport, NativeExport, export_native
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, TensorSpec
@@ -48,7 +47,6 @@ def export_native_artifact(
         ExportError: the network has an operator that the engine does not run, or weights beyond fp16.
     """
     out, prefix = Path(folder), settings.options.get(SYMBOL_PREFIX.name) or SYMBOL_PREFIX.default
-    check_prefix(str(prefix))
     with tempfile.TemporaryDirectory() as scratch:
         written = write_dense(model, shape, target, scratch, settings)
         export = export_native(

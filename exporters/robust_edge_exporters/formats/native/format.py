@@ -8,12 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
+from robust_edge_exporters.format_option import OptionValue
 from robust_edge_exporters.formats.format import DenseBaseline, Format
 from robust_edge_exporters.formats.native.contents import contents_of
 from robust_edge_exporters.formats.native.dense import dense_onnx
 from robust_edge_exporters.formats.native.export import export_native_artifact
 from robust_edge_exporters.formats.native.integers import recorded_ranges
+from robust_edge_exporters.formats.native.options import SYMBOL_PREFIX
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
+from robust_edge_exporters.native.c_source import check_prefix
 from robust_edge_exporters.standalone import standalone
 from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import Bundle
@@ -30,6 +33,12 @@ class NativeFormat(Format):
     ) -> ExportedArtifact:
         """Write `model.c` and its companions."""
         return export_native_artifact(model, shape, target, folder, settings)
+
+    def check_options(
+        self, model: nn.Module, shape: tuple[int, ...], target: Target, options: Mapping[str, OptionValue]
+    ) -> None:
+        """Refuse a prefix that gives functions names which are taken."""
+        check_prefix(str(options.get(SYMBOL_PREFIX.name) or SYMBOL_PREFIX.default))
 
     def contents(self, bundle: Bundle) -> Contents:
         """Read back from `weights.bin`, where the tables of `model.c` say that the values lie."""

@@ -239,6 +239,10 @@ def _matching(layers: Mapping[str, str], patterns: str) -> list[str]:
                 f"`{INT8_SKIP.name}`: no layer matches {pattern!r}; there are {', '.join(layers.values())}"
             )
         chosen += found
+    if chosen and set(chosen) == set(layers):
+        raise InputError(
+            f"`{INT8_SKIP.name}` leaves no layer in 8 bits; name fewer layers, or export for a target in fp32"
+        )
     return list(dict.fromkeys(chosen))
 
 

@@ -25,6 +25,9 @@ LARGEST_MULTIPLIER = 4095
 SUM_BITS = 18  # of a sum, before it is multiplied
 LARGEST_DOWN = 30
 INT32 = 2**31 - 1
+LARGEST_START = 2.0**30
+NOTHING = 2.0**-10  # of its bias: what the weights of a dead channel may add
+DEAD_START = 2.0**20  # its bias in units that are chosen for the bias
 
 Integers = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
@@ -89,6 +92,26 @@ def weight_codes(weight: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.f
     return codes.astype(np.int8).reshape(weight.shape), scales
 
 
+def layer_codes(
+    weight: Floats, bias: Floats, source: Coding
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], Integers]:
+    """Codes of weights (O, ...), their scales (O,) and what the sums start from (O,).
+
+    The weights of a dead channel have the code 0: weight decay has left them so small that they move no output, and in
+    their units the bias would leave 32 bits.
+
+    Raises:
+        TooFewBits: as `sum_codes`.
+    """
+    codes, scales = weight_codes(weight)
+    units = np.abs(np.asarray(bias, np.float64)) / (source.scale * scales.astype(np.float64))
+    dead = np.isfinite(units) & (units > LARGEST_START)
+    dead &= LARGEST_CODE * np.abs(_rows(codes)).sum(axis=1) < NOTHING * units
+    codes[dead] = 0
+    scales[dead] *= units[dead] / DEAD_START
+    return codes, scales, sum_codes(bias, codes, scales, source)
+
+
 def sum_codes(bias: Floats, weight: npt.NDArray[np.int8], scales: Floats, source: Coding) -> Integers:
     """(O,) what the sums start from: the bias in units of source.scale * scales, without what `source.zero` adds.
 
@@ -99,7 +122,7 @@ def sum_codes(bias: Floats, weight: npt.NDArray[np.int8], scales: Floats, source
         units = rounded(np.asarray(bias, np.float64) / (source.scale * scales.astype(np.float64)))
     starts: Integers = np.clip(units, -(2.0**40), 2.0**40).astype(np.int64) - source.zero * _rows(weight).sum(axis=1)
     low, high = sum_bounds(starts, weight)
-    if low.min(initial=0) < -(2**30) or high.max(initial=0) > 2**30:
+    if low.min(initial=0) < -LARGEST_START or high.max(initial=0) > LARGEST_START:
         raise TooFewBits(
             f"sums from {low.min()} to {high.max()} leave 32 bits, as a bias is too large for its weights or a layer "
             "has too many inputs"

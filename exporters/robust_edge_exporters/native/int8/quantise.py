@@ -16,10 +16,9 @@ from robust_edge_exporters.native.int8.arithmetic import (
     Coding,
     Floats,
     Requantisation,
+    layer_codes,
     requantisation,
     sum_bounds,
-    sum_codes,
-    weight_codes,
 )
 from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.native.int8.functions import FUNCTIONS, function_of
@@ -214,8 +213,7 @@ class Quantiser:
     def _(self, op: Conv) -> None:
         source, output = self._input(op), self._coded(op)
         residual = None if op.residual is None else self.names.get(op.residual, op.residual)
-        codes, scales = weight_codes(op.weight)
-        starts = sum_codes(op.bias, codes, scales, source)
+        codes, scales, starts = layer_codes(op.weight, op.bias, source)
         r = requantisation(
             starts,
             sum_bounds(starts, codes),
@@ -256,8 +254,7 @@ class Quantiser:
     @append.register
     def _(self, op: Linear) -> None:
         source = self._input(op)
-        codes, scales = weight_codes(op.weight)
-        starts = sum_codes(op.bias, codes, scales, source)
+        codes, scales, starts = layer_codes(op.weight, op.bias, source)
         units = source.scale * scales.astype(np.float64)
         r, logits = None, _is_logits(op, self.graph)
         if not logits:

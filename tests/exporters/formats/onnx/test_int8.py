@@ -275,6 +275,8 @@ def test_skipped_layers_stay_in_fp32(quantiser, images):
     assert types == ["float32", "float32", "int8"]
     with pytest.raises(InputError, match=r"`int8_skip`: no layer matches 'third'; there are .*second"):
         quantiser(calibration=images, options={"int8_skip": "third"})
+    with pytest.raises(InputError, match="leaves no layer in 8 bits"):
+        quantiser(calibration=images, options={"int8_skip": "second, *"})
 
 
 def test_each_layer_is_left_out_to_explain_the_error(quantiser, images):

@@ -11,6 +11,7 @@ import pytest
 from robust_edge_exporters.native.int8.arithmetic import (
     INT32,
     Coding,
+    layer_codes,
     requantisation,
     requantise,
     rounded,
@@ -18,6 +19,7 @@ from robust_edge_exporters.native.int8.arithmetic import (
     sum_codes,
     weight_codes,
 )
+from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_runtimes.core.errors import ExportError
 
 
@@ -59,6 +61,18 @@ def test_two_products_fit_16_bits_and_zeros_stay_zeros():
     assert not codes[5, 0].any()
     assert not codes[7].any()
     assert (np.abs(codes * scales[:, None, None, None] - weight) <= scales[:, None, None, None] * 0.501).all()
+
+
+def test_a_dead_channel_keeps_its_bias():
+    """Weights that decayed to denormal numbers, in whose units a bias takes more than 32 bits."""
+    weight = np.random.default_rng(0).standard_normal((3, 9)).astype(np.float32)
+    weight[1:] *= np.float32([[1e-41], [1e-20]])
+    bias, source = np.float32([0.3, -0.7, 0.2]), Coding(0.02, 0)
+    codes, scales, starts = layer_codes(weight, bias, source)
+    assert np.abs(codes).max(axis=1).tolist() == [64, 0, 0]
+    assert np.allclose(starts * source.scale * scales, bias, rtol=1e-3)
+    with pytest.raises(TooFewBits):
+        layer_codes(np.full((1, 70_000), 1e-6), np.ones(1), source)
 
 
 def test_requantised_sums_are_the_nearest_codes():
