@@ -25,6 +25,7 @@ from robust_edge_exporters.formats.onnx.export import converted
 from robust_edge_exporters.formats.table import format_named, options_of
 from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import Target, target_named
+from robust_edge_exporters.tolerance import ill_conditioned
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
 from robust_edge_runtimes.core.errors import ExportError, InputError, RobustEdgeError
 from robust_edge_runtimes.core.limits import TimeLimit
@@ -181,7 +182,8 @@ def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> st
                 return f"{name} gives logits of shape {logits.shape} for {count} images, the network {expected.shape}"
             error = relative_error(logits, expected)
             if precision == "fp32" and not error <= DIFFERENCE:
-                return f"{name} computes something else: logits of {count} images are off by {error:.2g} (relative)"
+                found = f"{name} computes something else: logits of {count} images are off by {error:.2g} (relative)"
+                return found + ill_conditioned(model, images.numpy())
     return ""
 
 

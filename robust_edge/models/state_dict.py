@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -172,7 +173,9 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_tensors(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about kinds of tensors that are refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
         if "TorchScript" in reason:

@@ -90,6 +90,17 @@ def test_a_conversion_that_computes_something_else_is_told_for_every_target_that
     assert not found.targets[2].problem
 
 
+def test_a_network_that_rounding_alone_moves_far_is_named_as_such(monkeypatch):
+    """Its logits lie a million from zero, so that float32 leaves them a few digits."""
+    monkeypatch.setattr("robust_edge.checking.check.DIFFERENCE", -1.0)
+    spec = spec_of(next(iter(WORKING)))
+    model = build_model(spec)
+    last = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    torch.nn.init.constant_(last.bias, 1e6)
+    found = check_network(model, spec.shape, [target_named("x86-cpu-csr")])
+    assert re.search(r"off by .* \(relative\)\. The checkpoint is ill-conditioned: ", found.targets[0].problem)
+
+
 def test_compress_refuses_a_target_that_it_could_not_be_exported_to(refused, tmp_path):
     """In seconds, before anything is trained or written."""
     options = ("--eps", 0.1, "--target", "x86-cpu-csr,x86-cpu-sparse", "-o", tmp_path / "run")

@@ -119,7 +119,7 @@ def test_an_epoch_ends_near_that_of_the_defaults(flags):
     assert losses[1] != losses[0]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, while it imports its compiler
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # torch's own, while it imports its compiler
 def test_a_compiled_network_is_the_network():
     """Without a code generator, so that no C compiler is needed: the captured graph, run as it is."""
     plain = Normalized(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), [0.5] * 3, [0.25] * 3)
@@ -131,7 +131,7 @@ def test_a_compiled_network_is_the_network():
     assert set(map(id, forward.parameters())) == set(map(id, plain.parameters()))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, of its compiler's look at inputs
 def test_a_compiled_network_is_not_recompiled_for_every_batch():
     """The attack's pass and the training's, each once; batch-norm's momentum differs in each of the first batches."""

@@ -104,7 +104,7 @@ class Rounding(torch.nn.Module):
         return y + (y.sign() - y).detach() if self.straight_through else y.sign()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("straight_through", [True, False])
 def test_torchscript_whose_rounding_leaves_no_gradient_has_no_twin(straight_through, golden, tmp_path):
     traced = torch.jit.trace(Rounding(straight_through), torch.rand(2, *golden.clean.shape[1:]))

@@ -15,7 +15,7 @@ from robust_edge_exporters.formats.csr.export import FILE, export_csr, save_scri
 from robust_edge_exporters.target import target_named
 from tests.exporters.conftest import SHAPE
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 
 
 @pytest.fixture

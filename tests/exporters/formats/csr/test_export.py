@@ -23,7 +23,7 @@ from robust_edge_exporters.formats.csr import export as csr  # noqa: E402
 
 ROOT = Path(__file__).parents[4]
 # What the tests themselves load and run; the exporter and the runtime are quiet, which a test below holds.
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning", "ignore:`torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning", "ignore:`torch.jit")
 
 ALWAYS, NEVER = ExportSettings(options={"csr_threshold": 1.0}), ExportSettings(options={"csr_threshold": 1e-9})
 
