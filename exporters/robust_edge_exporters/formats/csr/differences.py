@@ -23,11 +23,11 @@ from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.golden import CENTRAL, END, LOCAL, is_all_of
 from robust_edge_runtimes.formats.csr.script import load_script
 
-NUMBER = re.compile(r"[./]___torch_mangle_\d+")
+NUMBER = re.compile(r"[./]___torch_mangle_[0-9]{1,9}(?![./]___torch_mangle_)")
 CONSTANT = re.compile(r"^  \w+ : Final\[.*$", re.MULTILINE)
-WARNING = re.compile(r"\[warn_id=\d+\]")  # torch numbers the warnings of a process
+WARNING = re.compile(r"\[warn_id=[0-9]{1,9}\]")  # torch numbers the warnings of a process
 LOCATION = re.compile(r' # [^"\n]*:\d+:\d+$', re.MULTILINE)  # no quotation mark: none of it is in a constant
-TEMPORARY = re.compile(r"(?<![\w.\"'])_\d+\b")
+TEMPORARY = re.compile(r"(?<![\w.\"'])_[0-9]{1,9}\b")
 SERIAL_NUMBER = ".data/serialization_id"
 DIGITS = re.compile(rb"[0-9]{1,40}")
 ZIP64_END = 76  # bytes of two records that torch writes before the last
@@ -127,9 +127,12 @@ def _pickles(ours: dict[str, bytes], theirs: dict[str, bytes]) -> Iterable[str]:
 
 
 def _instructions(pickled: bytes) -> list[str]:
+    """The instructions with their bytes, texts without the numbers in names; what follows the last is part of it."""
+    operations = list(pickletools.genops(pickled))
+    ends = [start for _, _, start in operations[1:]] + [len(pickled)]
     return [
-        f"{operation.name} {NUMBER.sub('', argument) if isinstance(argument, str) else argument!r}"
-        for operation, argument, _ in pickletools.genops(pickled)
+        f"{operation.name} {NUMBER.sub('', argument) if isinstance(argument, str) else pickled[start:end]!r}"
+        for (operation, argument, start), end in zip(operations, ends, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import pickle
 import struct
 import zipfile
 import zlib
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from robust_edge_exporters.artifact import ExportSettings
-from robust_edge_exporters.formats.csr.differences import SERIAL_NUMBER, _code, _records, csr_differences
+from robust_edge_exporters.formats.csr.differences import SERIAL_NUMBER, _code, _pickles, _records, csr_differences
 from robust_edge_exporters.formats.csr.export import FILE, export_csr, save_script
 from robust_edge_exporters.target import target_named
 from tests.exporters.conftest import SHAPE
@@ -117,6 +118,29 @@ def test_blanks_between_definitions(export):
     records = {name: text for name, text in _records(files[1]).items() if name.endswith(".py")}
     assert not [*_code(records, records)]
     assert [*_code(records, {name: text + b" \n" * 1000 for name, text in records.items()})]
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "constants.pkl"])
+@pytest.mark.parametrize(
+    ("written", "hides"),
+    [
+        (pickle.dumps([1.5, "__torch__.___torch_mangle_7.Net"], 2), False),
+        (pickle.dumps([1.5, "__torch__.Net"], 2) + b"s" * 5000, True),
+        (pickle.dumps([1.5, "__torch__.___torch_mangle_7.___torch_mangle_8.Net"], 2), True),
+        (pickle.dumps([1.5, f"__torch__.___torch_mangle_{'7' * 5000}.Net"], 2), True),
+    ],
+    ids=["honest", "behind STOP", "two numbers", "long number"],
+)
+def test_bytes_hidden_in_attributes_or_constants(name, written, hides):
+    """A pickle ends at STOP for its readers."""
+    lines = [*_pickles({name: pickle.dumps([1.5, "__torch__.Net"], 2)}, {name: written})]
+    assert len(lines) == hides
+
+
+def test_values_that_print_alike_are_other_bytes():
+    nans = [struct.pack(">Q", 0x7FF8 << 48 | payload) for payload in (0, 1)]
+    first, second = ({"data.pkl": b"\x80\x02G" + nan + b"."} for nan in nans)
+    assert len([*_pickles(first, second)]) == 1
 
 
 def with_serial_number(blob):
