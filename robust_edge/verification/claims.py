@@ -100,7 +100,6 @@ def false_claims(
     training: Split,
     *,
     eps: float,
-    steps: int,
     seed: int,
     tolerance: float,
     artifact_tolerance: float,
@@ -117,7 +116,6 @@ def false_claims(
         split: the run's test images.
         training: those that it was trained on.
         eps: ε of this verification.
-        steps: gradient steps of this verification's own attacks; more claimed ones are repeated on fewer images.
         seed: chooses the images on which the stored attack is repeated.
         tolerance: relative logit error that the run's arithmetic explains, from `logit_tolerance`.
         artifact_tolerance: relative difference between two machines that rounding explains.
@@ -128,7 +126,7 @@ def false_claims(
     found += [_tolerance(golden, bundle.manifest, tolerance)]
     found += [_artifact_logits(golden, bundle.manifest, artifact_tolerance), _parity(bundle.manifest, parity)]
     found.append(_calibration(bundle.manifest, training))
-    found.append(_stored_attack(attack, golden, network, score, steps, seed))
+    found.append(_stored_attack(attack, golden, network, score, seed))
     own = dataclasses.replace(golden, clean_logits=score(golden.clean), attacked_logits=score(golden.attacked))
     found.append(_accuracies(bundle.manifest, own))
     return [Check("false_claim", bool(detail), detail) for detail in found]
@@ -304,10 +302,10 @@ def _parity(manifest: Manifest, found: Parity) -> str:
     return ""
 
 
-def _stored_attack(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, steps: int, seed: int) -> str:
+def _stored_attack(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, seed: int) -> str:
     if not (0 < attack.steps <= MOST_STEPS and attack.eps and attack.seed <= MOST_SEED):
         return ""  # `_known_attack` says so
-    return other_images(attack, golden, network, score, steps=steps, seed=seed)
+    return other_images(attack, golden, network, score, seed=seed)
 
 
 def _accuracies(manifest: Manifest, own: Golden) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 
 from robust_edge.verification.claims import false_claims
 from robust_edge.verification.kernels import kernel_notes
-from robust_edge.verification.settings import STEPS_OPTION, VerifySettings
+from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.inspection import Inspection, inspect_artifact
@@ -37,7 +37,6 @@ def _claims(subject: HostSubject, settings: VerifySettings, parity: Parity) -> l
         subject.test,
         subject.training,
         eps=subject.eps,
-        steps=settings.value(STEPS_OPTION),
         seed=settings.seed,
         tolerance=subject.tolerance,
         artifact_tolerance=subject.measured_artifact_tolerance or subject.tolerance,

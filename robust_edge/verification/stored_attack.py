@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,18 +17,14 @@ from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.scoring import Score
-from robust_edge_runtimes.verdict.statistic import binomial_tail
 
-REPEATED = MOST_IMAGES  # stored images whose attack is made again
-LEAST_REPEATED = 64  # of them, however many steps are claimed
+REPEATED = MOST_IMAGES  # stored images whose attack is made again, and as many again under noise
 SAME_PIXELS = 0.02  # share of the pixels that may lie elsewhere on any network
 ROUNDING = 1e-5  # of an image's largest gradient: ten times the usual difference between two kinds of kernels in fp32
 ROUNDING_MARGIN = 2.0
-MOST_MOVED = 0.12  # share of the pixels: half of the claimed steps can differ at as few
-NOTICED = 0.02  # share of the images whose outcomes are others; fewer do not change a robust accuracy much
-FEWEST = 3  # such images, of however few
-NOISES = 5  # repetitions under noise, at least, that the outcomes are compared with
-CHANCE = 5e-5  # of a false alarm, in each direction of the outcomes
+MOST_MOVED = 0.1  # share of the pixels; half of the claimed steps differ at 0.122 or more in the benchmark
+FEWEST = 2  # images with another outcome that noise does not explain
+ASKED = 5  # images with another outcome, at most, whose attack is made again under noise
 
 
 class RoundedGradients(nn.Module):
@@ -51,16 +46,16 @@ class RoundedGradients(nn.Module):
         return gradient + self.share * gradient.abs().amax((1, 2, 3), keepdim=True) * noise
 
 
-def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: Score, *, steps: int, seed: int) -> str:
+def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: Score, *, seed: int) -> str:
     """Say in which images or pixels the stored images differ from those of the claimed attack; empty if in few.
 
-    The attack is made again from its recorded seed, with all its steps, on random ones of the stored images: 250, or as
-    many fewer as it takes more than `steps` steps, at least 64. On one machine all pixels are the same, with any batch
-    size and number of threads. Another order of additions turns the sign of gradients that are almost zero, and the
-    steps after it go elsewhere: how often depends on the network. Both comparisons therefore ask how much noise of the
-    size of rounding moves the attack on this network (`Repetition`).
+    The attack is made again from its recorded seed, with all its steps, on 250 random ones of the stored images,
+    whatever is claimed. On one machine all pixels are the same, with any batch size and number of threads. Another
+    order of additions turns the sign of gradients that are almost zero, and the steps after it go elsewhere: how often
+    depends on the network. Both comparisons therefore ask how much noise of the size of rounding moves the attack on
+    this network (`Repetition`). With the noise the attack is made at most three times on 250 images.
 
-    The network must be right on the same images, but for a few: `_other_outcomes`. And at most SAME_PIXELS of the
+    The network must be right on the same images, but for one: `_other_outcomes`. And at most SAME_PIXELS of the
     pixels, or twice those that the noise moves, may differ: `_other_pixels`.
 
     Args:
@@ -68,11 +63,12 @@ def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: 
         golden: the stored images.
         network: the run's network.
         score: the same as a function from images to logits.
-        steps: of this verification's own attacks, which bound the work.
         seed: for the choice of the images.
     """
-    repetition = Repetition(attack, golden, network, _chosen(golden, attack, steps, seed))
-    found = _other_outcomes(repetition, score) or _other_pixels(repetition)
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(golden.labels))[:REPEATED])
+    repetition = Repetition(attack, golden, network, rows)
+    found = _other_outcomes(repetition, score, random) or _other_pixels(repetition)
     if not found:
         return ""
     return (
@@ -105,10 +101,12 @@ class Repetition:
         """(n, C, H, W): the repeated ones."""
         return made_again(self.attack, self.golden, self.network, self.rows)
 
-    def under_noise(self, seed: int) -> np.ndarray:
-        """(n, C, H, W): made again with noise of ten times a rounding on the gradients."""
-        rounded = RoundedGradients(self.network, ROUNDING, seed)
-        return made_again(self.attack, self.golden, rounded, self.rows)
+    def under_noise(self, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), C, H, W): these stored images made again with noise of ten times a rounding on the gradients.
+
+        A row that is given several times gets other noise each time.
+        """
+        return made_again(self.attack, self.golden, RoundedGradients(self.network, ROUNDING), rows)
 
     def elsewhere(self, images: np.ndarray) -> float:
         """Share of the pixels at which these images (n, C, H, W) differ from the repeated ones, where one is moved.
@@ -122,43 +120,39 @@ class Repetition:
         return float((np.abs(images - self.images)[moved] > same).mean()) if moved.any() else 0.0
 
 
-def _other_outcomes(repetition: Repetition, score: Score) -> str:
-    """Whether more images are right as stored and broken by the repetition than rounding explains, or the reverse.
+def _other_outcomes(repetition: Repetition, score: Score, random: np.random.Generator) -> str:
+    """Whether the network is right on other images of the repetition than as stored, and rounding does not explain it.
 
-    Rounding turns few outcomes: those of images that the attack breaks in its last steps only. It is not assumed how
-    many, but asked of this network (`_explained`) where the outcomes of more than NOTICED of the images are others.
+    Rounding turns few outcomes: those of images that the attack breaks in its last steps only. An image is explained if
+    the noise, ten times as large, turns its outcome in one of 50 to 125 repetitions; two that are not raise a flag.
+
+    In `benchmarks/stored_attack.py` other arithmetic turned none of 5,886 outcomes. If all are turned with one chance,
+    of a uniform prior, two or more of 250 are turned once in 600 verifications, three or more once in 15,000
+    (beta-binomial). The false alarms are thus below 1 in 10,000 if the noise, ten times as large, turns an
+    image that rounding turned in at least one of 65 repetitions.
+
+    Args:
+        repetition: of the claimed attack.
+        score: as for `other_images`.
+        random: chooses the images that are repeated under noise, at most ASKED, so that the work is bounded.
     """
     labels = repetition.golden.labels[repetition.rows]
-    right = is_right(score(repetition.images), labels)
-
-    def broken(images: np.ndarray) -> int:
-        return int((is_right(score(images), labels) & ~right).sum())
-
-    def left_right(images: np.ndarray) -> int:
-        return int((right & ~is_right(score(images), labels)).sum())
-
-    for count_of, what in ((broken, "breaks"), (left_right, "leaves right")):
-        count = count_of(repetition.stored)
-        noticed = count >= max(FEWEST, int(NOTICED * len(labels)) + 1)
-        if noticed and not _explained(count, repetition, count_of):
-            return f"{what} {count} images that the stored attack does not, which rounding does not explain"
-    return ""
-
-
-def _explained(count: int, repetition: Repetition, count_of: Callable[[np.ndarray], int]) -> bool:
-    """Whether repetitions under noise turn so many outcomes that rounding may have turned `count` of the stored ones.
-
-    The noise is ten times the rounding. If the stored images turn no more outcomes than a repetition under noise, each
-    of all turned outcomes is one of theirs with a chance of 1/(n + 1) at most, for n repetitions. The exact binomial
-    test decides; n is as large as it must be for the test to fail if no repetition turns any.
-    """
-    repetitions = max(NOISES, int(CHANCE ** (-1 / count)))
-    by_noise = 0
-    for seed in range(repetitions):
-        by_noise += count_of(repetition.under_noise(seed))
-        if binomial_tail(count, count + by_noise, 1 / (repetitions + 1)) >= CHANCE:
-            return True
-    return False
+    right, as_stored = is_right(score(repetition.images), labels), is_right(score(repetition.stored), labels)
+    turned = np.flatnonzero(right != as_stored)
+    if len(turned) < FEWEST:
+        return ""
+    asked = random.permutation(turned)[:ASKED]
+    tries = np.tile(repetition.rows[asked], REPEATED // len(asked))
+    under_noise = is_right(score(repetition.under_noise(tries)), repetition.golden.labels[tries])
+    explained = (under_noise.reshape(-1, len(asked)) != right[asked]).any(axis=0)
+    if int((~explained).sum()) < FEWEST:
+        return ""
+    counts = {
+        "breaks {} images that the stored attack does not": int((as_stored & ~right).sum()),
+        "leaves {} images right that the stored attack breaks": int((right & ~as_stored).sum()),
+    }
+    found = " and ".join(text.format(count) for text, count in counts.items() if count)
+    return f"{found}, which rounding does not explain"
 
 
 def _other_pixels(repetition: Repetition) -> str:
@@ -171,7 +165,7 @@ def _other_pixels(repetition: Repetition) -> str:
     """
     share, allowed = repetition.elsewhere(repetition.stored), SAME_PIXELS
     if share > allowed:
-        allowed = max(allowed, ROUNDING_MARGIN * repetition.elsewhere(repetition.under_noise(0)))
+        allowed = max(allowed, ROUNDING_MARGIN * repetition.elsewhere(repetition.under_noise(repetition.rows)))
     if share <= allowed or allowed > MOST_MOVED:
         return ""
     return (
@@ -180,20 +174,17 @@ def _other_pixels(repetition: Repetition) -> str:
     )
 
 
-def _chosen(golden: Golden, attack: AttackSpec, steps: int, seed: int) -> np.ndarray:
-    """Sorted positions (n,) of random stored images; the work is that of `steps` steps on REPEATED of them."""
-    count = max(LEAST_REPEATED, REPEATED * min(steps, attack.steps) // attack.steps)
-    return np.sort(np.random.default_rng(seed).permutation(len(golden.labels))[:count])
-
-
 def made_again(attack: AttackSpec, golden: Golden, network: nn.Module, rows: np.ndarray) -> np.ndarray:
-    """(len(rows), C, H, W): the claimed attack on these stored images, from the random starts of an export."""
+    """(len(rows), C, H, W): the claimed attack on these stored images, from the random starts of an export.
+
+    Args:
+        rows: their positions, in any order; some may be given several times.
+    """
     clean, pgd, threat = torch.from_numpy(golden.clean), Pgd(steps=attack.steps, restarts=1), Threat(attack.eps)
     size, generator = batch_size(clean.shape[1:], clean.device), torch.Generator().manual_seed(attack.seed)
-    chosen = torch.zeros(len(clean), dtype=torch.bool)
-    chosen[rows] = True
-    drawn = [random_start(clean[part], pgd, threat, generator)[chosen[part]] for part in batches_of(len(clean), size)]
-    images, labels, starts = clean[chosen], torch.from_numpy(golden.labels)[chosen], torch.cat(drawn)
+    drawn = [random_start(clean[part], pgd, threat, generator) for part in batches_of(len(clean), size)]
+    chosen = torch.from_numpy(rows)
+    images, labels, starts = clean[chosen], torch.from_numpy(golden.labels)[chosen], torch.cat(drawn)[chosen]
     parts = [
         attack_from(network, images[part], labels[part], pgd, threat, starts[part]).images
         for part in batches_of(len(images), size)
