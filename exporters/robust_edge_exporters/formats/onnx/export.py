@@ -116,7 +116,8 @@ def write_program(
     """
     program.ir_version = target.ir_version
     onnx.helper.set_model_props(program, dict(settings.metadata))
-    blob = program.SerializeToString()
+    program.DiscardUnknownFields()
+    blob = bytes(program.SerializeToString(deterministic=True))  # as `onnx_differences` writes it again
     written = onnx.load_from_string(blob)
     _check_program(written, target)
     _check_written(written, target)

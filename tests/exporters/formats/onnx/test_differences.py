@@ -54,6 +54,47 @@ def test_a_field_that_a_later_one_overrides(compared):
     ]
 
 
+def with_texts(count=1, hidden=b""):
+    """A node with one allowed text, `count` times, the first of which has an unknown field."""
+    found = program()
+    found.graph.node[0].metadata_props.extend([onnx.StringStringEntryProto(key="k", value="allowed")] * count)
+    for item in found.graph.node[0].metadata_props[:1]:
+        item.MergeFromString(hidden)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        (with_texts(), ""),
+        (with_texts(hidden=bytes([0xFA, 0x7F, 100]) + b"s" * 100), "belong to none of its parts"),
+        (with_texts(1000), "a text that no export writes: 'k: allowed'"),
+        (with_texts(0), "a text that no export writes: 'fewer than the export'"),
+    ],
+    ids=["equal", "unknown field", "repeated", "missing"],
+)
+def test_texts_hold_nothing_more(theirs, words, compared):
+    lines = compared(theirs, with_texts())
+    assert len(lines) == bool(words)
+    assert all(words in line for line in lines)
+
+
+def test_an_export_that_is_written_in_another_way_shows_no_hidden_bytes(compared):
+    """The check would find them in every honest file, and is not left out in silence."""
+    ours = program().SerializeToString()
+    (line,) = compared(program(name="z"), ours + b"\x12\x00")
+    assert "hidden bytes cannot be found" in line
+
+
+def test_a_shape_that_is_given_twice(compared):
+    ours, theirs = program(), program()
+    for item, count in ((ours, 1), (theirs, 2)):
+        shape = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, 2])
+        item.graph.value_info.extend([shape] * count)
+    (line,) = compared(theirs, ours)
+    assert "inner value 'y'" in line
+
+
 def changed(edit):
     theirs = program()
     edit(theirs)
@@ -103,6 +144,7 @@ def with_function(theirs):
         (lambda p: setattr(p, "producer_name", "tf2onnx"), "'tf2onnx' wrote it"),
         (lambda p: setattr(p, "producer_version", "9" * 1000), "no export chooses"),
         (lambda p: setattr(p.graph.node[0], "name", "\x1b[2J"), "no export chooses"),
+        (lambda p: setattr(p.graph.node[0], "name", "n" * 299), "characters together"),
         (lambda p: renamed(p, "x" * 100_000), "no export chooses"),
         (lambda p: renamed(p, "a\nPASS\n"), "no export chooses"),
         (lambda p: p.graph.value_info.add(name="\x1b[2J"), "no export chooses"),
