@@ -14,8 +14,8 @@ Score = Callable[[np.ndarray], np.ndarray]
 """(N, C, H, W) float32 in [0, 1] to (N, K) logits."""
 
 BATCH = 128
-WHOLE, LEAST = 32, 4
-"""A fixed batch of more images costs more than it shows about each; the least number of calls that repeat images."""
+LARGE_BATCH = 32  # images of a fixed batch; from there on, fewer calls repeat images, since each call fills the batch
+LEAST_REPEATS = 4  # calls that repeat images, however large the fixed batch is
 TIE = 1e-6
 """Difference between two logits, relative to the largest of all, that the rounding of fp32 may make or remove."""
 
@@ -31,8 +31,14 @@ def score_of(model: BaseRuntime) -> Score:
 
 
 def repeats(model: BaseRuntime, most: int) -> int:
-    """How many calls repeat images in other batches: `most`, or fewer if each of them fills a large fixed batch."""
-    return max(LEAST, min(most, most * WHOLE // (model.manifest.input.shape[0] or 1)))
+    """How many calls repeat images in other batches.
+
+    Args:
+        model: its fixed batch, if it has one, is filled in each call.
+        most: calls for a fixed batch of at most LARGE_BATCH images, or for none; for larger ones as many fewer, so that
+            the number of images in all calls stays the same, but at least LEAST_REPEATS.
+    """
+    return max(LEAST_REPEATS, min(most, most * LARGE_BATCH // (model.manifest.input.shape[0] or 1)))
 
 
 def agreement(logits: np.ndarray, expected: np.ndarray) -> float:

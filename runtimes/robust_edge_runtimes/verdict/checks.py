@@ -35,7 +35,14 @@ STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
 
 
 def output_checks(
-    score: Score, images: np.ndarray, expected: np.ndarray, tolerance: float, precision: str, *, exact: bool = False
+    score: Score,
+    images: np.ndarray,
+    expected: np.ndarray,
+    tolerance: float,
+    precision: str,
+    *,
+    exact: bool = False,
+    singles: int = SINGLE_IMAGES,
 ) -> List[Check]:
     """Check the artifact's logits for signs of hidden gradients.
 
@@ -46,9 +53,10 @@ def output_checks(
         tolerance: relative error that is taken for rounding.
         precision: of the artifact, as in its manifest.
         exact: as for `batch_dependent`.
+        singles: as for `repeat_checks`.
     """
     logits = score(images)
-    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision, exact=exact)]
+    checks = [non_finite(logits), *repeat_checks(score, images, logits, precision, exact=exact, singles=singles)]
     finite = np.isfinite(logits).all(axis=1)
     if not finite.any():
         return checks

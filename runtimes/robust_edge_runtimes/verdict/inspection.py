@@ -12,11 +12,11 @@ from robust_edge_runtimes.core.golden import MAX_TOLERANCE
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.scoring import repeats
-from robust_edge_runtimes.verdict.checks import not_the_artifact, not_the_checkpoint, output_checks
+from robust_edge_runtimes.verdict.checks import SINGLE_IMAGES, not_the_artifact, not_the_checkpoint, output_checks
 from robust_edge_runtimes.verdict.flags import Check, raised
 from robust_edge_runtimes.verdict.measurement import Parity, golden_logits, parity_between
 from robust_edge_runtimes.verdict.prebuilt import prebuilt_checks
-from robust_edge_runtimes.verdict.rescoring import SINGLE_CANDIDATES
+from robust_edge_runtimes.verdict.rescoring import fewer_calls
 from robust_edge_runtimes.verdict.subject import Subject
 
 
@@ -59,7 +59,12 @@ def inspect_artifact(subject: Subject) -> Inspection:
         prebuilt=tuple(prebuilt),
         claims=(),
         outputs=tuple(_outputs(subject, logits)),
-        remarks=(*unverified, *_batch_remark(subject), *_tolerance_remark(subject), *_outliers_remark(subject, logits)),
+        remarks=(
+            *unverified,
+            *fewer_calls(subject.model),
+            *_tolerance_remark(subject),
+            *_outliers_remark(subject, logits),
+        ),
     )
 
 
@@ -72,8 +77,17 @@ def _outputs(subject: Subject, logits: np.ndarray) -> List[Check]:
         if stored is None
         else [not_the_artifact(logits, stored, subject.artifact_tolerance, precision, exact=subject.exact)]
     )
+    checks = output_checks(
+        subject.score,
+        golden.clean,
+        golden.clean_logits,
+        tolerance,
+        precision,
+        exact=subject.exact,
+        singles=repeats(subject.model, SINGLE_IMAGES),
+    )
     return [
-        *output_checks(subject.score, golden.clean, golden.clean_logits, tolerance, precision, exact=subject.exact),
+        *checks,
         not_the_checkpoint("golden images", logits, expected, tolerance, OUTLIERS.get(precision, 0.0)),
         *own,
     ]
@@ -99,14 +113,6 @@ def _outliers_remark(subject: Subject, logits: np.ndarray) -> List[str]:
         f"on {above} of {len(logits)} stored images logits differ from the checkpoint's by more than the tolerance, as "
         f"{subject.precision} may on {most}"
     ]
-
-
-def _batch_remark(subject: Subject) -> List[str]:
-    calls = repeats(subject.model, SINGLE_CANDIDATES)
-    if calls == SINGLE_CANDIDATES:
-        return []
-    batch = subject.bundle.manifest.input.shape[0]
-    return [f"every call fills a batch of {batch} images: {calls} candidates of each mode are scored one by one"]
 
 
 def _tolerance_remark(subject: Subject) -> List[str]:

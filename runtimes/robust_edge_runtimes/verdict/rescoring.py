@@ -28,14 +28,14 @@ BATCH_SIZES = (2, 32)  # range of the other batch size, which is random so that 
 def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measurement:
     """Score the final candidates again; an image stays robust only if the artifact is right every time.
 
-    The candidates are scored twice in batches of the attack's size, in batches of another size, with another number of
-    threads if the runtime has threads, and some of them one by one, candidates of robust images first. Where each call
-    fills a large fixed batch, fewer calls do that.
+    The candidates are scored twice in batches of the attack's size, in batches of another size and in another order,
+    with another number of threads if the runtime has threads, and some of them one by one, candidates of robust images
+    first. Where each call fills a large fixed batch, fewer calls do that.
 
     Args:
         subject: the artifact under test.
         measurement: of a mode; returned unchanged if it has no candidates.
-        seed: for the batch size and the candidates that are scored one by one.
+        seed: for the batch size, the order and the candidates that are scored one by one.
     """
     found = measurement.candidates
     if found is None:
@@ -44,12 +44,9 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
     random = np.random.default_rng((seed, int(measurement.ids[0])))
     images, labels = np.concatenate(found.images), np.tile(found.labels, len(found.images))
     together = subject.score(images)
+    order, size = random.permutation(len(images)), _other_size(subject.model, len(images), random)
+    others = _other_scorings(subject, images, order, size)
     calls = repeats(subject.model, SINGLE_CANDIDATES)
-    size = int(random.integers(*BATCH_SIZES))
-    others = _other_scorings(
-        subject, images, size if calls == SINGLE_CANDIDATES else max(size, -(-len(images) // calls))
-    )
-    order = random.permutation(len(images))
     rows = order[np.argsort(~measurement.artifact_robust[order % count], kind="stable")][:calls]
     alone = np.concatenate([subject.score(images[row : row + 1]) for row in rows])
     right = np.logical_and.reduce([is_right(logits, labels) for logits in (together, *others.values())])
@@ -69,9 +66,44 @@ def scored_again(subject: Subject, measurement: Measurement, seed: int) -> Measu
     )
 
 
-def _other_scorings(subject: Subject, images: np.ndarray, size: int) -> Dict[str, np.ndarray]:
-    """(N, K) logits of the same images by the way of scoring; `again` repeats the first one."""
-    scorings = {"again": subject.score(images), f"in batches of {size}": in_batches(subject.score, images, size)}
+def fewer_calls(model: BaseRuntime) -> List[str]:
+    """A note for the verdict, where a large fixed batch leaves fewer calls for single candidates; or none."""
+    calls = repeats(model, SINGLE_CANDIDATES)
+    if calls == SINGLE_CANDIDATES:
+        return []
+    batch = model.manifest.input.shape[0]
+    return [f"every call fills a batch of {batch} images: {calls} candidates of each mode are scored one by one"]
+
+
+def _other_size(model: BaseRuntime, count: int, random: np.random.Generator) -> int:
+    """A random number of images for each call, smaller than a fixed batch and than all, so that calls hold others.
+
+    A call of a multiple of the fixed batch would be split into batches that are full, as those of the first scoring.
+
+    Args:
+        model: if it has a large fixed batch, there are `repeats` calls more than full batches at most.
+        count: of all images.
+        random: draws the size.
+    """
+    fixed, calls = model.manifest.input.shape[0], repeats(model, SINGLE_CANDIDATES)
+    low, high = BATCH_SIZES
+    if fixed is not None and calls < SINGLE_CANDIDATES:
+        low, high = -(-count // (calls + count // fixed)), fixed
+    high = max(2, min(high, fixed or high, count))
+    return int(random.integers(min(low, high - 1), high))
+
+
+def _other_scorings(subject: Subject, images: np.ndarray, order: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+    """(N, K) logits of the same images by the way of scoring; `again` repeats the first one.
+
+    Args:
+        subject: the artifact under test.
+        images: (N, C, H, W).
+        order: (N,) positions of the images in the batches of another size.
+        size: of these batches.
+    """
+    scorings = {"again": subject.score(images)}
+    scorings[f"in batches of {size}"] = in_batches(subject.score, images[order], size)[np.argsort(order)]
     if subject.model.uses_threads:
         with with_other_threads(subject.model) as model:
             scorings[f"with threads={model.threads}"] = score_of(model)(images)

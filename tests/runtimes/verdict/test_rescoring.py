@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robust_edge_runtimes.core.batches import filled
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
-from robust_edge_runtimes.scoring import BATCH
+from robust_edge_runtimes.scoring import BATCH, repeats
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.measurement import GRADIENTS, Candidates, Measurement
-from robust_edge_runtimes.verdict.rescoring import BATCH_SIZES, SINGLE_CANDIDATES, scored_again
+from robust_edge_runtimes.verdict.rescoring import BATCH_SIZES, SINGLE_CANDIDATES, _other_size, scored_again
 
 ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
 
@@ -131,23 +132,64 @@ def test_the_other_batch_size_is_drawn_by_the_seed(again, linear):
     assert len(sizes) > 10
 
 
-def test_few_calls_that_each_fill_a_large_batch(Fake, subject_for, opened, golden, linear):
+def test_few_calls_that_each_fill_a_large_batch(of_batch, golden, linear):
     """The bundle is called with 20,000 images, whatever is to be classified; chance must not double the time."""
-    manifest = opened.manifest
-    manifest = dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, shape=(20_000, 1, 4, 4)))
     calls = []
 
     def function(images):
         calls.append(len(images))
         return linear.logits(images)
 
-    model = Fake(manifest, function).open()
-    subject = subject_for(model=model, bundle=dataclasses.replace(opened, manifest=manifest))
+    subject = of_batch(20_000, function)
     assert names(scored_again(subject, measurement(golden.labels, golden.clean), 0)) == []
     assert len(calls) <= 2 + 4 + 4
-    assert set(calls) == {20_000}
+    calls.clear()
     (remark,) = (line for line in inspect_artifact(subject).remarks if "20000" in line)
     assert "4 candidates" in remark
+    assert len(calls) <= 2 + 2 + 4
+    assert set(calls) == {20_000}
+
+
+@pytest.fixture
+def of_batch(Fake, subject_for, opened):
+    """of_batch(batch, function) -> the artifact with a fixed batch."""
+
+    def build(batch, function):
+        shape = (batch, 1, 4, 4)
+        manifest = dataclasses.replace(opened.manifest, input=dataclasses.replace(opened.manifest.input, shape=shape))
+        bundle = dataclasses.replace(opened, manifest=manifest)
+        return subject_for(model=Fake(manifest, function).open(), bundle=bundle)
+
+    return build
+
+
+@pytest.mark.parametrize("batch", [8, 33, 50, 100, 512])
+def test_candidates_have_others_beside_them_the_second_time(batch, of_batch, golden, linear):
+    """An artifact that is wrong except in the batches of the attack, and alone; 2,040 candidates fill many batches."""
+    random = np.random.default_rng(0)
+    images = np.clip(np.tile(golden.clean, (34, 1, 1, 1)) + random.normal(0, 1e-4, (2040, 1, 4, 4)), 0, 1)
+    images = images.astype(np.float32)
+    known = {part.tobytes() for part in filled(images, batch).reshape(-1, batch, 1, 4, 4)}
+
+    def function(batch):
+        same = batch.tobytes() in known or (batch == batch[:1]).all()
+        return linear.logits(batch) if same else wrong(linear.logits(batch))
+
+    measured = scored_again(of_batch(batch, function), measurement(np.tile(golden.labels, 34), images), 0)
+    assert names(measured) == ["batch_dependent"]
+    assert "in batches of" in measured.flags[0].detail
+    assert measured.artifact_robust.mean() < 0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 60, 500, 2000, 100_000])
+@pytest.mark.parametrize("batch", [None, 1, 2, 8, 32, 33, 40, 50, 100, 125, 250, 512, 20_000])
+def test_the_other_size_is_below_the_fixed_batch_and_needs_few_calls(batch, count, of_batch, linear):
+    model = of_batch(batch, linear.logits).model
+    sizes = {_other_size(model, count, np.random.default_rng(seed)) for seed in range(20)}
+    assert min(sizes) >= 1
+    assert max(sizes) < max(2, min(batch or count, count))
+    if batch and batch > 32 and sizes != {batch - 1}:
+        assert -(-count // min(sizes)) <= repeats(model, SINGLE_CANDIDATES) + -(-count // batch)
 
 
 @pytest.mark.parametrize(("threads", "wrong_with", "word"), [(1, 2, "threads=2"), (2, 1, "threads=1"), (4, 1, "=1")])
