@@ -85,7 +85,7 @@ def verify(
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(private_bundle(bundle))
         refuse_other_artifacts(others, opened.manifest)
-        background = stack.enter_context(_background(opened.path, run, modes, data_dir, allow_code))
+        background = stack.enter_context(_background(opened.path, bundle, run, modes, data_dir, allow_code))
         from robust_edge.run.directory import open_run
         from robust_edge.verification.verify import verify_bundle
 
@@ -102,10 +102,10 @@ def verify(
 
 
 def _background(
-    bundle: Path, run: Path | None, modes: tuple[str, ...], data_dir: str | None, allow_code: bool
+    bundle: Path, original: Path, run: Path | None, modes: tuple[str, ...], data_dir: str | None, allow_code: bool
 ) -> BackgroundRebuild | contextlib.nullcontext[None]:
     """Start the comparison of mode `rebuild` in the background, if the mode will run and a second CPU is free."""
     chosen = [mode.name for mode in chosen_modes(modes, MODES, with_run=run is not None)]
     if run is None or chosen == ["rebuild"] or "rebuild" not in chosen or not second_cpu():
         return contextlib.nullcontext()
-    return BackgroundRebuild(bundle, run, data_dir, allow_code=allow_code)
+    return BackgroundRebuild(bundle, run, data_dir, allow_code=allow_code, original=original)

@@ -27,6 +27,7 @@ from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.native.int8.quantise import prepared, ranged_tensors
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.files import temporary_folder
+from robust_edge_runtimes.core.folders import SCRATCH
 
 IMAGES = 256
 TARGET = "x86-cpu-sparse-int8"
@@ -58,6 +59,6 @@ def simulated(model: Normalized, ranges: Ranges) -> Simulation:
 def float_program(model: Normalized) -> onnx.ModelProto:
     """The network as the export to the int8 engine reads it."""
     plain = copy.deepcopy(materialised(model)).cpu().eval()
-    with temporary_folder(Path(tempfile.gettempdir()), "robust-edge") as folder:
+    with temporary_folder(Path(tempfile.gettempdir()), SCRATCH) as folder:
         written = write_dense(plain, model.spec.shape, target_named(TARGET), str(folder), ExportSettings())
         return onnx.load(str(folder / written.file))

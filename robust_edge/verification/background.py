@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from robust_edge_runtimes.core.decode import decode, parse_json
-from robust_edge_runtimes.core.errors import RobustEdgeError
+from robust_edge_runtimes.core.errors import RobustEdgeError, shown_as
 from robust_edge_runtimes.core.processes import end_with
 from robust_edge_runtimes.verdict.measurement import Rebuild
 
@@ -26,9 +26,19 @@ OBJECTS = 100_000  # allocated between two runs of the garbage collector, which 
 
 
 class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
-    """A process that compares a bundle with a new export of its run; leaving the context kills it."""
+    """A process that compares a bundle with a new export of its run; leaving the context kills it.
 
-    def __init__(self, bundle: Path, run: Path, data_dir: str | None, *, allow_code: bool = False) -> None:
+    Args:
+        bundle: its folder.
+        run: the folder of its run.
+        data_dir: folder of the run's images if they were moved.
+        allow_code: whether code of the run may be executed.
+        original: what messages call the bundle if it is a private copy.
+    """
+
+    def __init__(
+        self, bundle: Path, run: Path, data_dir: str | None, *, allow_code: bool = False, original: Path | None = None
+    ) -> None:
         code = CODE.format(path=sys.path, module=__name__)  # the path of this process, not the working directory
         allowed = ALLOW if allow_code else ""
         command = [
@@ -37,6 +47,7 @@ class BackgroundRebuild(contextlib.AbstractContextManager["BackgroundRebuild"]):
             code,
             str(os.getpid()),
             str(bundle),
+            str(original or bundle),
             str(run),
             allowed,
             *([] if data_dir is None else [data_dir]),
@@ -75,10 +86,10 @@ def second_cpu() -> bool:
 def main() -> None:
     """Print a Rebuild as JSON.
 
-    The arguments are the process that this one ends with, the bundle, the run, ALLOW or nothing, and the folder of the
-    run's images if they were moved.
+    The arguments are the process that this one ends with, the bundle, what messages call it, the run, ALLOW or nothing,
+    and the folder of the run's images if they were moved.
     """
-    parent, bundle, path, allowed, *data_dir = sys.argv[1:]
+    parent, bundle, original, path, allowed, *data_dir = sys.argv[1:]
     end_with(int(parent))
     gc.set_threshold(OBJECTS)
     from robust_edge.run.directory import open_run
@@ -86,5 +97,6 @@ def main() -> None:
     from robust_edge_runtimes.core.bundle import open_bundle
 
     run = open_run(Path(path), allow_code=allowed == ALLOW)
-    found = compare_with_run(open_bundle(Path(bundle)), run, run.load_model(), data_dir[0] if data_dir else None)
+    with shown_as(Path(bundle), Path(original)):
+        found = compare_with_run(open_bundle(Path(bundle)), run, run.load_model(), data_dir[0] if data_dir else None)
     print(json.dumps(dataclasses.asdict(found)))

@@ -188,7 +188,10 @@ def _is_of_another_release(ours: Path, theirs: Path) -> bool:
     """Whether the schema in the bundle is that of another release of robust-edge."""
     if not theirs.is_file() or ours.read_bytes() == theirs.read_bytes():
         return False
-    schema = read_json(theirs, BundleError)
+    try:
+        schema = read_json(theirs, BundleError)
+    except BundleError:  # the comparison of the files names the difference
+        return False
     return isinstance(schema, dict) and schema.get("title") == read_json(ours).get("title")
 
 

@@ -18,7 +18,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import check_origin, host_subject
-from robust_edge_runtimes.core.bundle import Bundle
+from robust_edge_runtimes.core.bundle import Bundle, refuse_unlisted
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.core.runtime import BaseRuntime
@@ -67,6 +67,8 @@ def verify_bundle(
     for mode in modes:
         if mode.needs and run is None:
             raise InputError(f"mode {mode.name} needs {mode.needs}; give the bundle's run as `run`")
+    if run is None and format_named(bundle.manifest.artifact.format).code_files:
+        refuse_unlisted(bundle)
     network, find_rebuild = None, None
     checkpoint = None if run is None else run.checkpoint()
     if run is not None:

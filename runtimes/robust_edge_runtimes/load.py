@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Union
 
-from robust_edge_runtimes.core.bundle import Bundle, open_bundle
+from robust_edge_runtimes.core.bundle import Bundle, open_bundle, refuse_unlisted
 from robust_edge_runtimes.core.runtime import BaseRuntime
 from robust_edge_runtimes.formats.table import format_named
 
@@ -23,7 +23,8 @@ def load(bundle: Union[str, Path, Bundle], *, threads: int = 1, from_source: boo
         An open runtime; use it in a `with` block, or call `close()`.
 
     Raises:
-        BundleError: the bundle is damaged or not a bundle.
+        BundleError: the bundle is damaged or not a bundle; or a source is to be compiled beside files that the manifest
+            does not list.
         BackendUnavailable: the backend for its artifact is not installed here.
 
     Example:
@@ -33,5 +34,7 @@ def load(bundle: Union[str, Path, Bundle], *, threads: int = 1, from_source: boo
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     manifest = opened.manifest
     row = format_named(manifest.artifact.format)
+    if from_source and row.code_files:
+        refuse_unlisted(opened)
     kind = row.runtime_from_source() if from_source else row.runtime()
     return kind(opened.artifact_path, manifest, threads=threads).open()

@@ -39,6 +39,7 @@ from robust_edge_runtimes.cli.failures import INTERNAL, print_failure
 from robust_edge_runtimes.core.environment import available_memory
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 from robust_edge_runtimes.core.files import locked_folder
+from robust_edge_runtimes.core.folders import SCRATCH
 from robust_edge_runtimes.core.limits import COMPILATION, SLOWER, Board, report_to
 from robust_edge_runtimes.core.processes import end_with
 
@@ -51,7 +52,6 @@ GRACE = 10.0
 """Seconds that a worker may take to end after SIGINT or SIGTERM; code of a foreign file may never return."""
 MEMORY_IN_USE = ("RssAnon:", "RssShmem:", "VmSwap:")  # not the pages of files, which the system can drop
 FIRST_KILLED = 500  # of 1000: which process the system ends when memory runs out
-SCRATCH = "robust-edge"
 GIGABYTE = 1e9
 
 

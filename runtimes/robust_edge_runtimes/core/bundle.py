@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Collection, Iterator, Union
 
 from robust_edge_runtimes.core.decode import read_json, short_repr
-from robust_edge_runtimes.core.errors import BundleError, InputError, show_as
+from robust_edge_runtimes.core.errors import BundleError, InputError, shown_as
 from robust_edge_runtimes.core.files import sha256_of, temporary_folder, write_atomic, write_json
+from robust_edge_runtimes.core.folders import SCRATCH
 from robust_edge_runtimes.core.golden import GOLDEN, Golden, check_expected, read_golden
 from robust_edge_runtimes.core.manifest import Companion, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 MAX_NAME_LENGTH = 200
-COPY = "robust-edge-bundle"
+MAX_SUMS_BYTES = 1 << 20
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
@@ -78,21 +79,41 @@ def private_bundle(path: Union[str, Path]) -> Iterator[Bundle]:
 
     Raises:
         BundleError: as `open_bundle`.
-        InputError: the temporary folder has no space for the copy.
+        InputError: the temporary folder lies in the bundle, or cannot hold the copy.
     """
     root, parent = Path(path), Path(tempfile.gettempdir())
     manifest = _listed(root)
-    size, free = sum(entry.bytes for entry in manifest.files.values()), shutil.disk_usage(str(parent)).free
+    if any(folder.samefile(root) for folder in (parent.resolve(), *parent.resolve().parents)):
+        raise InputError(f"temporary files would lie in the bundle {root} itself; set TMPDIR to a folder outside of it")
+    size = sum(entry.bytes for entry in manifest.files.values())
+    size += sum((root / name).stat().st_size for name in (MANIFEST, SUMS))
+    free = shutil.disk_usage(str(parent)).free
     if size > free:
         raise InputError(
             f"{root} is copied to {parent} and takes {size} bytes there, of which {free} are free; set TMPDIR to a "
             "folder on a larger disk"
         )
-    with temporary_folder(parent, COPY) as scratch:
-        copy = scratch / "bundle"
-        show_as(copy, root)
-        _copy(root, copy, {MANIFEST, SUMS, *manifest.files})
-        yield open_bundle(copy)
+    with temporary_folder(parent, SCRATCH) as scratch, shown_as(scratch / "bundle", root):
+        try:
+            _copy(root, scratch / "bundle", {MANIFEST, SUMS, *manifest.files})
+        except OSError as cause:
+            raise InputError(
+                f"{root} cannot be copied to {parent} ({cause}): make it readable, or set TMPDIR to another folder"
+            ) from cause
+        yield open_bundle(scratch / "bundle")
+
+
+def refuse_unlisted(bundle: Bundle) -> None:
+    """Raise BundleError where a bundle holds a file that its manifest does not list, which a source could include."""
+    for folder, folders, files in os.walk(str(bundle.path)):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in sorted((*files, *links)):
+            inside = Path(folder, name).relative_to(bundle.path).as_posix()
+            if inside not in (MANIFEST, SUMS, *bundle.manifest.files):
+                raise BundleError(
+                    f"{bundle.path} holds {short_repr(inside)}, which {MANIFEST} does not list and the source of the "
+                    "artifact could include; move it out of the bundle"
+                )
 
 
 def _copy(root: Path, copy: Path, listed: Collection[str]) -> None:
@@ -133,6 +154,11 @@ def _listed(root: Path) -> Manifest:
         _check_file(root, name, entry.bytes)
     if GOLDEN not in manifest.files:
         raise BundleError(f"{root / MANIFEST} does not list {GOLDEN}; export the bundle again")
+    sums = root / SUMS
+    if sums.is_symlink() or not sums.is_file():
+        raise BundleError(f"{sums} is missing; copy the whole bundle, or export it again")
+    if sums.stat().st_size > MAX_SUMS_BYTES:
+        raise _other_sums(sums)
     return manifest
 
 
@@ -190,8 +216,9 @@ def _check_file(root: Path, name: str, size: int) -> None:
 
 
 def _check_sums(root: Path, manifest: Manifest) -> None:
-    path = root / SUMS
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again")
-    if path.stat().st_size > 1 << 20 or path.read_bytes() != sums_text(root, manifest).encode():
-        raise BundleError(f"{path} does not agree with {MANIFEST} and the files; copy the bundle again")
+    if (root / SUMS).read_bytes() != sums_text(root, manifest).encode():
+        raise _other_sums(root / SUMS)
+
+
+def _other_sums(path: Path) -> BundleError:
+    return BundleError(f"{path} does not agree with {MANIFEST} and the files; copy the bundle again")

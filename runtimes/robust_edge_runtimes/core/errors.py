@@ -6,9 +6,10 @@ Exit codes: 0 pass, 1 a check failed, 2 usage or input, 3 a backend or target is
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
-from typing import Dict, Iterable, Type
+from typing import Any, Dict, Iterable, Iterator, Type
 
 MAX_NAME = 80
 _shown: Dict[str, str] = {}
@@ -24,9 +25,23 @@ class RobustEdgeError(Exception):
         return shown(super().__str__())
 
 
-def show_as(copy: Path, original: Path) -> None:
-    """Let messages about a temporary copy name the folder that the user gave; until this process ends."""
+@contextlib.contextmanager
+def shown_as(copy: Path, original: Path) -> Iterator[None]:
+    """Let messages about a temporary copy name the folder that the user gave, also those of errors of the system."""
     _shown[str(copy)] = str(original)
+    try:
+        yield
+    except (RobustEdgeError, OSError) as error:
+        error.args = tuple(map(_with_originals, error.args))
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = map(_with_originals, (error.filename, error.filename2))
+        raise
+    finally:
+        del _shown[str(copy)]
+
+
+def _with_originals(value: Any) -> Any:
+    return shown(value) if isinstance(value, str) else value
 
 
 def shown(text: str) -> str:

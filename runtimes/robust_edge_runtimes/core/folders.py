@@ -14,6 +14,9 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import umask
 from robust_edge_runtimes.core.locks import locked
 
+SCRATCH = "robust-edge"
+"""Name of all temporary folders of commands: a command that needs one removes those that killed commands left."""
+
 
 @contextlib.contextmanager
 def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:

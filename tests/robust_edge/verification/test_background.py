@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -12,11 +15,12 @@ import pytest
 
 from robust_edge.config.export import GoldenSettings
 from robust_edge.export import export_run
-from robust_edge.verification import background
+from robust_edge.verification import background, new_export
 from robust_edge.verification.background import BackgroundRebuild
 from robust_edge.verification.new_export import compare_with_run
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import open_bundle
+from robust_edge_runtimes.core.errors import InputError
 from tests.commands import forked, running
 
 
@@ -36,6 +40,22 @@ def test_the_answer_is_that_of_this_process(bundle, sparse_run):
         assert not rebuild.running
     assert here.differences == ("added is in the bundle, and no export writes it",)
     assert dataclasses.replace(found, seconds=here.seconds) == here
+
+
+def test_the_process_names_the_bundle_that_was_given(bundle, sparse_run, monkeypatch, capsys):
+    def failing(opened, *_):
+        raise InputError(f"{opened.path} is bad")
+
+    monkeypatch.setattr(new_export, "_export", failing)
+    monkeypatch.setattr(background, "end_with", lambda _: None)
+    commands = []
+    monkeypatch.setattr(background.subprocess, "Popen", lambda command, **_: commands.append(command))
+    BackgroundRebuild(bundle, sparse_run.path, None, original=Path("given"))
+    monkeypatch.setattr(sys, "argv", commands[0][2:])
+    monkeypatch.setattr(gc, "set_threshold", lambda _: None)
+    background.main()
+    (line,) = json.loads(capsys.readouterr().out)["differences"]
+    assert line == "the run cannot be exported again: given is bad"
 
 
 def test_a_run_that_cannot_be_opened_is_left_to_the_caller(bundle, tmp_path):

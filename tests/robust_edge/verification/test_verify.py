@@ -18,7 +18,8 @@ from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core import bundle as bundles
 from robust_edge_runtimes.core.bundle import open_bundle, private_bundle
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import BundleError, InputError
+from robust_edge_runtimes.formats.onnx.format import OnnxFormat
 from robust_edge_runtimes.load import load
 from robust_edge_runtimes.verdict.measurement import Budget
 
@@ -148,6 +149,14 @@ def test_surrogate_needs_a_run(exported):
 def test_an_unknown_mode(exported):
     with pytest.raises(InputError, match="unknown mode 'replai'; did you mean 'replay'"):
         verify_bundle(exported, None, Budget(), VerifySettings(modes=("replai",)))
+
+
+def test_without_a_run_no_source_is_compiled_beside_files_that_are_not_listed(exported, tmp_path, monkeypatch):
+    path = shutil.copytree(exported.path, tmp_path / "bundle")
+    (path / "more.h").write_text("x")
+    monkeypatch.setattr(OnnxFormat, "code_files", ("model.c",))
+    with pytest.raises(BundleError, match=r"holds 'more\.h'"):
+        verify_bundle(open_bundle(path), None, Budget(), VerifySettings(limit=10))
 
 
 QUICK = VerifySettings(modes=("replay",), options={"steps": 5})

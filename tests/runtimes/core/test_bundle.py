@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from robust_edge_runtimes.core import bundle as bundles
-from robust_edge_runtimes.core.bundle import open_bundle, private_bundle, seal, sums_text
+from robust_edge_runtimes.core.bundle import open_bundle, private_bundle, refuse_unlisted, seal, sums_text
 from robust_edge_runtimes.core.errors import BundleError, InputError
+from robust_edge_runtimes.core.files import locked_folder
+from robust_edge_runtimes.core.folders import SCRATCH
+from robust_edge_runtimes.formats.onnx.format import OnnxFormat
+from robust_edge_runtimes.load import load
+from tests.commands import forked
 
 
 def test_what_was_sealed_opens(bundle, opened):
@@ -126,10 +134,73 @@ def test_a_private_copy_holds_the_names_of_unlisted_files(bundle):
         assert not (opened.path / "pipe").read_bytes()
 
 
-def test_a_bundle_that_the_disk_of_temporary_files_cannot_hold(bundle, monkeypatch):
-    monkeypatch.setattr(bundles.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(InputError, match="100 are free; set TMPDIR"), private_bundle(bundle):
+@pytest.mark.parametrize(
+    ("replace", "words"),
+    [
+        (lambda path: os.truncate(path, 1 << 30), "SHA256SUMS does not agree"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "SHA256SUMS is missing"),
+    ],
+    ids=["large", "pipe"],
+)
+def test_sums_of_another_kind_or_size_are_not_copied(replace, words, bundle, monkeypatch):
+    replace(bundle / "SHA256SUMS")
+    monkeypatch.setattr(bundles, "_copy", lambda *_: pytest.fail("it was copied"))
+    with pytest.raises(BundleError, match=words), private_bundle(bundle):
         pass
+
+
+def test_a_bundle_that_the_disk_of_temporary_files_cannot_hold(bundle, opened, monkeypatch):
+    """Every file counts, also those that the manifest does not list."""
+    for free in (100, sum(entry.bytes for entry in opened.manifest.files.values())):
+        monkeypatch.setattr(bundles.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(InputError, match=f"{free} are free; set TMPDIR"), private_bundle(bundle):
+            pass
+
+
+def test_a_disk_that_is_full_before_the_copy_is_whole(bundle, monkeypatch):
+    def full(_, target, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+
+    monkeypatch.setattr(bundles.shutil, "copyfile", full)
+    with pytest.raises(InputError, match=r"No space left .* set TMPDIR"), private_bundle(bundle):
+        pass
+
+
+@pytest.mark.parametrize("inside", [".", "a/b"])
+def test_a_folder_of_temporary_files_in_the_bundle(inside, bundle, tmp_path, monkeypatch):
+    """The copy would be copied, and its copy, until the name is too long."""
+    (bundle / inside).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "link").symlink_to(bundle / inside)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "link"))
+    with pytest.raises(InputError, match="set TMPDIR") as error, private_bundle(bundle):
+        pass
+    assert len(str(error.value)) < len(str(bundle)) + 150
+
+
+def test_a_copy_that_a_killed_command_left_is_removed_by_the_next_one(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def killed():
+        with private_bundle(bundle):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.waitpid(forked(killed, errors=tmp_path / "errors"), 0)
+    assert list(tmp_path.glob(".*/bundle/manifest.json"))
+    locked_folder(tmp_path, SCRATCH)
+    assert not list(tmp_path.glob(".*/bundle"))
+
+
+@pytest.mark.parametrize("name", ["more.h", "a/more.h", "link"])
+def test_a_source_is_not_compiled_beside_files_that_are_not_listed(name, bundle, tmp_path, monkeypatch):
+    """It could include them, and they are empty in the copy that is verified."""
+    pytest.importorskip("onnxruntime", reason="the bundle is opened by onnxruntime")
+    refuse_unlisted(open_bundle(bundle))
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).symlink_to(tmp_path) if name == "link" else (bundle / name).write_text("x")
+    load(bundle, from_source=True).close()  # of this format nothing is compiled
+    monkeypatch.setattr(OnnxFormat, "code_files", ("model.c",))
+    with pytest.raises(BundleError, match=f"holds '{name}', which manifest.json does not list"):
+        load(bundle, from_source=True)
 
 
 def test_a_link_that_leads_elsewhere_later_changes_nothing(bundle, tmp_path):

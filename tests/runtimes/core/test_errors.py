@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from robust_edge_runtimes.core.errors import (
@@ -9,6 +11,8 @@ from robust_edge_runtimes.core.errors import (
     InputError,
     RobustEdgeError,
     TrainingDiverged,
+    shown,
+    shown_as,
     unknown_name,
 )
 
@@ -39,3 +43,15 @@ def test_a_far_name_brings_no_guess(name):
 
 def test_a_name_of_any_length_makes_a_short_message():
     assert len(str(unknown_name("target", "x" * 100_000, ["x86-cpu"]))) < 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BundleError("/tmp/copy/model.onnx is bad"), FileNotFoundError(2, "No such file", "/tmp/copy/model.onnx")],
+)
+def test_an_error_about_a_copy_names_the_original_wherever_it_is_printed(error):
+    with pytest.raises(type(error)) as caught, shown_as(Path("/tmp/copy"), Path("given")):
+        raise error
+    assert "given/model.onnx" in str(caught.value)
+    assert "/tmp/copy" not in str(caught.value)
+    assert shown("/tmp/copy/a") == "/tmp/copy/a"  # it is forgotten where the copy is removed

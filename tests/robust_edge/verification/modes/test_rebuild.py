@@ -11,7 +11,12 @@ import pytest
 pytest.importorskip("onnx", reason="bundles are exported with onnx")
 
 from robust_edge.export import ExportChoices, GoldenSettings, export_run
-from robust_edge.verification.new_export import _first_difference, _hidden_in_manifest, compare_with_run
+from robust_edge.verification.new_export import (
+    _first_difference,
+    _hidden_in_manifest,
+    _is_of_another_release,
+    compare_with_run,
+)
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
@@ -77,6 +82,13 @@ def test_other_scripts_of_another_release_are_differences_with_their_reason(comp
     assert flag.name == "rebuild_differs"
     assert "run.py, line 1" in flag.detail
     assert "another release of robust-edge" in flag.detail
+
+
+def test_an_empty_schema_is_no_other_release(tmp_path):
+    """A file that the manifest does not list is empty in the copy that is verified."""
+    (tmp_path / "ours").write_text('{"title": "x"}')
+    (tmp_path / "theirs").write_text("")
+    assert not _is_of_another_release(tmp_path / "ours", tmp_path / "theirs")
 
 
 @pytest.mark.parametrize("text", ['{"title": "x"}', "[]"])
