@@ -24,8 +24,7 @@ STORED, GRADIENTS, LOGITS = "stored images", "gradients", "logits"
 
 LISTED = 3  # differences in the detail of a flag
 OTHER_VERSIONS = (
-    "; if they explain it, export again with the versions here, or let the images alone decide with `--allow "
-    "rebuild_differs`"
+    "; the versions are what the bundle claims: export again with those here, which shows if they explain it"
 )
 
 
@@ -111,7 +110,7 @@ class Rebuild:
 
     @property
     def other_versions(self) -> str:
-        """The versions that differ, in parentheses behind a difference that they may explain; empty if none do."""
+        """The versions that differ, in parentheses behind a difference; empty if none do."""
         return f" (exported with other versions: {', '.join(self.versions)})" if self.versions else ""
 
 

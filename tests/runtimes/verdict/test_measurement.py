@@ -129,10 +129,8 @@ def test_what_a_rebuild_says_of_its_differences():
     rebuild = Rebuild(False, ("a", "b", "c", "d", "e"), ("model.onnx",), 1.0, ("torch 2, here 3",))
     (flag,) = rebuild.flags
     assert flag.name == "rebuild_differs"
-    assert flag.detail.startswith(
-        "a; b; c; and 2 more (exported with other versions: torch 2, here 3); if they explain"
-    )
-    assert "export again with the versions here" in flag.detail
-    assert "--allow rebuild_differs" in flag.detail
+    assert flag.detail.startswith("a; b; c; and 2 more (exported with other versions: torch 2, here 3)")
+    assert "the versions are what the bundle claims: export again with those here" in flag.detail
+    assert "--allow" not in flag.detail  # which the bundle, whose field this is, would advise
     (flag,) = dataclasses.replace(rebuild, versions=()).flags
     assert flag.detail == "a; b; c; and 2 more"
