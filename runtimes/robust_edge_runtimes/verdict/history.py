@@ -1,7 +1,8 @@
 """The history of verdicts on an artifact, which reveals that images were drawn repeatedly until one verdict passed.
 
-The history is a file beside the one that `verify -o` writes, with one line of JSON per verdict. Verdicts that are only
-printed are listed per user, in $XDG_STATE_HOME/robust-edge/verify.history or ~/.local/state/robust-edge/verify.history.
+Every verdict is listed for its user, in $XDG_STATE_HOME/robust-edge/verify.history or
+~/.local/state/robust-edge/verify.history, and, if `verify -o` writes it, in a file beside it, which goes where the
+verdict goes. Both have one line of JSON per verdict.
 """
 
 from __future__ import annotations
@@ -11,36 +12,44 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import List, Optional
+from typing import Counter, List, Optional
 
 from robust_edge_runtimes.verdict.judge import Verdict
 
 
-def history_file(out: Optional[Path]) -> Path:
-    """Where the verdicts that were written to `out` are listed; None for those that were only printed."""
-    if out is not None:
-        return out.with_name(out.name + ".history")
+def history_file(out: Path) -> Path:
+    """Where the verdicts that were written to `out` are listed."""
+    return out.with_name(out.name + ".history")
+
+
+def user_history() -> Optional[Path]:
+    """Where all verdicts of this user are listed; None for a user without a home."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111 - Path raises without a home
-    return Path(base) / "robust-edge" / "verify.history"
+    return Path(base) / "robust-edge" / "verify.history" if Path(base).is_absolute() else None
 
 
 def with_history(verdict: Verdict, out: Optional[Path]) -> Verdict:
-    """The verdict with a note on earlier ones of the same artifact that were written to `out`, or only printed."""
-    earlier = [outcome for artifact, outcome in _entries(history_file(out)) if artifact == verdict.artifact_sha256]
-    if not earlier:
+    """The verdict with a note on earlier ones of the same artifact, of this user or written to `out`."""
+    lines: Counter[str] = collections.Counter()
+    files = []
+    for path in _files(out):
+        found = collections.Counter(_lines(path, verdict.artifact_sha256))
+        files += [path.name] if found else []
+        lines |= found  # a verdict that is listed in both files counts once
+    if not lines:
         return verdict
-    counts = collections.Counter(earlier)
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    earlier = [str(json.loads(line)["outcome"]) for line in lines.elements()]
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(collections.Counter(earlier).items()))
     times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
     note = (
-        f"this artifact was verified {times} before ({outcomes}), by {history_file(out).name}: among repeated draws of "
+        f"this artifact was verified {times} before ({outcomes}), by {' and '.join(files)}: among repeated draws of "
         "images one may pass by chance"
     )
     return dataclasses.replace(verdict, notes=(*verdict.notes, note))
 
 
 def add_to_history(verdict: Verdict, out: Optional[Path]) -> None:
-    """Append the verdict's line; a user without a folder for such files has no history of printed verdicts.
+    """Append the verdict's line to the history beside `out` and to the user's, if it can be written.
 
     Raises:
         OSError: the file beside `out` cannot be written.
@@ -52,25 +61,31 @@ def add_to_history(verdict: Verdict, out: Optional[Path]) -> None:
         "looks": verdict.looks,
         "attacks": [f"{mode.mode} seed {mode.attack.seed}" for mode in verdict.modes],
     }
-    path = history_file(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError:
-        if out is not None:
-            raise
+    for path in _files(out):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError:
+            if path != user_history():
+                raise
 
 
-def _entries(path: Path) -> List[List[str]]:
-    """Artifact and outcome of every line; lines that cannot be parsed are ignored."""
+def _files(out: Optional[Path]) -> List[Path]:
+    """The history beside `out` and the user's, as far as there are such."""
+    return [path for path in (history_file(out) if out is not None else None, user_history()) if path is not None]
+
+
+def _lines(path: Path, artifact_sha256: str) -> List[str]:
+    """The lines of this artifact that have an outcome; lines that cannot be parsed are ignored."""
     if not (path.is_file() and os.access(str(path), os.R_OK)):
         return []
     found = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            found.append([str(line["artifact_sha256"]), str(line["outcome"])])
+            if str(line["artifact_sha256"]) == artifact_sha256 and str(line["outcome"]):
+                found.append(text)
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return found

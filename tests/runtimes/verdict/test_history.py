@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,10 +13,17 @@ from click.testing import CliRunner
 from robust_edge_runtimes.cli.main import main
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.modes.table import DEVICE_MODES
-from robust_edge_runtimes.verdict.history import add_to_history, history_file, with_history
+from robust_edge_runtimes.verdict.history import add_to_history, history_file, user_history, with_history
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import judge
 from robust_edge_runtimes.verdict.measurement import Budget
+
+
+@pytest.fixture(autouse=True)
+def _user(tmp_path, monkeypatch):
+    """A user who has verified nothing yet."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
 
 (replay,) = (mode.measure for mode in DEVICE_MODES if mode.name == "replay")
 
@@ -40,24 +48,47 @@ def test_lines_that_are_no_entries_are_passed_over(subject_for, tmp_path):
     assert with_history(verdict, out) == verdict
 
 
-def test_verdicts_that_are_only_printed_have_a_history_of_the_user(subject_for, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_all_verdicts_of_a_user_are_listed(subject_for, tmp_path, monkeypatch):
+    """Also those that are only printed, or written to another file each time; one in both files counts once."""
     verdict = judge(inspect_artifact(subject_for()), [replay(subject_for(), ModeSettings())], Budget())
     add_to_history(verdict, None)
-    assert history_file(None) == tmp_path / "state/robust-edge/verify.history"
+    assert user_history() == tmp_path / "state/robust-edge/verify.history"
     assert "verified once before (1 undecided), by verify.history" in with_history(verdict, None).notes[-1]
-    assert with_history(verdict, tmp_path / "verify.json") == verdict  # its history is another one
+    assert "verified once before" in with_history(verdict, tmp_path / "a.json").notes[-1]
+    add_to_history(verdict, tmp_path / "a.json")
+    for out, names in (("a.json", "a.json.history and verify.history"), ("b.json", "verify.history")):
+        note = with_history(verdict, tmp_path / out).notes[-1]
+        assert f"verified 2 times before (2 undecided), by {names}" in note
+
+
+def test_a_history_that_came_with_the_verdict_is_added_to_the_users(subject_for, tmp_path, monkeypatch):
+    verdict = judge(inspect_artifact(subject_for()), [replay(subject_for(), ModeSettings())], Budget())
+    add_to_history(verdict, tmp_path / "a.json")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+    add_to_history(dataclasses.replace(verdict, outcome="pass"), None)
+    assert "verified 2 times before (1 pass, 1 undecided)" in with_history(verdict, tmp_path / "a.json").notes[-1]
+
+
+def test_a_user_without_a_folder_for_such_files(subject_for, tmp_path, monkeypatch):
+    """As on a device: a file is in its place, or there is no home."""
+    verdict = judge(inspect_artifact(subject_for()), [replay(subject_for(), ModeSettings())], Budget())
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    add_to_history(verdict, None)  # a user without such a folder, as on a device
+    add_to_history(verdict, None)
     assert with_history(verdict, None) == verdict
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without $HOME and an entry in passwd
+    monkeypatch.chdir(tmp_path)
+    add_to_history(verdict, None)
+    assert user_history() is None
+    assert with_history(verdict, None) == verdict
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize("written", [True, False], ids=["-o", "printed"])
-def test_the_command_says_that_it_was_repeated(written, bundle, forge, linear, tmp_path, monkeypatch):
+def test_the_command_says_that_it_was_repeated(written, bundle, forge, linear, tmp_path):
     """In the table and in JSON; another artifact is not a repetition."""
     pytest.importorskip("onnxruntime", reason="the bundle runs on onnxruntime")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     out = ("-o", str(tmp_path / "verify.json")) if written else ()
 
     def verify(*options):
