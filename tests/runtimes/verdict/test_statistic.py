@@ -176,3 +176,9 @@ def test_binomial_tail_by_enumeration(share):
         wins = (trials for trials in itertools.product((True, False), repeat=6) if sum(trials) >= count)
         chances = [math.prod(share if won else 1 - share for won in trials) for trials in wins]
         assert binomial_tail(count, 6, share) == pytest.approx(math.fsum(chances))
+
+
+@pytest.mark.parametrize(("count", "trials", "share"), [(600, 1100, 0.5), (5000, 10_000, 0.49), (40, 40_000, 1e-3)])
+def test_binomial_tail_of_many_trials(count, trials, share):
+    binom = pytest.importorskip("scipy.stats", reason="scipy has exact distributions").binom
+    assert binomial_tail(count, trials, share) == pytest.approx(binom.sf(count - 1, trials, share), rel=1e-9)
