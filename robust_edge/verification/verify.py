@@ -93,7 +93,7 @@ def _refuse_changed(run: Run, checkpoint: Checkpoint) -> None:
     """Raise InputError where a run is not the one that was read before."""
     if open_run(run.path, allow_code=run.allow_code).config != run.config or run.checkpoint() != checkpoint:
         raise InputError(f"{run.path} was written while a bundle was verified against it; verify the bundle again")
-    run.weights_file()
+    run.weights_file()  # raises InputError where the weights are not those that `run` records
 
 
 def _rebuild(
