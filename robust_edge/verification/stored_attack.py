@@ -63,11 +63,11 @@ def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: 
         golden: the stored images.
         network: the run's network.
         score: the same as a function from images to logits.
-        seed: for the choice of the images.
+        seed: for the choice of the images, and for the noise.
     """
     random = np.random.default_rng(seed)
     rows = np.sort(random.permutation(len(golden.labels))[:REPEATED])
-    repetition = Repetition(attack, golden, network, rows)
+    repetition = Repetition(attack, golden, network, rows, seed)
     found = _other_outcomes(repetition, score, random) or _other_pixels(repetition)
     if not found:
         return ""
@@ -83,12 +83,14 @@ class Repetition:
 
     Attributes:
         rows: (n,) their positions.
+        seed: of the noise, which a bundle must not know.
     """
 
     attack: AttackSpec
     golden: Golden
     network: nn.Module
     rows: np.ndarray
+    seed: int = 0
 
     @property
     def stored(self) -> np.ndarray:
@@ -106,7 +108,7 @@ class Repetition:
 
         A row that is given several times gets other noise each time.
         """
-        return made_again(self.attack, self.golden, RoundedGradients(self.network, ROUNDING), rows)
+        return made_again(self.attack, self.golden, RoundedGradients(self.network, ROUNDING, self.seed), rows)
 
     def elsewhere(self, images: np.ndarray) -> float:
         """Share of the pixels at which these images (n, C, H, W) differ from the repeated ones, where one is moved.
