@@ -29,16 +29,26 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> None:
-    """Load a state dict into the network of a model, as the setting `init` asks; mean and std of the model stay."""
+def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> tuple[str, ...]:
+    """Load a state dict into the network of a model, as the setting `init` asks; mean and std of the model stay.
+
+    Returns:
+        Notes, as `load_state_dict`.
+    """
     with evaluation_mode(model):  # in training mode spectral norm changes its buffers whenever it is read
         weights = [name.removeprefix("network.") for name in prunable_parameters(model)]
-    load_state_dict(model.network, path, where=f"`init` {path}", without=without, weights=weights)
+    return load_state_dict(model.network, path, where=f"`init` {path}", without=without, weights=weights)
 
 
 def load_state_dict(
-    network: nn.Module, path: Path, *, where: str = "", without: Collection[str] = (), weights: Sequence[str] = ()
-) -> None:
+    network: nn.Module,
+    path: Path,
+    *,
+    where: str = "",
+    without: Collection[str] = (),
+    weights: Sequence[str] = (),
+    classes: str = "",
+) -> tuple[str, ...]:
     """Load a state dict into a network without unpickling code.
 
     Args:
@@ -49,6 +59,10 @@ def load_state_dict(
         where: what the file is, for error messages; by default its path.
         without: names of tensors that keep their values, whatever the file holds under them.
         weights: names of the prunable weights in order, to explain shapes of other images or classes.
+        classes: what names the classes and which, for the same; by default the data set.
+
+    Returns:
+        What was made of the file, one sentence each.
 
     Raises:
         InputError: the file cannot be read, holds other objects than tensors, has other names or shapes than the
@@ -59,7 +73,8 @@ def load_state_dict(
     effective = effective_names(network)
     with evaluation_mode(network):
         plain = {name: tensor_named(network, name) for name in effective}
-    tensors = _unwrapped(_read(path, where), {**state, **plain})
+    read, notes = _without_pruning_masks(_read(path, where), state, where)
+    tensors = _unwrapped(read, {**state, **plain})
     given = {name: tensor for name, tensor in tensors.items() if name not in without}
     own = _expected(state, plain, effective, given, without)
     given |= _shared(state, given)
@@ -74,7 +89,7 @@ def load_state_dict(
         if own[name].shape != tensor.shape:
             raise InputError(
                 f"{where}: {name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
-                f"{_other_task(name, own, weights, tensor)}"
+                f"{_other_task(name, own, weights, tensor, classes)}"
             )
         if not tensor.isfinite().all():
             raise InputError(f"{where}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
@@ -87,6 +102,38 @@ def load_state_dict(
     except InputError as cause:
         network.load_state_dict(with_versions(network, before))
         raise InputError(f"{where}: {cause}") from cause
+    return notes
+
+
+def _without_pruning_masks(
+    tensors: dict[str, Tensor], own: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Replace the `weight_orig` and `weight_mask` of torch.nn.utils.prune by the weight that the network computes.
+
+    Args:
+        tensors: of a file, by name.
+        own: of the network; where it is built with such masks, the tensors stay.
+        where: what the file is.
+
+    Returns:
+        The tensors, and a note where some were replaced.
+    """
+    masked = [name.removesuffix("_mask") for name in tensors if name.endswith("_mask")]
+    masked = [name for name in masked if f"{name}_orig" in tensors]
+    if not masked or any(f"{name.removesuffix('_mask')}_orig" in own for name in own if name.endswith("_mask")):
+        return tensors, ()
+    plain = dict(tensors)
+    for name in masked:
+        mask, original = plain.pop(f"{name}_mask"), plain.pop(f"{name}_orig")
+        _refuse_other_kinds(where, f"{name}_mask", torch.empty(0, dtype=torch.bool), mask)
+        _refuse_other_kinds(where, f"{name}_orig", torch.empty(0), original)
+        if mask.shape != original.shape:
+            raise InputError(f"{where}: {name}_mask is {tuple(mask.shape)}, {name}_orig {tuple(original.shape)}")
+        plain[name] = mask.to(original.dtype) * original
+    return plain, (
+        f"tensors that torch.nn.utils.prune has pruned: {len(masked)}; each is read as the product of its NAME_orig "
+        "and NAME_mask, so that its zeros stay",
+    )
 
 
 def with_versions(module: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -153,13 +200,14 @@ def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
     return {name: tensor for name, tensor in best.items() if name in own or name not in NOT_OF_THE_NETWORK}
 
 
-def _other_task(name: str, own: dict[str, Tensor], weights: Sequence[str], given: Tensor) -> str:
+def _other_task(name: str, own: dict[str, Tensor], weights: Sequence[str], given: Tensor, classes: str) -> str:
     """Explain a shape mismatch of the first or last layer by its number of channels or classes; otherwise ""."""
     if not weights:
         return ""
     ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
     if name in ends and given.shape[:1] != own[name].shape[:1]:
-        return f"; it was trained for {given.shape[0]} classes, the data set has {own[name].shape[0]}"
+        named = classes or f"the data set has {own[name].shape[0]}"
+        return f"; it was trained for {given.shape[0]} classes, {named}"
     if name == weights[0] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
         return f"; it takes images of {given.shape[1]} channels, the data set has {own[name].shape[1]}"
     return ""

@@ -94,8 +94,8 @@ def initial_network(config: CompressConfig, dataset: Dataset, source: Run | None
     notes = [f"normalisation of {origin}: mean {list(spec.mean)}, std {list(spec.std)}"]
     if config.init is not None:
         file = Path(config.init) if source is None else source.weights_file()
-        load_initial(model, file, without=fresh)
-        notes = [f"initial network: {spec.arch} of {config.init}", *notes, *_notes(config, model, fresh)]
+        read = load_initial(model, file, without=fresh)
+        notes = [f"initial network: {spec.arch} of {config.init}", *notes, *read, *_notes(config, model, fresh)]
     if source is not None and (problem := source.checkpoint().diverged) is not None:
         notes.append(f"the training of the initial run diverged: {problem}")
     held = _zeros(model, fresh, config) if config.pruning.keep_mask else None

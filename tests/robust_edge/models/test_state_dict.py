@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.models.state_dict import load_initial, load_state_dict
@@ -75,6 +76,23 @@ def test_a_network_whose_own_names_begin_like_a_wrapper(tmp_path, prefix):
     own = {f"{prefix}{name}": tensor for name, tensor in donor.network.state_dict().items()}
     load_initial(model, save(own, tmp_path / "weights.pth"))
     assert all(torch.equal(t, donor.network.state_dict()[name]) for name, t in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_zeros_of_torch_s_pruning_stay(tmp_path, donor, model, prefix):
+    for index in (0, 11):
+        prune.random_unstructured(donor.network[index], "weight", amount=0.5)
+    prune.l1_unstructured(donor.network[11], "bias", amount=1)
+    state = {f"{prefix}{name}": tensor for name, tensor in donor.network.state_dict().items()}
+    (note,) = load_initial(model, save(state, tmp_path / "pruned.pth"))
+    assert "torch.nn.utils.prune has pruned: 3;" in note
+    for index in (0, 11):
+        assert torch.equal(model.network[index].weight, donor.network[index].weight)
+        assert (model.network[index].weight == 0).float().mean() == 0.5
+    assert (model.network[11].bias == 0).sum() == 1
+    state[f"{prefix}0.weight_mask"] = torch.ones(3)
+    with pytest.raises(InputError, match=r"0.weight_mask is \(3,\), .*0.weight_orig \("):
+        load_initial(model, save(state, tmp_path / "odd.pth"))
 
 
 class Explosion:
