@@ -114,10 +114,10 @@ class _Reader:
         """(C, H, W) uint8."""
         pixels = self._read(path)
         if pixels.shape != self.shape:
-            (_, height, width), (_, first_height, first_width) = pixels.shape, self.shape
+            (height, width), first = pixels.shape[1:], f"{self.shape[1]}x{self.shape[2]}"
             raise InputError(
-                f"{path} is {width}×{height}, but {self.first} is {first_width}×{first_height}; resize the "
-                f"images to one size, or set data.resize to {first_height}x{first_width}"
+                f"{path} is {height}x{width} (height x width), but {self.first} is {first}; resize the images to one "
+                f"size, or have all of them resized to height x width with --set data.resize={first}"
             )
         return pixels
 
