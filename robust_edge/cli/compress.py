@@ -119,7 +119,7 @@ def _say(checkpoint: Checkpoint, out: Path, *, sparse: bool, output: Output) -> 
         output.detail(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     if sparse:
         output.note(_spread(checkpoint))
-    output.note(describe_classes(checkpoint.per_class))
+    output.note(describe_classes(checkpoint.per_class, attacked=bool(checkpoint.metrics["attack_eps"])))
     for note in checkpoint.notes:
         output.note(f"note: {note}")
     output.result(_summary(checkpoint, out), checkpoint)
@@ -196,8 +196,11 @@ def _summary(checkpoint: Checkpoint, out: Path) -> str:
 
     counts, metrics, arithmetic = checkpoint.sparsity, checkpoint.metrics, checkpoint.arithmetic
     cost = f", {100 * arithmetic.keep:.2f}% of the multiply-accumulates" if arithmetic else ""
+    attacked = "not attacked (eps 0)"
+    if metrics["attack_eps"]:
+        robust, steps = percent(metrics["robust_accuracy"]), metrics["attack_steps"]
+        attacked = f"PGD-{steps:.0f} at eps {metrics['attack_eps']:.4g} {robust}"
     return (
         f"{out}: {counts.nonzero} of {counts.weights} prunable weights kept ({100 * counts.keep:.2f}%){cost}, "
-        f"clean {percent(metrics['clean_accuracy'])}, PGD-{metrics['attack_steps']:.0f} at eps "
-        f"{metrics['attack_eps']:.4g} {percent(metrics['robust_accuracy'])}"
+        f"clean {percent(metrics['clean_accuracy'])}, {attacked}"
     )

@@ -108,6 +108,8 @@ def export(
 ) -> None:
     """Export a run as a bundle for a device. It is written only if its outputs match those of the checkpoint.
 
+    The stored images are attacked, which takes long for large networks; a smaller --golden or --steps shortens it.
+
     An ONNX file is exported without images: the bundle stores noise, and can be timed but not verified.
     """
     from robust_edge.export import export_run

@@ -71,6 +71,9 @@ def import_(
     """Make a run from a network that is already trained: an ONNX file, a state dict, or a program of torch.export.
 
     The weights are not changed. Every command that takes a run also takes an imported one.
+
+    With an --eps above 0, the network is also attacked, on up to 1000 test images (PGD, 20 steps); --set
+    data.limit_test=200 shortens that. `export` attacks the images that it stores, with or without --eps.
     """
     from robust_edge.config.settings import read_text, resolve
     from robust_edge.importing.run import ImportSettings, import_run
@@ -88,12 +91,13 @@ def import_(
         mean=mean or (0.0,),
         std=std or (1.0,),
         classes=None if classes is None else tuple(filter(None, map(str.strip, read_text(classes).splitlines()))),
+        classes_from=f"--classes {classes}",
         allow_code=allow_code,
     )
     checkpoint, notes = import_run(
         source, config, out, settings, overwrite=overwrite, progress=output.progress("judging")
     )
-    output.note(describe_classes(checkpoint.per_class))
+    output.note(describe_classes(checkpoint.per_class, attacked=bool(checkpoint.metrics["attack_eps"])))
     for note in (*notes, *checkpoint.notes):
         output.note(f"note: {note}")
     output.result(_summary(checkpoint, out), checkpoint)
@@ -103,7 +107,7 @@ def _summary(checkpoint: Checkpoint, out: Path) -> str:
     from robust_edge_runtimes.present.tables import percent
 
     counts, metrics, spec = checkpoint.sparsity, checkpoint.metrics, checkpoint.model
-    attacked = ""
+    attacked = ", not attacked (--eps 8/255 would attack the test images)"
     if metrics["attack_eps"]:
         robust, steps = percent(metrics["robust_accuracy"]), metrics["attack_steps"]
         attacked = f", PGD-{steps:.0f} at eps {metrics['attack_eps']:.4g} {robust}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from robust_edge.data.normalisation import refuse_large_means
 from robust_edge.data.read_settings import ReadSettings
 from robust_edge.data.table import DATASETS
 from robust_edge.plugins import OWN_FUNCTION, summaries
@@ -31,3 +32,5 @@ class DataConfig(ReadSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require((self.mean is None) == (self.std is None), "data.std", self.std, "given together with data.mean")
+        if self.mean is not None and self.std is not None:
+            refuse_large_means(self.mean, self.std, "data.mean", "--set data.mean={} --set data.std={}", "[{}]")

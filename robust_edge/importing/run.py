@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.data import load_dataset
+from robust_edge.data import Dataset, load_dataset
+from robust_edge.data.normalisation import refuse_large_means
 from robust_edge.importing.source import Request, Source
-from robust_edge.importing.table import read_source
+from robust_edge.importing.table import read_source, require_source
 from robust_edge.models import ModelSpec
 from robust_edge.models.spec import checked_model
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.run.directory import Checkpoint, check_free, create_run
+from robust_edge.run.per_class import IMPORTED_WRONGLY
 from robust_edge.training.closing import write_network
 from robust_edge_runtimes.core.errors import InputError
 
@@ -29,6 +31,7 @@ class ImportSettings:
         shape: (C, H, W), where the file leaves it open; None for that of the images.
         mean, std: of the normalisation that the network expects, one value for all channels or one for each.
         classes: names in the order of the logits; None for those of the data set.
+        classes_from: where those names are from, for error messages.
         allow_code: whether a program may run code while it is read.
     """
 
@@ -37,11 +40,13 @@ class ImportSettings:
     mean: tuple[float, ...] = (NO_MEAN,)
     std: tuple[float, ...] = (NO_STD,)
     classes: tuple[str, ...] | None = None
+    classes_from: str = "`classes`"
     allow_code: bool = False
 
     def __post_init__(self) -> None:
         if not all(value > 0 for value in self.std):
             raise InputError(f"`std` must be above 0; it is {list(self.std)}")
+        refuse_large_means(self.mean, self.std, "`mean`", "`mean` {} `std` {}")
 
 
 def import_run(
@@ -70,9 +75,9 @@ def import_run(
         InputError: the file, the images or the settings cannot be used, or do not fit each other.
     """
     check_free(path, overwrite=overwrite)
+    require_source(source, settings.arch)  # before the images are read, which can take minutes
     dataset = load_dataset(config.data)
-    classes = settings.classes or dataset.classes
-    dataset = dataset.with_classes(classes)
+    classes, named = settings.classes or dataset.classes, _named_classes(dataset, settings)
     if settings.shape is not None and settings.shape != dataset.shape:
         raise InputError(f"`shape` is {settings.shape}, the images are {dataset.shape}; leave it out")
     found = read_source(
@@ -81,9 +86,18 @@ def import_run(
             arch=settings.arch,
             shape=dataset.shape,
             classes=len(classes),
+            named=named,
             allow_code=settings.allow_code,
         )
     )
+    if found.classes != len(classes):
+        raise InputError(f"the network has {found.classes} classes, {named}")
+    unknown = sorted(set(dataset.classes) - set(classes))
+    if unknown:
+        raise InputError(
+            f"{settings.classes_from} lacks class {unknown[0]!r}: the network has {found.classes} classes, {named}"
+        )
+    dataset = dataset.with_classes(classes)
     model = checked_model(found.network, spec_of(found, settings, classes)).eval()
     kept = sparsity_of(prunable_parameters(model)).keep
     config = dataclasses.replace(
@@ -97,7 +111,21 @@ def import_run(
     run.write_architecture(model)
     for note in found.notes:
         run.log(f"imported from {source}: {note}")
-    return write_network(run, dataset, model, 0, progress=progress), found.notes
+    return write_network(run, dataset, model, 0, progress=progress, cause=IMPORTED_WRONGLY), found.notes
+
+
+def _named_classes(dataset: Dataset, settings: ImportSettings) -> str:
+    """What names the classes and which, and what to do where the network has others."""
+    images = f"data set {dataset.name} has {_counted(dataset.classes)}"
+    if settings.classes is None:
+        way_out = "otherwise name all classes of the network, in the order of its logits, in `classes`"
+        return f"{images}; a class folder may be missing, or one too many; {way_out}"
+    names = f"{settings.classes_from} names {_counted(settings.classes)}"
+    return f"{names}, {images}; name all classes of the network there, in the order of its logits"
+
+
+def _counted(names: Sequence[str], most: int = 12) -> str:
+    return f"{len(names)} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
 
 
 ZEROS_BY_CHANCE = 0.99
@@ -110,17 +138,12 @@ def spec_of(source: Source, settings: ImportSettings, classes: Sequence[str] | N
     Args:
         source: what was read.
         settings: the normalisation.
-        classes: names in the order of the logits; None for numbers.
+        classes: a name for each logit, in this order; None for numbers.
 
     Raises:
-        InputError: there are as many names as logits, or means or deviations as channels.
+        InputError: there are not as many means or deviations as channels.
     """
     names = tuple(classes or map(str, range(source.classes)))
-    if len(names) != source.classes:
-        raise InputError(
-            f"the network has {source.classes} classes, named are {len(names)}; name all of them in `classes`, in "
-            "the order of its logits"
-        )
     channels = source.shape[0]
     mean, std = (values * channels if len(values) == 1 else values for values in (settings.mean, settings.std))
     for flag, values in (("--mean", mean), ("--std", std)):

@@ -17,6 +17,7 @@ class Request:
         arch: the architecture of a state dict; None for files that hold their own.
         shape: (C, H, W) of the network's input images; None for the shape that the file states.
         classes: number of classes; None for the number that the file states.
+        named: what names the classes and which, for error messages.
         allow_code: whether the file may run code while it is read.
     """
 
@@ -24,6 +25,7 @@ class Request:
     arch: str | None = None
     shape: tuple[int, ...] | None = None
     classes: int | None = None
+    named: str = ""
     allow_code: bool = False
 
 

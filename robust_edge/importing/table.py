@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from robust_edge.importing.source import Request, Source
 from robust_edge.plugins import Row
@@ -26,15 +27,26 @@ def read_source(request: Request) -> Source:
     """Read a network from a file of any kind.
 
     Raises:
-        InputError: the file does not exist, or is of another kind, or cannot be imported.
+        InputError: as `require_source`, or the file cannot be imported.
     """
-    if not request.path.is_file():
-        raise InputError(f"{request.path} is not a file")
-    if request.path.suffix.lower() not in SOURCES:
-        kinds = ", ".join(SOURCES)
-        raise InputError(f"{request.path} is of no kind that can be imported; its name must end in one of {kinds}")
-    row = SOURCES[request.path.suffix.lower()]
-    if request.arch is not None and row is not STATE_DICT:
-        raise InputError(f"{request.path} holds its own architecture; leave `arch` out")
-    read: Callable[[Request], Source] = resolve(row.reference)
+    read: Callable[[Request], Source] = resolve(require_source(request.path, request.arch).reference)
     return read(request)
+
+
+def require_source(path: Path, arch: str | None) -> Row:
+    """The row of a file's kind.
+
+    Raises:
+        InputError: the file does not exist or is of another kind, or its kind does not go with `arch`.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    if path.suffix.lower() not in SOURCES:
+        kinds = ", ".join(SOURCES)
+        raise InputError(f"{path} is of no kind that can be imported; its name must end in one of {kinds}")
+    row = SOURCES[path.suffix.lower()]
+    if arch is not None and row is not STATE_DICT:
+        raise InputError(f"{path} holds its own architecture; leave `arch` out")
+    if arch is None and row is STATE_DICT:
+        raise InputError(f"{path} holds weights only; name their architecture in `arch`")
+    return row

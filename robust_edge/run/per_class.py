@@ -7,6 +7,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+LEARNT_NOTHING = ", so that it has learnt nothing of use"
+IMPORTED_WRONGLY = (
+    "; likely causes in an imported network: --mean and --std are not those of its training (for pixels in [0, 1]), or "
+    "the classes are not in the order of its logits (--classes)"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassAccuracy:
@@ -64,26 +70,30 @@ def lowest(rows: Sequence[ClassAccuracy]) -> ClassAccuracy:
     return min(rows, key=lambda row: (row.robust_accuracy, row.clean_accuracy))
 
 
-def describe_classes(rows: Sequence[ClassAccuracy]) -> str:
-    """Balanced accuracies and the lowest class in one line."""
+def describe_classes(rows: Sequence[ClassAccuracy], *, attacked: bool = True) -> str:
+    """Balanced accuracies and the lowest class in one line; only the clean ones where nothing was attacked."""
     clean, robust = balanced_accuracy(rows)
     worst = lowest(rows)
-    text = f"balanced over {len(rows)} classes: clean {clean:.1%}, attacked {robust:.1%}"
+    text, least = f"balanced over {len(rows)} classes: clean {clean:.1%}", f"{worst.clean_accuracy:.1%}"
+    if attacked:
+        text, least = f"{text}, attacked {robust:.1%}", f"{least} and {worst.robust_accuracy:.1%}"
     if (worst.clean_accuracy, worst.robust_accuracy) == (clean, robust):  # all classes are equal
         return text
-    return (
-        f"{text}; lowest in class {worst.name!r}: {worst.clean_accuracy:.1%} and {worst.robust_accuracy:.1%} of "
-        f"{worst.images} images"
-    )
+    return f"{text}; lowest in class {worst.name!r}: {least} of {worst.images} images"
 
 
-def no_better_than_constant(rows: Sequence[ClassAccuracy]) -> tuple[str, ...]:
-    """A warning if the network is not better than the answer that is always the largest class; else nothing."""
+def no_better_than_constant(rows: Sequence[ClassAccuracy], cause: str = LEARNT_NOTHING) -> tuple[str, ...]:
+    """A warning if the network is not better than the answer that is always the largest class; else nothing.
+
+    Args:
+        rows: of all classes.
+        cause: the conclusion, with which the warning ends.
+    """
     largest, images = max(rows, key=lambda row: row.images), sum(row.images for row in rows)
     right = sum(row.clean for row in rows)
     if right > largest.images:
         return ()
     return (
         f"the network is right on {right} of {images} images; the answer {largest.name!r} for every image is right on "
-        f"{largest.images}, so that it has learnt nothing of use",
+        f"{largest.images}{cause}",
     )

@@ -24,6 +24,7 @@ from robust_edge.pruning.schemes import scheme_name
 from robust_edge.run.directory import Arithmetic, Checkpoint, Run
 from robust_edge.run.environment import versions
 from robust_edge.run.per_class import (
+    LEARNT_NOTHING,
     ClassAccuracy,
     balanced_accuracy,
     describe_classes,
@@ -175,6 +176,7 @@ def write_network(
     diverged: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     ranges: Ranges | None = None,
+    cause: str = LEARNT_NOTHING,
 ) -> Checkpoint:
     """Evaluate a network on test images and write the checkpoint of a run.
 
@@ -183,6 +185,7 @@ def write_network(
         check: is given the prunable tensors as they were written.
         metrics: further ones for the checkpoint.
         ranges: of the tensors, with which the network was trained to compute in 8 bits; None if it was not.
+        cause: why the network may be no better than a constant answer, as `no_better_than_constant`.
     """
     config, spec, model = run.config, model.spec, materialised(model)
     accuracies, rows = _accuracies(model, dataset, config, progress)
@@ -204,7 +207,7 @@ def write_network(
             diverged=diverged,
             arithmetic=_arithmetic(Layout(found.uses), written),
             preprocessing=dataset.preprocessing,
-            notes=(*dataset.notes, *no_better_than_constant(rows)),
+            notes=(*dataset.notes, *no_better_than_constant(rows, cause)),
             per_class=rows,
             ranges=None if ranges is None else dict(ranges),
         )
@@ -214,7 +217,8 @@ def write_network(
     checkpoint = run.write_checkpoint(model, describe)
     for item in found.left_out:
         run.log(f"left out of the count of weights: {item.name}, which {item.reason}")
-    for note in (*checkpoint.notes, describe_classes(checkpoint.per_class)):
+    classes = describe_classes(checkpoint.per_class, attacked=bool(config.attack.eps))
+    for note in (*checkpoint.notes, classes):
         run.log(f"note: {note}")
     _log(run, checkpoint, peak)
     return checkpoint
@@ -247,9 +251,10 @@ def _log(run: Run, checkpoint: Checkpoint, peak: int) -> None:
     for layer in checkpoint.sparsity.layers:
         run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     ended, metrics = "finished" if checkpoint.diverged is None else "kept", checkpoint.metrics
+    attacked = f"PGD-{CLOSING_STEPS} {metrics['robust_accuracy']:.4f}" if metrics["attack_eps"] else "not attacked"
     run.log(
-        f"{ended}: epoch {checkpoint.epoch}, clean {metrics['clean_accuracy']:.4f}, PGD-{CLOSING_STEPS} "
-        f"{metrics['robust_accuracy']:.4f}, peak memory {peak >> 20} MiB"
+        f"{ended}: epoch {checkpoint.epoch}, clean {metrics['clean_accuracy']:.4f}, {attacked}, "
+        f"peak memory {peak >> 20} MiB"
     )
 
 

@@ -73,9 +73,19 @@ def _write_graphs(onnx, folder):
 def test_every_kind_of_file_becomes_a_run(cli, files, tmp_path, file, arguments):
     result = cli("import", files / file, *arguments.split(), *FEW, "--json", "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
+    assert "attacked" not in result.stderr
     assert json.loads(result.stdout)["model"]["shape"] == [1, 8, 8]
     model = open_run(tmp_path / "run").load_model()
     assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_a_constant_network_that_nothing_attacked(cli, tmp_path):
+    constant = small_cnn(10, 1).state_dict()
+    constant["11.bias"][3] = 1e3
+    torch.save(constant, tmp_path / "constant.pth")
+    result = cli("import", tmp_path / "constant.pth", "--arch", "small_cnn", *FEW, "-o", tmp_path / "run")
+    assert "clean 10.0%, not attacked (--eps 8/255" in result.stdout.replace("\n", " ")
+    assert "likely causes in an imported network: --mean and --std" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -83,6 +93,7 @@ def test_every_kind_of_file_becomes_a_run(cli, files, tmp_path, file, arguments)
     [
         ("missing.onnx", "is not a file"),
         ("noise.h5", "must end in one of .onnx"),
+        ("missing.onnx --dataset folder", "missing.onnx is not a file"),
         ("noise.onnx", "cannot be read as ONNX"),
         ("noise.pt2", "pass --allow-code"),
         ("noise.pt2 --allow-code", "cannot be read as a program"),
@@ -96,14 +107,19 @@ def test_every_kind_of_file_becomes_a_run(cli, files, tmp_path, file, arguments)
         ("good.pth --arch torchvision/fcn_resnet50", "fcn_resnet50"),
         ("good.pth --arch nowhere:build", "nowhere"),
         ("good.pth --arch resnet18", "good.pth"),
-        ("seven.pth --arch small_cnn", "seven.pth"),
+        ("seven.pth --arch small_cnn", "it was trained for 7 classes, data set digits has 10 (0, 1,"),
         ("good.onnx --arch small_cnn", "leave --arch out"),
         ("good.onnx --input-shape 8x8", "3x224x224"),
         ("good.onnx --input-shape 3x8x8", "leave it out"),
-        ("good.onnx --mean 1,2", "2 values"),
+        ("good.onnx --mean 0.1,0.2", "2 values"),
+        ("good.onnx --mean 123,117,51", "--mean 0.482353,0.458824,0.2 --std 0.00392157"),
+        ("good.onnx --mean 51 --std 1/255", "--mean is 51, but pixels are in [0, 1]"),
         ("good.onnx --std 0", "above 0"),
         ("good.onnx --std x", "not a list of numbers"),
-        ("good.onnx --classes {files}/names.txt", "none of the network's 2"),
+        (
+            "good.onnx --classes {files}/names.txt",
+            "the network has 10 classes, --classes {files}/names.txt names 2 (a, b), data set digits has 10 (0, 1,",
+        ),
         ("good.onnx --classes {files}/missing.txt", "missing.txt"),
         ("good.onnx --dataset folder", "folder"),
         ("good.onnx --dataset folder --data-dir {files}", "train"),
@@ -114,5 +130,5 @@ def test_every_kind_of_file_becomes_a_run(cli, files, tmp_path, file, arguments)
 )
 def test_what_cannot_be_imported_is_one_line(refused, files, tmp_path, arguments, says):
     file, *rest = arguments.format(files=files).split()
-    assert says in refused("import", files / file, *rest, *FEW, "-o", tmp_path / "run")
+    assert says.format(files=files) in refused("import", files / file, *rest, *FEW, "-o", tmp_path / "run")
     assert not (tmp_path / "run").exists()

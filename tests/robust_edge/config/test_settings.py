@@ -278,6 +278,9 @@ def test_what_needs_an_initial_network_is_refused_without_one(flags):
 def test_mean_and_standard_deviation_are_given_together(given):
     refused(r"data\.std must be given together with data\.mean", assignments=[given])
     assert resolve(assignments=["data.mean=[0.5]", "data.std=[1/255]"]).data.std == (1 / 255,)
+    way_out = r"--set data\.mean=\[0\.2,0\.4\] --set data\.std=\[0\.2,0\.2\]"
+    with pytest.raises(InputError, match=rf"data\.mean is \[51,102\].*{way_out}"):
+        resolve(assignments=["data.mean=[51, 102]", "data.std=[51, 51]"])
 
 
 def test_values_out_of_range_are_shown():

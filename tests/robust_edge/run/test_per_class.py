@@ -32,6 +32,9 @@ def test_balanced_accuracies_are_means_over_the_classes():
     assert "class 'cow': 100.0% and 0.0% of 1 images" in text
     equal = (ClassAccuracy("cat", 4, 2, 1), ClassAccuracy("dog", 8, 4, 2))
     assert describe_classes(equal) == "balanced over 2 classes: clean 50.0%, attacked 25.0%"
+    unattacked = [ClassAccuracy(row.name, row.images, row.clean, row.clean) for row in ROWS]
+    text = describe_classes(unattacked, attacked=False)
+    assert text == "balanced over 3 classes: clean 75.0%; lowest in class 'dog': 50.0% of 2 images"
 
 
 @pytest.mark.parametrize(("right", "warned"), [(3, True), (4, True), (5, False)])
