@@ -136,7 +136,7 @@ def damage(tree, kind):
     [
         ("no test", "test is missing"),
         ("one class", "at least 2"),
-        ("sizes", "8×9"),
+        ("sizes", "9x8 (height x width)"),
         ("broken", "cannot be read as an image"),
         ("truncated", "cannot be read as an image"),
     ],
