@@ -96,6 +96,7 @@ def verify(
             settings,
             threads=threads,
             progress=output.progress,
+            note=output.note,
             background=background,
         )
     end_with(merged(verdict, others, budget), context, output, out=out, junit=junit)

@@ -18,7 +18,7 @@ from robust_edge.data import Split
 from robust_edge.data.holdout import balanced_sample
 from robust_edge.models import Normalized
 from robust_edge.run.directory import Checkpoint, Run
-from robust_edge.verification.stored_attack import other_images
+from robust_edge.verification.stored_attack import ProgressOf, other_images
 from robust_edge_exporters.artifact import Contents
 from robust_edge_exporters.formats.table import format_named
 from robust_edge_exporters.kernel_noise import INT8_CAP
@@ -104,6 +104,7 @@ def false_claims(
     tolerance: float,
     artifact_tolerance: float,
     parity: Parity,
+    progress: ProgressOf = lambda _: None,
 ) -> list[Check]:
     """Check whether the stored images, logits and figures are as strong as the bundle says.
 
@@ -120,13 +121,14 @@ def false_claims(
         tolerance: relative logit error that the run's arithmetic explains, from `logit_tolerance`.
         artifact_tolerance: relative difference between two machines that rounding explains.
         parity: of the artifact on the stored images, as measured here.
+        progress: as `other_images`.
     """
     attack = bundle.manifest.expected.attack
     found = [_radius(attack, golden, run, eps), _known_attack(attack), _run_images(golden, split)]
     found += [_tolerance(golden, bundle.manifest, tolerance)]
     found += [_artifact_logits(golden, bundle.manifest, artifact_tolerance), _parity(bundle.manifest, parity)]
     found.append(_calibration(bundle.manifest, training))
-    found.append(_stored_attack(attack, golden, network, score, seed))
+    found.append(_stored_attack(attack, golden, network, score, seed, progress))
     own = dataclasses.replace(golden, clean_logits=score(golden.clean), attacked_logits=score(golden.attacked))
     found.append(_accuracies(bundle.manifest, own))
     return [Check("false_claim", bool(detail), detail) for detail in found]
@@ -302,10 +304,12 @@ def _parity(manifest: Manifest, found: Parity) -> str:
     return ""
 
 
-def _stored_attack(attack: AttackSpec, golden: Golden, network: Normalized, score: Score, seed: int) -> str:
+def _stored_attack(
+    attack: AttackSpec, golden: Golden, network: Normalized, score: Score, seed: int, progress: ProgressOf
+) -> str:
     if not (0 < attack.steps <= MOST_STEPS and attack.eps and attack.seed <= MOST_SEED):
         return ""  # `_known_attack` says so
-    return other_images(attack, golden, network, score, seed=seed)
+    return other_images(attack, golden, network, score, seed=seed, progress=progress)
 
 
 def _accuracies(manifest: Manifest, own: Golden) -> str:

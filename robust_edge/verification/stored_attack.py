@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from robust_edge_runtimes.core.batches import batches_of
 from robust_edge_runtimes.core.golden import Golden
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.core.manifest import AttackSpec
+from robust_edge_runtimes.modes.mode import Progress
 from robust_edge_runtimes.scoring import Score
 
 REPEATED = MOST_IMAGES  # stored images whose attack is made again, and as many again under noise
@@ -25,6 +29,8 @@ ROUNDING_MARGIN = 2.0
 MOST_MOVED = 0.1  # share of the pixels; half of the claimed steps differ at 0.122 or more in the benchmark
 FEWEST = 2  # images with another outcome that noise does not explain
 ASKED = 5  # images with another outcome, at most, whose attack is made again under noise
+ProgressOf = Callable[[str], Progress]
+"""From a label to a progress callback, which takes (steps done, steps in all)."""
 
 
 class RoundedGradients(nn.Module):
@@ -46,7 +52,15 @@ class RoundedGradients(nn.Module):
         return gradient + self.share * gradient.abs().amax((1, 2, 3), keepdim=True) * noise
 
 
-def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: Score, *, seed: int) -> str:
+def other_images(
+    attack: AttackSpec,
+    golden: Golden,
+    network: nn.Module,
+    score: Score,
+    *,
+    seed: int,
+    progress: ProgressOf = lambda _: None,
+) -> str:
     """Say in which images or pixels the stored images differ from those of the claimed attack; empty if in few.
 
     The attack is made again from its recorded seed, with all its steps, on 250 random ones of the stored images,
@@ -64,10 +78,11 @@ def other_images(attack: AttackSpec, golden: Golden, network: nn.Module, score: 
         network: the run's network.
         score: the same as a function from images to logits.
         seed: for the choice of the images, and for the noise.
+        progress: from the label of a repetition to its progress callback.
     """
     random = np.random.default_rng(seed)
     rows = np.sort(random.permutation(len(golden.labels))[:REPEATED])
-    repetition = Repetition(attack, golden, network, rows, seed)
+    repetition = Repetition(attack, golden, network, rows, seed, progress)
     found = _other_outcomes(repetition, score, random) or _other_pixels(repetition)
     if not found:
         return ""
@@ -84,6 +99,7 @@ class Repetition:
     Attributes:
         rows: (n,) their positions.
         seed: of the noise, which a bundle must not know.
+        progress: as `other_images`.
     """
 
     attack: AttackSpec
@@ -91,6 +107,7 @@ class Repetition:
     network: nn.Module
     rows: np.ndarray
     seed: int = 0
+    progress: ProgressOf = lambda _: None
 
     @property
     def stored(self) -> np.ndarray:
@@ -101,14 +118,17 @@ class Repetition:
     @functools.cached_property
     def images(self) -> np.ndarray:
         """(n, C, H, W): the repeated ones."""
-        return made_again(self.attack, self.golden, self.network, self.rows)
+        shown = self.progress("stored attack, made again")
+        return made_again(self.attack, self.golden, self.network, self.rows, shown)
 
     def under_noise(self, rows: np.ndarray) -> np.ndarray:
         """(len(rows), C, H, W): these stored images made again with noise of ten times a rounding on the gradients.
 
         A row that is given several times gets other noise each time.
         """
-        return made_again(self.attack, self.golden, RoundedGradients(self.network, ROUNDING, self.seed), rows)
+        shown = self.progress("stored attack, made again under noise")
+        rounded = RoundedGradients(self.network, ROUNDING, self.seed)
+        return made_again(self.attack, self.golden, rounded, rows, shown)
 
     def elsewhere(self, images: np.ndarray) -> float:
         """Share of the pixels at which these images (n, C, H, W) differ from the repeated ones, where one is moved.
@@ -176,19 +196,36 @@ def _other_pixels(repetition: Repetition) -> str:
     )
 
 
-def made_again(attack: AttackSpec, golden: Golden, network: nn.Module, rows: np.ndarray) -> np.ndarray:
+def made_again(
+    attack: AttackSpec, golden: Golden, network: nn.Module, rows: np.ndarray, progress: Progress = None
+) -> np.ndarray:
     """(len(rows), C, H, W): the claimed attack on these stored images, from the random starts of an export.
 
     Args:
         rows: their positions, in any order; some may be given several times.
+        progress: shows the passes of the network.
     """
     clean, pgd, threat = torch.from_numpy(golden.clean), Pgd(steps=attack.steps, restarts=1), Threat(attack.eps)
     size, generator = batch_size(clean.shape[1:], clean.device), torch.Generator().manual_seed(attack.seed)
     drawn = [random_start(clean[part], pgd, threat, generator) for part in batches_of(len(clean), size)]
     chosen = torch.from_numpy(rows)
     images, labels, starts = clean[chosen], torch.from_numpy(golden.labels)[chosen], torch.cat(drawn)[chosen]
-    parts = [
-        attack_from(network, images[part], labels[part], pgd, threat, starts[part]).images
-        for part in batches_of(len(images), size)
-    ]
+    batches = list(batches_of(len(images), size))
+    with _counted_passes(network, len(batches) * (attack.steps + 2), progress):
+        parts = [attack_from(network, images[part], labels[part], pgd, threat, starts[part]).images for part in batches]
     return torch.cat(parts).numpy()
+
+
+@contextlib.contextmanager
+def _counted_passes(network: nn.Module, most: int, progress: Progress) -> Iterator[None]:
+    """Show the progress of a computation that takes at most so many passes of the network."""
+    if progress is None:
+        yield
+        return
+    shown, passes = progress, itertools.count(1)
+    hook = network.register_forward_hook(lambda *_: shown(min(next(passes), most - 1), most))
+    try:
+        yield
+    finally:
+        hook.remove()
+    shown(most, most)

@@ -101,6 +101,7 @@ def host_subject(
         model,
         settings.eps or bundle.manifest.expected.attack.eps,
         *golden_images(golden, settings.limit, settings.seed),
+        total=len(golden.labels),
         twin=LazyTwin(bundle, golden, model, network),
     )
     return without_run if run is None or network is None else _with_run(without_run, run, network, settings)
@@ -120,6 +121,7 @@ def _with_run(subject: HostSubject, run: Run, network: Normalized, settings: Ver
         eps=settings.eps or eps_of(run),
         draw=lambda start, stop: shuffled.draw(start, min(stop, available)),
         available=available,
+        total=len(test),
         reference=checkpoint.logits,
         measured_tolerance=tolerance,
         measured_artifact_tolerance=own,

@@ -17,6 +17,7 @@ from robust_edge.verification.kernels import device_runtime
 from robust_edge.verification.modes.table import MODES
 from robust_edge.verification.new_export import compare_with_run
 from robust_edge.verification.settings import VerifySettings
+from robust_edge.verification.stored_attack import ProgressOf
 from robust_edge.verification.subject import check_origin, host_subject
 from robust_edge_runtimes.core.bundle import Bundle, refuse_unlisted
 from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
@@ -30,9 +31,6 @@ from robust_edge_runtimes.present.verdict import rebuild_line
 from robust_edge_runtimes.verdict.judge import Verdict
 from robust_edge_runtimes.verdict.measurement import Budget, Rebuild
 
-ProgressOf = Callable[[str], Progress]
-"""From a mode's name and number to its progress callback, which takes (steps done, steps in all)."""
-
 
 def verify_bundle(
     bundle: Bundle,
@@ -42,6 +40,7 @@ def verify_bundle(
     *,
     threads: int = 1,
     progress: ProgressOf = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
     background: BackgroundRebuild | None = None,
 ) -> Verdict:
     """Attack the artifact in every mode and judge it against its checkpoint.
@@ -53,6 +52,7 @@ def verify_bundle(
         settings: of the modes.
         threads: CPU threads of the artifact's runtime.
         progress: from a mode's name to its progress callback.
+        note: as `judge_in_blocks`.
         background: the comparison of mode `rebuild`, if it was already started for this bundle and run.
 
     Raises:
@@ -82,8 +82,9 @@ def verify_bundle(
     compared = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
     with _opened(bundle, compared, threads) as model:
         subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
-        inspection = inspect_on_host(subject, settings)
-        verdict = judge_in_blocks(subject, inspection, modes, settings, budget, _sharing_cpus(progress, background))
+        inspection = inspect_on_host(subject, settings, progress)
+        shown = _sharing_cpus(progress, background)
+        verdict = judge_in_blocks(subject, inspection, modes, settings, budget, shown, note)
     if run is not None and checkpoint is not None:
         _refuse_changed(run, checkpoint)
     return verdict

@@ -73,7 +73,7 @@ COMMANDS = {
     "compress": Command(f"compress --resume {TRAINED} -o new"),
     "evaluate": Command("evaluate run --attack autoattack --eps 0.1 --limit 6 --batch 2"),
     "export": Command(f"{EXPORT} run -o new --overwrite"),
-    "verify": Command("verify bundle --against run --limit 20 --seed 0 -o verify.json", 5),
+    "verify": Command("verify bundle --against run --limit 50 --seed 0 -o verify.json", 5),
     "bench": Command("bench bundle --images 20 --seconds 0.1 -o bench.json"),
     "report": Command("report run --verify read/verify.json --bench read/bench.json -o report.html"),
     "sweep": Command(f"sweep {CELLS} --then '{EXPORT}' -o new"),

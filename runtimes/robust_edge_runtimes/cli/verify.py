@@ -13,7 +13,6 @@ import click
 
 from robust_edge_runtimes.cli.options import (
     BUNDLE,
-    COUNT,
     OUTPUT_FILE,
     THREADS,
     examples,
@@ -28,6 +27,7 @@ from robust_edge_runtimes.modes.settings import ModeSettings, without_none
 from robust_edge_runtimes.modes.table import DEVICE_MODES
 from robust_edge_runtimes.verdict.flags import FLAGS
 from robust_edge_runtimes.verdict.measurement import Budget
+from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, MOST_IMAGES
 
 if TYPE_CHECKING:
     from robust_edge_runtimes.verdict.judge import Verdict
@@ -35,6 +35,20 @@ if TYPE_CHECKING:
 SEED_HELP = "Seed of the drawn images and of every attack.  [default: another one each time, which verify.json records]"
 ALLOW_HELP = f"Do not fail for this validity flag; repeatable. Flags: {', '.join(FLAGS)}."
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ImageLimit(click.IntRange):
+    """A number of images that can decide a verdict."""
+
+    def __init__(self) -> None:
+        super().__init__(MIN_IMAGES, MOST_IMAGES)
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Any:
+        """As IntRange; the error for too few images says what to do."""
+        count = click.INT.convert(value, param, ctx)
+        if count < MIN_IMAGES:
+            self.fail(f"{count} images cannot decide a verdict; give --limit {MIN_IMAGES} or more", param, ctx)
+        return super().convert(count, param, ctx)
 
 
 def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool = False) -> Callable[[F], F]:
@@ -59,8 +73,8 @@ def verify_options(modes: Sequence[Mode], *, default_limit: str, with_run: bool 
         ),
         click.option(
             "--limit",
-            type=COUNT,
-            help=f"Largest number of images per mode.  [default: {default_limit}]",
+            type=ImageLimit(),
+            help=f"Largest number of images per mode, at least {MIN_IMAGES}.  [default: {default_limit}]",
         ),
         mode_options(modes, with_quick=with_run),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), help=SEED_HELP),
@@ -174,5 +188,5 @@ def verify(
     with private_bundle(bundle) as opened, load(opened, threads=threads, from_source=True) as model:
         subject = subject_of(opened, model, limit=limit, seed=seed)
         inspection, chosen = inspect_artifact(subject), chosen_modes(modes, DEVICE_MODES)
-        verdict = judge_in_blocks(subject, inspection, chosen, settings, budget, output.progress)
+        verdict = judge_in_blocks(subject, inspection, chosen, settings, budget, output.progress, output.note)
     end_with(verdict, context, output, out=out, junit=junit)

@@ -12,6 +12,7 @@ from robust_edge_runtimes.modes.settings import ModeOption, ModeSettings
 from robust_edge_runtimes.verdict.measurement import Measurement, Rebuild
 from robust_edge_runtimes.verdict.rescoring import scored_again
 from robust_edge_runtimes.verdict.subject import Subject
+from robust_edge_runtimes.verdict.ways_out import Sample
 
 Progress = Optional[Callable[[int, int], None]]
 """Called with (steps done, all steps)."""
@@ -76,7 +77,20 @@ class Mode:
         if isinstance(found, Rebuild):
             return found
         labels = None if found.candidates is None else found.candidates.labels
-        return scored_again(subject, dataclasses.replace(found, mode=self.name, labels=labels), settings.seed)
+        found = dataclasses.replace(found, mode=self.name, labels=labels, available=self.sample(subject).available)
+        return scored_again(subject, found, settings.seed)
+
+    def sample(self, subject: Subject, limit: Optional[int] = None) -> Sample:
+        """The images that the mode attacks, of all blocks together.
+
+        Args:
+            subject: the artifact under test.
+            limit: largest number of images; None for all.
+        """
+        stored = len(subject.golden.labels)
+        if not self.draws:
+            return Sample(self.name, stored if limit is None else min(limit, stored), stored, stored=True)
+        return Sample(self.name, subject.available, subject.total, stored=subject.reference is None)
 
 
 def chosen_modes(names: Sequence[str], table: Sequence[Mode], *, with_run: bool = False) -> Tuple[Mode, ...]:

@@ -16,6 +16,7 @@ from robust_edge_runtimes.verdict.judge import UNDECIDED, Verdict, judge
 from robust_edge_runtimes.verdict.measurement import Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, looks
 from robust_edge_runtimes.verdict.subject import Subject
+from robust_edge_runtimes.verdict.ways_out import too_few_images
 
 MANY_VALUES = 1 << 26
 """Values of the images that are attacked together, which modes keep about ten times: 445 images of 3x224x224."""
@@ -28,6 +29,7 @@ def judge_in_blocks(
     settings: ModeSettings,
     budget: Budget,
     progress: Callable[[str], Progress] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
     """Attack blocks of images in every mode until an interim test shows that the drops lie within or beyond the budget.
 
@@ -38,10 +40,13 @@ def judge_in_blocks(
         settings: of the modes.
         budget: percentage points that the artifact may lose, and flags that it may raise.
         progress: from a mode's name and number to its progress callback.
+        note: receives what is known about the verdict before the first attack, one line each.
 
     Returns:
         The verdict of the last interim test (look): after 500, 1,000, 2,000, ... images, or after all.
     """
+    for line in too_few_images(mode.sample(subject, settings.limit) for mode in modes if mode.needs_runtime):
+        note(f"note: the verdict will not be PASS. {line}")
     counts = looks(subject.available) if any(mode.draws for mode in modes) else (subject.available,)
     values = math.prod(size or 1 for size in subject.bundle.manifest.input.shape[1:])
     without = [mode for mode in modes if not mode.draws]

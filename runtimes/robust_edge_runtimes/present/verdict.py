@@ -7,7 +7,7 @@ from typing import List, Sequence, Union
 from robust_edge_runtimes.core.decode import short_repr, visible
 from robust_edge_runtimes.present.tables import percent, table
 from robust_edge_runtimes.verdict.judge import Verdict
-from robust_edge_runtimes.verdict.measurement import ModeResult, Rebuild, Twin, WorstCase
+from robust_edge_runtimes.verdict.measurement import STORED, ModeResult, Rebuild, Twin, WorstCase
 from robust_edge_runtimes.verdict.per_class import ClassFigures, balanced
 from robust_edge_runtimes.verdict.statistic import Drop
 
@@ -20,7 +20,7 @@ def verdict_table(verdict: Verdict) -> str:
     for other in verdict.elsewhere:
         rows += [row for mode in other.modes for row in _accuracies(mode.mode + " *", attack_name(mode), mode)]
     header = ["mode", "accuracy", "images", "checkpoint", "artifact", "drop (interval) / budget, points"]
-    lines = [table(header, rows)]
+    lines = [table(header, rows), *_sample_line(verdict)]
     for other in verdict.elsewhere:
         where = visible(f"{other.machine.cpu}, {other.runtime.backend} {other.runtime.version}")
         lines.append(f"* measured on another machine: {other.source} ({where})")
@@ -81,6 +81,21 @@ def _accuracies(where: str, attack: str, result: Union[ModeResult, WorstCase]) -
             ("clean", result.reference_clean, result.artifact_clean, result.clean_drop),
             (attack, result.reference_robust, result.artifact_robust, result.robust_drop),
         )
+    ]
+
+
+def _sample_line(verdict: Verdict) -> List[str]:
+    """Why `all modes` can lie above a mode that attacks the stored images instead of the drawn ones."""
+    worst = verdict.worst
+    stored = [mode for mode in verdict.modes if mode.works_with == STORED]
+    if worst is None or not stored:
+        return []
+    counts = {stored[0].images, stored[0].available, worst.images, worst.available}
+    if len(counts) == 1:  # the bundle stores all test images, and all were drawn
+        return []
+    return [
+        f"{stored[0].mode} attacks the images that the bundle stores; the other modes attack drawn ones, over which "
+        "`all modes` is computed, so that its accuracies can be the higher ones"
     ]
 
 

@@ -45,7 +45,8 @@ from robust_edge_runtimes.verdict.measurement import (
     worst_case,
 )
 from robust_edge_runtimes.verdict.per_class import ClassFigures, figures_by_class
-from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, images_to_decide, level_of_look
+from robust_edge_runtimes.verdict.statistic import MIN_IMAGES, Drop, level_of_look
+from robust_edge_runtimes.verdict.ways_out import more_or_wider, sample_of, too_few_images
 
 VERDICT_VERSION = 2
 ONLY_REBUILT = (
@@ -85,7 +86,7 @@ class Verdict:
             to exceed its budget or a flag is raised; UNDECIDED otherwise.
         passed: the outcome is PASS.
         reasons: why the gate failed, one line each.
-        undecided: drops whose interval contains their budget, and how many images would decide, one line each.
+        undecided: drops whose interval contains their budget, with the ways out, one line each.
         notes: lines for the reader that do not change the outcome.
         worst: over all modes, if more than one was run on the same images.
         elsewhere: verdicts of other machines that were merged into this one.
@@ -244,11 +245,7 @@ def _reasons_and_notes(
             rounding, and no flag says that they are others: an undecided drop whose estimate lies within the budget
             is then a note.
     """
-    few = [
-        f"too_few_images: mode {mode.mode} checked {mode.images}, at least {MIN_IMAGES} are needed"
-        for mode in figures.modes
-        if mode.images < MIN_IMAGES
-    ]
+    few = too_few_images(map(sample_of, figures.modes))
     parts = (_drop_lines(figures, own_export), _flag_lines(figures, budget), _omission_lines(figures, rebuild))
     reasons, undecided, notes = (list(itertools.chain(*lines)) for lines in zip(*parts))
     return reasons, few + undecided, notes
@@ -259,6 +256,8 @@ def _drop_lines(figures: MachineResult, own_export: bool) -> Lines:
     reasons: List[str] = []
     undecided: List[str] = []
     notes: List[str] = []
+    few = any(mode.images < MIN_IMAGES for mode in figures.modes)
+    decides = f"which decides from {MIN_IMAGES} images on" if few else "which decides"
     for result, where, decisive in _samples(figures):
         for name in ("clean", "robust"):
             drop: Drop = getattr(result, f"{name}_drop")
@@ -269,9 +268,9 @@ def _drop_lines(figures: MachineResult, own_export: bool) -> Lines:
             elif drop.undecided and decisive:
                 line = f"{name}_drop: {_interval(drop)} {where}; the budget of {drop.budget:g} lies inside"
                 if own_export and drop.points <= drop.budget:
-                    notes.append(f"{line}, but mode rebuild shows that the artifact is the run's own export")
+                    notes.append(f"{line}; mode rebuild shows that the artifact is the run's own export, {decides}")
                 else:
-                    undecided.append(line + _needed(result, name))
+                    undecided.append(line + more_or_wider(result, name))
     return reasons, undecided, notes
 
 
@@ -324,9 +323,3 @@ def _samples(figures: MachineResult) -> List[Tuple[Union[ModeResult, WorstCase],
 
 def _interval(drop: Drop) -> str:
     return f"{drop.points:.1f} points ({drop.low:.1f} to {drop.high:.1f})"
-
-
-def _needed(result: Union[ModeResult, WorstCase], name: str) -> str:
-    """How many images would decide, if the rates of lost and gained images stay the same."""
-    needed = images_to_decide(getattr(result, f"{name}_drop"), result.images)
-    return ", at any number of images" if needed is None else f", about {needed} images would decide"

@@ -124,6 +124,7 @@ class ModeResult:
         twin: the twin that gave the gradients, if any.
         seconds: duration of the mode.
         works_with: STORED, GRADIENTS or LOGITS.
+        available: number of images that the mode could attack without a limit; None in verdicts of earlier releases.
     """
 
     mode: str
@@ -140,6 +141,7 @@ class ModeResult:
     twin: Optional[Twin] = None
     seconds: float = 0.0
     works_with: str = GRADIENTS
+    available: Optional[int] = None
 
     @property
     def counts_queries(self) -> bool:
@@ -149,7 +151,11 @@ class ModeResult:
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """All modes together: a network counts as right on an image only if it was right in every mode."""
+    """All modes together: a network counts as right on an image only if it was right in every mode.
+
+    Attributes:
+        available: number of images that the modes could attack without a limit; None in verdicts of earlier releases.
+    """
 
     modes: Tuple[str, ...]
     images: int
@@ -159,6 +165,7 @@ class WorstCase:
     artifact_robust: float
     clean_drop: Drop
     robust_drop: Drop
+    available: Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,6 +198,7 @@ class Measurement:
         candidates: the worst points found, in the order of `ids`; None once they have been scored again.
         mode: name of the mode, set by `Mode.measure`.
         labels: (N,) int64 true classes, set by `Mode.measure`.
+        available: number of images that the mode could attack without a limit, set by `Mode.measure`.
     """
 
     attack: AttackSpec
@@ -207,6 +215,7 @@ class Measurement:
     candidates: Optional[Candidates] = None
     mode: str = ""
     labels: Optional[np.ndarray] = None
+    available: Optional[int] = None
 
     def result(self, budget: Budget, level: float = ERROR) -> ModeResult:
         """The mode's accuracies and drops, with intervals of the one-sided error `level`."""
@@ -230,6 +239,7 @@ class Measurement:
             twin=self.twin,
             seconds=self.seconds,
             works_with=self.works_with,
+            available=self.available,
         )
 
     def joined(self, later: Measurement) -> Measurement:
@@ -278,6 +288,7 @@ def worst_case(measurements: Sequence[Measurement], budget: Budget, level: float
         artifact_robust=float(artifact_robust.mean()),
         clean_drop=paired_drop(reference_clean, artifact_clean, budget.clean, level),
         robust_drop=paired_drop(reference_robust, artifact_robust, budget.robust, level),
+        available=min((item.available for item in drawing(paired) if item.available is not None), default=None),
     )
 
 
@@ -289,7 +300,12 @@ def common_ids(measurements: Sequence[Measurement]) -> np.ndarray:
 
 def judged_ids(paired: Sequence[Measurement]) -> np.ndarray:
     """(n,) int64: the images that all modes attacked; stored images only where no other mode was run."""
-    return common_ids([item for item in paired if item.works_with != STORED] or paired)
+    return common_ids(drawing(paired))
+
+
+def drawing(paired: Sequence[Measurement]) -> Sequence[Measurement]:
+    """The measurements on drawn images; all, where only stored images were used."""
+    return [item for item in paired if item.works_with != STORED] or paired
 
 
 def right_in_all(measurements: Sequence[Measurement], ids: np.ndarray, name: str) -> np.ndarray:

@@ -166,6 +166,11 @@ def images_to_decide(drop: Drop, images: int) -> Optional[int]:
     return -(-count // step) * step
 
 
+def budget_shown(drop: Drop) -> float:
+    """The smallest budget, in tenths of a point, that the images of this drop show to be kept: at most 100."""
+    return math.ceil(10 * drop.high) / 10
+
+
 def _undecided(drop: Drop, images: int, factor: float) -> bool:
     """Whether `factor` times as many images, at the same rates, would leave the drop undecided."""
     return drop_of_counts(drop.lost * factor, drop.gained * factor, images * factor, drop.budget).undecided

@@ -47,6 +47,7 @@ class Subject:
         eps: ℓ∞ radius of every attack, in pixel units on [0, 1].
         draw: function from (start, stop) to these images of a random order, which the seed determines.
         available: number of images that can be drawn.
+        total: the same without a limit; None if unknown.
         reference: the checkpoint as a function from images to logits; None if there are only its logits in the bundle.
         span: (start, stop) of the images that the modes attack, the arguments of `draw`.
         measured_tolerance: largest relative logit error of a faithful artifact, as the run's own arithmetic gives it;
@@ -65,6 +66,7 @@ class Subject:
     span: Tuple[int, int] = (0, 1 << 62)
     measured_tolerance: Optional[float] = None
     measured_artifact_tolerance: Optional[float] = None
+    total: Optional[int] = None
 
     def part(self: Self, start: int, stop: int) -> Self:
         """The same subject with a part of its images."""
@@ -164,7 +166,7 @@ def subject_of(bundle: Bundle, model: BaseRuntime, *, limit: Optional[int] = Non
     refuse_noise(bundle.manifest)
     golden = bundle.golden()
     eps = bundle.manifest.expected.attack.eps
-    return Subject(bundle, golden, model, eps, *golden_images(golden, limit, seed))
+    return Subject(bundle, golden, model, eps, *golden_images(golden, limit, seed), total=len(golden.labels))
 
 
 def golden_images(golden: Golden, limit: Optional[int], seed: int) -> Tuple[Callable[[int, int], DrawnImages], int]:

@@ -1,3 +1,4 @@
+import collections
 import copy
 import dataclasses
 from types import SimpleNamespace
@@ -33,9 +34,9 @@ def stored(sparse_run, network):
     return lambda steps, seed=0: make_golden(network, split, Pgd(steps=steps, restarts=1), THREAT, seed)
 
 
-def compared(golden, network, claimed, *, seed=1):
+def compared(golden, network, claimed, *, seed=1, **others):
     spec = Pgd(steps=claimed, restarts=1).spec(THREAT, 0)
-    return other_images(spec, golden, network, TorchOracle(network).logits, seed=seed)
+    return other_images(spec, golden, network, TorchOracle(network).logits, seed=seed, **others)
 
 
 class InFloat64(nn.Module):
@@ -58,7 +59,7 @@ def test_fewer_steps_than_claimed(taken, stored, network):
 def test_the_claimed_steps_do_not_choose_how_many_images_are_repeated(claimed, stored, network, monkeypatch):
     golden, repeated = stored(1), []
 
-    def made_again(_, golden, __, rows):
+    def made_again(_, golden, __, rows, progress):
         repeated.append(len(rows))
         return golden.attacked[rows]
 
@@ -67,6 +68,18 @@ def test_the_claimed_steps_do_not_choose_how_many_images_are_repeated(claimed, s
         monkeypatch.setattr(stored_attack, "REPEATED", most)
         assert compared(golden, network, claimed) == ""
     assert repeated == [60, 50]
+
+
+def test_every_repetition_shows_its_progress_step_by_step(stored, network):
+    golden, shown = stored(1), collections.defaultdict(list)
+    progress = lambda label: lambda done, total: shown[label].append((done, total))  # noqa: E731
+    assert compared(dataclasses.replace(golden, attacked=golden.clean), network, 5, progress=progress) != ""
+    assert list(shown) == ["stored attack, made again", "stored attack, made again under noise"]
+    for steps in shown.values():
+        assert {done / total for done, total in steps} > {1.0}
+        assert steps == sorted(steps)
+        assert steps.count((steps[0][1],) * 2) == 1
+    assert not network._forward_hooks
 
 
 def test_images_of_another_attack(stored, network):

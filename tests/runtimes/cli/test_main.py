@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -116,11 +117,22 @@ def test_verify_fails_with_1_on_another_network(other, tmp_path):
     assert {reason.split(":")[0] for reason in written["reasons"]} >= {"clean_drop", "not_the_checkpoint"}
 
 
-def test_verify_is_undecided_on_too_few_images(sealed):
-    for limit, too_few in ((49, True), (50, False)):
-        result = device("verify", sealed, "--limit", limit)
-        assert result.exit_code == 5
-        assert ("too_few_images" in result.stdout) is too_few
+def test_a_limit_that_decides_nothing_is_refused(sealed):
+    result = device("verify", sealed, "--limit", 49)
+    assert result.exit_code == 2
+    assert "49 images cannot decide a verdict; give --limit 50 or more" in one_line(result)
+    assert "too_few_images" not in device("verify", sealed, "--limit", 50).stdout
+
+
+def test_the_budget_that_an_undecided_verdict_names_passes(sealed):
+    undecided = device("verify", sealed, "--seed", 1)
+    options = re.findall(r"`(--max-\w+-drop) ([\d.]+)`", undecided.stdout)
+    assert [name for name, _ in options] == ["--max-clean-drop", "--max-robust-drop"]
+    assert "no more than 60 are available" in undecided.stdout
+    passing = [word for option in options for word in option]
+    assert device("verify", sealed, "--seed", 1, *passing).exit_code == 0
+    closer = [str(round(float(word) - 0.1, 1)) if word[0] != "-" else word for word in passing]
+    assert device("verify", sealed, "--seed", 1, *closer).exit_code == 5
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "golden.npz", "labels.txt", "SHA256SUMS"])

@@ -100,6 +100,18 @@ def test_without_a_mode_that_draws_there_is_one_look(subject_for):
     assert (verdict.outcome, verdict.looks) == (PASS, 1)
 
 
+@pytest.mark.parametrize(("limit", "told"), [(None, 0), (40, 1)])
+def test_too_few_images_are_told_before_the_first_attack(limit, told, subject_for, monkeypatch):
+    subject = subject_for(available=limit or 60)
+    events = []
+    measure = sequence._measure
+    monkeypatch.setattr(sequence, "_measure", lambda *given: (events.append("attack"), measure(*given)))
+    settings, modes = ModeSettings(limit, options={"queries": 5}), DEVICE_MODES
+    judge_in_blocks(subject, inspect_artifact(subject), modes, settings, Budget(), note=events.append)
+    assert events[-1] == "attack"
+    assert ["40 images in modes replay, blackbox" in line for line in events[:-1]] == [True] * told
+
+
 def sequence_modes(name):
 
     return tuple(mode for mode in DEVICE_MODES if mode.name == name)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from robust_edge_runtimes.core.decode import MAX_LINE
 from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
@@ -15,7 +16,7 @@ from robust_edge_runtimes.verdict.checks import nothing_to_lose
 from robust_edge_runtimes.verdict.flags import OTHER_LOGITS, Flag
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, MachineResult, judge, with_outcome
-from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, Budget, Measurement, Rebuild
+from robust_edge_runtimes.verdict.measurement import GRADIENTS, LOGITS, STORED, Budget, Measurement, Rebuild
 from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
 ATTACK = AttackSpec("pgd", 0.05, 5, 0.02, 0)
@@ -84,6 +85,43 @@ def test_too_few_images_decide_nothing(subject_for):
         assert verdict.passed is passed
         assert any("too_few_images" in line for line in verdict.undecided) is not passed
         assert (verdict.outcome, verdict.reasons) == (PASS if passed else UNDECIDED, ())
+
+
+def test_one_line_names_all_modes_of_too_few_images(subject_for):
+    found = [measurement("replay", STORED, [True] * 32, available=32)]
+    found += [measurement(mode, GRADIENTS, [True] * 40, available=40) for mode in ("surrogate", "whitebox")]
+    verdict = judge(inspect_artifact(subject_for()), found, WIDE)
+    assert verdict.undecided == (
+        "too_few_images: 32 images in mode replay and 40 images in modes surrogate, whitebox; at least 50 are needed: "
+        "export with --golden 50 or more, verify with more test images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("available", "budget", "way_out"),
+    [
+        (200, 1, "no more than 200 are available; these 200 suffice for `--max-robust-drop 2.1` or more"),
+        (440, 1, "440 are available: raise --limit; these 200 suffice for"),
+        (300, 1, "only 300 are available; these 200 suffice for"),
+        (None, 1, "images would decide"),
+    ],
+)
+def test_an_undecided_drop_names_its_ways_out(available, budget, way_out, subject_for):
+    found = measurement("whitebox", GRADIENTS, [True] * 200, available=available)
+    verdict = judge(inspect_artifact(subject_for()), [found], Budget(100, budget))
+    (line,) = verdict.undecided
+    assert way_out in line
+    assert len(line) < MAX_LINE
+    assert judge(inspect_artifact(subject_for()), [found], Budget(100, 2.1)).outcome == PASS
+
+
+def test_the_table_says_that_replay_used_other_images(subject_for):
+    found = [measurement("replay", STORED, [True] * 60)]
+    found += [measurement(mode, GRADIENTS, [True] * 60) for mode in ("surrogate", "whitebox")]
+    same = [dataclasses.replace(item, available=60) for item in found]
+    samples = (found, found[1:], same)
+    tables = [verdict_table(judge(inspect_artifact(subject_for()), sample, WIDE)) for sample in samples]
+    assert ["replay attacks the images that the bundle stores" in shown for shown in tables] == [True, False, False]
 
 
 def test_nothing_checked_fails(subject_for):
@@ -282,7 +320,13 @@ def own_export(subject_for, budget=None, *, precision="fp32", lost=0, flags=(), 
 def test_an_own_export_in_fp32_passes_where_the_images_do_not_contradict_it(subject_for):
     verdict = own_export(subject_for)
     assert verdict.outcome == PASS
-    assert sum("the artifact is the run's own export" in note for note in verdict.notes) == 2
+    assert sum("the artifact is the run's own export, which decides" in note for note in verdict.notes) == 2
+
+
+def test_an_own_export_is_undecided_on_too_few_images_and_says_so(subject_for):
+    verdict = judge(inspect_artifact(subject_for()), [measurement("whitebox", GRADIENTS, [True] * 40), EQUAL], Budget())
+    assert [line.split(":")[0] for line in verdict.undecided] == ["too_few_images"]
+    assert sum("own export, which decides from 50 images on" in note for note in verdict.notes) == 2
 
 
 @pytest.mark.parametrize(
