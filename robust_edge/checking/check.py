@@ -31,7 +31,7 @@ from robust_edge_runtimes.core.errors import ExportError, InputError, RobustEdge
 from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.scoring import relative_error
 
-DEFAULT_TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse")
+DEFAULT_TARGETS = ("x86-cpu", "x86-cpu-int8", "x86-cpu-csr", "x86-cpu-sparse", "x86-cpu-sparse-int8")
 BATCHES = (1, 3)
 CALIBRATION = 8
 DIFFERENCE = 1e-2

@@ -132,6 +132,15 @@ def test_one_of_run_and_architecture(refused):
 
 
 def test_a_shape_without_a_data_set(cli, refused):
-    result = cli("check", "--arch", "small_cnn", "--input-shape", "3x9x7", "--target", "x86-cpu-csr", "-q")
+    """And without a target: those of x86 CPUs."""
+    result = cli("check", "--arch", "small_cnn", "--input-shape", "3x9x7", "-q")
     assert result.exit_code == 0, result.output
+    shown = [line.split()[:3] for line in result.output.splitlines() if line.startswith("x86-cpu")]
+    assert shown == [
+        ["x86-cpu", "fp32", "works"],
+        ["x86-cpu-int8", "int8", "works;"],
+        ["x86-cpu-csr", "fp32", "works"],
+        ["x86-cpu-sparse", "fp32", "works"],
+        ["x86-cpu-sparse-int8", "int8", "works;"],
+    ]
     assert "3x224x224" in refused("check", "--arch", "small_cnn", "--input-shape", "9x7")
