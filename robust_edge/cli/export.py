@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OF_RUNS = ("golden", "eps", "steps", "seed", "data_dir", "allow_code")
 OF_FILES = ("shape", "mean", "std")
+LARGE_BATCH = 256  # images; verify attacks 250 at a time
 
 
 @click.command()
@@ -169,6 +170,12 @@ def _say(exported: Exported, limits: tuple[str, ...], tar: Path | None, output: 
     few = manifest.expected.images
     if few < MIN_IMAGES and manifest.source.dataset != NO_IMAGES:
         output.note(f"note: verify cannot decide with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
+    batch = manifest.input.shape[0]
+    if batch is not None and batch > LARGE_BATCH and manifest.source.dataset != NO_IMAGES:
+        output.note(
+            f"note: verify calls this file and its twin with whole batches, so one image costs as much as {batch}; "
+            f"a --batch of at most {LARGE_BATCH} is verified faster"
+        )
     archived = {} if tar is None else {"archive": str(tar)}
     text = "\n".join([_summary(exported), *quantisation_in_words(exported.quantisation)])
     text += f"\n{tar}: the same bundle as one file" if tar else ""
