@@ -117,7 +117,7 @@ class _Reader:
             (height, width), first = pixels.shape[1:], f"{self.shape[1]}x{self.shape[2]}"
             raise InputError(
                 f"{path} is {height}x{width} (height x width), but {self.first} is {first}; resize the images to one "
-                f"size, or have all of them resized to height x width with --set data.resize={first}"
+                f"size, or have all of them resized to height x width by data.resize={first}"
             )
         return pixels
 

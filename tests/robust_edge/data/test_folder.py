@@ -172,7 +172,7 @@ def test_another_size_names_the_image_and_the_way_out(tmp_path, split):
     write_tree(tmp_path)
     Image.fromarray(pixels(99, (8, 6))).save(tmp_path / split / "dog" / "001.png")
     text = refused(tmp_path, rf"{split}/dog/001\.png is 6x8 \(height x width\), but .*train/cat/000\.png is 6x6")
-    assert "--set data.resize=6x6" in text
+    assert "by data.resize=6x6" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"just text", b"\x89PNG\r\n\x1a\n" + b"\0" * 30])

@@ -69,7 +69,7 @@ def test_a_file_is_timed_as_it_is_and_in_a_target(cli, tmp_path):
         ("export {open} --target x86-cpu -o {out}", "give --input-shape"),
         ("export {file} --target x86-cpu --golden 9 -o {out}", "--golden does not apply"),
         ("export {file} --target x86-cpu --std 0 -o {out}", "--std must be above 0"),
-        ("export {file} --target x86-cpu --mean 1,2 -o {out}", "2 values"),
+        ("export {file} --target x86-cpu --mean 0.1,0.2 -o {out}", "2 values"),
         ("export {broken} --target x86-cpu -o {out}", "cannot be read as ONNX"),
         ("export {missing} --target x86-cpu -o {out}", "is not a file"),
         ("bench {open}", "give --input-shape"),

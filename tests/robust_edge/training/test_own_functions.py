@@ -50,7 +50,8 @@ def pair_in_training(num_classes, in_channels):
 class Overwriting(nn.Module):
     def forward(self, planes):
         planes = torch.exp(planes)
-        planes[:, :1] = 0
+        if self.training:
+            planes[:, :1] = 0
         return planes
 
 def overwriting(num_classes, in_channels):

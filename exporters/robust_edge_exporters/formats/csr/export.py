@@ -29,7 +29,8 @@ from robust_edge_runtimes.formats.csr.script import load_script
 FILE = "model.ts"
 REPEATS = 15
 LOCATIONS = ".debug_pkl"
-WRITTEN = ("version", ".data/serialization_id")  # by torch itself
+VERSIONS = ("version", ".data/version")  # either holds the version; which one depends on it
+WRITTEN = (*VERSIONS, ".data/serialization_id")  # by torch itself
 TRACED = (2, 1, 3)  # images in the call that is traced, and in those that it is compared on
 
 
@@ -157,7 +158,7 @@ def save_script(scripted: torch.jit.ScriptModule, path: str) -> None:
     torch.jit.save(scripted, whole)
     whole.seek(0)
     reader, writer = torch._C.PyTorchFileReader(whole), torch._C.PyTorchFileWriter(path)
-    writer.set_min_version(int(reader.get_record("version")))
+    writer.set_min_version(int(next(reader.get_record(name) for name in VERSIONS if reader.has_record(name))))
     for name in reader.get_all_records():
         if name not in WRITTEN and not name.endswith(LOCATIONS):
             record = reader.get_record(name)
