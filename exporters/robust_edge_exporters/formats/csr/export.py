@@ -158,8 +158,9 @@ def save_script(scripted: torch.jit.ScriptModule, path: str) -> None:
     torch.jit.save(scripted, whole)
     whole.seek(0)
     reader, writer = torch._C.PyTorchFileReader(whole), torch._C.PyTorchFileWriter(path)
-    writer.set_min_version(int(next(reader.get_record(name) for name in VERSIONS if reader.has_record(name))))
-    for name in reader.get_all_records():
+    names = reader.get_all_records()
+    writer.set_min_version(int(next(reader.get_record(name) for name in VERSIONS if name in names)))
+    for name in names:
         if name not in WRITTEN and not name.endswith(LOCATIONS):
             record = reader.get_record(name)
             writer.write_record(name, record, len(record))
