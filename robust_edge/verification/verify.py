@@ -82,8 +82,8 @@ def verify_bundle(
     compared = find_rebuild if any(not mode.needs_runtime for mode in modes) else None
     with _opened(bundle, compared, threads) as model:
         subject = dataclasses.replace(host_subject(bundle, model, run, network, settings), find_rebuild=find_rebuild)
-        inspection = inspect_on_host(subject, settings, progress)
         shown = _sharing_cpus(progress, background)
+        inspection = inspect_on_host(subject, settings, shown)
         verdict = judge_in_blocks(subject, inspection, modes, settings, budget, shown, note)
     if run is not None and checkpoint is not None:
         _refuse_changed(run, checkpoint)
@@ -137,7 +137,7 @@ def _opened(bundle: Bundle, find_rebuild: Callable[[], Rebuild] | None, threads:
 
 
 def _sharing_cpus(progress: ProgressOf, background: BackgroundRebuild | None) -> ProgressOf:
-    """Before each mode, let torch use all its threads, or one fewer while the second process exports the run."""
+    """Before each attack, let torch use all its threads, or one fewer while the second process exports the run."""
     threads = torch.get_num_threads()
 
     def start(mode: str) -> Progress:
