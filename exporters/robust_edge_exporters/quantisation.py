@@ -24,7 +24,8 @@ class SameLogits(TooFewBits):
         ExportError.__init__(
             self,
             "the checkpoint gives the same logits for every image, so that nothing shows whether 8 bits keep what it "
-            "computes; nothing was written. Train it until it tells images apart, or export it in fp32",
+            "computes; nothing was written. Train it until it tells images apart, import it with the --mean and "
+            "--std of its training, or export it in fp32",
         )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from robust_edge.checking.check import NetworkCheck
     from robust_edge.models import ModelSpec, Normalized
 
-WORKS_IN_8_BITS = "works; whether 8 bits are enough for the trained weights is judged at export, on images"
+WORKS_IN_8_BITS = "works; whether 8 bits are enough for its weights is judged at export, on images"
 
 
 @click.command()
@@ -63,7 +63,7 @@ def check(
 ) -> None:
     """Report for each target whether a network can be exported to it, and if not, why. Nothing is trained.
 
-    Whether 8 bits are enough for the trained weights is judged by `export`, on images.
+    Whether 8 bits are enough for the network's weights is judged by `export`, on images.
 
     Ends with 1 if a target that was asked for does not work.
     """

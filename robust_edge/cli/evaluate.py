@@ -98,4 +98,4 @@ def evaluate(
             write_plots(collect_runs([opened])[0])
             if record.resumed:
                 output.note(f"{record.resumed} batch(es) were resumed from an interrupted evaluation")
-            output.result(evaluation_table(record), record)
+            output.result(evaluation_table(record, opened.checkpoint().no_better), record)

@@ -55,7 +55,9 @@ LARGE_BATCH = 256  # images; verify attacks 250 at a time
     type=COUNT,
     help="Number of test images to store in the bundle, for `verify`; of large images as many as 1 GiB holds.",
 )
-@click.option("--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run's training]")
+@click.option(
+    "--eps", type=Radius(), help="Radius of the stored attack.  [default: that of the run; 8/255 where it is 0]"
+)
 @click.option(
     "--steps",
     default=GoldenSettings.steps,
@@ -135,8 +137,9 @@ def export(
             output.note(f"note: {change}")
     else:
         _refuse_given(context, OF_FILES, f"{run} is a run, which has its own")
+        opened = open_run(run, allow_code=allow_code)
         exported = export_run(
-            open_run(run, allow_code=allow_code),
+            opened,
             chosen,
             out,
             golden=GoldenSettings(images=golden, eps=eps, steps=steps, seed=seed),
@@ -145,6 +148,8 @@ def export(
             overwrite=overwrite,
             progress=output.progress("attacking the golden images"),
         )
+        for warning in opened.checkpoint().warnings:
+            output.note(f"note: {warning}")
     if tar is not None:
         write_archive(out, tar)
     _say(exported, chosen.limits, tar, output)

@@ -91,7 +91,7 @@ def import_(
         mean=mean or (0.0,),
         std=std or (1.0,),
         classes=None if classes is None else tuple(filter(None, map(str.strip, read_text(classes).splitlines()))),
-        classes_from=f"--classes {classes}",
+        classes_file=classes,
         allow_code=allow_code,
     )
     checkpoint, notes = import_run(
@@ -104,6 +104,7 @@ def import_(
 
 
 def _summary(checkpoint: Checkpoint, out: Path) -> str:
+    from robust_edge.models.table import GRAPH
     from robust_edge_runtimes.present.tables import percent
 
     counts, metrics, spec = checkpoint.sparsity, checkpoint.metrics, checkpoint.model
@@ -111,8 +112,10 @@ def _summary(checkpoint: Checkpoint, out: Path) -> str:
     if metrics["attack_eps"]:
         robust, steps = percent(metrics["robust_accuracy"]), metrics["attack_steps"]
         attacked = f", PGD-{steps:.0f} at eps {metrics['attack_eps']:.4g} {robust}"
+    assert checkpoint.imported is not None
+    name = Path(checkpoint.imported.file).name + (f" as {spec.arch}" if spec.arch != GRAPH else "")
     return (
-        f"{out}: {spec.arch} for images of {'x'.join(map(str, spec.shape))} and {len(spec.classes)} classes, "
+        f"{out}: {name} for images of {'x'.join(map(str, spec.shape))} and {len(spec.classes)} classes, "
         f"{counts.nonzero} of {counts.weights} prunable weights non-zero ({100 * counts.keep:.2f}%), "
         f"clean {percent(metrics['clean_accuracy'])}{attacked}"
     )

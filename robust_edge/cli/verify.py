@@ -89,9 +89,10 @@ def verify(
         from robust_edge.run.directory import open_run
         from robust_edge.verification.verify import verify_bundle
 
+        original = None if run is None else open_run(run, allow_code=allow_code)
         verdict = verify_bundle(
             opened,
-            None if run is None else open_run(run, allow_code=allow_code),
+            original,
             budget,
             settings,
             threads=threads,
@@ -99,6 +100,8 @@ def verify(
             note=output.note,
             background=background,
         )
+    for warning in () if original is None else original.checkpoint().warnings:
+        output.note(f"note: {warning}")
     end_with(merged(verdict, others, budget), context, output, out=out, junit=junit)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,19 @@ def _listed(value: Any) -> Any:
 def differences(left: CompressConfig, right: CompressConfig) -> list[str]:
     """All settings in which two configs differ, each as `key: left, not right`."""
     return _differences(to_plain(left), to_plain(right), "")
+
+
+def assignments_of(config: CompressConfig) -> list[str]:
+    """The settings that are not the defaults, each as `key=value` for --set."""
+    return [f"{key}={json.dumps(value)}" for key, value in _changed(to_plain(config), to_plain(resolve()), "")]
+
+
+def _changed(given: dict[str, Any], usual: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in given.items():
+        if isinstance(value, dict):
+            yield from _changed(value, usual.get(key, {}), f"{prefix}{key}.")
+        elif key not in usual or value != usual[key]:
+            yield f"{prefix}{key}", value
 
 
 def _differences(left: dict[str, Any], right: dict[str, Any], prefix: str) -> list[str]:

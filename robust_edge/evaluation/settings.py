@@ -74,7 +74,7 @@ class EvaluateSettings(EvaluationSettings):
 
     norm: str = setting(LINF, f"norm of the perturbation, {LINF} by default", flag="--norm", choices=NORMS)
     eps: float | None = radius(
-        None, "radius in pixel units; by default that of the training, 8/255 for a benign run, 0.5 in l2"
+        None, "radius in pixel units; by default that of the run, or 8/255 where it is 0; 0.5 in l2"
     )
     restarts: int | None = setting(
         None, "random starts; by default the attack's own number", flag="--restarts", range="[1, inf)"

@@ -15,8 +15,13 @@ from robust_edge.run.per_class import describe_classes, no_better_than_constant
 from robust_edge_runtimes.present.tables import percent, table
 
 
-def evaluation_table(record: Evaluation) -> str:
-    """The record as a table with its flags."""
+def evaluation_table(record: Evaluation, no_better: str = "") -> str:
+    """The record as a table with its flags.
+
+    Args:
+        record: of any attack.
+        no_better: why the network may be no better than a constant answer, as `Checkpoint.no_better`.
+    """
     if record.combination is not None:
         rows = _combination_rows(record.combination)
     elif record.result is not None:
@@ -28,7 +33,7 @@ def evaluation_table(record: Evaluation) -> str:
     if record.result is not None:
         lines.append(attack_line(record.result))
         if record.result.per_class:
-            lines += [describe_classes(record.result.per_class), *_constant_lines(record.result)]
+            lines += [describe_classes(record.result.per_class), *_constant_lines(record.result, no_better)]
     if record.combination is not None:
         lines.append(f"oblivious: {attack_line(record.combination.oblivious[0])}; the last iterate of each image")
     if record.subset is not None and record.subset.seed is not None:
@@ -38,8 +43,8 @@ def evaluation_table(record: Evaluation) -> str:
     return "\n".join([*lines, *_flag_lines(record)])
 
 
-def _constant_lines(result: AttackResult) -> list[str]:
-    return [f"WARNING: {text}" for text in no_better_than_constant(result.per_class)]
+def _constant_lines(result: AttackResult, no_better: str) -> list[str]:
+    return [f"WARNING: {text}" for text in no_better_than_constant(result.per_class, no_better)]
 
 
 def attack_line(result: AttackResult) -> str:

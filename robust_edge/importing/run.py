@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.settings import assignments_of
 from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.normalisation import refuse_large_means
 from robust_edge.importing.source import Request, Source
@@ -14,12 +15,13 @@ from robust_edge.importing.table import read_source, require_source
 from robust_edge.models import ModelSpec
 from robust_edge.models.spec import checked_model
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.run.directory import Checkpoint, check_free, create_run
-from robust_edge.run.per_class import IMPORTED_WRONGLY
+from robust_edge.run.directory import Checkpoint, Imported, check_free, create_run
 from robust_edge.training.closing import write_network
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import sha256_of
 
 NO_MEAN, NO_STD = 0.0, 1.0
+OF_OPTIONS = {"data.dataset", "data.dir", "attack.eps"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class ImportSettings:
         shape: (C, H, W), where the file leaves it open; None for that of the images.
         mean, std: of the normalisation that the network expects, one value for all channels or one for each.
         classes: names in the order of the logits; None for those of the data set.
-        classes_from: where those names are from, for error messages.
+        classes_file: the file that those names are from, if they are from one.
         allow_code: whether a program may run code while it is read.
     """
 
@@ -40,13 +42,18 @@ class ImportSettings:
     mean: tuple[float, ...] = (NO_MEAN,)
     std: tuple[float, ...] = (NO_STD,)
     classes: tuple[str, ...] | None = None
-    classes_from: str = "`classes`"
+    classes_file: Path | None = None
     allow_code: bool = False
 
     def __post_init__(self) -> None:
         if not all(value > 0 for value in self.std):
             raise InputError(f"`std` must be above 0; it is {list(self.std)}")
         refuse_large_means(self.mean, self.std, "`mean`", "`mean` {} `std` {}")
+
+    @property
+    def classes_from(self) -> str:
+        """Where the names of the classes are from, for error messages."""
+        return "`classes`" if self.classes_file is None else f"--classes {self.classes_file}"
 
 
 def import_run(
@@ -100,10 +107,11 @@ def import_run(
     dataset = dataset.with_classes(classes)
     model = checked_model(found.network, spec_of(found, settings, classes)).eval()
     kept = sparsity_of(prunable_parameters(model)).keep
+    imported = Imported(str(source.absolute()), sha256_of(source), import_options(config, settings))
     config = dataclasses.replace(
         config,
         arch=found.arch,
-        init=str(source.absolute()),
+        init=imported.file,
         training=dataclasses.replace(config.training, epochs=0),
         pruning=dataclasses.replace(config.pruning, keep=kept if kept < ZEROS_BY_CHANCE else 1.0),
     )
@@ -111,7 +119,25 @@ def import_run(
     run.write_architecture(model)
     for note in found.notes:
         run.log(f"imported from {source}: {note}")
-    return write_network(run, dataset, model, 0, progress=progress, cause=IMPORTED_WRONGLY), found.notes
+    return write_network(run, dataset, model, 0, progress=progress, imported=imported), found.notes
+
+
+def import_options(config: CompressConfig, settings: ImportSettings) -> tuple[str, ...]:
+    """The options of `robust-edge import` that give these settings, for a reader who repeats it."""
+    given = {
+        "--arch": settings.arch,
+        "--dataset": config.data.dataset,
+        "--data-dir": config.data.dir,
+        "--eps": str(config.attack.eps) if config.attack.eps else None,
+        "--mean": None if settings.mean == (NO_MEAN,) else ",".join(map(repr, settings.mean)),
+        "--std": None if settings.std == (NO_STD,) else ",".join(map(repr, settings.std)),
+        "--classes": None if settings.classes_file is None else str(settings.classes_file.absolute()),
+        "--input-shape": None if settings.shape is None else "x".join(map(str, settings.shape)),
+    }
+    words = [word for option, value in given.items() if value is not None for word in (option, value)]
+    others = [text for text in assignments_of(config) if text.partition("=")[0] not in OF_OPTIONS]
+    words += [word for assignment in others for word in ("--set", assignment)]
+    return (*words, *(["--allow-code"] if settings.allow_code else []))
 
 
 def _named_classes(dataset: Dataset, settings: ImportSettings) -> str:

@@ -17,7 +17,8 @@ from robust_edge.evaluation.outcome import AttackResult
 from robust_edge.evaluation.record import Evaluation, record_name, stored_evaluations
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
-from robust_edge.run.directory import WEIGHTS, Checkpoint, Run
+from robust_edge.models.table import GRAPH
+from robust_edge.run.directory import CHECKPOINT, RESTORE, WEIGHTS, Checkpoint, Imported, Run
 from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.bench.results import Bench
@@ -123,9 +124,21 @@ class RunData:
         return self.config.sparse
 
     @property
+    def imported(self) -> Imported | None:
+        """The file of an imported network; None for one that was trained here."""
+        return None if self.checkpoint is None else self.checkpoint.imported
+
+    @property
+    def network(self) -> str:
+        """The architecture; of an imported graph, which has none, the name of its file."""
+        graph = self.imported is not None and self.config.arch == GRAPH
+        return clean_text(Path(self.imported.file).name if graph and self.imported else str(self.config.arch))
+
+    @property
     def roles(self) -> tuple[str, str]:
-        """Benign or robust, and dense or sparse, according to the config of the run."""
-        return ("robust" if self.config.robust else "benign", "sparse" if self.config.sparse else "dense")
+        """Benign or robust (or imported), and dense or sparse, according to the config of the run."""
+        trained = "robust" if self.config.robust else "benign"
+        return (trained if self.imported is None else "imported", "sparse" if self.config.sparse else "dense")
 
     @property
     def masked_from(self) -> int | None:
@@ -145,6 +158,19 @@ class RunData:
         done, planned = len(self.epochs), self.config.training.epochs
         why = f"{self.name} is not finished: {done} of {planned} epochs, no checkpoint"
         return Missing(why, (f"robust-edge compress --resume -o {self.shell_path}",))
+
+    @property
+    def missing_training(self) -> Missing | None:
+        """Why the training of the run cannot be drawn; None if it can."""
+        if self.epochs:
+            return None
+        if self.unfinished is not None:
+            return self.unfinished
+        if self.imported is not None:
+            return Missing(f"{self.name} was imported, not trained here", ())
+        if self.config.training.epochs == 0:
+            return Missing(f"{self.name} was not trained (0 epochs)", ())
+        return Missing(f"{self.name}: metrics.jsonl is gone from the run, so its training cannot be drawn", ())
 
     def missing_result(self, reference: AttackResult | None) -> Missing | None:
         """How to evaluate the run with the attack of the other runs; None if there is a result."""
@@ -292,7 +318,7 @@ def _run_data(run: Run, name: str, index: int) -> RunData:
     checkpoint = run.checkpoint()
     file = run.path / WEIGHTS
     if not file.is_file() or sha256_of(file) != checkpoint.weights_sha256:
-        raise InputError(f"{file} is missing or not the file that checkpoint.json describes; train again")
+        raise InputError(f"{file} is missing or not the file that {CHECKPOINT} describes; {RESTORE}")
     stored = stored_evaluations(run)
     records = tuple(record for record in stored.values() if record is not None)
     rising = next((record for record in records if record.curve is not None), None)

@@ -60,7 +60,7 @@ def reference_attack(runs: Iterable[RunData]) -> AttackResult | None:
 
 
 def class_rows(run: RunData) -> tuple[ClassAccuracy, ...]:
-    """Accuracies class by class: of the evaluation that the summary shows, or of the end of training."""
+    """Accuracies class by class: of the evaluation that the summary shows, or of the end of the run."""
     if run.result is not None and run.result.per_class:
         return run.result.per_class
     return () if run.checkpoint is None else run.checkpoint.per_class
@@ -68,9 +68,12 @@ def class_rows(run: RunData) -> tuple[ClassAccuracy, ...]:
 
 def cautions(run: RunData) -> list[str]:
     """Notes on the images and the network of a run, and a warning if a constant answer is as good."""
-    notes = () if run.checkpoint is None else run.checkpoint.notes
-    constant = () if run.result is None or not run.result.per_class else no_better_than_constant(run.result.per_class)
-    return list(dict.fromkeys((*notes, *constant)))
+    if run.checkpoint is None:
+        return []
+    rows = () if run.result is None else run.result.per_class
+    constant = no_better_than_constant(rows, run.checkpoint.no_better) if rows else ()
+    notes = [note for note in run.checkpoint.notes if not constant or note not in run.checkpoint.warnings]
+    return [*notes, *constant]
 
 
 def attacks_differ(runs: Iterable[RunData]) -> bool:
@@ -213,10 +216,13 @@ def report_command(data: ReportData, out: Path, *more: str) -> str:
 
 
 def reproduce_commands(run: RunData) -> list[str]:
-    """The commands that train the same network again and print its hash for comparison."""
-    again = shlex.quote(clean_text(f"{run.run.path}-again"))
-    config = shlex.quote(clean_text(str(run.run.path / "config.yaml")))
-    return [f"robust-edge compress --config {config} -o {again}", f"sha256sum {again}/checkpoint.safetensors"]
+    """The commands that train the same network again, or import it, and print its hash for comparison."""
+    again = clean_text(f"{run.run.path}-again")
+    made = ["compress", "--config", str(run.run.path / "config.yaml")]
+    if run.imported is not None:
+        made = ["import", run.imported.file, *run.imported.options]
+    command = clean_text(shlex.join(["robust-edge", *made, "-o", again]))
+    return [command, f"sha256sum {shlex.quote(again)}/checkpoint.safetensors"]
 
 
 def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
@@ -228,12 +234,12 @@ def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
 
 
 def versions(runs: Sequence[RunData]) -> list[tuple[str, dict[str, str] | None]]:
-    """Groups of runs that were trained with the same software: their names, and the versions."""
+    """Groups of runs that were written with the same software: their names, and the versions."""
     return _grouped(runs, [run.environment.versions if run.environment else None for run in runs])
 
 
 def machines(runs: Sequence[RunData]) -> list[tuple[str, Environment | None]]:
-    """Groups of runs that were trained on the same machine: their names, and the machine."""
+    """Groups of runs that were written on the same machine: their names, and the machine."""
     return _grouped(runs, [run.environment for run in runs])
 
 

@@ -80,7 +80,7 @@ def benign_points(runs: Sequence[RunData]) -> list[tuple[RunData, Accuracy, Accu
     found = []
     for run in runs:
         record = _record(run, FGSM)
-        if record is not None and record.result is not None and not run.config.robust:
+        if record is not None and record.result is not None and "benign" in run.roles:
             found.append((run, record.result.clean, record.result.robust))
     return found
 
@@ -100,7 +100,7 @@ def _models(runs: Sequence[RunData]) -> Table:
         rows.append(
             (
                 run.name,
-                run.checkpoint.model.arch,
+                run.network,
                 run.checkpoint.dataset,
                 with_thousands(_parameters(run)),
                 percent(counts.keep),

@@ -36,7 +36,8 @@ def weight_figures(runs: Sequence[RunData]) -> list[WeightFigure]:
 
     Source: Marshall 2020, figures 4.1, 4.2, B.2 and B.3.
     """
-    finished = [run for run in runs if run.weights is not None]
+    # of an imported network it is not known how it was trained
+    finished = [run for run in runs if run.weights is not None and run.imported is None]
     found = []
     for arch in sorted({run.config.arch for run in finished if run.config.arch is not None}):
         own = [run for run in finished if run.config.arch == arch]

@@ -31,7 +31,7 @@ from robust_edge.pruning.parametrised import materialised
 from robust_edge.run.environment import environment
 from robust_edge.run.known_code import refuse_unknown, remember
 from robust_edge.run.metrics import EpochRow
-from robust_edge.run.per_class import ClassAccuracy
+from robust_edge.run.per_class import ClassAccuracy, cause_of, no_better_than_constant
 from robust_edge_runtimes.core.decode import decode, parse_json, read_json, short_repr
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import remove_leftovers, sha256_of, write_atomic, write_json
@@ -48,6 +48,7 @@ RESUME = "resume.pt"
 UNFINISHED = "unfinished.pt"
 ENVIRONMENT = "environment.json"
 LOG = "run.log"
+RESTORE = "restore it, or train or import again"
 FOLDERS = {"plots", "evaluations", "tensorboard"}
 OWN = {CONFIG, GRAPH, WEIGHTS, CHECKPOINT, METRICS, RESUME, UNFINISHED, ENVIRONMENT, LOG, *FOLDERS}
 
@@ -70,6 +71,21 @@ class Arithmetic:
         return self.kept / self.dense
 
 
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """The file that `import` made a run of.
+
+    Attributes:
+        file: its absolute path then.
+        sha256: of the file, without external data.
+        options: of `import`, which repeat it.
+    """
+
+    file: str
+    sha256: str
+    options: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The content of `checkpoint.json`, which describes the weights in checkpoint.safetensors.
@@ -85,6 +101,7 @@ class Checkpoint:
         notes: what a reader should know about the images or the network, one sentence each.
         per_class: accuracies on the test images of each class; empty in files of older versions.
         ranges: lowest and highest value of the tensors of the network in 8 bits, if it was trained to compute in them.
+        imported: where the weights are from, if the run was not trained here; None otherwise, and in older files.
     """
 
     model: ModelSpec
@@ -102,6 +119,17 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     per_class: tuple[ClassAccuracy, ...] = ()
     ranges: dict[str, tuple[float, float]] | None = None
+    imported: Imported | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """That the network is no better than a constant answer, if it is not."""
+        return no_better_than_constant(self.per_class, self.no_better) if self.per_class else ()
+
+    @property
+    def no_better(self) -> str:
+        """Why the network may be no better than a constant answer, as the end of the warning."""
+        return cause_of(imported=self.imported is not None, epoch=self.epoch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +269,7 @@ class Run:
         if len(found.model.shape) != 3 or min(found.model.shape) < 1 or not found.model.classes:
             raise InputError(
                 f"{path}: model describes images of shape {short_repr(found.model.shape)} and "
-                f"{len(found.model.classes)} classes, expected (C, H, W) and at least one class; train again"
+                f"{len(found.model.classes)} classes, expected (C, H, W) and at least one class; {RESTORE}"
             )
         return found
 
@@ -249,7 +277,7 @@ class Run:
         """The file of the weights, after it has been checked against checkpoint.json."""
         path = self.path / WEIGHTS
         if not path.is_file() or sha256_of(path) != self.checkpoint().weights_sha256:
-            raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; train again")
+            raise InputError(f"{path} is missing or not the file that {CHECKPOINT} describes; {RESTORE}")
         return path
 
     @contextlib.contextmanager
@@ -264,7 +292,7 @@ class Run:
                 yield file
         except SafetensorError as cause:
             reason = " ".join(str(cause).split())[:200]
-            raise InputError(f"{self.path / WEIGHTS} is damaged ({reason}); restore it, or train again") from cause
+            raise InputError(f"{self.path / WEIGHTS} is damaged ({reason}); {RESTORE}") from cause
 
     def load_model(self) -> Normalized:
         """The trained network in evaluation mode.

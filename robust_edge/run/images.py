@@ -24,8 +24,7 @@ def dataset_of(run: Run, data_dir: str | None = None) -> Dataset:
     checkpoint = run.checkpoint()
     if dataset.fingerprint() != checkpoint.dataset_fingerprint:
         raise InputError(
-            f"the present {dataset.name} images are not those that {run.path} was trained on; "
-            "give their folder as `data_dir`"
+            f"the present {dataset.name} images are not those of {run.path}; give their folder as `data_dir`"
         )
     return dataset.with_classes(checkpoint.model.classes)
 

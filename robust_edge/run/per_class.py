@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 LEARNT_NOTHING = ", so that it has learnt nothing of use"
+NOT_TRAINED = ", since the run has no epochs of training"
 IMPORTED_WRONGLY = (
-    "; likely causes in an imported network: --mean and --std are not those of its training (for pixels in [0, 1]), or "
-    "the classes are not in the order of its logits (--classes)"
+    "; it was imported, not trained here, so that the likely causes are: --mean and --std are not those of its "
+    "training (for pixels in [0, 1]), the classes are not in the order of its logits (--classes), or it was trained on "
+    "other images than these"
 )
 
 
@@ -82,18 +84,30 @@ def describe_classes(rows: Sequence[ClassAccuracy], *, attacked: bool = True) ->
     return f"{text}; lowest in class {worst.name!r}: {least} of {worst.images} images"
 
 
-def no_better_than_constant(rows: Sequence[ClassAccuracy], cause: str = LEARNT_NOTHING) -> tuple[str, ...]:
+def cause_of(*, imported: bool, epoch: int | None) -> str:
+    """Why a network may be no better than a constant answer, as the end of the warning.
+
+    Args:
+        imported: whether the run was written by `import`.
+        epoch: the epoch of the weights; 0 if the run has not trained any, None if that is not known.
+    """
+    if imported:
+        return IMPORTED_WRONGLY
+    return NOT_TRAINED if epoch == 0 else LEARNT_NOTHING
+
+
+def no_better_than_constant(rows: Sequence[ClassAccuracy], cause: str = "") -> tuple[str, ...]:
     """A warning if the network is not better than the answer that is always the largest class; else nothing.
 
     Args:
         rows: of all classes.
-        cause: the conclusion, with which the warning ends.
+        cause: the end of the warning (`cause_of`), if that is known.
     """
     largest, images = max(rows, key=lambda row: row.images), sum(row.images for row in rows)
     right = sum(row.clean for row in rows)
     if right > largest.images:
         return ()
     return (
-        f"the network is right on {right} of {images} images; the answer {largest.name!r} for every image is right on "
-        f"{largest.images}{cause}",
+        f"the network is right on {right} of {images} images ({right / images:.1%}); the answer {largest.name!r}, the "
+        f"largest class, is right on {largest.images} ({largest.images / images:.1%}){cause}",
     )

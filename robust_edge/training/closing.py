@@ -21,12 +21,12 @@ from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_name
-from robust_edge.run.directory import Arithmetic, Checkpoint, Run
+from robust_edge.run.directory import Arithmetic, Checkpoint, Imported, Run
 from robust_edge.run.environment import versions
 from robust_edge.run.per_class import (
-    LEARNT_NOTHING,
     ClassAccuracy,
     balanced_accuracy,
+    cause_of,
     describe_classes,
     no_better_than_constant,
     per_class,
@@ -176,7 +176,7 @@ def write_network(
     diverged: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     ranges: Ranges | None = None,
-    cause: str = LEARNT_NOTHING,
+    imported: Imported | None = None,
 ) -> Checkpoint:
     """Evaluate a network on test images and write the checkpoint of a run.
 
@@ -185,10 +185,11 @@ def write_network(
         check: is given the prunable tensors as they were written.
         metrics: further ones for the checkpoint.
         ranges: of the tensors, with which the network was trained to compute in 8 bits; None if it was not.
-        cause: why the network may be no better than a constant answer, as `no_better_than_constant`.
+        imported: where the network is from, if it was not trained here.
     """
     config, spec, model = run.config, model.spec, materialised(model)
     accuracies, rows = _accuracies(model, dataset, config, progress)
+    cause = cause_of(imported=imported is not None, epoch=epoch)
     found = weight_uses(model, dataset.shape)
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
@@ -210,6 +211,7 @@ def write_network(
             notes=(*dataset.notes, *no_better_than_constant(rows, cause)),
             per_class=rows,
             ranges=None if ranges is None else dict(ranges),
+            imported=imported,
         )
 
     peak = peak_bytes(model.mean.device)
@@ -251,11 +253,10 @@ def _log(run: Run, checkpoint: Checkpoint, peak: int) -> None:
     for layer in checkpoint.sparsity.layers:
         run.log(f"{layer.name}: {layer.nonzero} of {layer.weights} weights non-zero ({layer.keep:.2%})")
     ended, metrics = "finished" if checkpoint.diverged is None else "kept", checkpoint.metrics
+    origin = checkpoint.imported
+    what = f"{ended}: epoch {checkpoint.epoch}" if origin is None else f"imported: {origin.file}"
     attacked = f"PGD-{CLOSING_STEPS} {metrics['robust_accuracy']:.4f}" if metrics["attack_eps"] else "not attacked"
-    run.log(
-        f"{ended}: epoch {checkpoint.epoch}, clean {metrics['clean_accuracy']:.4f}, {attacked}, "
-        f"peak memory {peak >> 20} MiB"
-    )
+    run.log(f"{what}, clean {metrics['clean_accuracy']:.4f}, {attacked}, peak memory {peak >> 20} MiB")
 
 
 def _arithmetic(layout: Layout, written: dict[str, Tensor]) -> Arithmetic:

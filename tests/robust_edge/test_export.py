@@ -37,7 +37,7 @@ def test_images_that_have_changed_are_refused(sparse_run, tmp_path):
             (path / item.name).write_bytes(item.read_bytes())
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("limit_test: 60", "limit_test: 59"))
-    with pytest.raises(InputError, match=r"not those that .*run was trained on.*`data_dir`"):
+    with pytest.raises(InputError, match=r"not those of .*run; .*`data_dir`"):
         evaluation_images(open_run(path))
 
 

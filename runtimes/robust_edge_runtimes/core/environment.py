@@ -28,7 +28,7 @@ class Machine:
         cores: cores this process may run on.
         governor: the CPU frequency governor.
         power_mode: a Jetson's power mode, as `nvpmodel -q` prints it.
-        utc: when this was read, ISO 8601.
+        utc: when this was read, ISO 8601. It is not compared, so that a machine equals itself.
         board: model name of the board, where there is one (Jetson, Raspberry Pi); their CPU names are all alike.
     """
 
@@ -40,7 +40,7 @@ class Machine:
     numpy: str
     governor: Optional[str]
     power_mode: Optional[str]
-    utc: str
+    utc: str = dataclasses.field(compare=False)
     board: Optional[str] = None
 
 

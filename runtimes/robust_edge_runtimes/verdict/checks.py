@@ -251,7 +251,7 @@ def nothing_to_lose(
     what, share, chance = min(found, key=lambda item: item[1] - item[2])
     detail = (
         f"the checkpoint itself is right on {100 * share:.1f}%{what} {where}, no more than by chance "
-        f"({100 * chance:.1f}%): a smaller radius (eps), or a checkpoint that has learnt more, would show a difference"
+        f"({100 * chance:.1f}%): a smaller radius (eps), or a network that is right more often, would show a difference"
     )
     return Check(NOTHING_TO_LOSE, share <= chance + 1e-9, detail)
 

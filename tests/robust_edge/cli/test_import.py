@@ -83,9 +83,19 @@ def test_a_constant_network_that_nothing_attacked(cli, tmp_path):
     constant = small_cnn(10, 1).state_dict()
     constant["11.bias"][3] = 1e3
     torch.save(constant, tmp_path / "constant.pth")
-    result = cli("import", tmp_path / "constant.pth", "--arch", "small_cnn", *FEW, "-o", tmp_path / "run")
+    run = tmp_path / "run"
+    result = cli("import", tmp_path / "constant.pth", "--arch", "small_cnn", *FEW, "--mean", "0.3", "-o", run)
     assert "clean 10.0%, not attacked (--eps 8/255" in result.stdout.replace("\n", " ")
-    assert "likely causes in an imported network: --mean and --std" in result.stderr
+    origin = "it was imported, not trained here, so that the likely causes are: --mean and --std"
+    assert origin in result.stderr
+    evaluated = cli("evaluate", run, "--steps", 1, "--limit", 20).stdout
+    assert origin in evaluated
+    assert "learnt" not in evaluated
+    checkpoint = open_run(run).checkpoint()
+    file, options = checkpoint.imported.file, checkpoint.imported.options
+    assert cli("import", file, *options, "-o", tmp_path / "again").exit_code == 0
+    again = open_run(tmp_path / "again").checkpoint()
+    assert (again.model, again.metrics, again.imported) == (checkpoint.model, checkpoint.metrics, checkpoint.imported)
 
 
 @pytest.mark.parametrize(

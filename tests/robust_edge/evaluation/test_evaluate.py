@@ -100,7 +100,7 @@ def test_the_run_s_own_radius_and_fifty_steps_are_the_default(run):
 def test_other_images_than_the_run_s_are_refused(run):
     text = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(text.replace("limit_train: 200", "limit_train: 199"))
-    with pytest.raises(InputError, match="images are not those that"):
+    with pytest.raises(InputError, match="images are not those of"):
         evaluate_run(open_run(run.path), EvaluateSettings())
     assert not (run.path / "evaluations").exists()
 

@@ -73,6 +73,20 @@ def test_each_class_has_its_accuracies_and_a_useless_network_its_warning(runs, t
     assert "it has learnt nothing" in text_of(page_of(runs, tmp_path))
 
 
+def test_an_imported_run_is_not_said_to_have_been_trained(runs, tmp_path, undrawn):
+    path = runs[1].path / "checkpoint.json"
+    imported = {"file": "/nets/my net.onnx", "sha256": "5" * 64, "options": ["--mean", "0.3"]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "imported": imported}))
+    (runs[1].path / "metrics.jsonl").unlink()
+    text = text_of(page_of(runs[1:], tmp_path, verdict=verdict_of(runs[1])))
+    assert "was imported, not trained here" in text
+    assert f"✓ imported as {runs[1].name}" in text
+    assert f"robust-edge import '/nets/my net.onnx' --mean 0.3 -o {runs[1].path}-again" in text
+    assert "imported dense" in text
+    for wrong in ("metrics.jsonl", "benign dense", "✓ trained", "robust-edge compress", "trained with ("):
+        assert wrong not in text, wrong
+
+
 def test_a_full_page_stands_alone(runs, tmp_path):
     page = page_of(runs, tmp_path, verdict=verdict_of(runs[0]), bench=bench_of())
     elements = Elements(page)

@@ -8,6 +8,7 @@ import torch
 from robust_edge.run.per_class import (
     ClassAccuracy,
     balanced_accuracy,
+    cause_of,
     describe_classes,
     lowest,
     no_better_than_constant,
@@ -41,3 +42,13 @@ def test_balanced_accuracies_are_means_over_the_classes():
 def test_a_network_that_only_knows_the_largest_class_is_told_as_such(right, warned):
     rows = (ClassAccuracy("many", 4, min(right, 4), 0), ClassAccuracy("few", 2, right - min(right, 4), 0))
     assert [f"right on {right} of 6" in line for line in no_better_than_constant(rows)] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("imported", "epoch", "says"),
+    [(True, 0, "imported, not trained here"), (False, 0, "no epochs"), (False, 3, "learnt nothing")],
+)
+def test_the_cause_is_that_of_the_run(imported, epoch, says):
+    (line,) = no_better_than_constant((ClassAccuracy("only", 4, 4, 0),), cause_of(imported=imported, epoch=epoch))
+    assert "4 of 4 images (100.0%)" in line
+    assert says in line
