@@ -125,6 +125,26 @@ INLINE ints clamp_ints(ints v, ints lo, ints hi) {
 INLINE ints clamp_ints(ints v, ints lo, ints hi) { return v < lo ? lo : v > hi ? hi : v; }
 #endif
 
+/* The codes of channel k of the words: by one shuffle, whose indices above 127 give 0, instead of a shift and a mask. */
+#if LANES == 16 && defined(__AVX512BW__)
+INLINE ints codes_of(ints words, int k) {
+    const __m512i order = _mm512_set4_epi32(0x8080800c, 0x80808008, 0x80808004, 0x80808000);
+    return (ints)_mm512_shuffle_epi8((__m512i)words, _mm512_add_epi32(order, _mm512_set1_epi32(k)));
+}
+#elif LANES == 8 && defined(__AVX2__)
+INLINE ints codes_of(ints words, int k) {
+    const __m256i order = _mm256_broadcastsi128_si256(_mm_set_epi32(0x8080800c, 0x80808008, 0x80808004, 0x80808000));
+    return (ints)_mm256_shuffle_epi8((__m256i)words, _mm256_add_epi32(order, _mm256_set1_epi32(k)));
+}
+#elif LANES == 4 && defined(__SSSE3__)
+INLINE ints codes_of(ints words, int k) {
+    const __m128i order = _mm_set_epi32(0x8080800c, 0x80808008, 0x80808004, 0x80808000);
+    return (ints)_mm_shuffle_epi8((__m128i)words, _mm_add_epi32(order, _mm_set1_epi32(k)));
+}
+#else
+INLINE ints codes_of(ints words, int k) { return words >> 8 * k & 255; }
+#endif
+
 /* The codes of four channels, one in each lane, joined to words; numbers outside 0 to 255 become 0 and 255. Packing to
    16 and 8 bits saturates, and leaves four pixels of each channel side by side, which one shuffle interleaves. */
 #if LANES == 4 && defined(__aarch64__)

@@ -25,13 +25,16 @@ PRIVATE void pack_codes(const struct conv *c, const float *arena, const float *i
 INLINE void finish_channel(ints *sum, int first, const int vectors, const struct register_tile *t,
                            const struct channel *c, const struct requantisation *r, const float *residual, int k) {
     const int cuts = cuts_off(r); /* tested once, not for each vector */
+    if (c->first > 0) /* sums of few products need no shift */
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] >>= c->first;
     UNROLL for (int v = 0; v < vectors; v++)
-        sum[v] = scaled(sum[v], c, r);
+        sum[v] = add_ints(multiply_ints(sum[v], splat_int(c->multiplier)), splat_int(offset_of(c, r)));
     if (residual)
         UNROLL for (int v = 0; v < vectors; v++) {
             const int at = first + v;
             const float *words = residual + t->unit_offset[at / UNIT_VECTORS] + at % UNIT_VECTORS * LANES;
-            sum[v] = add_ints(sum[v], multiply_ints(load_words(words) >> 8 * k & 255, splat_int(c->residual)));
+            sum[v] = add_ints(sum[v], multiply_ints(codes_of(load_words(words), k), splat_int(c->residual)));
         }
     UNROLL for (int v = 0; v < vectors; v++)
         sum[v] >>= c->down;

@@ -49,11 +49,6 @@ INLINE int32_t offset_of(const struct channel *c, const struct requantisation *r
 /* Whether codes are cut off at other bounds than 0 and 255, where joining them does. */
 INLINE int cuts_off(const struct requantisation *r) { return r->lowest > 0 || r->highest < 255; }
 
-/* Codes before they are cut off, one in each lane. */
-INLINE ints scaled(ints sum, const struct channel *c, const struct requantisation *r) {
-    return add_ints(multiply_ints(sum >> c->first, splat_int(c->multiplier)), splat_int(offset_of(c, r)));
-}
-
 INLINE unsigned char requantise_one(int32_t sum, const struct channel *c, const struct requantisation *r,
                                     int32_t residual) {
     int32_t code = wrapping(offset_of(c, r), sum >> c->first, c->multiplier);
