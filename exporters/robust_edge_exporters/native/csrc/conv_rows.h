@@ -1,4 +1,4 @@
-/* Sparse convolution of codes, as in conv_blocks.h, that reads one copy of its input rows (copy_rows.h), at stride 1: less
+/* Sparse convolution of codes, as in conv_blocks.h, that reads one copy of its input rows (copy_rows.h): less
    memory than the shifted copies that conv_blocks.h reads, which then stays in the first-level cache, but vectors that
    are not aligned.
 
@@ -7,8 +7,8 @@
 
    Where copied rows are whole units, vectors can be aligned: the blocks of a filter column read the pixels of another
    column, so that the sums are those of pixels to their left. Between columns, from the last to the first, all sums are
-   shifted by a pixel to the left, whose place the padding leaves. Register tiles then
-   are whole rows. */
+   shifted by a pixel to the left, whose place the padding leaves. Register tiles then are whole rows. At stride 2 the
+   blocks of two filter columns share a segment, and read the copies of both parities. */
 #ifndef ROBUST_EDGE_CONV_ROWS_H
 #define ROBUST_EDGE_CONV_ROWS_H
 
@@ -18,6 +18,7 @@
 struct conv_rows {
     struct conv_words words; /* of its struct conv, the fields of packed copies are not used */
     struct copied_rows copy; /* of each plane */
+    int plane_floats;        /* from the copies of a plane to those of the next */
     int columns;             /* segments of an output channel, between which sums are shifted by a pixel */
     int step;                /* register tiles are multiples of so many units */
 };
@@ -99,7 +100,11 @@ PRIVATE void rows_tile(const struct job *j, const struct conv_rows *c, int image
     struct register_tile t;
     for (int k = 0; k < in_group; k++) {
         const float *plane = in + (size_t)(group * in_group + k) * (size_t)v->in.pitch;
-        copy_rows(&c->copy, &v->in, plane, y0, rows, 1, w, copied + (ptrdiff_t)k * c->copy.floats);
+        float *to = copied + (ptrdiff_t)k * c->plane_floats;
+        if (v->stride_x == 1)
+            copy_rows(&c->copy, &v->in, plane, y0, rows, 1, w, to);
+        else
+            copy_rows(&c->copy, &v->in, plane, y0, rows, 2, w, to);
     }
     t.conv = v;
     t.group = group;

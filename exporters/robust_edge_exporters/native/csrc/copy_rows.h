@@ -22,29 +22,45 @@ INLINE void fill_vectors(float *to, int floats, const struct words w) {
         memcpy(to + i, &word, sizeof word);
 }
 
+/* Copies an input row, at stride 2 its columns of both parities, to[0] and to[1]. */
+INLINE void copy_row(const struct copied_rows *c, struct range first, struct range last, const float *row,
+                     const int stride, const struct words w, float *const to[2]) {
+    UNROLL for (int parity = 0; parity < stride; parity++)
+        fill_vectors(to[parity], last.begin, w);
+    for (int x = last.begin; x < first.end; x += LANES) {
+        vec words = load(row + stride * x - c->left), odd;
+        if (stride == 2) {
+            deinterleave(row + 2 * x - c->left, &words, &odd);
+            store(to[1] + x, flipped(odd, w));
+        }
+        store(to[0] + x, flipped(words, w));
+    }
+    if (last.begin < first.begin)
+        memcpy(to[0] + last.begin, &w.fill, sizeof w.fill);
+    UNROLL for (int parity = 0; parity < stride; parity++) {
+        const int end = parity == 0 ? first.end : last.end;
+        fill_vectors(to[parity] + end, c->pitch - end, w);
+    }
+}
+
 /* Copies the input rows of the output rows from y0 on, of which there are `rows`. What is written beyond a row is then
    overwritten by the next one, or lies behind the copy. The stride is 1 or 2, a constant where this is called. */
 INLINE void copy_rows(const struct copied_rows *c, const struct tensor *in, const float *plane, int y0, int rows,
                       const int stride, const struct words w, float *dst) {
     const int count = (rows - 1) * stride + c->reach;
-    for (int parity = 0; parity < stride; parity++) {
-        const int shift = parity - c->left;
-        const struct range columns = inside(shift, stride, in->width, c->pitch);
-        for (int r = 0; r < count; r++) {
-            const int y = y0 * stride + r - c->top, seen = y >= 0 && y < in->height;
-            const float *row = plane + ((ptrdiff_t)y * in->width + shift);
-            float *to = dst + (r % stride * stride + parity) * c->floats + r / stride * c->pitch;
-            fill_vectors(to, seen ? columns.begin : c->pitch, w);
-            for (int x = columns.begin; seen && x < columns.end; x += LANES) {
-                vec words = load(row + stride * x), odd;
-                if (stride == 2)
-                    deinterleave(row + 2 * x, &words, &odd);
-                store(to + x, flipped(words, w));
-            }
-            if (seen)
-                fill_vectors(to + columns.end, c->pitch - columns.end, w);
+    const struct range first_columns = inside(-c->left, stride, in->width, c->pitch);
+    const struct range last_columns = inside(stride - 1 - c->left, stride, in->width, c->pitch);
+    for (int r = 0; r < count; r++) {
+        const int y = y0 * stride + r - c->top;
+        float *const first = dst + r % stride * stride * c->floats + r / stride * c->pitch;
+        float *const to[2] = {first, first + c->floats};
+        if (y >= 0 && y < in->height)
+            copy_row(c, first_columns, last_columns, plane + (ptrdiff_t)y * in->width, stride, w, to);
+        UNROLL for (int parity = 0; parity < stride; parity++) {
+            if (y < 0 || y >= in->height)
+                fill_vectors(to[parity], c->pitch, w);
             if (r >= count - stride)
-                fill_vectors(to + c->pitch, c->left, w);
+                fill_vectors(to[parity] + c->pitch, c->left, w);
         }
     }
 }

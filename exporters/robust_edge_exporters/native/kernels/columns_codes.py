@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
 from robust_edge_exporters.native.int8.ops import QuantConv
@@ -13,7 +15,7 @@ from robust_edge_exporters.native.kernels.conv_blocks import LOADING, ConvBlocks
 from robust_edge_exporters.native.kernels.conv_rows import ConvRows, RowsTiling
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
-from robust_edge_exporters.native.weights import Packer, Sections, pack_segments
+from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
 
 FULL = 0.8  # of a copied row, that are pixels of the output
 ROW_UNITS = c_constant("conv_tiles.h", "ROW_UNITS")
@@ -28,8 +30,9 @@ class ColumnsCodes(ConvRows):
     def suits(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> bool:
         """Filters at stride 1; output rows that nearly fill whole units."""
         pitch, window = self._pitch(op.window, source, output), op.window
-        full = output.width >= FULL * pitch and pitch <= ROW_UNITS * UNIT
-        return full and window.dilations[1] == 1 < window.kernel[1] and self._fits(op, source, output)
+        full = output.width >= FULL * pitch and pitch <= ROW_UNITS * UNIT and window.strides in ((1, 1), (2, 2))
+        plain = window.dilations[1] == 1 < window.kernel[1]
+        return full and plain and self._words(op, source, output, 1)[1] <= OFFSETS
 
     def cost(self, op: QuantConv, output: Shape) -> float:
         """The products of four are faster than those of kernel `blocks`, but sums are shifted."""
@@ -39,12 +42,14 @@ class ColumnsCodes(ConvRows):
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
         """Tiles as those of kernel `rows`, with copied rows of whole units."""
         tiling = super().tile(op, source, output, options)
-        return replace(tiling, columns=op.window.kernel[1], step=tiling.pitch // UNIT)
+        return replace(tiling, columns=-(-op.window.kernel[1] // op.window.strides[1]), step=tiling.pitch // UNIT)
 
     def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
         """Segments in the order of output channels, then from the last column to the first; within by word and row."""
-        words = weight_words(op)
-        segments = words.transpose(0, 3, 1, 2)[:, ::-1].reshape(len(words) * words.shape[3], -1)
+        words, stride = weight_words(op), op.window.strides[1]
+        words = np.pad(words, [(0, 0)] * 3 + [(0, -words.shape[3] % stride)])
+        columns = words.reshape(*words.shape[:3], -1, stride).transpose(0, 3, 1, 2, 4)[:, ::-1]
+        segments = columns.reshape(len(words) * columns.shape[1], -1)
         return pack_segments(
             packer, channel_records(op.requantisation, op.weight, len(words)), [segments],
             blocks_per_group=1, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
@@ -58,11 +63,13 @@ class ColumnsCodes(ConvRows):
 
     def _pitch(self, window: Window, source: Shape, output: Shape) -> int:
         """Whole units, with the pixels that sums are shifted by."""
-        return whole_units(output.width + window.kernel[1] - 1)
+        return whole_units(output.width + (window.kernel[1] - 1) // window.strides[1])
 
-    def _offsets(self, window: Window, pitch: int) -> list[int]:
-        """Of each row of a filter column, in words."""
-        return [row * window.dilations[0] * pitch for row in range(window.kernel[0])]
+    def _offsets(self, window: Window, pitch: int, copy: int) -> list[int]:
+        """Of each row of the filter columns of a segment, in words."""
+        stride = window.strides[0]
+        rows = [divmod(row * window.dilations[0], stride) for row in range(window.kernel[0])]
+        return [(odd * stride + column) * copy + row * pitch for row, odd in rows for column in range(stride)]
 
 
 KERNEL = ColumnsCodes()

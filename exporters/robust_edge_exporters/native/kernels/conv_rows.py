@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
-from robust_edge_exporters.native.int8.ops import QuantConv
+from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.kernel import Layer, Options
 from robust_edge_exporters.native.kernels.conv_blocks import ConvBlocks, WordsTiling, word_groups
+from robust_edge_exporters.native.kernels.conv_stem import SLACK
 from robust_edge_exporters.native.kernels.packed import SMALL_PLANE
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, WIDE_UNITS, Tiling, codes_units
@@ -55,26 +56,30 @@ class ConvRows(ConvBlocks):
         return COST * super().cost(op, output)
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
-        """Tiles of as many rows as the first-level cache holds; as many as fill registers, at most."""
+        """Tiles of as many rows as the caches hold; as many as fill registers, at most."""
         fitting = [
             rows
             for rows in range(1, output.height + 1)
-            if self._words(op, source, output, rows)[1] <= min(OFFSETS, CACHE_SHARE * options.block_bytes / 4)
+            if self._words(op, source, output, rows)[1] <= min(OFFSETS, self._cache_words(op, options))
             and rows * self._pitch(op.window, source, output) <= WIDE_UNITS * UNIT
         ]
         tiles = -(-output.height // max(fitting, default=1))
         rows = -(-output.height // tiles)
         window, pitch = op.window, self._pitch(op.window, source, output)
         copy, words = self._words(op, source, output, rows)
-        offsets = self._offsets(window, pitch)
-        unit = math.gcd(copy, *offsets)
+        plane, offsets = math.prod(window.strides) * copy, self._offsets(window, pitch, copy)
+        unit = math.gcd(plane, *offsets)
         return RowsTiling(
             rows, 0, 1, source.channels // word_groups(op), (), copy, whole_plane=False, masked=False,
-            tap_offsets=tuple(offset // unit for offset in offsets), channel_offset=copy // unit,
+            tap_offsets=tuple(offset // unit for offset in offsets), channel_offset=plane // unit,
             scratch_floats=words, offset_unit=unit, pitch=pitch,
         )  # fmt: skip
 
-    def _offsets(self, window: Window, pitch: int) -> list[int]:
+    def _cache_words(self, op: QuantConv, options: Options) -> float:
+        """Words of the copied rows of a tile, at most: each copy of a parity has what the first-level cache holds."""
+        return math.prod(op.window.strides) * CACHE_SHARE * options.block_bytes / WORD
+
+    def _offsets(self, window: Window, pitch: int, copy: int) -> list[int]:
         """Of each tap, in words."""
         rows, columns = ([k * window.dilations[axis] for k in range(window.kernel[axis])] for axis in (0, 1))
         return [row * pitch + column for row in rows for column in columns]
@@ -85,13 +90,15 @@ class ConvRows(ConvBlocks):
         return output.width + reach - max(0, min(left, output.width + reach - left - source.width))
 
     def _words(self, op: QuantConv, source: Shape, output: Shape, rows: int) -> tuple[int, int]:
-        """Words of the copy of a plane, and of the copies of all planes of a group.
+        """Words of a copy of a plane, and of the copies of all planes of a group.
 
-        What vectors write or read beyond a copy belongs to the next one, which is written later, and to no pixel.
+        What vectors write or read beyond a copy belongs to the next one, which is written later, and to no pixel. At
+        stride 2 there is a copy for each parity of row and column, and what they write lies behind each.
         """
-        reach = op.window.dilations[0] * (op.window.kernel[0] - 1)
-        copy = whole_units((rows + reach) * self._pitch(op.window, source, output) + op.window.pads[1])
-        return copy, source.channels // word_groups(op) * copy
+        stride, reach = op.window.strides[0], op.window.dilations[0] * (op.window.kernel[0] - 1)
+        copy = whole_units((rows + -(-reach // stride)) * self._pitch(op.window, source, output) + op.window.pads[1])
+        copy += SLACK * (stride > 1)
+        return copy, source.channels // word_groups(op) * stride * stride * copy
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function; its register tiles are compiled with those of kernel `blocks`."""
@@ -125,6 +132,7 @@ class ConvRows(ConvBlocks):
             "copy.reach": op.window.dilations[0] * (op.window.kernel[0] - 1) + 1,
             "copy.pitch": tiling.pitch,
             "copy.floats": tiling.copy_floats,
+            "plane_floats": tiling.channel_offset * tiling.offset_unit,
             "columns": tiling.columns,
             "step": tiling.step,
         }

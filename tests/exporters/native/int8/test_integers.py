@@ -77,16 +77,19 @@ def stems(net):
 def rows(net):
     """Filters over planes whose rows are nearly whole units, and over a small plane, with residuals."""
     stem = net.conv("input", net.weights(24, 2, 1, 1))
-    for plane, kernel, group in [
-        ((14, 14), (3, 3), 1),
-        ((9, 28), (3, 3), 2),
-        ((5, 12), (2, 5), 1),
-        ((3, 59), (3, 3), 1),
-        ((7, 7), (3, 3), 3),
+    for plane, kernel, group, stride in [
+        ((14, 14), (3, 3), 1, 1),
+        ((9, 28), (3, 3), 2, 1),
+        ((5, 12), (2, 5), 1, 1),
+        ((3, 59), (3, 3), 1, 1),
+        ((7, 7), (3, 3), 3, 1),
+        ((13, 28), (3, 3), 2, 2),
+        ((6, 55), (5, 4), 1, 2),
     ]:
         x = net.add("MaxPool", stem, **corners(plane))
-        pads = [(size - 1) // 2 for size in kernel] + [size // 2 for size in kernel]
-        y = net.conv(x, net.weights(24, 24 // group, *kernel, density=0.2), group=group, pads=pads)
+        pads, strides = [(size - 1) // 2 for size in kernel] + [size // 2 for size in kernel], (stride, stride)
+        y = net.conv(x, net.weights(24, 24 // group, *kernel, density=0.2), group=group, pads=pads, strides=strides)
+        x = net.add("MaxPool", x, kernel_shape=(1, 1), strides=strides)
         yield net.add("HardSwish", net.add("Add", y, x))
 
 
