@@ -195,6 +195,16 @@ INLINE ints max_codes(ints a, ints b) {
     ints larger = (ints)((bytes)a > (bytes)b);
     return (a & larger) | (b & ~larger);
 }
+#else
+INLINE ints max_codes(ints a, ints b) {
+    unsigned char x[4], y[4];
+    memcpy(x, &a, sizeof a);
+    memcpy(y, &b, sizeof b);
+    for (int k = 0; k < 4; k++)
+        x[k] = x[k] > y[k] ? x[k] : y[k];
+    memcpy(&a, x, sizeof a);
+    return a;
+}
 #endif
 
 /* One code as a table of 256 has it: in place, of `words` words. */

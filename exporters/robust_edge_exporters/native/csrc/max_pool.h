@@ -1,82 +1,111 @@
-/* Max pooling: for each channel,
+/* Max pooling of floats, or of words of four codes: for each channel,
 
        out[y][x] = act(max over (ky, kx) inside the plane of
                        in[y * stride_y - top + ky * dilation_y][x * stride_x - left + kx * dilation_x])
 
-   Where all columns of the window are inside the plane, at stride 1 or 2, pixels are computed by vectors. */
+   by vectors of pixels: the maximum of the rows of a column first, then that of the columns; at stride 2 two columns of
+   the window, the even and the odd pixels, are read at once. Codes keep their scale and zero. */
 #ifndef ROBUST_EDGE_MAX_POOL_H
 #define ROBUST_EDGE_MAX_POOL_H
 
 #include <float.h>
 
+#include "codes.h"
+#include "pack_rows.h"
 #include "pooling.h"
 
-/* The output columns for which all columns of the window are inside the plane. */
-PRIVATE struct range window_columns(const struct pooling *p) {
-    int reach = (p->kernel_x - 1) * p->dilation_x - p->left;
-    struct range r = {(p->left + p->stride_x - 1) / p->stride_x, (p->in.width - 1 - reach) / p->stride_x + 1};
-    r.end = reach >= p->in.width ? 0 : r.end > p->out.width ? p->out.width : r.end;
-    r.begin = r.begin > p->out.width ? p->out.width : r.begin;
-    return r;
+/* The larger pixels, of floats or of codes. */
+INLINE vec larger(vec a, vec b, const int codes) {
+    ints x, y;
+    if (!codes)
+        return maximum(a, b);
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    x = max_codes(x, y);
+    memcpy(&a, &x, sizeof a);
+    return a;
 }
 
-/* One pixel of row y. */
-PRIVATE float max_pixel(const struct pooling *p, const float *plane, int y, int x) {
-    float most = -FLT_MAX;
-    for (int ky = 0; ky < p->kernel_y; ky++)
-        for (int kx = 0; kx < p->kernel_x; kx++) {
-            int row = y * p->stride_y - p->top + ky * p->dilation_y, column = x * p->stride_x - p->left + kx * p->dilation_x;
-            if (row >= 0 && row < p->in.height && column >= 0 && column < p->in.width) {
-                float pixel = plane[row * p->in.width + column];
-                most = most > pixel ? most : pixel;
-            }
-        }
-    return most;
+/* The pixels x, x + 1, ... of a row of one column of the window, at any stride; `least` outside the plane. */
+INLINE vec strided_pixels(const struct pooling *p, const float *row, int x, int column, vec least) {
+    float lanes[LANES];
+    store(lanes, least);
+    for (int i = 0; i < LANES && x + i < p->out.width; i++) {
+        const int at = (x + i) * p->stride_x + column;
+        if (at >= 0 && at < p->in.width)
+            memcpy(lanes + i, row + at, sizeof *lanes);
+    }
+    return load(lanes);
 }
 
-/* LANES pixels of row y from x on, where all columns of the window are inside the plane. */
-INLINE vec max_pixels(const struct pooling *p, const float *plane, int y, int x, const int stride) {
-    vec most = splat(-FLT_MAX);
-    for (int ky = 0; ky < p->kernel_y; ky++) {
-        int row = y * p->stride_y - p->top + ky * p->dilation_y;
-        const float *in = plane + row * p->in.width + (x * stride - p->left);
-        if (row < 0 || row >= p->in.height)
-            continue;
-        for (int kx = 0; kx < p->kernel_x; kx++, in += p->dilation_x) {
-            vec pixels, odd;
-            if (stride == 1)
-                pixels = load(in);
+/* LANES pixels from x on; `in` is row 0 of the window, of whose rows `rows` are inside the plane. Stride (3 for larger
+   ones), `edge` (whether columns may be outside the plane) and `codes` are constants where this is called. */
+INLINE vec max_pixels(const struct pooling *p, const float *in, struct range rows, int x, const int stride,
+                      const int edge, const int codes) {
+    const vec least = splat(codes ? 0 : -FLT_MAX);
+    const int columns = stride == 2 && p->dilation_x == 1 ? 2 : 1; /* of the window, at once */
+    const ptrdiff_t pitch = (ptrdiff_t)p->dilation_y * p->in.width;
+    vec most = least;
+    for (int kx = 0; kx < p->kernel_x; kx += columns) {
+        const int column = kx * p->dilation_x - p->left;
+        const struct range seen[2] = {inside(column, p->stride_x, p->in.width, p->out.width),
+                                      inside(column + columns - 1, p->stride_x, p->in.width, p->out.width)};
+        vec pixels[2] = {least, least};
+        if (edge && (seen[1].begin >= x + LANES || seen[0].end <= x))
+            continue; /* nothing is read far from the plane */
+        for (int ky = rows.begin; ky < rows.end; ky++) {
+            const float *row = in + ky * pitch;
+            if (stride > 2)
+                pixels[0] = larger(pixels[0], strided_pixels(p, row, x, column, least), codes);
             else
-                deinterleave(in, &pixels, &odd);
-            most = maximum(most, pixels);
+                UNROLL for (int i = 0; i < stride; i++)
+                    pixels[i] = larger(pixels[i], load(row + x * stride + column + i * LANES), codes);
+        }
+        if (stride == 2)
+            deinterleave_vectors(pixels[0], pixels[1], pixels, pixels + 1);
+        for (int i = 0; i < columns && kx + i < p->kernel_x; i++) {
+            if (edge && stride <= 2)
+                pixels[i] = lanes_or(pixels[i], lanes_between(seen[i].begin - x, seen[i].end - x), least);
+            most = larger(most, pixels[i], codes);
         }
     }
     return most;
 }
 
-/* The columns of a range that has at least LANES of them; the last vector may overlap the one before it. */
-INLINE void max_columns(const struct pooling *p, const float *plane, int y, struct range columns, const int stride,
-                        float *out) {
-    for (int x = columns.begin; x < columns.end; x += LANES) {
-        int at = x + LANES <= columns.end ? x : columns.end - LANES;
-        store(out + at, max_pixels(p, plane, y, at, stride));
+/* Output row y; the last vector overlaps the one before, or is not whole. */
+INLINE void max_row(const struct pooling *p, const float *plane, int y, float *out, const int stride, const int codes) {
+    const int top = y * p->stride_y - p->top, reach = (p->kernel_x - 1) * p->dilation_x, width = p->out.width;
+    const struct range rows = inside(top, p->dilation_y, p->in.height, p->kernel_y);
+    const int begin = inside(-p->left, p->stride_x, p->in.width, width).begin;
+    const int end = inside(reach - p->left, p->stride_x, p->in.width, width).end;
+    const float *in = plane + (ptrdiff_t)top * p->in.width;
+    for (int x = 0; x < width; x += LANES) {
+        const int at = x + LANES <= width || width < LANES ? x : width - LANES;
+        if (at < begin || at + LANES > end)
+            store_lanes(out + at, max_pixels(p, in, rows, at, stride, 1, codes), width < LANES ? width : LANES);
+        else
+            store(out + at, max_pixels(p, in, rows, at, stride, 0, codes));
     }
 }
 
-PRIVATE void max_row(const struct pooling *p, const float *plane, int y, float *out) {
-    struct range columns = window_columns(p);
-    if (p->stride_x > 2 || columns.end - columns.begin < LANES)
-        columns.begin = columns.end = 0;
-    else if (p->stride_x == 1)
-        max_columns(p, plane, y, columns, 1, out);
+INLINE void max_row_of(const struct pooling *p, const float *plane, int y, float *out, const int codes) {
+    if (p->stride_x == 1)
+        max_row(p, plane, y, out, 1, codes);
+    else if (p->stride_x == 2)
+        max_row(p, plane, y, out, 2, codes);
     else
-        max_columns(p, plane, y, columns, 2, out);
-    for (int x = 0; x < columns.begin; x++)
-        out[x] = max_pixel(p, plane, y, x);
-    for (int x = columns.end; x < p->out.width; x++)
-        out[x] = max_pixel(p, plane, y, x);
+        max_row(p, plane, y, out, 3, codes);
 }
 
-PRIVATE void max_pool(const struct job *j, const struct pooling *p) { pool_channels(j, p, max_row); }
+PRIVATE void max_float_row(const struct pooling *p, const float *plane, int y, float *out) {
+    max_row_of(p, plane, y, out, 0);
+}
+
+PRIVATE void max_code_row(const struct pooling *p, const float *plane, int y, float *out) {
+    max_row_of(p, plane, y, out, 1);
+}
+
+PRIVATE void max_pool(const struct job *j, const struct pooling *p) { pool_channels(j, p, max_float_row); }
+PRIVATE void max_pool_codes(const struct job *j, const struct pooling *p) { pool_channels(j, p, max_code_row); }
 
 #endif

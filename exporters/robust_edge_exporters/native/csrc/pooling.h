@@ -12,7 +12,8 @@ struct pooling {
     int kernel_y, kernel_x, stride_y, stride_x, top, left, dilation_y, dilation_x;
     int count_padding; /* average: padding counts as pixels (count_include_pad in ONNX) */
     int bottom, right; /* padding that counts */
-    struct activation act;
+    int padding;       /* code of the pixels there */
+    struct activation act; /* of floats */
 };
 
 /* Fills one output row from an input plane. */

@@ -100,9 +100,9 @@ INLINE vec broadcast_lane_of_four(vec v, const int k) {
 }
 #endif
 
-/* The even and the odd ones of the 2 * LANES floats at p. */
+/* The even and the odd ones of the floats of two vectors. */
 #if LANES == 1
-INLINE void deinterleave(const float *p, vec *even, vec *odd) { *even = p[0], *odd = p[1]; }
+INLINE void deinterleave_vectors(vec first, vec second, vec *even, vec *odd) { *even = first, *odd = second; }
 #else
 #if LANES == 16
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
@@ -114,8 +114,7 @@ INLINE void deinterleave(const float *p, vec *even, vec *odd) { *even = p[0], *o
 #define EVEN 0, 2, 4, 6
 #define ODD 1, 3, 5, 7
 #endif
-INLINE void deinterleave(const float *p, vec *even, vec *odd) {
-    const vec first = load(p), second = load(p + LANES);
+INLINE void deinterleave_vectors(vec first, vec second, vec *even, vec *odd) {
 #if defined(__clang__)
     *even = __builtin_shufflevector(first, second, EVEN);
     *odd = __builtin_shufflevector(first, second, ODD);
@@ -125,6 +124,11 @@ INLINE void deinterleave(const float *p, vec *even, vec *odd) {
 #endif
 }
 #endif
+
+/* The even and the odd ones of the 2 * LANES floats at p. */
+INLINE void deinterleave(const float *p, vec *even, vec *odd) {
+    deinterleave_vectors(load(p), load(p + LANES), even, odd);
+}
 
 #if LANES > 1
 typedef float quad __attribute__((vector_size(16)));
@@ -199,6 +203,9 @@ INLINE vec keep_lanes(vec v, struct lanes l) { return _mm512_maskz_mov_ps(l.mask
 
 /* The floats at p in these lanes, 0 in the others. */
 INLINE vec load_lanes(const float *p, struct lanes l) { return _mm512_maskz_loadu_ps(l.mask, p); }
+
+/* v in these lanes, `other` in the others. */
+INLINE vec lanes_or(vec v, struct lanes l, vec other) { return _mm512_mask_mov_ps(other, l.mask, v); }
 #else
 struct lanes {
     uint32_t mask[LANES];
@@ -221,6 +228,16 @@ INLINE vec keep_lanes(vec v, struct lanes l) {
 }
 
 INLINE vec load_lanes(const float *p, struct lanes l) { return keep_lanes(load(p), l); }
+
+INLINE vec lanes_or(vec v, struct lanes l, vec other) {
+    bits m, b, o;
+    memcpy(&m, l.mask, sizeof m);
+    memcpy(&b, &v, sizeof b);
+    memcpy(&o, &other, sizeof o);
+    b = (m & b) | (~m & o);
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
 #endif
 
 /* Stores the first `lanes` lanes of v, by a plain store if these are all: one through a mask is slower. */

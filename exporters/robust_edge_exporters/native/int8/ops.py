@@ -16,6 +16,7 @@ import numpy.typing as npt
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import Shape, Tensor, Window
 from robust_edge_exporters.native.int8.arithmetic import Coding, Requantisation, Table
+from robust_edge_exporters.native.operators.window import pooling
 
 WORD = 4  # codes
 Parts = tuple[tuple[int, int], ...]
@@ -54,15 +55,6 @@ def pointwise(function: str, inputs: tuple[Tensor, ...], output: Tensor, **more:
         same = (inputs[0].height, inputs[0].width) == (inputs[1].height, inputs[1].width)
         fields |= {"second": inputs[1], "broadcast": int(not same)}
     return (ir.Call(function, "pointwise", fields | more, "pointwise_codes"),)
-
-
-def pooled(function: str, source: Tensor, output: Tensor, window: Window, **more: int) -> tuple[ir.Call, ...]:
-    """A call of a C function with a struct pool_codes."""
-    fields: dict[str, object] = {"in": source, "out": output}
-    for name, pair in (("kernel", window.kernel), ("stride", window.strides), ("dilation", window.dilations)):
-        fields |= {f"{name}_y": pair[0], f"{name}_x": pair[1]}
-    fields |= dict(zip(("top", "left", "bottom", "right"), window.pads, strict=True))
-    return (ir.Call(function, "pool_codes", fields | more, "pool_codes"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +181,7 @@ class QuantMaxPool(ir.Op):
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
         """One call, which loops over the rows."""
-        return pooled("max_pool_codes", inputs[0], output, self.window)
+        return (replace(pooling("max_pool_codes", inputs[0], output, self.window), header="max_pool"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +199,9 @@ class QuantAveragePool(ir.Op):
 
     def calls(self, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[ir.Call, ...]:
         """One call, which loops over the pixels."""
-        more = {"count_padding": int(self.padding is not None), "padding": self.padding or 0}
-        return pooled("average_pool_codes", inputs[0], output, self.window, **more)
+        counts = int(self.padding is not None)
+        window, padding = self.window, self.padding or 0
+        return (pooling("average_pool_codes", inputs[0], output, window, count_padding=counts, padding=padding),)
 
 
 @dataclass(frozen=True)

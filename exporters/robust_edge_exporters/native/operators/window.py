@@ -60,7 +60,9 @@ def pooled(node: Any, shape: Shape) -> tuple[Window, Shape]:
     return window, not_empty(node, Shape(shape.channels, *size))
 
 
-def pooling(function: str, source: Tensor, output: Tensor, window: Window, act: ir.Activation, **more: int) -> ir.Call:
+def pooling(
+    function: str, source: Tensor, output: Tensor, window: Window, act: ir.Activation = ir.NONE, **more: int
+) -> ir.Call:
     """A call of a C function with a struct pooling."""
     fields = {
         "in": source,
