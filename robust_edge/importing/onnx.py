@@ -142,8 +142,8 @@ def _compared(
 def _run_on_noise(program: Any, shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
     """Two batches of noise and their outputs; of positive noise where the graph has no numbers for negative values."""
     generator, output = np.random.default_rng(0), [program.graph.output[0].name]
-    for draw in (generator.normal, generator.random):
-        images = draw(size=(2 * count, *shape)).astype(np.float32)
+    for draw in (generator.standard_normal, generator.random):
+        images = draw((2 * count, *shape), dtype=np.float32)
         parts = [run_graph(program, part, output)[0] for part in (images[:count], images[count:])]
         if all(isinstance(part, np.ndarray) and np.isfinite(part).all() for part in parts):
             break
