@@ -138,7 +138,7 @@ def test_damaged_files_of_codes_never_crash(tmp_path):
     y = net.conv(x, net.weights(16, 16, 3, 3, density=0.2), pads=(1, 1, 1, 1))  # columns
     x = net.add("Relu", net.add("Add", y, x))
     x = net.conv(x, net.weights(16, 1, 3, 3), group=16, pads=(0, 1, 0, 1), strides=(2, 2))  # depthwise
-    x = net.conv(x, net.weights(12, 16, 3, 3, density=0.2), pads=(1, 1, 1, 1))  # rows
+    x = net.conv(x, net.weights(12, 16, 3, 5, density=0.2), pads=(1, 2, 1, 2))  # rows
     x = net.conv(x, net.weights(9, 12, 1, 1, density=0.2))  # blocks
     x = net.add("Gemm", net.add("Flatten", x), net.constant(net.weights(9 * 3 * 7, 8)))
     path = net.save(tmp_path / "model.onnx", net.add("Gemm", x, net.constant(net.weights(8, 5))))

@@ -7,8 +7,9 @@
 
    Where copied rows are whole units, vectors can be aligned: the blocks of a filter column read the pixels of another
    column, so that the sums are those of pixels to their left. Between columns, from the last to the first, all sums are
-   shifted by a pixel to the left, whose place the padding leaves. Register tiles then are whole rows. At stride 2 the
-   blocks of two filter columns share a segment, and read the copies of both parities. */
+   shifted by a pixel to the left, whose place the padding leaves. Register tiles then are whole rows, or a plane
+   whose rows are half a unit, of which vectors of odd filter rows are not aligned. At stride 2 the blocks of two filter
+   columns share a segment, and read the copies of both parities. */
 #ifndef ROBUST_EDGE_CONV_ROWS_H
 #define ROBUST_EDGE_CONV_ROWS_H
 

@@ -13,7 +13,7 @@ from robust_edge_exporters.native.geometry import UNIT, Shape, Window, tile_rows
 from robust_edge_exporters.native.int8.arithmetic import Requantisation
 from robust_edge_exporters.native.int8.ops import WORD, QuantConv, requantisation_fields
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
-from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS, conv_fields
+from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS, LENGTH_MULTIPLE, conv_fields
 from robust_edge_exporters.native.kernels.packed import SHARED_FLOATS, SMALL_PLANE, copies
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import WIDE_UNITS, Tiling
@@ -21,6 +21,8 @@ from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, nonz
 from robust_edge_runtimes.core.errors import ExportError
 
 LOADING = 1.2  # time of a product of four that loads its pixels, in those that share them with three others
+SHORT = 64  # pixels of a tile, up to which segments are padded
+LONG = 12  # blocks of a segment on average, from which on padding takes few bytes
 TILES = (WIDE_UNITS * UNIT, 256, 128, 64, 32)  # pixels
 CHANNEL = np.dtype(
     [("bias", "<i4"), ("weights", "<i4"), ("multiplier", "<u2"), ("first", "u1"), ("down", "u1"), ("residual", "<i4")]
@@ -35,10 +37,12 @@ class WordsTiling(Tiling):
     Attributes:
         offset_unit: words that an offset counts, which divides all offsets.
         in_place: whether the input is read in place, where codes are multiplied as they are.
+        short: whether a tile has so few units that the end of a segment takes as much time as several blocks.
     """
 
     offset_unit: int = 1
     in_place: bool = False
+    short: bool = False
 
 
 class WordsKernel(Kernel[QuantConv, Tiling]):
@@ -88,11 +92,17 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
 
     def pack(self, packer: Packer, op: QuantConv, tiling: Tiling) -> Sections:
         """Segments in the order of output channels; within a segment by word, then tap."""
-        words = self.stored_words(op)
-        records = channel_records(op.requantisation, op.weight, len(words) * self.segment)
+        return self.pack_words(packer, op, tiling, self.stored_words(op))
+
+    def pack_words(self, packer: Packer, op: QuantConv, tiling: Tiling, words: np.ndarray[Any, Any]) -> Sections:
+        """Append (segments, positions, ...) words; long segments of short tiles are padded to multiples of four."""
+        assert isinstance(tiling, WordsTiling)
+        pads = self.segment == 1 and tiling.short and nonzero(words).sum() >= LONG * len(words)
+        outputs = -(-len(op.weight) // WORD) * WORD
         return pack_segments(
-            packer, records, [words],
+            packer, channel_records(op.requantisation, op.weight, outputs), [words],
             blocks_per_group=1, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
+            multiple=LENGTH_MULTIPLE if pads else 1,
         )  # fmt: skip
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
@@ -178,7 +188,7 @@ def tile_words(
         whole_plane=each_tap, masked=same and near and (not each_tap or output.height == source.height),
         tap_offsets=tuple(offset // unit for offset in offsets), channel_offset=channel // unit,
         scratch_floats=many * inputs * channel, offset_unit=unit,
-        in_place=op.window == Window((1, 1)) and many == 1,
+        in_place=op.window == Window((1, 1)) and many == 1, short=rows * output.width <= SHORT,
     )  # fmt: skip
 
 

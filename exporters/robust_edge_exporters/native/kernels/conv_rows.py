@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, whole_units
 from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import ConvBlocks, WordsTiling, word_groups
-from robust_edge_exporters.native.kernels.conv_stem import SLACK
+from robust_edge_exporters.native.kernels.conv_blocks import SHORT, ConvBlocks, WordsTiling, word_groups
 from robust_edge_exporters.native.kernels.packed import SMALL_PLANE
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, WIDE_UNITS, Tiling, codes_units
@@ -57,25 +56,25 @@ class ConvRows(ConvBlocks):
 
     def tile(self, op: QuantConv, source: Shape, output: Shape, options: Options) -> RowsTiling:
         """Tiles of as many rows as the caches hold; as many as fill registers, at most."""
+        window, pitch = op.window, self._pitch(op.window, source, output)
         fitting = [
             rows
             for rows in range(1, output.height + 1)
-            if self._words(op, source, output, rows)[1] <= min(OFFSETS, self._cache_words(op, options))
-            and rows * self._pitch(op.window, source, output) <= WIDE_UNITS * UNIT
+            if self._words(op, source, output, rows)[1] <= min(OFFSETS, self._cache_words(op, pitch, options))
+            and rows * pitch <= WIDE_UNITS * UNIT
         ]
         tiles = -(-output.height // max(fitting, default=1))
         rows = -(-output.height // tiles)
-        window, pitch = op.window, self._pitch(op.window, source, output)
         copy, words = self._words(op, source, output, rows)
         plane, offsets = math.prod(window.strides) * copy, self._offsets(window, pitch, copy)
         unit = math.gcd(plane, *offsets)
         return RowsTiling(
             rows, 0, 1, source.channels // word_groups(op), (), copy, whole_plane=False, masked=False,
             tap_offsets=tuple(offset // unit for offset in offsets), channel_offset=plane // unit,
-            scratch_floats=words, offset_unit=unit, pitch=pitch,
+            scratch_floats=words, offset_unit=unit, short=rows * pitch <= SHORT, pitch=pitch,
         )  # fmt: skip
 
-    def _cache_words(self, op: QuantConv, options: Options) -> float:
+    def _cache_words(self, op: QuantConv, pitch: int, options: Options) -> float:
         """Words of the copied rows of a tile, at most: each copy of a parity has what the first-level cache holds."""
         return math.prod(op.window.strides) * CACHE_SHARE * options.block_bytes / WORD
 
@@ -97,7 +96,7 @@ class ConvRows(ConvBlocks):
         """
         stride, reach = op.window.strides[0], op.window.dilations[0] * (op.window.kernel[0] - 1)
         copy = whole_units((rows + -(-reach // stride)) * self._pitch(op.window, source, output) + op.window.pads[1])
-        copy += SLACK * (stride > 1)
+        copy += UNIT * (stride > 1)
         return copy, source.channels // word_groups(op) * stride * stride * copy
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:

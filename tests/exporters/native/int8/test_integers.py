@@ -82,9 +82,11 @@ def rows(net):
         ((9, 28), (3, 3), 2, 1),
         ((5, 12), (2, 5), 1, 1),
         ((3, 59), (3, 3), 1, 1),
-        ((7, 7), (3, 3), 3, 1),
+        ((9, 9), (3, 3), 3, 1),
+        ((7, 7), (5, 3), 1, 1),
         ((13, 28), (3, 3), 2, 2),
         ((6, 55), (5, 4), 1, 2),
+        ((14, 14), (5, 3), 1, 2),
     ]:
         x = net.add("MaxPool", stem, **corners(plane))
         pads, strides = [(size - 1) // 2 for size in kernel] + [size // 2 for size in kernel], (stride, stride)
