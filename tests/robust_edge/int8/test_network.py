@@ -18,7 +18,7 @@ from robust_edge_exporters.native.int8.arithmetic import LARGEST_CODE
 from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors
 from robust_edge_exporters.native.ir import Weighted
 from robust_edge_runtimes.core.errors import BundleError
-from tests.exporters.native.int8.test_integers import RANGE, branches, sweep
+from tests.exporters.native.int8.test_integers import RANGE, branches, rows, sweep
 from tests.exporters.native.networks import Net
 from tests.exporters.native.test_kernels import WHOLE
 
@@ -27,7 +27,7 @@ from tests.exporters.native.test_kernels import WHOLE
 def exported(tmp_path_factory):
     """Folder of an export of every operator and geometry, its graph of integers, and images."""
     folder, net = tmp_path_factory.mktemp("int8"), Net(2, *WHOLE)
-    path, images = net.save(folder / "net.onnx", *sweep(net), *branches(net)), net.images(3)
+    path, images = net.save(folder / "net.onnx", *sweep(net), *rows(net), *branches(net)), net.images(3)
     images[0, 0, 0], images[0, 1, 0] = np.nan, -np.inf
     graph = prepared(import_onnx(path))
     ranges = dict.fromkeys(ranged_tensors(graph), RANGE)

@@ -20,7 +20,7 @@ import onnx
 
 from robust_edge_exporters.formats.onnx.without_weights import GRAPH, with_random_weights
 from robust_edge_exporters.native import ir
-from robust_edge_exporters.native.geometry import whole_units
+from robust_edge_exporters.native.geometry import Window, whole_units
 from robust_edge_exporters.native.importer import import_model
 from robust_edge_exporters.native.int8 import ops
 from robust_edge_exporters.native.int8.arithmetic import Requantisation
@@ -124,12 +124,13 @@ class _Layer:
         """Numbers or records from a field's offset on."""
         return np.frombuffer(self.data, dtype, count, self.fields[field])
 
-    def words(self, outputs: int) -> npt.NDArray[np.int32]:
+    def words(self, outputs: int, window: Window) -> npt.NDArray[np.int32]:
         """(outputs, positions) words of four weights; those that are not stored are zero.
 
         Args:
             outputs: number of output channels, of which each segment has the same number; in kernel `columns` an output
-                channel has a segment for each filter column, from the last to the first.
+                channel has a segment for as many filter columns as the stride, from the last to the first.
+            window: of the convolution.
         """
         coded, coded_bytes, entries, _, _, segments, _, _, positions, *_ = self.segments[self.fields["starts"]]
         numbers = decoded(np.frombuffer(self.data, np.uint8, coded_bytes, coded))
@@ -145,9 +146,12 @@ class _Layer:
             place, entry = place + 1 + count, entry + count
         if (place, entry) != (len(numbers), entries):
             raise ValueError(f"{len(numbers)} positions where {place} are read")
-        by_column = words.transpose(0, 2, 1).reshape(outputs, columns, positions)[:, ::-1]
-        found: npt.NDArray[np.int32] = by_column.transpose(0, 2, 1).reshape(outputs, columns * positions)
-        return found
+        stride = window.strides[1] if "columns" in self.fields else 1
+        segment = words.transpose(0, 2, 1).reshape(outputs, columns, positions // stride, stride)[:, ::-1]
+        found = segment.transpose(0, 2, 1, 3).reshape(outputs, positions // stride, columns * stride)
+        if found[..., window.kernel[1] :].any():
+            raise ValueError("weights beyond the filters")
+        return found[..., : window.kernel[1]].reshape(outputs, -1)
 
 
 def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -161,9 +165,9 @@ def _with_weights(op: ir.Weighted, layer: _Layer) -> ir.Op:
     if isinstance(op, ops.QuantConv):
         records = layer.array("bias", CHANNEL, len(op.weight))
         if "channels" in layer.fields:
-            weight = stem_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
+            weight = stem_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD, op.window))
         elif "starts" in layer.fields:
-            weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD))
+            weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD, op.window))
         else:
             weight = depthwise_weight(op, layer)
         r = _read(op.requantisation, records)
