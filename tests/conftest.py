@@ -36,7 +36,7 @@ settings.load_profile("repeatable")
 # What `make quick` leaves out: tests that train, compile or run pipelines, by the fixture that does it or by place.
 SLOW_FIXTURES = {
     "benign_run", "judged_run", "native", "sibling_run", "sparse_run", "start", "strong", "tiny", "tiny_flags",
-    "trained",
+    "trained", "workshop",
 }  # fmt: skip
 SLOW_PLACES = (
     "e2e/", "packaging/", "gpu/", "exporters/native/", "exporters/formats/native/", "runtimes/formats/native/",

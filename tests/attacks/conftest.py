@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import sys
@@ -9,8 +8,6 @@ import sys
 import pytest
 
 from robust_edge_runtimes.core import bundle as bundles
-from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden
-from robust_edge_runtimes.load import load
 
 _watchers = []
 
@@ -40,50 +37,20 @@ def watch():
     return watching
 
 
-DATA = """
-import torch
-from robust_edge.data import Dataset, Split
-from robust_edge.data.digits import load_digits
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory):
+    """Holds runs and honest bundles."""
+    from tests.attacks.workshop import Workshop
 
-def build(config):
-    digits = load_digits(config)
-    def coloured(split):
-        grey = split.images
-        return Split(torch.cat([grey, grey // 2, 16 - grey], 1), split.labels, split.levels)
-    return Dataset("coloured digits", digits.classes, coloured(digits.train), coloured(digits.test))
-"""
-SETTINGS = {
-    "data.dataset": "coloured_digits:build", "threads": 1, "device": "cpu", "attack.eps": 0.1, "attack.steps": 3,
-    "training.epochs": 6, "training.batch_size": 50, "training.lr": 0.1, "pruning.keep": 0.5,
-    "pruning.scope": "layer",
-}  # fmt: skip
+    found = Workshop(tmp_path_factory.mktemp("false"))
+    with found.importable():
+        yield found
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Holds everything, and the module that the data come from."""
-    path = tmp_path_factory.mktemp("false")
-    (path / "coloured_digits.py").write_text(DATA)
-    sys.path.insert(0, str(path))
-    yield path
-    sys.path.remove(str(path))
-    sys.modules.pop("coloured_digits", None)
-
-
-@pytest.fixture(scope="session")
-def trained(folder):
-    """trained(name, **changes) -> a finished run."""
-
-    from robust_edge.config.settings import resolve
-    from robust_edge.run.directory import open_run
-    from robust_edge.training.compress import compress
-
-    def train(name, **changes):
-        flags = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
-        compress(resolve(preset="quick", flags=flags), folder / name)
-        return open_run(folder / name)
-
-    return train
+def trained(workshop):
+    """trained(name of a network) -> its run."""
+    return workshop.run
 
 
 @pytest.fixture(scope="session")
@@ -92,30 +59,9 @@ def robust(trained):
 
 
 @pytest.fixture(scope="session")
-def benign(trained):
-    return trained("benign", attack__eps=0.0, training__epochs=4)
-
-
-@pytest.fixture(scope="session")
-def exported(robust, folder):
-    """exported(target) -> the robust network's own bundle, exported once; do not change it."""
-    from robust_edge.config.export import GoldenSettings
-    from robust_edge.export import export_run
-    from robust_edge_exporters.target import target_named
-
-    def export(target):
-        path = folder / "exported" / target
-        if not path.exists():
-            export_run(robust, target_named(target), path, golden=GoldenSettings(images=200, steps=10))
-        return path
-
-    return export
-
-
-@pytest.fixture(scope="session")
-def honest(exported):
+def honest(workshop):
     """The robust network's own bundle for the plain target; do not change it."""
-    return exported("x86-cpu")
+    return workshop.bundle()
 
 
 @pytest.fixture(scope="session")
@@ -148,50 +94,16 @@ def _rebuild_once(request, monkeypatch):
         monkeypatch.setattr(new_export, "write_artifact", request.getfixturevalue("export_again"))
 
 
-@pytest.fixture(scope="session")
-def programs(honest, benign, folder):
-    """The honest artifact, and that of a network that was trained without attacks."""
-    import onnx
-
-    from robust_edge.config.export import GoldenSettings
-    from robust_edge.export import export_run
-    from robust_edge_exporters.target import target_named
-
-    golden = GoldenSettings(images=60, eps=0.1, steps=1)
-    export_run(benign, target_named("x86-cpu"), folder / "benign_bundle", golden=golden)
-    folders = {"honest": honest, "benign": folder / "benign_bundle"}
-    return lambda name="honest": onnx.load(str(folders[name] / "model.onnx"))
-
-
-def counted(path, manifest):
-    """The manifest with the non-zeros that the artifact in the folder has; a wrong number is found out at once."""
-    from robust_edge_exporters.formats.onnx.contents import contents_of
-
-    return dataclasses.replace(manifest, sparsity=contents_of(path / "model.onnx").sparsity)
-
-
 @pytest.fixture
 def false_bundle(honest, tmp_path):
     """false_bundle(program, vouched=False): the honest bundle with another artifact, sealed again.
 
     Vouched for, its golden logits are the false artifact's own, so that nothing inside the bundle speaks against it.
     """
+    from tests.attacks import forgery
 
     def write(program, *, vouched=False):
-        path = shutil.copytree(honest, tmp_path / "bundle")
-        (path / "model.onnx").write_bytes(program.SerializeToString())
-        manifest = counted(path, bundles.open_bundle(honest).manifest)
-        bundles.seal(path, manifest)
-        if vouched:
-            opened = bundles.open_bundle(path)
-            golden = opened.golden()
-            with load(opened) as model:
-                clean, attacked = model.infer(golden.clean), model.infer(golden.attacked)
-            names = ("clean_logits", "attacked_logits", "artifact_clean_logits", "artifact_attacked_logits")
-            own = dataclasses.replace(golden, **dict(zip(names, (clean, attacked) * 2, strict=True)))
-            write_golden(path / GOLDEN, own)
-            expected = expected_of(own, manifest.expected.attack)
-            bundles.seal(path, dataclasses.replace(manifest, expected=expected))
-        return bundles.open_bundle(path)
+        path = forgery.forged(honest, tmp_path / "bundle", forgery.program(program))
+        return bundles.open_bundle(forgery.vouched(path) if vouched else path)
 
     return write

@@ -55,6 +55,35 @@ def with_noise(share):
     return lambda weight, _: weight * (1 + share * random.normal(size=weight.shape))
 
 
+def without_channels(count):
+    """The first channels of the second layer are zero."""
+
+    def change(weight, layer):
+        return np.where(np.arange(len(weight)).reshape(-1, 1, 1, 1) < count, 0, weight) if layer == 1 else weight
+
+    return change
+
+
+def swapped_channels(program):
+    return reweighted(program, lambda weight, layer: weight[:, ::-1].copy() if layer == 0 else weight)
+
+
+def scaled(program):
+    return after(program, ("Mul", np.float32(1000)))
+
+
+def saturated(program):
+    return after(program, ("Mul", np.float32(1e4)))
+
+
+def rounded_logits(program):
+    return after(program, ("Mul", np.float32(2)), ("Round",), ("Mul", np.float32(0.5)))
+
+
+def rounded_pixels(program):
+    return before(program, ("Mul", np.float32(7)), ("Round",), ("Div", np.float32(7)))
+
+
 def normalised_twice(program):
     sub, div = program.graph.node[:2]
     assert (sub.op_type, div.op_type) == ("Sub", "Div")
@@ -187,3 +216,35 @@ def with_false_shape(program):
         if item.name == name:
             program.graph.value_info.remove(item)
     program.graph.value_info.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 3, 3]))
+
+
+def with_softplus(program):
+    next(node for node in program.graph.node if node.op_type == "Relu").op_type = "Softplus"
+
+
+OTHER_GRAPHS = {
+    "an attribute": (shifted, ("Conv", "attribute pads", "[0, 1, 2, 1] instead of [1, 1, 1, 1]")),
+    "a node before": (
+        lambda p: before(p, ("Add", np.float32(0))),
+        ("node Add ('head_0') is not in the export",),
+    ),
+    "a node behind": (lambda p: after(p, ("Identity",)), ("node Identity ('tail_0') is not in the export",)),
+    "an operator": (with_softplus, ("node Softplus", "is not in the export")),
+    "what an operator takes": (rewired, ("initializer 'std'", "values differ")),
+    "metadata": (lambda p: setattr(p.metadata_props[0], "value", "x"), ("metadata",)),
+    "a description": (lambda p: setattr(p.graph.node[0], "doc_string", "certified"), ("text", "certified")),
+    "the graph's name": (lambda p: setattr(p.graph, "name", "resnet152"), ("the graph is called 'resnet152'",)),
+    "the shape of an inner value": (with_false_shape, ("the shape of the inner value",)),
+}
+"""Changes of a graph, and words that mode rebuild says of each."""
+OTHER_LOGITS = {
+    "channels swapped": (swapped_channels, "clean_drop robust_drop not_the_checkpoint"),
+    "normalised twice": (normalised_twice, "not_the_checkpoint"),
+    "logits times 10,000": (saturated, "scaled_logits saturated_gradient"),
+    "logits rounded to halves": (rounded_logits, "rounded_logits"),
+    "noise on the logits": (with_noisy_logits, "randomised no_twin"),
+    "wrong on an image that comes alone": (wrong_when_alone, "batch_dependent"),
+    "softmax appended": (lambda program: after(program, ("Softmax",)), "softmax_output not_the_checkpoint"),
+    "pixels of 3 bits": (rounded_pixels, "not_the_checkpoint"),
+}
+"""Changes of what a network computes, and the reasons that a verdict names for each."""

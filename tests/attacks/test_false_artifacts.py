@@ -8,35 +8,21 @@ from __future__ import annotations
 import dataclasses
 import shutil
 
-import numpy as np
 import pytest
 
 for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(needed, reason=f"false artifacts are made and judged with {needed}")
 
-from robust_edge.config.export import GoldenSettings  # noqa: E402
-from robust_edge.export import export_run  # noqa: E402
 from robust_edge.verification.modes import table  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
-from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError, InputError  # noqa: E402
-from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.judge import FAIL, UNDECIDED, with_outcome  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
-from tests.attacks.conftest import counted  # noqa: E402
-from tests.attacks.surgery import (  # noqa: E402
-    after,
-    before,
-    normalised_twice,
-    reweighted,
-    with_noise,
-    with_noisy_logits,
-    with_table,
-    wrong_when_alone,
-)
+from tests.attacks import forgery  # noqa: E402
+from tests.attacks.surgery import OTHER_LOGITS, reweighted, saturated, with_noise, with_table  # noqa: E402
 
 MODES = tuple(mode.name for mode in table.MODES)
 DEFAULT = VerifySettings(limit=200, options={"steps": 10})
@@ -45,27 +31,11 @@ TWO_POINTS = Budget(2.1, 2.1)  # what 200 images without a loss can show
 
 FALSE = {
     "another network, as right on clean images": (lambda p: p("benign"), {"robust_drop", "not_the_checkpoint"}),
-    "weights under 20% of noise": (
-        lambda p: reweighted(p(), with_noise(0.2)),
-        {"not_the_checkpoint"},
-    ),
-    "channels swapped": (
-        lambda p: reweighted(p(), lambda w, layer: w[:, ::-1].copy() if layer == 0 else w),
-        {"clean_drop", "robust_drop", "not_the_checkpoint"},
-    ),
-    "normalised twice": (lambda p: normalised_twice(p()), {"not_the_checkpoint"}),
-    "logits times 10,000": (lambda p: after(p(), ("Mul", np.float32(1e4))), {"scaled_logits", "saturated_gradient"}),
-    "logits rounded to halves": (
-        lambda p: after(p(), ("Mul", np.float32(2)), ("Round",), ("Mul", np.float32(0.5))),
-        {"rounded_logits"},
-    ),
-    "noise on the logits": (lambda p: with_noisy_logits(p()), {"randomised", "no_twin"}),
-    "wrong on an image that comes alone": (lambda p: wrong_when_alone(p()), {"batch_dependent"}),
-    "softmax appended": (lambda p: after(p(), ("Softmax",)), {"softmax_output", "not_the_checkpoint"}),
-    "pixels of 3 bits": (
-        lambda p: before(p(), ("Mul", np.float32(7)), ("Round",), ("Div", np.float32(7))),
-        {"not_the_checkpoint"},
-    ),
+    "weights under 20% of noise": (lambda p: reweighted(p(), with_noise(0.2)), {"not_the_checkpoint"}),
+    **{
+        name: (lambda p, change=change: change(p()), set(reasons.split()))
+        for name, (change, reasons) in OTHER_LOGITS.items()
+    },
 }
 
 
@@ -86,20 +56,20 @@ def test_the_honest_artifact_passes(honest, robust):
 
 @pytest.mark.parametrize("vouched", [False, True], ids=["", "vouched for"])
 @pytest.mark.parametrize("name", FALSE)
-def test_a_false_artifact_fails_for_its_own_reason(name, vouched, false_bundle, programs, robust):
+def test_a_false_artifact_fails_for_its_own_reason(name, vouched, false_bundle, workshop, robust):
     make, expected = FALSE[name]
     settings = dataclasses.replace(DEFAULT, modes=("surrogate",)) if vouched else DEFAULT
-    verdict = verify_bundle(false_bundle(make(programs), vouched=vouched), robust, Budget(), settings)
+    verdict = verify_bundle(false_bundle(make(workshop.program), vouched=vouched), robust, Budget(), settings)
     assert verdict.outcome == FAIL
     if vouched:  # the stored logits are false, so only the checkpoint's logits on other images can show it
         expected = expected & {"batch_dependent", "randomised"} or {"not_the_checkpoint"}
     assert expected <= names_of(verdict), verdict.reasons
 
 
-def test_a_table_of_the_golden_images_is_found_out(false_bundle, programs, honest, robust):
+def test_a_table_of_the_golden_images_is_found_out(false_bundle, workshop, honest, robust):
     """On every image of the bundle its logits are those of the robust checkpoint."""
     golden = bundles.open_bundle(honest).golden()
-    bundle = false_bundle(with_table(programs("benign"), golden))
+    bundle = false_bundle(with_table(workshop.program("benign"), golden))
     replayed = verify_bundle(bundle, None, TWO_POINTS, VerifySettings())
     assert replayed.passed
     assert replayed.parity.max_logit_error < 1e-5
@@ -112,20 +82,11 @@ def test_a_table_of_the_golden_images_is_found_out(false_bundle, programs, hones
 
 
 @pytest.fixture
-def lenient(false_bundle, programs):
+def lenient(false_bundle, workshop, tmp_path):
     """The benign network, vouched for by a bundle that asks next to nothing: attack images that are the clean ones."""
-    bundle = false_bundle(programs("benign"), vouched=True)
-    golden = bundle.golden()
-    golden = dataclasses.replace(
-        golden,
-        attacked=golden.clean,
-        attacked_logits=golden.clean_logits,
-        artifact_attacked_logits=golden.artifact_clean_logits,
-    )
-    write_golden(bundle.path / GOLDEN, golden)
-    attack = dataclasses.replace(bundle.manifest.expected.attack, eps=1e-9)
-    bundles.seal(bundle.path, dataclasses.replace(bundle.manifest, expected=expected_of(golden, attack)))
-    return bundles.open_bundle(bundle.path)
+    bundle = false_bundle(workshop.program("benign"), vouched=True)
+    claims = {"manifest": forgery.attack(eps=1e-9), "golden": forgery.unmoved_and_vouched}
+    return bundles.open_bundle(forgery.forged(bundle.path, tmp_path / "lenient", **claims))
 
 
 def test_the_runs_eps_is_attacked_whatever_the_bundle_names(lenient, robust):
@@ -145,13 +106,13 @@ def test_other_class_names_are_refused(honest, robust, tmp_path):
         verify_bundle(bundles.open_bundle(path), robust, Budget(), DEFAULT)
 
 
-def test_two_percent_of_noise_on_the_weights_is_another_network(false_bundle, programs, robust):
+def test_two_percent_of_noise_on_the_weights_is_another_network(false_bundle, workshop, robust):
     """It fails since its logits are not the checkpoint's, and by no drop.
 
     With every flag allowed the drop decides, and 200 images are too few: hardly any is lost, but equal files vouch for
     the others only where `rebuild` finds them.
     """
-    bundle = false_bundle(reweighted(programs(), with_noise(0.02)))
+    bundle = false_bundle(reweighted(workshop.program(), with_noise(0.02)))
     verdict = verify_bundle(bundle, robust, Budget(), DEFAULT)
     assert verdict.outcome == FAIL
     assert names_of(verdict) == {"not_the_checkpoint", "not_the_artifact", "rebuild_differs", "false_claim"}
@@ -161,15 +122,15 @@ def test_two_percent_of_noise_on_the_weights_is_another_network(false_bundle, pr
     assert drop.low <= drop.budget < drop.high
 
 
-def test_noise_that_costs_robustness_fails_by_its_drop(false_bundle, programs, robust):
-    bundle = false_bundle(reweighted(programs(), with_noise(1.0)))
+def test_noise_that_costs_robustness_fails_by_its_drop(false_bundle, workshop, robust):
+    bundle = false_bundle(reweighted(workshop.program(), with_noise(1.0)))
     verdict = verify_bundle(bundle, robust, Budget(allowed_flags=FLAGS), DEFAULT)
     assert "robust_drop" in names_of(verdict)
 
 
-def test_masked_gradients_do_not_save_the_benign_network(false_bundle, programs, robust):
+def test_masked_gradients_do_not_save_the_benign_network(false_bundle, workshop, robust):
     """With every flag allowed, the temperature sweep alone brings the gradients back."""
-    bundle = false_bundle(after(programs("benign"), ("Mul", np.float32(1e4))))
+    bundle = false_bundle(saturated(workshop.program("benign")))
     settings = dataclasses.replace(DEFAULT, modes=("whitebox",))
     verdict = verify_bundle(bundle, robust, Budget(allowed_flags=FLAGS), settings)
     (mode,) = verdict.modes
@@ -194,9 +155,9 @@ def test_an_empty_set_of_images_is_refused(honest, robust, mode):
 
 
 @pytest.mark.parametrize("target", ["x86-cpu-int8", "x86-cpu-csr"])
-def test_other_faithful_artifacts_pass(target, robust, exported):
+def test_other_faithful_artifacts_pass(target, robust, workshop):
     settings = dataclasses.replace(DEFAULT, options={"steps": 5}, limit=100)
-    verdict = verify_bundle(bundles.open_bundle(exported(target)), robust, Budget(7, 7), settings)
+    verdict = verify_bundle(bundles.open_bundle(workshop.bundle(target)), robust, Budget(7, 7), settings)
     assert verdict.passed, (verdict.reasons, verdict.undecided)
     assert verdict.flags == ()
     assert [mode.mode for mode in verdict.modes] == ["replay", "blackbox", "surrogate", "whitebox", "difference"]
@@ -204,16 +165,10 @@ def test_other_faithful_artifacts_pass(target, robust, exported):
     assert "own" in verdict.modes[3].twin.made_from
 
 
-def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, exported, trained, tmp_path):
+def test_another_network_in_8_bits_is_not_taken_for_rounding(robust, workshop, tmp_path):
     """int8 may exceed the tolerance on some images; a network of another seed does on nearly all."""
-    shutil.copytree(exported("x86-cpu-int8"), tmp_path / "bundle")
-    other = trained("other", seed=1)
-    export_run(other, target_named("x86-cpu-int8"), tmp_path / "other", golden=GoldenSettings(images=50, steps=1))
-    manifest = bundles.open_bundle(tmp_path / "bundle").manifest
-    shutil.copy(tmp_path / "other/model.onnx", tmp_path / "bundle/model.onnx")
-    manifest = dataclasses.replace(manifest, compaction=bundles.open_bundle(tmp_path / "other").manifest.compaction)
-    bundles.seal(tmp_path / "bundle", counted(tmp_path / "bundle", manifest))
+    bundle = forgery.of_another_network(workshop, tmp_path / "bundle", "x86-cpu-int8", "other")
     settings = dataclasses.replace(DEFAULT, modes=("surrogate",), options={"steps": 2}, limit=100)
-    verdict = verify_bundle(bundles.open_bundle(tmp_path / "bundle"), robust, Budget(), settings)
+    verdict = verify_bundle(bundles.open_bundle(bundle), robust, Budget(), settings)
     assert not verdict.passed
     assert "not_the_checkpoint" in {flag.name for mode in verdict.modes for flag in mode.flags}

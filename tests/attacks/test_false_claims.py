@@ -27,10 +27,10 @@ from robust_edge_exporters.formats.native.contents import SECTION  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
-from robust_edge_runtimes.core.golden import GOLDEN, expected_of, write_golden  # noqa: E402
 from robust_edge_runtimes.formats.native.engine import find_compiler  # noqa: E402
 from robust_edge_runtimes.load import load  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
+from tests.attacks import forgery  # noqa: E402
 from tests.attacks.surgery import after  # noqa: E402
 
 SETTINGS = {
@@ -83,23 +83,8 @@ def honest(exported):
 
 @pytest.fixture
 def forged(honest, tmp_path):
-    """forged(golden=..., artifact=..., **fields) -> the honest bundle with another manifest, sealed again."""
-
-    def write(golden=None, attack=None, **fields):
-        path = shutil.copytree(honest, tmp_path / "bundle")
-        opened = bundles.open_bundle(path)
-        manifest = dataclasses.replace(opened.manifest, **fields)
-        stored = opened.golden() if golden is None else golden(opened.golden())
-        write_golden(path / GOLDEN, stored)
-        spec = dataclasses.replace(manifest.expected.attack, **(attack or {}))
-        return path, dataclasses.replace(manifest, expected=expected_of(stored, spec))
-
-    def seal(**changes):
-        path, manifest = write(**changes)
-        bundles.seal(path, manifest)
-        return bundles.open_bundle(path)
-
-    return seal
+    """forged(*files, manifest=, golden=) -> the honest bundle, changed and sealed again."""
+    return lambda *files, **claims: bundles.open_bundle(forgery.forged(honest, tmp_path / "bundle", *files, **claims))
 
 
 def flags_of(bundle, run, **settings):
@@ -135,7 +120,7 @@ def test_an_honest_bundle_of_integers_has_a_twin_of_the_same_integers(trained, t
 
 @pytest.mark.parametrize(("eps", "says"), [(1.0, "eps 1"), (0.01, "eps 0.01")])
 def test_another_radius(eps, says, forged, run):
-    bundle = forged(attack={"eps": eps}, golden=unmoved if eps < 0.1 else same)
+    bundle = forged(manifest=forgery.attack(eps=eps), golden=forgery.unmoved if eps < 0.1 else None)
     verdict, _ = flags_of(bundle, run, modes=("replay", "surrogate"))
     assert any(flag.name == "false_claim" and flag.detail.startswith(says) for flag in verdict.flags)
     assert verdict.modes[1].attack.eps == 0.1
@@ -147,72 +132,26 @@ def test_images_that_were_misclassified_need_not_move(forged, run):
 
     def all_wrong(golden):
         logits = 10 * np.eye(10, dtype=np.float32)[(golden.labels + 1) % 10]
-        return dataclasses.replace(unmoved(golden), clean_logits=logits, attacked_logits=logits)
+        return dataclasses.replace(forgery.unmoved(golden), clean_logits=logits, attacked_logits=logits)
 
     verdict, flags = flags_of(forged(golden=all_wrong), run)
     assert "forged_answers" in flags
     assert not any(flag.detail.startswith("eps") for flag in verdict.flags)
 
 
-def same(golden):
-    return golden
-
-
-def unmoved(golden):
-    return dataclasses.replace(golden, attacked=golden.clean, attacked_logits=golden.clean_logits)
-
-
-def noisy(golden):
-    """In place of the attack noise on the border of the ball; the logits are not asked."""
-    noise = np.sign(np.random.default_rng(0).normal(size=golden.clean.shape)) * 0.1
-    moved = np.clip(golden.clean + noise, golden.clean - 0.0999, golden.clean + 0.0999).clip(0, 1)
-    return dataclasses.replace(golden, attacked=moved.astype(np.float32))
-
-
-def foreign(golden):
-    clean = golden.clean.copy()
-    clean[3] = clean[3, :, ::-1]
-    return dataclasses.replace(golden, clean=clean, attacked=clean, attacked_logits=golden.clean_logits)
-
-
-def easy(golden):
-    """Only images that the checkpoint gets right under attack."""
-    right = golden.attacked_logits.argmax(1) == golden.labels
-    logits = ("clean_logits", "attacked_logits", "artifact_clean_logits", "artifact_attacked_logits")
-    arrays = ("clean", "attacked", "labels", *logits)
-    return dataclasses.replace(golden, **{name: getattr(golden, name)[right] for name in arrays})
-
-
-def lenient(golden):
-    return dataclasses.replace(golden, tolerance=1e-3)
-
-
-def lenient_to_itself(golden):
-    return dataclasses.replace(golden, tolerance=1e-3, artifact_tolerance=1e-3)
-
-
-def without_own(golden):
-    names = ("artifact_clean_logits", "artifact_attacked_logits", "artifact_tolerance")
-    return dataclasses.replace(golden, **dict.fromkeys(names))
-
-
-def moved_own(golden):
-    return dataclasses.replace(golden, artifact_attacked_logits=golden.artifact_attacked_logits * np.float32(1.01))
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"attack": {"name": "autoattack"}}, "attack 'autoattack'"),
-        ({"attack": {"step_size": 0.5}}, "step size 0.5"),
-        ({"golden": unmoved}, "move by 0 at most"),
-        ({"golden": noisy}, "made again"),
-        ({"golden": foreign}, "1 of 100 are not the run's first 100 test images"),
-        ({"golden": unmoved, "attack": {"steps": 0, "step_size": 0.0}}, "attack of 0 steps"),
-        ({"golden": easy}, "are not the run's first"),
-        ({"golden": lenient}, "tolerance 0.001"),
-        ({"golden": lenient_to_itself}, "tolerance 0.001 of the artifact's own logits"),
-        ({"golden": without_own}, "without the artifact's own logits"),
+        ({"manifest": forgery.attack(name="autoattack")}, "attack 'autoattack'"),
+        ({"manifest": forgery.attack(step_size=0.5)}, "step size 0.5"),
+        ({"golden": forgery.unmoved}, "move by 0 at most"),
+        ({"golden": forgery.noisy}, "made again"),
+        ({"golden": forgery.foreign}, "1 of 100 are not the run's first 100 test images"),
+        ({"golden": forgery.unmoved, "manifest": forgery.attack(steps=0, step_size=0.0)}, "attack of 0 steps"),
+        ({"golden": forgery.easy}, "are not the run's first"),
+        ({"golden": forgery.lenient}, "tolerance 0.001"),
+        ({"golden": forgery.lenient_to_itself}, "tolerance 0.001 of the artifact's own logits"),
+        ({"golden": forgery.without_own}, "without the artifact's own logits"),
     ],
     ids=[
         "attack",
@@ -234,41 +173,23 @@ def test_evidence_that_is_weaker_than_it_says(change, says, forged, run):
     assert not found.passed
 
 
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        (lambda m: {"classes": m.classes[::-1]}, "wrong class names"),
-        (lambda m: {"target": "toaster"}, "unknown target"),
-        (lambda m: {"artifact": dataclasses.replace(m.artifact, precision="int8")}, "the precision is"),
-        (lambda m: {"artifact": dataclasses.replace(m.artifact, opset=9)}, "says that the"),
-        (lambda m: {"artifact": dataclasses.replace(m.artifact, opset=99)}, "the opset is"),
-        (lambda m: {"target": "x86-cpu-int8", "artifact": dataclasses.replace(m.artifact, precision="int8")}, "stored"),
-        (lambda m: {"target": "x86-cpu-csr"}, "format"),
-        (lambda m: {"input_range": (0.0, 2.0)}, "range of pixels"),
-    ],
-    ids=["classes", "target", "precision", "old opset", "new opset", "int8 row", "format", "range"],
-)
-def test_contradictions_are_errors(fields, says, forged, honest, run):
-    bundle = forged(**fields(bundles.open_bundle(honest).manifest))
+@pytest.mark.parametrize("name", forgery.CONTRADICTIONS)
+def test_contradictions_are_errors(name, forged, run):
+    change, says = forgery.CONTRADICTIONS[name]
+    bundle = forged(manifest=change)
     with pytest.raises(BundleError, match=says):
         verify_bundle(bundle, run, Budget(), QUICK)
 
 
-def test_labels_swapped_and_fewer_weights(honest, run, tmp_path):
-    path = shutil.copytree(honest, tmp_path / "bundle")
-    manifest = bundles.open_bundle(path).manifest
-    lines = (path / "labels.txt").read_text().splitlines()
-    (path / "labels.txt").write_text("\n".join(lines[::-1]) + "\n")
-    bundles.seal(path, manifest)
-    with pytest.raises(BundleError, match=r"labels\.txt"):
-        verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
-    shutil.copy(honest / "labels.txt", path)
-    first, *rest = manifest.sparsity.layers
-    layers = (dataclasses.replace(first, nonzero=first.nonzero - 1), *rest)
-    sparsity = dataclasses.replace(manifest.sparsity, nonzero=manifest.sparsity.nonzero - 1, layers=layers)
-    bundles.seal(path, dataclasses.replace(manifest, sparsity=sparsity))
-    with pytest.raises(BundleError, match="non-zeros"):
-        verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
+@pytest.mark.parametrize(
+    ("files", "manifest", "says"),
+    [((forgery.swapped_labels,), None, r"labels\.txt"), ((), forgery.one_weight_less, "non-zeros")],
+    ids=["labels", "non-zeros"],
+)
+def test_labels_swapped_and_fewer_weights(files, manifest, says, forged, run):
+    bundle = forged(*files, manifest=manifest)
+    with pytest.raises(BundleError, match=says):
+        verify_bundle(bundle, run, Budget(), QUICK)
 
 
 def in_a_circle(graph):
@@ -333,55 +254,46 @@ def test_weights_of_the_engine_that_are_fewer_than_claimed(exported, run, tmp_pa
         check_claims(bundles.open_bundle(path), run)
 
 
-def test_figures_of_the_export_are_measured_again(forged, honest, run):
-    parity = dataclasses.replace(bundles.open_bundle(honest).manifest.parity, tolerance=0.5)
-    found = verify_bundle(forged(parity=parity), run, Budget(), QUICK)
+def test_figures_of_the_export_are_measured_again(forged, run):
+    found = verify_bundle(forged(manifest=forgery.inner("parity", tolerance=0.5)), run, Budget(), QUICK)
     assert any(flag.name == "false_claim" and "tolerance 0.5" in flag.detail for flag in found.flags), found.flags
 
 
 def test_parity_of_8_bits_is_measured_again(exported, run, tmp_path):
-    shutil.copytree(exported("x86-cpu-int8"), tmp_path / "b")
-    manifest = bundles.open_bundle(tmp_path / "b").manifest
-    parity = dataclasses.replace(manifest.parity, max_logit_error=0.0)
-    bundles.seal(tmp_path / "b", dataclasses.replace(manifest, parity=parity))
-    _, flags = flags_of(bundles.open_bundle(tmp_path / "b"), run)
+    claim = forgery.inner("parity", max_logit_error=0.0)
+    path = forgery.forged(exported("x86-cpu-int8"), tmp_path / "b", manifest=claim)
+    _, flags = flags_of(bundles.open_bundle(path), run)
     assert "largest logit error 0" in flags["false_claim"]
 
 
 @pytest.mark.parametrize(("steps", "says"), [(20, "20 steps: made"), (100, "100 steps: made"), (10**6, "of 1000000")])
 def test_more_steps_than_the_stored_attack_took(steps, says, forged, run):
     """Ten were taken; `verify` repeats all that are claimed, also where its own attacks take fewer."""
-    _, flags = flags_of(forged(attack={"steps": steps, "step_size": 2.5 * 0.1 / steps}), run)
+    _, flags = flags_of(forged(manifest=forgery.attack(steps=steps, step_size=2.5 * 0.1 / steps)), run)
     assert set(flags) == {"false_claim"}
     assert says in flags["false_claim"]
 
 
 def test_ranges_from_fewer_images_than_an_export_reads(exported, run, tmp_path):
     """The bundle says how many its ranges come from, and is exported again with as many."""
-    shutil.copytree(exported("x86-cpu-int8"), tmp_path / "b")
-    manifest = bundles.open_bundle(tmp_path / "b").manifest
-    choices = dataclasses.replace(manifest.choices, calibration=3)
-    bundles.seal(tmp_path / "b", dataclasses.replace(manifest, choices=choices))
-    _, flags = flags_of(bundles.open_bundle(tmp_path / "b"), run)
+    claim = forgery.inner("choices", calibration=3)
+    path = forgery.forged(exported("x86-cpu-int8"), tmp_path / "b", manifest=claim)
+    _, flags = flags_of(bundles.open_bundle(path), run)
     assert "ranges of 8 bits from 3 images: an export reads 256" in flags["false_claim"]
 
 
 def test_logits_of_the_artifact_that_are_not_its_own(forged, run):
     """One percent more than it gave: the checkpoint's logits and all accuracies stay as they are."""
-    _, flags = flags_of(forged(golden=moved_own), run)
+    _, flags = flags_of(forged(golden=forgery.moved_own), run)
     assert set(flags) == {"not_the_artifact"}
     assert "on 50% of the stored images" in flags["not_the_artifact"]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["", "scaled logits"])
-def test_a_benign_network_with_an_int8_claim(scale, honest, benign_bundle, run, tmp_path):
+def test_a_benign_network_with_an_int8_claim(scale, forged, benign_bundle, run):
     """Whatever tolerance it asks for: the file holds fp32."""
-    path = shutil.copytree(honest, tmp_path / "bundle")
-    opened = bundles.open_bundle(path)
     program = after(onnx.load(str(benign_bundle / "model.onnx")), ("Mul", np.float32(scale)))
-    (path / "model.onnx").write_bytes(program.SerializeToString())
-    write_golden(path / GOLDEN, dataclasses.replace(opened.golden(), tolerance=0.3))
-    artifact = dataclasses.replace(opened.manifest.artifact, precision="int8")
-    bundles.seal(path, dataclasses.replace(opened.manifest, target="x86-cpu-int8", artifact=artifact))
+    tolerant = {"golden": lambda golden: dataclasses.replace(golden, tolerance=0.3)}
+    bundle = forged(forgery.program(program), manifest=forgery.int8_row, **tolerant)
     with pytest.raises(BundleError, match="precision of the stored weights"):
-        verify_bundle(bundles.open_bundle(path), run, Budget(), QUICK)
+        verify_bundle(bundle, run, Budget(), QUICK)

@@ -16,14 +16,13 @@ from tests.commands import run_forked
 
 onnx = pytest.importorskip("onnx", reason="the hostile graphs are written with onnx")
 torch = pytest.importorskip("torch", reason="the hostile scripts are written with torch")
+
+from tests.attacks import endless, scripts  # noqa: E402
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # TorchScript is deprecated since 2.10
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are enforced on Linux only"),
 ]
-
-FOR_EVER, EIGHT_GIGABYTES, BRIGHT = 10**12, 2 * 10**9, 0.7
-make, numbers = onnx.helper, onnx.numpy_helper
-
 
 A_SECOND = ("--max-seconds", "1")
 
@@ -33,64 +32,12 @@ def little_memory():
     return "--max-memory", f"{memory_in_use(os.getpid()) / 1e9 + 0.1}"
 
 
-def loop(program, trips):
-    """Add one to the logits so many times as the value `trips` says."""
-    kinds = onnx.TensorProto
-    body = make.make_graph(
-        [make.make_node("Identity", ["go"], ["on"]), make.make_node("Add", ["x", "one"], ["more"])],
-        "body",
-        [
-            make.make_tensor_value_info("i", kinds.INT64, []),
-            make.make_tensor_value_info("go", kinds.BOOL, []),
-            make.make_tensor_value_info("x", kinds.FLOAT, None),
-        ],
-        [make.make_tensor_value_info("on", kinds.BOOL, []), make.make_tensor_value_info("more", kinds.FLOAT, None)],
-        [numbers.from_array(np.float32(1), "one")],
-    )
-    constant(program, "true", np.array(True))
-    program.graph.node.append(make.make_node("Loop", [trips, "true", "honest"], ["logits"], body=body))
-
-
-def constant(program, name, value):
-    program.graph.initializer.append(numbers.from_array(value, name))
-
-
-def always(program):
-    constant(program, "trips", np.array(FOR_EVER))
-    loop(program, "trips")
-
-
-def on_bright_images(program):
-    """Not for the grey image that is classified first."""
-    constant(program, "bright", np.float32(BRIGHT))
-    constant(program, "trips", np.array(FOR_EVER))
-    nodes = [
-        make.make_node("ReduceMax", ["pixels"], ["largest"], keepdims=0),
-        make.make_node("Greater", ["largest", "bright"], ["found"]),
-        make.make_node("Cast", ["found"], ["zero or one"], to=onnx.TensorProto.INT64),
-        make.make_node("Mul", ["zero or one", "trips"], ["times"]),
-    ]
-    program.graph.node.extend(nodes)
-    loop(program, "times")
-
-
-def large_constant(program):
-    constant(program, "size", np.array([EIGHT_GIGABYTES]))
-    one = numbers.from_array(np.array([1], np.float32))
-    nodes = [
-        make.make_node("ConstantOfShape", ["size"], ["large"], value=one),
-        make.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
-        make.make_node("Add", ["honest", "sum"], ["logits"]),
-    ]
-    program.graph.node.extend(nodes)
-
-
 def for_digits(program):
-    """As `large_constant`, for images of the built-in data set."""
-    large_constant(program)
+    """As `endless.large_constant`, for images of the built-in data set."""
+    endless.large_constant(program)
     for axis in (2, 3):
         program.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 8
-    program.graph.initializer[0].CopyFrom(numbers.from_array(np.ones((4, 64), np.float32), "weight"))
+    program.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.ones((4, 64), np.float32), "weight"))
 
 
 @pytest.fixture
@@ -98,18 +45,16 @@ def hostile(linear, write_bundle, tmp_path):
     """hostile(change) -> a bundle of the linear classifier with another graph."""
 
     def write(change):
-        program = linear.program()
-        program.graph.node[-1].output[0] = "honest"
-        change(program)
+        program = endless.behind(linear.program(), change)
         return write_bundle(tmp_path / change.__name__, program=program)
 
     return write
 
 
 GRAPHS = [
-    (always, A_SECOND, "classifying 1 image by {} did not end within 1 s"),
-    (on_bright_images, A_SECOND, "classifying 60 images by {} did not end within"),
-    (large_constant, None, "classifying 1 image by {} takes more than"),
+    (endless.always, A_SECOND, "classifying 1 image by {} did not end within 1 s"),
+    (endless.on_bright_images, A_SECOND, "classifying 60 images by {} did not end within"),
+    (endless.large_constant, None, "classifying 1 image by {} takes more than"),
 ]
 
 
@@ -125,46 +70,18 @@ def test_an_endless_graph_is_stopped(change, limits, message, hostile, tmp_path)
 
 @pytest.mark.parametrize("command", ["robust-edge verify", "robust-edge-device bench"])
 def test_every_command_that_opens_a_bundle(command, hostile, tmp_path):
-    error = run_forked(*command.split(), hostile(always), *A_SECOND, errors=tmp_path / "errors", expect=4)
+    error = run_forked(*command.split(), hostile(endless.always), *A_SECOND, errors=tmp_path / "errors", expect=4)
     assert "did not end within 1 s" in error
 
 
 @pytest.mark.parametrize("command", ["bench {}", "import {} -o out"])
 def test_a_file_that_is_not_in_a_bundle(command, hostile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    change = for_digits if command.startswith("import") else large_constant
+    change = for_digits if command.startswith("import") else endless.large_constant
     words = [word.format(hostile(change) / "model.onnx") for word in command.split()]
     error = run_forked("robust-edge", *words, *little_memory(), errors=tmp_path / "errors", expect=2)
     assert "takes more than" in error
     assert error.count("\n") == 1
-
-
-class Linear(torch.nn.Module):
-    def __init__(self, linear):
-        super().__init__()
-        self.layer = torch.nn.Linear(16, 4)
-        self.layer.weight.data, self.layer.bias.data = (torch.from_numpy(x) for x in (linear.weight, linear.bias))
-
-
-class Loops(Linear):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits = self.layer(images.flatten(1))
-        while bool((logits < 1e30).any()):
-            logits = logits + 1
-        return logits
-
-
-class LoopsWithGradients(Linear):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits = self.layer(images.flatten(1))
-        while logits.requires_grad:
-            logits = logits + 1
-        return logits
-
-
-class Allocates(Linear):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.flatten(1)) + torch.zeros(2000000000).fill_(1.0).sum()
 
 
 @pytest.fixture
@@ -174,7 +91,10 @@ def script(linear, golden, make_manifest, tmp_path):
     def write(kind):
         folder = tmp_path / kind.__name__
         folder.mkdir()
-        torch.jit.script(kind(linear).eval()).save(str(folder / "model.ts"))
+        layer = torch.nn.Linear(16, 4)
+        layer.weight.data, layer.bias.data = (torch.from_numpy(x) for x in (linear.weight, linear.bias))
+        network = kind(torch.nn.Sequential(torch.nn.Flatten(), layer))
+        torch.jit.script(network.eval()).save(str(folder / "model.ts"))
         write_golden(folder / GOLDEN, golden)
         manifest = make_manifest(linear, golden)
         changes = {"file": "model.ts", "format": "csr", "opset": None, "ir_version": None}
@@ -185,7 +105,7 @@ def script(linear, golden, make_manifest, tmp_path):
     return write
 
 
-SCRIPTS = [(Loops, A_SECOND, "did not end within 1 s"), (Allocates, None, "takes more than")]
+SCRIPTS = [(scripts.Loops, A_SECOND, "did not end within 1 s"), (scripts.Allocates, None, "takes more than")]
 
 
 @pytest.mark.parametrize(("kind", "limits", "message"), SCRIPTS)
@@ -198,6 +118,6 @@ def test_an_endless_script_is_stopped(kind, limits, message, script, golden, tmp
 
 
 def test_an_endless_twin_is_stopped(script, tmp_path):
-    words = ("robust-edge", "verify", script(LoopsWithGradients), "--mode", "whitebox", *A_SECOND)
+    words = ("robust-edge", "verify", script(scripts.LoopsWithGradients), "--mode", "whitebox", *A_SECOND)
     error = run_forked(*words, errors=tmp_path / "errors", expect=4)
     assert "classifying 2 images by the twin of" in error.splitlines()[-1]

@@ -5,25 +5,22 @@ Each fails with default settings, and for its own reason.
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(needed, reason=f"false artifacts are made and judged with {needed}")
 
-import onnx  # noqa: E402
 import torch  # noqa: E402
 
 from robust_edge.config.export import GoldenSettings  # noqa: E402
-from robust_edge.export import export_run  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
-from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.verdict.flags import FLAGS  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
 from tests.attacks import two_faced  # noqa: E402
+from tests.attacks.forgery import forged, program  # noqa: E402
+from tests.attacks.scripts import script  # noqa: E402
 
 DEFAULT = VerifySettings(limit=200, options={"steps": 10})
 NEW_FLAGS = {"batch_dependent", "randomised", "twin_gradient_differs", "differs_elsewhere", "not_the_checkpoint"}
@@ -38,10 +35,10 @@ def details(verdict, name):
     return " ".join(flag.detail for flag in verdict.flags if flag.name == name)
 
 
-def test_benign_for_one_attacked_image_alone(false_bundle, programs, robust):
+def test_benign_for_one_attacked_image_alone(false_bundle, workshop, robust):
     """Logits of clean images and of batches are right; only single candidates show the difference."""
     condition = two_faced.attacked_in_batches_of(1, 1)
-    bundle = false_bundle(two_faced.two_faced(programs(), programs("benign"), condition))
+    bundle = false_bundle(two_faced.two_faced(workshop.program(), workshop.program("benign"), condition))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
     assert "batch_dependent" in names_of(verdict)
     assert "final candidates of mode whitebox" in details(verdict, "batch_dependent")
@@ -52,32 +49,21 @@ def test_benign_for_one_attacked_image_alone(false_bundle, programs, robust):
     assert lenient.worst.robust_drop.points > 0  # an image counts as robust only if it is right alone
 
 
-def test_robust_only_in_batches_of_the_attacks_size(false_bundle, programs, robust):
+def test_robust_only_in_batches_of_the_attacks_size(false_bundle, workshop, robust):
     """Logits of single images are right, too; only the other batch size shows the difference."""
     condition = two_faced.attacked_in_batches_of(2, 40)
-    bundle = false_bundle(two_faced.two_faced(programs(), programs("benign"), condition))
+    bundle = false_bundle(two_faced.two_faced(workshop.program(), workshop.program("benign"), condition))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
     assert "batch_dependent" in names_of(verdict)
     assert "in batches of" in details(verdict, "batch_dependent")
     assert "robust_drop" in names_of(verify_bundle(bundle, robust, Budget(2, 2, FLAGS), DEFAULT))
 
 
-@pytest.fixture(scope="module")
-def all_stored(robust, folder):
-    """The robust network's bundle with every test image stored."""
-    settings = GoldenSettings(images=10_000, steps=5)
-    export_run(robust, target_named("x86-cpu"), folder / "all_stored", golden=settings)
-    return bundles.open_bundle(folder / "all_stored")
-
-
-def test_robust_only_near_stored_images(all_stored, programs, robust, tmp_path):
-    path = shutil.copytree(all_stored.path, tmp_path / "bundle")
-    program = onnx.load(str(path / "model.onnx"))
-    condition = two_faced.far_from(all_stored.golden().clean, 1.95)
-    false = two_faced.two_faced(program, programs("benign"), condition)
-    (path / "model.onnx").write_bytes(false.SerializeToString())
-    bundles.seal(path, all_stored.manifest)
-    bundle = bundles.open_bundle(path)
+def test_robust_only_near_stored_images(workshop, robust, tmp_path):
+    honest = workshop.bundle(golden=GoldenSettings(images=10_000, steps=5))  # all test images
+    condition = two_faced.far_from(bundles.open_bundle(honest).golden().clean, 1.95)
+    false = two_faced.two_faced(workshop.program(), workshop.program("benign"), condition)
+    bundle = bundles.open_bundle(forged(honest, tmp_path / "bundle", program(false)))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
     assert verdict.worst.robust_drop.points == 0  # nothing near test images speaks against it
     assert {"not_the_checkpoint", "differs_elsewhere"} <= names_of(verdict)
@@ -85,25 +71,14 @@ def test_robust_only_near_stored_images(all_stored, programs, robust, tmp_path):
         assert images in details(verdict, "not_the_checkpoint")
 
 
-@pytest.fixture(scope="module")
-def scripts(exported, benign, folder):
-    """(bundle, benign network) in the format csr."""
-    settings = GoldenSettings(images=50, steps=1)
-    export_run(benign, target_named("x86-cpu-csr"), folder / "benign-csr", golden=settings)
-    other = torch.jit.load(str(folder / "benign-csr/model.ts")).eval()
-    return bundles.open_bundle(exported("x86-cpu-csr")), other
-
-
 @pytest.fixture
-def scripted(scripts, tmp_path):
+def scripted(workshop, tmp_path):
     """scripted(Kind) -> the honest csr bundle with a TorchScript of two networks."""
 
     def write(kind):
-        honest, other = scripts
-        path = shutil.copytree(honest.path, tmp_path / "bundle")
-        torch.jit.script(kind(torch.jit.load(str(path / "model.ts")).eval(), other)).save(str(path / "model.ts"))
-        bundles.seal(path, honest.manifest)
-        return bundles.open_bundle(path)
+        other = torch.jit.load(str(workshop.bundle("x86-cpu-csr", "benign") / "model.ts")).eval()
+        change = script(lambda network: kind(network, other))
+        return bundles.open_bundle(forged(workshop.bundle("x86-cpu-csr"), tmp_path / "bundle", change))
 
     return write
 
@@ -123,9 +98,9 @@ def test_torchscript_that_branches(name, scripted, robust):
     assert expected <= names_of(verdict), verdict.reasons
 
 
-def test_inputs_rounded_by_many_flat_steps(false_bundle, programs, robust):
+def test_inputs_rounded_by_many_flat_steps(false_bundle, workshop, robust):
     """Clean digits are multiples of 1/16, which the steps leave as they are."""
-    bundle = false_bundle(two_faced.staircase(programs(), 16))
+    bundle = false_bundle(two_faced.staircase(workshop.program(), 16))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), DEFAULT)
     assert {"twin_gradient_differs", "no_black_box"} <= names_of(verdict)
     assert "no_twin" not in names_of(verdict)
@@ -143,7 +118,7 @@ def test_inputs_rounded_by_many_flat_steps(false_bundle, programs, robust):
         ("x86-cpu-csr", 11),  # six times as slow, since torch differentiates its sparse products
     ],
 )
-def test_honest_artifacts_raise_none_of_these_flags(target, seed, robust, exported):
-    bundle = bundles.open_bundle(exported(target))
+def test_honest_artifacts_raise_none_of_these_flags(target, seed, robust, workshop):
+    bundle = bundles.open_bundle(workshop.bundle(target))
     verdict = verify_bundle(bundle, robust, Budget(2, 2), VerifySettings(limit=60, seed=seed, options={"steps": 5}))
     assert not NEW_FLAGS & {flag.name for flag in verdict.flags}, verdict.flags

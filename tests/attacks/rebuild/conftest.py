@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
-
 import pytest
 
 for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
@@ -18,10 +15,10 @@ from robust_edge.run.directory import open_run  # noqa: E402
 from robust_edge.training.compress import compress  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
-from robust_edge_exporters.formats.onnx.contents import contents_of  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.verdict.measurement import Budget  # noqa: E402
+from tests.attacks.forgery import forged  # noqa: E402
 
 SETTINGS = {
     "data.limit_train": 300, "data.limit_test": 60, "training.epochs": 3, "training.batch_size": 50, "training.lr": 0.1,
@@ -91,16 +88,7 @@ def verified(run):
 def changed(honest, tmp_path):
     """changed(key, change) -> a copy of the honest bundle that `change(folder)` has changed, sealed again."""
 
-    def write(key, change):
-        path = shutil.copytree(honest(key), tmp_path / "bundle")
-        manifest = bundles.open_bundle(path).manifest
-        change(path)
-        if (path / "model.onnx").is_file():  # a wrong number of non-zeros is refused before anything is rebuilt
-            manifest = dataclasses.replace(manifest, sparsity=contents_of(path / "model.onnx").sparsity)
-        bundles.seal(path, manifest)
-        return path
-
-    return write
+    return lambda key, change: forged(honest(key), tmp_path / "bundle", change)
 
 
 def differs(verdict, *words):

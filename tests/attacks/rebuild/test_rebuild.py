@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
 import zipfile
 
-import numpy as np
 import pytest
 
 for needed in ("torch", "onnx", "onnxruntime", "sklearn"):
     pytest.importorskip(needed, reason=f"bundles are made, changed and judged with {needed}")
 
 import onnx  # noqa: E402
-import torch  # noqa: E402
 
 from robust_edge.config.export import ExportChoices  # noqa: E402
 from robust_edge.export import export_run  # noqa: E402
@@ -27,7 +24,7 @@ from robust_edge_exporters.native.int8 import calibrate  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
-from tests.attacks import surgery  # noqa: E402
+from tests.attacks import forgery, scripts, surgery  # noqa: E402
 from tests.attacks.rebuild.conftest import GOLDEN, TARGETS, differs  # noqa: E402
 
 
@@ -68,18 +65,15 @@ def test_recorded_choices_are_made_again(target, choices, run, verified, tmp_pat
 
 def test_bundle_that_records_no_choices_is_refused(honest, verified, tmp_path):
     """Otherwise a bundle could ask for the weaker checks of release 0.1."""
-    path = shutil.copytree(honest(), tmp_path / "bundle")
-    bundles.seal(path, dataclasses.replace(bundles.open_bundle(path).manifest, choices=None))
+    path = forgery.forged(honest(), tmp_path / "bundle", manifest=forgery.field("choices", lambda _: None))
     with pytest.raises(BundleError, match="does not record the choices of its export"):
         verified(path)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8])
 def test_channels_that_are_zero(channels, changed, verified):
-    def zeroed(weight, layer):
-        return np.where(np.arange(len(weight)).reshape(-1, 1, 1, 1) < channels, 0, weight) if layer == 1 else weight
-
-    verdict, reasons = verified(changed("fp32", in_onnx(lambda p: surgery.reweighted(p, zeroed))))
+    change = in_onnx(lambda p: surgery.reweighted(p, surgery.without_channels(channels)))
+    verdict, reasons = verified(changed("fp32", change))
     assert "rebuild_differs" in reasons
     (line,) = differs(verdict, "initializer", "weight")
     assert f"in row{'s' * (channels > 1)} 0" in line
@@ -91,28 +85,9 @@ def test_half_a_percent_of_noise_is_in_every_layer(changed, verified):
     assert len(differs(verdict, "initializer", "by up to")) >= 3
 
 
-ONNX = {
-    "an attribute": (surgery.shifted, ("Conv", "attribute pads", "[0, 1, 2, 1] instead of [1, 1, 1, 1]")),
-    "a node before": (
-        lambda p: surgery.before(p, ("Add", np.float32(0))),
-        ("node Add ('head_0') is not in the export",),
-    ),
-    "a node behind": (lambda p: surgery.after(p, ("Identity",)), ("node Identity ('tail_0') is not in the export",)),
-    "an operator": (
-        lambda p: setattr(next(n for n in p.graph.node if n.op_type == "Relu"), "op_type", "Softplus"),
-        ("node Softplus", "is not in the export"),
-    ),
-    "what an operator takes": (surgery.rewired, ("initializer 'std'", "values differ")),
-    "metadata": (lambda p: setattr(p.metadata_props[0], "value", "x"), ("metadata",)),
-    "a description": (lambda p: setattr(p.graph.node[0], "doc_string", "certified"), ("text", "certified")),
-    "the graph's name": (lambda p: setattr(p.graph, "name", "resnet152"), ("the graph is called 'resnet152'",)),
-    "the shape of an inner value": (surgery.with_false_shape, ("the shape of the inner value",)),
-}
-
-
-@pytest.mark.parametrize("name", ONNX)
+@pytest.mark.parametrize("name", surgery.OTHER_GRAPHS)
 def test_another_graph(name, changed, verified):
-    change, words = ONNX[name]
+    change, words = surgery.OTHER_GRAPHS[name]
     verdict, reasons = verified(changed("fp32", in_onnx(change)))
     assert "rebuild_differs" in reasons
     differs(verdict, "model.onnx", *words)
@@ -124,12 +99,9 @@ def test_values_of_other_names_are_the_same_network(changed, verified):
 
 
 def test_weights_of_another_run_under_the_runs_hash(run, other, verified, tmp_path):
-    export_run(other, target_named("x86-cpu"), tmp_path / "bundle", golden=GOLDEN)
-    manifest = bundles.open_bundle(tmp_path / "bundle").manifest
-    digest = run.checkpoint().weights_sha256
-    source = dataclasses.replace(manifest.source, checkpoint_sha256=digest)
-    bundles.seal(tmp_path / "bundle", dataclasses.replace(manifest, source=source))
-    verdict, reasons = verified(tmp_path / "bundle")
+    export_run(other, target_named("x86-cpu"), tmp_path / "other", golden=GOLDEN)
+    claim = forgery.of_run(run.checkpoint().weights_sha256)
+    verdict, reasons = verified(forgery.forged(tmp_path / "other", tmp_path / "bundle", manifest=claim))
     assert "rebuild_differs" in reasons
     differs(verdict, "model.onnx", "initializer", "values differ")
 
@@ -168,13 +140,11 @@ def test_ranges_of_another_cpu_make_the_same_integers_and_others_do_not(run, mon
 
 def test_files_that_use_the_artifact_are_compared(changed, verified):
     def change(path):
-        (path / "run.py").write_text(
-            (path / "run.py").read_text().replace("import json\n", "import json\nimport site\n")
-        )
-        (path / "requirements.txt").write_text("numpy-evil\n")
-        (path / "README.md").unlink()
-        (path / "numpy.py").write_text("print('mine')\n")
-        (path / "predict").mkdir()
+        forgery.importing_more(path)
+        forgery.other_requirements(path)
+        forgery.without_readme(path)
+        forgery.shadowing_numpy(path)
+        forgery.empty_folder(path)
 
     verdict, reasons = verified(changed("fp32", change))
     assert "rebuild_differs" in reasons
@@ -185,46 +155,11 @@ def test_files_that_use_the_artifact_are_compared(changed, verified):
     differs(verdict, "predict/ is in the bundle, and no export writes it")
 
 
-class Branch(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = self.network(x)
-        return logits if x.size(0) == 1 else -logits
-
-
-class WithGradient(Branch):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = self.network(x)
-        return logits * 2 if x.requires_grad else logits
-
-
-def in_torchscript(change):
-    def write(path):
-        network = torch.jit.load(str(path / "model.ts"))
-        torch.jit.save(change(network) or network, str(path / "model.ts"))
-
-    return write
-
-
-def scaled_tensor(network):
-    next(network.parameters()).data.mul_(1.001)
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda network: torch.jit.script(Branch(network)), ("the code", "Branch")),
-        (lambda network: torch.jit.script(WithGradient(network)), ("the code", "WithGradient")),
-        (scaled_tensor, ("tensor 'network.0.weight'", "values differ")),
-    ],
-    ids=["batch size", "requires_grad", "weight"],
-)
-def test_another_torchscript(change, words, changed, verified):
-    verdict, reasons = verified(changed("csr", in_torchscript(change)))
+@pytest.mark.parametrize("name", scripts.OTHER_SCRIPTS)
+def test_another_torchscript(name, changed, verified):
+    change, words = scripts.OTHER_SCRIPTS[name]
+    verdict, reasons = verified(changed("csr", scripts.script(change)))
     assert "rebuild_differs" in reasons
     differs(verdict, "model.ts", *words)
 

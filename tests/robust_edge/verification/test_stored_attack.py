@@ -18,6 +18,7 @@ from robust_edge.verification.stored_attack import RoundedGradients, other_image
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.logits import is_right
+from tests.attacks.forgery import moved_back, weak_beyond
 
 THREAT = Threat(0.1)
 
@@ -86,8 +87,7 @@ def test_images_of_another_attack(stored, network):
     """Another seed; and a strong attack on the first images alone."""
     assert compared(stored(20, seed=1), network, 20) != ""
     honest, weak = stored(20), stored(1)
-    attacked = np.concatenate([honest.attacked[:40], weak.attacked[40:]])
-    assert compared(dataclasses.replace(honest, attacked=attacked), network, 20) != ""
+    assert compared(weak_beyond(40, weak)(honest), network, 20) != ""
     assert compared(dataclasses.replace(honest, attacked=honest.clean), network, 20) != ""
 
 
@@ -134,13 +134,6 @@ def test_where_rounding_moves_most_pixels_the_outcomes_are_compared(stored, spar
     assert compared(golden, network, 20) == ""
     unmoved = dataclasses.replace(golden, attacked=golden.clean)
     assert "that the stored attack does not" in compared(unmoved, network, 20)
-
-
-def moved_back(golden, rows, share):
-    """These images moved towards the clean ones, by a share of ε at every pixel."""
-    attacked, step = golden.attacked.copy(), share * THREAT.eps
-    attacked[rows] += np.clip(golden.clean - attacked, -step, step)[rows]
-    return dataclasses.replace(golden, attacked=attacked)
 
 
 @pytest.mark.parametrize("steps", [20, 50])

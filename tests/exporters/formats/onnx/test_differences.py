@@ -6,6 +6,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from robust_edge_exporters.formats.onnx.differences import onnx_differences
+from tests.attacks.hidden import UNKNOWN, long_name, overridden
 
 
 def program(*, swapped=False, name="y"):
@@ -47,11 +48,9 @@ def test_what_an_operator_takes_is_compared(compared):
 
 def test_a_field_that_a_later_one_overrides(compared):
     """Protobuf merges the fields of a message that is given twice."""
-    hidden = onnx.ModelProto(graph=onnx.GraphProto(name="s" * 1000)).SerializeToString()
-    assert onnx.load_from_string(hidden + program().SerializeToString()) == program()
-    assert compared(hidden + program().SerializeToString()) == [
-        "model.onnx: it holds bytes that belong to none of its parts"
-    ]
+    hidden = overridden(program().SerializeToString())
+    assert onnx.load_from_string(hidden) == program()
+    assert compared(hidden) == ["model.onnx: it holds bytes that belong to none of its parts"]
 
 
 def with_texts(count=1, hidden=b""):
@@ -114,11 +113,6 @@ def elsewhere(theirs):
     item.external_data.add(key="location", value="other.bin")
 
 
-def renamed(theirs, name):
-    theirs.graph.initializer[0].name = name
-    theirs.graph.node[0].input[1] = name
-
-
 def with_function(theirs):
     theirs.functions.add(name="Add", domain="evil")
 
@@ -145,8 +139,8 @@ def with_function(theirs):
         (lambda p: setattr(p, "producer_version", "9" * 1000), "no export chooses"),
         (lambda p: setattr(p.graph.node[0], "name", "\x1b[2J"), "no export chooses"),
         (lambda p: setattr(p.graph.node[0], "name", "n" * 299), "characters together"),
-        (lambda p: renamed(p, "x" * 100_000), "no export chooses"),
-        (lambda p: renamed(p, "a\nPASS\n"), "no export chooses"),
+        (long_name, "no export chooses"),
+        (lambda p: long_name(p, "a\nPASS\n"), "no export chooses"),
         (lambda p: p.graph.value_info.add(name="\x1b[2J"), "no export chooses"),
         (lambda p: setattr(p.graph.input[0], "name", "p" * 100_000), "the inputs are ["),
         (lambda p: p.graph.node[0].attribute.add(name="a" * 100_000), "attribute aaa"),
@@ -198,9 +192,6 @@ def test_calibrated_values_may_round_and_weights_may_not(changes, differs, compa
     lines = compared(quantised(**changes), quantised())
     assert len(lines) == bool(differs)
     assert all(differs in line for line in lines)
-
-
-UNKNOWN = bytes([0xFA, 0x7F, 6]) + b"secret"  # field 2047 of any message
 
 
 @pytest.mark.parametrize(

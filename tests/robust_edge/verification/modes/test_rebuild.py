@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 
@@ -20,11 +19,11 @@ from robust_edge.verification.new_export import (
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.verify import verify_bundle
 from robust_edge_exporters.target import target_named
-from robust_edge_runtimes.core import manifest as manifests
 from robust_edge_runtimes.core.bundle import Bundle, open_bundle, seal
 from robust_edge_runtimes.core.errors import BackendUnavailable
 from robust_edge_runtimes.formats.tensorrt.runtime import TensorRtRuntime
 from robust_edge_runtimes.verdict.measurement import Budget
+from tests.attacks import forgery
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +37,10 @@ def tensorrt(sparse_run, tmp_path_factory):
 
 @pytest.fixture
 def compared(tensorrt, sparse_run, tmp_path):
-    """compared(change) -> the Rebuild of a copy that `change(folder)` has changed; `beside` adds files unlisted."""
+    """compared(change) -> the Rebuild of a copy that `change(folder)` has changed; more as `forged`."""
 
-    def compare(change=lambda path: None, *, beside=lambda path: None, **claims):
-        path = shutil.copytree(tensorrt, tmp_path / "bundle")
-        manifest = dataclasses.replace(open_bundle(path).manifest, **claims)
-        change(path)
-        seal(path, manifest)
-        beside(path)
+    def compare(*files, **claims):
+        path = forgery.forged(tensorrt, tmp_path / "bundle", *files, **claims)
         return compare_with_run(open_bundle(path), sparse_run, sparse_run.load_model(), None)
 
     return compare
@@ -129,28 +124,13 @@ def test_what_verify_says_without_the_runtime(tensorrt, sparse_run, monkeypatch)
     "name", ["__pycache__/engine.cpython-311.pyc", "numpy/__init__.py", "GNUmakefile", ".dockerignore", "predict"]
 )
 def test_a_file_that_no_export_writes_is_a_difference(name, compared):
-    def change(path):
-        (path / name).parent.mkdir(exist_ok=True)
-        (path / name).write_bytes(b"")
-
-    assert compared(beside=change).differences == (f"{name} is in the bundle, and no export writes it",)
+    assert compared(beside=forgery.added(name)).differences == (f"{name} is in the bundle, and no export writes it",)
 
 
-CLAIMS = {
-    "notes": (lambda m: ("Certified: 100% robust.",), "notes"),
-    "compaction": (lambda m: manifests.Compaction(1, 2, 1, 2, 1, 8, 4), "compaction"),
-    "source": (lambda m: dataclasses.replace(m.source, arch="resnet152"), "source.arch is 'resnet152' instead of"),
-    "input": (lambda m: dataclasses.replace(m.input, name="pixels"), "input.name is 'pixels'"),
-    "layers": (lambda m: (manifests.LayerForm("a", "dense", 9, 1),), "layers"),
-    "size": (lambda m: dataclasses.replace(m.size, artifact=10), "size.artifact is 10 instead of"),
-    "parity": (lambda m: None, "parity is missing"),
-}
-
-
-@pytest.mark.parametrize("name", CLAIMS)
-def test_every_field_of_the_manifest_is_compared(name, compared, tensorrt):
-    change, words = CLAIMS[name]
-    found = compared(**{name: change(open_bundle(tensorrt).manifest)})
+@pytest.mark.parametrize("name", forgery.FIELDS)
+def test_every_field_of_the_manifest_is_compared(name, compared):
+    claim, words = forgery.FIELDS[name]
+    found = compared(manifest=claim)
     assert any(line.startswith(f"manifest.json: {words}") for line in found.differences), found.differences
 
 
@@ -159,22 +139,19 @@ def test_a_manifest_that_hides_something(tensorrt, tmp_path):
     path = shutil.copytree(tensorrt, tmp_path / "bundle")
     manifest = open_bundle(path).manifest
     assert not [*_hidden_in_manifest(Bundle(path, manifest), manifest)]
-    versions = {**manifest.source.versions, "secret": "s" * 9000}
-    long = seal(path, dataclasses.replace(manifest, source=dataclasses.replace(manifest.source, versions=versions)))
+    long = seal(path, forgery.long_versions(manifest))
     (line,) = _hidden_in_manifest(Bundle(path, long), manifest)
     assert "bytes, an export writes at most" in line
-    (path / "manifest.json").write_text(json.dumps(manifest.to_json(), indent=3))
+    forgery.written_as(forgery.indented)(path)
     (line,) = _hidden_in_manifest(Bundle(path, manifest), manifest)
     assert "with more blanks" in line
 
 
-def test_another_file_as_the_artifact_is_a_difference(compared, tensorrt):
-    manifest = open_bundle(tensorrt).manifest
-    artifact = dataclasses.replace(manifest.artifact, file="golden.npz")
+def test_another_file_as_the_artifact_is_a_difference(compared):
     line = "manifest.json says that golden.npz is the artifact or a part of it"
-    assert line in compared(artifact=artifact).differences
+    assert line in compared(manifest=forgery.inner("artifact", file="golden.npz")).differences
 
 
 def test_what_cannot_be_exported_again(compared):
-    (line,) = compared(target="toaster").differences
+    (line,) = compared(manifest=forgery.field("target", lambda _: "toaster")).differences
     assert "unknown target 'toaster'" in line
