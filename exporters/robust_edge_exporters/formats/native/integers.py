@@ -148,10 +148,11 @@ class _Layer:
             raise ValueError(f"{len(numbers)} positions where {place} are read")
         stride = window.strides[1] if "columns" in self.fields else 1
         segment = words.transpose(0, 2, 1).reshape(outputs, columns, positions // stride, stride)[:, ::-1]
-        found = segment.transpose(0, 2, 1, 3).reshape(outputs, positions // stride, columns * stride)
-        if found[..., window.kernel[1] :].any():
+        by_column = segment.transpose(0, 2, 1, 3).reshape(outputs, positions // stride, columns * stride)
+        if by_column[..., window.kernel[1] :].any():
             raise ValueError("weights beyond the filters")
-        return found[..., : window.kernel[1]].reshape(outputs, -1)
+        found: npt.NDArray[np.int32] = by_column[..., : window.kernel[1]].reshape(outputs, -1)
+        return found
 
 
 def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
