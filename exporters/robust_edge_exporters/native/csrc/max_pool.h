@@ -38,6 +38,11 @@ INLINE vec strided_pixels(const struct pooling *p, const float *row, int x, int 
     return load(lanes);
 }
 
+/* The pixels x, x + 1, ... in a range, `least` elsewhere. */
+INLINE vec pixels_in(vec pixels, struct range r, int x, vec least) {
+    return lanes_or(pixels, lanes_between(r.begin - x, r.end - x), least);
+}
+
 /* LANES pixels from x on; `in` is row 0 of the window, of whose rows `rows` are inside the plane. Stride (3 for larger
    ones), `edge` (whether columns may be outside the plane) and `codes` are constants where this is called. */
 INLINE vec max_pixels(const struct pooling *p, const float *in, struct range rows, int x, const int stride,
@@ -45,29 +50,29 @@ INLINE vec max_pixels(const struct pooling *p, const float *in, struct range row
     const vec least = splat(codes ? 0 : -FLT_MAX);
     const int columns = stride == 2 && p->dilation_x == 1 ? 2 : 1; /* of the window, at once */
     const ptrdiff_t pitch = (ptrdiff_t)p->dilation_y * p->in.width;
+    const int masked = edge && stride <= 2;
     vec most = least;
     for (int kx = 0; kx < p->kernel_x; kx += columns) {
         const int column = kx * p->dilation_x - p->left;
-        const struct range seen[2] = {inside(column, p->stride_x, p->in.width, p->out.width),
-                                      inside(column + columns - 1, p->stride_x, p->in.width, p->out.width)};
-        vec pixels[2] = {least, least};
-        if (edge && (seen[1].begin >= x + LANES || seen[0].end <= x))
+        vec first = least, second = least; /* variables and no array, which compilers would keep in memory */
+        const struct range seen = inside(column, stride, p->in.width, p->out.width);
+        const struct range next = inside(column + columns - 1, stride, p->in.width, p->out.width);
+        if (masked && (next.begin >= x + LANES || seen.end <= x))
             continue; /* nothing is read far from the plane */
         for (int ky = rows.begin; ky < rows.end; ky++) {
             const float *row = in + ky * pitch;
             if (stride > 2)
-                pixels[0] = larger(pixels[0], strided_pixels(p, row, x, column, least), codes);
+                first = larger(first, strided_pixels(p, row, x, column, least), codes);
             else
-                UNROLL for (int i = 0; i < stride; i++)
-                    pixels[i] = larger(pixels[i], load(row + x * stride + column + i * LANES), codes);
+                first = larger(first, load(row + x * stride + column), codes);
+            if (stride == 2)
+                second = larger(second, load(row + x * stride + column + LANES), codes);
         }
         if (stride == 2)
-            deinterleave_vectors(pixels[0], pixels[1], pixels, pixels + 1);
-        for (int i = 0; i < columns && kx + i < p->kernel_x; i++) {
-            if (edge && stride <= 2)
-                pixels[i] = lanes_or(pixels[i], lanes_between(seen[i].begin - x, seen[i].end - x), least);
-            most = larger(most, pixels[i], codes);
-        }
+            deinterleave_vectors(first, second, &first, &second);
+        most = larger(most, masked ? pixels_in(first, seen, x, least) : first, codes);
+        if (columns == 2 && kx + 1 < p->kernel_x)
+            most = larger(most, masked ? pixels_in(second, next, x, least) : second, codes);
     }
     return most;
 }
