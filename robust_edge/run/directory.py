@@ -339,7 +339,9 @@ def open_run(path: Path, *, allow_code: bool = False) -> Run:
 def _plain_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG
     if not file.is_file():
-        raise InputError(f"{path} is not a run (no {CONFIG}); a run is what `robust-edge compress -o` writes")
+        if path.is_file():
+            raise InputError(f"{path} is a file, not a run; `robust-edge import` makes a run of a network in a file")
+        raise InputError(f"{path} is not a run (no {CONFIG}); a run is what `robust-edge compress` or `import` writes")
     return parse(read_text(file), str(file))
 
 

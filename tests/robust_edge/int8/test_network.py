@@ -67,6 +67,23 @@ def test_the_files_hold_the_graph_of_integers(exported):
                 np.testing.assert_array_equal(getattr(r, name), getattr(asked, name))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_the_files_of_few_channels_hold_the_graph(channels, tmp_path):
+    """Weights of at most one segment of output channels, as first layer and behind it."""
+    net = Net(1, 6, 6)
+    x = net.add("Relu", net.conv("input", net.weights(channels, 1, 3, 3)))
+    x = net.conv(x, net.weights(channels, channels, 3, 3))
+    path = net.save(tmp_path / "net.onnx", net.add("Flatten", x))
+    graph = prepared(import_onnx(path))
+    ranges = dict.fromkeys(ranged_tensors(graph), RANGE)
+    export = export_native(path, tmp_path, weights="int8", ranges=ranges, options=Options(images=1))
+    onnx.save(with_ranges(without_weights(onnx.load(path)), export.ranges), tmp_path / GRAPH)
+    asked = [op.weight for op in quantise(graph, ranges).graph.ops if isinstance(op, Weighted)]
+    read = [op.weight for op in int8_graph_of(tmp_path).graph.ops if isinstance(op, Weighted)]
+    assert len(read) == 2
+    assert all(map(np.array_equal, read, asked))
+
+
 def test_other_files_are_refused(exported, tmp_path):
     folder, _, _ = exported
     for name in ("model.c", "weights.bin", GRAPH):

@@ -151,8 +151,8 @@ class _Layer:
         by_column = segment.transpose(0, 2, 1, 3).reshape(outputs, positions // stride, columns * stride)
         if by_column[..., window.kernel[1] :].any():
             raise ValueError("weights beyond the filters")
-        found: npt.NDArray[np.int32] = by_column[..., : window.kernel[1]].reshape(outputs, -1)
-        return found
+        found = by_column[..., : window.kernel[1]].reshape(outputs, -1)
+        return np.ascontiguousarray(found)  # of a single segment it is a view, whose bytes cannot be read
 
 
 def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
