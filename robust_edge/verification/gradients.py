@@ -16,6 +16,7 @@ from torch import nn
 from robust_edge.attacks.input_gradients import only_input_gradients
 from robust_edge.evaluation.batch_size import batch_size
 from robust_edge.evaluation.oracle import TorchOracle
+from robust_edge.verification.eight_bits import score_in_8_bits
 from robust_edge.verification.subject import HostSubject
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.batches import batches_of
@@ -134,25 +135,29 @@ def _alignment_check(subject: HostSubject, points: _Points, slopes: np.ndarray) 
 
     The slope of a network that bends strongly inside the ball, such as a barely trained one, predicts little at these
     scales. Where the cosine is too small, it is therefore compared with that of the checkpoint, which is trusted, also
-    at smaller scales; scales at which the checkpoint's own gradient predicts nothing decide nothing. If none decides,
-    the flag says that the gradient was not tested, since a twin with any gradient would do as well.
+    at smaller scales; scales at which the checkpoint's own gradient predicts nothing decide nothing. The checkpoint of
+    an artifact in 8 bits is computed in 8 bits, too: at small scales rounding hides the changes, and a scale at which
+    it hardly changes decides nothing, since the artifact shows only its own rounding there. If no scale decides, the
+    flag says that the gradient was not tested, since a twin with any gradient would do as well.
     """
     found = {scale: points.cosine(subject.score, slopes, scale) for scale in SCALES}
     expected = dict.fromkeys(SCALES, MIN_COSINE)
     if subject.network is not None and not min(found.values()) >= MIN_COSINE:
         own = _slopes(subject.network, points.images, points.weights)
-        score = TorchOracle(subject.network).logits
+        in_8_bits = subject.precision == "int8"
+        score = score_in_8_bits(subject.network) if in_8_bits else TorchOracle(subject.network).logits
         for scale in (*SCALES, *(FINER if subject.precision == "fp32" else ())):
             cosine = points.cosine(score, own, scale)
-            expected[scale] = min(MIN_COSINE, OF_CHECKPOINT * cosine) if cosine >= ROUGH else UNDECIDED
+            still = in_8_bits and cosine == STILL
+            expected[scale] = UNDECIDED if cosine < ROUGH or still else min(MIN_COSINE, OF_CHECKPOINT * cosine)
             if scale not in found:
                 found[scale] = points.cosine(subject.score, slopes, scale)
     tested = any(found[scale] != STILL and expected[scale] != UNDECIDED for scale in found)
     if not tested and UNDECIDED in expected.values():
         detail = (
             f"at every step from {min(found):g} to {max(found):g} eps the checkpoint's own gradient and its finite "
-            f"differences have a cosine below {ROUGH:g}, or the artifact changes too little, so that nothing shows "
-            "whether the twin's gradient is right"
+            f"differences have a cosine below {ROUGH:g}, or it or the artifact changes too little, so that nothing "
+            "shows whether the twin's gradient is right"
         )
         return Check(GRADIENT_UNTESTED, True, detail)
     scale = min(found, key=lambda one: found[one] - expected[one])

@@ -12,6 +12,7 @@ from torch import nn
 
 from robust_edge.evaluation.oracle import TorchOracle
 from robust_edge.verification import gradients
+from robust_edge.verification.eight_bits import score_in_8_bits
 from robust_edge.verification.gradients import SCALES, gradient_checks
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.twins.lazy import LazyTwin
@@ -155,6 +156,33 @@ def test_nor_does_one_of_an_artifact_that_rounds(precision, grid, checked):
         return (np.round(TorchOracle(network).logits(images) / grid) * grid).astype(np.float32)
 
     assert checked(rounded, network, precision=precision) == []
+
+
+class Narrow(nn.Module):
+    """A deep network of few channels, which passes the rounding of its activations on to the logits."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        layers = [nn.Conv2d(1, 3, 3, 1, 1), *(nn.Conv2d(3, 3, 3, 1, 1) for _ in range(15))]
+        parts = [part for layer in layers for part in (layer, nn.ReLU())]
+        self.layers = nn.Sequential(*parts, nn.Flatten(), nn.Linear(48, 4))
+        for layer in layers:
+            nn.init.normal_(layer.weight, std=(2 / 27) ** 0.5)
+            nn.init.constant_(layer.bias, 1)
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_rounding_of_8_bits_hides_the_changes_of_small_steps(checked):
+    network = Narrow()
+    rounded = score_in_8_bits(network)
+    assert checked(rounded, network, precision="int8") != []
+    assert checked(rounded, network, precision="int8", network=network) == []
+    assert checked(rounded, network, network=network) != []  # in fp32 it is none of the artifact's own
+    opposite = WithGradientOf(network, Negative(network))
+    assert checked(rounded, opposite, precision="int8", network=network) != []
 
 
 def test_a_twin_whose_gradient_leads_the_other_way(checked):
