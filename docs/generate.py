@@ -108,17 +108,22 @@ def networks(file: str) -> str:
     """What a benchmark of networks found, one row per network and size."""
     found = json.loads((DOCS.parent / f"benchmarks/results/{file}.json").read_text("utf-8"))
     targets = list(dict.fromkeys(name for row in found["rows"] for name in row.get("targets", ())))
-    rows = [
-        (f"`{row['network']}`", str(row["size"]), *(_outcome(row, name) for name in targets)) for row in found["rows"]
-    ]
+    rows = [(f"`{row['network']}`", str(row["size"]), *_outcomes(row, targets)) for row in found["rows"]]
     return _table(("network", "pixels", *(f"`{name}`" for name in targets)), rows)
+
+
+def _outcomes(row: dict[str, Any], targets: list[str]) -> list[str]:
+    """What the commands said of one network, target by target; once, if it was refused in all of them."""
+    if "refused" in row:
+        return [f"refused: {row['refused'].partition(';')[0]}", *[""] * (len(targets) - 1)]
+    return [_outcome(row, name) for name in targets]
 
 
 def _outcome(row: dict[str, Any], target: str) -> str:
     """What the commands said of one network in one target."""
     said = row.get("targets", {}).get(target)
     if said is None:
-        return str(row.get("refused", "not run"))
+        return "not run"
     if said["check"] != "works":
         return f"check: {said['check'].partition(';')[0]}"
     problem = said.get("export") or said.get("bench")

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robust_edge_exporters.weight_uses import BRANCHES
+
 # PyTorch's own operators wherever a message names them, and any operator where it is named in an exporter's phrase.
 _OPERATOR = re.compile(
     r"\b(?:aten|prims|torchvision)(?:\.|::)\w+|(?<=OpOverload\(op=')\w+\.\w+|(?<=unrecognized namespace )\w+::\w+"
@@ -22,6 +24,8 @@ _OPERATOR = re.compile(
 # How torch.export names the line of the network that it could not trace.
 _LINE = re.compile(r'The following call raised this error:\s+File "([^"]+)", line (\d+)')
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# What torch adds to a message for its own developers: hints of symbols, and places in whatever file called it.
+_FOR_DEVELOPERS = re.compile(r" \(unhinted: .*| Caused by: .*| For more information, run with .*")
 
 
 def reason(cause: Exception, model: nn.Module, example: torch.Tensor) -> str:
@@ -94,4 +98,5 @@ def _place(model: nn.Module, example: torch.Tensor, operator: str) -> str:
 
 
 def _one_line(cause: BaseException) -> str:
-    return " ".join(_COLOUR.sub("", str(cause)).split())[:300]
+    text = _FOR_DEVELOPERS.sub("", " ".join(_COLOUR.sub("", str(cause)).split()))[:300]
+    return f"{text}: {BRANCHES}" if "data-dependent" in text else text
