@@ -148,7 +148,7 @@ LAYERS = {
         paired_pgd
         twins
         subject
-        probes gradients inspection temperature
+        probes eight_bits gradients inspection temperature
         modes
         merge
         verify
