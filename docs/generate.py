@@ -255,6 +255,26 @@ def gate_power() -> str:
     return "".join(tables) + "\n"
 
 
+def tampered_kinds() -> str:
+    """What `verify` said of every kind of tampered bundle, one row per kind."""
+    found = json.loads((DOCS.parent / "benchmarks/results/tampered_kinds.json").read_text("utf-8"))
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        kinds.setdefault(row["row"], []).append(row)
+    rows = []
+    for kind, forms in kinds.items():
+        exits = ", ".join(str(code) for code in sorted({form["exit"] for form in forms}))
+        always = [name for name in forms[0]["reasons"] if all(name in form["reasons"] for form in forms)]
+        some = dict.fromkeys(name for form in forms for name in form["reasons"] if name not in always)
+        names = [", ".join(f"`{name}`" for name in group) or "–" for group in (always, some)]
+        rows.append((kind, f"{sum(form['caught'] for form in forms)} of {len(forms)}", exits, *names))
+    honest = [
+        (f"the honest bundle for `{row['target']}`", "", str(row["exit"]), row["outcome"].upper(), "–")
+        for row in found["honest"]
+    ]
+    return _table(("tampered kind", "forms caught", "exit", "reasons", "in some forms"), [*rows, *honest])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
@@ -272,6 +292,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "int8 accuracy": int8_accuracy,
     "false alarms": false_alarms,
     "gate power": gate_power,
+    "tampered kinds": tampered_kinds,
 }
 
 
