@@ -62,6 +62,8 @@ def sweep(net, shape):
             weight[0] = 0  # an empty row
             weight[-1] = 1  # a full one
         yield weight, attributes | {"group": group}
+    halved = {"strides": (2, 2), "pads": SAME[3, 3], "dilations": (1, 1)}
+    yield net.weights(channels, 1, 3, 3, density=0.8), halved | {"group": channels}
     for (kernel, pads), stride in itertools.product(SAME.items(), [1, 2]):  # what the kernels taps and columns suit
         weight = net.weights(channels, channels, *kernel, density=0.8)
         yield weight, {"strides": (stride, stride), "pads": pads, "dilations": (1, 1), "group": 1}

@@ -45,12 +45,16 @@ def by_columns(net, source):
     wide = net.add("Relu", net.conv(wide, net.weights(8, 6, 3, 3, density=0.3), **same))
     square = net.conv(source, net.weights(16, 8, 5, 3))
     square = net.add("HardSwish", net.conv(square, net.weights(16, 16, 3, 3, density=0.3), **same))
+    two = square
+    for density in (1, 0.5, 0.7):
+        weight = net.weights(16, 1, 3, 3, density=density)
+        two = net.add("Relu", net.conv(two, weight, group=16, strides=(2, 2), **same))
     half = net.conv(square, net.weights(30, 16, 3, 3, density=0.3), strides=(2, 2), **same)
     half = net.add("Relu", net.add("Add", net.conv(half, net.weights(30, 30, 3, 3, density=0.3), **same), half))
     half = net.add("LeakyRelu", net.conv(half, net.weights(9, 30, 3, 3, density=0.3), **same), alpha=0.1)
     seven = net.conv(source, net.weights(12, 8, 2, 1), strides=(3, 3), pads=(0, 1, 0, 2))
     seven = net.add("Relu", net.conv(seven, net.weights(11, 12, 3, 3, density=0.3), **same))
-    return [net.add("GlobalAveragePool", x) for x in (wide, square, half, seven)]
+    return [net.add("GlobalAveragePool", x) for x in (wide, square, two, half, seven)]
 
 
 def branchy(net):
@@ -71,7 +75,7 @@ def branchy(net):
     x = net.add("Concat", x, net.add("AveragePool", x, kernel_shape=(3, 3), **same), axis=1)
     x = net.add("Sigmoid", net.conv(x, net.weights(20, 64, 3, 3, density=0.1), strides=(2, 2), **same))
     x = net.add("Flatten", net.add("Concat", net.add("GlobalAveragePool", x), *columns, varied(net, "input"), axis=1))
-    return net.add("Gemm", x, net.constant(net.weights(69, 10, density=0.2)), net.constant(net.vector(10)))
+    return net.add("Gemm", x, net.constant(net.weights(85, 10, density=0.2)), net.constant(net.vector(10)))
 
 
 def varied(net, source):

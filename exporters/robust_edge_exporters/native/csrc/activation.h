@@ -65,6 +65,8 @@ INLINE void activate_sums(vec *sum, const int vectors, const struct activation *
 /* Of a single value, computed as that of a vector is. */
 PRIVATE void activate_one(float *x, const struct activation *a) {
     float unit[UNIT] = {0};
+    if (a->kind == LINEAR)
+        return;
     unit[0] = *x;
     activate_vectors(unit, UNIT, a);
     *x = unit[0];

@@ -10,7 +10,9 @@ from robust_edge_exporters.native.kernels.convolution import TAPS_MAX, SparseCon
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import Tiling
 
-MASKED_PIXELS = {1: 1024, 2: 64}  # of a plane, by stride: up to here it is faster than the kernel `depthwise_rows`
+# Pixels of a plane up to which it is faster than the kernel `depthwise_rows`: at stride 1; at stride 2, where rows are
+# whole vectors or parts of one; and at stride 2 where a plane is split into its phases.
+MASKED_PIXELS, STRIDED_PIXELS, SPLIT_PIXELS = 1024, 256, 64
 
 
 class ConvDepthwise(SparseConvKernel):
@@ -23,11 +25,12 @@ class ConvDepthwise(SparseConvKernel):
         """One channel per group, an output of exactly the input size divided by the stride, and small planes."""
         window = op.window
         single = op.groups == source.channels == output.channels and op.weight[0, 0].size <= TAPS_MAX
-        small = output.pixels <= MASKED_PIXELS.get(window.strides[0], 0) and window.reaches_only_inside(output)
-        return window.divides(source, output) and single and small
+        most = STRIDED_PIXELS if output.width in (UNIT // 4, UNIT // 2, UNIT) else SPLIT_PIXELS
+        small = output.pixels <= (MASKED_PIXELS if window.strides == (1, 1) else most)
+        return window.divides(source, output) and single and small and window.reaches_only_inside(output)
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
-        """Tiles of whole planes; the scratch memory holds the stride phases of one plane."""
+        """Tiles of whole planes; the scratch memory holds the stride phases of one plane, where it is split."""
         shifts, floats = op.window.shifts, whole_units(output.pixels)
         return Tiling(
             output.height, 0, 1, 1, shifts, floats,
