@@ -23,6 +23,7 @@ def load_cifar100(settings: ReadSettings) -> Dataset:
 
 
 def _load(name: str, class_name: str, settings: ReadSettings) -> Dataset:
+    settings.refuse_settings_of_pictures()
     if settings.dir is None:
         raise InputError(f"{name} needs data.dir, the folder of its files; data.download downloads them")
     reader = getattr(torchvision_module("datasets"), class_name)

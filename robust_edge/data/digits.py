@@ -22,6 +22,7 @@ def load_digits(settings: ReadSettings) -> Dataset:
 
     Pixels have the levels 0 to 16 and are stored as such.
     """
+    settings.refuse_settings_of_pictures()
     table = _table()
     images = torch.from_numpy(table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8))
     labels = torch.from_numpy(table[:, -1].astype(np.int64))

@@ -87,6 +87,17 @@ class ReadSettings:
             background=self.background,
         )
 
+    def refuse_settings_of_pictures(self) -> None:
+        """Raise InputError if a setting is given that only data sets of pictures of any size have."""
+        usual = ReadSettings()
+        for name in ("resize", "crop", "interpolation", "background", "channels"):
+            value = getattr(self, name)
+            if value != getattr(usual, name):
+                raise InputError(
+                    f"data.{name} is {value}, which is for pictures; the images of data set {self.dataset} stay as "
+                    "they are. Leave it out, or use data.dataset=folder"
+                )
+
     def stays(self, pixels: int) -> bool:
         """Whether images with a total of `pixels` bytes are kept in memory."""
         return self.resident if isinstance(self.resident, bool) else pixels <= self.resident_mib << 20

@@ -217,7 +217,7 @@ def _read(path: Path, where: str) -> dict[str, Tensor]:
     if path.is_dir():
         raise InputError(f"{where} is a folder; give the path of a file, for a run {path / 'checkpoint.safetensors'}")
     if not path.is_file():
-        raise InputError(f"{where} is not a file")
+        raise InputError(f"{where} is not a file, nor a run")
     try:
         if path.suffix == ".safetensors":
             return load_tensors(path)

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from robust_edge.data import load_dataset
 from robust_edge.data.settings import DataConfig
+from robust_edge_runtimes.core.errors import InputError
 
 
 def test_counts_shapes_and_levels():
@@ -51,3 +53,12 @@ def test_the_fingerprint_is_stable_and_tells_sets_apart():
     assert load_dataset(DataConfig()).fingerprint() == whole
     assert load_dataset(DataConfig(limit_train=200)).fingerprint() != whole
     assert load_dataset(DataConfig(limit_test=50)).fingerprint() != whole
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("resize", "8x8"), ("crop", 4), ("channels", 3), ("background", (0, 0, 0))]
+)
+def test_settings_of_pictures_are_refused_where_images_have_one_size(dataset, name, value):
+    with pytest.raises(InputError, match=rf"data\.{name} is .* images of data set {dataset} stay as they are"):
+        load_dataset(DataConfig(dataset=dataset, dir="nowhere", **{name: value}))
