@@ -14,6 +14,10 @@
 #include "conv_tiles.h"
 #include "pack_rows.h"
 
+/* Values that are prefetched before they are used, a page of floats: all weights of a network do not fit the caches, and
+   processors do not prefetch from one page to the next. */
+#define AHEAD_DENSE 1024
+
 /* Adds bias and previous sums, applies the activation if it is a clamp, and stores the sums of one output channel. */
 INLINE void finish_dense(const struct register_tile *t, int o, int vector, const int vectors, const vec *sum) {
     float *out = t->out + (size_t)o * t->pitch;
@@ -41,6 +45,7 @@ INLINE void dense_tile(const struct register_tile *t, int o, int vector, const i
         sum[v] = splat(0);
     for (int k = 0; k < t->taps; k++, values += DENSE_CHANNELS) {
         const float *in = packed + t->offsets[k] * t->offset_scale;
+        PREFETCH(values + AHEAD_DENSE);
         vec x[DENSE_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++)
             x[v] = load(in + v * LANES);
@@ -62,6 +67,8 @@ PRIVATE void dense_kernel(const struct register_tile *t) {
         int v = 0;
         for (; v + DENSE_VECTORS <= vectors; v += DENSE_VECTORS)
             dense_tile(t, o, v, DENSE_VECTORS);
+        for (; v + 2 <= vectors; v += 2) /* sums of one vector are too few: each waits for the one before */
+            dense_tile(t, o, v, 2);
         for (; v < vectors; v++)
             dense_tile(t, o, v, 1);
     }
