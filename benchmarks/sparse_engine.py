@@ -7,6 +7,8 @@ Every cell runs all engines interleaved, so that a noisy minute hits all of them
 medians and ratios of medians are reported. Weights are random with a fraction `keep` left in every prunable layer
 (scope "layer"), or above one global threshold (scope "global"). ONNX Runtime int8 is its static QDQ quantisation, per
 channel, uint8 activations.
+
+Cells that were not asked for stay in the result file, each with the machine and the commit that it was made on.
 """
 
 from __future__ import annotations
@@ -320,7 +322,16 @@ def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits:
             "first_inference_ms": first_inference(folder, library, shape),
             "layers": profile(folder, export, limits),
             "results": results,
+            "environment": environment(),
+            "limits": limits,
         }
+
+
+def replaced(cells: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells with a new one in the place of an older one of the same network, fraction and scope, or at the end."""
+    keys = [(cell["network"], cell["keep"], cell["scope"]) for cell in (*cells, new)]
+    at = keys.index(keys[-1])
+    return [*cells[:at], new, *cells[at + 1 :]]
 
 
 def environment() -> dict[str, Any]:
@@ -345,7 +356,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100))
     parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2))
     parser.add_argument("--seconds", type=seconds, default=4.0, help="of each interleaved measurement")
-    parser.add_argument("--out", type=Path, default=RESULTS / "sparse_engine.json", help="written after each cell")
+    out = RESULTS / "sparse_engine.json"
+    parser.add_argument("--out", type=Path, default=out, help="read first, and written after each cell")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file")
     choice = parser.parse_args()
@@ -367,11 +379,11 @@ def main() -> None:
         return
     warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
     limits = machine_limits()
-    report: dict[str, Any] = {"environment": environment(), "limits": limits, "cells": []}
+    report = json.loads(choice.out.read_text(encoding="utf-8")) if choice.out.exists() else {"cells": []}
     for name in choice.networks:
         wanted = [(keep, scope) for scope in choice.scope for keep in choice.keep if scope == "layer" or keep == 0.1]
         for keep, scope in wanted:
-            report["cells"].append(cell(name, keep, scope, choice, limits))
+            report["cells"] = replaced(report["cells"], cell(name, keep, scope, choice, limits))
             write_result(choice.out, report)
     if choice.plot:
         plot(report, choice.plot)
