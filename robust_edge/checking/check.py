@@ -6,6 +6,7 @@ There is no list of supported operators. Each format's own export reports what i
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import tempfile
 import warnings
@@ -90,20 +91,18 @@ def check_network(
         targets: rows of the table.
         progress: called with (targets checked, number of targets).
     """
-    plain = materialised(model).eval()
-    found = weight_uses(plain, shape)
-    named = dict(plain.named_parameters())
-    results = []
+    network = _Network(materialised(model).eval(), shape)
+    found, results = network.found, []
     with shared_conversions() as conversions:
         for done, target in enumerate(targets):
             with TimeLimit(f"the network to {target.name}", InputError).opening(compiles=True, action="exporting"):
-                results.append(_check_target(plain, shape, target, conversions))
+                results.append(_check_target(network, target, conversions))
             if progress is not None:
                 progress(done + 1, len(targets))
     working = [result.target for result in results if result.works]
     computed = [item.name for item in found.left_out if item.computed]
     return NetworkCheck(
-        weights=sum(named[use.name].numel() for use in found.uses),
+        weights=network.weights,
         layers=tuple(use.name for use in found.uses),
         left_out=found.left_out,
         unprunable=f"the forward pass computes a weight from {', '.join(computed)}" if computed else "",
@@ -137,12 +136,38 @@ def require_any_target(model: nn.Module, shape: tuple[int, ...]) -> None:
         raise ExportError(f"the network cannot be exported to any target, so it is not trained: {result.problem}")
 
 
-def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conversions: Conversions) -> TargetCheck:
+class _Network:
+    """A network, with what all targets compare with; each of it is computed once.
+
+    Attributes:
+        shape: (C, H, W).
+        images: (CALIBRATION, C, H, W).
+        found: what its weights are used for.
+        weights: number of prunable weights.
+        sources: why an fp32 program is not the network, "" if it is, by the program's hash.
+    """
+
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
+        self.model, self.shape, self.found = model, shape, weight_uses(model, shape)
+        self.images = torch.rand(CALIBRATION, *shape, generator=torch.Generator().manual_seed(0))
+        named = dict(model.named_parameters())
+        self.weights = sum(named[use.name].numel() for use in self.found.uses)
+        self.sources: dict[str, str] = {}
+        self._logits: dict[int, np.ndarray] = {}
+
+    def logits(self, count: int) -> np.ndarray:
+        """(count, K): of the first images in one batch."""
+        if count not in self._logits:
+            with torch.no_grad():
+                self._logits[count] = self.model(self.images[:count]).numpy()
+        return self._logits[count]
+
+
+def _check_target(network: _Network, target: Target, conversions: Conversions) -> TargetCheck:
     precision = target.precision(None)
-    images = torch.rand(CALIBRATION, *shape, generator=torch.Generator().manual_seed(0))
     settings = ExportSettings(
         precision=precision,
-        calibration=images.numpy() if precision == "int8" else None,
+        calibration=network.images.numpy() if precision == "int8" else None,
         options=resolved(options_of(target.format), {}),
         layer_forms={},
         compile_library=False,
@@ -150,11 +175,11 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch and ONNX Runtime, about themselves
         try:
-            artifact = format_named(target.format).export(model, shape, target, folder, settings)
+            artifact = format_named(target.format).export(network.model, network.shape, target, folder, settings)
             path = Path(folder) / artifact.file
-            problem = _miscounted(model, shape, artifact) or _problem(model, path, images, precision)
+            problem = _miscounted(network, artifact) or _problem(network, path, precision)
             if not problem and (precision != "fp32" or path.suffix == ".c"):
-                problem = _problem(model, _fp32_source(model, shape, target, folder), images, "fp32")
+                problem = _problem_of_source(network, target, folder)
         except TooFewBits:  # for these weights; the export judges the trained ones
             problem = ""
         except RobustEdgeError as cause:
@@ -162,37 +187,37 @@ def _check_target(model: nn.Module, shape: tuple[int, ...], target: Target, conv
     return TargetCheck(target.name, precision, _with_source(problem, conversions, target))
 
 
-def _miscounted(model: nn.Module, shape: tuple[int, ...], artifact: ExportedArtifact) -> str:
+def _miscounted(network: _Network, artifact: ExportedArtifact) -> str:
     """What the export would refuse: a file that holds another number of prunable weights than the network."""
-    found, named = weight_uses(model, shape), dict(model.named_parameters())
-    weights = sum(named[use.name].numel() for use in found.uses)
-    held = artifact.sparsity.weights
+    held, weights = artifact.sparsity.weights, network.weights
     return "" if held == weights else f"the file holds {held} prunable weights, the network {weights}"
 
 
-def _problem(model: nn.Module, path: Path, images: Tensor, precision: str) -> str:
+def _problem(network: _Network, path: Path, precision: str) -> str:
     """Run the file and its twin on one image and on a batch; "" if their logits are the network's."""
     runners = _runners(path)
     for count in BATCHES:
-        with torch.no_grad():
-            expected = model(images[:count]).numpy()
         for name, infer in runners.items():
-            logits = infer(images[:count])
+            expected, logits = network.logits(count), infer(network.images[:count])
             if logits.shape != expected.shape:
                 return f"{name} gives logits of shape {logits.shape} for {count} images, the network {expected.shape}"
             error = relative_error(logits, expected)
             if precision == "fp32" and not error <= DIFFERENCE:
                 found = f"{name} computes something else: logits of {count} images are off by {error:.2g} (relative)"
-                return found + ill_conditioned(model, images.numpy())
+                return found + ill_conditioned(network.model, network.images.numpy())
     return ""
 
 
-def _fp32_source(model: nn.Module, shape: tuple[int, ...], target: Target, folder: str) -> Path:
-    """The fp32 program that a file of 8 or 16 bits, or of C, was made from: it can be run, and compared closely."""
+def _problem_of_source(network: _Network, target: Target, folder: str) -> str:
+    """Run the fp32 program that a file of 8 or 16 bits, or of C, was made from: it can be compared closely."""
     made_from = target if target.made_from is None else target_named(target.made_from)
-    path = Path(folder) / "fp32.onnx"
-    path.write_bytes(converted(model, shape, made_from).SerializeToString())
-    return path
+    program = converted(network.model, network.shape, made_from).SerializeToString()
+    sha256 = hashlib.sha256(program).hexdigest()
+    if sha256 not in network.sources:
+        path = Path(folder) / "fp32.onnx"
+        path.write_bytes(program)
+        network.sources[sha256] = _problem(network, path, "fp32")
+    return network.sources[sha256]
 
 
 def _runners(path: Path) -> dict[str, Callable[[Tensor], np.ndarray]]:
