@@ -197,10 +197,14 @@ def _refuse_given(context: click.Context, names: tuple[str, ...], why: str) -> N
 
 
 def _summary(exported: Exported) -> str:
-    """The written bundle: its sparsity, its size, and its largest logit error against the checkpoint."""
+    """The written bundle: its sparsity, its size, and its largest logit error against what it was made from."""
+    from robust_edge_runtimes.core.manifest import NO_IMAGES
+
     manifest, parity = exported.manifest, exported.parity
     artifact, counts, size = manifest.artifact, manifest.sparsity, manifest.size
     assert size is not None
+    noise = manifest.source.dataset == NO_IMAGES
+    source, images = ("file", "noise images") if noise else ("checkpoint", "golden images")
     forms = f"\n  {_forms(manifest.layers)}" if manifest.layers else ""
     weights = "" if size.weights is None else f", {size.weights / 1e3:.0f} kB of them weights"
     return (
@@ -208,8 +212,8 @@ def _summary(exported: Exported) -> str:
         f"  {counts.nonzero} of {counts.weights} prunable weights non-zero ({100 * counts.keep:.2f}%){forms}\n"
         f"  {size.artifact / 1e3:.0f} kB{weights}, {size.compressed / 1e3:.0f} kB compressed; the weights alone "
         f"as dense fp32: {size.dense / 1e3:.0f} kB\n"
-        f"  logits within {parity.max_logit_error:.1g} of the checkpoint, classes equal on "
-        f"{100 * parity.argmax_agreement:.2f}% of the golden images"
+        f"  logits within {parity.max_logit_error:.1g} of the {source}, classes equal on "
+        f"{100 * parity.argmax_agreement:.2f}% of the {images}"
     )
 
 

@@ -49,7 +49,7 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
     if wanted is not None and shape != tuple(wanted):
         raise InputError(
             f"{path} takes images of {_sizes(own)}, given are images of {_sizes(wanted)}; change them "
-            "with data.resize or data.channels, or use others"
+            "with data.resize or data.channels, use others, or correct `shape`"
         )
     if math.prod((sizes[0] or 1, *shape)) > MOST_PIXELS:
         raise InputError(

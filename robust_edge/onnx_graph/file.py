@@ -17,6 +17,8 @@ def read_program(path: Path) -> Any:
     import onnx
     from onnx.external_data_helper import load_external_data_for_model
 
+    if not path.is_file():
+        raise GraphError(f"{path} is not a file")
     try:
         program = onnx.load(str(path), load_external_data=False)
         _refuse_other_folders(program, path)

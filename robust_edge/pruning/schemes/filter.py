@@ -60,6 +60,12 @@ class Filter(FlooredScheme):
 
     def support_impl(self, weights: Weights, keep: float) -> dict[str, Tensor]:
         """Remove as few channels as possible, those of smallest energy first, so that at most k weights are left."""
+        if not self.groups:
+            raise InputError(
+                "filter pruning removes channels of layers that are modules of torch, and this network has none, as "
+                "one that was imported from ONNX; import its weights with their architecture (--arch), or choose "
+                "another pruning.scheme"
+            )
         budget = budget_of(weights, keep)
         order = self._order(weights)
         low, high = 0, len(order)

@@ -74,7 +74,7 @@ def test_a_file_is_timed_as_it_is_and_in_a_target(cli, tmp_path):
         ("export {missing} --target x86-cpu -o {out}", "is not a file"),
         ("bench {open}", "give --input-shape"),
         ("bench {broken}", "cannot be read as ONNX"),
-        ("bench {missing}", "cannot be read as ONNX"),
+        ("bench {missing}", "is not a file"),
         ("bench {missing}.d --target x86-cpu", "for ONNX files"),
     ],
 )

@@ -160,6 +160,11 @@ def test_removing_a_whole_layer_is_an_input_error():
         wide.support(prunable_parameters(model), 0.4)
 
 
+def test_a_network_without_modules_is_an_input_error():
+    with pytest.raises(InputError, match=r"imported from ONNX; import its weights with their architecture"):
+        Filter().support({"weight": torch.ones(4, 4)}, 0.5)
+
+
 def test_the_check_sees_half_a_channel_an_empty_group_and_too_much():
     model = residual()
     scheme = PruningConfig.from_plain({"scheme": "filter", "floor": 0.0}).build(model, SHAPE)
