@@ -264,7 +264,10 @@ class Run:
         """
         path = self.path / CHECKPOINT
         if not path.is_file():
-            raise InputError(f"{self.path} is not finished; resume it: robust-edge compress --resume -o {self.path}")
+            again = "repeat its `import`, or `compress`, with `overwrite`"
+            if self.config.training.epochs:
+                again = f"resume it: robust-edge compress --resume -o {self.path}"
+            raise InputError(f"{self.path} is not finished; {again}")
         found: Checkpoint = decode(Checkpoint, read_json(path), where=str(path))
         if len(found.model.shape) != 3 or min(found.model.shape) < 1 or not found.model.classes:
             raise InputError(
