@@ -15,7 +15,8 @@ from robust_edge.importing.table import read_source, require_source
 from robust_edge.models import ModelSpec
 from robust_edge.models.spec import checked_model
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
-from robust_edge.run.directory import Checkpoint, Imported, check_free, create_run
+from robust_edge.run.directory import Checkpoint, check_free, create_run
+from robust_edge.run.imported import Imported
 from robust_edge.training.closing import write_network
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of

@@ -18,7 +18,8 @@ from robust_edge.evaluation.record import Evaluation, record_name, stored_evalua
 from robust_edge.evaluation.saliency import Saliency, stored_saliency
 from robust_edge.evaluation.transfer import Transfer
 from robust_edge.models.table import GRAPH
-from robust_edge.run.directory import CHECKPOINT, RESTORE, WEIGHTS, Checkpoint, Imported, Run
+from robust_edge.run.directory import CHECKPOINT, RESTORE, WEIGHTS, Checkpoint, Run
+from robust_edge.run.imported import Imported
 from robust_edge.run.metrics import EpochRow
 from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.bench.results import Bench

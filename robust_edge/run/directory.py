@@ -29,6 +29,7 @@ from robust_edge.models.table import GRAPH
 from robust_edge.plugins import is_own
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.run.environment import environment
+from robust_edge.run.imported import Imported
 from robust_edge.run.known_code import refuse_unknown, remember
 from robust_edge.run.metrics import EpochRow
 from robust_edge.run.per_class import ClassAccuracy, cause_of, no_better_than_constant
@@ -69,21 +70,6 @@ class Arithmetic:
     def keep(self) -> float:
         """Fraction of the multiply-accumulates that is kept."""
         return self.kept / self.dense
-
-
-@dataclasses.dataclass(frozen=True)
-class Imported:
-    """The file that `import` made a run of.
-
-    Attributes:
-        file: its absolute path then.
-        sha256: of the file, without external data.
-        options: of `import`, which repeat it.
-    """
-
-    file: str
-    sha256: str
-    options: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,9 @@ from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
 from robust_edge.pruning.schemes import scheme_name
-from robust_edge.run.directory import Arithmetic, Checkpoint, Imported, Run
+from robust_edge.run.directory import Arithmetic, Checkpoint, Run
 from robust_edge.run.environment import versions
+from robust_edge.run.imported import Imported
 from robust_edge.run.per_class import (
     ClassAccuracy,
     balanced_accuracy,
