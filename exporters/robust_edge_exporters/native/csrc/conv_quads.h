@@ -16,6 +16,9 @@
 #define QUAD_VECTORS 2
 #endif
 
+/* Bytes of weights that are prefetched before they are used, a page, as in conv_dense.h. */
+#define AHEAD_QUADS 4096
+
 /* A word of output channels: its places, and where its pixels lie. */
 struct quad {
     const unsigned char *weights;
@@ -38,6 +41,7 @@ INLINE void quad_tile(const struct register_tile *t, const struct requantisation
             sum[k * vectors + v] = splat_int(start_of(q->channels[k].bias, q->channels[k].weights));
     for (; offsets < end; offsets++, weights += 16) {
         const float *pixels = t->packed + *offsets * q->scale + first * LANES;
+        PREFETCH(weights + AHEAD_QUADS);
         const ints w[4] = {splat_four(weights), splat_four(weights + 4), splat_four(weights + 8), splat_four(weights + 12)};
         UNROLL for (int v = 0; v < vectors; v++) {
             const ints x = load_words(pixels + v * LANES);

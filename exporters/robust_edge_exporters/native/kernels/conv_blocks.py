@@ -20,7 +20,9 @@ from robust_edge_exporters.native.tiling import WIDE_UNITS, Tiling
 from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, nonzero, pack_segments
 from robust_edge_runtimes.core.errors import ExportError
 
-LOADING = 1.2  # time of a product of four that loads its pixels, in those that share them with three others
+# Time of a product of four that loads its pixels, in that of one that shares them with three others; of one tap, whose
+# vectors of pixels follow each other, and of several.
+LOADING_ONE, LOADING = 1.5, 2.0
 SHORT = 64  # pixels of a tile, up to which segments are padded
 LONG = 12  # blocks of a segment on average, from which on padding takes few bytes
 TILES = (WIDE_UNITS * UNIT, 256, 128, 64, 32)  # pixels
@@ -141,7 +143,7 @@ class ConvBlocks(WordsKernel):
 
     def cost(self, op: QuantConv, output: Shape) -> float:
         """Products of four, each of which loads its pixels."""
-        return LOADING * super().cost(op, output)
+        return (LOADING_ONE if op.window.kernel == (1, 1) else LOADING) * super().cost(op, output)
 
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each size of register tile."""

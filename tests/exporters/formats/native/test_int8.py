@@ -53,7 +53,7 @@ def test_a_bundle_computes_the_integers_of_the_reference(bundle, model, images, 
 def test_the_manifest_counts_what_the_file_holds(bundle):
     opened = open_bundle(bundle)
     artifact, layers = opened.manifest.artifact, opened.manifest.layers
-    assert (artifact.precision, [layer.form for layer in layers]) == ("int8", ["rows", "blocks", "codes"])
+    assert (artifact.precision, [layer.form for layer in layers]) == ("int8", ["stem", "quads", "codes"])
     assert contents_of(opened).precision == "int8"
     assert contents_of(opened).sparsity == opened.manifest.sparsity
     assert opened.manifest.sparsity.nonzero == sum(layer.nonzero for layer in layers) > 0

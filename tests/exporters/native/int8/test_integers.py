@@ -83,14 +83,14 @@ def rows(net):
         ((5, 12), (2, 5), 1, 1),
         ((3, 59), (3, 3), 1, 1),
         ((9, 9), (3, 3), 3, 1),
-        ((7, 7), (5, 3), 1, 1),
+        ((7, 7), (7, 3), 1, 1),
         ((13, 28), (3, 3), 2, 2),
         ((6, 55), (5, 4), 1, 2),
         ((14, 14), (5, 3), 1, 2),
     ]:
         x = net.add("MaxPool", stem, **corners(plane))
         pads, strides = [(size - 1) // 2 for size in kernel] + [size // 2 for size in kernel], (stride, stride)
-        y = net.conv(x, net.weights(24, 24 // group, *kernel, density=0.2), group=group, pads=pads, strides=strides)
+        y = net.conv(x, net.weights(24, 24 // group, *kernel, density=0.1), group=group, pads=pads, strides=strides)
         x = net.add("MaxPool", x, kernel_shape=(1, 1), strides=strides)
         yield net.add("HardSwish", net.add("Add", y, x))
 
