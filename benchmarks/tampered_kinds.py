@@ -2,10 +2,10 @@
 
     python benchmarks/tampered_kinds.py [--only TEXT] [-o benchmarks/results/tampered_kinds.json]
 
-The kinds are those of the table in docs/verification.md, made by `tests/attacks/kinds`: every form of every row. Each
-is verified by `robust-edge verify BUNDLE --against RUN --seed 1 --limit 100`. For a graph or script that does not end,
-a limit is smaller than by default; its row records it. Beside them the honest bundles are verified, the first of which
-must pass.
+The kinds are those of the table in docs/verification-tampered.md, made by `tests/attacks/kinds`: every form of every
+row. Each is verified by `robust-edge verify BUNDLE --against RUN --seed 1 --limit 100`. For a graph or script
+that does not end, a limit is smaller than by default; its row records it. Beside them the honest bundles are verified,
+the first of which must pass.
 
 A kind is caught if the command ends with the demanded exit code and names all demanded reasons and words. A refusal
 (exit 4) must be one line. With --only, the new rows replace those of the output file. Exit 1 if a kind is not caught.

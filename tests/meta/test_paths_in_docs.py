@@ -39,7 +39,7 @@ def test_the_paths_that_a_page_names_exist(page: str) -> None:
 
 
 def test_the_tampered_kinds_name_tests_and_flags() -> None:
-    page = (ROOT / "docs/verification.md").read_text()
+    page = (ROOT / "docs/verification-tampered.md").read_text()
     rows = re.findall(r"^\| .* \| (.*) \| `(test_\w+)` \|$", page, re.MULTILINE)
     folders = [ROOT / f"tests/{name}" for name in ("attacks", "exporters/formats", "robust_edge/verification")]
     files = [file for folder in folders for file in folder.rglob("test_*.py")]

@@ -17,7 +17,7 @@ Make = Callable[[Workshop, Path], object]
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One form of one row of the table in docs/verification.md, and what `robust-edge verify` must say of it.
+    """One form of one row of the table in docs/verification-tampered.md, and what `robust-edge verify` must say of it.
 
     Attributes:
         row: the first cell of the row.

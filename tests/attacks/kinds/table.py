@@ -1,4 +1,7 @@
-"""Every kind of tampered bundle that docs/verification.md lists; benchmarks/tampered_kinds.py verifies them all."""
+"""Every kind of tampered bundle that docs/verification-tampered.md lists.
+
+benchmarks/tampered_kinds.py verifies them all.
+"""
 
 from __future__ import annotations
 
