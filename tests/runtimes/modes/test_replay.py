@@ -81,3 +81,10 @@ def test_stored_logits_that_are_not_the_checkpoints_are_forged(subject_for, line
     assert replay(subject_for(reference=linear.logits), ModeSettings()).flags == ()
     forged = replay(subject_for(reference=lambda images: 2 * linear.logits(images)), ModeSettings())
     assert [flag.name for flag in forged.flags] == ["forged_answers"]
+
+
+def test_forged_logits_do_not_lower_the_accuracy_of_a_checkpoint_that_is_at_hand(subject_for, golden, linear):
+    forged = dataclasses.replace(golden, clean_logits=-golden.clean_logits, attacked_logits=-golden.attacked_logits)
+    result = replay(subject_for(golden=forged, reference=linear.logits), ModeSettings()).result(Budget())
+    held = (golden.clean_logits.argmax(1) == golden.labels) & (golden.attacked_logits.argmax(1) == golden.labels)
+    assert (result.reference_clean, result.reference_robust) == (1.0, held.mean())
