@@ -20,6 +20,7 @@ from robust_edge.verification.eight_bits import score_in_8_bits
 from robust_edge.verification.subject import HostSubject
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.batches import batches_of
+from robust_edge_runtimes.core.closeness import logit_scale
 from robust_edge_runtimes.scoring import Score, relative_error
 from robust_edge_runtimes.verdict.flags import GRADIENT_UNTESTED, TWIN_GRADIENT_DIFFERS, Check
 
@@ -27,7 +28,7 @@ POINTS = 16
 DIRECTIONS = 6  # random directions, besides those of the gradients
 SCALES = (1.0, 1 / 4, 1 / 16)  # of eps
 MIN_COSINE = 0.5  # smallest mean cosine between the changes that the gradient predicts and those of the artifact
-NOTICEABLE = {"fp32": 1e-3, "fp16": 5e-3, "int8": 1e-2}  # change of a margin, relative to the largest logit
+NOTICEABLE = {"fp32": 1e-3, "fp16": 5e-3, "int8": 1e-2}  # change of a margin, relative to `logit_scale`
 FINER = (1 / 64, 1 / 256)  # of eps, in fp32 only: there rounding hides such small changes least
 OF_CHECKPOINT = 0.7  # smallest share of the checkpoint's own cosine, where that is small
 ROUGH = 0.2  # cosine below which the checkpoint's own gradient predicts nothing at a scale
@@ -54,7 +55,10 @@ def gradient_checks(subject: HostSubject, network: nn.Module, seed: int) -> list
     images = drawn.images[rows].copy()
     images[1::2] += random.uniform(-eps, eps, images[1::2].shape).astype(np.float32)
     images = np.clip(images, 0, 1)
-    weights, largest = _margin_weights(subject.score, images)
+    logits = np.nan_to_num(subject.score(images))
+    weights, largest = _margin_weights(logits), logit_scale(logits)
+    if subject.reference is not None:
+        largest = min(largest, logit_scale(subject.reference(images)))
     slopes = _slopes(network, images, weights)
     directions = [random_signs(images.shape, random) for _ in range(DIRECTIONS)]
     directions.append(np.sign(slopes))
@@ -98,13 +102,12 @@ def random_signs(shape: tuple[int, ...], random: np.random.Generator) -> np.ndar
     return (2 * random.integers(0, 2, shape) - 1).astype(np.float32)
 
 
-def _margin_weights(score: Score, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights (N, K) of a margin, 1 for the largest logit and -1 for the second; and the largest absolute logit."""
-    logits = np.nan_to_num(score(images))
-    rows, order = np.arange(len(images)), logits.argsort(axis=1)
+def _margin_weights(logits: np.ndarray) -> np.ndarray:
+    """Weights (N, K) of a margin, 1 for the largest logit and -1 for the second."""
+    rows, order = np.arange(len(logits)), logits.argsort(axis=1)
     weights = np.zeros_like(logits)
     weights[rows, order[:, -1]], weights[rows, order[:, -2]] = 1, -1
-    return weights, float(np.abs(logits).max())
+    return weights
 
 
 def _slopes(network: nn.Module, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -137,8 +140,9 @@ def _alignment_check(subject: HostSubject, points: _Points, slopes: np.ndarray) 
     scales. Where the cosine is too small, it is therefore compared with that of the checkpoint, which is trusted, also
     at smaller scales; scales at which the checkpoint's own gradient predicts nothing decide nothing. The checkpoint of
     an artifact in 8 bits is computed in 8 bits, too: at small scales rounding hides the changes, and a scale at which
-    it hardly changes decides nothing, since the artifact shows only its own rounding there. If no scale decides, the
-    flag says that the gradient was not tested, since a twin with any gradient would do as well.
+    it hardly changes decides nothing, since the artifact shows only its own rounding there. Whatever the checkpoint
+    does, where its gradient predicts the changes of the artifact, the twin's must predict them nearly as well. If no
+    scale decides, the flag says that the gradient was not tested, since a twin with any gradient would do as well.
     """
     found = {scale: points.cosine(subject.score, slopes, scale) for scale in SCALES}
     expected = dict.fromkeys(SCALES, MIN_COSINE)
@@ -150,6 +154,9 @@ def _alignment_check(subject: HostSubject, points: _Points, slopes: np.ndarray) 
             cosine = points.cosine(score, own, scale)
             still = in_8_bits and cosine == STILL
             expected[scale] = UNDECIDED if cosine < ROUGH or still else min(MIN_COSINE, OF_CHECKPOINT * cosine)
+            shown = points.cosine(subject.score, own, scale)
+            if MIN_COSINE <= shown != STILL:
+                expected[scale] = max(expected[scale], min(MIN_COSINE, OF_CHECKPOINT * shown))
             if scale not in found:
                 found[scale] = points.cosine(subject.score, slopes, scale)
     tested = any(found[scale] != STILL and expected[scale] != UNDECIDED for scale in found)

@@ -185,6 +185,57 @@ def test_rounding_of_8_bits_hides_the_changes_of_small_steps(checked):
     assert checked(rounded, opposite, precision="int8", network=network) != []
 
 
+class Overflowing(nn.Module):
+    """A network with one large constant activation, beside which the rounding of 8 bits hides all others."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        large = torch.full((len(images), 1, *images.shape[2:]), 1e4)
+        return self.network(torch.cat([images, large], 1)[:, :1])
+
+
+def test_a_checkpoint_that_8_bits_ruin_hides_no_gradient_of_an_artifact_that_they_do_not(checked):
+    network = Overflowing(Smooth())
+    assert checked(network, network, precision="int8", network=network) == []
+    for followed in (Negative(network), Constant()):
+        twin = WithGradientOf(network, followed)
+        assert checked(network, twin, precision="int8", network=network) != []
+
+
+class Shifted(nn.Module):
+    """A network with a number added to all logits of an image, which changes no class."""
+
+    def __init__(self, network, shift):
+        super().__init__()
+        self.network, self.shift = network, shift
+
+    def forward(self, images):
+        return self.network(images) + self.shift
+
+
+class SureOfOne(nn.Module):
+    """A network whose logits are a thousand times as large for one bright image."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        brightness = images.mean(dim=(1, 2, 3), keepdim=True).flatten(1)
+        return torch.where(brightness == brightness.max(), 1000.0, 1.0) * self.network(images)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("change", [lambda network: Shifted(network, 1e4), SureOfOne])
+def test_large_logits_do_not_hide_a_wrong_gradient(change, precision, checked):
+    network = Smooth()
+    twin = WithGradientOf(change(network), Negative(network))
+    assert checked(change(network), twin, precision=precision, network=network) != []
+
+
 def test_a_twin_whose_gradient_leads_the_other_way(checked):
     network = Smooth()
     cosine, _ = cosine_and_scale(checked(network, WithGradientOf(network, Negative(network))))
