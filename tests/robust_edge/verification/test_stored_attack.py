@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import betabinom, hypergeom
 from torch import nn
 
 from robust_edge.attacks.pgd import Pgd
@@ -168,7 +169,7 @@ def test_two_outcomes_show_something_if_noise_turns_neither(images):
 
 
 @pytest.mark.parametrize("turned", [2, 3, 20, 250])
-def test_the_noise_costs_no_more_than_the_repetition(turned):
+def test_the_noise_costs_a_bounded_number_of_attacks(turned):
     """Of many turned images only some are made again under noise, together at most 250 times."""
     found, tries = found_by_outcomes(250, turned=turned)
     assert found
@@ -204,6 +205,16 @@ def found_by_outcomes(images, turned, explained=0):
         repetition, lambda items: np.eye(2)[items.reshape(-1).astype(int)], np.random.default_rng(0)
     )
     return found != "", tried
+
+
+def test_the_chances_that_the_docs_state():
+    """Of false images among 500 that are drawn, and of outcomes that rounding turns, after none of 5,886."""
+    drawn = stored_attack.REPEATED
+    missed = [hypergeom.cdf(stored_attack.FEWEST - 1, 500, false, drawn) for false in (20, 10)]
+    assert [round(1 - chance, 2) for chance in missed] == [0.98, 0.77]
+    turned = betabinom(drawn, 1, 5887)
+    assert round(1 / turned.sf(1), -2) == 2200
+    assert round(1 / turned.sf(2), -5) == 100_000
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
