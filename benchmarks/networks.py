@@ -209,7 +209,7 @@ def main() -> int:
 
 
 def add_row(path: Path, row: dict[str, Any], made_by: str, known: Sequence[str]) -> None:
-    """Print the row, and write it into the file in the place of an older one of the same network and size.
+    """Print the row, and write it with its commit and machine in the place of an older one of its network and size.
 
     Args:
         path: a file of rows, or a new one.
@@ -218,13 +218,13 @@ def add_row(path: Path, row: dict[str, Any], made_by: str, known: Sequence[str])
         known: networks in the order of their rows; others follow by name.
     """
     print(json.dumps({key: value for key, value in row.items() if key != "targets"}), flush=True)
+    row |= provenance(made_by, "torch", "torchvision", "onnxruntime")
     row = json.loads(json.dumps(row).replace(f"{Path(__file__).parents[1]}/", ""))  # lines of modules, in messages
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [old for old in rows if (old["network"], old["size"]) != (row["network"], row["size"])]
     order = [*known, *sorted({item["network"] for item in (*rows, row)} - {*known})]
     rows = sorted([*rows, row], key=lambda item: (order.index(item["network"]), item["size"]))
-    found = provenance(made_by, "torch", "torchvision", "onnxruntime")
-    write_result(path, {**found, "train_images": TRAIN, "test_images": TEST, "rows": rows})
+    write_result(path, {"train_images": TRAIN, "test_images": TEST, "rows": rows})
 
 
 if __name__ == "__main__":
