@@ -144,7 +144,7 @@ def _of_the_run(bundle: Bundle, checkpoint: Checkpoint) -> Iterator[Claim]:
 
 
 def _of_the_target(manifest: Manifest) -> Iterator[Claim]:
-    row, artifact = _row(manifest), manifest.artifact
+    row, artifact = target_of(manifest), manifest.artifact
     source = f"target {row.name}"
     yield Claim("the artifact's format", artifact.format, row.format, source)
     if artifact.precision not in row.precisions:
@@ -162,7 +162,7 @@ def _of_the_artifact(bundle: Bundle) -> Iterator[Claim]:
     contents = _contents(bundle)
     if contents is None:
         return
-    stored = _row(manifest).in_file(manifest.artifact.precision)
+    stored = target_of(manifest).in_file(manifest.artifact.precision)
     yield Claim("the precision of the stored weights", stored, contents.precision, source)
     yield Claim("the opset", manifest.artifact.opset, contents.opset, source)
     yield Claim("the IR version", manifest.artifact.ir_version, contents.ir_version, source)
@@ -202,10 +202,15 @@ def _counts(sparsity: Sparsity) -> list[tuple[int, int]]:
     return sorted((layer.weights, layer.nonzero) for layer in sparsity.layers)
 
 
-def _row(manifest: Manifest) -> Target:
+def target_of(manifest: Manifest) -> Target:
+    """The row of the bundle's target.
+
+    Raises:
+        BundleError: the manifest names none that there is.
+    """
     table = targets()
     if manifest.target not in table:
-        raise unknown_name("target", manifest.target, table, BundleError)
+        raise BundleError(f"{MANIFEST}: {unknown_name('target', manifest.target, table)}; export the run again")
     return table[manifest.target]
 
 

@@ -17,11 +17,12 @@ from robust_edge.export import artifact_request
 from robust_edge.run.directory import Run
 from robust_edge.run.environment import versions
 from robust_edge.run.images import dataset_of
+from robust_edge.verification.claims import target_of
 from robust_edge_exporters.bundle import ArtifactRequest, WrittenArtifact, manifest_of, size_of, write_artifact
 from robust_edge_exporters.device_files import SCHEMA, write_readme
 from robust_edge_exporters.formats.onnx.differences import SCALE
 from robust_edge_exporters.formats.table import format_named
-from robust_edge_exporters.target import Target, target_named
+from robust_edge_exporters.target import Target
 from robust_edge_runtimes.core.bundle import MANIFEST, SUMS, Bundle
 from robust_edge_runtimes.core.decode import read_json, short_repr, visible
 from robust_edge_runtimes.core.errors import BundleError, RobustEdgeError
@@ -197,7 +198,7 @@ def _is_of_another_release(ours: Path, theirs: Path) -> bool:
 
 def _target(manifest: Manifest) -> Target:
     """The row of the bundle's target, with the bundle's opset."""
-    target, opset = target_named(manifest.target), manifest.artifact.opset
+    target, opset = target_of(manifest), manifest.artifact.opset
     return target if opset in (None, target.opset) else target.with_opset(opset)
 
 

@@ -61,9 +61,10 @@ class OnnxRuntime(BaseRuntime):
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {self.path}: {cause}") from cause
         if session.get_providers()[:1] != [self.provider]:
             raise BackendUnavailable(f"ONNX Runtime uses {session.get_providers()} instead of {self.provider}")
-        if names != [self.manifest.input.name, self.manifest.output.name]:
+        claimed = [self.manifest.input.name, self.manifest.output.name]
+        if names != claimed:
             raise BundleError(
-                f"{self.path.name} has the inputs and outputs {names}, the manifest lists others; export it again"
+                f"{self.path.name} has the inputs and outputs {names}, the manifest lists {claimed}; export it again"
             )
         self._session = session
         provider = ", ".join(filter(None, [self.provider, self.arithmetic]))

@@ -154,4 +154,5 @@ def test_another_file_as_the_artifact_is_a_difference(compared):
 
 def test_what_cannot_be_exported_again(compared):
     (line,) = compared(manifest=forgery.field("target", lambda _: "toaster")).differences
-    assert "unknown target 'toaster'" in line
+    assert "manifest.json: unknown target 'toaster'" in line
+    assert line.endswith("export the run again")
