@@ -2,7 +2,9 @@
 
 Every verdict is listed for its user, in $XDG_STATE_HOME/robust-edge/verify.history or
 ~/.local/state/robust-edge/verify.history, and, if `verify -o` writes it, in a file beside it, which goes where the
-verdict goes. Both have one line of JSON per verdict.
+verdict goes. Both have one line of JSON per verdict. A verdict on the same draws as an earlier one, with the same
+attacks, seeds, number of images and outcome, is that one once more: it gives no other chance to pass, and is neither
+listed nor told.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Counter, List, Optional
+from typing import Counter, Dict, List, Optional
 
 from robust_edge_runtimes.verdict.judge import Verdict
 
@@ -29,11 +31,11 @@ def user_history() -> Optional[Path]:
 
 
 def with_history(verdict: Verdict, out: Optional[Path]) -> Verdict:
-    """The verdict with a note on earlier ones of the same artifact, of this user or written to `out`."""
+    """The verdict with a note on other ones of the same artifact, of this user or written to `out`."""
     lines: Counter[str] = collections.Counter()
     files = []
     for path in _files(out):
-        found = collections.Counter(_lines(path, verdict.artifact_sha256))
+        found = collections.Counter(line for line in _lines(path, verdict.artifact_sha256) if not _is(line, verdict))
         files += [path.name] if found else []
         lines |= found  # a verdict that is listed in both files counts once
     if not lines:
@@ -49,19 +51,15 @@ def with_history(verdict: Verdict, out: Optional[Path]) -> Verdict:
 
 
 def add_to_history(verdict: Verdict, out: Optional[Path]) -> None:
-    """Append the verdict's line to the history beside `out` and to the user's, if it can be written.
+    """Append the verdict's line to the history beside `out` and to the user's, if it can be written and is not there.
 
     Raises:
         OSError: the file beside `out` cannot be written.
     """
-    line = {
-        "utc": verdict.machine.utc,
-        "artifact_sha256": verdict.artifact_sha256,
-        "outcome": verdict.outcome,
-        "looks": verdict.looks,
-        "attacks": [f"{mode.mode} seed {mode.attack.seed}" for mode in verdict.modes],
-    }
+    line = {"utc": verdict.machine.utc, **_draws(verdict)}
     for path in _files(out):
+        if any(_is(text, verdict) for text in _lines(path, verdict.artifact_sha256)):
+            continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
@@ -69,6 +67,24 @@ def add_to_history(verdict: Verdict, out: Optional[Path]) -> None:
         except OSError:
             if path != user_history():
                 raise
+
+
+def _draws(verdict: Verdict) -> Dict[str, object]:
+    """What tells one verdict from another."""
+    return {
+        "artifact_sha256": verdict.artifact_sha256,
+        "outcome": verdict.outcome,
+        "looks": verdict.looks,
+        "attacks": [
+            {"mode": mode.mode, "images": mode.images, **dataclasses.asdict(mode.attack)} for mode in verdict.modes
+        ],
+    }
+
+
+def _is(text: str, verdict: Verdict) -> bool:
+    """Whether a line is that of the verdict, but for its time."""
+    line = json.loads(text)
+    return {name: line.get(name) for name in _draws(verdict)} == _draws(verdict)
 
 
 def _files(out: Optional[Path]) -> List[Path]:

@@ -25,6 +25,13 @@ def _user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+def drawn(verdict, seed):
+    """The verdict with another seed."""
+    attacks = [dataclasses.replace(mode.attack, seed=seed) for mode in verdict.modes]
+    modes = [dataclasses.replace(mode, attack=attack) for mode, attack in zip(verdict.modes, attacks, strict=True)]
+    return dataclasses.replace(verdict, modes=tuple(modes))
+
+
 (replay,) = (mode.measure for mode in DEVICE_MODES if mode.name == "replay")
 
 
@@ -33,12 +40,27 @@ def test_a_repeated_verdict_is_told_how_the_others_ended(subject_for, tmp_path):
     verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
     assert with_history(verdict, out) == verdict
     add_to_history(verdict, out)
-    assert "verified once before (1 undecided)" in with_history(verdict, out).notes[-1]
+    again = drawn(verdict, 8)
+    assert "verified once before (1 undecided)" in with_history(again, out).notes[-1]
     add_to_history(dataclasses.replace(verdict, outcome="pass"), out)
-    assert "verified 2 times before (1 pass, 1 undecided)" in with_history(verdict, out).notes[-1]
-    assert with_history(dataclasses.replace(verdict, artifact_sha256="b" * 64), out).notes == verdict.notes
+    assert "verified 2 times before (1 pass, 1 undecided)" in with_history(again, out).notes[-1]
+    assert with_history(dataclasses.replace(again, artifact_sha256="b" * 64), out).notes == verdict.notes
     lines = [json.loads(line) for line in history_file(out).read_text().splitlines()]
-    assert [line["attacks"] for line in lines] == [["replay seed 7"]] * 2
+    assert [[attack["seed"] for attack in line["attacks"]] for line in lines] == [[7], [7]]
+
+
+def test_the_same_draws_again_are_the_same_verdict(subject_for, tmp_path):
+    """Also where the command was killed after it had listed its verdict, and then repeated."""
+    out, subject = tmp_path / "verify.json", subject_for()
+    verdict = judge(inspect_artifact(subject), [replay(subject, ModeSettings())], Budget())
+    add_to_history(verdict, out)
+    before = [path.read_bytes() for path in (history_file(out), user_history())]
+    later = dataclasses.replace(verdict, machine=dataclasses.replace(verdict.machine, utc="2030-01-01T00:00:00+00:00"))
+    assert with_history(later, out) == later
+    add_to_history(later, out)
+    assert [path.read_bytes() for path in (history_file(out), user_history())] == before
+    more = dataclasses.replace(verdict.modes[0], images=verdict.modes[0].images + 1)
+    assert "once before" in with_history(dataclasses.replace(verdict, modes=(more,)), out).notes[-1]
 
 
 def test_lines_that_are_no_entries_are_passed_over(subject_for, tmp_path):
@@ -53,11 +75,12 @@ def test_all_verdicts_of_a_user_are_listed(subject_for, tmp_path, monkeypatch):
     verdict = judge(inspect_artifact(subject_for()), [replay(subject_for(), ModeSettings())], Budget())
     add_to_history(verdict, None)
     assert user_history() == tmp_path / "state/robust-edge/verify.history"
-    assert "verified once before (1 undecided), by verify.history" in with_history(verdict, None).notes[-1]
-    assert "verified once before" in with_history(verdict, tmp_path / "a.json").notes[-1]
-    add_to_history(verdict, tmp_path / "a.json")
+    second, third = (drawn(verdict, seed) for seed in (8, 9))
+    assert "verified once before (1 undecided), by verify.history" in with_history(second, None).notes[-1]
+    assert "verified once before" in with_history(second, tmp_path / "a.json").notes[-1]
+    add_to_history(second, tmp_path / "a.json")
     for out, names in (("a.json", "a.json.history and verify.history"), ("b.json", "verify.history")):
-        note = with_history(verdict, tmp_path / out).notes[-1]
+        note = with_history(third, tmp_path / out).notes[-1]
         assert f"verified 2 times before (2 undecided), by {names}" in note
 
 
@@ -66,7 +89,8 @@ def test_a_history_that_came_with_the_verdict_is_added_to_the_users(subject_for,
     add_to_history(verdict, tmp_path / "a.json")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
     add_to_history(dataclasses.replace(verdict, outcome="pass"), None)
-    assert "verified 2 times before (1 pass, 1 undecided)" in with_history(verdict, tmp_path / "a.json").notes[-1]
+    note = with_history(drawn(verdict, 8), tmp_path / "a.json").notes[-1]
+    assert "verified 2 times before (1 pass, 1 undecided)" in note
 
 
 def test_a_user_without_a_folder_for_such_files(subject_for, tmp_path, monkeypatch):
@@ -91,15 +115,16 @@ def test_the_command_says_that_it_was_repeated(written, bundle, forge, linear, t
     pytest.importorskip("onnxruntime", reason="the bundle runs on onnxruntime")
     out = ("-o", str(tmp_path / "verify.json")) if written else ()
 
-    def verify(*options):
-        done = CliRunner().invoke(main, ["verify", str(bundle), "--limit", "50", *out, *options])
+    def verify(*options, limit=50):
+        done = CliRunner().invoke(main, ["verify", str(bundle), "--limit", str(limit), *out, *options])
         assert done.exit_code in (0, 1, 5), done.output
         return done.stdout
 
     says = "this artifact was verified {} before"
     assert says.format("once") not in " ".join(verify().split())
-    assert says.format("once") in " ".join(verify().split())
-    assert any(says.format("2 times") in note for note in json.loads(verify("--json"))["notes"])
+    assert says.format("once") not in " ".join(verify().split())  # the same images
+    assert says.format("once") in " ".join(verify(limit=51).split())
+    assert any(says.format("2 times") in note for note in json.loads(verify("--json", limit=52))["notes"])
     if written:
         assert any(
             says.format("2 times") in note for note in json.loads((tmp_path / "verify.json").read_text())["notes"]
