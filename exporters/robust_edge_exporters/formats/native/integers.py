@@ -230,8 +230,12 @@ def depthwise_weight(op: ops.QuantConv, layer: _Layer) -> npt.NDArray[np.int8]:
 def linear_weight(op: ops.QuantLinear, layer: _Layer) -> npt.NDArray[np.int8]:
     """(M, K) of rows in the order of `linear_codes.by_word`."""
     outputs, sizes = len(op.weight), [(-(-channels // ops.WORD), channels, pixels) for channels, pixels in op.parts]
-    width = ops.WORD * whole_units(sum(words * pixels for words, _, pixels in sizes))
-    rows, place, parts = layer.array("values", np.int8, outputs * width).reshape(outputs, width), 0, []
+    if "starts" in layer.fields:
+        rows = layer.words(outputs, Window((1, 1))).view(np.int8)
+    else:
+        width = ops.WORD * whole_units(sum(words * pixels for words, _, pixels in sizes))
+        rows = layer.array("values", np.int8, outputs * width).reshape(outputs, width)
+    place, parts = 0, []
     for words, channels, pixels in sizes:
         part = rows[:, place : place + words * pixels * ops.WORD].reshape(outputs, words, pixels, ops.WORD)
         planes = part.transpose(0, 1, 3, 2).reshape(outputs, -1, pixels)[:, :channels]

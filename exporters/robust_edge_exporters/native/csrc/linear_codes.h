@@ -17,6 +17,7 @@ struct linear_codes {
     size_t in_image, out_image; /* floats from one image to the next */
     int inputs, outputs;        /* words of the input, numbers of the output */
     size_t values, bias;        /* byte offsets in the weights file: the biases are structs channel, or structs logit */
+    size_t starts, offsets;     /* where blocks of zeros are not stored: as in struct linear */
     int logits;
     struct requantisation requantisation;
 };
@@ -44,25 +45,30 @@ PRIVATE int32_t row_sum(const float *in, const unsigned char *row, int units) {
     return total;
 }
 
+/* Output o of image g, from its sum of products. */
+INLINE void finish_output(const re_context *ctx, const struct linear_codes *l, int o, int g, int32_t sum) {
+    const unsigned char *records = ctx->weights + l->bias;
+    float *out = ctx->arena + l->out + (size_t)g * l->out_image;
+    if (l->logits) {
+        struct logit n;
+        memcpy(&n, records + (size_t)o * sizeof n, sizeof n);
+        out[o] = (float)wrapping(start_of(n.bias, n.weights), sum, 1) * n.scale;
+    } else {
+        struct channel n = read_channel(records, (size_t)o);
+        ((unsigned char *)out)[o] =
+            requantise_one(wrapping(start_of(n.bias, n.weights), sum, 1), &n, &l->requantisation, 0);
+    }
+}
+
 PRIVATE void linear_codes(const struct job *j, const struct linear_codes *l) {
     const re_context *ctx = j->context;
-    const unsigned char *values = ctx->weights + l->values, *records = ctx->weights + l->bias;
+    const unsigned char *values = ctx->weights + l->values;
     int units = (l->inputs + UNIT - 1) / UNIT;
     struct range rows = split_evenly(l->outputs, j->thread, j->threads);
     for (int o = rows.begin; o < rows.end; o++)
         for (int g = 0; g < j->images; g++) {
             const float *in = ctx->arena + l->in + (size_t)g * l->in_image;
-            float *out = ctx->arena + l->out + (size_t)g * l->out_image;
-            int32_t sum = row_sum(in, values + (size_t)o * (size_t)units * UNIT * 4, units);
-            if (l->logits) {
-                struct logit n;
-                memcpy(&n, records + (size_t)o * sizeof n, sizeof n);
-                out[o] = (float)wrapping(start_of(n.bias, n.weights), sum, 1) * n.scale;
-            } else {
-                struct channel n = read_channel(records, (size_t)o);
-                ((unsigned char *)out)[o] =
-                    requantise_one(wrapping(start_of(n.bias, n.weights), sum, 1), &n, &l->requantisation, 0);
-            }
+            finish_output(ctx, l, o, g, row_sum(in, values + (size_t)o * (size_t)units * UNIT * 4, units));
         }
 }
 

@@ -1,4 +1,4 @@
-"""Kernel `codes` of matrix products: all weights are stored, in rows of bytes padded to whole units of words."""
+"""Kernels of matrix products of codes: `codes` stores all weights, in rows of bytes padded to whole units of words."""
 
 from __future__ import annotations
 
@@ -18,41 +18,15 @@ LOGIT = np.dtype([("bias", "<i4"), ("weights", "<i4"), ("scale", "<f4")])
 """The C struct logit."""
 
 
-class LinearCodes(Kernel[QuantLinear, None]):
-    """All weights are stored."""
+class LinearCodesKernel(Kernel[QuantLinear, None]):
+    """A matrix product of codes, whose C function has a struct linear_codes as its argument."""
 
-    name = "codes"
     operator: ClassVar[type[ir.Weighted]] = QuantLinear
     family: ClassVar[Family | None] = None
-
-    def suits(self, op: QuantLinear, source: Shape, output: Shape, options: Options) -> bool:
-        """All matrix products of codes."""
-        return True
-
-    def cost(self, op: QuantLinear, output: Shape) -> float:
-        """Estimated time per row, all weights."""
-        return 1.0
+    function: ClassVar[str]  # of C, and its header
 
     def tile(self, op: QuantLinear, source: Shape, output: Shape, options: Options) -> None:
         """None: matrix products are not tiled."""
-
-    def pack(self, packer: Packer, op: QuantLinear, tiling: None) -> Sections:
-        """Columns in the order in which the features lie."""
-        outputs, sizes = len(op.weight), [channels * pixels for channels, pixels in op.parts]
-        columns = np.split(op.weight, np.cumsum(sizes)[:-1], axis=1)
-        rows = np.concatenate([by_word(part, *size) for part, size in zip(columns, op.parts, strict=True)], axis=1)
-        padded = np.zeros((outputs, WORD * whole_units(rows.shape[1] // WORD)), np.int8)
-        padded[:, : rows.shape[1]] = rows
-        return Sections(packer.values(padded), packer.append(self._records(op)), None)
-
-    def _records(self, op: QuantLinear) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        """(outputs,) structs channel or logit."""
-        if op.requantisation is not None:
-            return channel_records(op.requantisation, op.weight, len(op.weight))
-        records = np.zeros(len(op.weight), LOGIT)
-        records["bias"], records["scale"] = op.bias, op.scales
-        records["weights"] = op.weight.sum(axis=1, dtype=np.int64)
-        return records
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
         """One call with a struct linear_codes."""
@@ -63,15 +37,63 @@ class LinearCodes(Kernel[QuantLinear, None]):
             "out": output.offset,
             "in_image": source.image,
             "out_image": output.image,
-            "inputs": sum(-(-channels // WORD) * pixels for channels, pixels in op.parts),
+            "inputs": input_words(op),
             "outputs": len(op.weight),
-            "values": sections.values,
-            "bias": sections.bias,
             "logits": int(op.requantisation is None),
         }
+        if sections.segments is None:
+            fields |= {"values": sections.values, "bias": sections.bias}
+        else:
+            fields |= program.weights(name, sections)
         if op.requantisation is not None:
             fields |= requantisation_fields(op.requantisation)
-        program.operator(name, [ir.Call("linear_codes", "linear_codes", fields)])
+        program.operator(name, [ir.Call(self.function, "linear_codes", fields, self.function)])
+
+
+class LinearCodes(LinearCodesKernel):
+    """All weights are stored."""
+
+    name = "codes"
+    function = "linear_codes"
+
+    def suits(self, op: QuantLinear, source: Shape, output: Shape, options: Options) -> bool:
+        """All matrix products of codes."""
+        return True
+
+    def cost(self, op: QuantLinear, output: Shape) -> float:
+        """Estimated time per row, all weights."""
+        return 1.0
+
+    def pack(self, packer: Packer, op: QuantLinear, tiling: None) -> Sections:
+        """Rows of words."""
+        words = weight_words(op)
+        padded = np.zeros((len(words), whole_units(words.shape[1])), np.int32)
+        padded[:, : words.shape[1]] = words
+        return Sections(packer.values(padded), packer.append(output_records(op)), None)
+
+
+def input_words(op: QuantLinear) -> int:
+    """Words of the features."""
+    return sum(-(-channels // WORD) * pixels for channels, pixels in op.parts)
+
+
+def weight_words(op: QuantLinear) -> np.ndarray[Any, Any]:
+    """(outputs, words) weights of four features as an int32, in the order in which the features lie."""
+    sizes = [channels * pixels for channels, pixels in op.parts]
+    columns = np.split(op.weight, np.cumsum(sizes)[:-1], axis=1)
+    rows = np.concatenate([by_word(part, *size) for part, size in zip(columns, op.parts, strict=True)], axis=1)
+    words: np.ndarray[Any, Any] = np.ascontiguousarray(rows).view(np.int32)
+    return words
+
+
+def output_records(op: QuantLinear) -> np.ndarray[Any, Any]:
+    """(outputs,) structs channel or logit."""
+    if op.requantisation is not None:
+        return channel_records(op.requantisation, op.weight, len(op.weight))
+    records = np.zeros(len(op.weight), LOGIT)
+    records["bias"], records["scale"] = op.bias, op.scales
+    records["weights"] = op.weight.sum(axis=1, dtype=np.int64)
+    return records
 
 
 def by_word(weight: np.ndarray[Any, Any], channels: int, pixels: int) -> np.ndarray[Any, Any]:

@@ -26,6 +26,7 @@ MODULES = (
     "conv_quads",
     "depthwise_codes",
     "linear_codes",
+    "linear_blocks",
 )
 
 KERNELS: tuple[Kernel[Any, Any], ...] = tuple(import_module(f"{__package__}.{name}").KERNEL for name in MODULES)

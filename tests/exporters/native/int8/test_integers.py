@@ -105,7 +105,11 @@ def branches(net):
     yield net.add("Mul", x, gate)
     y = net.add("Concat", net.add("LeakyRelu", y, alpha=0.2), x, axis=1)
     yield net.add("Add", net.conv(y, net.weights(9, 32, 5, 5, density=0.2)), net.conv(y, net.weights(9, 32, 5, 5)))
-    yield net.add("Gemm", net.add("Flatten", x), net.constant(net.weights(16 * 16 * 20, 3, density=0.1)))
+    flat = net.add("Flatten", x)
+    yield net.add("Gemm", flat, net.constant(net.weights(16 * 16 * 20, 3, density=0.1)))
+    hidden = net.add("Relu", net.add("Gemm", flat, net.constant(net.weights(16 * 16 * 20, 70, density=0.01))))
+    for outputs in (1, 5):
+        yield net.add("Gemm", hidden, net.constant(net.weights(70, outputs, density=0.02)))
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,8 @@ def exported(tmp_path_factory):
         "codes",
         "depthwise",
     }
+    matrix_products = [layer.kernel for layer in export.layers][-4:]
+    assert matrix_products == ["codes", "blocks", "blocks", "blocks"]
     expected = reference.run(quantise(graph, ranges), images)
     assert len(np.unique(expected)) > 240
     return folder, images, expected
