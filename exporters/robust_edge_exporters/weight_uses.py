@@ -9,7 +9,7 @@ effective tensor counts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter
 
 from robust_edge_exporters.dispatch_mode import EagerDispatchMode
 from robust_edge_exporters.evaluation_mode import evaluation_mode
+from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
 LAYERS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
@@ -46,6 +47,7 @@ class WeightUse:
     Attributes:
         name: of the tensor.
         groups: groups of a convolution; 1 for a matrix product.
+        depthwise: whether it is a convolution whose filters read one input channel each.
         input_axis: the axis that runs along the inputs: 1, but 0 for transposed convolutions and `x @ weight`.
         macs_per_weight: multiply-accumulates per weight and image.
         times: number of convolutions or matrix products that use it.
@@ -53,6 +55,7 @@ class WeightUse:
 
     name: str
     groups: int
+    depthwise: bool
     input_axis: int
     macs_per_weight: int
     times: int = 1
@@ -136,12 +139,19 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:
+    """Count the non-zero weights of tensors by name: of the tensors themselves, not of masks."""
+    counts = (LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items())
+    return Sparsity.of_layers(tuple(counts))
+
+
 @dataclasses.dataclass
 class _Found:
     """A use that is being counted."""
 
     name: str
     groups: int
+    depthwise: bool
     input_axis: int
     size: int
     macs: int = 0
@@ -174,7 +184,7 @@ class _Trace(EagerDispatchMode):
     def uses(self) -> tuple[WeightUse, ...]:
         """All uses in the order of the forward pass."""
         return tuple(
-            WeightUse(item.name, item.groups, item.input_axis, item.macs // item.size, item.times)
+            WeightUse(item.name, item.groups, item.depthwise, item.input_axis, item.macs // item.size, item.times)
             for item in self.found.values()
         )
 
@@ -186,7 +196,7 @@ class _Trace(EagerDispatchMode):
         if func is _ATEN.convolution.default:
             self._convolution(args, result)
         elif func is _ATEN._trilinear.default:  # nn.Bilinear
-            self._use(args[1], args[1].numel() * len(args[0]), 1, 1)
+            self._use(args[1], args[1].numel() * len(args[0]), 1)
         elif func is _ATEN._local_scalar_dense.default:
             self.branches |= not constant
         elif func in _PRODUCTS:
@@ -217,7 +227,9 @@ class _Trace(EagerDispatchMode):
             return
         channels = x.shape[1] if transposed else result.shape[1]
         positions = (x.numel() if transposed else result.numel()) // channels
-        self._use(weight, positions * weight.numel(), int(args[8]), 0 if transposed else 1)
+        groups = int(args[8])
+        depthwise = 1 < groups == x.shape[1]
+        self._use(weight, positions * weight.numel(), 0 if transposed else 1, groups, depthwise)
 
     def _product(self, factors: list[Tensor], result: Tensor) -> None:
         left, right = (_memory(factor) in self._origins for factor in factors)
@@ -227,13 +239,14 @@ class _Trace(EagerDispatchMode):
         macs = result.numel() * factors[0].shape[-1]
         inner = weight.ndim - 1 if left else max(weight.ndim - 2, 0)
         last = weight.stride(inner) == min(weight.stride())  # the inputs lie next to each other in memory
-        self._use(weight, macs, 1, 1 if last and weight.ndim > 1 else 0)
+        self._use(weight, macs, 1 if last and weight.ndim > 1 else 0)
 
-    def _use(self, weight: Tensor, macs: int, groups: int, input_axis: int) -> None:
+    def _use(self, weight: Tensor, macs: int, input_axis: int, groups: int = 1, depthwise: bool = False) -> None:
         place = _memory(weight)
         name = self._named.get(place)
         if name is not None and name not in self._buffers:
-            item = self.found.setdefault(name, _Found(name, groups, input_axis, self._tensors[name].numel()))
+            first = _Found(name, groups, depthwise, input_axis, self._tensors[name].numel())
+            item = self.found.setdefault(name, first)
             item.macs += macs
             item.times += 1
             return

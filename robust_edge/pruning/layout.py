@@ -38,6 +38,11 @@ class Layout:
         return frozenset(layer.name for layer in self.layers if layer.groups > 1)
 
     @property
+    def depthwise(self) -> frozenset[str]:
+        """Convolutions whose filters read one input channel each."""
+        return frozenset(layer.name for layer in self.layers if layer.depthwise)
+
+    @property
     def inputs_first(self) -> frozenset[str]:
         """Layers whose first axis runs along the inputs, not the outputs: transposed convolutions, and `x @ weight`."""
         return frozenset(layer.name for layer in self.layers if layer.input_axis == 0)
@@ -51,16 +56,6 @@ class Layout:
         """Multiply-accumulates per image of the weights that are non-zero (or True)."""
         costs = self.macs_per_weight
         return sum(costs[name] * int(torch.count_nonzero(kept)) for name, kept in support.items())
-
-
-def depthwise_layers(model: nn.Module) -> frozenset[str]:
-    """Names of the weights of depthwise convolutions, whose filters read one input channel each."""
-    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return frozenset(
-        f"{name}.weight"
-        for name, layer in model.named_modules()
-        if isinstance(layer, convolutions) and 1 < layer.groups == layer.in_channels
-    )
 
 
 def layout_of(model: nn.Module, shape: tuple[int, ...]) -> Layout:

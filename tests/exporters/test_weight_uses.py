@@ -60,6 +60,21 @@ def test_weights_in_order_of_use(module, expected):
     assert uses(module) == expected
 
 
+@pytest.mark.parametrize(
+    ("module", "depthwise"),
+    [
+        (nn.Conv2d(4, 8, 3, groups=4), True),
+        (nn.Conv2d(4, 4, 3, groups=2), False),
+        (nn.ConvTranspose2d(4, 4, 2, groups=4), True),
+        (Own(lambda m, x: functional.conv2d(x, m.kernel, groups=4), kernel=parameter(4, 1, 3, 3)), True),
+        (Own(lambda m, x: functional.conv2d(x[:, :1], m.kernel), kernel=parameter(4, 1, 3, 3)), False),
+        (nn.Linear(6, 3), False),
+    ],
+)
+def test_filters_of_one_channel_are_depthwise(module, depthwise):
+    assert [use.depthwise for use in weight_uses(module, (4, 6, 6)).uses] == [depthwise]
+
+
 def test_activations_that_are_multiplied_are_not_weights():
     assert uses(Own(lambda m, x: x.flatten(2) @ x.flatten(2).mT)) == []
 

@@ -9,7 +9,7 @@ import dataclasses
 
 from torch import Tensor, nn
 
-from robust_edge.pruning.layout import depthwise_layers, layout_of
+from robust_edge.pruning.layout import layout_of
 from robust_edge.pruning.prunable import budget_of
 from robust_edge.pruning.schemes.counts import (
     counts_above,
@@ -56,10 +56,10 @@ class Irregular(FlooredScheme):
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Scheme:
         """Set the floor and the layers that stay dense; scope `macs` returns a Macs scheme with the weights' costs."""
         floor = self.floor_at(keep)
+        layout = layout_of(model, shape)
         if self.scope == "macs":
-            costs = layout_of(model, shape).macs_per_weight
-            return Macs(macs_per_weight=costs, share=self.macs, floor=floor)
-        dense = frozenset[str]() if self.prune_depthwise else depthwise_layers(model)
+            return Macs(macs_per_weight=layout.macs_per_weight, share=self.macs, floor=floor)
+        dense = frozenset[str]() if self.prune_depthwise else layout.depthwise
         return dataclasses.replace(self, floor=floor, dense=dense)
 
     @property

@@ -28,7 +28,7 @@ def test_order_of_use_groups_and_positions():
     layout = layout_of(Backwards(), (2, 9, 7))
     assert layout.depth == ("stem.weight", "twice.weight", "head.weight")
     assert (layout.stem, layout.classifier) == ("stem.weight", "head.weight")
-    assert layout.grouped == {"twice.weight"}
+    assert (layout.grouped, layout.depthwise) == ({"twice.weight"}, frozenset())
     assert layout.macs_per_weight == {"stem.weight": 12, "twice.weight": 24, "head.weight": 1}
 
 

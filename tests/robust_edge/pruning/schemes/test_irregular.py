@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
-from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import budget_of, prunable_parameters
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.settings import PruningConfig
+from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.core.errors import InputError
 
 SHAPES = {"a": (2, 2), "b": (3,), "c": (1, 2, 1)}
@@ -146,7 +147,7 @@ def test_config_chooses_scope_and_floor():
     weights = {"strong": torch.arange(1.0, 101.0), "weak": torch.linspace(1e-6, 1e-5, 100)}
 
     def counts(**settings):
-        projected = PruningConfig.from_plain(settings).build(nn.Module(), ()).project(weights, 0.1)
+        projected = PruningConfig.from_plain(settings).build(nn.Linear(1, 1), (1, 1, 1)).project(weights, 0.1)
         return [layer.nonzero for layer in sparsity_of(projected).layers]
 
     assert counts(scope="global", floor=0.0) == [19, 1]
@@ -186,7 +187,7 @@ def test_layer_scope_shares_the_budget_in_proportion(weights, keep):
     budget = budget_of(weights, keep)
     if budget < len(weights):
         return
-    support = PruningConfig.from_plain({"scope": "layer"}).build(nn.Module(), ()).support(weights, keep)
+    support = PruningConfig.from_plain({"scope": "layer"}).build(nn.Linear(1, 1), (1, 1, 1)).support(weights, keep)
     total = sum(weight.numel() for weight in weights.values())
     shares = {name: budget * weight.numel() / total for name, weight in weights.items()}
     lifted = sum(max(0.0, 1 - share) for share in shares.values())  # what layers below one weight take from the others
@@ -235,6 +236,21 @@ def test_depthwise_layers_stay_dense_unless_told():
             .support(weights, 0.1)
         )
         assert not any(bool(pruned[name].all()) for name in depthwise)
+
+
+class Functional(nn.Module):
+    """A depthwise convolution without a module, as in the graph of an imported network."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel, self.rest = nn.Parameter(torch.randn(4, 1, 3, 3)), nn.Conv2d(4, 16, 1)
+
+    def forward(self, x):
+        return self.rest(nn.functional.conv2d(x, self.kernel, groups=4)).mean((2, 3))
+
+
+def test_a_depthwise_kernel_of_no_module_stays_dense():
+    assert PruningConfig().build(Functional(), (4, 6, 6)).dense_layers == ("kernel",)
 
 
 def test_weights_in_channels_last_are_projected_alike():
