@@ -14,10 +14,11 @@ from robust_edge.importing.source import Request, Source
 from robust_edge.importing.table import read_source, require_source
 from robust_edge.models import ModelSpec
 from robust_edge.models.spec import checked_model
-from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.run.directory import Checkpoint, check_free, create_run
 from robust_edge.run.imported import Imported
 from robust_edge.training.closing import write_network
+from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of
 

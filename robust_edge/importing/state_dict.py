@@ -5,8 +5,6 @@ from __future__ import annotations
 from robust_edge.importing.source import Request, Source
 from robust_edge.models.spec import build_network
 from robust_edge.models.state_dict import load_state_dict
-from robust_edge.pruning.prunable import prunable_parameters
-from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -20,7 +18,5 @@ def read_state_dict(request: Request) -> Source:
     if request.shape is None or request.classes is None:
         raise InputError(f"{request.path} holds weights only; name the images of the network in data.dataset")
     network = build_network(request.arch, request.classes, request.shape[0])
-    with evaluation_mode(network):  # in training mode spectral norm changes its buffers whenever it is read
-        weights = list(prunable_parameters(network))
-    notes = load_state_dict(network, request.path, weights=weights, classes=request.named)
+    notes = load_state_dict(network, request.path, classes=request.named)
     return Source(network=network.eval(), arch=request.arch, shape=request.shape, classes=request.classes, notes=notes)

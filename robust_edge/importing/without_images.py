@@ -21,11 +21,12 @@ from robust_edge.importing.source import Request
 from robust_edge.importing.table import read_source
 from robust_edge.models.spec import checked_model
 from robust_edge.onnx_graph.file import read_program
-from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.run.environment import versions
 from robust_edge_exporters.bundle import Exported, ExportRequest, export_bundle, refuse_choices, refuse_to_replace
 from robust_edge_exporters.formats.onnx.contents import contents_of
 from robust_edge_exporters.target import Target
+from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.core.bundle import seal
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import sha256_of

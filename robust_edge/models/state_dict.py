@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robust_edge.models.normalized import Normalized
 from robust_edge.models.packed import load_tensors
 from robust_edge.pruning.parametrised import effective_names, parametrizations_of, set_effective
-from robust_edge.pruning.prunable import prunable_parameters, tensor_named
+from robust_edge.pruning.prunable import tensor_named
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import InputError
@@ -35,9 +35,7 @@ def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()
     Returns:
         Notes, as `load_state_dict`.
     """
-    with evaluation_mode(model):  # in training mode spectral norm changes its buffers whenever it is read
-        weights = [name.removeprefix("network.") for name in prunable_parameters(model)]
-    return load_state_dict(model.network, path, where=f"`init` {path}", without=without, weights=weights)
+    return load_state_dict(model.network, path, where=f"`init` {path}", without=without)
 
 
 def load_state_dict(
@@ -46,7 +44,6 @@ def load_state_dict(
     *,
     where: str = "",
     without: Collection[str] = (),
-    weights: Sequence[str] = (),
     classes: str = "",
 ) -> tuple[str, ...]:
     """Load a state dict into a network without unpickling code.
@@ -58,8 +55,7 @@ def load_state_dict(
             WRAPPERS; names may have PREFIXES.
         where: what the file is, for error messages; by default its path.
         without: names of tensors that keep their values, whatever the file holds under them.
-        weights: names of the prunable weights in order, to explain shapes of other images or classes.
-        classes: what names the classes and which, for the same; by default the data set.
+        classes: what names the classes and which, to explain a shape of others; by default the data set.
 
     Returns:
         What was made of the file, one sentence each.
@@ -89,7 +85,7 @@ def load_state_dict(
         if own[name].shape != tensor.shape:
             raise InputError(
                 f"{where}: {name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
-                f"{_other_task(name, own, weights, tensor, classes)}"
+                f"{_other_task(name, own, tensor, classes)}"
             )
         if not tensor.isfinite().all():
             raise InputError(f"{where}: {name} holds NaN or infinity; take a checkpoint from before it diverged")
@@ -200,15 +196,14 @@ def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, 
     return {name: tensor for name, tensor in best.items() if name in own or name not in NOT_OF_THE_NETWORK}
 
 
-def _other_task(name: str, own: dict[str, Tensor], weights: Sequence[str], given: Tensor, classes: str) -> str:
+def _other_task(name: str, own: dict[str, Tensor], given: Tensor, classes: str) -> str:
     """Explain a shape mismatch of the first or last layer by its number of channels or classes; otherwise ""."""
-    if not weights:
-        return ""
-    ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"}
+    weights = [other for other, tensor in own.items() if other.endswith("weight") and tensor.ndim > 1]
+    ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"} if weights else set()
     if name in ends and given.shape[:1] != own[name].shape[:1]:
         named = classes or f"the data set has {own[name].shape[0]}"
         return f"; it was trained for {given.shape[0]} classes, {named}"
-    if name == weights[0] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
+    if name in weights[:1] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
         return f"; it takes images of {given.shape[1]} channels, the data set has {own[name].shape[1]}"
     return ""
 

@@ -27,7 +27,13 @@ from torch.utils.hooks import RemovableHandle
 from robust_edge.pruning import admm
 from robust_edge.pruning.mask import apply_mask
 from robust_edge.pruning.parametrised import attach_effective_masks, mask_of, set_effective_masks
-from robust_edge.pruning.prunable import budget_of, decide_prunable, prunable_parameters, refuse_computed
+from robust_edge.pruning.prunable import (
+    budget_of,
+    decide_prunable,
+    is_decided,
+    prunable_parameters,
+    refuse_computed,
+)
 from robust_edge.pruning.schemes import scheme_class
 from robust_edge.pruning.schemes.scheme import Scheme, kept_in
 from robust_edge_runtimes.core.errors import InputError
@@ -183,23 +189,32 @@ def finish(state: PruningState, model: nn.Module, optimizer: Optimizer, *, keep:
     return dataclasses.replace(state, admm=None, masks=masks)
 
 
-def attach_masks(model: nn.Module, optimizer: Optimizer, masks: Masks | None = None) -> RemovableHandle:
+def attach_masks(
+    model: nn.Module, optimizer: Optimizer, masks: Masks | None = None, *, shape: tuple[int, ...] | None = None
+) -> RemovableHandle:
     """Hold weights at exactly zero: now, and after every step of the optimizer, whatever it does.
 
-    `finish` calls it. For a network that is sparse already, call it without `masks` before the training. Masks that are
-    attached one after another hold the zeros of all of them. A mask marks positions: a weight inside it that happens to
-    be zero is trained.
+    `finish` calls it. For a network that is sparse already, call it with `shape` in place of `masks` before the
+    training. Masks that are attached one after another hold the zeros of all of them. A mask marks positions: a weight
+    inside it that happens to be zero is trained.
 
     Args:
         model: the network; weights outside the masks become zero.
         optimizer: of its training; the masks are applied by a hook after each of its steps. Those of parametrised
             weights (weight norm, spectral norm) become a part of the network, as one more parametrization.
         masks: by name of the parameter; by default the non-zero positions of all prunable weights.
+        shape: (C, H, W) of one image, to find the prunable weights where neither `init` has found them nor `masks`
+            names them.
 
     Returns:
         A handle whose `remove()` ends it for the weights that are not parametrised.
+
+    Raises:
+        InputError: no masks are given, and the prunable weights are not known, or the network computes one of them.
     """
     if masks is None:
+        if shape is not None and not is_decided(model):
+            refuse_computed(decide_prunable(model, shape))
         masks = {name: weight.detach() != 0 for name, weight in prunable_parameters(model).items()}
     attach_effective_masks(model, masks)
     set_effective_masks(model, masks)

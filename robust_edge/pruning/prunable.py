@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from robust_edge_exporters.weight_uses import LAYERS, WeightUses, named_tensors, weight_uses
+from robust_edge_exporters.weight_uses import WeightUses, named_tensors, weight_uses
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
 
 def decide_prunable(model: nn.Module, shape: tuple[int, ...]) -> WeightUses:
@@ -47,15 +45,24 @@ def refuse_computed(found: WeightUses) -> None:
 
 
 def prunable_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The prunable tensors by name, in the order of the modules; no biases, no batch-norm.
+    """The prunable tensors by name, in the order of the modules, as `decide_prunable` found them.
 
-    Those that `decide_prunable` found. In a network that it has not traced, the weights of all convolutions and linear
-    layers. Of a parametrised weight it is the effective tensor, which is computed anew by every call.
+    Of a parametrised weight it is the effective tensor, which is computed anew by every call.
+
+    Raises:
+        InputError: `decide_prunable` has not traced the network.
     """
-    names = getattr(model, "prunable", None)
-    if names is None:
-        names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)]
-    return {name: tensor_named(model, name) for name in names}
+    if not is_decided(model):
+        raise InputError(
+            "the prunable weights of this network are not known; pruning.init finds them in one forward pass, as "
+            "pruning.attach_masks does where `shape` is given"
+        )
+    return {name: tensor_named(model, name) for name in model.prunable}  # type: ignore[union-attr]
+
+
+def is_decided(model: nn.Module) -> bool:
+    """Whether `decide_prunable` has traced the network, or the one that it was copied from."""
+    return hasattr(model, "prunable")
 
 
 def tensor_named(model: nn.Module, name: str) -> Tensor:
@@ -63,14 +70,6 @@ def tensor_named(model: nn.Module, name: str) -> Tensor:
     owner, _, own = name.rpartition(".")
     tensor: Tensor = getattr(model.get_submodule(owner), own)
     return tensor
-
-
-def sparsity_of(weights: Mapping[str, Tensor]) -> Sparsity:
-    """Count the non-zero weights of the tensors themselves, not of masks."""
-    layers = tuple(
-        LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items()
-    )
-    return Sparsity.of_layers(layers)
 
 
 def budget_of(weights: Mapping[str, Tensor], keep: float) -> int:

@@ -19,7 +19,7 @@ from robust_edge.evaluation.memory import peak_bytes
 from robust_edge.models import Normalized
 from robust_edge.pruning.layout import Layout
 from robust_edge.pruning.parametrised import materialised
-from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.schemes import scheme_name
 from robust_edge.run.directory import Arithmetic, Checkpoint, Run
 from robust_edge.run.environment import versions
@@ -36,7 +36,7 @@ from robust_edge.training.batchnorm import reestimate
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import attack_batch, has_clean_term
 from robust_edge.training.selection import Snapshot
-from robust_edge_exporters.weight_uses import weight_uses
+from robust_edge_exporters.weight_uses import sparsity_of, weight_uses
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import TrainingDiverged
 

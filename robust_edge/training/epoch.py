@@ -15,13 +15,13 @@ from robust_edge.data import Source
 from robust_edge.data.augment import augment
 from robust_edge.parallel.rows import Rows, share_rows
 from robust_edge.pruning import admm
-from robust_edge.pruning.prunable import sparsity_of
 from robust_edge.training import awp
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.randomness import Randomness
 from robust_edge.training.schedules import Schedules
 from robust_edge.training.synchrony import LEAST_IMAGES, RankShare, sum_over_ranks
+from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.attacks.threat import Threat
 
 BatchProgress = Callable[[int, int, str], None]

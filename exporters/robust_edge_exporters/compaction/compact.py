@@ -31,8 +31,8 @@ from robust_edge_exporters.compaction.channels import (
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_exporters.compaction.two_four import two_four_share
 from robust_edge_exporters.evaluation_mode import evaluation_mode
-from robust_edge_exporters.weight_uses import weight_uses
-from robust_edge_runtimes.core.manifest import Compaction, LayerCount, Sparsity
+from robust_edge_exporters.weight_uses import sparsity_of, weight_uses
+from robust_edge_runtimes.core.manifest import Compaction, Sparsity
 
 PROBES = 4
 TOLERANCE = 1e-5  # relative to the largest logit, since sums of another length round differently
@@ -261,9 +261,7 @@ def _macs(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def _counted(model: nn.Module, shape: tuple[int, ...]) -> Sparsity:
-    weights = {use.name: model.get_parameter(use.name) for use in weight_uses(model, shape).uses}
-    counts = (LayerCount(name, weight.numel(), int(torch.count_nonzero(weight))) for name, weight in weights.items())
-    return Sparsity.of_layers(tuple(counts))
+    return sparsity_of({use.name: model.get_parameter(use.name) for use in weight_uses(model, shape).uses})
 
 
 def _refusal(problem: str) -> str:

@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from robust_edge.models import ModelSpec, build_model
-from robust_edge.pruning.prunable import prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.compaction.compact import compact, share_of_two_four
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_exporters.dense_baseline import with_dense_baseline
 from robust_edge_exporters.target import target_named
+from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.bench.latency import Contender
 from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.errors import InputError
+from tests.traced import traced
 
 SHAPE = (3, 8, 8)
 
@@ -55,7 +57,7 @@ def pruned(model, keep, **settings):
 
 
 def compacted(model, shape=SHAPE, **settings):
-    return compact(model, shape, sparsity_of(prunable_parameters(model)), **settings)
+    return compact(model, shape, sparsity_of(prunable_parameters(traced(model, shape))), **settings)
 
 
 def same(left, right, shape=SHAPE):
@@ -209,7 +211,7 @@ class Mixed(nn.Module):
 def test_any_mask_leaves_the_outputs_as_they_were(seed, zeros, rows, columns):
     """Random weights, rows and columns are zero; afterwards no channel is unread."""
     torch.manual_seed(seed)
-    model = unsettled(Mixed())
+    model = traced(unsettled(Mixed()), (2, 4, 4))
     for weight in prunable_parameters(model).values():
         weight.data *= torch.rand_like(weight) > zeros
         weight.data[torch.rand(len(weight)) < rows] = 0
@@ -289,7 +291,7 @@ def test_tensorrt_is_told_of_two_four_and_of_irregular_zeros(request_for, tmp_pa
     from tests.exporters.conftest import network
 
     torch.manual_seed(0)
-    model = unsettled(network())
+    model = traced(unsettled(network()), IMAGE)
     weights = prunable_parameters(model)
     support = PruningConfig.from_plain({"scheme": scheme}).build(model, IMAGE).support(weights, keep)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from robust_edge.pruning.schemes.counts import even_counts
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.schemes.scheme import Scheme, largest
 from robust_edge_runtimes.core.errors import InputError
+from tests.traced import traced
 
 SHAPE = (2, 6, 6)
 
@@ -94,7 +95,7 @@ def test_the_penalty_has_the_gradient_that_training_adds():
     pruning.penalty(state, model).backward()
     for parameter in other.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    admm.add_penalty_gradient(state.admm, pruning.prunable_parameters(other))
+    admm.add_penalty_gradient(state.admm, pruning.prunable_parameters(traced(other, SHAPE)))
     for name, weight in pruning.prunable_parameters(model).items():
         assert torch.allclose(weight.grad, other.get_parameter(name).grad, atol=1e-6), name
 
@@ -155,9 +156,9 @@ def test_the_zeros_of_a_sparse_network_are_held(norm):
         for layer in (model[0], model[4]):
             layer.weight.masked_fill_(torch.rand_like(layer.weight) < 0.5, 0)
     norm(model[0])
-    zeros = {name: weight == 0 for name, weight in pruning.prunable_parameters(model).items()}
     optimizer = optimizer_of(model)
-    handle = pruning.attach_masks(model, optimizer)
+    handle = pruning.attach_masks(model, optimizer, shape=SHAPE)
+    zeros = {name: weight == 0 for name, weight in pruning.prunable_parameters(model).items()}
     images, labels = batch_of(0)
     for _ in range(3):
         functional.cross_entropy(model(images), labels).backward()
@@ -174,11 +175,41 @@ def test_a_sparser_set_keeps_the_zeros_that_were_attached_before():
     with torch.no_grad():
         model[0].weight[:, 0] = 0
     optimizer = optimizer_of(model)
-    pruning.attach_masks(model, optimizer)
+    pruning.attach_masks(model, optimizer, shape=SHAPE)
     state = train(model, optimizer, pruning.init(model, SHAPE, keep=0.3), range(3))
     state = train(model, optimizer, pruning.finish(state, model, optimizer), range(3))
     assert not model[0].weight[:, 0].any()
     assert 0 < sum(counts(model).values()) <= round(0.3 * (144 + 384))
+
+
+class Functional(nn.Module):
+    """Weights that no layer owns under the name `weight`."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 2, 3, 3))
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = functional.conv2d(x, self.kernel).flatten(2).mT
+        return self.attention(tokens, tokens, tokens)[0].mean(1)
+
+
+def test_zeros_are_held_in_weights_of_any_owner():
+    model = Functional()
+    with torch.no_grad():
+        model.kernel[:, 0] = 0
+        model.attention.in_proj_weight[::2] = 0
+    optimizer = optimizer_of(model)
+    with pytest.raises(InputError, match="are not known"):
+        pruning.attach_masks(model, optimizer)
+    pruning.attach_masks(model, optimizer, shape=SHAPE)
+    functional.cross_entropy(model(batch_of(0)[0]), batch_of(0)[1]).backward()
+    before = model.kernel.clone()
+    optimizer.step()
+    assert not model.kernel[:, 0].any()
+    assert not model.attention.in_proj_weight[::2].any()
+    assert not torch.equal(model.kernel, before)
 
 
 @pytest.mark.parametrize(

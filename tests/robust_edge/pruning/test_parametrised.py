@@ -8,6 +8,7 @@ from torch.nn.utils import parametrizations, parametrize
 from robust_edge.pruning import admm
 from robust_edge.pruning.parametrised import attach_effective_masks, materialised, set_effective_masks
 from robust_edge.pruning.prunable import prunable_parameters
+from tests.traced import traced
 
 
 class Centred(nn.Module):
@@ -28,7 +29,7 @@ KINDS = (parametrizations.weight_norm, parametrizations.spectral_norm, centred)
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
 def model(request):
     torch.manual_seed(0)
-    return nn.Sequential(request.param(nn.Linear(6, 4)), nn.ReLU(), nn.Linear(4, 3))
+    return traced(nn.Sequential(request.param(nn.Linear(6, 4)), nn.ReLU(), nn.Linear(4, 3)), (6,))
 
 
 def test_what_the_mask_removes_is_zero_whatever_the_optimiser_does(model):

@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import budget_of, decide_prunable, prunable_parameters
+from robust_edge_exporters.weight_uses import sparsity_of
+from robust_edge_runtimes.core.errors import InputError
 
 
 def test_convolutions_and_linear_layers_in_order_of_depth_without_biases_and_batch_norm():
@@ -13,6 +15,9 @@ def test_convolutions_and_linear_layers_in_order_of_depth_without_biases_and_bat
         nn.Flatten(),
         nn.Linear(3, 4),
     )
+    with pytest.raises(InputError, match="are not known"):
+        prunable_parameters(model)
+    decide_prunable(model, (1, 3, 3))
     assert list(prunable_parameters(model)) == ["0.weight", "2.0.weight", "4.weight"]
 
 

@@ -11,11 +11,13 @@ from robust_edge.pruning.parametrised import attach_effective_masks, mask_of, pe
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.training import awp
 from robust_edge.training.losses import BatchLoss, batch_loss
+from tests.traced import traced
 
 
 def network(seed=0):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3))
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)
+    return traced(nn.Sequential(*layers), (1, 4, 4))
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from robust_edge.config.settings import resolve
 from robust_edge.data import Split
 from robust_edge.data.augment import augment
 from robust_edge.models import Normalized
-from robust_edge.pruning.prunable import budget_of, prunable_parameters, sparsity_of
+from robust_edge.pruning.prunable import budget_of, prunable_parameters
 from robust_edge.training.epoch import EpochPart, train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
+from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.attacks.threat import Threat
+from tests.traced import traced
 
 
 def config_of(**flags):
@@ -57,7 +59,7 @@ def with_batchnorm(seed=0, dropout=0.0):
 
 
 def learner_of(model, config, plan):
-    return Learner(model, config, plan, config.pruning.build(model, ()))
+    return Learner(traced(model, (1, 4, 4)), config, plan, config.pruning.build(model, (1, 4, 4)))
 
 
 def train(model, split, config, epochs=1):
@@ -267,10 +269,11 @@ def test_the_first_batches_of_a_phase_are_averaged():
 
 def test_every_layer_keeps_its_own_momentum_after_the_first_batches():
     model, config = with_batchnorm(), config_of(training__batch_size=2, attack__eps=0.0)
-    layer, seen = model.network[1], []
+    plan, layer, seen = schedules(config), model.network[1], []
     layer.momentum = 0.3
+    learner = learner_of(model, config, plan)
     layer.register_forward_hook(lambda module, *_: seen.append(module.momentum))
-    train(model, split_of(10), config)
+    train_epoch(learner, split_of(10), plan, 0)
     assert seen == pytest.approx([1, 1 / 2, 1 / 3, 0.3, 0.3])
 
 

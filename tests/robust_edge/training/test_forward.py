@@ -17,8 +17,10 @@ from robust_edge.training.forward import Forward, fitting, place
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 from robust_edge_runtimes.attacks.threat import Threat
+from tests.traced import traced
 
-IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+SHAPE = (3, 8, 8)
+IMAGES = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3
 
 
@@ -113,7 +115,7 @@ def test_an_epoch_ends_near_that_of_the_defaults(flags):
         config = resolve(flags={"training.batch_size": 8, "training.epochs": 2, "attack.steps": 2, **extra})
         plan = schedules(config)
         model = place(network()[0], torch.device("cpu"), config.compute)
-        learner = Learner(model, config, plan, config.pruning.build(model, ()))
+        learner = Learner(traced(model, SHAPE), config, plan, config.pruning.build(model, SHAPE))
         losses.append([train_epoch(learner, split, plan, epoch).loss for epoch in range(2)])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[1] != losses[0]
@@ -142,7 +144,7 @@ def test_a_compiled_network_is_not_recompiled_for_every_batch():
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3)]
     plan, counter = schedules(config), CompileCounter()
     model = Normalized(nn.Sequential(*layers), [0.5] * 3, [0.25] * 3)
-    learner = Learner(model, config, plan, config.pruning.build(model, ()))
+    learner = Learner(traced(model, SHAPE), config, plan, config.pruning.build(model, SHAPE))
     learner.forward.network = torch.compile(model, backend=counter)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         for epoch in range(2):
@@ -161,7 +163,7 @@ def test_admm_costs_two_copies_of_the_prunable_weights():
     """Every tensor that the learner holds in the ADMM phase, counted by its storage; the masked phase costs one."""
     config = resolve(flags={"training.momentum": 0.0, "pruning.keep": 0.2})
     model, _ = network()
-    learner = Learner(model, config, schedules(config), config.pruning.build(model, ()))
+    learner = Learner(traced(model, SHAPE), config, schedules(config), config.pruning.build(model, SHAPE))
     prunable = sum(weight.numel() * weight.element_size() for weight in learner.weights.values())
     own = {tensor.data_ptr() for tensor in model.state_dict().values()}
 

@@ -24,6 +24,7 @@ from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 from robust_edge.training.synchrony import WHOLE_BATCH, RankShare, check_batch, check_same, replicate, sum_over_ranks
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
+from tests.traced import traced
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 WORLD = 2
@@ -60,8 +61,8 @@ def train(*, batchnorm, ranks, flags=None):
         }
     )
     plan, model = schedules(config), network(batchnorm=batchnorm, seed=ranks.rank)
-    placed = replicate(model, torch.device("cpu"), ranks)
-    learner = Learner(placed, config, plan, config.pruning.build(placed, ()), ranks)
+    placed = replicate(traced(model, (1, 4, 4)), torch.device("cpu"), ranks)
+    learner = Learner(placed, config, plan, config.pruning.build(placed, (1, 4, 4)), ranks)
     results = []
     for epoch in range(EPOCHS):
         results.append(train_epoch(learner, split_of(), plan, epoch))

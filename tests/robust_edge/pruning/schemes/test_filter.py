@@ -12,6 +12,7 @@ from robust_edge.pruning.schemes.filter import Filter, channel_energy
 from robust_edge.pruning.settings import PruningConfig
 from robust_edge_exporters.compaction.dependencies import channel_groups
 from robust_edge_runtimes.core.errors import InputError
+from tests.traced import traced
 
 SHAPE = (3, 8, 8)
 
@@ -35,7 +36,7 @@ class Residual(nn.Module):
 
 def residual(seed=0):
     torch.manual_seed(seed)
-    return Residual().requires_grad_(False)
+    return traced(Residual().requires_grad_(False), SHAPE)
 
 
 def zoo(arch):
