@@ -75,7 +75,8 @@ def verify(
     Exit 0: passed; 1: failed; 3: no backend; 4: damaged bundle; 5: undecided.
     """
     from robust_edge.verification.merge import merged, read_verdict, refuse_other_artifacts
-    from robust_edge_runtimes.core.bundle import private_bundle, without_links
+    from robust_edge_runtimes.core.bundle import private_bundle
+    from robust_edge_runtimes.core.links import without_links
 
     settings = VerifySettings(
         modes=modes, limit=limit, eps=eps, seed=seed, data_dir=data_dir, options=without_none(options)

@@ -28,6 +28,7 @@ from robust_edge.verification.modes.table import MODES
 from robust_edge_runtimes.bench.protocols import N_IMAGES, ONE_IMAGE
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
+from robust_edge_runtimes.core.links import resolved
 from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.core.version import __version__
 from robust_edge_runtimes.present.tables import percent
@@ -64,7 +65,7 @@ def write_report(
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the page to write, for example {out / 'report.html'}")
-    if out.resolve() in {path.resolve() for path in (*verdicts, *benches, *transfers)}:
+    if resolved(out) in {resolved(path) for path in (*verdicts, *benches, *transfers)}:
         raise InputError(f"{out} is one of the files to report on; name the page to write, for example report.html")
     with locked(out):
         data = collect(runs, verdicts, benches, transfers)

@@ -20,6 +20,7 @@ from robust_edge_runtimes.core.errors import BundleError, InputError, shown_as
 from robust_edge_runtimes.core.files import sha256_of, temporary_folder, write_atomic, write_json
 from robust_edge_runtimes.core.folders import SCRATCH
 from robust_edge_runtimes.core.golden import GOLDEN, Golden, check_expected, read_golden
+from robust_edge_runtimes.core.links import without_links
 from robust_edge_runtimes.core.manifest import Companion, FileEntry, Manifest
 
 MANIFEST = "manifest.json"
@@ -131,12 +132,6 @@ def _copy(root: Path, copy: Path, listed: Collection[str]) -> None:
                 shutil.copyfile(str(source), str(target), follow_symlinks=False)
             else:
                 target.touch()
-
-
-def without_links(path: Path) -> Path:
-    """The same folder by a path without symbolic links, which could lead elsewhere later."""
-    real = Path(os.path.realpath(path))
-    return path if real == Path(os.path.abspath(path)) else real  # noqa: PTH100 - resolve() would follow them
 
 
 def _listed(root: Path) -> Manifest:

@@ -12,6 +12,7 @@ from typing import Iterator, Optional
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import umask
+from robust_edge_runtimes.core.links import resolved
 from robust_edge_runtimes.core.locks import locked
 
 SCRATCH = "robust-edge"
@@ -31,7 +32,7 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     check_new_directory(path, overwrite=overwrite)
     with locked(path) as held:
-        path = path.resolve()
+        path = resolved(path)
         if held:
             _recover(path)
             check_new_directory(path, overwrite=overwrite)
@@ -65,11 +66,12 @@ def _recover(path: Path) -> None:
 
 def owner_of(path: Path) -> Optional[Path]:
     """The bundle or run that contains `path`, which need not exist; files in RUN/evaluations belong to the user."""
-    for folder in path.resolve().parents:
+    real = resolved(path)
+    for folder in real.parents:
         if (folder / "SHA256SUMS").exists() and (folder / "manifest.json").exists():
             return folder
         if (folder / "config.yaml").exists() and (folder / "environment.json").exists():
-            return None if path.resolve().parent == folder / "evaluations" else folder
+            return None if real.parent == folder / "evaluations" else folder
     return None
 
 

@@ -1,7 +1,8 @@
 """Advisory locks: an output, a file or a folder, has one writer at a time.
 
 A writer holds the flock of `.NAME.lock` beside the output, which says in JSON who writes. The system releases the flock
-when the process ends, however it ends; the next writer therefore takes over the lock file that a killed process left.
+when the process ends, however it ends; the next writer therefore takes over the lock file that a killed process left. A
+lock file that somebody deletes protects nothing any more.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import try_lock
+from robust_edge_runtimes.core.links import resolved
 
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 TEMPORARY = "..12345678.tmp"  # what the name of a temporary file has more than that of the output
 MAX_COMMAND = 200
-_own: Dict[Path, Tuple[int, bool]] = {}
+_own: Dict[Path, Tuple[Tuple[int, int], bool]] = {}  # by lock file: process and thread, and whether it is held
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of an output; the thread that holds it may enter again.
+    """Hold the lock of an output; the thread that holds it may enter again, and no process that is forked meanwhile.
 
     Missing parent folders are created, and removed at the end if they are empty. Entering shows that the output can be
     written, before any work is done for it. In a folder that this process may not write, a folder as output is locked
@@ -44,25 +46,29 @@ def locked(path: Path) -> Iterator[bool]:
         Whether the lock is held; False on a file system without locks, after a warning.
 
     Raises:
-        InputError: another process or thread writes the output, its name is too long, or a parent is a file.
+        InputError: another process or thread writes the output, its name is too long, or a parent is a file; or the
+            output is the root of the file system, or lies behind a loop of links.
         OSError: the folder of the output cannot be written, or the disk is full.
     """
-    output = path.resolve()
-    file, thread = output.parent / f".{output.name}.lock", threading.get_ident()
+    output = resolved(path)
+    if not output.name:
+        raise InputError(f"{path} is the root of the file system; choose another path")
+    file, own = output.parent / f".{output.name}.lock", (os.getpid(), threading.get_ident())
     holder, held = _own.get(file, (None, False))
-    if holder == thread:
+    if holder == own:
         yield held
         return
     created = _create_parents(output)
     try:
         handle = _acquire(file, output)
-        _own[file] = (thread, handle is not None)
+        _own[file] = (own, handle is not None)
         try:
             yield handle is not None
         finally:
-            del _own[file]
-            if handle is not None:
-                _release(handle, file)
+            if own[0] == os.getpid():  # else a fork of the holder that ends
+                del _own[file]
+                if handle is not None:
+                    _release(handle, file)
     finally:
         with contextlib.suppress(OSError):  # not empty
             for folder in created:
@@ -177,5 +183,6 @@ def _warn_without_locks(file: Path, output: Path, *, own: bool) -> None:
 
 def _release(handle: int, file: Path) -> None:
     with contextlib.suppress(OSError):  # the folder may have been deleted, and the output itself has no lock file
-        file.unlink()
+        if os.path.samestat(os.fstat(handle), file.stat()):  # else another writer's, after this one was deleted
+            file.unlink()
     os.close(handle)

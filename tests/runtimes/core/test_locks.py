@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,13 @@ def fork(action, *arguments):
         warnings.simplefilter("ignore", DeprecationWarning)  # fork beside the threads of other tests
         process.start()
     return process
+
+
+def fork_here():
+    """As os.fork, with warnings about the threads of other tests ignored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 @pytest.fixture
@@ -116,6 +124,44 @@ def test_the_thread_that_holds_a_lock_may_enter_again_and_no_other(tmp_path):
         thread.join()
     assert len(refused) == 1
     assert listing(tmp_path) == []
+
+
+def test_a_fork_of_the_holder_is_another_process(tmp_path):
+    before, refused = os.getpid(), False
+    try:
+        with locked(tmp_path / "out"):
+            process = fork_here()
+            if process == 0:
+                with pytest.raises(InputError), locked(tmp_path / "out"):
+                    pytest.fail("entered")
+                refused = True
+                raise SystemExit  # leaves the block of the holder
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 3
+            assert listing(tmp_path) == [".out.lock"]
+    finally:
+        if os.getpid() != before:
+            os._exit(3 if refused else 4)
+    assert listing(tmp_path) == []
+
+
+def test_the_lock_of_another_writer_is_left_where_ones_own_was_deleted(tmp_path, start):
+    with locked(tmp_path / "out"):
+        (tmp_path / ".out.lock").unlink()
+        other = start(hold, tmp_path / "out")
+    assert listing(tmp_path) == [".out.lock"]
+    other.released.set()
+    other.join()
+    assert listing(tmp_path) == []
+
+
+def test_places_without_an_output_are_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "out"):
+        for use in (locked, new_directory):
+            with pytest.raises(InputError, match="its symbolic links form a loop"), use(path):
+                pytest.fail("entered")
+    with pytest.raises(InputError, match="/ is the root of the file system"), locked(Path("/")):
+        pytest.fail("entered")
 
 
 def test_parents_are_created_and_removed_if_nothing_was_written(tmp_path):
