@@ -8,7 +8,8 @@
 
 `images` is (N, C, H, W) pixels in [0, 1]; a picture of any size is prepared as in the training (needs Pillow). Answers
 are JSON: {"predictions": [{"label", "probability"}, ...]}, or {"error": "..."} with 400 (not what the network takes),
-404, 405, 408 (too slow), 411, 413 (too large) or 503 (too many at once; try again).
+404, 405, 408 (too slow), 411, 413 (too large) or 503 (too many at once; try again). A body has one Content-Length: what
+a proxy might take for the end of another request is refused, and so are pictures of more than MAX_PIXELS.
 
 A request has REQUEST_S seconds to arrive, however its bytes trickle, and takes one of the MAX_AT_ONCE slots only when
 it is complete; MAX_WAITING more wait for one. Beyond MAX_CONNECTIONS connections, the one that has waited or been
@@ -25,6 +26,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -35,6 +37,8 @@ from robust_edge_runtimes import InputError, RobustEdgeError, load
 MAX_IMAGES = 64  # of one request
 BYTES_PER_PIXEL = 32  # of JSON, generously
 PICTURE_BYTES = 16 << 20
+MAX_PIXELS = 1 << 25  # of a picture: decoding takes up to 16 bytes for each, and a small file can hold many
+MAX_LOGGED = 200  # characters
 MAX_AT_ONCE = 4  # requests that compute
 MAX_WAITING = 32  # complete requests that wait for a slot
 MAX_CONNECTIONS = 64
@@ -278,6 +282,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def result(self) -> tuple:
         """Status, and the answer: text, or what becomes JSON."""
+        lengths = self.headers.get_all("Content-Length", ["0"] if self.command == "GET" else [])
+        if "Transfer-Encoding" in self.headers or len(lengths) > 1:
+            raise Refusal(400, "send one Content-Length, and no Transfer-Encoding")
+        if self.command == "GET" and lengths != ["0"]:
+            raise Refusal(400, "GET has no body")
         methods = {"/healthz": "GET", "/health": "GET", "/metrics": "GET", "/predict": "POST"}
         if self.path not in methods:
             raise Refusal(404, f"there are {', '.join(methods)}")
@@ -302,7 +311,7 @@ class Handler(BaseHTTPRequestHandler):
         if not length.isascii() or not length.isdigit():
             raise Refusal(411, "send the body's Content-Length")
         if len(length) > 12 or int(length) > most:
-            raise Refusal(413, f"{length} bytes; at most {most} in one request")
+            raise Refusal(413, f"send at most {most} bytes in one request")
         try:
             body = self.rfile.read(int(length))
         except OSError as error:
@@ -318,7 +327,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, pattern: str, *values: object) -> None:
         """Print one line per request on stderr, in ASCII because the client may send control characters."""
-        print(self.address_string(), ascii(pattern % values), file=sys.stderr, flush=True)
+        print(self.address_string(), ascii((pattern % values)[:MAX_LOGGED]), file=sys.stderr, flush=True)
 
 
 def close(connection) -> None:
@@ -337,6 +346,15 @@ def parsed(body: bytes) -> np.ndarray:
         raise Refusal(400, f'send {{"images": [...]}}, numbers as (N, C, H, W); {shown}') from error
 
 
+def limit_pictures() -> None:
+    """Let Pillow refuse larger pictures by their header, before they are decoded."""
+    with contextlib.suppress(ImportError):
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
 def listening(host: str, port: int, model) -> Service:
     """Create the server, bound to its address."""
     try:
@@ -352,6 +370,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080, help="0 takes any that is free")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of one inference")
     given = parser.parse_args()
+    limit_pictures()
     with load(given.bundle, threads=given.threads) as model, listening(given.host, given.port, model) as service:
         for number in (signal.SIGTERM, signal.SIGINT):  # stop() waits for the loop, which this thread runs
             signal.signal(number, lambda *_: threading.Thread(target=service.stop).start())

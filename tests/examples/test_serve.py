@@ -150,6 +150,33 @@ def test_other_requests_are_refused(address, method, path, status):
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        "POST /predict HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+        "POST /predict HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4",
+        "POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked",
+        "GET /healthz HTTP/1.1\r\nTransfer-Encoding: chunked",
+        "GET /healthz HTTP/1.1\r\nContent-Length: 3",
+    ],
+)
+def test_a_request_that_a_proxy_may_end_elsewhere_is_refused_and_what_follows_is_not_answered(address, head):
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}\r\n\r\nabcGET /metrics HTTP/1.1\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_picture_of_many_pixels_is_refused_by_its_header(address):
+    pytest.importorskip("PIL.Image", reason="pictures are read by Pillow")
+    header = b"P6 5800 5800 255\n"  # and no pixels
+    status, value = ask(address, "POST", "/predict", header, {"Content-Type": "image/x-portable-pixmap"})
+    assert status == 400
+    assert "33640000 pixels" in value["error"]
+
+
+@pytest.mark.parametrize(
     ("length", "status"), [("1000000000", 413), ("9" * 400, 413), ("-1", 411), ("x", 411), ("²", 411)]
 )
 def test_a_body_is_not_read_before_its_length_is_judged(address, length, status):
