@@ -16,7 +16,8 @@ def load(bundle: Union[str, Path, Bundle], *, threads: int = 1, from_source: boo
     Args:
         bundle: the folder that `robust-edge export` wrote, or an opened bundle.
         threads: CPU threads of one inference. With more than 1, a process that is forked afterwards cannot use the
-            runtime: its `infer` raises InputError. Load in the child, or start it by `spawn`.
+            runtime, nor one that is forked while another thread uses it: its `infer` raises InputError. Load in the
+            child, with threads=1, or start it by `spawn`.
         from_source: compile what the bundle holds the source of, where there is a compiler, as `verify` does.
 
     Returns:
@@ -25,6 +26,7 @@ def load(bundle: Union[str, Path, Bundle], *, threads: int = 1, from_source: boo
     Raises:
         BundleError: the bundle is damaged or not a bundle; or a source is to be compiled beside files that the manifest
             does not list.
+        InputError: the bundle runs on PyTorch, and was to have threads in a fork of a process that has used them.
         BackendUnavailable: the backend for its artifact is not installed here.
 
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,21 @@ def test_closed_in_the_middle_it_says_so_and_nothing_else(folder, golden):
                 return "not open" in str(error)
 
         assert at_once(work) == [True] * THREADS
+
+
+def test_torch_has_no_threads_in_a_fork_of_a_process_that_has_used_them(csr_bundle, golden, monkeypatch):
+    from robust_edge_runtimes.formats.csr.runtime import CsrRuntime
+
+    monkeypatch.setattr(CsrRuntime, "_parallel", None)
+    with load(csr_bundle, threads=2) as model:
+        model.infer(golden.clean[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 0)  # in a real fork, it would hang without the error
+        with pytest.raises(InputError, match="PyTorch had threads before this process was forked"):
+            load(csr_bundle, threads=2)
+        with load(csr_bundle, threads=1) as model:
+            model.infer(golden.clean[:1])
+    load(csr_bundle, threads=2).close()
 
 
 def test_many_that_open_it_open_it_once(Fake, opened, linear):

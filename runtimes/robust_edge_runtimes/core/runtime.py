@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
+from typing import Callable, Optional, Protocol, Set, Tuple, Type, TypeVar, Union
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class BaseRuntime(abc.ABC):
     `infer` returns a new array that the caller owns; the input is never written to. Safe to call
     from several threads unless the subclass says otherwise. With `threads` above 1 it must be opened in the process
     that uses it: a child made by `fork`, as by multiprocessing on Linux, has none of the threads, and its
-    `infer` raises InputError.
+    `infer` raises InputError. The same holds where another thread was in `infer` at the moment of the fork.
 
     Args:
         path: the artifact.
@@ -78,6 +78,7 @@ class BaseRuntime(abc.ABC):
         self.threads = threads
         self._info: Optional[RuntimeInfo] = None
         self._process = 0
+        self._running: Set[Tuple[int, int]] = set()  # process and thread of every call of `infer` that has not ended
         self._lock = threading.RLock()
         self.time_limit = TimeLimit(str(path), BundleError)
 
@@ -117,14 +118,22 @@ class BaseRuntime(abc.ABC):
         """Raise InputError where the runtime is not open, or its threads are those of another process."""
         self.info  # noqa: B018 - raises when the runtime is not open
         if self._lost_threads():
+            used = f"loaded with {self.threads} threads" if self._has_threads else "in use"
             raise InputError(
-                f"{self.path.name} was loaded with {self.threads} threads before this process was forked, which has "
-                "none of them; load it in the child, with threads=1, or start the child by `spawn`"
+                f"{self.path.name} was {used} before this process was forked, which has none of the threads; load it "
+                "in the child, with threads=1, or start the child by `spawn`"
             )
 
     def _lost_threads(self) -> bool:
-        """Whether this process was forked from the one that opened the runtime; a child would wait for its threads."""
-        return self.uses_threads and self.threads > 1 and self._process != os.getpid()
+        """Whether a child made by fork would wait for threads of its parent, which runs its calls or holds a lock."""
+        if self._process == os.getpid():
+            return False
+        calls = tuple(self._running)  # those of the parent are a copy, and never end
+        return self._has_threads or any(process == self._process for process, _ in calls)
+
+    @property
+    def _has_threads(self) -> bool:
+        return self.uses_threads and self.threads > 1
 
     def open(self: Self) -> Self:
         """Load the artifact; a second call does nothing.
@@ -185,7 +194,12 @@ class BaseRuntime(abc.ABC):
         """
         self._check_usable()
         batch = self._checked(images)
-        logits = (self._infer_in_time if to_be_limited() else self.infer_impl)(batch)
+        call = (os.getpid(), threading.get_ident())
+        self._running.add(call)
+        try:
+            logits = (self._infer_in_time if to_be_limited() else self.infer_impl)(batch)
+        finally:
+            self._running.discard(call)
         if logits.shape != (len(batch), len(self.manifest.classes)) or logits.dtype != np.float32:
             raise BundleError(
                 f"{self.path.name} returned {logits.dtype}{list(logits.shape)}, but the manifest promises "

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import contextlib
 import os
+import threading
 import warnings
 
 import numpy as np
@@ -227,6 +227,24 @@ def test_prepared_needs_an_open_runtime_and_no_more_than_a_fixed_batch(Fake, mak
         model.prepare(golden.clean[:4])
 
 
+def in_a_fork(action):
+    """The error of an action in a child; empty if there is none."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside the threads of other tests
+        child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except BaseException as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as told:
+        return told.read()
+
+
 @pytest.mark.parametrize(("threads", "refused"), [(1, False), (2, True)])
 def test_a_forked_process_has_none_of_the_threads_and_says_so(Fake, opened, golden, threads, refused):
     class Threaded(Fake):
@@ -234,20 +252,33 @@ def test_a_forked_process_has_none_of_the_threads_and_says_so(Fake, opened, gold
 
     model = Threaded(opened.manifest, lambda x: golden.clean_logits[: len(x)], threads=threads).open()
     images = golden.clean[:1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside the threads of other tests
-        child = os.fork()
-    if child == 0:
-        code = 1
-        with contextlib.suppress(BaseException):
-            try:
-                model.infer(images)
-                code = 10
-            except InputError as error:
-                code = 20 if "before this process was forked" in str(error) else 2
-            model.close()
-            code += str(model.events[-1]) == "close"
-        os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (20 if refused else 11)
+
+    def close():
+        model.close()
+        assert (str(model.events[-1]) == "close") is not refused
+
+    told = in_a_fork(lambda: model.infer(images))
+    assert ("loaded with 2 threads before this process was forked" in told) is bool(told) is refused
+    assert in_a_fork(close) == ""
     model.infer(images)
     model.close()
+
+
+def test_a_process_that_is_forked_while_another_thread_infers_says_so(Fake, opened, golden):
+    entered, leave = threading.Event(), threading.Event()
+
+    def logits(x):
+        if len(x) == 2:
+            entered.set()
+            leave.wait(20)
+        return golden.clean_logits[: len(x)]
+
+    model = Fake(opened.manifest, logits).open()
+    other = threading.Thread(target=model.infer, args=(golden.clean[:2],))
+    other.start()
+    assert entered.wait(20)
+    assert "in use before this process was forked" in in_a_fork(lambda: model.infer(golden.clean[:1]))
+    assert in_a_fork(model.close) == ""
+    leave.set()
+    other.join()
+    assert in_a_fork(lambda: model.infer(golden.clean[:1])) == ""

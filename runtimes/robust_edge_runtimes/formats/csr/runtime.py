@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
-from typing import Any
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 
-from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError
+from robust_edge_runtimes.core.errors import BackendUnavailable, BundleError, InputError
 from robust_edge_runtimes.core.runtime import BaseRuntime, RuntimeInfo
 from robust_edge_runtimes.formats.csr.script import load_script
 
@@ -20,7 +21,7 @@ class CsrRuntime(BaseRuntime):
     """Executes `model.ts` with torch.jit on the CPU.
 
     PyTorch has one number of threads for the whole process: opening sets it, closing restores it. Calls may come from
-    several threads.
+    several threads. After a fork, PyTorch would wait for the threads of the parent for ever, also in a new network.
     PyTorch warns once per process that CSR tensors are a beta feature. Opening triggers that warning and suppresses it,
     because warning filters are shared by all threads and an inference must not change them.
     """
@@ -29,6 +30,7 @@ class CsrRuntime(BaseRuntime):
     _network: Any = None
     _torch: Any = None
     _threads_before = 1
+    _parallel: ClassVar[Optional[int]] = None  # the process that has first opened a network with several threads
     _indices_known = False  # whether the indices of the matrices have been checked, which are constants
 
     def open_impl(self) -> RuntimeInfo:
@@ -39,6 +41,8 @@ class CsrRuntime(BaseRuntime):
             raise BackendUnavailable(
                 f"this bundle runs on PyTorch, which is not installed ({cause}): pip install torch"
             ) from cause
+        if self.threads > 1:
+            self._refuse_fork()
         try:
             with _WARNING_FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # CSR is called a beta
@@ -53,6 +57,14 @@ class CsrRuntime(BaseRuntime):
         torch.set_num_threads(self.threads)
         self._torch = torch
         return RuntimeInfo("torch", str(torch.__version__), "cpu", "TorchScript CSR", self.threads)
+
+    def _refuse_fork(self) -> None:
+        if CsrRuntime._parallel not in (None, os.getpid()):
+            raise InputError(
+                f"{self.path.name} cannot be loaded with {self.threads} threads: PyTorch had threads before this "
+                "process was forked, which has none of them; set threads=1, or start the child by `spawn`"
+            )
+        CsrRuntime._parallel = os.getpid()
 
     def infer_impl(self, images: np.ndarray) -> np.ndarray:
         """Run the network; not in inference mode, in which some versions of PyTorch cannot build CSR tensors."""
