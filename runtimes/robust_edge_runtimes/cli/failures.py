@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from typing import Any, Callable, Optional, Sequence, Tuple
@@ -81,7 +82,19 @@ def _os_error(error: OSError) -> str:
         return f"no space left on the disk while writing{where}; free some space, or choose another -o"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to use{where} ({error.strerror}); choose another path, or change its permissions"
+    if error.errno == errno.EFBIG:
+        return f"a file{where} would be larger than this process may write; raise the limit (ulimit -f)"
+    if error.errno == errno.ENOENT and not where and _working_directory_is_gone():
+        return "the working directory does not exist any more; change to another one"
     return f"{error.strerror or error}{':' if where else ''}{where}"
+
+
+def _working_directory_is_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - the same
+    except FileNotFoundError:
+        return True
+    return False
 
 
 _FAILURES: Sequence[Tuple[Any, Optional[int], Callable[[Any], Optional[str]]]] = (

@@ -113,6 +113,9 @@ def test_a_full_disk_is_said_to_be_full(number):
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "no permission to use /x (Permission denied)"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "no permission to use /x (Read-only file system)"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "No such file or directory: /x"),
+        (OSError(errno.EFBIG, "File too large", "/x"), "a file /x would be larger than this process may write; raise"),
+        (OSError(errno.EFBIG, "File too large"), "a file would be larger than this process may write; raise the limit"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
         (OSError("text only"), "text only"),
     ],
 )
@@ -120,6 +123,14 @@ def test_errors_of_the_system_are_one_line_and_exit_2(error, message):
     result = run(raising(error))
     assert result.exit_code == 2
     assert message in one_line(result)
+
+
+def test_a_working_directory_that_was_deleted_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = run(raising(FileNotFoundError(errno.ENOENT, "No such file or directory")))
+    assert one_line(result) == "error: the working directory does not exist any more; change to another one"
 
 
 def test_memory_that_is_not_there_is_one_line():
