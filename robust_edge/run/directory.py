@@ -317,9 +317,16 @@ def open_run(path: Path, *, allow_code: bool = False) -> Run:
         allow_code: whether to import functions that the run names, though this user never chose them.
 
     Raises:
-        InputError: `path` is not a run, or names functions that this user never chose.
+        InputError: `path` is not a run, names functions that this user never chose, or holds links that would be
+            written through.
     """
     plain = _plain_config(path)
+    for name in (*sorted(FOLDERS), LOG):
+        if (path / name).is_symlink():
+            raise InputError(
+                f"{path / name} is a symbolic link: what is written there would land outside of the run; replace it by "
+                "what it leads to"
+            )
     if not allow_code:
         refuse_unknown(own_code(plain), path)
     return Run(path, from_plain(plain, str(path / CONFIG)), allow_code=allow_code)

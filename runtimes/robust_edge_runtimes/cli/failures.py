@@ -73,7 +73,7 @@ def _out_of_memory(error: BaseException) -> Optional[str]:
     if not known and "can't allocate memory" not in text and "not enough memory" not in text:
         return None
     first = text.splitlines()[0] if text else ""
-    return f"out of memory {first}; use fewer images at a time, or a larger machine"
+    return f"out of memory{first and ' '}{first}; use fewer images at a time, or a larger machine"
 
 
 def _os_error(error: OSError) -> str:

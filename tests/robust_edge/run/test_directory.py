@@ -45,6 +45,14 @@ def test_no_config_is_not_a_run(tmp_path):
             open_run(path)
 
 
+@pytest.mark.parametrize("name", ["evaluations", "plots", "tensorboard", "run.log"])
+def test_a_run_through_whose_links_something_else_would_be_written_is_refused(tmp_path, name):
+    run = create_run(tmp_path / "run", resolve(), overwrite=False)
+    (run.path / name).symlink_to(tmp_path)
+    with pytest.raises(InputError, match=f"{name} is a symbolic link"):
+        open_run(run.path)
+
+
 def test_an_unfinished_run_says_how_to_go_on(tmp_path):
     run = create_run(tmp_path / "run", resolve(), overwrite=False)
     for use in (run.checkpoint, run.load_model):

@@ -138,6 +138,7 @@ def test_memory_that_is_not_there_is_one_line():
     assert result.exit_code == 2
     assert "out of memory" in one_line(result)
     assert "7.28 TiB" in one_line(result)
+    assert one_line(run(raising(MemoryError()))).startswith("error: out of memory; use fewer images")
 
 
 @pytest.mark.parametrize(
