@@ -66,6 +66,14 @@ def _missing_module(error: ModuleNotFoundError) -> Optional[str]:
     return f"this needs {error.name}, which is not installed: pip install 'robust-edge[{extra}]'{python}"
 
 
+def _broken_library(error: ImportError) -> Optional[str]:
+    """Recognise a compiled library that cannot be loaded, on Linux, macOS or Windows."""
+    text = str(error)
+    if not any(phrase in text for phrase in ("shared object", "dlopen(", "DLL load failed")):
+        return None
+    return f"a library cannot be loaded here ({text}): install it again, or raise the limit on memory (ulimit -v)"
+
+
 def _out_of_memory(error: BaseException) -> Optional[str]:
     """Recognise MemoryError, and a RuntimeError of torch's allocators by its text."""
     text = str(error)
@@ -104,6 +112,7 @@ _FAILURES: Sequence[Tuple[Any, Optional[int], Callable[[Any], Optional[str]]]] =
     ((click.Abort, KeyboardInterrupt), INTERRUPTED, lambda _: f"interrupted; {HOW_TO_CONTINUE}"),
     (Terminated, TERMINATED, lambda _: f"terminated; {HOW_TO_CONTINUE}"),
     (ModuleNotFoundError, BackendUnavailable.exit_code, _missing_module),
+    (ImportError, BackendUnavailable.exit_code, _broken_library),
     ((MemoryError, RuntimeError), RobustEdgeError.exit_code, _out_of_memory),
     (OSError, RobustEdgeError.exit_code, _os_error),
 )

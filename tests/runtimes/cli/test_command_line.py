@@ -196,6 +196,12 @@ def test_every_package_of_an_extra_is_known(monkeypatch):
     assert {"torch", "onnxruntime", "yaml", "PIL"} <= checked
 
 
+def test_a_library_that_cannot_be_loaded_exits_3():
+    result = run(raising(ImportError("libtorch_cpu.so: failed to map segment from shared object")))
+    assert result.exit_code == 3
+    assert one_line(result).startswith("error: a library cannot be loaded here (libtorch_cpu.so: failed to map")
+
+
 def test_exit_codes_of_commands_pass_through():
     for code in (0, 1, 7):
         assert run(lambda context, code=code: context.exit(code)).exit_code == code
