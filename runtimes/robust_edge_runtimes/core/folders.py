@@ -28,7 +28,7 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: replace an existing folder, which stays until the new one is complete.
 
     Raises:
-        InputError: as `check_new_directory`, or another process writes `path`.
+        InputError: as `check_new_directory`, before the block and after it, or another process writes `path`.
     """
     check_new_directory(path, overwrite=overwrite)
     with locked(path) as held:
@@ -40,10 +40,11 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         try:
             fresh.chmod(0o777 & ~umask())
             yield fresh
-            if path.exists():
+            check_new_directory(path, overwrite=overwrite)  # what others have put there meanwhile
+            if overwrite and path.exists():
                 _swap(fresh, path)
             else:
-                fresh.replace(path)
+                fresh.replace(path)  # an empty folder, or none
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise

@@ -53,6 +53,15 @@ def test_an_existing_folder_needs_overwrite_and_an_empty_one_does_not(tmp_path):
     assert listing(tmp_path) == ["out"]
 
 
+def test_what_appears_in_its_place_meanwhile_is_not_deleted(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "f").write_text("mine")
+    with pytest.raises(InputError, match="exists"), new_directory(tmp_path / "out"):
+        (tmp_path / "mine").rename(tmp_path / "out")
+    assert (tmp_path / "out" / "f").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_is_never_replaced_by_a_folder(tmp_path, overwrite):
     (tmp_path / "out").write_text("mine")
