@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from robust_edge.onnx_graph.network import read_network
 from robust_edge.pruning.parametrised import materialised
+from robust_edge.pruning.prunable import why_unprunable
 from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.format_option import resolved
 from robust_edge_exporters.formats.onnx.conversions import Conversions, shared_conversions
@@ -67,7 +68,7 @@ class NetworkCheck:
         weights: number of prunable weights.
         layers: names of the prunable tensors in the order of their use.
         left_out: tensors that look like weights or are used like them, but are not prunable.
-        unprunable: why the network cannot be pruned; "" if it can be.
+        unprunable: why the network cannot be pruned, and what to do; "" if it can be.
     """
 
     weights: int
@@ -100,12 +101,11 @@ def check_network(
             if progress is not None:
                 progress(done + 1, len(targets))
     working = [result.target for result in results if result.works]
-    computed = [item.name for item in found.left_out if item.computed]
     return NetworkCheck(
         weights=network.weights,
         layers=tuple(use.name for use in found.uses),
         left_out=found.left_out,
-        unprunable=f"the forward pass computes a weight from {', '.join(computed)}" if computed else "",
+        unprunable=why_unprunable(found),
         targets=tuple(_with_way_out(result, working) for result in results),
     )
 

@@ -23,25 +23,32 @@ def decide_prunable(model: nn.Module, shape: tuple[int, ...]) -> WeightUses:
     return found
 
 
-def refuse_computed(found: WeightUses) -> None:
-    """Refuse a network with a weight whose zeros pruning cannot hold.
+def why_unprunable(found: WeightUses) -> str:
+    """Why the zeros of a network's weights cannot be held, and what to do; "" if they can.
 
-    Raises:
-        InputError: the forward pass computes a weight from parameters.
+    They cannot where the forward pass computes a weight from parameters.
     """
-    computed = [item.name for item in found.left_out if item.computed]
-    if computed:
-        if computed[0].endswith("_orig"):
-            raise InputError(
-                f"torch.nn.utils.prune computes a weight from {computed[0]}, so that zeros there are not zeros of the "
-                "weight that is used; make its mask permanent by torch.nn.utils.prune.remove(module, 'weight'), and "
-                "hold the zeros by pruning.keep_mask"
-            )
-        raise InputError(
-            f"the forward pass computes a weight from {computed[0]}, so that zeros there are not zeros of the weight "
-            "that is used; make the computation a parametrization (torch.nn.utils.parametrize, or weight_norm of "
-            "torch.nn.utils.parametrizations), whose result is pruned, or set pruning.keep to 1"
+    name = next((item.name for item in found.left_out if item.computed), None)
+    if name is None:
+        return ""
+    if name.endswith("_orig"):
+        return (
+            f"torch.nn.utils.prune computes a weight from {name}, so that zeros there are not zeros of the weight that "
+            "is used; make its mask permanent by torch.nn.utils.prune.remove(module, 'weight'), and hold the zeros by "
+            "pruning.keep_mask"
         )
+    return (
+        f"the forward pass computes a weight from {name}, so that zeros there are not zeros of the weight that is "
+        "used; make the computation a parametrization (torch.nn.utils.parametrize, or weight_norm of "
+        "torch.nn.utils.parametrizations), whose result is pruned, or set pruning.keep to 1"
+    )
+
+
+def refuse_computed(found: WeightUses) -> None:
+    """Raise InputError for a network whose forward pass computes a weight from parameters."""
+    reason = why_unprunable(found)
+    if reason:
+        raise InputError(reason)
 
 
 def prunable_parameters(model: nn.Module) -> dict[str, Tensor]:

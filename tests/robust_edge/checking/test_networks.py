@@ -127,6 +127,12 @@ def test_fixed_filters_and_unused_layers_are_named(cli):
     assert "left out: network.spare.weight, which the image does not reach" in result.output
 
 
+def test_the_way_out_of_a_computed_weight_is_that_of_compress(cli):
+    result = cli("check", "--arch", "small_networks:computed_kernel", "--target", "x86-cpu-csr", "-q")
+    assert result.exit_code == 0, result.output
+    assert re.search("cannot be pruned: .* from network.kernel, .* make the computation a parametriz", result.output)
+
+
 def test_one_of_run_and_architecture(refused):
     assert "either a run or an architecture" in refused("check")
 
