@@ -9,6 +9,27 @@ from robust_edge_runtimes.core.errors import InputError
 LARGEST = 255
 
 
+def per_channel(
+    mean: Sequence[float], std: Sequence[float], channels: int, names: tuple[str, str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation with one value for each channel.
+
+    Args:
+        mean, std: one value for all channels, or one for each.
+        channels: C, of the images.
+        names: of both, for the message.
+
+    Raises:
+        InputError: one of them has another number of values.
+    """
+    both = []
+    for name, values in zip(names, (mean, std), strict=True):
+        if len(values) not in (1, channels):
+            raise InputError(f"{name} has {len(values)} values, the images have {channels} channels")
+        both.append(tuple(values) * channels if len(values) == 1 else tuple(values))
+    return both[0], both[1]
+
+
 def refuse_large_means(mean: Sequence[float], std: Sequence[float], name: str, pair: str, joined: str = "{}") -> None:
     """Refuse a mean above 1, which pixels in [0, 1] cannot have, and show what is meant for them.
 

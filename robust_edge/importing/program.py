@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from robust_edge.importing.onnx import TOLERANCE, read_onnx
 from robust_edge.importing.reference import run_graph
-from robust_edge.importing.source import Request, Source
+from robust_edge.importing.source import Request, Source, refuse_code
 from robust_edge.onnx_graph.file import read_program as read_file
 from robust_edge_exporters.formats.onnx.conversion_error import silenced
 from robust_edge_runtimes.core.errors import InputError
@@ -23,13 +23,9 @@ def read_program(request: Request) -> Source:
     """Convert the program without optimisations, which would change weights.
 
     Raises:
-        InputError: code is not allowed, since torch unpickles the file; or it cannot be read or converted.
+        InputError: code is not allowed, or the file cannot be read or converted.
     """
-    if not request.allow_code:
-        raise InputError(
-            f"{request.path}: torch.export.load can run code that the file holds; pass `allow_code` if you trust it, "
-            "or import an ONNX file"
-        )
+    refuse_code(request.path, allowed=request.allow_code)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.onnx"
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import assignments_of
 from robust_edge.data import Dataset, load_dataset
-from robust_edge.data.normalisation import refuse_large_means
+from robust_edge.data.normalisation import per_channel, refuse_large_means
 from robust_edge.importing.source import Request, Source
 from robust_edge.importing.table import read_source, require_source
 from robust_edge.models import ModelSpec
@@ -84,7 +84,8 @@ def import_run(
         InputError: the file, the images or the settings cannot be used, or do not fit each other.
     """
     check_free(path, overwrite=overwrite)
-    require_source(source, settings.arch)  # before the images are read, which can take minutes
+    # before the images are read, which can take minutes
+    require_source(source, settings.arch, allow_code=settings.allow_code)
     dataset = load_dataset(config.data)
     classes, named = settings.classes or dataset.classes, _named_classes(dataset, settings)
     if settings.shape is not None and settings.shape != dataset.shape:
@@ -172,9 +173,5 @@ def spec_of(source: Source, settings: ImportSettings, classes: Sequence[str] | N
         InputError: there are not as many means or deviations as channels.
     """
     names = tuple(classes or map(str, range(source.classes)))
-    channels = source.shape[0]
-    mean, std = (values * channels if len(values) == 1 else values for values in (settings.mean, settings.std))
-    for flag, values in (("--mean", mean), ("--std", std)):
-        if len(values) != channels:
-            raise InputError(f"{flag} has {len(values)} values, the images have {channels} channels")
+    mean, std = per_channel(settings.mean, settings.std, source.shape[0], ("`mean`", "`std`"))
     return ModelSpec(arch=source.arch, shape=source.shape, classes=names, mean=mean, std=std)

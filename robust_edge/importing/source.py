@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from robust_edge_runtimes.core.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
@@ -46,3 +48,12 @@ class Source:
     shape: tuple[int, ...]
     classes: int
     notes: tuple[str, ...] = ()
+
+
+def refuse_code(path: Path, *, allowed: bool) -> None:
+    """Raise InputError for a program of torch.export, which torch unpickles, unless its code is allowed."""
+    if not allowed:
+        raise InputError(
+            f"{path}: torch.export.load can run code that the file holds; pass `allow_code` if you trust it, or import "
+            "an ONNX file"
+        )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset
+from robust_edge.data.normalisation import per_channel
 from robust_edge.models import ModelSpec, Normalized, build_model
 from robust_edge.models.head import with_new_head
 from robust_edge.models.spec import checked_model
@@ -144,13 +145,9 @@ def _normalisation(
     config: CompressConfig, dataset: Dataset, given: ModelSpec | None, ranks: Ranks
 ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Mean and standard deviation per channel, and where they are from."""
-    data, channels = config.data, dataset.shape[0]
+    data = config.data
     if data.mean is not None and data.std is not None:
-        mean, std = (values * channels if len(values) == 1 else values for values in (data.mean, data.std))
-        for name, values in (("data.mean", mean), ("data.std", std)):
-            if len(values) != channels:
-                raise InputError(f"{name} has {len(values)} values, the images have {channels} channels")
-        return mean, std, "the settings"
+        return (*per_channel(data.mean, data.std, dataset.shape[0], ("data.mean", "data.std")), "the settings")
     if given is not None:
         return given.mean, given.std, "the initial run"
     return (*ranks.broadcast(dataset.channel_statistics), "the training images")
