@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from robust_edge.cli.types import ALLOW_CODE, PATH
+from robust_edge.cli.types import ALLOW_CODE, PATH, Shape
 from robust_edge_runtimes.cli.options import examples
 from robust_edge_runtimes.cli.output import Output, output_options
 from robust_edge_runtimes.cli.supervision import limit_options
@@ -24,7 +24,7 @@ WORKS_IN_8_BITS = "works; whether 8 bits are enough for its weights is judged at
 @click.option("--arch", help="Architecture to check instead of a run, as for `compress`.")
 @click.option("--dataset", default="digits", show_default=True, help="Data set that determines shape and classes.")
 @click.option("--data-dir", help="Folder of the data set.")
-@click.option("--input-shape", metavar="CxHxW", help="Shape of one image, for example 3x224x224, without any data set.")
+@click.option("--input-shape", "shape", type=Shape(), help="CxHxW of one image, such as 3x224x224, without a data set.")
 @click.option(
     "--classes",
     default=10,
@@ -54,7 +54,7 @@ def check(
     arch: str | None,
     dataset: str,
     data_dir: str | None,
-    input_shape: str | None,
+    shape: tuple[int, ...] | None,
     classes: int,
     names: tuple[str, ...],
     jetpack: str | None,
@@ -83,14 +83,14 @@ def check(
             model, spec = opened.load_model(), opened.checkpoint().model
     else:
         assert arch is not None
-        model, spec = _built(arch, dataset, data_dir, input_shape, classes)
+        model, spec = _built(arch, dataset, data_dir, shape, classes)
     found = check_network(model, spec.shape, targets, output.progress("checking targets"))
     failed = bool(names) and not all(result.works for result in found.targets)
     output.verdict(_text(found), found, context, int(failed))
 
 
 def _built(
-    arch: str, dataset: str, data_dir: str | None, input_shape: str | None, classes: int
+    arch: str, dataset: str, data_dir: str | None, shape: tuple[int, ...] | None, classes: int
 ) -> tuple[Normalized, ModelSpec]:
     import torch
 
@@ -99,26 +99,15 @@ def _built(
     from robust_edge.models import ModelSpec, build_model
     from robust_edge.models.spec import check_training
 
-    if input_shape is None:
+    names = tuple(map(str, range(classes)))
+    if shape is None:
         images = load_dataset(DataConfig(dataset=dataset, dir=data_dir))
         shape, names = images.shape, images.classes
-    else:
-        shape, names = _shape(input_shape), tuple(map(str, range(classes)))
     spec = ModelSpec(arch=arch, shape=shape, classes=names, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
     torch.manual_seed(0)
     model = build_model(spec)
     check_training(model, spec)
     return model, spec
-
-
-def _shape(text: str) -> tuple[int, int, int]:
-    from robust_edge_runtimes.core.errors import InputError
-
-    sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise InputError(f"--input-shape is {text!r}; write channels, height and width as in 3x224x224")
-    channels, height, width = map(int, sizes)
-    return channels, height, width
 
 
 def _text(found: NetworkCheck) -> str:
