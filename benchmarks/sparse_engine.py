@@ -233,7 +233,20 @@ def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds
     """Time of each operator in microseconds; of weighted layers beside what arithmetic and weights alone would take."""
     library = folder / "profile.so"
     subprocess.run(["cc", *FLAGS, "-DRE_PROFILE", str(folder / "model.c"), "-o", str(library), "-lm"], check=True)
-    made, functions = Network(library, folder / "weights.bin"), ctypes.CDLL(str(library))
+    times = operator_times(library, folder / "weights.bin", export, rounds)
+    layers = {layer.operator_index: layer for layer in export.layers}
+    functions_of = operators((folder / "model.c").read_text(encoding="utf-8"))
+    return [
+        weighted_row(layers[index], times[index], limits)
+        if index in layers
+        else {"name": "", "kernel": functions_of[index], "us": round(times[index], 2)}
+        for index in range(1, len(times))
+    ]
+
+
+def operator_times(library: Path, weights: Path, export: NativeExport, rounds: int) -> np.ndarray[Any, Any]:
+    """Median microseconds of each operator of a library that was compiled with RE_PROFILE, for one random image."""
+    made, functions = Network(library, weights), ctypes.CDLL(str(library))
     count = ctypes.c_int.in_dll(functions, "re_profile_operators").value
     spent = (ctypes.c_double * count).in_dll(functions, "re_profile_ns")
     image, rows = np.random.default_rng(0).random((1, *export.input_shape), dtype=np.float32), []
@@ -241,16 +254,9 @@ def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds
         ctypes.memset(spent, 0, ctypes.sizeof(spent))
         made.infer(image)
         rows.append(list(spent))
-    times = np.median(np.array(rows), axis=0) / 1e3
     made.close()
-    layers = {layer.operator_index: layer for layer in export.layers}
-    functions_of = operators((folder / "model.c").read_text(encoding="utf-8"))
-    return [
-        weighted_row(layers[index], times[index], limits)
-        if index in layers
-        else {"name": "", "kernel": functions_of[index], "us": round(times[index], 2)}
-        for index in range(1, count)
-    ]
+    times: np.ndarray[Any, Any] = np.median(np.array(rows), axis=0) / 1e3
+    return times
 
 
 def operators(code: str) -> list[str]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import io
 import json
 import os
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from argument_types import fraction, seconds
 from result_file import RESULTS, provenance, write_result
-from sparse_engine import Infer, interleaved, one_core, quantize, session
+from sparse_engine import Infer, interleaved, one_core, operator_times, quantize, session
 
 import robust_edge_exporters.native
 from robust_edge.models import ModelSpec, build_model
@@ -124,16 +123,7 @@ def limits() -> dict[str, float]:
 def layers(folder: Path, export: NativeExport, rates: dict[str, float], rounds: int = 30) -> list[dict[str, Any]]:
     """Time of each weighted layer in µs, beside what products alone would take from registers and with loads."""
     library = compiled(folder, "profile", "-DRE_PROFILE")
-    made, functions = Network(library, folder / "weights.bin"), ctypes.CDLL(str(library))
-    count = ctypes.c_int.in_dll(functions, "re_profile_operators").value
-    spent = (ctypes.c_double * count).in_dll(functions, "re_profile_ns")
-    image, rows = np.random.default_rng(0).random((1, *export.input_shape), dtype=np.float32), []
-    for _ in range(rounds):
-        ctypes.memset(spent, 0, ctypes.sizeof(spent))
-        made.infer(image)
-        rows.append(list(spent))
-    made.close()
-    times = np.median(np.array(rows), axis=0) / 1e3
+    times = operator_times(library, folder / "weights.bin", export, rounds)
     return [
         {
             "name": layer.name,

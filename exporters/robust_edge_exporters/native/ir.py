@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robust_edge_exporters.native.c_source import c_enumerators
-from robust_edge_exporters.native.geometry import Shape, Tensor
+from robust_edge_exporters.native.geometry import Shape, Tensor, Window
 
 Array = npt.NDArray[np.float32]
 
@@ -117,6 +117,25 @@ class Weighted(Op):
     def density(self) -> float:
         """Fraction of weights that are not zero."""
         return float(np.count_nonzero(self.weight)) / self.weight.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Weighted):
+    """Convolution with weight (O, I/groups, kh, kw) and bias (O,); adds tensor `residual` before the activation."""
+
+    window: Window
+    groups: int = 1
+    residual: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The input and the residual."""
+        return self.inputs if self.residual is None else (*self.inputs, self.residual)
+
+    @property
+    def overwrites(self) -> str | None:
+        """The residual, whose pixels are read just before the same pixels of the output are written."""
+        return None if self.residual in self.inputs else self.residual
 
 
 @dataclass(frozen=True)

@@ -75,28 +75,15 @@ class Quantise(ir.Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantConv(ir.Weighted):
-    """Convolution of codes by weights (O, I/groups, kh, kw) of -64 to 64, to codes; adds the codes of `residual`.
+class QuantConv(ir.Convolution):
+    """Convolution of codes by weights of -64 to 64, to codes; adds the codes of `residual`.
 
     Attributes:
         padding: code of the pixels around the image, the input's zero.
     """
 
-    window: Window
-    groups: int
     padding: int
     requantisation: Requantisation
-    residual: str | None = None
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The input and the residual."""
-        return self.inputs if self.residual is None else (*self.inputs, self.residual)
-
-    @property
-    def overwrites(self) -> str | None:
-        """The residual, whose pixels are read just before the same pixels of the output are written."""
-        return None if self.residual in self.inputs else self.residual
 
 
 @dataclass(frozen=True, kw_only=True)

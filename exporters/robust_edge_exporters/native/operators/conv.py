@@ -9,27 +9,13 @@ import numpy as np
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.builder import GraphBuilder, attributes, float32, unsupported
-from robust_edge_exporters.native.geometry import Shape, Window
+from robust_edge_exporters.native.geometry import Shape
 from robust_edge_exporters.native.operators.window import not_empty, window_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(ir.Weighted):
-    """Convolution with weight (O, I/groups, kh, kw) and bias (O,); adds tensor `residual` before the activation."""
-
-    window: Window
-    groups: int = 1
-    residual: str | None = None
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The input and the residual."""
-        return self.inputs if self.residual is None else (*self.inputs, self.residual)
-
-    @property
-    def overwrites(self) -> str | None:
-        """The residual, whose pixels are read just before the same pixels of the output are written."""
-        return None if self.residual in self.inputs else self.residual
+class Conv(ir.Convolution):
+    """Convolution of floats."""
 
 
 def conv(builder: GraphBuilder, node: Any) -> None:
