@@ -126,9 +126,13 @@ class Job:
     ) -> CampaignResult:
         """Run several attacks on one network, and let others classify the candidates; arguments as of Campaign."""
         attacks = [(stage.name, stage.attack.settings()) for stage in stages]
-        identity = self.identity(attacks, attacked.name, [network.name for network in evaluated])
+        identity = self.identity(attacks, *map(self._place, (attacked, *evaluated)))
         campaign = self.campaign(stages, attacked, evaluated, cumulative=cumulative, identity=identity)
         return run_campaign(campaign, state=self.state(identity), ranks=self.ranks, progress=progress)
+
+    def _place(self, network: Network) -> int:
+        """Which network it is; unlike its name, this stays when the folder of its run is renamed."""
+        return [*self.task.names, _average(self.task)].index(network.name)
 
     def campaign(
         self,
@@ -182,7 +186,7 @@ def prepare_job(
     task = prepare_task(runs, limit=settings.limit, data_dir=settings.data_dir, device=settings.device)
     networks = [Network(name=name, model=model) for name, model in zip(task.names, task.models, strict=True)]
     if average:
-        networks = [Network(name=" + ".join(task.names), model=Averaged(task.models))]
+        networks = [Network(name=_average(task), model=Averaged(task.models))]
     if ranks.writes:
         out.parent.mkdir(parents=True, exist_ok=True)
     return Job(
@@ -195,3 +199,8 @@ def prepare_job(
         out=out,
         ranks=ranks,
     )
+
+
+def _average(task: Task) -> str:
+    """The name of the average of all networks."""
+    return " + ".join(task.names)

@@ -129,8 +129,11 @@ def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
         evaluate_run(run, settings)
     assert [path.suffix for path in run.evaluations.iterdir()] == [".state"]
     assert stored_evaluations(run) == {}
-    record = evaluate_run(run, settings)
-    assert (record.resumed, record.result) == (2, whole.result)
+    renamed = open_run(run.path.rename(run.path.with_name("renamed")))
+    record = evaluate_run(renamed, settings)
+    expected = dataclasses.replace(whole.result, attacked="renamed", judged="renamed")
+    assert (record.resumed, record.result) == (2, expected)
+    run = open_run(renamed.path.rename(run.path))
     assert len(calls) == 3 + 2
     calls[:] = []
     with pytest.raises(KeyboardInterrupt):
