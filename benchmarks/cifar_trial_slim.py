@@ -14,7 +14,9 @@ On a CPU with matrix products in bfloat16 (flags avx512_bf16 or amx_bf16 in `lsc
 time; on others it is slower. Attacks after training are computed in float32 either way. Core hours are CPU time.
 
 After --minutes the script saves the epoch it is in and exits with 75; the same command goes on there, until it exits
-with 0. The table and the curve of accuracy against hours are written after every slice, from what is there.
+with 0. The table and the curve of accuracy against hours are written after every slice, from what is there. What the
+result file has of a network that is not in --out stays as it is and is not trained again, so that another machine can
+go on with the rest; delete the file to begin anew.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any
 
 import torch
 from reproduce import SLICE_OVER, done_within, minutes
-from result_file import RESULTS
+from result_file import RESULTS, provenance
 from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
 
 from robust_edge.config.compress import CompressConfig
@@ -84,23 +86,38 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of images and passes, to try this script")
     choice = parser.parse_args(arguments)
     torch.set_num_threads(choice.threads)
-    configs = {name: config for name, config in grid(choice).items() if not choice.only or name in choice.only}
+    out = choice.result or RESULTS / (CONFIG.stem + "_ablations" * choice.ablations)
+    settings = {"config": CONFIG.read_text("utf-8"), "eps": EPS, "images": images(choice), "share": choice.share}
+    configs, done_before = grid(choice), finished_rows(out.with_suffix(".json"), settings)
+    if unknown := {*(choice.only or ())} - {*configs}:
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(configs)}")
+
+    def kept(name: str) -> bool:
+        return name in done_before and not (choice.out / name).is_dir()
 
     def work() -> None:
-        for name, config in configs.items():
+        for name in choice.only or configs:
+            if kept(name):
+                continue
             with core_hours(choice.out / name, "training"):
-                run = trained(config, choice.out / name)
+                run = trained(configs[name], choice.out / name)
             with core_hours(choice.out / name, "attack"):
                 evaluate(run.path, choice)
 
     done = done_within(choice.minutes, work)
-    rows = [row(name, choice.out / name, choice) for name in configs]
-    out = choice.result or RESULTS / (CONFIG.stem + "_ablations" * choice.ablations)
-    text = table(rows) + "\n" + curves(rows)
-    flags = f" --precision {choice.precision}" + " --ablations" * choice.ablations
-    result = {"config": CONFIG.read_text("utf-8"), "eps": EPS, "images": images(choice), "share": choice.share}
-    write_results(out, "python benchmarks/cifar_trial_slim.py" + flags, {**result, "runs": rows}, text)
+    rows = [done_before[name] if kept(name) else row(name, choice.out / name, choice) for name in configs]
+    write_results(
+        out, "python benchmarks/cifar_trial_slim.py", {**settings, "runs": rows}, f"{table(rows)}\n{curves(rows)}"
+    )
     return 0 if done else SLICE_OVER
+
+
+def finished_rows(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of attacked networks in an earlier result file of the same settings, by name."""
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if {key: found.get(key) for key in settings} != settings:
+        return {}
+    return {item["name"]: item for item in found["runs"] if "robust" in item}
 
 
 @contextlib.contextmanager
@@ -210,6 +227,7 @@ def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:
     if not run.finished:
         return found
     found |= {"keep": run.checkpoint().sparsity.keep, "bytes": (path / WEIGHTS).stat().st_size}
+    found |= {"precision": run.config.compute.precision, **provenance("python benchmarks/cifar_trial_slim.py", "torch")}
     record = stored_evaluation(run, attack_of(choice))
     if record is not None and record.result is not None:
         found["clean"] = dataclasses.asdict(record.result.clean)
