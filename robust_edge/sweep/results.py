@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from robust_edge.evaluation.record import Evaluation
@@ -14,8 +15,8 @@ from robust_edge.sweep.plan import BENCH, EVALUATE, EXPORT, VERIFY, Plan
 from robust_edge_runtimes.attacks.threat import LINF
 from robust_edge_runtimes.bench.protocols import ONE_IMAGE
 from robust_edge_runtimes.bench.results import Bench, Latency
-from robust_edge_runtimes.core.bundle import open_bundle
 from robust_edge_runtimes.core.decode import decode, read_json
+from robust_edge_runtimes.core.errors import BundleError, InputError
 from robust_edge_runtimes.core.manifest import Manifest
 from robust_edge_runtimes.verdict.judge import Verdict
 
@@ -165,7 +166,7 @@ def _attacked(plan: Plan, cell: Cell, state: CellState, checkpoint: Checkpoint) 
 
 
 def _with_bundle(network: Row, plan: Plan, cell: Cell, state: CellState, export: int) -> Row:
-    manifest = open_bundle(plan.bundle(cell, export)).manifest
+    manifest = _manifest(plan.result(cell, export))
     own = [i for i in range(len(state.done)) if plan.exported_before(i) == export]
     verdicts = [_read(Verdict, plan, cell, i).outcome for i in own if plan.steps[i].command == VERIFY]
     benches = [_read(Bench, plan, cell, i) for i in own if plan.steps[i].command == BENCH]
@@ -176,6 +177,16 @@ def _with_bundle(network: Row, plan: Plan, cell: Cell, state: CellState, export:
         verdict=verdicts[-1] if verdicts else None,
         latency=_latency(benches[-1], manifest) if benches else None,
     )
+
+
+def _manifest(path: Path) -> Manifest:
+    """That of a bundle as `export` has printed it; the bundle may have been moved away since."""
+    try:
+        return Manifest.from_json(read_json(path).get("manifest"), str(path))
+    except (BundleError, AttributeError) as cause:
+        raise InputError(
+            f"{path} is not what `export` of this release prints ({cause}); delete its folder to export again"
+        ) from cause
 
 
 def _latency(bench: Bench, manifest: Manifest) -> Latency | None:

@@ -39,7 +39,7 @@ if command == "compress":
     print(json.dumps(value))
 elif command == "export":
     shutil.copytree(SAMPLES / "bundle", after("-o"), dirs_exist_ok=True)
-    print("{}")
+    print(json.dumps({"manifest": json.loads((SAMPLES / "bundle" / "manifest.json").read_text())}))
 else:
     printed = (SAMPLES / f"{command}.json").read_text()
     print(printed)

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,20 @@ def test_the_same_command_does_nothing_again_and_a_longer_one_only_what_is_new(p
     assert before.items() <= epochs(larger).items()
     assert not any("seed=1: compress" in line for line in notes)
     assert "keep=0.2,seed=2: compress" in notes
+
+
+def test_the_tables_need_no_bundle_of_a_finished_cell(plan_of, tmp_path):
+    plan = plan_of(tmp_path / "sweep", "keep=0.2,0.1")
+    swept(plan)
+    before = (plan.folder / TABLE).read_bytes()
+    shutil.rmtree(plan.folder / "bundles")
+    assert swept(plan).exit_code == 0
+    assert (plan.folder / TABLE).read_bytes() == before
+    printed = plan.result(plan.cells[0], 1)
+    for text in ("{}", "[]", '{"manifest": {"schema_version": 99}}'):
+        printed.write_text(text)
+        with pytest.raises(InputError, match="is not what `export` of this release prints"):
+            swept(plan)
 
 
 def test_a_killed_sweep_resumes_to_the_same_table(whole, plan_of, tmp_path, monkeypatch):
