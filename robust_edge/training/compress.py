@@ -18,7 +18,7 @@ from robust_edge.checking.check import require_any_target, require_targets
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, load_dataset
 from robust_edge.data.holdout import hold_out
-from robust_edge.models import ARCHITECTURES, ModelSpec, build_model
+from robust_edge.models import ARCHITECTURES, ModelSpec, Normalized, build_model
 from robust_edge.models.spec import check_training
 from robust_edge.parallel.device import pick_device
 from robust_edge.parallel.ranks import Ranks, device_of_rank
@@ -31,6 +31,7 @@ from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
+from robust_edge.training.quantised import TARGET as INTEGERS
 from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.synchrony import check_batch, check_same_images, replicate
@@ -38,7 +39,7 @@ from robust_edge.training.tensorboard import check_installed
 from robust_edge_exporters.target import target_named
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.decode import decode
-from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.errors import ExportError, InputError
 
 
 def compress(
@@ -66,6 +67,7 @@ def compress(
     Raises:
         InputError: data, model, device or constraint cannot be used, `path` exists, or another process
             writes it.
+        ExportError: the network cannot be exported to one of `targets`, or to any.
         TrainingDiverged: training diverged; the last good network has been written and is marked as diverged.
     """
     ranks = ranks or Ranks()
@@ -170,10 +172,7 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
     if config.sparse or initial.held is not None:
         refuse_computed(weight_uses(model, dataset.shape))
     check_training(model, model.spec)
-    if config.targets:
-        require_targets(model, dataset.shape, [target_named(name) for name in config.targets])
-    elif config.arch not in ARCHITECTURES:
-        require_any_target(model, dataset.shape)
+    _require_targets(config, model, dataset.shape)
     if config.arch not in ARCHITECTURES:
         config = dataclasses.replace(config, compute=fitting(config.compute, model, dataset.shape))
     model = place(model, device, config.compute)
@@ -189,6 +188,23 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
     if config.tensorboard:
         check_installed()
     return Learner(replicate(model, device, ranks), config, plan, scheme, ranks, held=held), plan
+
+
+def _require_targets(config: CompressConfig, model: Normalized, shape: tuple[int, ...]) -> None:
+    """Raise ExportError if the network cannot be exported where it must be, or its masked phase has no integers."""
+    if config.targets:
+        require_targets(model, shape, [target_named(name) for name in config.targets])
+    if config.arch in ARCHITECTURES:
+        return
+    if config.training.quantize != "none" and INTEGERS not in config.targets:
+        try:
+            require_targets(model, shape, [target_named(INTEGERS)])
+        except ExportError as cause:
+            raise ExportError(
+                f"training.quantize={config.training.quantize} cannot train this network: {cause}"
+            ) from cause
+    elif not config.targets:
+        require_any_target(model, shape)
 
 
 def prepare_device(config: CompressConfig) -> torch.device:
