@@ -65,13 +65,7 @@ class Simulation(nn.Module):
     def __init__(self, model: nn.Module, graph: ir.Graph, ranges: Ranges, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.graph, self.ranges = graph, ranges
-        self.folded = folded_layers(model, shape)
-        missing = [op.name for op in graph.ops if isinstance(op, ir.Weighted) and op.name not in self.folded]
-        if missing:
-            raise InputError(
-                f"training.quantize int8 cannot follow the weights {', '.join(missing)}: they belong to no Conv2d or "
-                "Linear whose output one batch norm or none reads; use training.quantize none"
-            )
+        self.folded = layers_of(graph, model, shape)
         self._integers: tuple[tuple[int, ...], ops.Int8Graph] | None = None
 
     def integers(self) -> ops.Int8Graph:
@@ -116,6 +110,27 @@ def follow(layer: nn.Module, weight: Tensor, bias: Tensor, network: ops.Int8Grap
         exact = layer.get_buffer(name)
         del layer._buffers[name]
         setattr(layer, name, straight_through(smooth.to(exact.dtype).reshape(exact.shape), exact))
+
+
+def layers_of(graph: ir.Graph, model: nn.Module, shape: tuple[int, ...]) -> dict[str, Folded]:
+    """The layers of a network whose weights a graph holds, by the name of the weight.
+
+    Args:
+        graph: of float operators, made from the network.
+        model: left as it was.
+        shape: (C, H, W).
+
+    Raises:
+        InputError: a weight of the graph belongs to no layer that can be simulated.
+    """
+    found = folded_layers(model, shape)
+    missing = [op.name for op in graph.ops if isinstance(op, ir.Weighted) and op.name not in found]
+    if missing:
+        raise InputError(
+            f"training.quantize int8 cannot follow the weights {', '.join(missing)}: they belong to no Conv2d or "
+            "Linear whose output one batch norm or none reads; use training.quantize none"
+        )
+    return found
 
 
 def folded_layers(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Folded]:

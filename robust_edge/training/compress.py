@@ -31,7 +31,7 @@ from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
-from robust_edge.training.quantised import TARGET as INTEGERS
+from robust_edge.training.quantised import require_integers
 from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.synchrony import check_batch, check_same_images, replicate
@@ -39,7 +39,7 @@ from robust_edge.training.tensorboard import check_installed
 from robust_edge_exporters.target import target_named
 from robust_edge_exporters.weight_uses import weight_uses
 from robust_edge_runtimes.core.decode import decode
-from robust_edge_runtimes.core.errors import ExportError, InputError
+from robust_edge_runtimes.core.errors import InputError
 
 
 def compress(
@@ -191,18 +191,13 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
 
 
 def _require_targets(config: CompressConfig, model: Normalized, shape: tuple[int, ...]) -> None:
-    """Raise ExportError if the network cannot be exported where it must be, or its masked phase has no integers."""
+    """Check that the network can be exported where it must be; as `require_integers` where it is trained in them."""
     if config.targets:
         require_targets(model, shape, [target_named(name) for name in config.targets])
     if config.arch in ARCHITECTURES:
         return
-    if config.training.quantize != "none" and INTEGERS not in config.targets:
-        try:
-            require_targets(model, shape, [target_named(INTEGERS)])
-        except ExportError as cause:
-            raise ExportError(
-                f"training.quantize={config.training.quantize} cannot train this network: {cause}"
-            ) from cause
+    if config.training.quantize != "none":
+        require_integers(model)
     elif not config.targets:
         require_any_target(model, shape)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import onnx
 import torch
 
+from robust_edge.checking.check import require_targets
 from robust_edge.data import Source
-from robust_edge.int8.simulation import Simulation
+from robust_edge.int8.simulation import Simulation, layers_of
 from robust_edge.models import Normalized
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.training.batchnorm import reestimate
@@ -26,6 +27,7 @@ from robust_edge_exporters.native.int8 import calibrate
 from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.native.int8.quantise import prepared, ranged_tensors
 from robust_edge_exporters.target import target_named
+from robust_edge_runtimes.core.errors import ExportError
 from robust_edge_runtimes.core.files import temporary_folder
 from robust_edge_runtimes.core.folders import SCRATCH
 
@@ -48,6 +50,23 @@ def measured(model: Normalized, source: Source, ranges: Ranges | None) -> Simula
     program = float_program(model)
     tensors = ranged_tensors(prepared(import_model(program, "the network")))
     return simulated(model, calibrate.ranges(program, tensors, batch[0].cpu().numpy()))
+
+
+def require_integers(model: Normalized) -> None:
+    """Check that the network can be exported to TARGET and trained in its integers, before it is trained.
+
+    Args:
+        model: on the CPU; not changed.
+
+    Raises:
+        ExportError: the int8 engine lacks one of its operators.
+        InputError: a weight belongs to no layer that can be simulated.
+    """
+    try:
+        require_targets(model, model.spec.shape, [target_named(TARGET)])
+    except ExportError as cause:
+        raise ExportError(f"training.quantize int8 cannot train this network: {cause}") from cause
+    layers_of(prepared(import_model(float_program(model), "the network")), model, model.spec.shape)
 
 
 def simulated(model: Normalized, ranges: Ranges) -> Simulation:

@@ -28,6 +28,7 @@ BENIGN = {"attack.eps": 0.0, "training.epochs": 1}
 def _no_check_of_targets(monkeypatch):
     """It exports the network, which takes seconds; one test does without this."""
     monkeypatch.setattr(module, "require_any_target", lambda model, shape: None)
+    monkeypatch.setattr("robust_edge.training.quantised.require_targets", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,9 @@ def test_a_pruned_run_of_weight_norm_goes_on_under_its_mask(tiny, tmp_path):
         assert not torch.equal(after[name], tensors[name])
 
 
+INTEGERS = {"training.quantize": "int8", "pruning.scheme": "block", "pruning.keep": 0.6}
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -224,6 +228,7 @@ def test_a_pruned_run_of_weight_norm_goes_on_under_its_mask(tiny, tmp_path):
         ({"init": "DENSE", "pruning.keep_mask": True}, "no prunable weight of `init` .* is zero"),
         ({"data.mean": [0.5, 0.5], "data.std": [1.0]}, "data.mean has 2 values, the images have 1 channels"),
         ({"data.dataset": f"{__name__}:wide"}, r"takes images of 1x8x8, the data set has 1x8x12; set data\.resize"),
+        ({**INTEGERS}, "training.quantize int8 cannot follow the weights .*: they belong to no Conv2d or Linear"),
         ({"init": None, "training.epochs": 0}, r"training\.epochs must be at least 1 where `init`"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
