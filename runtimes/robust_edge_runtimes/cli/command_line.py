@@ -37,6 +37,8 @@ class CommandLine(click.Group):
                 code = super().main(*args, **kwargs)
                 sys.stdout.flush()
             except BaseException as error:
+                if self.owns_process:
+                    _end_at_further_signals()
                 # a library may catch the KeyboardInterrupt and raise an error of its own
                 code = report_failure(KeyboardInterrupt() if interrupts else error)
                 _flush_or_discard()
@@ -51,6 +53,14 @@ class CommandLine(click.Group):
             if command is not None:
                 error.args = (with_flags(str(error), command),)
             raise
+
+
+def _end_at_further_signals() -> None:
+    """Let another Ctrl-C or SIGTERM end the process at once, which may still wait for threads; not by a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _flush_or_discard() -> None:
@@ -77,7 +87,8 @@ def _recorded_interrupts() -> Iterator[List[int]]:
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is record:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

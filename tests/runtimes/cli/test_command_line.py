@@ -100,6 +100,36 @@ def test_interruption_exits_130_in_one_line(error):
     assert "Traceback" not in result.stderr
 
 
+WAITS = """
+import threading, time, click
+from robust_edge_runtimes.cli.command_line import CommandLine
+
+@click.group(cls=CommandLine)
+def main():
+    pass
+
+@main.command()
+def wait():
+    threading.Thread(target=time.sleep, args=(30,)).start()  # which the interpreter waits for at its end
+    print(flush=True)
+    time.sleep(30)
+
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_command_that_waits_for_threads_without_a_traceback(number):
+    command = [sys.executable, "-c", WAITS, "wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        assert any(line.startswith("error: ") for line in iter(process.stderr.readline, ""))
+        process.send_signal(number)
+        assert process.wait(20) == -number
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_said_to_be_full(number):
     result = run(raising(OSError(number, "No space left on device", "/out/model.onnx")))
