@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import umask
@@ -55,14 +55,18 @@ def _recover(path: Path) -> None:
 
     Under the lock of `path` nobody else writes it, so that all temporary folders of its name are leftovers.
     """
-    name = glob.escape(path.name)
-    for aside in path.parent.glob(f".{name}.*.old"):
+    for aside in _left(path, "old"):
         if (aside / path.name).is_dir() and not path.exists():
             (aside / path.name).replace(path)
         shutil.rmtree(aside)
-    for folder in path.parent.glob(f".{name}.*.tmp"):
-        if folder.is_dir():
-            shutil.rmtree(folder)
+    for folder in _left(path, "tmp"):
+        shutil.rmtree(folder)
+
+
+def _left(path: Path, suffix: str) -> List[Path]:
+    """The temporary folders of `path`; files and links with such names are none."""
+    found = path.parent.glob(f".{glob.escape(path.name)}.*.{suffix}")
+    return [folder for folder in found if folder.is_dir() and not folder.is_symlink()]
 
 
 def owner_of(path: Path) -> Optional[Path]:

@@ -266,6 +266,17 @@ def test_a_bundle_that_a_killed_writer_had_moved_aside_comes_back(tmp_path):
     assert listing(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("suffix", ["tmp", "old"])
+def test_links_and_files_with_the_names_of_leftovers_are_left_alone(tmp_path, suffix):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / f".out.link.{suffix}").symlink_to("mine")
+    (tmp_path / f".out.file.{suffix}").touch()
+    before = listing(tmp_path)
+    with new_directory(tmp_path / "out"):
+        pass
+    assert listing(tmp_path) == [*before, "out"]
+
+
 def take(path, ready, counted):
     """Enter the lock as the other process does; count the entries."""
     for _ in range(20):
