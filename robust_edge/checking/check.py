@@ -158,8 +158,12 @@ class _Network:
     def logits(self, count: int) -> np.ndarray:
         """(count, K): of the first images in one batch."""
         if count not in self._logits:
-            with torch.no_grad():
-                self._logits[count] = self.model(self.images[:count]).numpy()
+            try:
+                with torch.no_grad():
+                    self._logits[count] = self.model(self.images[:count]).numpy()
+            except Exception as cause:  # the network is the user's; it may raise anything
+                reason = " ".join(str(cause).split())[:300]
+                raise InputError(f"the network cannot take {count} images: {reason}") from cause
         return self._logits[count]
 
 

@@ -150,7 +150,8 @@ def _check_parts(model: Normalized, spec: ModelSpec) -> None:
         if parameter.dtype != torch.float32:
             raise InputError(
                 f"{name} of model {spec.arch!r} is {str(parameter.dtype).removeprefix('torch.')}; targets compute "
-                "with float32: call .float() on the network, and give a complex parameter as two real ones"
+                "with float32: call .float() on the network, make a parameter of integers a buffer, and a complex one "
+                "two real ones"
             )
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -163,6 +164,11 @@ def _check_parts(model: Normalized, spec: ModelSpec) -> None:
 def _check_reproducible(model: Normalized, spec: ModelSpec) -> None:
     """Check that the logits of an image depend on nothing but the image."""
     both = _logits(model, spec, 2)  # which also gives lazy modules their shapes
+    if not both.isfinite().all():
+        raise InputError(
+            f"model {spec.arch!r} gives logits that are NaN or infinite; see which layer does first, and take weights "
+            "from before training diverged"
+        )
     again, alone = _logits(model, spec, 2), _logits(model, spec, 1)
     if _differ(again, both, LARGEST_CHANGE):
         raise InputError(

@@ -68,16 +68,17 @@ def batch_norm_name(node: Node) -> str:
 def place_for(module: nn.Module, name: str) -> str:
     """A dotted path below a module under which something may be registered; the modules on the way are made.
 
-    It is the name itself, or a similar one where that cannot be a path of modules or is taken.
+    It is the name itself, or a similar one where that cannot be a path of modules, is taken, or holds other letters
+    than those of ASCII, which TorchScript cannot read.
     """
     parts = name.split(".")
-    if all(parts) and _is_free(module, parts):
+    if name.isascii() and all(parts) and _is_free(module, parts):
         for part in parts[:-1]:
             if part not in module._modules:
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
         return name
-    flat = name.replace(".", "_") or "_"
+    flat = "".join(letter if letter.isascii() and letter != "." else "_" for letter in name) or "_"
     while hasattr(module, flat):
         flat += "_"
     return flat

@@ -117,6 +117,11 @@ class Noisy(nn.Linear):
         return super().forward(images.flatten(1)) + 1e-3 * torch.randn(())
 
 
+class Undefined(nn.Linear):
+    def forward(self, images):
+        return super().forward(images.flatten(1)).mul(torch.inf)
+
+
 class Detached(nn.Linear):
     def forward(self, images):
         return super().forward(images.flatten(1).detach())
@@ -164,6 +169,7 @@ class Pair(nn.Module):
         (lambda k, c: Statistics(), "gives one image other logits alone"),
         (lambda k, c: Random(), "other logits when it is called again with the same images"),
         (lambda k, c: Detached(64, k), "no gradient of the logits with respect to the image"),
+        (lambda k, c: Undefined(64, k), "logits that are NaN or infinite"),
         (lambda k, c: Noisy(64, k), "other logits when it is called again with the same images"),
         (lambda k, c: nn.Sequential(nn.Flatten(), Linear64(64, k)), r"network.1.weight.*is float64.*\.float\(\)"),
         (lambda k, c: nn.Sequential(nn.Flatten(), scripted(nn.Linear(64, k))), "'network.1'.*compiled by TorchScript"),

@@ -131,6 +131,7 @@ def export_csr(
     Raises:
         ExportError: TorchScript cannot express the network.
     """
+    _refuse_names(model, target)
     folded, path = _folded(model), str(Path(folder) / FILE)
     example = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with _fixed_settings(), torch.no_grad(), warnings.catch_warnings():
@@ -150,6 +151,17 @@ def export_csr(
         sparsity=counts,
         layers=tuple(forms),
     )
+
+
+def _refuse_names(model: nn.Module, target: Target) -> None:
+    """Refuse names of modules and tensors that TorchScript writes in a form that it cannot read."""
+    names = [name for name, _ in (*model.named_modules(), *model.named_parameters(), *model.named_buffers())]
+    other = [name for name in names if not name.isascii()]
+    if other:
+        raise ExportError(
+            f"TorchScript, which {target.name} uses, cannot read names with other letters than those of ASCII; rename "
+            f"{other[0]!r} in the network"
+        )
 
 
 def save_script(scripted: torch.jit.ScriptModule, path: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from robust_edge_runtimes.core.errors import ExportError
+
 METHODS = ("minmax", "percentile-99.999", "percentile-99.99", "entropy")
 MINMAX = METHODS[0]
 BATCH = 8
@@ -120,7 +122,11 @@ def _session(program: Any) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(program.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(program.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as cause:  # ONNX Runtime raises a class of its own for each kind of error
+        reason = " ".join(str(cause).split())[:300]
+        raise ExportError(f"ONNX Runtime cannot compute the ranges of the network: {reason}") from cause
 
 
 def _histogram(values: np.ndarray, low: float, high: float) -> np.ndarray:
