@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robust_edge.models.normalized import Normalized
-from robust_edge.models.packed import load_tensors
+from robust_edge.models.weight_file import read_state_dicts
 from robust_edge.pruning.parametrised import effective_names, parametrizations_of, set_effective
 from robust_edge.pruning.prunable import tensor_named
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.core.decode import short_repr
 from robust_edge_runtimes.core.errors import InputError
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts store the state dict in a larger checkpoint."""
-PREFIXES = ("module.", "_orig_mod.", "network.")
-"""Prefixes that data-parallel training, torch.compile and `Normalized` add to every name."""
-NOT_OF_THE_NETWORK = ("mean", "std", "n_averaged")
+WRAPPERS = ("", "state_dict", "model_state_dict", "model")
+"""Keys under which training scripts store the trained weights, where they also store averages of them."""
+INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing insert into the names of a module that they wrap."""
+BESIDE = ("mean", "std", "n_averaged")
 """Tensors that `Normalized` and torch's `AveragedModel` store beside those of the network."""
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Classifiers of torchvision's GoogLeNet and Inception that only training uses; its files of weights have them."""
+OLDER_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
+"""torchvision's files of weights for DenseNet say `norm.1` where the network says `norm1`."""
+COUNTER = "num_batches_tracked"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -51,8 +55,8 @@ def load_state_dict(
     Args:
         network: changed in place. Of its parametrised weights (weight norm, spectral norm) the file may hold the
             originals or the effective tensors.
-        path: `.safetensors`, or a `.pth`/`.pt` state dict of plain tensors, by itself or under one of the keys in
-            WRAPPERS; names may have PREFIXES.
+        path: as for `read_state_dicts`; the state dict that has the most names of the network is taken. All names may
+            have a prefix, such as `module.`.
         where: what the file is, for error messages; by default its path.
         without: names of tensors that keep their values, whatever the file holds under them.
         classes: what names the classes and which, to explain a shape of others; by default the data set.
@@ -69,16 +73,17 @@ def load_state_dict(
     effective = effective_names(network)
     with evaluation_mode(network):
         plain = {name: tensor_named(network, name) for name in effective}
-    read, notes = _without_pruning_masks(_read(path, where), state, where)
-    tensors = _unwrapped(read, {**state, **plain})
+    asked = {name: tensor for name, tensor in {**state, **plain}.items() if name not in without}
+    tensors, notes = _chosen(read_state_dicts(path, where), asked, where)
     given = {name: tensor for name, tensor in tensors.items() if name not in without}
     own = _expected(state, plain, effective, given, without)
     given |= _shared(state, given)
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    missing = [name for name in missing if not name.endswith(COUNTER)]
     if missing or extra:
         raise InputError(
             f"{where} does not fit the model: missing {short_repr(missing[:3])}, unexpected {short_repr(extra[:3])}"
+            f"{_without_head(missing, extra, own)}"
         )
     for name, tensor in given.items():
         _refuse_other_kinds(where, name, own[name], tensor)
@@ -185,20 +190,86 @@ def _shared(state: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Ten
     return {name: given[own] for name, own in others.items() if own is not None}
 
 
-def _unwrapped(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefix whose removal gives the most names of the network."""
-    found = [tensors]
-    for prefix in (*PREFIXES[:2], *PREFIXES):
-        found.append({name.removeprefix(prefix): tensor for name, tensor in found[-1].items()})
-    while all("." in name for name in found[-1]) and len({name.partition(".")[0] for name in found[-1]}) == 1:
-        found.append({name.partition(".")[2]: tensor for name, tensor in found[-1].items()})  # as Lightning's `model.`
-    best = max(found, key=lambda names: len(own.keys() & names.keys()))
-    return {name: tensor for name, tensor in best.items() if name in own or name not in NOT_OF_THE_NETWORK}
+def _chosen(
+    groups: dict[str, dict[str, Tensor]], own: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of the group in a file that fits a network best, under the names of the network.
+
+    Args:
+        groups: of the file, by their place in it.
+        own: of the network.
+        where: what the file is.
+
+    Returns:
+        The tensors, and what was made of the file.
+    """
+    found, notes = {}, {}
+    for place, tensors in groups.items():
+        plain, notes[place] = _without_pruning_masks(tensors, own, where)
+        found[place] = _under_own_names(plain, own)
+    fits = {place: len(own.keys() & tensors.keys()) for place, (tensors, _) in found.items()}
+    best = [place for place in found if fits[place] == max(fits.values())]
+    place = next((place for place in best if place.rpartition(".")[2] in WRAPPERS), best[0])
+    tensors, left = found[place]
+    said = list(notes[place])
+    if len(best) > 1:
+        others = ", ".join(repr(other) for other in best if other != place)
+        said.append(f"the weights are those of {place!r} in the file, which also holds {others}")
+    if left:
+        said.append(f"tensors in the file that are not of the network: {len(left)}, such as {left[0]}")
+    return tensors, tuple(said)
+
+
+def _under_own_names(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors below the prefix that gives the most names of the network, and the names that are not of it.
+
+    Where all of the network is there, the names outside that prefix are of something else in the same training, such
+    as the loss; otherwise they stay, so that an error can name them.
+    """
+    tensors = {_renamed(name, own): tensor for name, tensor in tensors.items()}
+    prefixes = {name.removesuffix(end) for name in tensors for end in _ends(name) if end in own}
+    prefixes = {prefix for prefix in prefixes if not prefix or prefix.endswith(".")}
+    prefix = max(sorted(prefixes | {""}, key=len), key=lambda prefix: sum(prefix + name in tensors for name in own))
+    below = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    outside = [name for name in tensors if not name.startswith(prefix) and name.rpartition(".")[2] not in BESIDE]
+    left = [name for name in below if name not in own and name.startswith(AUXILIARY)]
+    below = {name: tensor for name, tensor in below.items() if name not in left and (name in own or name not in BESIDE)}
+    if all(name in below or name.endswith(COUNTER) for name in own):
+        return below, left + outside
+    return {**{name: tensors[name] for name in outside}, **below}, left
+
+
+def _ends(name: str) -> Iterator[str]:
+    """The name itself, and what follows each of its dots."""
+    while name:
+        yield name
+        name = name.partition(".")[2]
+
+
+def _renamed(name: str, own: Mapping[str, Tensor]) -> str:
+    """The name without what wrappers of modules add to it inside, and as torchvision calls it today."""
+    if name in own:
+        return name
+    for inserted in INSERTED:
+        name = name.replace(inserted, "")
+    return OLDER_DENSENET.sub(r"\1", name)
+
+
+def _without_head(missing: Sequence[str], extra: Sequence[str], own: Mapping[str, Tensor]) -> str:
+    """What to do where a file lacks the classifier alone; otherwise ""."""
+    head = next((name.removesuffix("weight") for name in reversed(_weights(own))), "")
+    alone = head and missing and not extra and all(name.startswith(head) for name in missing)
+    return "; the classifier is not in the file: train one with `new_head` of compress" if alone else ""
+
+
+def _weights(own: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights of layers, in order."""
+    return [name for name, tensor in own.items() if name.endswith("weight") and tensor.ndim > 1]
 
 
 def _other_task(name: str, own: dict[str, Tensor], given: Tensor, classes: str) -> str:
     """Explain a shape mismatch of the first or last layer by its number of channels or classes; otherwise ""."""
-    weights = [other for other, tensor in own.items() if other.endswith("weight") and tensor.ndim > 1]
+    weights = _weights(own)
     ends = {weights[-1], weights[-1].removesuffix("weight") + "bias"} if weights else set()
     if name in ends and given.shape[:1] != own[name].shape[:1]:
         named = classes or f"the data set has {own[name].shape[0]}"
@@ -206,31 +277,3 @@ def _other_task(name: str, own: dict[str, Tensor], given: Tensor, classes: str) 
     if name in weights[:1] and given.ndim > 1 and given.shape[1:2] != own[name].shape[1:2]:
         return f"; it takes images of {given.shape[1]} channels, the data set has {own[name].shape[1]}"
     return ""
-
-
-def _read(path: Path, where: str) -> dict[str, Tensor]:
-    if path.is_dir():
-        raise InputError(f"{where} is a folder; give the path of a file, for a run {path / 'checkpoint.safetensors'}")
-    if not path.is_file():
-        raise InputError(f"{where} is not a file, nor a run")
-    try:
-        if path.suffix == ".safetensors":
-            return load_tensors(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about kinds of tensors that are refused below
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as cause:
-        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        if "TorchScript" in reason:
-            reason = "it is TorchScript; save the state dict of its network, torch.jit.load(FILE).state_dict()"
-        raise InputError(f"{where} cannot be read as tensors: {reason}") from cause
-    except Exception as cause:  # torch's own message recommends loading the file with weights_only=False
-        raise InputError(
-            f"{where} is damaged or holds other objects than tensors, which are not loaded "
-            f"({type(cause).__name__}); save model.state_dict()"
-        ) from cause
-    if isinstance(state, dict):
-        state = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), state)
-        if state and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-            return dict(state)
-    raise InputError(f"{where} is not a plain state dict of tensors; save model.state_dict()")

@@ -114,6 +114,7 @@ LAYERS = {
     "robust_edge.models": """
         zoos small_cnn slim_resnet resnet mobilenet
         table normalized packed plain
+        weight_file
         state_dict
         spec
         head
