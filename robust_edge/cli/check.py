@@ -20,11 +20,16 @@ WORKS_IN_8_BITS = "works; whether 8 bits are enough for its weights is judged at
 
 
 @click.command()
-@click.argument("run", type=PATH, required=False)
+@click.argument("run", type=PATH, required=False, metavar="RUN|MODEL.onnx")
 @click.option("--arch", help="Architecture to check instead of a run, as for `compress`.")
 @click.option("--dataset", default="digits", show_default=True, help="Data set that determines shape and classes.")
 @click.option("--data-dir", help="Folder of the data set.")
-@click.option("--input-shape", "shape", type=Shape(), help="CxHxW of one image, such as 3x224x224, without a data set.")
+@click.option(
+    "--input-shape",
+    "shape",
+    type=Shape(),
+    help="CxHxW of one image, such as 3x224x224, without a data set, or of an ONNX file that leaves it open.",
+)
 @click.option(
     "--classes",
     default=10,
@@ -47,6 +52,7 @@ WORKS_IN_8_BITS = "works; whether 8 bits are enough for its weights is judged at
     "robust-edge check --arch my_pkg.models:build --dataset folder --data-dir data/cats",
     "robust-edge check --arch mobilenet_v2 --input-shape 3x224x224 --classes 1000 --target jetson-gpu --jetpack 4.6",
     "robust-edge check runs/digits-10 --target x86-cpu-sparse",
+    "robust-edge check model.onnx --input-shape 3x224x224",
 )
 def check(
     context: click.Context,
@@ -63,28 +69,36 @@ def check(
 ) -> None:
     """Report for each target whether a network can be exported to it, and if not, why. Nothing is trained.
 
-    Whether 8 bits are enough for the network's weights is judged by `export`, on images.
+    Whether 8 bits are enough for the network's weights is judged by `export`, on images. Of an ONNX file it says what
+    `export` does with the file alone.
 
     Ends with 1 if a target that was asked for does not work.
     """
     from robust_edge.checking.check import DEFAULT_TARGETS, check_network
+    from robust_edge.importing.without_images import check_file
     from robust_edge.run.directory import open_run
     from robust_edge_exporters.target import target_named
     from robust_edge_runtimes.core.errors import InputError
     from robust_edge_runtimes.core.limits import TimeLimit
 
     if (run is None) == (arch is None):
-        raise InputError("name either a run or an architecture (--arch)")
+        raise InputError("name either a run, an ONNX file or an architecture (--arch)")
     wanted = [name for text in names for name in text.split(",")]
     targets = [target_named(name, jetpack) for name in wanted or DEFAULT_TARGETS]
-    if run is not None:
+    progress = output.progress("checking targets")
+    if run is not None and run.suffix.lower() == ".onnx":
+        found, changes = check_file(run, targets, shape, progress)
+        for change in changes:
+            output.note(f"note: {change}")
+    elif run is not None:
         opened = open_run(run, allow_code=allow_code)
         with TimeLimit(str(run), InputError).opening():
             model, spec = opened.load_model(), opened.checkpoint().model
+        found = check_network(model, spec.shape, targets, progress)
     else:
         assert arch is not None
         model, spec = _built(arch, dataset, data_dir, shape, classes)
-    found = check_network(model, spec.shape, targets, output.progress("checking targets"))
+        found = check_network(model, spec.shape, targets, progress)
     failed = bool(names) and not all(result.works for result in found.targets)
     output.verdict(_text(found), found, context, int(failed))
 

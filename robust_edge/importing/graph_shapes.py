@@ -17,6 +17,8 @@ from robust_edge_runtimes.core.errors import InputError
 SHAPES = {"Shape", "Size"}
 FOLLOW = {"Expand": 1, "Resize": 0}
 """Operators with what stands for any number of images in their sizes."""
+AXES_AS_INPUT = 13
+"""The opset from which Squeeze reads its axes from an input."""
 
 
 def with_constant_shapes(program: Any, shape: tuple[int, ...], batch: int | None) -> Any:
@@ -47,6 +49,35 @@ def with_constant_shapes(program: Any, shape: tuple[int, ...], batch: int | None
         value = _constant(node, place, values, data, batch)
         node.input[place] = f"constant_shape_{number}"
         changed.graph.initializer.append(numpy_helper.from_array(value, node.input[place]))
+    return changed
+
+
+def with_constant_squeezes(program: Any, shape: tuple[int, ...], batch: int | None) -> Any:
+    """A copy of a program whose Squeeze nodes name their axes: without, they drop that of the images for one image.
+
+    Args:
+        program: as for `with_constant_shapes`.
+        shape, batch: the same.
+    """
+    from onnx import ModelProto, helper, numpy_helper
+
+    changed = ModelProto()
+    changed.CopyFrom(program)
+    nodes = [node for node in changed.graph.node if node.op_type == "Squeeze" and not any(node.input[1:])]
+    nodes = [node for node in nodes if not node.attribute]
+    if not nodes:
+        return changed
+    opset = max(item.version for item in program.opset_import if item.domain in ("", "ai.onnx"))
+    seen = _observed(program, sorted({node.input[0] for node in nodes}), shape, batch, {})
+    for node in nodes:
+        sizes = seen[-1][node.input[0]].shape
+        axes = [axis for axis, size in enumerate(sizes) if size == 1 and (axis or batch != 1)]
+        if opset < AXES_AS_INPUT:
+            node.attribute.append(helper.make_attribute("axes", axes))
+        else:
+            name = f"{node.output[0]}_axes"
+            node.input[1:] = [name]
+            changed.graph.initializer.append(numpy_helper.from_array(np.array(axes), name))
     return changed
 
 

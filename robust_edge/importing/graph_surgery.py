@@ -9,6 +9,9 @@ from robust_edge_runtimes.core.errors import InputError
 
 MOST_PIXELS = 1 << 27  # of one batch; two of them are compared in float64
 AFTER_LOGITS = ("Softmax", "LogSoftmax")
+SAME_VALUES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+"""What may follow them: it gives their values another shape or type."""
+FEW_CHANNELS = (1, 3, 4)
 
 
 def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> tuple[tuple[int, ...], int | None]:
@@ -34,7 +37,7 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
         names = [port.name for port in (*ports, *graph.output)]
         raise InputError(
             f"{path} has {len(ports)} inputs and {len(graph.output)} outputs ({', '.join(names)}); a classifier "
-            "has one of each"
+            "has one of each: cut out the images and the logits with onnx.utils.extract_model"
         )
     kind = ports[0].type.tensor_type
     if kind.elem_type != TensorProto.FLOAT or len(kind.shape.dim) != 4:
@@ -72,7 +75,7 @@ def with_channels_first(program: Any, wanted: tuple[int, ...] | None) -> list[st
 
     Args:
         program: changed in place where its input is of the wanted shape (C, H, W) in that order only.
-        wanted: None for what the file says.
+        wanted: None for what the file says: a last size of 1, 3 or 4 is that of channels, unless the first is, too.
     """
     from onnx import helper
 
@@ -81,6 +84,8 @@ def with_channels_first(program: Any, wanted: tuple[int, ...] | None) -> list[st
     port = next((port for port in graph.input if port.name not in known), None)
     dims = [] if port is None else port.type.tensor_type.shape.dim
     own = [size.dim_value for size in dims][1:]
+    if wanted is None and len(own) == 3 and min(own) > 0 and own[2] in FEW_CHANNELS and own[0] not in FEW_CHANNELS:
+        wanted = (own[2], *own[:2])
     if port is None or wanted is None or not _fits(own, (*wanted[1:], wanted[0])) or _fits(own, wanted):
         return []
     images, last = port.name, f"{port.name}_channels_last"
@@ -111,19 +116,20 @@ def without_dropout(program: Any) -> list[str]:
 
 
 def without_softmax(program: Any) -> list[str]:
-    """Remove a softmax that gives the output: probabilities become logits, which attacks and margins need."""
+    """Remove the last softmax, after which nothing is computed: probabilities become logits.
+
+    Attacks and margins need logits. The caller checks that the probabilities are those of the logits.
+    """
     graph = program.graph
-    for last in [node for node in graph.node if graph.output[0].name in node.output]:
-        axis = next((item.i for item in last.attribute if item.name == "axis"), -1)
-        if last.op_type in AFTER_LOGITS and axis in (1, -1):
-            graph.output[0].name = last.input[0]
-            graph.node.remove(last)
-            return [f"the final {last.op_type} removed, so that the network gives logits"]
-        if last.op_type == "Identity":
-            graph.output[0].name = last.input[0]
-            graph.node.remove(last)
-            return without_softmax(program)
-    return []
+    nodes = {name: node for node in graph.node for name in node.output}
+    name = graph.output[0].name
+    while name in nodes and nodes[name].op_type in SAME_VALUES:
+        name = nodes[name].input[0]
+    last = nodes.get(name)
+    if last is None or last.op_type not in AFTER_LOGITS or sum(name in node.input for node in graph.node) > 1:
+        return []
+    _bypass(graph, last)
+    return [f"the final {last.op_type} removed, so that the network gives logits"]
 
 
 def _bypass(graph: Any, node: Any) -> None:

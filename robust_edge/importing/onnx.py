@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from robust_edge.importing.graph_shapes import with_constant_branches, with_constant_shapes
+from robust_edge.importing.graph_shapes import (
+    with_constant_branches,
+    with_constant_shapes,
+    with_constant_squeezes,
+)
 from robust_edge.importing.graph_surgery import (
     fix_image_shape,
     with_channels_first,
@@ -25,6 +29,12 @@ from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 from robust_edge_runtimes.core.limits import TimeLimit
 
 OLDEST_OPSET = 11
+ROUNDED = 1e-2
+"""Of probabilities, also of 16 bits."""
+PROBABILITIES = (
+    "the outputs are probabilities, whose gradients are too small to attack where the network is sure; export it "
+    "without what computes them from logits"
+)
 TOLERANCE = 1e-4
 """Largest allowed error of the logits, relative to the largest logit, against the file in ONNX Runtime."""
 WAY_OUT = "export the fp32 network without that, or import its weights as a state dict with `arch`"
@@ -40,7 +50,11 @@ def read_onnx(request: Request) -> Source:
         program = read_program(request.path)
         try:
             return _read(_without_functions(program), request)
-        except (RobustEdgeError, MemoryError):
+        except MemoryError:
+            raise
+        except RobustEdgeError as cause:
+            if str(request.path) not in str(cause):
+                cause.args = (f"{request.path}: {cause}",)
             raise
         except Exception as cause:  # a graph that breaks the rules of ONNX can raise any
             reason = _invalidity(request)
@@ -53,15 +67,42 @@ def _read(program: Any, request: Request) -> Source:
     _refuse_versions(program, request)
     notes = with_channels_first(program, request.shape)
     shape, batch = fix_image_shape(program, request.shape, str(request.path))
-    notes += [*without_dropout(program), *without_softmax(program)]
+    program, changes = _without_softmax(program, shape, batch or 2)
+    notes += [*without_dropout(program), *changes]
     try:
         program = with_constant_branches(program, shape, batch)
-        network = OnnxNetwork(with_constant_shapes(program, shape, batch))
+        network = OnnxNetwork(with_constant_shapes(with_constant_squeezes(program, shape, batch), shape, batch))
     except GraphError as cause:
         raise InputError(f"{request.path}: {cause}; {WAY_OUT}") from cause
-    classes, error = _compared(program, network, shape, batch, request)
+    expected, error = _compared(program, network, shape, batch, request)
+    if _are_probabilities(expected):
+        notes.append(PROBABILITIES)
     notes.append(f"logits within {error:.1g} of those of ONNX Runtime, relative to the largest")
-    return Source(network=network, arch=GRAPH, shape=shape, classes=classes, notes=tuple(notes))
+    return Source(network=network, arch=GRAPH, shape=shape, classes=expected.shape[1], notes=tuple(notes))
+
+
+def _without_softmax(program: Any, shape: tuple[int, ...], count: int) -> tuple[Any, list[str]]:
+    """A program without its last softmax, if that gives the probabilities of an image's classes; and what was done."""
+    changed = type(program)()
+    changed.CopyFrom(program)
+    notes = without_softmax(changed)
+    if not notes:
+        return program, []
+    try:
+        (_, before), (_, after) = (_run_on_noise(one, shape, count) for one in (program, changed))
+    except InputError:  # a graph that cannot be run is refused later, with what is wrong in it
+        return program, []
+    if before.ndim != 2 or after.shape != before.shape:
+        return program, []
+    with np.errstate(all="ignore"):
+        powers = np.exp(after - after.max(1, keepdims=True, initial=-np.inf))
+        probabilities = before if _are_probabilities(before) else np.exp(before)
+        same = bool(np.abs(powers / powers.sum(1, keepdims=True) - probabilities).max(initial=0.0) < ROUNDED)
+    return (changed, notes) if same else (program, [])
+
+
+def _are_probabilities(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and (np.abs(values.sum(1) - 1) < ROUNDED).all())
 
 
 def _without_functions(program: Any) -> Any:
@@ -108,12 +149,15 @@ def _refuse_versions(program: Any, request: Request) -> None:
 
 def _compared(
     program: Any, network: OnnxNetwork, shape: tuple[int, ...], batch: int | None, request: Request
-) -> tuple[int, float]:
-    """The number of classes, and the error of the logits; images alone and in a batch must give the same."""
+) -> tuple[np.ndarray, float]:
+    """The logits of the file and the error of the network's; images alone and in a batch must give the same."""
     count = batch or 2
     images, expected = _run_on_noise(program, shape, count)
     _refuse_other_outputs(expected, len(images), request)
+    _refuse_undefined(expected, program, request)
     fixed = f"{request.path} was written for batches of {count} images and cannot be made to take others"
+    if batch is None:
+        fixed = f"{request.path} cannot be made to take any number of images"
     try:
         with torch.no_grad():
             together = network(torch.from_numpy(images)).numpy()
@@ -136,7 +180,7 @@ def _compared(
             f"{request.path}: the network in torch gives logits that differ by {error:.2g} (relative) from those of "
             "ONNX Runtime; export it in fp32 if it computes with 16 bits, otherwise please report the file"
         )
-    return expected.shape[1], error
+    return expected, error
 
 
 def _run_on_noise(program: Any, shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,3 +205,15 @@ def _refuse_other_outputs(found: np.ndarray, count: int, request: Request) -> No
             f"{request.path} gives an output of shape {found.shape} for {count} images, expected (N, K), the logits of "
             "a classifier"
         )
+
+
+def _refuse_undefined(found: np.ndarray, program: Any, request: Request) -> None:
+    """Refuse logits that are not finite; weights are the usual cause."""
+    from onnx import numpy_helper
+
+    if np.isfinite(found).all():
+        return
+    floats = [(item.name, np.array(numpy_helper.to_array(item))) for item in program.graph.initializer]
+    causes = [name for name, value in floats if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    because = f"; {causes[0]!r} holds NaN or infinity" if causes else ""
+    raise InputError(f"{request.path} gives logits that are NaN or infinite{because}; train it again, or in fp32")

@@ -40,7 +40,9 @@ def _run(ort: Any, program: Any, options: Any, images: np.ndarray) -> list[np.nd
         session = ort.InferenceSession(program.SerializeToString(), options, providers=["CPUExecutionProvider"])
         found: list[np.ndarray] = session.run(None, {_image_port(program): images})
     except Exception as cause:  # ONNX Runtime raises classes of its own, as protobuf does beyond 2 GiB
-        raise InputError(f"ONNX Runtime cannot run the graph: {' '.join(str(cause).split())[-300:]}") from cause
+        reason = " ".join(str(cause).split())[-300:]
+        way_out = "; export the network in float32" if "NOT_IMPLEMENTED" in reason else ""
+        raise InputError(f"ONNX Runtime cannot run the graph: {reason}{way_out}") from cause
     return found
 
 

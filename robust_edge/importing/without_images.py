@@ -1,4 +1,4 @@
-"""What can be done with an ONNX file alone: export it, and time it as it is. Noise takes the place of images.
+"""What can be done with an ONNX file alone: check it, export it, and time it as it is. Noise takes the place of images.
 
 The logits of noise show that an artifact computes what the file computes. They show nothing of accuracy or robustness,
 so that `verify` refuses such bundles; int8, whose ranges come from images, is refused here.
@@ -6,19 +6,22 @@ so that `verify` refuses such bundles; int8, whose ranges come from images, is r
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from robust_edge.checking.check import require_targets
+from robust_edge.checking.check import NetworkCheck, check_network, require_targets
 from robust_edge.config.export import ExportChoices
-from robust_edge.importing.graph_surgery import fix_image_shape
+from robust_edge.importing.graph_surgery import fix_image_shape, with_channels_first
 from robust_edge.importing.reference import run_graph
 from robust_edge.importing.run import ImportSettings, spec_of
 from robust_edge.importing.source import Request
 from robust_edge.importing.table import read_source
+from robust_edge.models.normalized import Normalized
 from robust_edge.models.spec import checked_model
 from robust_edge.onnx_graph.file import read_program
 from robust_edge.pruning.prunable import prunable_parameters
@@ -77,19 +80,15 @@ def export_file(
     refuse_choices(target, batch=choices.batch, options=choices.options)
     precision = target.precision(choices.precision)
     if precision == "int8":
-        raise InputError(
-            f"target {target.name} in int8 reads ranges from images, and {file} has none; import it with images "
-            f"first: robust-edge import {file} --dataset folder --data-dir DIR -o RUN"
-        )
-    found = read_source(Request(path=file, shape=settings.shape))
-    spec = spec_of(found, settings, settings.classes)
-    model = checked_model(found.network, spec).eval().requires_grad_(False)
-    require_targets(model, found.shape, [target])
-    images = _noise(found.shape)
+        raise InputError(f"target {target.name} in {_needs_images(file)}")
+    model, notes = network_of_file(file, settings)
+    spec = model.spec
+    require_targets(model, spec.shape, [target])
+    images = _noise(spec.shape)
     golden = _golden(images, model(torch.from_numpy(images)).numpy(), 1e-3)
     request = ExportRequest(
         model=model,
-        shape=found.shape,
+        shape=spec.shape,
         classes=spec.classes,
         sparsity=sparsity_of(prunable_parameters(model)),
         source=_source(file),
@@ -101,7 +100,56 @@ def export_file(
         options=choices.options,
         compact=choices.compact,
     )
-    return export_bundle(request, path, overwrite=overwrite), found.notes
+    return export_bundle(request, path, overwrite=overwrite), notes
+
+
+def check_file(
+    file: Path,
+    targets: Sequence[Target],
+    shape: tuple[int, ...] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[NetworkCheck, tuple[str, ...]]:
+    """What `export_file` would do for each target.
+
+    Args:
+        file: as for `export_file`.
+        targets: rows of the table.
+        shape: (C, H, W), where the file leaves it open.
+        progress: as for `check_network`.
+
+    Returns:
+        The results, and notes on what is changed in the network.
+
+    Raises:
+        InputError: the file cannot be read, or leaves its shape open.
+    """
+    model, notes = network_of_file(file, ImportSettings(shape=shape))
+    found = check_network(model, model.spec.shape, targets, progress)
+    answers = tuple(
+        dataclasses.replace(answer, problem=f"works, but {_needs_images(file)}")
+        if answer.works and answer.precision == "int8"
+        else answer
+        for answer in found.targets
+    )
+    return dataclasses.replace(found, targets=answers), notes
+
+
+def network_of_file(file: Path, settings: ImportSettings) -> tuple[Normalized, tuple[str, ...]]:
+    """The network of an ONNX file with its normalisation, in evaluation mode, and notes on what was changed in it.
+
+    Raises:
+        InputError: the file cannot be read, or leaves its shape open.
+    """
+    found = read_source(Request(path=file, shape=settings.shape))
+    model = checked_model(found.network, spec_of(found, settings, settings.classes))
+    return model.eval().requires_grad_(False), found.notes
+
+
+def _needs_images(file: Path) -> str:
+    return (
+        f"int8 reads ranges from images, and {file} has none; import it with images first: robust-edge import {file} "
+        "--dataset folder --data-dir DIR -o RUN"
+    )
 
 
 def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None) -> None:
@@ -118,6 +166,9 @@ def bundle_of_file(file: Path, path: Path, shape: tuple[int, ...] | None = None)
     program = read_program(file)
     fixed = type(program)()
     fixed.CopyFrom(program)
+    if shape is not None and with_channels_first(fixed, shape):
+        fixed.CopyFrom(program)  # the file is not changed, and its images neither
+        shape = (*shape[1:], shape[0])
     shape, batch = fix_image_shape(fixed, shape, str(file))
     ports = {item.name for item in program.graph.initializer}
     names = [next(port.name for port in program.graph.input if port.name not in ports), program.graph.output[0].name]

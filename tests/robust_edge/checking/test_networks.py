@@ -141,7 +141,7 @@ def test_the_way_out_of_a_computed_weight_is_that_of_compress(cli):
 
 
 def test_one_of_run_and_architecture(refused):
-    assert "either a run or an architecture" in refused("check")
+    assert "either a run, an ONNX file or an architecture" in refused("check")
 
 
 def test_a_shape_without_a_data_set(cli, refused):
