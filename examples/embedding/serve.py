@@ -232,6 +232,7 @@ class Handler(BaseHTTPRequestHandler):
     """GET /healthz, /health and /metrics, and POST /predict."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the body waits until the client has acknowledged the head, 40 ms on Linux
     error_content_type = "application/json"  # what the base class refuses: broken requests, other methods
     error_message_format = '{"error": "HTTP %(code)d"}'
     server: Service

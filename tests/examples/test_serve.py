@@ -257,6 +257,16 @@ def test_the_oldest_connection_makes_room_for_a_new_one(golden, service, monkeyp
         connection.close()
 
 
+def test_the_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_its_head(service):
+    _, started, address = service
+    connection = http.client.HTTPConnection(address, timeout=10)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    (accepted,) = started.connections
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection.close()
+
+
 def test_metrics_count_what_was_answered(golden, service):
     _, started, address = service
     for i in range(3):
