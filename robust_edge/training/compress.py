@@ -31,7 +31,7 @@ from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
-from robust_edge.training.quantised import require_integers
+from robust_edge.training.quantised import require_quantisable
 from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
 from robust_edge.training.synchrony import check_batch, check_same_images, replicate
@@ -191,13 +191,13 @@ def _prepare(config: CompressConfig, initial: Initial, device: torch.device, ran
 
 
 def _require_targets(config: CompressConfig, model: Normalized, shape: tuple[int, ...]) -> None:
-    """Check that the network can be exported where it must be; as `require_integers` where it is trained in them."""
+    """Check that the network can be exported where it must be, and trained in integers if it is to be."""
     if config.targets:
         require_targets(model, shape, [target_named(name) for name in config.targets])
     if config.arch in ARCHITECTURES:
         return
     if config.training.quantize != "none":
-        require_integers(model)
+        require_quantisable(model)
     elif not config.targets:
         require_any_target(model, shape)
 

@@ -52,7 +52,7 @@ def measured(model: Normalized, source: Source, ranges: Ranges | None) -> Simula
     return simulated(model, calibrate.ranges(program, tensors, batch[0].cpu().numpy()))
 
 
-def require_integers(model: Normalized) -> None:
+def require_quantisable(model: Normalized) -> None:
     """Check that the network can be exported to TARGET and trained in its integers, before it is trained.
 
     Args:
