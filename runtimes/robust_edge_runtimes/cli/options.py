@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 import click
 
 from robust_edge_runtimes.core.folders import owner_of
+from robust_edge_runtimes.core.links import resolved
 from robust_edge_runtimes.core.locks import locked
 from robust_edge_runtimes.core.runtime import MAX_THREADS
 from robust_edge_runtimes.modes.mode import Mode, options_of
@@ -44,8 +45,16 @@ class Utf8Path(click.Path):
 BUNDLE = Utf8Path()
 
 
+SPECIAL = [("dev",), ("proc",), ("sys",)]
+SHARED_MEMORY = ("/", "dev", "shm")
+
+
 class OutputFile(click.Path):
-    """A file that a command writes at its end. Whether it can be written is checked before the work begins."""
+    """A file that a command writes at its end. Whether it can be written is checked before the work begins.
+
+    A new file replaces an old one. So a link is followed, and what stands for an open file is refused: /dev/stdout would
+    be replaced itself, for all programs of the machine.
+    """
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, path_type=Path)
@@ -53,10 +62,12 @@ class OutputFile(click.Path):
     def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Path:
         """Fail for a path that cannot be written, or that belongs to a bundle or a run."""
         path = Path(str(super().convert(value, param, ctx)))
+        special = path.absolute().parts[1:2] in SPECIAL and path.absolute().parts[:3] != SHARED_MEMORY
+        path = resolved(path) if path.is_symlink() and not special else path
         owner = owner_of(path)
         if owner is not None:
             self.fail(f"{str(path)!r} belongs to a bundle or a run, {owner}; choose another path", param, ctx)
-        if path.exists() and not path.is_file():
+        if special or (path.exists() and not path.is_file()):
             self.fail(
                 f"{str(path)!r} is not a regular file and would be replaced by one; use --json to print to stdout",
                 param,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+from pathlib import Path
 
 import click
 import pytest
@@ -40,6 +41,22 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, monkeyp
     monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))  # root may write everywhere
     with pytest.raises(click.BadParameter, match="cannot be written to"):
         OUTPUT_FILE.convert(str(tmp_path / "verify.json"), None, None)
+
+
+def test_a_link_is_followed_and_not_replaced(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "report.html").symlink_to("site/index.html")
+    assert OUTPUT_FILE.convert(str(tmp_path / "report.html"), None, None) == tmp_path / "site" / "index.html"
+    (tmp_path / "lost.html").symlink_to("nowhere/index.html")
+    with pytest.raises(click.BadParameter, match="nowhere' does not exist"):
+        OUTPUT_FILE.convert(str(tmp_path / "lost.html"), None, None)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/nothing", "/sys/nothing"])
+def test_what_stands_for_an_open_file_is_not_replaced(name, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # as where stdout is redirected to a file
+    with pytest.raises(click.BadParameter, match="is not a regular file and would be replaced by one"):
+        OUTPUT_FILE.convert(name, None, None)
 
 
 def test_a_history_that_cannot_be_continued_is_refused_before_the_bundle_is_read(tmp_path):
