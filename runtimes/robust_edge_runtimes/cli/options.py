@@ -52,8 +52,8 @@ SHARED_MEMORY = ("/", "dev", "shm")
 class OutputFile(click.Path):
     """A file that a command writes at its end. Whether it can be written is checked before the work begins.
 
-    A new file replaces an old one. So a link is followed, and what stands for an open file is refused: /dev/stdout would
-    be replaced itself, for all programs of the machine.
+    A new file replaces an old one. So a link is followed, and what stands for an open file is refused: /dev/stdout
+    would be replaced itself, for all programs of the machine.
     """
 
     def __init__(self) -> None:
