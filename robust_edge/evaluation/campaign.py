@@ -129,7 +129,8 @@ def run_campaign(
 
     Args:
         campaign: the attacks, networks and images.
-        state: a file that is rewritten after every batch, read at the start, and removed at the end.
+        state: a file that is rewritten after every batch and read at the start. It stays, since all would be lost if
+            the process were killed before the caller has written the result.
         ranks: the processes that share the batches.
         stop: called with the (J, N) `robust` of a finished stage; returns True to skip the remaining stages.
         progress: called with (images done, total number of images), counted over all stages.
@@ -162,7 +163,6 @@ def run_campaign(
             break
     if progress is not None:
         progress(_total_images(campaign), _total_images(campaign))
-    state_file.remove()
     return CampaignResult(clean, torch.stack(robust), torch.stack(attacked), tuple(outside), resumed)
 
 
@@ -278,7 +278,3 @@ class _StateFile:
     def save(self) -> None:
         if self._path is not None:
             write_json(self._path, {"identity": self._identity, "stages": self.done})
-
-    def remove(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)

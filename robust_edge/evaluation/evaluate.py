@@ -21,7 +21,6 @@ from robust_edge.run.environment import versions
 from robust_edge_runtimes.attacks.threat import LINF, USUAL_EPS, Threat
 from robust_edge_runtimes.core.environment import machine
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.verdict.flags import Check
 
 
@@ -76,8 +75,7 @@ def evaluate_run(
         audit = job.audit(job.networks[0].model)
         results = _attack(job, members, progress)
         record = _record(job, audit, results, time.monotonic() - start)
-        if job.ranks.writes:
-            write_json(job.out, dataclasses.asdict(record))
+        job.write(record)
         return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -22,6 +23,7 @@ from robust_edge.run.directory import Run
 from robust_edge.run.per_class import per_class
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import write_json
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,6 +46,7 @@ class Job:
         memory: the batch size and its memory bound.
         out: path of the record; state files are written to the same folder and removed at the end.
         ranks: the processes that share the work.
+        states: the state files so far.
     """
 
     task: Task
@@ -54,6 +57,7 @@ class Job:
     memory: Memory
     out: Path
     ranks: Ranks
+    states: set[Path] = dataclasses.field(default_factory=set)
 
     @property
     def audited(self) -> Threat:
@@ -67,8 +71,17 @@ class Job:
         return self.task.identity(settings, *details, self.memory.batch_size)
 
     def state(self, identity: str) -> Path:
-        """The path of the state file with this identity."""
-        return state_file(self.out, identity, self.ranks, fresh=self.settings.fresh)
+        """The path of the state file with this identity, which stays until the record is written."""
+        path = state_file(self.out, identity, self.ranks, fresh=self.settings.fresh)
+        self.states.add(path)
+        return path
+
+    def write(self, record: Any) -> None:
+        """Write the record, a dataclass, and remove the state files; on rank 0 only."""
+        if self.ranks.writes:
+            write_json(self.out, dataclasses.asdict(record))
+            for path in self.states:
+                path.unlink(missing_ok=True)
 
     def audit(self, model: nn.Module) -> Audit:
         """Check a network on a few images before it is attacked."""

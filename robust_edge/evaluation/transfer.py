@@ -27,7 +27,6 @@ from robust_edge.run.environment import versions
 from robust_edge_runtimes.attacks.threat import LINF, Threat
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.errors import InputError
-from robust_edge_runtimes.core.files import write_json
 from robust_edge_runtimes.verdict.flags import Check
 
 
@@ -133,8 +132,7 @@ def run_transfer(
             evaluated = [source, *(name for name in target_names if name != source)]
             curves += _evaluate_source(job, evaluated, part_of(progress, turn, len(source_names)))
         result = _record(job, source_names, target_names, audits, curves, start)
-        if job.ranks.writes:
-            write_json(out, dataclasses.asdict(result))
+        job.write(result)
         return result
 
 

@@ -1,6 +1,7 @@
 """`evaluate` from settings to JSON, table and exit code."""
 
 import dataclasses
+import errno
 import json
 import shutil
 
@@ -26,6 +27,7 @@ from robust_edge.run.images import evaluation_images
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.decode import decode, read_json
 from robust_edge_runtimes.core.errors import InputError
+from robust_edge_runtimes.core.files import write_json
 
 QUICK = {"eps": 0.1, "steps": 10, "limit": 30}
 
@@ -141,6 +143,20 @@ def test_a_killed_evaluation_goes_on_through_its_state_file(run, monkeypatch):
     calls[:] = [1] * 9
     assert evaluate_run(run, dataclasses.replace(settings, fresh=True)).resumed == 0
     assert not list(run.evaluations.glob("*.state"))
+
+
+def test_a_record_that_cannot_be_written_costs_no_attack(run, monkeypatch):
+    settings = EvaluateSettings(**QUICK, batch=8)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate_run(run, settings)
+    monkeypatch.setattr(module, "write_json", write_json)
+    assert evaluate_run(run, settings).resumed == 4
+    assert [path.name for path in run.evaluations.iterdir()] == ["pgd.json"]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,32 @@ def test_a_killed_transfer_goes_on_or_begins_anew(matrix, judged_run, sibling_ru
         (tmp_path / "t.json").unlink()
 
 
+def test_a_source_that_is_finished_is_not_attacked_again(matrix, judged_run, sibling_run, tmp_path, monkeypatch):
+    from robust_edge.evaluation import job as module
+
+    inner, resumed = module.run_campaign, []
+
+    def counting(*words, **rest):
+        resumed.append(inner(*words, **rest))
+        return resumed[-1]
+
+    def one(campaign, **keywords):
+        if resumed:
+            raise KeyboardInterrupt
+        return counting(campaign, **keywords)
+
+    def start():
+        return run_transfer([judged_run, sibling_run], [sibling_run], SETTINGS, tmp_path / "t.json")
+
+    monkeypatch.setattr(module, "run_campaign", one)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    monkeypatch.setattr(module, "run_campaign", counting)
+    assert start().curves == matrix[1].curves
+    assert [result.resumed for result in resumed] == [0, 6, 0]  # three batches for each of two radii
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+
+
 def test_images_are_made_once_per_source(judged_run, sibling_run, tmp_path, monkeypatch):
     made, inner = [], Pgd.perturb
 
