@@ -73,6 +73,8 @@ def bench(
         max_p90_ms=max_p90_ms,
         progress=output.progress("timing"),
     )
-    if out is not None:
-        write_json(out, dataclasses.asdict(result))
-    output.verdict(bench_table(result), result, context, 0 if result.passed else 1)
+    text = bench_table(result)
+    with output.kept(text, result):
+        if out is not None:
+            write_json(out, dataclasses.asdict(result))
+    output.verdict(text, result, context, 0 if result.passed else 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import sys
-from typing import Any, Callable, NoReturn, TypeVar
+from typing import Any, Callable, Iterator, NoReturn, TypeVar
 
 import click
 
@@ -51,6 +52,16 @@ class Output:
             click.echo(json.dumps(plain, indent=2, allow_nan=False) if self.json else text)
         except BrokenPipeError:
             discard_stdout()
+
+    @contextlib.contextmanager
+    def kept(self, text: str, value: Any) -> Iterator[None]:
+        """Print the result, as `result` does, where the block cannot write it to a file: it may have taken hours."""
+        try:
+            yield
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.result(text, value)
+            raise
 
     def verdict(self, text: str, value: Any, context: click.Context, code: int) -> NoReturn:
         """Print the result as `result` does and exit with its code, which stands even if stdout cannot be written."""

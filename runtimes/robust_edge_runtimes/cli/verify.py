@@ -145,12 +145,14 @@ def end_with(
     from robust_edge_runtimes.verdict.judge import EXIT_CODES
 
     verdict = with_history(verdict, out)
-    if out is not None:
-        write_json(out, dataclasses.asdict(verdict))
-    add_to_history(verdict, out)
-    if junit is not None:
-        write_junit(junit, verdict)
-    output.verdict(verdict_table(verdict), verdict, context, EXIT_CODES[verdict.outcome])
+    text = verdict_table(verdict)
+    with output.kept(text, verdict):
+        if out is not None:
+            write_json(out, dataclasses.asdict(verdict))
+        add_to_history(verdict, out)
+        if junit is not None:
+            write_junit(junit, verdict)
+    output.verdict(text, verdict, context, EXIT_CODES[verdict.outcome])
 
 
 @click.command()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from robust_edge_runtimes import __version__
 from robust_edge_runtimes.cli.main import main
+from robust_edge_runtimes.core import files
 
 pytest.importorskip("onnxruntime", reason="the bundles of these tests run on onnxruntime")
 
@@ -282,6 +284,21 @@ def test_a_result_takes_the_place_of_no_pipe_and_no_device(option, sealed, tmp_p
     assert result.exit_code == 2
     assert "not a regular file" in one_line(result)
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "words", [("verify", "--json", "-q"), ("bench", "--json", "-q", "--seconds", 0.01, "--images", 2)]
+)
+def test_a_result_that_cannot_be_written_is_printed(words, sealed, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_json", full)
+    result = device(*words, sealed, "-o", tmp_path / "result.json")
+    assert result.exit_code == 2
+    assert "no space left" in one_line(result)
+    assert json.loads(result.stdout)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_results_want_two_files(sealed, tmp_path):
