@@ -11,21 +11,18 @@ from pathlib import Path
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.reporting.collect import clean_text
 from robust_edge.reporting.robustness import Cell, Table
-from robust_edge_runtimes.core.files import write_atomic
 from robust_edge_runtimes.present.tables import percent
 
 FORMULA = ("=", "+", "-", "@")
 
 
-def write_documents(tables: Sequence[Table], page: Path) -> list[Path]:
-    """Write PAGE.md with all tables, and PAGE-KEY.csv for each table, next to the report; return the paths."""
-    written = [page.with_suffix(".md")]
-    write_atomic(written[0], clean_text("\n".join(markdown(table) for table in tables)))
+def documents(tables: Sequence[Table], page: Path) -> dict[Path, str]:
+    """The documents next to a report and their texts: PAGE.md with all tables, and PAGE-KEY.csv for each table."""
+    texts = {page.with_suffix(".md"): clean_text("\n".join(markdown(table) for table in tables))}
     for table in tables:
         name = re.sub(r"[^\w.-]+", "_", f"{page.stem}-{table.key}")
-        written.append(page.with_name(f"{name}.csv"))
-        write_atomic(written[-1], clean_text(comma_separated(table)))
-    return written
+        texts[page.with_name(f"{name}.csv")] = clean_text(comma_separated(table))
+    return texts
 
 
 def markdown(table: Table) -> str:

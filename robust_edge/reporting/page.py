@@ -17,7 +17,7 @@ from robust_edge.reporting import robustness_figures as drawn
 from robust_edge.reporting.collect import ReportData, RunData, clean_text, collect
 from robust_edge.reporting.device_figures import device_bars
 from robust_edge.reporting.devices import DeviceTimings, by_device, called, latency_tables, protocols_of
-from robust_edge.reporting.documents import text_of, write_documents
+from robust_edge.reporting.documents import documents, text_of
 from robust_edge.reporting.drawing import line_style, png_uri, svg_uri
 from robust_edge.reporting.plots import write_plots
 from robust_edge.reporting.robustness import benign_points, flags_of, robustness_tables
@@ -35,6 +35,7 @@ from robust_edge_runtimes.present.tables import percent
 
 TEMPLATE, STYLE = "report.html.j2", "style.css"
 PANEL_IMAGES = 4
+TITLE = b"robust-edge report</title>"  # ends the title of every report
 
 
 def write_report(
@@ -61,7 +62,7 @@ def write_report(
 
     Raises:
         InputError: a file was not written by its command, `out` is a folder or one of the files, or
-            another process writes it.
+            another process writes it; or a file that is no table of an older report would be replaced by one.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name the page to write, for example {out / 'report.html'}")
@@ -69,10 +70,25 @@ def write_report(
         raise InputError(f"{out} is one of the files to report on; name the page to write, for example report.html")
     with locked(out):
         data = collect(runs, verdicts, benches, transfers)
-        page = render(data, out, notes=_write_all_plots(data), reload=reload)
-        write_atomic(out, clean_text(page))
         tables = [*robustness_tables(data.runs, data.transfers), *latency_tables(by_device(data.benches))]
-        return [out, *write_documents(tables, out)]
+        beside = documents(tables, out)
+        _refuse_others(out, list(beside))
+        page = render(data, out, notes=_write_all_plots(data), reload=reload)
+        for path, text in {out: clean_text(page), **beside}.items():
+            write_atomic(path, text)
+        return [out, *beside]
+
+
+def _refuse_others(out: Path, beside: Sequence[Path]) -> None:
+    """Raise InputError where a file beside the page, which the user has not named, is not that of an older report."""
+    if out in beside:
+        raise InputError(f"{out} is the name of the tables beside the page; name it {out.with_suffix('.html').name}")
+    others = [path for path in beside if path.exists()]
+    if others and not (out.is_file() and TITLE in out.read_bytes()):
+        raise InputError(
+            f"{others[0]} would be replaced by a table of {out}, and is not one of an older report; choose another -o, "
+            "or move it away"
+        )
 
 
 def render(data: ReportData, out: Path, *, notes: Sequence[str] = (), reload: float = 0.0) -> str:

@@ -310,6 +310,23 @@ def test_a_folder_or_no_run_is_refused(runs, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_no_file_that_is_no_older_report_is_replaced_by_a_table(runs, tmp_path):
+    page, notes = tmp_path / "README.html", tmp_path / "README.md"
+    notes.write_text("mine")
+    for content in (None, "<title>mine</title>"):
+        if content is not None:
+            page.write_text(content)
+        with pytest.raises(InputError, match=r"README\.md would be replaced by a table of"):
+            write_report(runs, [], [], page)
+    assert (page.read_text(), notes.read_text()) == ("<title>mine</title>", "mine")
+    notes.unlink()
+    for _ in range(2):
+        assert notes in write_report(runs, [], [], page)
+    with pytest.raises(InputError, match=r"name it README\.html"):
+        write_report(runs, [], [], notes)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_benches_of_two_devices_share_a_figure_and_a_table(runs, tmp_path):
     here, there = bench_of(), bench_of()
     there = dataclasses.replace(

@@ -15,7 +15,7 @@ from robust_edge.evaluation.saliency import evaluate_saliency
 from robust_edge.evaluation.settings import EvaluateSettings, TransferSettings
 from robust_edge.evaluation.transfer import run_transfer
 from robust_edge.reporting.collect import collect, collect_runs
-from robust_edge.reporting.documents import comma_separated, markdown, write_documents
+from robust_edge.reporting.documents import comma_separated, documents, markdown
 from robust_edge.reporting.page import write_report
 from robust_edge.reporting.robustness import Table, benign_points, flags_of, robustness_tables
 from robust_edge.run.directory import open_run
@@ -143,7 +143,7 @@ def test_markdown_and_csv_carry_intervals_and_no_formula():
 
 def test_documents_lie_beside_the_page_under_harmless_names(tmp_path):
     table = Table("transfer-1-../x", "t", ("a",), (("b",),))
-    written = write_documents([table], tmp_path / "page.html")
+    written = documents([table], tmp_path / "page.html")
     assert [path.name for path in written] == ["page.md", "page-transfer-1-.._x.csv"]
     assert all(path.parent == tmp_path for path in written)
 
