@@ -39,12 +39,12 @@ class LinearCodesKernel(Kernel[QuantLinear, None]):
             "out_image": output.image,
             "inputs": input_words(op),
             "outputs": len(op.weight),
-            "logits": int(op.requantisation is None),
         }
         if sections.segments is None:
             fields |= {"values": sections.values, "bias": sections.bias}
         else:
             fields |= program.weights(name, sections)
+        fields["logits"] = int(op.requantisation is None)
         if op.requantisation is not None:
             fields |= requantisation_fields(op.requantisation)
         program.operator(name, [ir.Call(self.function, "linear_codes", fields, self.function)])
