@@ -86,8 +86,8 @@ def _refuse_others(out: Path, beside: Sequence[Path]) -> None:
     others = [path for path in beside if path.exists()]
     if others and not (out.is_file() and TITLE in out.read_bytes()):
         raise InputError(
-            f"{others[0]} would be replaced by a table of {out}, and is not one of an older report; choose another -o, "
-            "or move it away"
+            f"{others[0]} would be replaced by a table of {out}, and is not one of an older report; name the page "
+            "otherwise, or move it away"
         )
 
 

@@ -101,7 +101,8 @@ def test_interruption_exits_130_in_one_line(error):
 
 
 WAITS = """
-import threading, time, click
+import signal, threading, time, click
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell ignores in what it runs in the background
 from robust_edge_runtimes.cli.command_line import CommandLine
 
 @click.group(cls=CommandLine)
