@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, Verdict
 
 T = TypeVar("T")
 BINS = 120
+WORST_FIRST = (FAIL, UNDECIDED, PASS)
 SUMMARISED = record_name(PGD, LINF, None)  # the record whose accuracies the summary shows
 
 
@@ -203,11 +204,11 @@ class VerdictData:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BenchData:
-    """A bench result, and for each entry whether its artifact passed verification; None without a verdict."""
+    """A bench result, and for each entry the worst outcome among its artifact's verdicts; None without a verdict."""
 
     path: str
     bench: Bench
-    verdicts: tuple[bool | None, ...]
+    outcomes: tuple[str | None, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,6 +220,11 @@ class ReportData:
     benches: tuple[BenchData, ...]
     transfers: tuple[Transfer, ...] = ()
     transfer_paths: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str | None:
+        """The worst outcome of all verdicts; None without a verdict."""
+        return _worst(item.verdict for item in self.verdicts)
 
 
 def collect(
@@ -238,7 +244,7 @@ def collect(
     verdict_data = _verdict_data(judged, data, [bench for _, bench in timed])
     return ReportData(
         data,
-        tuple(sorted(verdict_data, key=lambda item: (FAIL, UNDECIDED, PASS).index(item.verdict.outcome))),
+        tuple(sorted(verdict_data, key=lambda item: WORST_FIRST.index(item.verdict.outcome))),
         tuple(_bench_data(path, bench, [verdict for _, verdict in judged]) for path, bench in timed),
         tuple(read_result(Transfer, path, "transfer") for path in transfers),
         tuple(clean_text(str(path)) for path in transfers),
@@ -263,9 +269,12 @@ def _verdict_data(
 
 
 def _bench_data(path: Path, bench: Bench, verdicts: Sequence[Verdict]) -> BenchData:
-    """Find out which entries of a bench result passed verification."""
-    passed = tuple(_passed_verification(entry.artifact_sha256, verdicts) for entry in bench.entries)
-    return BenchData(clean_text(str(path)), bench, passed)
+    """Find the verdicts on the entries of a bench result."""
+    outcomes = tuple(
+        _worst(verdict for verdict in verdicts if verdict.artifact_sha256 == entry.artifact_sha256)
+        for entry in bench.entries
+    )
+    return BenchData(clean_text(str(path)), bench, outcomes)
 
 
 def collect_runs(runs: Sequence[Run]) -> tuple[RunData, ...]:
@@ -300,9 +309,8 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _passed_verification(artifact: str, verdicts: Sequence[Verdict]) -> bool | None:
-    found = [verdict.passed for verdict in verdicts if verdict.artifact_sha256 == artifact]
-    return all(found) if found else None
+def _worst(verdicts: Iterable[Verdict]) -> str | None:
+    return min((verdict.outcome for verdict in verdicts), key=WORST_FIRST.index, default=None)
 
 
 def _unique_names(runs: Sequence[Run]) -> list[str]:

@@ -15,7 +15,6 @@ from robust_edge.reporting.collect import BenchData, Environment, Missing, Repor
 from robust_edge.run.per_class import ClassAccuracy, no_better_than_constant
 from robust_edge_runtimes.bench.results import Bench, Entry, Latency
 from robust_edge_runtimes.core.manifest import LayerCount
-from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED
 from robust_edge_runtimes.verdict.measurement import ModeResult
 
 T = TypeVar("T")
@@ -40,14 +39,14 @@ class Timing:
     """One row of a latency table.
 
     Attributes:
-        attacked: whether the same artifact passed verification; None without a verdict.
+        outcome: the worst outcome among the verdicts on the same artifact; None without a verdict.
         speedup: relative to the baseline; None for the baseline itself.
         noise: the speed-up is within the spread of the measurement.
     """
 
     entry: Entry
     latency: Latency
-    attacked: bool | None
+    outcome: str | None
     speedup: float | None
     noise: bool
 
@@ -115,28 +114,23 @@ def hardest_mode(item: VerdictData) -> ModeResult | None:
     return min(item.verdict.modes, key=lambda mode: mode.artifact_robust, default=None)
 
 
-def worst_outcome(verdicts: Sequence[VerdictData]) -> str:
-    """FAIL where any verdict failed, UNDECIDED where any is undecided, PASS otherwise; there is at least one."""
-    return min((item.verdict.outcome for item in verdicts), key=(FAIL, UNDECIDED, PASS).index)
-
-
 def timings(item: BenchData, protocol: str) -> list[Timing]:
     """One row per bundle."""
     rows = [
-        (entry, latency, attacked)
-        for entry, attacked in zip(item.bench.entries, item.verdicts, strict=True)
+        (entry, latency, outcome)
+        for entry, outcome in zip(item.bench.entries, item.outcomes, strict=True)
         for latency in entry.latencies
         if latency.protocol == protocol
     ]
     base = next((latency for entry, latency, _ in rows if entry.label == item.bench.baseline), None)
-    return [_timing(entry, latency, attacked, base) for entry, latency, attacked in rows]
+    return [_timing(entry, latency, outcome, base) for entry, latency, outcome in rows]
 
 
-def _timing(entry: Entry, latency: Latency, attacked: bool | None, base: Latency | None) -> Timing:
+def _timing(entry: Entry, latency: Latency, outcome: str | None, base: Latency | None) -> Timing:
     factor = entry.speedup.get(latency.protocol)
     if base is None or latency is base or factor is None:
-        return Timing(entry, latency, attacked, None, noise=False)
-    return Timing(entry, latency, attacked, factor, noise=abs(factor - 1) <= max(latency.spread, base.spread))
+        return Timing(entry, latency, outcome, None, noise=False)
+    return Timing(entry, latency, outcome, factor, noise=abs(factor - 1) <= max(latency.spread, base.spread))
 
 
 def timing_of(data: ReportData, item: VerdictData, protocol: str) -> Timing | None:

@@ -179,7 +179,7 @@ def verify(
     output: Output,
     **options: Optional[int],
 ) -> None:
-    """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: too few images to decide."""
+    """Attack the artifact on this device. Exit 0: passed; 1: failed; 4: damaged bundle; 5: undecided."""
     from robust_edge_runtimes.core.bundle import private_bundle
     from robust_edge_runtimes.load import load
     from robust_edge_runtimes.modes.sequence import judge_in_blocks

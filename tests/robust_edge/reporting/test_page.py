@@ -158,9 +158,11 @@ def test_an_undecided_verdict_says_so_and_what_would_decide(runs, tmp_path):
     mode = dataclasses.replace(good.modes[0], clean_drop=Drop(0.5, -0.4, 1.4, 1.0))
     line = "clean_drop: 0.5 points, about 900 images would decide"
     changes = {"outcome": "undecided", "passed": False, "undecided": (line,), "modes": (mode,)}
-    page = page_of(runs, tmp_path, verdict=dataclasses.replace(good, **changes))
+    page = page_of(runs, tmp_path, verdict=dataclasses.replace(good, **changes), bench=bench_of())
     text = text_of(page)
     assert "? UNDECIDED" in text
+    assert text.count("? undecided") == 2  # the latency of one image, and of many
+    assert "✗ failed" not in text
     assert "✓ PASS" not in text
     assert "<title>UNDECIDED" in page
     assert line in text
