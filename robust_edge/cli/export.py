@@ -161,6 +161,7 @@ def _say(exported: Exported, limits: tuple[str, ...], tar: Path | None, output: 
 
     from robust_edge.cli.quantisation import quantisation_in_words, ranges_in_words
     from robust_edge_runtimes.core.manifest import NO_IMAGES
+    from robust_edge_runtimes.verdict.checks import chance_level
     from robust_edge_runtimes.verdict.statistic import MIN_IMAGES
 
     manifest = exported.manifest
@@ -175,6 +176,13 @@ def _say(exported: Exported, limits: tuple[str, ...], tar: Path | None, output: 
     few = manifest.expected.images
     if few < MIN_IMAGES and manifest.source.dataset != NO_IMAGES:
         output.note(f"note: verify cannot decide with {few} stored images, it needs {MIN_IMAGES}; raise --golden")
+    expected = manifest.expected
+    if expected.robust_accuracy <= chance_level(len(manifest.classes)) and manifest.source.dataset != NO_IMAGES:
+        output.note(
+            f"note: verify cannot pass this bundle: under attack with eps {expected.attack.eps:.4g} the checkpoint is "
+            f"right on {100 * expected.robust_accuracy:.1f}% of the stored images, no more than by chance, so that no "
+            "artifact could be worse; export with a smaller --eps"
+        )
     batch = manifest.input.shape[0]
     if batch is not None and batch > LARGE_BATCH and manifest.source.dataset != NO_IMAGES:
         output.note(

@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterator, Sequence, Tuple, Union
 from robust_edge_runtimes.core.logits import is_right
 from robust_edge_runtimes.modes.mode import Mode, Progress
 from robust_edge_runtimes.modes.settings import ModeSettings
-from robust_edge_runtimes.verdict.checks import ENOUGH, NOTHING_TO_LOSE, nothing_to_lose
+from robust_edge_runtimes.verdict.checks import BETTER_NETWORK, ENOUGH, NOTHING_TO_LOSE, Answers, nothing_to_lose
 from robust_edge_runtimes.verdict.flags import Check
 from robust_edge_runtimes.verdict.inspection import Inspection
 from robust_edge_runtimes.verdict.judge import UNDECIDED, Verdict, judge
@@ -81,7 +81,8 @@ def _guesses(subject: Subject) -> Check:
     of_class = [right[drawn.labels == label] for label in sorted(set(drawn.labels.tolist()))]
     by_class = [(int(found.sum()), len(found)) for found in of_class if len(found) >= ENOUGH]
     classes = len(subject.bundle.manifest.classes)
-    return nothing_to_lose([right], classes, by_class, where="of the clean images, so that none was attacked")
+    answers = Answers(right, "of the clean images, so that none was attacked", BETTER_NETWORK)
+    return nothing_to_lose([answers], classes, by_class)
 
 
 def parts(start: int, stop: int, values: int) -> Iterator[Tuple[int, int]]:

@@ -6,6 +6,7 @@ in torch in `evaluate`.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -31,6 +32,8 @@ FLOOR = 0.05  # of the images
 ENOUGH = 5
 """Images that show something about a class: of a checkpoint that is right on half of them, 3% give none right."""
 NOTHING_TO_LOSE = "nothing_to_lose"  # leaves a verdict undecided where other flags fail it
+BETTER_NETWORK = "a network that is right more often"
+SMALLER_RADIUS = f"a smaller radius (eps), or {BETTER_NETWORK},"
 STORED_TOLERANCE = 1e-3  # the same network in torch, on another machine
 
 
@@ -228,32 +231,51 @@ def not_the_artifact(
     return Check("not_the_artifact", share > _outliers(precision, exact), detail)
 
 
-def nothing_to_lose(
-    robust: Sequence[np.ndarray], classes: int, by_class: Sequence[Tuple[int, int]] = (), where: str = "under attack"
-) -> Check:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+    """Where the checkpoint was right.
+
+    Attributes:
+        right: (N,) bool.
+        where: on which images.
+        remedy: what would show a difference if the checkpoint is right on too few of them.
+    """
+
+    right: np.ndarray
+    where: str = "under attack"
+    remedy: str = SMALLER_RADIUS
+
+
+def nothing_to_lose(robust: Sequence[Answers], classes: int, by_class: Sequence[Tuple[int, int]] = ()) -> Check:
     """Whether the checkpoint's robust accuracy is at chance level, so that no artifact can be worse.
 
     Where classes have different numbers of images, one answer for all images may be right on most of them. The mean
     over the classes shows that it is a guess.
 
     Args:
-        robust: for each mode (N,) bool, whether the checkpoint was right; modes with fewer than MIN_IMAGES are ignored.
+        robust: of each mode, and of all together; those with fewer than MIN_IMAGES images are ignored.
         classes: number of classes; the accuracy of guessing is 1/classes.
         by_class: for each class that has images, the number on which the checkpoint was right in all modes, and of all.
-        where: on which images, for the detail.
     """
-    enough = [float(right.mean()) for right in robust if len(right) >= MIN_IMAGES]
-    floor = max(FLOOR, 1 / classes if classes > 1 else 0.0)
-    found = [("", min(enough, default=1.0), floor)]
+    enough = [item for item in robust if len(item.right) >= MIN_IMAGES]
+    floor = chance_level(classes)
+    found = [("", float(item.right.mean()), floor, item) for item in enough]
     shares = _shares(by_class)
     if enough and len(shares) > 1:
-        found.append((", as a mean over the classes,", sum(shares) / len(shares), 1 / len(shares)))
-    what, share, chance = min(found, key=lambda item: item[1] - item[2])
+        found.append((", as a mean over the classes,", sum(shares) / len(shares), 1 / len(shares), enough[-1]))
+    if not found:
+        return Check(NOTHING_TO_LOSE, False, "")
+    what, share, chance, item = min(found, key=lambda row: row[1] - row[2])
     detail = (
-        f"the checkpoint itself is right on {100 * share:.1f}%{what} {where}, no more than by chance "
-        f"({100 * chance:.1f}%): a smaller radius (eps), or a network that is right more often, would show a difference"
+        f"the checkpoint itself is right on {100 * share:.1f}%{what} {item.where}, no more than by chance "
+        f"({100 * chance:.1f}%): {item.remedy} would show a difference"
     )
     return Check(NOTHING_TO_LOSE, share <= chance + 1e-9, detail)
+
+
+def chance_level(classes: int) -> float:
+    """The accuracy up to which a checkpoint has nothing to lose: that of guessing, and at least FLOOR."""
+    return max(FLOOR, 1 / classes if classes > 1 else 0.0)
 
 
 def _shares(by_class: Sequence[Tuple[int, int]]) -> List[float]:

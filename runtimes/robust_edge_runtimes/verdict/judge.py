@@ -16,7 +16,9 @@ from robust_edge_runtimes.core.decode import bounded
 from robust_edge_runtimes.core.environment import Machine, machine
 from robust_edge_runtimes.core.runtime import RuntimeInfo
 from robust_edge_runtimes.verdict.checks import (
+    BETTER_NETWORK,
     NOTHING_TO_LOSE,
+    Answers,
     black_box_beats_white_box,
     nothing_to_lose,
 )
@@ -175,10 +177,10 @@ def _flags(
     per_class: Sequence[ClassFigures],
 ) -> Tuple[Flag, ...]:
     """The flags of the files, the outputs and all modes; a flag that several modes raise is listed once."""
-    robust = [item.reference_robust for item in measurements]
+    robust = [_answers(item) for item in measurements]
     paired = [item for item in measurements if item.paired]
     if paired:
-        robust.append(right_in_all(paired, judged_ids(paired), "reference_robust"))
+        robust.append(Answers(right_in_all(paired, judged_ids(paired), "reference_robust")))
     by_class = [(item.reference_robust, item.images) for item in per_class]
     flags = (
         *(() if rebuild is None else rebuild.flags),
@@ -187,6 +189,14 @@ def _flags(
         *raised(_over_modes(measurements)),
     )
     return tuple(dict.fromkeys(flags))
+
+
+def _answers(measurement: Measurement) -> Answers:
+    """The checkpoint's answers under a mode's attack; only another export attacks the stored images otherwise."""
+    if measurement.works_with != STORED:
+        return Answers(measurement.reference_robust, f"under attack in mode {measurement.mode}")
+    where = f"of the stored images under their attack of eps {measurement.attack.eps:.4g}"
+    return Answers(measurement.reference_robust, where, f"an export with a smaller eps, or {BETTER_NETWORK},")
 
 
 def with_outcome(verdict: Verdict, budget: Budget) -> Verdict:

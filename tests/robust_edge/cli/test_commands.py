@@ -97,10 +97,11 @@ def test_export_refuses_what_the_target_cannot_do(refused, run, tmp_path, argume
 
 def test_export_writes_an_archive_and_keeps_an_older_one(cli, refused, run, tmp_path):
     pytest.importorskip("onnxruntime", reason="export runs the artifact on onnxruntime")
-    options = ["--target", "jetson-cpu", "--jetpack", "4.6", "--golden", 20, "--steps", 1, "--archive", "--batch", 257]
+    options = ["--target", "jetson-cpu", "--jetpack", "4.6", "--golden", 20, "--archive", "--batch", 257, "--eps", 1]
     made = cli("export", run.path, *options, "--json", "-o", tmp_path / "bundle")
     assert made.exit_code == 0, made.output
     assert "verify cannot decide with 20 stored images, it needs 50; raise --golden" in made.stderr
+    assert "verify cannot pass this bundle: under attack with eps 1 the checkpoint is right on 0.0%" in made.stderr
     assert "one image costs as much as 257; a --batch of at most 256 is verified faster" in made.stderr
     value = json.loads(made.stdout)
     assert (value["manifest"]["target"], value["manifest"]["artifact"]["opset"]) == ("arm-cpu-jp4.6", 13)

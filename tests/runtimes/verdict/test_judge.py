@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from robust_edge_runtimes.core.manifest import AttackSpec
 from robust_edge_runtimes.modes.replay import replay
 from robust_edge_runtimes.modes.settings import ModeSettings
 from robust_edge_runtimes.present.verdict import verdict_table
-from robust_edge_runtimes.verdict.checks import nothing_to_lose
+from robust_edge_runtimes.verdict.checks import Answers, nothing_to_lose
 from robust_edge_runtimes.verdict.flags import OTHER_LOGITS, Flag
 from robust_edge_runtimes.verdict.inspection import inspect_artifact
 from robust_edge_runtimes.verdict.judge import FAIL, PASS, UNDECIDED, MachineResult, judge, with_outcome
@@ -220,6 +221,21 @@ def test_a_checkpoint_that_all_modes_together_break_has_nothing_to_lose(subject_
     assert together.outcome == UNDECIDED
 
 
+@pytest.mark.parametrize(
+    ("works_with", "says"),
+    [
+        (STORED, r"of the stored images under their attack of eps 0\.05, .* an export with a smaller eps, or a network"),
+        (GRADIENTS, r"under attack in mode some, .* a smaller radius \(eps\), or a network"),
+    ],
+)
+def test_a_mode_that_leaves_nothing_to_lose_is_named_with_the_way_out(works_with, says, subject_for):
+    """A smaller radius of `verify` does not change the stored images."""
+    none = np.zeros(60, bool)
+    found = dataclasses.replace(measurement("some", works_with, none), reference_robust=none)
+    (line,) = judge(inspect_artifact(subject_for()), [found], WIDE).undecided
+    assert re.search(says, line)
+
+
 @pytest.mark.parametrize(("others", "flagged"), [(0, True), (3, False)])
 def test_a_checkpoint_that_gives_one_answer_for_all_images_has_nothing_to_lose(others, flagged, subject_for):
     """It is right on 95% of the images, since they are of one class."""
@@ -245,7 +261,7 @@ def test_a_checkpoint_that_gives_one_answer_for_all_images_has_nothing_to_lose(o
 )
 def test_a_class_of_few_images_makes_no_checkpoint_a_guess(by_class, flagged):
     right = np.repeat([True, False], [sum(r for r, _ in by_class), sum(n - r for r, n in by_class)])
-    assert nothing_to_lose([right], max(len(by_class), 2), by_class).raised == flagged
+    assert nothing_to_lose([Answers(right)], max(len(by_class), 2), by_class).raised == flagged
 
 
 def test_an_allowed_flag_hides_no_other(subject_for, linear):
