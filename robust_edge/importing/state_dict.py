@@ -18,5 +18,5 @@ def read_state_dict(request: Request) -> Source:
     if request.shape is None or request.classes is None:
         raise InputError(f"{request.path} holds weights only; name the images of the network in data.dataset")
     network = build_network(request.arch, request.classes, request.shape[0])
-    notes = load_state_dict(network, request.path, classes=request.named)
+    notes = load_state_dict(network, request.path, arch=request.arch, classes=request.named)
     return Source(network=network.eval(), arch=request.arch, shape=request.shape, classes=request.classes, notes=notes)

@@ -33,13 +33,19 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def load_initial(model: Normalized, path: Path, *, without: Collection[str] = ()) -> tuple[str, ...]:
+def load_initial(
+    model: Normalized, path: Path, *, arch: str = "the model", without: Collection[str] = ()
+) -> tuple[str, ...]:
     """Load a state dict into the network of a model, as the setting `init` asks; mean and std of the model stay.
+
+    Args:
+        model: changed in place.
+        path, arch, without: as in `load_state_dict`.
 
     Returns:
         Notes, as `load_state_dict`.
     """
-    return load_state_dict(model.network, path, where=f"`init` {path}", without=without)
+    return load_state_dict(model.network, path, where=f"`init` {path}", arch=arch, without=without)
 
 
 def load_state_dict(
@@ -47,6 +53,7 @@ def load_state_dict(
     path: Path,
     *,
     where: str = "",
+    arch: str = "the model",
     without: Collection[str] = (),
     classes: str = "",
 ) -> tuple[str, ...]:
@@ -58,6 +65,7 @@ def load_state_dict(
         path: as for `read_state_dicts`; the state dict that has the most names of the network is taken. All names may
             have a prefix, such as `module.`.
         where: what the file is, for error messages; by default its path.
+        arch: the network's architecture, for error messages.
         without: names of tensors that keep their values, whatever the file holds under them.
         classes: what names the classes and which, to explain a shape of others; by default the data set.
 
@@ -82,8 +90,8 @@ def load_state_dict(
     missing = [name for name in missing if not name.endswith(COUNTER)]
     if missing or extra:
         raise InputError(
-            f"{where} does not fit the model: missing {short_repr(missing[:3])}, unexpected {short_repr(extra[:3])}"
-            f"{_without_head(missing, extra, own)}"
+            f"{where} does not fit {arch}: missing {short_repr(missing[:3])}, unexpected {short_repr(extra[:3])}"
+            f"; {_way_out(missing, extra, own)}"
         )
     for name, tensor in given.items():
         _refuse_other_kinds(where, name, own[name], tensor)
@@ -255,11 +263,12 @@ def _renamed(name: str, own: Mapping[str, Tensor]) -> str:
     return OLDER_DENSENET.sub(r"\1", name)
 
 
-def _without_head(missing: Sequence[str], extra: Sequence[str], own: Mapping[str, Tensor]) -> str:
-    """What to do where a file lacks the classifier alone; otherwise ""."""
+def _way_out(missing: Sequence[str], extra: Sequence[str], own: Mapping[str, Tensor]) -> str:
+    """What to do where a file has other names than the network."""
     head = next((name.removesuffix("weight") for name in reversed(_weights(own))), "")
-    alone = head and missing and not extra and all(name.startswith(head) for name in missing)
-    return "; the classifier is not in the file: train one with `new_head` of compress" if alone else ""
+    if head and missing and not extra and all(name.startswith(head) for name in missing):
+        return "the classifier is not in the file: train one with `new_head` of compress"
+    return "name the architecture of its network in `arch`"
 
 
 def _weights(own: Mapping[str, Tensor]) -> list[str]:

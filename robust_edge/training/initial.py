@@ -95,7 +95,7 @@ def initial_network(config: CompressConfig, dataset: Dataset, source: Run | None
     notes = [f"normalisation of {origin}: mean {list(spec.mean)}, std {list(spec.std)}"]
     if config.init is not None:
         file = Path(config.init) if source is None else source.weights_file()
-        read = load_initial(model, file, without=fresh)
+        read = load_initial(model, file, arch=spec.arch, without=fresh)
         notes = [f"initial network: {spec.arch} of {config.init}", *notes, *read, *_notes(config, model, fresh)]
     if source is not None and (problem := source.checkpoint().diverged) is not None:
         notes.append(f"the training of the initial run diverged: {problem}")

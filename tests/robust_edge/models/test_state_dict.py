@@ -122,6 +122,12 @@ def test_other_shapes_are_named(tmp_path, model):
         load_initial(model, save(build(0, classes=4).state_dict(), tmp_path / "four.safetensors"))
 
 
+def test_a_file_of_another_architecture_names_both(tmp_path, model):
+    says = r"does not fit small_cnn: missing .*'0\.weight', .*, unexpected \['conv1\.weight'\]; name .* in `arch`"
+    with pytest.raises(InputError, match=says):
+        load_initial(model, save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pth"), arch="small_cnn")
+
+
 def test_other_classes_and_channels_are_named_as_such(tmp_path, model):
     head = dict(build(0, classes=3).network.state_dict())
     head["11.weight"], head["11.bias"] = torch.zeros(4, 128), torch.zeros(4)
