@@ -95,7 +95,7 @@ def import_(
         allow_code=allow_code,
     )
     checkpoint, notes = import_run(
-        source, config, out, settings, overwrite=overwrite, progress=output.progress("judging")
+        source, config, out, settings, overwrite=overwrite, progress=output.progress("evaluating")
     )
     output.note(describe_classes(checkpoint.per_class, attacked=bool(checkpoint.metrics["attack_eps"])))
     for note in (*notes, *checkpoint.notes):
