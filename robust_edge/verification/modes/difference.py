@@ -14,7 +14,7 @@ from robust_edge.verification.probes import mixtures
 from robust_edge.verification.settings import VerifySettings
 from robust_edge.verification.subject import HostSubject
 from robust_edge.verification.twins.twin import CHECKPOINT
-from robust_edge_runtimes.modes.mode import Progress
+from robust_edge_runtimes.modes.mode import Progress, part_of
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.checks import APPROXIMATE_GAIN
 from robust_edge_runtimes.verdict.flags import Check, raised
@@ -45,7 +45,10 @@ def difference(subject: HostSubject, settings: VerifySettings, progress: Progres
     first = _random_starts(checkpoint, images, labels, subject.eps, random)
     sources = [_gradient_source(subject, sign, random) for sign in SIGNS]
     up, down = (
-        paired_pgd(subject.score, source, images, labels, attack, start=first, progress=progress) for source in sources
+        paired_pgd(
+            subject.score, source, images, labels, attack, start=first, progress=part_of(progress, part, len(sources))
+        )
+        for part, source in enumerate(sources)
     )
     both, count = up.joined(down), len(drawn)
     return Measurement(

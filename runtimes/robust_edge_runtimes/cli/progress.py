@@ -10,6 +10,8 @@ from typing import Optional, TextIO
 class Progress:
     """Shows progress when called with (done, total): a bar with the time left on a terminal, otherwise some lines.
 
+    Until a first step is done, the time that has passed is shown instead of the time left.
+
     Args:
         label: what is being done.
         stream: where to write; None for nowhere.
@@ -34,8 +36,9 @@ class Progress:
         self._last = now
         elapsed = now - self._start
         done_here = done - self._begun * total
-        left = elapsed / done_here * (total - done) if done_here > 0 else 0.0
-        when = f"{_duration(elapsed)}" if finished else f"{_duration(left)} left"
+        when = f"{_duration(elapsed)}"
+        if not finished:
+            when = f"{_duration(elapsed / done_here * (total - done))} left" if done_here > 0 else f"{when} so far"
         text = f"{self._label} {done}/{total}  {when}  {detail}".rstrip()
         shown = f"\r\033[K{_bar(done / max(total, 1))} {text}" + ("\n" if finished else "")
         with contextlib.suppress(OSError):  # a full or closed stderr must not end the work

@@ -10,7 +10,7 @@ import numpy as np
 from robust_edge_runtimes.attacks.square import DEFAULT_QUERIES, FEW_QUERIES, Square
 from robust_edge_runtimes.attacks.threat import Threat
 from robust_edge_runtimes.core.logits import is_right
-from robust_edge_runtimes.modes.mode import Progress
+from robust_edge_runtimes.modes.mode import Progress, part_of
 from robust_edge_runtimes.modes.settings import ModeOption, ModeSettings
 from robust_edge_runtimes.scoring import Score
 from robust_edge_runtimes.verdict.measurement import LOGITS, Candidates, Measurement
@@ -33,9 +33,14 @@ def blackbox(subject: Subject, settings: ModeSettings, progress: Progress = None
     networks = [subject.score] if subject.reference is None else [subject.score, subject.reference]
     found = [
         square.perturb(
-            network, drawn.images, drawn.labels, threat, np.random.default_rng(attack.seed), progress=progress
+            network,
+            drawn.images,
+            drawn.labels,
+            threat,
+            np.random.default_rng(attack.seed),
+            progress=part_of(progress, part, len(networks)),
         )
-        for network in networks
+        for part, network in enumerate(networks)
     ]
     if subject.reference is None:
         reference_robust = subject.stored_answers(drawn.ids)[1]

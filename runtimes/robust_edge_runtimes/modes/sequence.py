@@ -59,7 +59,8 @@ def judge_in_blocks(
     start = 0
     for look, stop in enumerate(counts, 1):
         for first, last in parts(start, stop, values):
-            _measure(subject.part(first, last), modes, settings, progress, results)
+            which = "" if (first, last) == (0, subject.available) else f", images {first + 1} to {last}"
+            _measure(subject.part(first, last), modes, settings, progress, results, which)
         verdict = judge(inspection, list(results.values()), budget, look=look, last=stop == counts[-1])
         if verdict.outcome != UNDECIDED:
             break
@@ -103,12 +104,14 @@ def _measure(
     settings: ModeSettings,
     progress: Callable[[str], Progress],
     results: Dict[str, Union[Measurement, Rebuild]],
+    which: str,
 ) -> None:
-    """Run every mode on a part of the images, and join its result with those of earlier parts."""
+    """Run every mode on a part of the images, and join its result with those of earlier parts; `which` is displayed."""
     for number, mode in enumerate(modes, 1):
         before = results.get(mode.name)
         if before is None or mode.draws:
-            found = mode.measure(part, settings, progress(f"{mode.name} (mode {number} of {len(modes)})"))
+            label = f"{mode.name} (mode {number} of {len(modes)}{which if mode.draws else ''})"
+            found = mode.measure(part, settings, progress(label))
             if isinstance(before, Measurement) and isinstance(found, Measurement):
                 found = before.joined(found)
             results[mode.name] = found

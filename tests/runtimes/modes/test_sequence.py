@@ -24,7 +24,10 @@ BUDGET = Budget(2, 2)
 
 @pytest.fixture
 def judged(subject_for, monkeypatch):
-    """judged(lost, available): the verdict on an artifact that loses these images, and the blocks it took."""
+    """judged(lost, available): the verdict on an artifact that loses these images, and the blocks it took.
+
+    judged.labels: what the progress of each was called.
+    """
 
     def run(lost, available):
         subject = subject_for(available=available)
@@ -42,8 +45,10 @@ def judged(subject_for, monkeypatch):
 
         monkeypatch.setattr(Mode, "measure", measure)
         modes = (Mode("replay", "", "", draws=False), Mode("whitebox", "", ""))
-        return judge_in_blocks(subject, inspect_artifact(subject), modes, ModeSettings(), BUDGET), blocks
+        shown = run.labels.append
+        return judge_in_blocks(subject, inspect_artifact(subject), modes, ModeSettings(), BUDGET, shown), blocks
 
+    run.labels = []
     return run
 
 
@@ -60,6 +65,15 @@ def test_large_images_are_attacked_in_parts_of_a_block(judged, monkeypatch):
     verdict, blocks = judged(np.arange(0, 5000, 100), 5000)
     assert blocks[:3] == [("replay", 60), ("whitebox", 50), ("whitebox", 50)]
     assert (verdict.outcome, verdict.looks, verdict.worst) == (whole.outcome, whole.looks, whole.worst)
+
+
+def test_the_progress_names_the_images_where_not_all_are_attacked_at_once(judged):
+    judged(np.arange(0, 1200, 50), 1200)
+    others = [f"whitebox (mode 2 of 2, images {images})" for images in ("1 to 500", "501 to 1000", "1001 to 1200")]
+    assert judged.labels == ["replay (mode 1 of 2)", *others]
+    judged.labels.clear()
+    judged((), 300)
+    assert judged.labels == ["replay (mode 1 of 2)", "whitebox (mode 2 of 2)"]
 
 
 @pytest.mark.parametrize("stop", [1, 49, 50, 99, 100, 2000])

@@ -224,7 +224,10 @@ def test_a_checkpoint_that_all_modes_together_break_has_nothing_to_lose(subject_
 @pytest.mark.parametrize(
     ("works_with", "says"),
     [
-        (STORED, r"of the stored images under their attack of eps 0\.05, .* an export with a smaller eps, or a network"),
+        (
+            STORED,
+            r"of the stored images under their attack of eps 0\.05, .* an export with a smaller eps, or a network",
+        ),
         (GRADIENTS, r"under attack in mode some, .* a smaller radius \(eps\), or a network"),
     ],
 )
