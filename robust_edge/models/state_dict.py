@@ -81,8 +81,7 @@ def load_state_dict(
     effective = effective_names(network)
     with evaluation_mode(network):
         plain = {name: tensor_named(network, name) for name in effective}
-    asked = {name: tensor for name, tensor in {**state, **plain}.items() if name not in without}
-    tensors, notes = _chosen(read_state_dicts(path, where), asked, where)
+    tensors, notes = _chosen(read_state_dicts(path, where), {**state, **plain}, without, where)
     given = {name: tensor for name, tensor in tensors.items() if name not in without}
     own = _expected(state, plain, effective, given, without)
     given |= _shared(state, given)
@@ -199,13 +198,14 @@ def _shared(state: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Ten
 
 
 def _chosen(
-    groups: dict[str, dict[str, Tensor]], own: Mapping[str, Tensor], where: str
+    groups: dict[str, dict[str, Tensor]], own: Mapping[str, Tensor], without: Collection[str], where: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of the group in a file that fits a network best, under the names of the network.
 
     Args:
         groups: of the file, by their place in it.
         own: of the network.
+        without: names of `own` that the file need not hold.
         where: what the file is.
 
     Returns:
@@ -214,7 +214,7 @@ def _chosen(
     found, notes = {}, {}
     for place, tensors in groups.items():
         plain, notes[place] = _without_pruning_masks(tensors, own, where)
-        found[place] = _under_own_names(plain, own)
+        found[place] = _under_own_names(plain, own, without)
     fits = {place: len(own.keys() & tensors.keys()) for place, (tensors, _) in found.items()}
     best = [place for place in found if fits[place] == max(fits.values())]
     place = next((place for place in best if place.rpartition(".")[2] in WRAPPERS), best[0])
@@ -228,7 +228,9 @@ def _chosen(
     return tensors, tuple(said)
 
 
-def _under_own_names(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _under_own_names(
+    tensors: dict[str, Tensor], own: Mapping[str, Tensor], without: Collection[str]
+) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors below the prefix that gives the most names of the network, and the names that are not of it.
 
     Where all of the network is there, the names outside that prefix are of something else in the same training, such
@@ -242,7 +244,7 @@ def _under_own_names(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> t
     outside = [name for name in tensors if not name.startswith(prefix) and name.rpartition(".")[2] not in BESIDE]
     left = [name for name in below if name not in own and name.startswith(AUXILIARY)]
     below = {name: tensor for name, tensor in below.items() if name not in left and (name in own or name not in BESIDE)}
-    if all(name in below or name.endswith(COUNTER) for name in own):
+    if all(name in below or name in without or name.endswith(COUNTER) for name in own):
         return below, left + outside
     return {**{name: tensors[name] for name in outside}, **below}, left
 

@@ -86,6 +86,9 @@ def leaky_relu(node: Node, inputs: Inputs) -> Tensor:
 def prelu(node: Node, inputs: Inputs) -> Tensor:
     """Like LeakyRelu, with a slope that broadcasts."""
     x, slope = inputs
+    sizes = [1] * (x.ndim - slope.ndim) + list(slope.shape)
+    if slope.numel() == 1 or sizes == [1, x.shape[1], *[1] * (x.ndim - 2)]:
+        return functional.prelu(x, slope.reshape(-1))  # which exporters write as one node
     return torch.where(x < 0, slope * x, x)
 
 

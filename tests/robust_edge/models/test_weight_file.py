@@ -122,3 +122,11 @@ def test_a_file_without_the_classifier(tmp_path):
     with pytest.raises(InputError, match=r"missing \['fc.bias', 'fc.weight'\].*train one with `new_head`"):
         load_state_dict(network(1), tmp_path / "weights.pth")
     load_state_dict(network(1), tmp_path / "weights.pth", without=("fc.bias", "fc.weight"))
+
+
+def test_a_prefix_where_no_tensor_is_asked_for(tmp_path):
+    torch.save(prefixed("network."), tmp_path / "weights.pth")
+    made = network(1)
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    load_state_dict(made, tmp_path / "weights.pth", without=[*STATE])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in made.state_dict().items())

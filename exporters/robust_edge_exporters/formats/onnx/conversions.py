@@ -15,6 +15,8 @@ from typing import Any
 from torch import nn
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+OWN = (("robust_edge", "models"), ("robust_edge", "onnx_graph"), ("onnx_graph", "operators"))
+"""Folders of this toolkit whose code is no network of the user's."""
 SCOPES, STACK = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.stack_trace"
 
 
@@ -73,6 +75,6 @@ def _line(stack: str) -> str:
     own = [
         (path, line)
         for path, line in FRAME.findall(stack)
-        if not path.startswith(installed) and Path(path).parts[-3:-1] != ("robust_edge", "models")
+        if not path.startswith(installed) and Path(path).parts[-3:-1] not in OWN
     ]
     return f"line {own[-1][1]} of {own[-1][0]}" if own else ""
