@@ -181,7 +181,7 @@ def _check_target(network: _Network, target: Target, conversions: Conversions) -
         try:
             artifact = format_named(target.format).export(network.model, network.shape, target, folder, settings)
             path = Path(folder) / artifact.file
-            problem = _miscounted(network, artifact) or _problem(network, path, precision)
+            problem = _miscounted(network, artifact) or _problem(network, path, precision) or _flat(network, path)
             if not problem and (precision != "fp32" or path.suffix == ".c"):
                 problem = _problem_of_source(network, target, folder)
         except TooFewBits:  # for these weights; the export judges the trained ones
@@ -210,6 +210,28 @@ def _problem(network: _Network, path: Path, precision: str) -> str:
                 found = f"{name} computes something else: logits of {count} images are off by {error:.2g} (relative)"
                 return found + ill_conditioned(network.model, network.images.numpy())
     return ""
+
+
+def _flat(network: _Network, path: Path) -> str:
+    """Why `verify` could not take gradients of a TorchScript file; "" if it could, or the network has none either."""
+    if path.suffix != ".ts":
+        return ""
+    of_file, of_network = (_gradient(model, network.images[:1]) for model in (torch.jit.load(str(path)), network.model))
+    if of_file.any() or not of_network.any():
+        return ""
+    return (
+        "TorchScript does not keep the gradient that the network gives to an operation of its own, such as rounding, so "
+        "that `verify` could not attack the file: all gradients are zero"
+    )
+
+
+def _gradient(model: nn.Module, images: Tensor) -> Tensor:
+    """Of the sum of the squared logits with respect to the images, of the same shape; zero where there is none."""
+    images = images.clone().requires_grad_()
+    loss = model(images.clone()).square().sum()  # a network may write into its input
+    if not loss.requires_grad:
+        return torch.zeros_like(images)
+    return torch.autograd.grad(loss, images, materialize_grads=True)[0]
 
 
 def _problem_of_source(network: _Network, target: Target, folder: str) -> str:

@@ -294,7 +294,7 @@ OUTCOMES = {
     "recurrent": _lacks("LSTM"),
     "written_in_place": _lacks("ScatterND"),
     "lazy": _int8_lacks("Rearrange"),
-    "rounded": _lacks("Sign"),
+    "rounded": {**_lacks("Sign"), "x86-cpu-csr": "TorchScript"},
     "branching": "data-dependent",
     "computed_kernel": "parametriz",
     "squeezed": "squeeze",
