@@ -220,8 +220,8 @@ def _flat(network: _Network, path: Path) -> str:
     if of_file.any() or not of_network.any():
         return ""
     return (
-        "TorchScript does not keep the gradient that the network gives to an operation of its own, such as rounding, so "
-        "that `verify` could not attack the file: all gradients are zero"
+        "TorchScript does not keep the gradient that the network gives to an operation of its own, such as rounding; "
+        "`verify` could not attack the file, since all gradients are zero"
     )
 
 

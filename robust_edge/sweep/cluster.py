@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from robust_edge.sweep.launch_options import LaunchOptions
 from robust_edge_runtimes.core.errors import BackendUnavailable, InputError
 
 MINUTES = 240
+DURATION = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")  # minutes, H:M:S, or D-H:M:S, as Slurm takes it
 MOST_REQUEUES = 1000  # a job that reaches its time limit is queued again and resumes
 
 
@@ -116,6 +118,8 @@ def _executor(cluster: str, options: LaunchOptions) -> Any:
 
     if options.gpus:
         raise InputError("`gpus` is for the launcher local; ask Slurm for GPUs with gpus_per_node=1 in `slurm`")
+    if not DURATION.fullmatch(str(options.slurm.get("time", MINUTES))):
+        raise InputError(f"`slurm`: time is minutes, H:M:S or D-H:M:S; it is {options.slurm['time']!r}")
     try:
         executor = submitit.AutoExecutor(options.folder, cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES)
     except RuntimeError as cause:

@@ -67,15 +67,21 @@ class Limits:
     memory: float
     seconds: float
 
-    def __post_init__(self) -> None:
-        for name in ("memory", "seconds"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"`max_{name}` must be above 0; it is {getattr(self, name):g}")
-
     @property
     def unlimited(self) -> bool:
         """Whether there is nothing to enforce."""
         return math.isinf(self.memory) and math.isinf(self.seconds)
+
+
+class Limit(click.types.FloatParamType):
+    """A number above 0, or infinity."""
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> float:
+        """Fail for 0, negative numbers and NaN."""
+        number: float = super().convert(value, param, ctx)
+        if not number > 0:
+            self.fail(f"it must be above 0; it is {number:g}", param, ctx)
+        return number
 
 
 def limit_options(command: F) -> F:
@@ -83,14 +89,14 @@ def limit_options(command: F) -> F:
 
     @click.option(
         "--max-memory",
-        type=float,
+        type=Limit(),
         metavar="GB",
         help="End if more memory is in use, in gigabytes; `inf`: no limit.  "
         f"[default: {100 * SHARE:g}% of what is free when the command starts]",
     )
     @click.option(
         "--max-seconds",
-        type=float,
+        type=Limit(),
         metavar="N",
         help="End if opening a file, or one call of it, takes longer; `inf`: no limit. A call may in addition take "
         f"{SLOWER} times as long as so many images took before, and opening {COMPILATION} times as long where it "

@@ -46,6 +46,7 @@ def test_a_dry_run_lists_commands_that_the_commands_take(cli, tmp_path):
         (["--grid", "keep=0.1", "--then", "verify"], "'verify' needs a bundle"),
         (["--grid", "keep=0.1", "--launcher", "slurm"], "'slurm' is not one of"),
         (["--grid", "keep=0.1", "--slurm", "time=5"], "for the launcher submitit"),
+        (["--grid", "keep=0.1", *STEPS[2:4], "--then", "verify --max-memory nan"], "it must be above 0"),
         (["--grid", "keep=0.1", "--jobs", "0"], "0 is not in the range"),
     ],
 )

@@ -218,6 +218,8 @@ def test_slurm_is_named_where_it_is_missing(plan_of, tmp_path):
     assert caught.value.exit_code == 3
     with pytest.raises(InputError, match="Unknown argument 'colour'"):
         swept(plan_of(tmp_path / "sweep", "keep=0.1"), "submitit-local", slurm={"colour": "red"})
+    with pytest.raises(InputError, match="time is minutes, H:M:S or D-H:M:S; it is 'abc'"):
+        swept(plan_of(tmp_path / "sweep", "keep=0.1"), "submitit-local", slurm={"time": "abc"})
     assert not (tmp_path / "sweep").exists()
 
 

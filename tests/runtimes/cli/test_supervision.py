@@ -230,7 +230,7 @@ def test_limits_are_above_zero(option, value, capsys):
     with pytest.raises(SystemExit) as error:
         command_of(lambda: None).main(["act", option, value])
     assert error.value.code == 2
-    assert f"{option} must be above 0" in capsys.readouterr().err
+    assert f"'{option}': it must be above 0; it is {value}" in capsys.readouterr().err
 
 
 def test_no_worker_without_limits_or_in_a_program_that_calls_the_command(monkeypatch):
