@@ -9,8 +9,10 @@ import torch
 onnx = pytest.importorskip("onnx", reason="the files are ONNX")
 ort = pytest.importorskip("onnxruntime", reason="the oracle is onnxruntime")
 
+from robust_edge.importing.onnx import ALONE  # noqa: E402
 from robust_edge.importing.source import Request  # noqa: E402
 from robust_edge.importing.table import read_source  # noqa: E402
+from robust_edge.onnx_graph.network import OnnxNetwork  # noqa: E402
 from robust_edge_runtimes.core.errors import InputError  # noqa: E402
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -132,3 +134,10 @@ def test_check_says_of_a_file_what_export_does_with_it(cli, refused, tmp_path):
         assert (made.exit_code == 0) == (not answers[target]), made.output
     assert "give --input-shape" in refused("check", path)
     assert "either a run, an ONNX file or an architecture" in refused("check", path, "--arch", "small_cnn")
+
+
+def test_a_file_for_a_large_batch_is_not_run_once_for_every_image(tmp_path, monkeypatch):
+    runs, forward = [], OnnxNetwork.forward
+    monkeypatch.setattr(OnnxNetwork, "forward", lambda network, x: runs.append(len(x)) or forward(network, x))
+    read_source(Request(path=written(tmp_path / "m.onnx", [*LOGITS, ("Flatten", ["b"], "y")], shape=(1000, 3, 8, 8))))
+    assert runs[1:] == [1] * ALONE
