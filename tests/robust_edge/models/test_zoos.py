@@ -1,6 +1,5 @@
 """Networks of installed libraries by name."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -31,14 +30,19 @@ def test_an_unknown_name_is_refused_with_the_closest():
         build_model(spec("tf/resnet"))
 
 
-def test_timm_is_optional():
-    if importlib.util.find_spec("timm") is None:
-        with pytest.raises(BackendUnavailable, match=r"robust-edge\[timm\]"):
-            build_model(spec("timm/resnet18"))
-        return
+def test_timm_is_optional(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BackendUnavailable, match=r"robust-edge\[timm\]"):
+        build_model(spec("timm/resnet18"))
+
+
+def test_a_classifier_of_timm_takes_the_classes_and_channels_of_the_data():
+    pytest.importorskip("timm", reason="timm is not installed; pip install 'robust-edge[timm]'")
     model = build_model(spec("timm/resnet10t", 2)).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 2, 32, 32)).shape == (2, 3)
+    with pytest.raises(InputError, match=r"resnet10s.*did you mean"):
+        build_model(spec("timm/resnet10s"))
 
 
 def test_timm_beside_a_torch_without_the_operators_of_torchvision():
