@@ -34,6 +34,7 @@ CELLS = (
     "--grid keep=0.5,0.2 --epochs 2 --eps 0.1 --steps 1 --set data.limit_train=200 --set data.limit_test=20 --jobs 2 "
     "--cores 1"
 )
+TWELVE = CELLS.replace("keep=0.5,0.2", "keep=0.5,0.3,0.2 --grid seed=0,1,2,3")
 EXPORT = "export --target x86-cpu --golden 20 --steps 2"
 WRITTEN = (
     (f"compress {TRAINED} -o run", 0),
@@ -52,7 +53,7 @@ TIMES = re.compile(
 )
 MEMORY = re.compile(r"peak memory at most \d+ MiB, \d+ MiB used")
 MINUTE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")  # at which a page was written
-FOREIGN = {"Microsoft", "matplotlib", "torchinductor_root"}  # caches of libraries
+FOREIGN = {"Microsoft", "matplotlib", "torchinductor_root", "jobs"}  # caches of libraries, and files of submitit
 LOGS = re.compile(r".*\.log|latency\.csv")
 
 
@@ -63,10 +64,14 @@ class Command:
     Attributes:
         line: its arguments; it runs in a folder that holds `run` and `bundle`.
         code: its exit code.
+        in_a_row: how often it is killed before it may end.
+        most: the largest number of its kills, and of pairs.
     """
 
     line: str
     code: int = 0
+    in_a_row: int = 1
+    most: int | None = None
 
 
 COMMANDS = {
@@ -77,6 +82,10 @@ COMMANDS = {
     "bench": Command("bench bundle --images 20 --seconds 0.1 -o bench.json"),
     "report": Command("report run --verify read/verify.json --bench read/bench.json -o report.html"),
     "sweep": Command(f"sweep {CELLS} --then '{EXPORT}' -o new"),
+    "twelve": Command(f"sweep {TWELVE} --then '{EXPORT}' -o new", in_a_row=2, most=4),
+    "twelve by submitit": Command(
+        f"sweep {TWELVE} --then '{EXPORT}' -o new --launcher submitit-local", in_a_row=2, most=4
+    ),
 }
 
 
@@ -216,23 +225,31 @@ class Trial:
             self._compare("undisturbed")
 
     def kill_once(self) -> None:
-        """Kill the command at a random moment, and repeat it."""
+        """Kill the command at one or more random moments, and repeat it."""
         self.folder.renew()
-        mode, delay = self.chance.choice(MODES), self.chance.uniform(0, self.seconds)
-        pid = start(self.command.line, self.folder, self.log)
-        time.sleep(delay)
-        kill(pid, mode)
-        if wait(pid) != -signal.SIGKILL:
-            return  # it had ended before
-        self.kills[mode] += 1
-        at = f"killed ({mode}) after {delay:.2f} of {self.seconds:.2f} s"
-        if self.name != "sweep":  # the next sweep waits for the steps itself
-            self._reap(at)
+        killed = [at for at in (self._start_and_kill() for _ in range(self.command.in_a_row)) if at]
+        if not killed:
+            return
+        at = f"killed ({'; then '.join(killed)} of {self.seconds:.2f} s)"
         code = wait(start(self.command.line, self.folder, self.log))
         if code != self.command.code:
             self._fail(f"{at}; the next one ended with exit {code}: {self.log.read_text()[-500:]}")
         self._reap(at)
         self._compare(at)
+
+    def _start_and_kill(self) -> str:
+        """How and when the command was killed; "" if it had ended before."""
+        mode, delay = self.chance.choice(MODES), self.chance.uniform(0, self.seconds / self.command.in_a_row)
+        pid = start(self.command.line, self.folder, self.log)
+        time.sleep(delay)
+        kill(pid, mode)
+        if wait(pid) != -signal.SIGKILL:
+            return ""
+        self.kills[mode] += 1
+        at = f"{mode} after {delay:.2f} s"
+        if not self.command.line.startswith("sweep"):  # the next sweep waits for the steps itself
+            self._reap(at)
+        return at
 
     def pair_once(self) -> None:
         """Start the command twice at almost the same time."""
@@ -299,7 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trial = Trial(name, folder, random.Random(f"{given.seed} {name}"))
         trials.append(trial)
         trial.measure()
-        kills, pairs = (count // len(names) + (index < count % len(names)) for count in (given.kills, given.pairs))
+        shares = (count // len(names) + (index < count % len(names)) for count in (given.kills, given.pairs))
+        kills, pairs = (min(share, trial.command.most or share) for share in shares)
         while sum(trial.kills.values()) < kills and time.monotonic() < end:
             trial.kill_once()
         while trial.pairs < pairs and time.monotonic() < end:
