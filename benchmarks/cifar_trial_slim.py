@@ -6,9 +6,10 @@
 
 Settings: benchmarks/cifar_trial_slim.yaml on top of preset `strong`. The three networks are attacked by the standard
 AutoAttack on 1,000 test images. With --ablations: the network with irregular pruning at a tenth of the budget, three
-seeds, without one part of the recipe each, with other attacks in training, and preset `strong` as it is; PGD-50 on
-1,000 test images. A variant whose steps cost more passes gets fewer epochs: all take the same number of passes through
-the network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, and 3 or 6 more with AWP.
+seeds, without one part of the recipe each, with other attacks in training or another learning rate, and preset
+`strong` as it is; PGD-50 on 1,000 test images. A variant whose steps cost more passes gets fewer epochs: all take the
+same number of passes through the network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, and 3 or
+6 more with AWP.
 
 On a CPU with matrix products in bfloat16 (flags avx512_bf16 or amx_bf16 in `lscpu`), --precision bf16 takes 0.6 of the
 time; on others it is slower. Attacks after training are computed in float32 either way. Core hours are CPU time.
@@ -63,6 +64,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "cosine": {"training.lr_schedule": "cosine"},
     "no-nesterov": {"training.nesterov": False},
     "no-smoothing": {"training.label_smoothing": 0.0},
+    "no-decay": {"training.weight_decay": 0.0},
+    "lr-0.2": {"training.lr": 0.2},
+    "no-crops": {"data.augment": ["flip"]},
     "no-average": {"averaging.decay": 0.0, "averaging.reestimate": 0},
     "fixed-mask": {"admm.regrow": 0.0},
     "constant-radius": {"attack.eps_schedule": "constant"},
