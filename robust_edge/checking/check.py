@@ -29,7 +29,7 @@ from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_exporters.target import Target, target_named
 from robust_edge_exporters.tolerance import ill_conditioned
 from robust_edge_exporters.weight_uses import LeftOut, weight_uses
-from robust_edge_runtimes.core.errors import ExportError, InputError, RobustEdgeError
+from robust_edge_runtimes.core.errors import ExportError, InputError, RobustEdgeError, middle_cut
 from robust_edge_runtimes.core.limits import TimeLimit
 from robust_edge_runtimes.scoring import relative_error
 
@@ -187,7 +187,7 @@ def _check_target(network: _Network, target: Target, conversions: Conversions) -
         except TooFewBits:  # for these weights; the export judges the trained ones
             problem = ""
         except RobustEdgeError as cause:
-            problem = " ".join(str(cause).split())
+            problem = middle_cut(" ".join(str(cause).split()), RobustEdgeError.longest)
     return TargetCheck(target.name, precision, _with_source(problem, conversions, target))
 
 

@@ -54,7 +54,7 @@ def hostile(linear, write_bundle, tmp_path):
 GRAPHS = [
     (endless.always, A_SECOND, "classifying 1 image by {} did not end within 1 s"),
     (endless.on_bright_images, A_SECOND, "classifying 60 images by {} did not end within"),
-    (endless.large_constant, None, "classifying 1 image by {} takes more than"),
+    (endless.large_constant, None, "{} takes more than"),  # when it is read or when it runs: versions differ
 ]
 
 

@@ -8,21 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, Type
 
 MAX_NAME = 80
+MAX_WORD = 400
 _shown: Dict[str, str] = {}
 
 
 class RobustEdgeError(Exception):
-    """Base class. A message says in one line what happened, the value seen, and what to do about it."""
+    """Base class. A message says in one line what happened, the value seen, and what to do about it.
+
+    Attributes:
+        longest: characters of a message; names of an untrusted file in it may be longer.
+    """
 
     exit_code = 2
+    longest = 900
 
     def __str__(self) -> str:
         """The message; of a copied folder it names the original."""
-        return shown(super().__str__())
+        text = shown(super().__str__())
+        words = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: middle_cut(word.group(), MAX_WORD), text)
+        return middle_cut(words, self.longest)
+
+
+def middle_cut(text: str, longest: int) -> str:
+    """The text without its middle if it is longer than `longest` characters: what to do is told at its end."""
+    if len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end - 3]}...{text[-end:]}"
 
 
 @contextlib.contextmanager
@@ -59,6 +76,7 @@ class ExportError(RobustEdgeError):
     """The exported file does not compute what the checkpoint computes."""
 
     exit_code = 1
+    longest = 5000  # it may list what stands in the way of several targets
 
 
 class TrainingDiverged(RobustEdgeError):

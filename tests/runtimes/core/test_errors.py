@@ -55,3 +55,16 @@ def test_an_error_about_a_copy_names_the_original_wherever_it_is_printed(error):
     assert "given/model.onnx" in str(caught.value)
     assert "/tmp/copy" not in str(caught.value)
     assert shown("/tmp/copy/a") == "/tmp/copy/a"  # it is forgotten where the copy is removed
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a " * 2500, "/".join("a" * 5000)])
+def test_a_message_about_a_long_name_keeps_its_ends(name):
+    text = str(InputError(f"the attack {name} is unknown; evaluate again"))
+    assert text.startswith("the attack a")
+    assert text.endswith("is unknown; evaluate again")
+    assert len(text) <= InputError.longest
+
+
+def test_a_message_of_usual_length_stays():
+    text = " ".join(["words"] * 140)
+    assert str(InputError(text)) == text
