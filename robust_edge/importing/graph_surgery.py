@@ -124,7 +124,7 @@ def without_softmax(program: Any) -> list[str]:
     nodes = {name: node for node in graph.node for name in node.output}
     name = graph.output[0].name
     while name in nodes and nodes[name].op_type in SAME_VALUES:
-        name = nodes[name].input[0]
+        name = nodes.pop(name).input[0]  # a graph of someone else may have a circle
     last = nodes.get(name)
     if last is None or last.op_type not in AFTER_LOGITS or sum(name in node.input for node in graph.node) > 1:
         return []

@@ -40,7 +40,7 @@ def with_classes(program: Any, old: int, new: int) -> tuple[Any, tuple[str, ...]
     found: list[str] = []
     name = program.graph.output[0].name
     while True:
-        node = nodes.get(name)
+        node = nodes.pop(name, None)  # so that a circle ends, too
         if node is None:
             raise GraphError("the last layer cannot be found: there is none between the images and the logits")
         place = _class_axis(node)

@@ -141,3 +141,9 @@ def test_a_file_for_a_large_batch_is_not_run_once_for_every_image(tmp_path, monk
     monkeypatch.setattr(OnnxNetwork, "forward", lambda network, x: runs.append(len(x)) or forward(network, x))
     read_source(Request(path=written(tmp_path / "m.onnx", [*LOGITS, ("Flatten", ["b"], "y")], shape=(1000, 3, 8, 8))))
     assert runs[1:] == [1] * ALONE
+
+
+def test_a_graph_with_a_circle_is_refused(tmp_path):
+    circle = [("Flatten", ["y"], "c"), ("Identity", ["c"], "y")]
+    with pytest.raises(InputError, match=r"m\.onnx"):
+        read_source(Request(path=written(tmp_path / "m.onnx", [*LOGITS, *circle])))
