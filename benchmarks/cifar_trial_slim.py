@@ -65,7 +65,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no-nesterov": {"training.nesterov": False},
     "no-smoothing": {"training.label_smoothing": 0.0},
     "no-decay": {"training.weight_decay": 0.0},
-    "lr-0.2": {"training.lr": 0.2},
+    "twice-the-rate": {"training.lr": 0.2},
     "no-crops": {"data.augment": ["flip"]},
     "no-average": {"averaging.decay": 0.0, "averaging.reestimate": 0},
     "fixed-mask": {"admm.regrow": 0.0},
@@ -103,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in choice.only or configs:
             if kept(name):
                 continue
+            record_origin(choice.out / name)
             with core_hours(choice.out / name, "training"):
                 run = trained(configs[name], choice.out / name)
             with core_hours(choice.out / name, "attack"):
@@ -122,6 +123,18 @@ def finished_rows(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, A
     if {key: found.get(key) for key in settings} != settings:
         return {}
     return {item["name"]: item for item in found["runs"] if "robust" in item}
+
+
+def origin(path: Path) -> Path:
+    """The file that says which commit and machine began a run."""
+    return path.with_suffix(".origin.json")
+
+
+def record_origin(path: Path) -> None:
+    """Write that file, unless an earlier slice has."""
+    if not origin(path).is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(origin(path), json.dumps(provenance("python benchmarks/cifar_trial_slim.py", "torch")))
 
 
 @contextlib.contextmanager
@@ -231,7 +244,7 @@ def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:
     if not run.finished:
         return found
     found |= {"keep": run.checkpoint().sparsity.keep, "bytes": (path / WEIGHTS).stat().st_size}
-    found |= {"precision": run.config.compute.precision, **provenance("python benchmarks/cifar_trial_slim.py", "torch")}
+    found |= {"precision": run.config.compute.precision, **json.loads(origin(path).read_text("utf-8"))}
     record = stored_evaluation(run, attack_of(choice))
     if record is not None and record.result is not None:
         found["clean"] = dataclasses.asdict(record.result.clean)
