@@ -216,8 +216,8 @@ def _flat(network: _Network, path: Path) -> str:
     """Why `verify` could not take gradients of a TorchScript file; "" if it could, or the network has none either."""
     if path.suffix != ".ts":
         return ""
-    of_file, of_network = (_gradient(model, network.images[:1]) for model in (torch.jit.load(str(path)), network.model))
-    if of_file.any() or not of_network.any():
+    images = network.images[:1]
+    if not _gradient(network.model, images).any() or _gradient(torch.jit.load(str(path)), images).any():
         return ""
     return (
         "TorchScript does not keep the gradient that the network gives to an operation of its own, such as rounding; "
@@ -228,10 +228,11 @@ def _flat(network: _Network, path: Path) -> str:
 def _gradient(model: nn.Module, images: Tensor) -> Tensor:
     """Of the sum of the squared logits with respect to the images, of the same shape; zero where there is none."""
     images = images.clone().requires_grad_()
-    loss = model(images.clone()).square().sum()  # a network may write into its input
-    if not loss.requires_grad:
+    try:
+        loss = model(images.clone()).square().sum()  # a network may write into its input
+        return torch.autograd.grad(loss, images, materialize_grads=True)[0]
+    except Exception:  # without a gradient torch raises many types of errors, and so may code of the user's
         return torch.zeros_like(images)
-    return torch.autograd.grad(loss, images, materialize_grads=True)[0]
 
 
 def _problem_of_source(network: _Network, target: Target, folder: str) -> str:

@@ -65,6 +65,26 @@ def _in_order(checkpoint):
     return [layer.name for layer in checkpoint.sparsity.layers].index
 
 
+def test_a_network_that_cannot_be_differentiated_is_checked_without_a_traceback():
+    """What trains it or attacks it says so; here the file computes what the network does."""
+
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.layer(Forward.apply(x.flatten(1)))
+
+    (answer,) = check_network(Network().eval(), (1, 8, 8), [target_named("x86-cpu-csr")]).targets
+    assert answer.problem == ""
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
