@@ -24,7 +24,7 @@ PYTHON_36 := $(wildcard exporters/robust_edge_exporters/templates exporters/robu
 test: $(READY)  ## every test, warnings as errors; two workers of one thread each
 	$(PYTEST) --durations 15
 
-quick: $(READY)  ## in under two minutes: lint, types, and the tests that need no compiler and no training
+quick: $(READY)  ## in two to three minutes: lint, types, and the tests that need no compiler and no training
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(if $(filter constraints.txt,$(CONSTRAINTS)),$(MYPY))
