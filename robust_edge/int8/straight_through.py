@@ -54,19 +54,15 @@ class Requantise(nn.Module):
 
     first: Tensor
     multiplier: Tensor
-    residual: Tensor
-    down: Tensor
-    offset: Tensor
     slope: Tensor
-    residual_slope: Tensor
 
     def __init__(self, r: Requantisation, dims: int = 0) -> None:
         super().__init__()
         self.limits = (r.lowest, r.highest)
-        for name in ("first", "multiplier", "residual", "down", "offset"):
-            self.register_buffer(name, _per_channel(getattr(r, name), np.int32, dims))
-        self.register_buffer("slope", _per_channel(r.multiplier * 2.0 ** -(r.first + r.down), np.float32, dims))
-        self.register_buffer("residual_slope", _per_channel(r.residual * 2.0**-r.down, np.float32, dims))
+        self.down, self.offset, self.residual = r.down, r.offset, r.residual
+        self.register_buffer("first", _per_channel(r.first, np.int32, dims))
+        self.register_buffer("multiplier", _per_channel(r.multiplier, np.int32, dims))
+        self.register_buffer("slope", _per_channel(r.factor * 2.0 ** -(r.shift + r.down), np.float32, dims))
         self.table = None if r.table is None else LookUp(r.table)
 
     def forward(self, sums: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -84,7 +80,7 @@ class _Requantise(torch.autograd.Function):
         scaled >>= r.down
         lowest, highest = r.limits
         ctx.save_for_backward((scaled >= lowest) & (scaled <= highest))
-        ctx.slopes, ctx.dtype = (r.slope, r.residual_slope), sums.dtype
+        ctx.slopes, ctx.dtype = (r.slope, r.residual * 2.0**-r.down), sums.dtype
         return scaled.clamp_(lowest, highest).to(torch.float32)
 
     @staticmethod

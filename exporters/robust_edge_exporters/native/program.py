@@ -30,6 +30,7 @@ class Program:
     tile_units: dict[str, dict[int, set[int]]] = field(default_factory=dict)  # by kernel and REGISTER_TILE_UNITS
     starts: int = 0
     offsets: int = 0
+    sums: int = 0
     computed: dict[Hashable, int] = field(default_factory=dict)
 
     def operator(self, name: str, calls: Iterable[ir.Call]) -> None:
@@ -95,6 +96,22 @@ class Program:
             self.starts += s.segments + 1
             self.offsets += s.entries
         return fields
+
+    def sum_weights(self, name: str, numbers: tuple[object, ...]) -> int:
+        """Add the sums of a layer's weights to a context, and return the index of the first.
+
+        Args:
+            name: of the layer.
+            numbers: values, channels, together, starts, segments and blocks of the C struct weight_sums.
+        """
+        first, (values, channels, *others) = self.sums, numbers
+        assert isinstance(channels, int)
+        row = ", ".join(map(str, (values, first, channels, *others)))
+        self.headers.add("weight_sums")
+        self.tables.append(f"static const struct weight_sums {name}_sums = {{{row}}};")
+        self.prepare.append(f"sum_weights(c, &{name}_sums);")
+        self.sums += channels
+        return first
 
     def _initialiser(self, name: str, value: object) -> str:
         if isinstance(value, Tensor):

@@ -16,7 +16,7 @@ from robust_edge_runtimes.formats.native.engine import WEIGHTS
 
 PRECISIONS: dict[ValueType, str] = {np.float32: "fp32", np.float16: "fp16", np.int8: "int8"}
 TABLE = re.compile(r"static const struct \w+ \w+ = \{")
-SECTION = re.compile(r"\.values = (\d{1,18}), \.(?:\w+\.){0,3}bias = (\d{1,18}),")
+SECTION = re.compile(r"\.values = (\d{1,18}), [^;]{0,4000}?\.(?:bias|records) = (\d{1,18}),")
 """In the table of a layer with weights: its values lie in the weights file from one byte offset to the other."""
 
 

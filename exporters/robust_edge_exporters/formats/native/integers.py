@@ -26,7 +26,7 @@ from robust_edge_exporters.native.int8 import ops
 from robust_edge_exporters.native.int8.arithmetic import Requantisation
 from robust_edge_exporters.native.int8.calibrate import Ranges
 from robust_edge_exporters.native.int8.quantise import prepared, quantise
-from robust_edge_exporters.native.kernels.conv_blocks import CHANNEL
+from robust_edge_exporters.native.kernels.channel_records import RECORD, WIDE_RECORD, read_records
 from robust_edge_exporters.native.kernels.linear_codes import LOGIT
 from robust_edge_exporters.native.weights import ESCAPE
 from robust_edge_runtimes.core.errors import BundleError, ExportError
@@ -35,7 +35,10 @@ from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS
 RANGES = "ranges"
 """Property of the graph without weights: a JSON object of the lowest and the highest value of each tensor."""
 LAYER = re.compile(r"^static const struct \w+ layer(\d+) = \{(.*)\};$", re.MULTILINE)
-FIELD = re.compile(r"\.(?:conv\.)?(values|bias|starts|columns|channels) = (\d+)")
+FIELD = re.compile(
+    r"\.(?:conv\.|requantisation\.)?"
+    r"(values|bias|starts|columns|channels|records|wide|down|residual_multiplier) = (\d+)"
+)
 SEGMENTS = re.compile(r"^    \{((?:\d+, ){12})\w+, [01]\},$", re.MULTILINE)
 
 
@@ -164,32 +167,27 @@ def decoded(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 def _with_weights(op: ir.Weighted, layer: _Layer) -> ir.Op:
     if isinstance(op, ops.QuantConv):
-        records = layer.array("bias", CHANNEL, len(op.weight))
         if "channels" in layer.fields:
             weight = stem_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD, op.window))
         elif "starts" in layer.fields:
             weight = conv_weight(op, layer.words(-(-len(op.weight) // ops.WORD) * ops.WORD, op.window))
         else:
             weight = depthwise_weight(op, layer)
-        r = _read(op.requantisation, records)
+        r = _read(op.requantisation, layer, len(op.weight))
         return replace(op, weight=weight, bias=r.bias, requantisation=r)
     assert isinstance(op, ops.QuantLinear)
-    records = layer.array("bias", CHANNEL if op.scales is None else LOGIT, len(op.weight))
-    weight, bias = linear_weight(op, layer), _field(records, "bias")
+    weight = linear_weight(op, layer)
     if op.requantisation is None:
+        records = layer.array("bias", LOGIT, len(op.weight))
+        bias = records["bias"].astype(np.int64)
         return replace(op, weight=weight, bias=bias, scales=records["scale"].astype(np.float32))
-    return replace(op, weight=weight, bias=bias, requantisation=_read(op.requantisation, records))
+    r = _read(op.requantisation, layer, len(op.weight))
+    return replace(op, weight=weight, bias=r.bias, requantisation=r)
 
 
-def _read(r: Requantisation, records: npt.NDArray[Any]) -> Requantisation:
-    bias, first, multiplier, residual, down = (
-        _field(records, name) for name in ("bias", "first", "multiplier", "residual", "down")
-    )
-    return replace(r, bias=bias, first=first, multiplier=multiplier, residual=residual, down=down)
-
-
-def _field(records: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
-    return records[name].astype(np.int64)
+def _read(r: Requantisation, layer: _Layer, outputs: int) -> Requantisation:
+    records = layer.array("records", WIDE_RECORD if layer.fields["wide"] else RECORD, outputs)
+    return read_records(r, records, layer.fields["down"], layer.fields["residual_multiplier"])
 
 
 def conv_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int8]:

@@ -20,8 +20,9 @@ struct re_context {
     float *arena;
     uint32_t *starts;  /* index of the first entry of each segment among its layer's entries */
     uint16_t *offsets; /* of each entry: from a tile's first pixel to the pixels that its value is multiplied with */
+    int32_t *sums;     /* of weights (weight_sums.h) */
     float *scratch;    /* SCRATCH_FLOATS for each thread */
-    void *memory;      /* the allocation that holds arena, scratch, starts and offsets */
+    void *memory;      /* the allocation that holds arena, scratch, starts, offsets and sums */
     struct thread_pool pool;
     struct worker workers[THREADS_MAX];
     const float *in; /* arguments of the current call of re_infer */

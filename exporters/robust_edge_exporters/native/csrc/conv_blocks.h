@@ -122,7 +122,7 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units, const
     const struct requantisation r = words->requantisation;
     const size_t scale = t.offset_scale * words->offset_unit;
     const size_t first = (size_t)t.group * (size_t)(t.conv->out.channels / t.conv->groups); /* word of the group */
-    const unsigned char *weights = (const unsigned char *)t.values, *records = (const unsigned char *)(t.bias - first);
+    const unsigned char *weights = (const unsigned char *)t.values;
     const uint32_t *starts = t.starts - first;
     const int vectors = units * UNIT_VECTORS;
     for (int q = t.channels.begin; q < t.channels.end; q++) {
@@ -130,10 +130,10 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units, const
         ints kept[4][KEPT_VECTORS];
         for (int k = 0; k < 4; k++) {
             const size_t o = (first + (size_t)q) * 4 + (size_t)k;
-            const struct channel channel = read_channel(records, o);
+            const struct channel channel = read_channel(t.context, &r, o);
             ints sum[TILE_UNITS * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
-                sum[v] = splat_int(start_of(channel.bias, channel.weights));
+                sum[v] = splat_int(channel.start);
             for (int x = 0; x < columns; x++) {
                 const uint32_t *start = starts + o * (size_t)columns + (size_t)x;
                 const struct blocks blocks = {weights + 4 * (size_t)start[0], t.offsets + start[0]};

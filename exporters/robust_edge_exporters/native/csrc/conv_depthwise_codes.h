@@ -23,7 +23,7 @@ struct conv_depthwise_codes {
     struct copied_rows copy; /* of a plane */
     int rows;                /* output rows of a band */
     uint32_t fill;           /* the word around the image */
-    size_t values, bias;   /* byte offsets in the weights file: 16 bytes for each word, four rows and filter column */
+    size_t values;           /* byte offset in the weights file: 16 bytes for each word, four rows and filter column */
     struct requantisation requantisation;
 };
 
@@ -35,24 +35,20 @@ INLINE size_t depthwise_row(const struct conv_depthwise_codes *c, int ky, int pa
 #if INTERLEAVES
 /* Numbers of the four channels of a word, repeated in each four lanes. */
 struct depthwise_word {
-    ints bias, first, multiplier, offset, down;
+    ints start, first, multiplier;
 };
 
-PRIVATE struct depthwise_word depthwise_word(const struct channel channels[4], const struct requantisation *r) {
+PRIVATE struct depthwise_word depthwise_word(const struct channel channels[4]) {
     struct depthwise_word w;
-    int32_t numbers[5][4];
+    int32_t numbers[3][4];
     for (int k = 0; k < 4; k++) {
-        numbers[0][k] = start_of(channels[k].bias, channels[k].weights);
+        numbers[0][k] = channels[k].start;
         numbers[1][k] = channels[k].first;
         numbers[2][k] = channels[k].multiplier;
-        numbers[3][k] = offset_of(&channels[k], r);
-        numbers[4][k] = channels[k].down;
     }
-    w.bias = splat_sixteen(numbers[0]);
+    w.start = splat_sixteen(numbers[0]);
     w.first = splat_sixteen(numbers[1]);
     w.multiplier = splat_sixteen(numbers[2]);
-    w.offset = splat_sixteen(numbers[3]);
-    w.down = splat_sixteen(numbers[4]);
     return w;
 }
 
@@ -77,14 +73,14 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
                            const struct channel channels[4], int count, float *out, const int kernel_y,
                            const int kernel_x, const int stride) {
     const struct requantisation *r = &c->requantisation;
-    const struct depthwise_word w = depthwise_word(channels, r);
+    const struct depthwise_word w = depthwise_word(channels);
     const int cuts = cuts_off(r), groups = (kernel_y + 3) / 4;
-    const ints lowest = splat_int(r->lowest), highest = splat_int(r->highest);
+    const ints offset = splat_int(r->offset), lowest = splat_int(r->lowest), highest = splat_int(r->highest);
     ints weights[(DEPTHWISE_TAPS + 3) / 4 * DEPTHWISE_TAPS];
     UNROLL for (int i = 0; i < groups * kernel_x; i++)
         weights[i] = splat_sixteen(values + 16 * i);
     for (int i = 0; i < count; i += LANES) {
-        ints sum[4] = {w.bias, w.bias, w.bias, w.bias};
+        ints sum[4] = {w.start, w.start, w.start, w.start};
         UNROLL for (int g = 0; g < groups; g++)
             UNROLL for (int parity = 0; parity < stride; parity++) {
                 const float *rows[4];
@@ -96,7 +92,7 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
                                   stride);
             }
         UNROLL for (int k = 0; k < 4; k++) {
-            sum[k] = add_ints(multiply_ints(sum[k] >> w.first, w.multiplier), w.offset) >> w.down;
+            sum[k] = add_ints(multiply_ints(sum[k] >> w.first, w.multiplier), offset) >> r->down;
             if (cuts)
                 sum[k] = clamp_ints(sum[k], lowest, highest);
         }
@@ -112,7 +108,7 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
     r.table = NULL;
     for (int i = 0; i < 4 * count; i++) {
         const int k = i % 4;
-        int32_t sum = channels[k].bias;
+        int32_t sum = channels[k].start;
         for (int ky = 0; ky < kernel_y; ky++)
             for (int kx = 0; kx < kernel_x; kx++) {
                 const size_t at = depthwise_row(c, ky, kx % stride, stride) + (size_t)(kx / stride);
@@ -127,7 +123,6 @@ INLINE void depthwise_band(const struct conv_depthwise_codes *c, const float *in
 INLINE void depthwise_codes(const struct job *j, const struct conv_depthwise_codes *c, const int kernel_y,
                             const int kernel_x, const int stride) {
     const re_context *ctx = j->context;
-    const unsigned char *records = ctx->weights + c->bias;
     const size_t word_bytes = (size_t)((kernel_y + 3) / 4 * kernel_x) * 16;
     const struct range planes = split_evenly(c->out.channels, j->thread, j->threads);
     const struct words w = {c->fill ^ FLIP, FLIP};
@@ -138,7 +133,7 @@ INLINE void depthwise_codes(const struct job *j, const struct conv_depthwise_cod
             float *out = ctx->arena + c->out.offset + (size_t)g * c->out.image + (size_t)word * (size_t)c->out.pitch;
             struct channel channels[4];
             for (int k = 0; k < 4; k++)
-                channels[k] = read_channel(records, (size_t)(4 * word + k));
+                channels[k] = read_channel(ctx, &c->requantisation, (size_t)(4 * word + k));
             for (int y0 = 0; y0 < c->out.height; y0 += c->rows) {
                 const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
                 copy_rows(&c->copy, &c->in, in, y0, rows, stride, w, copied);

@@ -38,7 +38,7 @@ INLINE void quad_tile(const struct register_tile *t, const struct requantisation
     ints sum[4 * QUAD_VECTORS];
     UNROLL for (int k = 0; k < 4; k++)
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[k * vectors + v] = splat_int(start_of(q->channels[k].bias, q->channels[k].weights));
+            sum[k * vectors + v] = splat_int(q->channels[k].start);
     for (; offsets < end; offsets++, weights += 16) {
         const float *pixels = t->packed + *offsets * q->scale + first * LANES;
         PREFETCH(weights + AHEAD_QUADS);
@@ -60,7 +60,7 @@ PRIVATE void quads_kernel(const struct register_tile *t) {
     const struct conv_words *words = (const struct conv_words *)(const void *)t->conv;
     const struct requantisation r = words->requantisation;
     const size_t group = (size_t)t->group * (size_t)(t->conv->out.channels / t->conv->groups);
-    const unsigned char *weights = (const unsigned char *)t->values, *records = (const unsigned char *)(t->bias - group);
+    const unsigned char *weights = (const unsigned char *)t->values;
     const int vectors = t->units * UNIT_VECTORS;
     for (int word = t->channels.begin; word < t->channels.end; word++) {
         const uint32_t *start = t->starts + word;
@@ -73,7 +73,7 @@ PRIVATE void quads_kernel(const struct register_tile *t) {
         q.out = t->out + (size_t)word * t->pitch;
         q.residual = t->residual ? t->residual + (size_t)word * t->pitch : NULL;
         for (int k = 0; k < 4; k++)
-            q.channels[k] = read_channel(records, (group + (size_t)word) * 4 + (size_t)k);
+            q.channels[k] = read_channel(t->context, &r, (group + (size_t)word) * 4 + (size_t)k);
         for (; v + QUAD_VECTORS <= vectors; v += QUAD_VECTORS)
             quad_tile(t, &r, &q, v, QUAD_VECTORS);
         for (; v + 2 <= vectors; v += 2)

@@ -107,12 +107,12 @@ PRIVATE void rows_tile(const struct job *j, const struct conv_rows *c, int image
         else
             copy_rows(&c->copy, &v->in, plane, y0, rows, 2, w, to);
     }
+    t.context = ctx;
     t.conv = v;
     t.group = group;
     t.values = value_section(ctx, v->values);
     t.offsets = ctx->offsets + v->offsets;
     t.starts = ctx->starts + v->starts + (size_t)(group * out_group);
-    t.bias = float_section(ctx, v->bias) + group * out_group;
     t.out = ctx->arena + v->out.offset + out;
     t.residual = v->residual == NO_TENSOR ? NULL : ctx->arena + v->residual + out;
     t.pitch = (size_t)v->out.pitch;

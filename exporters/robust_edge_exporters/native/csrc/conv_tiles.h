@@ -30,7 +30,8 @@
 
 /* A register tile: up to TILE_UNITS units of pixels, for a range of output channels. */
 struct register_tile {
-    const struct conv *conv;      /* for what only some kernels need, as is the group */
+    const re_context *context;    /* for what only some kernels need, as are layer and group */
+    const struct conv *conv;
     int group;
     const float *packed;          /* the input that offsets of the tile's first unit count from */
     const value *values;          /* of the block */
@@ -127,6 +128,7 @@ PRIVATE void run_tile(const struct conv *c, const struct job *j, const struct wo
             size_t out = (size_t)first_image * c->out.image + (size_t)(g * out_group) * (size_t)c->out.pitch;
             int last = b == blocks - 1;
             struct register_tile t;
+            t.context = ctx;
             t.conv = c;
             t.group = g;
             t.packed = packed;

@@ -8,7 +8,7 @@
 #include "requantise.h"
 
 struct conv_words {
-    struct conv conv;      /* planes, channels and floats are those of words; the biases are four structs channel each */
+    struct conv conv;      /* planes, channels and floats are those of words; records have the biases */
     uint32_t fill;         /* the word around the image */
     size_t offset_unit;    /* words that an offset counts */
     struct requantisation requantisation;
@@ -25,19 +25,20 @@ PRIVATE void pack_codes(const struct conv *c, const float *arena, const float *i
 INLINE void finish_channel(ints *sum, int first, const int vectors, const struct register_tile *t,
                            const struct channel *c, const struct requantisation *r, const float *residual, int k) {
     const int cuts = cuts_off(r); /* tested once, not for each vector */
+    const ints multiplier = splat_int(c->multiplier), offset = splat_int(r->offset);
     if (c->first > 0) /* sums of few products need no shift */
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] >>= c->first;
     UNROLL for (int v = 0; v < vectors; v++)
-        sum[v] = add_ints(multiply_ints(sum[v], splat_int(c->multiplier)), splat_int(offset_of(c, r)));
+        sum[v] = add_ints(multiply_ints(sum[v], multiplier), offset);
     if (residual)
         UNROLL for (int v = 0; v < vectors; v++) {
             const int at = first + v;
             const float *words = residual + t->unit_offset[at / UNIT_VECTORS] + at % UNIT_VECTORS * LANES;
-            sum[v] = add_ints(sum[v], multiply_ints(codes_of(load_words(words), k), splat_int(c->residual)));
+            sum[v] = add_ints(sum[v], multiply_ints(codes_of(load_words(words), k), splat_int(r->residual_multiplier)));
         }
     UNROLL for (int v = 0; v < vectors; v++)
-        sum[v] >>= c->down;
+        sum[v] >>= r->down;
     if (cuts)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] = clamp_ints(sum[v], splat_int(r->lowest), splat_int(r->highest));

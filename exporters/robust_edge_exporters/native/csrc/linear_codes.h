@@ -16,7 +16,7 @@ struct linear_codes {
     size_t in, out;             /* arena offsets of contiguous vectors */
     size_t in_image, out_image; /* floats from one image to the next */
     int inputs, outputs;        /* words of the input, numbers of the output */
-    size_t values, bias;        /* byte offsets in the weights file: the biases are structs channel, or structs logit */
+    size_t values, bias;        /* byte offsets in the weights file; bias: of structs logit */
     size_t starts, offsets;     /* where blocks of zeros are not stored: as in struct linear */
     int logits;
     struct requantisation requantisation;
@@ -24,7 +24,7 @@ struct linear_codes {
 
 /* Numbers of one logit, as the weights file holds them. */
 struct logit {
-    int32_t bias, weights; /* as in struct channel */
+    int32_t bias, weights; /* weights: their sum */
     float scale;
 };
 
@@ -47,16 +47,14 @@ PRIVATE int32_t row_sum(const float *in, const unsigned char *row, int units) {
 
 /* Output o of image g, from its sum of products. */
 INLINE void finish_output(const re_context *ctx, const struct linear_codes *l, int o, int g, int32_t sum) {
-    const unsigned char *records = ctx->weights + l->bias;
     float *out = ctx->arena + l->out + (size_t)g * l->out_image;
     if (l->logits) {
         struct logit n;
-        memcpy(&n, records + (size_t)o * sizeof n, sizeof n);
-        out[o] = (float)wrapping(start_of(n.bias, n.weights), sum, 1) * n.scale;
+        memcpy(&n, ctx->weights + l->bias + (size_t)o * sizeof n, sizeof n);
+        out[o] = (float)wrapping(wrapping(n.bias, n.weights, FLIPPED_ZERO), sum, 1) * n.scale;
     } else {
-        struct channel n = read_channel(records, (size_t)o);
-        ((unsigned char *)out)[o] =
-            requantise_one(wrapping(start_of(n.bias, n.weights), sum, 1), &n, &l->requantisation, 0);
+        const struct channel c = read_channel(ctx, &l->requantisation, (size_t)o);
+        ((unsigned char *)out)[o] = requantise_one(wrapping(c.start, sum, 1), &c, &l->requantisation, 0);
     }
 }
 

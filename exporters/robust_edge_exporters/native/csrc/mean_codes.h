@@ -1,4 +1,4 @@
-/* out[c] = requantise(bias + sum over i of in[c][i]): the mean of each plane, four channels to a word. */
+/* out[c] = requantise(start + sum over i of in[c][i]): the mean of each plane, four channels to a word. */
 #ifndef ROBUST_EDGE_MEAN_CODES_H
 #define ROBUST_EDGE_MEAN_CODES_H
 
@@ -15,7 +15,7 @@ PRIVATE void mean_codes(const struct job *j, const struct pointwise *p) {
                 for (int k = 0; k < 4; k++)
                     sum[k] += at.in[4 * i + k];
             for (int k = 0; k < 4; k++)
-                at.out[k] = requantise_one(sum[k] + p->channel.bias, &p->channel, &p->requantisation, 0);
+                at.out[k] = requantise_one(sum[k] + p->channel.start, &p->channel, &p->requantisation, 0);
         }
 }
 

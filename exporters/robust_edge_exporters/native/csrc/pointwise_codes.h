@@ -1,8 +1,8 @@
 /* Operators that compute each code by itself, from one tensor of codes or two:
 
        table_codes       out = table[in]
-       add_codes         out = requantise(in + bias, second)
-       mul_codes         out = requantise((in - zero) * (second - second_zero) + bias)
+       add_codes         out = requantise(in + start, second)
+       mul_codes         out = requantise((in - zero) * (second - second_zero) + start)
        copy_codes        out = in, for tensors of different pitches */
 #ifndef ROBUST_EDGE_POINTWISE_CODES_H
 #define ROBUST_EDGE_POINTWISE_CODES_H
@@ -67,14 +67,14 @@ PRIVATE void table_plane(const struct pointwise *p, struct code_planes at, int c
 PRIVATE void add_plane(const struct pointwise *p, struct code_planes at, int codes) {
     const struct channel c = p->channel;
     for (int i = 0; i < codes; i++)
-        at.out[i] = requantise_one(at.in[i] + c.bias, &c, &p->requantisation, at.second[p->broadcast ? i % 4 : i]);
+        at.out[i] = requantise_one(at.in[i] + c.start, &c, &p->requantisation, at.second[p->broadcast ? i % 4 : i]);
 }
 
 PRIVATE void mul_plane(const struct pointwise *p, struct code_planes at, int codes) {
     const struct channel c = p->channel;
     for (int i = 0; i < codes; i++) {
         int32_t product = (at.in[i] - p->zero) * (at.second[p->broadcast ? i % 4 : i] - p->second_zero);
-        at.out[i] = requantise_one(product + c.bias, &c, &p->requantisation, 0);
+        at.out[i] = requantise_one(product + c.start, &c, &p->requantisation, 0);
     }
 }
 

@@ -8,42 +8,68 @@
 #ifndef ROBUST_EDGE_REQUANTISE_H
 #define ROBUST_EDGE_REQUANTISE_H
 
+#include "context.h"
 #include "codes.h"
 
-/* Numbers of one output channel, as the weights file holds them. */
+#define MULTIPLIER_BITS 11
+#define BIAS_BITS 15 /* and a sign */
+
+/* Numbers of one output channel. */
 struct channel {
-    int32_t bias;         /* what the sum begins with */
-    int32_t weights;      /* sum of the weights */
-    uint16_t multiplier;
-    uint8_t first, down;
-    int32_t residual;     /* multiplier */
+    int32_t start; /* of the sum: the bias, with half a unit of the first shift */
+    int32_t multiplier;
+    int first;
 };
 
 /* Numbers of a tensor. */
 struct requantisation {
-    int32_t zero, residual_zero, lowest, highest;
+    int32_t down, offset, residual_multiplier, lowest, highest;
+    size_t records, sums; /* of a layer: byte offset of the records of its channels; index of the first sum of weights */
+    int wide;             /* records are structs wide_record */
     const unsigned char *table; /* of an activation, or NULL */
 };
 
-INLINE struct channel read_channel(const unsigned char *records, size_t index) {
-    struct channel c;
-    memcpy(&c, records + index * sizeof c, sizeof c);
-    c.first = c.first > 31 ? 31 : c.first; /* shifts are in range, whatever the file holds */
-    c.down = c.down < 1 ? 1 : c.down > 31 ? 31 : c.down;
-    return c;
-}
+/* A channel in the weights file: 11 bits of the multiplier, and above them a signed shift, of sums to the right, or of the
+   multiplier to the left. The bias is in units of 2 to the power of shift + down - BIAS_BITS, if that is positive; where
+   those of a layer do not fit, all are in units of the sums. */
+struct record {
+    int16_t bias;
+    uint16_t scale;
+};
+
+struct wide_record {
+    int32_t bias;
+    uint16_t scale, unused;
+};
 
 /* a + b * factor, modulo 2 to the power of 32. */
 INLINE int32_t wrapping(int32_t a, int32_t b, int32_t factor) {
     return (int32_t)((uint32_t)a + (uint32_t)b * (uint32_t)factor);
 }
 
-/* What the sum of a channel begins with, where packed codes are flipped. */
-INLINE int32_t start_of(int32_t bias, int32_t weights) { return wrapping(bias, weights, FLIPPED_ZERO); }
-
-INLINE int32_t offset_of(const struct channel *c, const struct requantisation *r) {
-    const int32_t half = (int32_t)1 << (c->down - 1);
-    return wrapping(wrapping(half, r->zero, (int32_t)((uint32_t)half << 1)), -r->residual_zero, c->residual);
+/* Output channel `index` of a layer. */
+INLINE struct channel read_channel(const re_context *ctx, const struct requantisation *r, size_t index) {
+    const unsigned char *records = ctx->weights + r->records;
+    struct wide_record n;
+    struct channel c;
+    int shift, unit = 0;
+    if (r->wide)
+        memcpy(&n, records + index * sizeof n, sizeof n);
+    else {
+        struct record narrow;
+        memcpy(&narrow, records + index * sizeof narrow, sizeof narrow);
+        n.bias = narrow.bias;
+        n.scale = narrow.scale;
+    }
+    shift = (n.scale >> MULTIPLIER_BITS ^ 16) - 16;
+    if (!r->wide && shift + r->down > BIAS_BITS)
+        unit = shift + r->down - BIAS_BITS;
+    c.first = shift > 0 ? shift : 0;
+    c.multiplier = (n.scale & ((1 << MULTIPLIER_BITS) - 1)) << (shift < 0 ? -shift : 0);
+    c.start = wrapping((int32_t)1 << c.first >> 1, n.bias, (int32_t)((uint32_t)1 << unit));
+    if (FLIPPED_ZERO)
+        c.start = wrapping(c.start, ctx->sums[r->sums + index], FLIPPED_ZERO);
+    return c;
 }
 
 /* Whether codes are cut off at other bounds than 0 and 255, where joining them does. */
@@ -51,8 +77,8 @@ INLINE int cuts_off(const struct requantisation *r) { return r->lowest > 0 || r-
 
 INLINE unsigned char requantise_one(int32_t sum, const struct channel *c, const struct requantisation *r,
                                     int32_t residual) {
-    int32_t code = wrapping(offset_of(c, r), sum >> c->first, c->multiplier);
-    code = wrapping(code, residual, c->residual) >> c->down;
+    int32_t code = wrapping(r->offset, sum >> c->first, c->multiplier);
+    code = wrapping(code, residual, r->residual_multiplier) >> r->down;
     code = code < r->lowest ? r->lowest : code > r->highest ? r->highest : code;
     return r->table ? r->table[code] : (unsigned char)code;
 }

@@ -17,7 +17,7 @@
 #include "model.h"
 
 #define MAGIC "RE-SPARS" /* without the 0 at its end */
-#define FORMAT_VERSION 4u
+#define FORMAT_VERSION 5u
 #define HEADER_BYTES 64
 
 struct header {

@@ -21,8 +21,9 @@ from robust_edge_exporters.quantisation import TooFewBits
 
 LARGEST_CODE = 255
 LARGEST_WEIGHT = 64
-LARGEST_MULTIPLIER = 4095
-SUM_BITS = 18  # of a sum, before it is multiplied
+MULTIPLIER_BITS = 11
+SHIFTS = (-16, 15)  # of a channel: to the left of its multiplier, or to the right of its sums
+BIAS_BITS = 15  # and a sign
 LARGEST_DOWN = 30
 INT32 = 2**31 - 1
 LARGEST_START = 2.0**30
@@ -143,35 +144,45 @@ def _rows(weight: npt.NDArray[np.int8]) -> Integers:
 
 @dataclass(frozen=True, eq=False)
 class Requantisation:
-    """From sums of integers to codes, per channel. See `requantise` for the formula.
+    """From sums of integers to codes. See `requantise` for the formula.
 
     Attributes:
         bias: (O,) added to the sums; contains half a unit of the first shift.
-        first: (O,) the first shift, in bits.
-        multiplier: (O,) 0 to 4095.
-        residual: (O,) multiplier of a residual's codes; zeros without one.
-        down: (O,) the second shift, in bits, at least 1.
+        factor: (O,) 11 bits of the multiplier.
+        shift: (O,) bits by which sums are shifted to the right, or, below zero, the factor is to the left.
+        down: the second shift, in bits, at least 1.
         zero: of the output.
+        residual: multiplier of a residual's codes; 0 without one.
         residual_zero: of the residual; 0 without one.
         lowest, highest: bounds of the codes: an activation that only cuts off, such as ReLU.
         table: (256,) code of an activation for each code, or None.
     """
 
     bias: Integers
-    first: Integers
-    multiplier: Integers
-    residual: Integers
-    down: Integers
+    factor: Integers
+    shift: Integers
+    down: int
     zero: int
+    residual: int = 0
     residual_zero: int = 0
     lowest: int = 0
     highest: int = LARGEST_CODE
     table: Table | None = None
 
     @property
-    def offset(self) -> Integers:
-        """(O,) the output's zero, half a unit, and what the residual's zero subtracts, in units of 2**-down."""
+    def offset(self) -> int:
+        """The output's zero, half a unit, and what the residual's zero subtracts, in units of 2**-down."""
         return (self.zero << self.down) + (1 << self.down - 1) - self.residual_zero * self.residual
+
+    @property
+    def first(self) -> Integers:
+        """(O,) the first shift, in bits."""
+        return np.maximum(self.shift, 0)
+
+    @property
+    def multiplier(self) -> Integers:
+        """(O,) of the shifted sums."""
+        return self.factor << np.maximum(-self.shift, 0)
 
 
 def requantisation(
@@ -196,30 +207,42 @@ def requantisation(
     Raises:
         TooFewBits: a scale is too large for the output's.
     """
-    rows = [
-        _row(int(start), (int(low), int(high)), float(scale) / output.scale, output.zero, residual, output.scale)
-        for start, low, high, scale in zip(starts, *bounds, np.asarray(scales), strict=True)
-    ]
-    bias, first, multiplier, other, down = np.array(rows, np.int64).T
-    residual_zero = 0 if residual is None else residual.zero
-    return Requantisation(bias, first, multiplier, other, down, output.zero, residual_zero, *limits)
-
-
-def _row(
-    start: int, bounds: tuple[int, int], factor: float, zero: int, residual: Coding | None, scale: float
-) -> tuple[int, int, int, int, int]:
-    """Bias, first shift, multiplier, multiplier of the residual and second shift of one channel."""
-    first = max(0, max(-bounds[0], bounds[1]).bit_length() - SUM_BITS)
-    half = (1 << first) >> 1
-    largest = max(abs(bound + half >> first) for bound in bounds)
+    factors = np.asarray(scales, np.float64) / output.scale
+    most = 2.0**MULTIPLIER_BITS - 0.5  # what is below has 11 bits once it is rounded
+    exponents = np.floor(np.log2(most / factors)).astype(np.int64)
+    exponents -= factors * 2.0**exponents >= most
+    ratio, residual_zero = (0.0, 0) if residual is None else (residual.scale / output.scale, residual.zero)
     for down in range(LARGEST_DOWN, 0, -1):
-        multiplier = int(rounded(factor * 2.0 ** (first + down)))
-        other = 0 if residual is None else int(rounded(residual.scale / scale * 2.0**down))
-        offset = (zero << down) + (1 << down - 1) - (0 if residual is None else residual.zero * other)
-        fits = largest * multiplier + LARGEST_CODE * other + abs(offset) <= INT32
-        if multiplier <= LARGEST_MULTIPLIER and fits:
-            return start + half, first, multiplier, other, down
-    raise TooFewBits(f"a unit of a layer's sums is {factor:g} units of its output")
+        shift = np.minimum(exponents - down, SHIFTS[1])
+        if shift.min() < SHIFTS[0]:
+            continue
+        factor = rounded(factors * 2.0 ** (shift + down)).astype(np.int64)
+        bias = held(starts, bias_units(shift, down)) + half(shift)
+        other = int(rounded(ratio * 2.0**down))
+        r = Requantisation(bias, factor, shift, down, output.zero, other, residual_zero, *limits)
+        largest = np.maximum(*(np.abs(bound - starts + bias >> r.first) for bound in bounds)) * r.multiplier
+        if largest.max() + LARGEST_CODE * other + abs(r.offset) <= INT32:
+            return r
+    raise TooFewBits(f"a unit of a layer's sums is {factors.max():g} units of its output")
+
+
+def half(shift: Integers) -> Integers:
+    """(O,) half a unit of the first shift."""
+    return 1 << np.maximum(shift, 0) >> 1
+
+
+def bias_units(shift: Integers, down: int) -> Integers:
+    """(O,) bits of the unit in which a bias is held, a sixteenth to a thirty-second of an output code.
+
+    An output code is 2**(shift + down) of a channel's sums, divided by a factor of 11 bits.
+    """
+    return np.maximum(shift + down - BIAS_BITS, 0)
+
+
+def held(starts: Integers, units: Integers) -> Integers:
+    """(O,) the nearest multiples of 2**units, if all of them fit 16 bits; else the starts as they are."""
+    found: Integers = starts + (1 << units >> 1) >> units
+    return found << units if np.abs(found).max() < 1 << BIAS_BITS else starts
 
 
 def requantise(sums: Integers, r: Requantisation, residual: Codes | None = None) -> Codes:
@@ -237,8 +260,8 @@ def requantise(sums: Integers, r: Requantisation, residual: Codes | None = None)
     def per_channel(values: Integers) -> Integers:
         return values.reshape(-1, *(1,) * (sums.ndim - 2))
 
-    scaled = (sums >> per_channel(r.first)) * per_channel(r.multiplier) + per_channel(r.offset)
+    scaled = (sums >> per_channel(r.first)) * per_channel(r.multiplier) + r.offset
     if residual is not None:
-        scaled = scaled + residual.astype(np.int64) * per_channel(r.residual)
-    codes: Codes = np.clip(scaled >> per_channel(r.down), r.lowest, r.highest).astype(np.uint8)
+        scaled = scaled + residual.astype(np.int64) * r.residual
+    codes: Codes = np.clip(scaled >> r.down, r.lowest, r.highest).astype(np.uint8)
     return codes if r.table is None else r.table[codes]

@@ -32,20 +32,18 @@ def words(shape: Shape) -> Shape:
 
 
 def requantisation_fields(r: Requantisation) -> dict[str, object]:
-    """The C struct requantisation, field by field."""
-    fields: dict[str, object] = {
-        "requantisation.zero": r.zero,
-        "requantisation.residual_zero": r.residual_zero,
-        "requantisation.lowest": r.lowest,
-        "requantisation.highest": r.highest,
-    }
-    return fields if r.table is None else fields | {"requantisation.table": r.table}
+    """The C struct requantisation, field by field, without the records of a layer's channels."""
+    names: dict[str, object] = {"down": r.down, "offset": r.offset, "residual_multiplier": r.residual}
+    names |= {"lowest": r.lowest, "highest": r.highest}
+    if r.table is not None:
+        names["table"] = r.table
+    return {f"requantisation.{name}": value for name, value in names.items()}
 
 
 def channel_fields(r: Requantisation) -> dict[str, object]:
     """The C struct channel of a requantisation that all channels share, field by field."""
-    names = ("bias", "multiplier", "first", "down", "residual")
-    return {f"channel.{name}": int(getattr(r, name)[0]) for name in names}
+    names = {"start": r.bias, "multiplier": r.multiplier, "first": r.first}
+    return {f"channel.{name}": int(values[0]) for name, values in names.items()}
 
 
 def pointwise(function: str, inputs: tuple[Tensor, ...], output: Tensor, **more: object) -> tuple[ir.Call, ...]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, tile_rows, whole_units
-from robust_edge_exporters.native.int8.arithmetic import Requantisation
-from robust_edge_exporters.native.int8.ops import WORD, QuantConv, requantisation_fields
+from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
+from robust_edge_exporters.native.kernels.channel_records import channel_records, requantised
 from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS, LENGTH_MULTIPLE, conv_fields
 from robust_edge_exporters.native.kernels.packed import SHARED_FLOATS, SMALL_PLANE, copies
 from robust_edge_exporters.native.program import Program
@@ -26,10 +26,6 @@ LOADING_ONE, LOADING = 1.5, 2.0
 SHORT = 64  # pixels of a tile, up to which segments are padded
 LONG = 12  # blocks of a segment on average, from which on padding takes few bytes
 TILES = (WIDE_UNITS * UNIT, 256, 128, 64, 32)  # pixels
-CHANNEL = np.dtype(
-    [("bias", "<i4"), ("weights", "<i4"), ("multiplier", "<u2"), ("first", "u1"), ("down", "u1"), ("residual", "<i4")]
-)
-"""The C struct channel."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         pads = self.segment == 1 and tiling.short and nonzero(words).sum() >= LONG * len(words)
         outputs = -(-len(op.weight) // WORD) * WORD
         return pack_segments(
-            packer, channel_records(op.requantisation, op.weight, outputs), [words],
+            packer, channel_records(op.requantisation, outputs), [words],
             blocks_per_group=1, channel_offset=tiling.channel_offset, tap_offsets=tiling.tap_offsets,
             multiple=LENGTH_MULTIPLE if pads else 1,
         )  # fmt: skip
@@ -117,12 +113,13 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         assert isinstance(op, QuantConv)
         assert isinstance(tiling, WordsTiling)
         fields = conv_fields(program, name, layer, op, tiling, word_groups(op), ".conv")
-        fields = {f"conv.{key}": value for key, value in (fields | program.weights(name, sections)).items()}
+        fields |= program.weights(name, sections)
+        fields = {f"conv.{key}": value for key, value in fields.items() if key != "bias"}  # records have it
         fields |= {"fill": f"{op.padding * 0x01010101}u", "offset_unit": tiling.offset_unit}
         if tiling.in_place:  # an offset is the index of a plane
             fields["conv.copies"] = "READS_IN_PLACE ? 0 : 1"
             fields["offset_unit"] = f"READS_IN_PLACE ? {layer.inputs[0].pitch} : {tiling.offset_unit}"
-        fields |= requantisation_fields(op.requantisation)
+        fields |= requantised(program, name, op, sections, together=self.segment, starts=fields["conv.starts"])
         struct, fields = self.struct(program, name, op, tiling, fields)
         function = self.function(program, layer, tiling)
         program.operator(name, [ir.Call(function, struct, fields, self.header)])
@@ -205,16 +202,6 @@ def weight_words(op: QuantConv) -> np.ndarray[Any, Any]:
     last = padded.reshape(len(padded), -1, WORD, *op.weight.shape[2:]).transpose(0, 1, 3, 4, 2)
     words: np.ndarray[Any, Any] = np.ascontiguousarray(last).view(np.int32)[..., 0]
     return words
-
-
-def channel_records(r: Requantisation, weight: np.ndarray[Any, Any], outputs: int) -> np.ndarray[Any, Any]:
-    """(outputs,) structs channel; those beyond the channels of the layer have zeros, and the smallest shift."""
-    records = np.zeros(outputs, CHANNEL)
-    records["down"] = 1
-    for name in ("bias", "multiplier", "first", "down", "residual"):
-        records[name][: len(weight)] = getattr(r, name)
-    records["weights"][: len(weight)] = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
-    return records
 
 
 KERNEL = ConvBlocks()

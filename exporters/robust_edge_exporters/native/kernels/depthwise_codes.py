@@ -10,9 +10,9 @@ import numpy as np
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import Shape, whole_units
-from robust_edge_exporters.native.int8.ops import WORD, QuantConv, requantisation_fields
+from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import channel_records
+from robust_edge_exporters.native.kernels.channel_records import channel_records, requantised
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import Packer, Sections
@@ -77,7 +77,7 @@ class DepthwiseCodes(Kernel[QuantConv, BandTiling]):
         padded = np.zeros((words * WORD, -(-height // WORD) * WORD, width), np.int8)
         padded[:channels, :height] = op.weight[:, 0]
         fours = padded.reshape(words, WORD, -1, WORD, width).transpose(0, 2, 4, 1, 3)
-        records = channel_records(op.requantisation, op.weight, words * WORD)
+        records = channel_records(op.requantisation, words * WORD)
         return Sections(packer.values(fours), packer.append(records), None)
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
@@ -98,9 +98,8 @@ class DepthwiseCodes(Kernel[QuantConv, BandTiling]):
             "rows": tiling.rows,
             "fill": f"{op.padding * 0x01010101}u",
             "values": sections.values,
-            "bias": sections.bias,
         }
-        fields |= requantisation_fields(op.requantisation)
+        fields |= requantised(program, name, op, sections, together=WORD, blocks=-(-height // WORD) * width)
         function, struct = f"conv_depthwise_codes_{height}x{width}_{stride}", "conv_depthwise_codes"
         program.operator(name, [ir.Call(function, struct, fields, struct)])
 

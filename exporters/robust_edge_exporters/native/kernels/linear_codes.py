@@ -8,9 +8,9 @@ import numpy as np
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import Shape, whole_units
-from robust_edge_exporters.native.int8.ops import WORD, QuantLinear, requantisation_fields
+from robust_edge_exporters.native.int8.ops import WORD, QuantLinear
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import channel_records
+from robust_edge_exporters.native.kernels.channel_records import channel_records, requantised
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.weights import Packer, Sections
 
@@ -46,7 +46,8 @@ class LinearCodesKernel(Kernel[QuantLinear, None]):
             fields |= program.weights(name, sections)
         fields["logits"] = int(op.requantisation is None)
         if op.requantisation is not None:
-            fields |= requantisation_fields(op.requantisation)
+            blocks, starts = whole_units(input_words(op)), fields.get("starts", 0)
+            fields |= requantised(program, name, op, sections, together=1, starts=starts, blocks=blocks)
         program.operator(name, [ir.Call(self.function, "linear_codes", fields, self.function)])
 
 
@@ -87,9 +88,9 @@ def weight_words(op: QuantLinear) -> np.ndarray[Any, Any]:
 
 
 def output_records(op: QuantLinear) -> np.ndarray[Any, Any]:
-    """(outputs,) structs channel or logit."""
+    """(outputs,) structs record, wide_record or logit."""
     if op.requantisation is not None:
-        return channel_records(op.requantisation, op.weight, len(op.weight))
+        return channel_records(op.requantisation, len(op.weight))
     records = np.zeros(len(op.weight), LOGIT)
     records["bias"], records["scale"] = op.bias, op.scales
     records["weights"] = op.weight.sum(axis=1, dtype=np.int64)

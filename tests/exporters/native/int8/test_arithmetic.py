@@ -11,6 +11,7 @@ import pytest
 from robust_edge_exporters.native.int8.arithmetic import (
     INT32,
     Coding,
+    half,
     layer_codes,
     requantisation,
     requantise,
@@ -19,6 +20,7 @@ from robust_edge_exporters.native.int8.arithmetic import (
     sum_codes,
     weight_codes,
 )
+from robust_edge_exporters.native.kernels.channel_records import RECORD, channel_records, read_records
 from robust_edge_exporters.quantisation import TooFewBits
 from robust_edge_runtimes.core.errors import ExportError
 
@@ -110,6 +112,34 @@ def test_no_sum_leaves_32_bits():
             for residual in (0, 255):
                 assert np.abs(products + residual * r.residual + r.offset).max() <= INT32
                 assert np.abs(products).max() <= INT32
+
+
+@pytest.mark.parametrize("largest", [1, 1e5])
+def test_a_bias_is_held_to_a_thirty_second_of_a_code(largest):
+    """Exactly, where biases are too large for 16 bits."""
+    random = np.random.default_rng(3)
+    weight, scales = random.integers(-64, 65, (30, 300)).astype(np.int8), 10.0 ** random.uniform(-5, -1, 30)
+    starts = rounded(largest * random.standard_normal(30) / scales).astype(np.int64)
+    r = requantisation(starts, sum_bounds(starts, weight), scales, Coding(0.03, 5))
+    error = np.abs(r.bias - half(r.shift) - starts) * scales / 0.03
+    assert error.max() <= 1 / 32
+    assert (largest == 1) == bool(error.any())
+    assert (largest == 1) == (channel_records(r, 32).dtype == RECORD)
+
+
+def test_records_hold_the_numbers_of_every_channel():
+    random = np.random.default_rng(4)
+    for largest in (1, 1e5):
+        scales = 10.0 ** random.uniform(-9, 0, 30)
+        starts = rounded(largest * random.standard_normal(30) / scales).clip(-(2**30), 2**30).astype(np.int64)
+        bounds = (starts - 10, starts + 10)
+        r = requantisation(starts, bounds, scales, Coding(4.0, 5), residual=Coding(3.0, 255))
+        records = channel_records(r, 32)
+        assert not records[30:]["scale"].any()
+        read = read_records(r, records[:30], r.down, r.residual)
+        for name in ("bias", "factor", "shift", "first", "multiplier", "offset"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(r, name))
+        assert len(np.unique(r.shift)) > 10
 
 
 def test_sums_that_could_overflow_are_refused():
