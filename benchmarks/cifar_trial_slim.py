@@ -4,12 +4,12 @@
     python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --ablations
     python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --precision bf16  # see `lscpu`
 
-Settings: benchmarks/cifar_trial_slim.yaml on top of preset `strong`. The three networks are attacked by the standard
-AutoAttack on 1,000 test images. With --ablations: the network with irregular pruning at a tenth of the budget, three
-seeds, without one part of the recipe each, with other attacks in training or another learning rate, and preset
-`strong` as it is; PGD-50 on 1,000 test images. A variant whose steps cost more passes gets fewer epochs: all take the
-same number of passes through the network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, and 3 or
-6 more with AWP.
+Settings: preset `strong`. The three networks are attacked by the standard AutoAttack on 1,000 test images. With
+--ablations: the network with irregular pruning at a tenth of the budget, three seeds, without one part of the recipe
+each, with other attacks in training or other batches, and by preset `strong` of release 0.1; PGD-50 on 1,000 test
+images. A variant whose steps cost more passes gets fewer epochs: all take about the same number of passes through the
+network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, 3 or 6 more with AWP, and those of PGD-10
+on the images that are held out.
 
 On a CPU with matrix products in bfloat16 (flags avx512_bf16 or amx_bf16 in `lscpu`), --precision bf16 takes 0.6 of the
 time; on others it is slower. Attacks after training are computed in float32 either way. Core hours are CPU time.
@@ -38,7 +38,7 @@ from result_file import RESULTS, provenance
 from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.config.settings import resolve
+from robust_edge.config.settings import resolve, to_plain
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
@@ -47,33 +47,35 @@ from robust_edge.run.directory import CONFIG as RUN_CONFIG
 from robust_edge.run.directory import WEIGHTS, open_run
 from robust_edge_runtimes.core.files import write_atomic
 
-CONFIG = Path(__file__).with_suffix(".yaml")
+RELEASE = Path(__file__).with_name("strong-0.1.yaml")
 EPS, IMAGES, SEEDS = 8 / 255, 1000, 3
-BUDGET = 40 * 7.0
-"""Passes through the network per training image of one network: 40 epochs of 2s + 3 with s = 2."""
+TRAINING_IMAGES = 50_000
+BUDGET = 280.0
+"""Passes through the network per training image of one network: about 50 epochs."""
 PART = 0.1  # of it, for an ablation
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"pruning.keep": 1.0},
     "irregular-10": {"pruning.keep": 0.1},
     "block-10": {"pruning.keep": 0.1, "pruning.scheme": "block"},
 }
+OLD = "release"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all-parts": {},
+    OLD: {},  # on top of RELEASE
+    "two-steps": {"attack.method": "pgd", "attack.steps": 2},
+    "nuclear": {"training.loss": "nuclear", "training.beta": 4.0, "attack.method": "pgd", "attack.step_size": EPS},
+    "batch-128": {"training.batch_size": 128},
     "clean-term": {"training.adversarial_weight": 0.9},
     "clean-term-sampled": {"training.adversarial_weight": 0.9, "training.clean_interval": 4},
     "cosine": {"training.lr_schedule": "cosine"},
     "no-nesterov": {"training.nesterov": False},
     "no-smoothing": {"training.label_smoothing": 0.0},
     "no-decay": {"training.weight_decay": 0.0},
-    "twice-the-rate": {"training.lr": 0.2},
     "no-crops": {"data.augment": ["flip"]},
     "no-average": {"averaging.decay": 0.0, "averaging.reestimate": 0},
     "fixed-mask": {"admm.regrow": 0.0},
     "constant-radius": {"attack.eps_schedule": "constant"},
     "awp": {"awp.gamma": 0.005, "awp.windows": [0.1, 0.45, 0.67, 1.0]},
-    "n-fgsm": {"attack.method": "n-fgsm", "attack.steps": 1},
-    "nuclear": {"training.loss": "nuclear", "training.beta": 4.0, "attack.steps": 1, "attack.step_size": EPS},
-    "strong": {},  # the preset, without CONFIG
 }
 
 
@@ -90,9 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of images and passes, to try this script")
     choice = parser.parse_args(arguments)
     torch.set_num_threads(choice.threads)
-    out = choice.result or RESULTS / (CONFIG.stem + "_ablations" * choice.ablations)
-    settings = {"config": CONFIG.read_text("utf-8"), "eps": EPS, "images": images(choice), "share": choice.share}
-    configs, done_before = grid(choice), finished_rows(out.with_suffix(".json"), settings)
+    out = choice.result or RESULTS / (Path(__file__).stem + "_ablations" * choice.ablations)
+    settings = {"eps": EPS, "images": images(choice), "share": choice.share}
+    configs = grid(choice)
+    done_before = finished_rows(out.with_suffix(".json"), settings, configs)
     if unknown := {*(choice.only or ())} - {*configs}:
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(configs)}")
 
@@ -117,12 +120,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if done else SLICE_OVER
 
 
-def finished_rows(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def finished_rows(
+    path: Path, settings: dict[str, Any], configs: dict[str, CompressConfig]
+) -> dict[str, dict[str, Any]]:
     """The rows of attacked networks in an earlier result file of the same settings, by name."""
     found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if {key: found.get(key) for key in settings} != settings:
         return {}
-    return {item["name"]: item for item in found["runs"] if "robust" in item}
+    rows = {item["name"]: item for item in found["runs"] if "robust" in item}
+    return {name: row for name, row in rows.items() if name in configs and row["config"] == recipe(configs[name])}
+
+
+def recipe(config: CompressConfig) -> dict[str, Any]:
+    """What a row is of: the config without what only the machine decides."""
+    plain = json.loads(json.dumps(to_plain(config)))
+    for key in ("threads", "device"):
+        del plain[key]
+    del plain["data"]["dir"], plain["compute"]
+    found: dict[str, Any] = plain
+    return found
 
 
 def origin(path: Path) -> Path:
@@ -179,9 +195,9 @@ def config_of(name: str, flags: dict[str, Any], choice: argparse.Namespace, budg
         "compute.precision": choice.precision,
     }
     if choice.share < 1:
-        shared |= {"data.limit_train": round(50_000 * choice.share), "data.limit_test": images(choice)}
+        shared |= {"data.limit_train": round(TRAINING_IMAGES * choice.share), "data.limit_test": images(choice)}
         shared |= {"selection.held_out": max(20, round(1000 * choice.share))}
-    file = None if name == "strong" else CONFIG
+    file = RELEASE if name.startswith(OLD) else None
     config = resolve(preset="strong", file=file, flags={**shared, **flags})
     epochs = max(2, round(budget * max(choice.share, 0.2) / passes(config)))
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=epochs))
@@ -196,6 +212,8 @@ def passes(config: CompressConfig) -> float:
     clean = 1.0 if training.loss != "adversarial" else (training.adversarial_weight < 1) / training.clean_interval
     of_loss = 3 * (1 + clean)
     of_attack = 2 * config.attack.steps + (training.loss != "adversarial")  # the clean logits that it starts from
+    selection = config.selection.held_out / (TRAINING_IMAGES - config.selection.held_out)
+    of_attack += selection * (2 * config.selection.steps + 1)
     if not config.awp.gamma:
         return of_attack + of_loss
     bounds = config.awp.windows or (0.1, 1.0)
@@ -235,6 +253,7 @@ def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:
         if item.held_out_robust is not None:
             curve.append([item.epoch, round(hours, 3), item.held_out_clean, item.held_out_robust])
     found |= {
+        "config": recipe(run.config),
         "epochs": len(metrics),
         "of": run.config.training.epochs,
         "seconds": training_seconds(run),
