@@ -128,7 +128,7 @@ def finished_rows(
     if {key: found.get(key) for key in settings} != settings:
         return {}
     rows = {item["name"]: item for item in found["runs"] if "robust" in item}
-    return {name: row for name, row in rows.items() if name in configs and row["config"] == recipe(configs[name])}
+    return {name: row for name, row in rows.items() if name in configs and row.get("config") == recipe(configs[name])}
 
 
 def recipe(config: CompressConfig) -> dict[str, Any]:
