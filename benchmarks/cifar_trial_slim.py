@@ -47,7 +47,8 @@ from robust_edge.run.directory import CONFIG as RUN_CONFIG
 from robust_edge.run.directory import WEIGHTS, open_run
 from robust_edge_runtimes.core.files import write_atomic
 
-RELEASE = Path(__file__).with_name("strong-0.1.yaml")
+RELEASE = "release"
+FILES = {RELEASE: Path(__file__).with_name("strong-0.1.yaml")}  # on top of preset strong, by name
 EPS, IMAGES, SEEDS = 8 / 255, 1000, 3
 TRAINING_IMAGES = 50_000
 BUDGET = 280.0
@@ -58,16 +59,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "irregular-10": {"pruning.keep": 0.1},
     "block-10": {"pruning.keep": 0.1, "pruning.scheme": "block"},
 }
-OLD = "release"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all-parts": {},
-    OLD: {},  # on top of RELEASE
+    RELEASE: {},
     "two-steps": {"attack.method": "pgd", "attack.steps": 2},
     "nuclear": {"training.loss": "nuclear", "training.beta": 4.0, "attack.method": "pgd", "attack.step_size": EPS},
     "batch-128": {"training.batch_size": 128},
     "clean-term": {"training.adversarial_weight": 0.9},
     "clean-term-sampled": {"training.adversarial_weight": 0.9, "training.clean_interval": 4},
     "cosine": {"training.lr_schedule": "cosine"},
+    "late-end": {"training.lr_end": 0.95},
     "no-nesterov": {"training.nesterov": False},
     "no-smoothing": {"training.label_smoothing": 0.0},
     "no-decay": {"training.weight_decay": 0.0},
@@ -132,7 +133,7 @@ def finished_rows(
 
 
 def recipe(config: CompressConfig) -> dict[str, Any]:
-    """What a row is of: the config without what only the machine decides."""
+    """What a row is of: the config without what the machine decides, its precision in training among it."""
     plain = json.loads(json.dumps(to_plain(config)))
     for key in ("threads", "device"):
         del plain[key]
@@ -175,16 +176,16 @@ def hours_of(path: Path) -> dict[str, float]:
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
     """The configs by the names of their runs; the first seed of every ablation comes before the second."""
     if not choice.ablations:
-        return {name: config_of(name, flags, choice, BUDGET) for name, flags in NETWORKS.items()}
+        return {name: config_of(flags, None, choice, BUDGET) for name, flags in NETWORKS.items()}
     sparse = NETWORKS["irregular-10"]
     return {
-        f"{name}-seed{seed}": config_of(name, {**sparse, **flags, "seed": seed}, choice, PART * BUDGET)
+        f"{name}-seed{seed}": config_of({**sparse, **flags, "seed": seed}, FILES.get(name), choice, PART * BUDGET)
         for seed in range(SEEDS)
         for name, flags in ABLATIONS.items()
     }
 
 
-def config_of(name: str, flags: dict[str, Any], choice: argparse.Namespace, budget: float) -> CompressConfig:
+def config_of(flags: dict[str, Any], file: Path | None, choice: argparse.Namespace, budget: float) -> CompressConfig:
     """The config with as many epochs as the budget of passes allows."""
     shared = {
         "arch": "slim_resnet",
@@ -197,7 +198,6 @@ def config_of(name: str, flags: dict[str, Any], choice: argparse.Namespace, budg
     if choice.share < 1:
         shared |= {"data.limit_train": round(TRAINING_IMAGES * choice.share), "data.limit_test": images(choice)}
         shared |= {"selection.held_out": max(20, round(1000 * choice.share))}
-    file = RELEASE if name.startswith(OLD) else None
     config = resolve(preset="strong", file=file, flags={**shared, **flags})
     epochs = max(2, round(budget * max(choice.share, 0.2) / passes(config)))
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=epochs))
@@ -212,13 +212,13 @@ def passes(config: CompressConfig) -> float:
     clean = 1.0 if training.loss != "adversarial" else (training.adversarial_weight < 1) / training.clean_interval
     of_loss = 3 * (1 + clean)
     of_attack = 2 * config.attack.steps + (training.loss != "adversarial")  # the clean logits that it starts from
-    selection = config.selection.held_out / (TRAINING_IMAGES - config.selection.held_out)
-    of_attack += selection * (2 * config.selection.steps + 1)
+    held_out = config.selection.held_out
+    others = held_out / ((config.data.limit_train or TRAINING_IMAGES) - held_out) * (2 * config.selection.steps + 1)
     if not config.awp.gamma:
-        return of_attack + of_loss
+        return of_attack + of_loss + others
     bounds = config.awp.windows or (0.1, 1.0)
     perturbed = sum(high - low for low, high in zip(bounds[::2], bounds[1::2], strict=True))
-    return of_attack + of_loss * (1 + perturbed)
+    return of_attack + of_loss * (1 + perturbed) + others
 
 
 def images(choice: argparse.Namespace) -> int:

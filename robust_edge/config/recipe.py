@@ -1,4 +1,4 @@
-"""Settings of methods that improve robust training; all are off by default, preset `strong` uses them.
+"""Settings of methods that improve robust training; all are off by default, preset `strong` uses most of them.
 
 Sources: weight averaging, Izmailov 2018 and Gowal 2020; adversarial weight perturbation (AWP), Wu 2020; early stopping
 on held-out images, Rice 2020.

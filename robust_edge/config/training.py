@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from robust_edge.attacks.pgd_settings import STEP_SIZE, STEPS
 from robust_edge.settings.ranges import require
 from robust_edge.settings.setting import PER_EPOCH, FloatSchedule, IntSchedule, check, declared, setting
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.runtime import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class AttackConfig:
         "the attack in training",
         choices={
             "pgd": "",
-            "n-fgsm": "de Jorge 2022: one step of length ε from noise of radius 2ε, not projected onto the ball",
+            "n-fgsm": "de Jorge 2022: one step (`attack.steps=1`) of length ε from noise of radius 2ε, not projected "
+            "onto the ball",
         },
     )
     steps: int = declared(
@@ -59,6 +61,11 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         check(self, "attack")
+        if self.method == "n-fgsm" and self.steps != 1:
+            raise InputError(
+                f"attack.steps is {self.steps}, but attack.method=n-fgsm takes one step; set attack.steps=1, or "
+                "attack.method=pgd for several steps"
+            )
 
     def pgd(self, steps: int | None = None) -> Pgd:
         """The attack with one random start; `steps` of an epoch, None for all."""

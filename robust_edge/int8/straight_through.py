@@ -62,7 +62,7 @@ class Requantise(nn.Module):
         self.down, self.offset, self.residual = r.down, r.offset, r.residual
         self.register_buffer("first", _per_channel(r.first, np.int32, dims))
         self.register_buffer("multiplier", _per_channel(r.multiplier, np.int32, dims))
-        self.register_buffer("slope", _per_channel(r.factor * 2.0 ** -(r.shift + r.down), np.float32, dims))
+        self.register_buffer("slope", _per_channel(r.significand * 2.0 ** -(r.shift + r.down), np.float32, dims))
         self.table = None if r.table is None else LookUp(r.table)
 
     def forward(self, sums: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from robust_edge.training import awp
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.randomness import Randomness
-from robust_edge.training.schedules import Schedules
+from robust_edge.training.schedules import Schedules, learning_rate
 from robust_edge.training.synchrony import LEAST_IMAGES, RankShare, sum_over_ranks
 from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.attacks.threat import Threat
@@ -106,8 +106,6 @@ def train_epoch(
     """
     config, ranks = learner.config, learner.ranks
     random = Randomness(config.seed, epoch, learner.device, ranks.rank)
-    for group in learner.optimizer.param_groups:
-        group["lr"] = plan.lr[epoch]
     if epoch >= plan.masked_from and learner.masks is None:
         learner.prune(plan.keep[epoch])
     if plan.admm_from <= epoch < plan.masked_from:
@@ -134,6 +132,8 @@ def train_epoch(
     remaining = zip(shares[done:], source.batches(own[done:]), strict=True)
     for count, (rows, (pixels, labels)) in enumerate(remaining, done + 1):
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
+        for group in learner.optimizer.param_groups:
+            group["lr"] = learning_rate(plan, config.training, epoch, (count - 0.5) / len(batches))
         learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
         sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch, count - 1)
         learner.update(plan.keep[epoch], epoch * len(batches) + count, epoch + count / len(batches))

@@ -23,7 +23,7 @@ class Schedules:
         eps: attack radius in pixel units.
         steps: gradient steps of the attack.
         keep: kept fraction of the projection.
-        lr: learning rate at the start of the epoch.
+        lr: learning rate; of schedule `linear`, which changes with every batch, in the middle of the epoch.
         masked_from: first epoch of the masked phase; equal to the number of epochs where nothing is pruned.
         admm_from: first epoch of ADMM, at most `masked_from`.
     """
@@ -53,6 +53,13 @@ def schedules(config: CompressConfig) -> Schedules:
         masked_from=masked_from,
         admm_from=min(int(config.admm.start * epochs), masked_from) if config.sparse else masked_from,
     )
+
+
+def learning_rate(plan: Schedules, training: TrainingConfig, epoch: int, part: float) -> float:
+    """The learning rate when a part of an epoch, 0 to 1, is over; only schedule `linear` changes within an epoch."""
+    if training.lr_schedule != "linear":
+        return plan.lr[epoch]
+    return _line(training, (epoch + part) / training.epochs)
 
 
 def pruned_at(plan: Schedules, config: CompressConfig, epoch: int) -> Schedules:

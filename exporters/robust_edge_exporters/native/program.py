@@ -97,17 +97,18 @@ class Program:
             self.offsets += s.entries
         return fields
 
-    def sum_weights(self, name: str, numbers: tuple[object, ...]) -> int:
+    def sum_weights(self, name: str, channels: int, **fields: object) -> int:
         """Add the sums of a layer's weights to a context, and return the index of the first.
 
         Args:
             name: of the layer.
-            numbers: values, channels, together, starts, segments and blocks of the C struct weight_sums.
+            channels: of its output, of which each has a sum.
+            fields: the others of the C struct weight_sums.
         """
-        first, (values, channels, *others) = self.sums, numbers
-        assert isinstance(channels, int)
-        row = ", ".join(map(str, (values, first, channels, *others)))
+        first = self.sums
+        fields |= {"sums": first, "channels": channels}
         self.headers.add("weight_sums")
+        row = ", ".join(f".{field} = {value}" for field, value in fields.items())
         self.tables.append(f"static const struct weight_sums {name}_sums = {{{row}}};")
         self.prepare.append(f"sum_weights(c, &{name}_sums);")
         self.sums += channels

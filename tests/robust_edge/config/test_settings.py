@@ -131,7 +131,7 @@ RANGES = [
     (AttackConfig, "eps", [-1.0, 1.01, 8.0, NAN, INF], [0.0, 8 / 255, 1.0]),
     (AttackConfig, "steps", [0, -1], [1, 100]),
     (AttackConfig, "eps_rise", [0.0, 1.1, NAN], [0.3, 1.0]),
-    (AttackConfig, "method", ["fgsm"], ["pgd", "n-fgsm"]),
+    (AttackConfig, "method", ["fgsm", "n-fgsm"], ["pgd"]),  # n-fgsm: with one step only
     (AttackConfig, "step_size", [0.0, -0.1, NAN], [None, 0.01]),
     (AttackConfig, "eps_schedule", [(), (2.0,), (NAN,), (-0.1,), "third"], ["thirds", "linear", (0.0, 1.0)]),
     (AttackConfig, "steps_schedule", [(), (0,), "growing"], ["grow", (1, 2)]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -88,6 +90,12 @@ def test_other_files_are_refused(exported, tmp_path):
     folder, _, _ = exported
     for name in ("model.c", "weights.bin", GRAPH):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
+    source = (folder / "model.c").read_text()
+    for field, value in (("down", 0), ("down", 31), ("residual_multiplier", 2**31)):
+        (tmp_path / "model.c").write_text(re.sub(rf"{field} = \d+", f"{field} = {value}", source))
+        with pytest.raises(BundleError, match=r"cannot be read from .*shifts of .* bits and multipliers of"):
+            int8_graph_of(tmp_path)
+    (tmp_path / "model.c").write_text(source)
     data = (folder / "weights.bin").read_bytes()
     (tmp_path / "weights.bin").write_bytes(data[: len(data) // 2])
     with pytest.raises(BundleError, match=r"cannot be read from .* export the bundle again"):

@@ -15,7 +15,7 @@ from robust_edge.models import Normalized
 from robust_edge.pruning.prunable import budget_of, prunable_parameters
 from robust_edge.training.epoch import EpochPart, train_epoch
 from robust_edge.training.learner import Learner
-from robust_edge.training.schedules import schedules
+from robust_edge.training.schedules import learning_rate, schedules
 from robust_edge_exporters.weight_uses import sparsity_of
 from robust_edge_runtimes.attacks.threat import Threat
 from tests.traced import traced
@@ -163,6 +163,20 @@ def test_the_learning_rate_is_that_of_the_plan():
     config = config_of(training__epochs=4)
     learner, _ = train(linear(), split_of(), config, epochs=2)
     assert learner.optimizer.param_groups[0]["lr"] == schedules(config).lr[1]
+
+
+def test_schedule_linear_changes_with_every_batch(monkeypatch):
+    config = config_of(training__epochs=4, training__lr_schedule="linear", training__batch_size=8)
+    split, plan, rates = split_of(40), schedules(config), []
+    learner = learner_of(linear(), config, plan)
+    update = learner.update
+    monkeypatch.setattr(
+        learner, "update", lambda *place: (rates.append(learner.optimizer.param_groups[0]["lr"]), update(*place))
+    )
+    train_epoch(learner, split, plan, 1)
+    assert rates == pytest.approx([learning_rate(plan, config.training, 1, (batch + 0.5) / 5) for batch in range(5)])
+    assert rates == sorted(set(rates), reverse=True)
+    assert rates[2] == pytest.approx(plan.lr[1])
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])

@@ -15,6 +15,7 @@ RECIPE = {
     "attack.eps_schedule": "linear",
     "attack.eps_rise": 0.3,
     "attack.method": "n-fgsm",
+    "attack.steps": 1,
     "admm.start": 0.1,
     "admm.masked_fraction": 0.6,
     "admm.rho_schedule": "window",

@@ -226,5 +226,5 @@ def test_ten_kills_at_random_moments_change_no_bit(strong, tmp_path):
 
 
 def test_the_preset_strong_is_a_config_that_runs(tmp_path):
-    flags = {"data.limit_train": 120, "training.epochs": 2, "selection.held_out": 20, "threads": 1, "awp.warmup": 0}
+    flags = {"data.limit_train": 120, "training.epochs": 2, "selection.held_out": 20, "threads": 1}
     assert compress(resolve(preset="strong", flags=flags), tmp_path / "run").sparsity.nonzero == 9373

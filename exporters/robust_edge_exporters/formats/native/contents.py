@@ -16,7 +16,8 @@ from robust_edge_runtimes.formats.native.engine import WEIGHTS
 
 PRECISIONS: dict[ValueType, str] = {np.float32: "fp32", np.float16: "fp16", np.int8: "int8"}
 TABLE = re.compile(r"static const struct \w+ \w+ = \{")
-SECTION = re.compile(r"\.values = (\d{1,18}), [^;]{0,4000}?\.(?:bias|records) = (\d{1,18}),")
+SUMS = re.compile(r"static const struct weight_sums ")
+VALUES, RECORDS = re.compile(r"\.values = (\d{1,18}),"), re.compile(r"\.(?:bias|records) = (\d{1,18})\b")
 """In the table of a layer with weights: its values lie in the weights file from one byte offset to the other."""
 
 
@@ -35,8 +36,9 @@ def contents_of(bundle: Bundle) -> Contents:
             f"{bundle.path / WEIGHTS} is not a weights file of version {FORMAT_VERSION} ({MAGIC.decode()})"
         )
     source = bundle.artifact_path.read_text(encoding="utf-8", errors="replace")
-    tables = (SECTION.findall(line) for line in source.splitlines() if TABLE.match(line))
-    sections = [(int(found[-1][0]), int(found[-1][1])) for found in tables if found]
+    tables = (line for line in source.splitlines() if TABLE.match(line) and not SUMS.match(line))
+    found = ((VALUES.findall(line), RECORDS.findall(line)) for line in tables)
+    sections = [(int(values[-1]), int(records[-1])) for values, records in found if values and records]
     if len(sections) != len(layers):
         raise BundleError(f"{bundle.artifact_path} has {len(sections)} layers with weights, the manifest {len(layers)}")
     if any(not 0 <= first <= end <= len(data) for first, end in sections):

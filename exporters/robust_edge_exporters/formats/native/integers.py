@@ -1,7 +1,8 @@
 """The graph of integers that a bundle of the int8 engine computes, read back from its own files.
 
 The operators and the codings of the tensors come from the graph without weights, as at the export; every weight, bias,
-shift and multiplier comes from `weights.bin`, where the tables of `model.c` say that it lies.
+multiplier and shift of a channel comes from `weights.bin`, where the tables of `model.c` say that it lies, and what the
+channels of a tensor share from these tables.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ RANGES = "ranges"
 LAYER = re.compile(r"^static const struct \w+ layer(\d+) = \{(.*)\};$", re.MULTILINE)
 FIELD = re.compile(
     r"\.(?:conv\.|requantisation\.)?"
-    r"(values|bias|starts|columns|channels|records|wide|down|residual_multiplier) = (\d+)"
+    r"(values|starts|columns|channels|records|wide|down|residual_multiplier) = (\d{1,18})\b"
 )
 SEGMENTS = re.compile(r"^    \{((?:\d+, ){12})\w+, [01]\},$", re.MULTILINE)
 
@@ -178,7 +179,7 @@ def _with_weights(op: ir.Weighted, layer: _Layer) -> ir.Op:
     assert isinstance(op, ops.QuantLinear)
     weight = linear_weight(op, layer)
     if op.requantisation is None:
-        records = layer.array("bias", LOGIT, len(op.weight))
+        records = layer.array("records", LOGIT, len(op.weight))
         bias = records["bias"].astype(np.int64)
         return replace(op, weight=weight, bias=bias, scales=records["scale"].astype(np.float32))
     r = _read(op.requantisation, layer, len(op.weight))

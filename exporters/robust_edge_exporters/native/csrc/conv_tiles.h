@@ -30,7 +30,7 @@
 
 /* A register tile: up to TILE_UNITS units of pixels, for a range of output channels. */
 struct register_tile {
-    const re_context *context;    /* for what only some kernels need, as are layer and group */
+    const re_context *context;    /* this, conv and group: for what only some kernels need */
     const struct conv *conv;
     int group;
     const float *packed;          /* the input that offsets of the tile's first unit count from */

@@ -16,15 +16,15 @@ struct linear_codes {
     size_t in, out;             /* arena offsets of contiguous vectors */
     size_t in_image, out_image; /* floats from one image to the next */
     int inputs, outputs;        /* words of the input, numbers of the output */
-    size_t values, bias;        /* byte offsets in the weights file; bias: of structs logit */
+    size_t values;              /* byte offset in the weights file */
     size_t starts, offsets;     /* where blocks of zeros are not stored: as in struct linear */
     int logits;
-    struct requantisation requantisation;
+    struct requantisation requantisation; /* of logits its records, structs logit, and sums */
 };
 
 /* Numbers of one logit, as the weights file holds them. */
 struct logit {
-    int32_t bias, weights; /* weights: their sum */
+    int32_t bias;
     float scale;
 };
 
@@ -50,8 +50,10 @@ INLINE void finish_output(const re_context *ctx, const struct linear_codes *l, i
     float *out = ctx->arena + l->out + (size_t)g * l->out_image;
     if (l->logits) {
         struct logit n;
-        memcpy(&n, ctx->weights + l->bias + (size_t)o * sizeof n, sizeof n);
-        out[o] = (float)wrapping(wrapping(n.bias, n.weights, FLIPPED_ZERO), sum, 1) * n.scale;
+        memcpy(&n, ctx->weights + l->requantisation.records + (size_t)o * sizeof n, sizeof n);
+        if (FLIPPED_ZERO)
+            n.bias = wrapping(n.bias, ctx->sums[l->requantisation.sums + (size_t)o], FLIPPED_ZERO);
+        out[o] = (float)wrapping(n.bias, sum, 1) * n.scale;
     } else {
         const struct channel c = read_channel(ctx, &l->requantisation, (size_t)o);
         ((unsigned char *)out)[o] = requantise_one(wrapping(c.start, sum, 1), &c, &l->requantisation, 0);

@@ -11,7 +11,8 @@
 #include "context.h"
 #include "codes.h"
 
-#define MULTIPLIER_BITS 11
+#define SIGNIFICAND_BITS 11
+#define SHIFT_BITS 5
 #define BIAS_BITS 15 /* and a sign */
 
 /* Numbers of one output channel. */
@@ -24,22 +25,22 @@ struct channel {
 /* Numbers of a tensor. */
 struct requantisation {
     int32_t down, offset, residual_multiplier, lowest, highest;
-    size_t records, sums; /* of a layer: byte offset of the records of its channels; index of the first sum of weights */
+    size_t records, sums; /* of a layer's channels: byte offset of the records; index of the first sum of weights */
     int wide;             /* records are structs wide_record */
     const unsigned char *table; /* of an activation, or NULL */
 };
 
-/* A channel in the weights file: 11 bits of the multiplier, and above them a signed shift, of sums to the right, or of the
-   multiplier to the left. The bias is in units of 2 to the power of shift + down - BIAS_BITS, if that is positive; where
-   those of a layer do not fit, all are in units of the sums. */
+/* A channel in the weights file. `packed` has the significand of the multiplier, and above it a signed shift, of sums to
+   the right, or of the significand to the left. The bias is in units of 2 to the power of shift + down - BIAS_BITS, if that
+   is positive; where those of a layer do not fit, all are in units of the sums. */
 struct record {
     int16_t bias;
-    uint16_t scale;
+    uint16_t packed;
 };
 
 struct wide_record {
     int32_t bias;
-    uint16_t scale, unused;
+    uint16_t packed, unused;
 };
 
 /* a + b * factor, modulo 2 to the power of 32. */
@@ -59,13 +60,13 @@ INLINE struct channel read_channel(const re_context *ctx, const struct requantis
         struct record narrow;
         memcpy(&narrow, records + index * sizeof narrow, sizeof narrow);
         n.bias = narrow.bias;
-        n.scale = narrow.scale;
+        n.packed = narrow.packed;
     }
-    shift = (n.scale >> MULTIPLIER_BITS ^ 16) - 16;
+    shift = (n.packed >> SIGNIFICAND_BITS ^ 1 << (SHIFT_BITS - 1)) - (1 << (SHIFT_BITS - 1));
     if (!r->wide && shift + r->down > BIAS_BITS)
         unit = shift + r->down - BIAS_BITS;
     c.first = shift > 0 ? shift : 0;
-    c.multiplier = (n.scale & ((1 << MULTIPLIER_BITS) - 1)) << (shift < 0 ? -shift : 0);
+    c.multiplier = (n.packed & ((1 << SIGNIFICAND_BITS) - 1)) << (shift < 0 ? -shift : 0);
     c.start = wrapping((int32_t)1 << c.first >> 1, n.bias, (int32_t)((uint32_t)1 << unit));
     if (FLIPPED_ZERO)
         c.start = wrapping(c.start, ctx->sums[r->sums + index], FLIPPED_ZERO);

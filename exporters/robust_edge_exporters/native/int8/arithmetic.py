@@ -21,8 +21,8 @@ from robust_edge_exporters.quantisation import TooFewBits
 
 LARGEST_CODE = 255
 LARGEST_WEIGHT = 64
-MULTIPLIER_BITS = 11
-SHIFTS = (-16, 15)  # of a channel: to the left of its multiplier, or to the right of its sums
+SIGNIFICAND_BITS = 11  # of a multiplier
+SHIFTS = (-16, 15)  # of a channel: of its significand to the left, or of its sums to the right
 BIAS_BITS = 15  # and a sign
 LARGEST_DOWN = 30
 INT32 = 2**31 - 1
@@ -148,18 +148,19 @@ class Requantisation:
 
     Attributes:
         bias: (O,) added to the sums; contains half a unit of the first shift.
-        factor: (O,) 11 bits of the multiplier.
-        shift: (O,) bits by which sums are shifted to the right, or, below zero, the factor is to the left.
+        significand: (O,) of the multiplier, 11 bits.
+        shift: (O,) bits by which sums are shifted to the right, or, below zero, the significand is to the left.
         down: the second shift, in bits, at least 1.
         zero: of the output.
         residual: multiplier of a residual's codes; 0 without one.
         residual_zero: of the residual; 0 without one.
         lowest, highest: bounds of the codes: an activation that only cuts off, such as ReLU.
         table: (256,) code of an activation for each code, or None.
+        wide: whether a bias takes 32 bits of the weights file, since those of the channels do not all fit 16.
     """
 
     bias: Integers
-    factor: Integers
+    significand: Integers
     shift: Integers
     down: int
     zero: int
@@ -168,6 +169,7 @@ class Requantisation:
     lowest: int = 0
     highest: int = LARGEST_CODE
     table: Table | None = None
+    wide: bool = False
 
     @property
     def offset(self) -> int:
@@ -182,7 +184,7 @@ class Requantisation:
     @property
     def multiplier(self) -> Integers:
         """(O,) of the shifted sums."""
-        return self.factor << np.maximum(-self.shift, 0)
+        return self.significand << np.maximum(-self.shift, 0)
 
 
 def requantisation(
@@ -208,22 +210,45 @@ def requantisation(
         TooFewBits: a scale is too large for the output's.
     """
     factors = np.asarray(scales, np.float64) / output.scale
-    most = 2.0**MULTIPLIER_BITS - 0.5  # what is below has 11 bits once it is rounded
+    most = 2.0**SIGNIFICAND_BITS - 0.5  # what is below has 11 bits once it is rounded
     exponents = np.floor(np.log2(most / factors)).astype(np.int64)
     exponents -= factors * 2.0**exponents >= most
     ratio, residual_zero = (0.0, 0) if residual is None else (residual.scale / output.scale, residual.zero)
+    moved = towards_codes(bounds, factors, output.zero + ratio * (np.array([0, LARGEST_CODE]) - residual_zero), limits)
+    starts, bounds = starts + moved, (bounds[0] + moved, bounds[1] + moved)
     for down in range(LARGEST_DOWN, 0, -1):
         shift = np.minimum(exponents - down, SHIFTS[1])
         if shift.min() < SHIFTS[0]:
             continue
-        factor = rounded(factors * 2.0 ** (shift + down)).astype(np.int64)
-        bias = held(starts, bias_units(shift, down)) + half(shift)
-        other = int(rounded(ratio * 2.0**down))
-        r = Requantisation(bias, factor, shift, down, output.zero, other, residual_zero, *limits)
+        significand = rounded(factors * 2.0 ** (shift + down)).astype(np.int64)
+        nearest, wide = rounded_starts(starts, bias_shift(shift, down))
+        bias, other = nearest + half(shift), int(rounded(ratio * 2.0**down))
+        r = Requantisation(
+            bias, significand, shift, down, output.zero, other, residual_zero, *limits, table=None, wide=wide
+        )
         largest = np.maximum(*(np.abs(bound - starts + bias >> r.first) for bound in bounds)) * r.multiplier
         if largest.max() + LARGEST_CODE * other + abs(r.offset) <= INT32:
             return r
     raise TooFewBits(f"a unit of a layer's sums is {factors.max():g} units of its output")
+
+
+def towards_codes(
+    bounds: tuple[Integers, Integers], factors: Floats, others: Floats, limits: tuple[int, int]
+) -> Integers:
+    """(O,) what is added to sums that are cut off whatever the codes are, so that they are nearly not.
+
+    One such channel would take bits from all others.
+
+    Args:
+        bounds: (O,) the smallest and the largest sum of each channel.
+        factors: (O,) codes of a unit of the sums.
+        others: the smallest and the largest number of codes that is added to the sums.
+        limits: the codes that they are cut to.
+    """
+    below = (limits[0] - 1 - others[1]) / factors - bounds[1]
+    above = bounds[0] - (limits[1] + 1 - others[0]) / factors
+    moved: Integers = np.floor(np.maximum(below, 0)).astype(np.int64) - np.floor(np.maximum(above, 0)).astype(np.int64)
+    return moved
 
 
 def half(shift: Integers) -> Integers:
@@ -231,18 +256,19 @@ def half(shift: Integers) -> Integers:
     return 1 << np.maximum(shift, 0) >> 1
 
 
-def bias_units(shift: Integers, down: int) -> Integers:
-    """(O,) bits of the unit in which a bias is held, a sixteenth to a thirty-second of an output code.
+def bias_shift(shift: Integers, down: int) -> Integers:
+    """(O,) bits by which the weights file's biases are shifted: to a sixteenth to a thirty-second of an output code.
 
-    An output code is 2**(shift + down) of a channel's sums, divided by a factor of 11 bits.
+    An output code is 2**(shift + down) of a channel's sums, divided by a significand of 11 bits.
     """
     return np.maximum(shift + down - BIAS_BITS, 0)
 
 
-def held(starts: Integers, units: Integers) -> Integers:
-    """(O,) the nearest multiples of 2**units, if all of them fit 16 bits; else the starts as they are."""
-    found: Integers = starts + (1 << units >> 1) >> units
-    return found << units if np.abs(found).max() < 1 << BIAS_BITS else starts
+def rounded_starts(starts: Integers, bits: Integers) -> tuple[Integers, bool]:
+    """(O,) the nearest multiples of 2**bits, if all of them fit 16 bits; else the starts as they are, and True."""
+    found: Integers = starts + (1 << bits >> 1) >> bits
+    wide = bool(np.abs(found).max() >= 1 << BIAS_BITS)
+    return (starts, True) if wide else (found << bits, False)
 
 
 def requantise(sums: Integers, r: Requantisation, residual: Codes | None = None) -> Codes:

@@ -12,7 +12,7 @@ from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window, tile_rows, whole_units
 from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
-from robust_edge_exporters.native.kernels.channel_records import channel_records, requantised
+from robust_edge_exporters.native.kernels.channel_records import channel_records, layer_fields, layer_weights
 from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS, LENGTH_MULTIPLE, conv_fields
 from robust_edge_exporters.native.kernels.packed import SHARED_FLOATS, SMALL_PLANE, copies
 from robust_edge_exporters.native.program import Program
@@ -113,13 +113,12 @@ class WordsKernel(Kernel[QuantConv, Tiling]):
         assert isinstance(op, QuantConv)
         assert isinstance(tiling, WordsTiling)
         fields = conv_fields(program, name, layer, op, tiling, word_groups(op), ".conv")
-        fields |= program.weights(name, sections)
-        fields = {f"conv.{key}": value for key, value in fields.items() if key != "bias"}  # records have it
+        fields = {f"conv.{key}": value for key, value in (fields | layer_weights(program, name, sections)).items()}
         fields |= {"fill": f"{op.padding * 0x01010101}u", "offset_unit": tiling.offset_unit}
         if tiling.in_place:  # an offset is the index of a plane
             fields["conv.copies"] = "READS_IN_PLACE ? 0 : 1"
             fields["offset_unit"] = f"READS_IN_PLACE ? {layer.inputs[0].pitch} : {tiling.offset_unit}"
-        fields |= requantised(program, name, op, sections, together=self.segment, starts=fields["conv.starts"])
+        fields |= layer_fields(program, name, op, sections, together=self.segment, starts=fields["conv.starts"])
         struct, fields = self.struct(program, name, op, tiling, fields)
         function = self.function(program, layer, tiling)
         program.operator(name, [ir.Call(function, struct, fields, self.header)])

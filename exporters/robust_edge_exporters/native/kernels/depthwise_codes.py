@@ -12,7 +12,7 @@ from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import Shape, whole_units
 from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
-from robust_edge_exporters.native.kernels.channel_records import channel_records, requantised
+from robust_edge_exporters.native.kernels.channel_records import channel_records, layer_fields
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import Packer, Sections
@@ -99,7 +99,7 @@ class DepthwiseCodes(Kernel[QuantConv, BandTiling]):
             "fill": f"{op.padding * 0x01010101}u",
             "values": sections.values,
         }
-        fields |= requantised(program, name, op, sections, together=WORD, blocks=-(-height // WORD) * width)
+        fields |= layer_fields(program, name, op, sections, together=WORD, blocks=-(-height // WORD) * width)
         function, struct = f"conv_depthwise_codes_{height}x{width}_{stride}", "conv_depthwise_codes"
         program.operator(name, [ir.Call(function, struct, fields, struct)])
 

@@ -10,11 +10,11 @@ from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import Shape, whole_units
 from robust_edge_exporters.native.int8.ops import WORD, QuantLinear
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer, Options
-from robust_edge_exporters.native.kernels.channel_records import channel_records, requantised
+from robust_edge_exporters.native.kernels.channel_records import channel_records, layer_fields, layer_weights
 from robust_edge_exporters.native.program import Program
 from robust_edge_exporters.native.weights import Packer, Sections
 
-LOGIT = np.dtype([("bias", "<i4"), ("weights", "<i4"), ("scale", "<f4")])
+LOGIT = np.dtype([("bias", "<i4"), ("scale", "<f4")])
 """The C struct logit."""
 
 
@@ -40,14 +40,10 @@ class LinearCodesKernel(Kernel[QuantLinear, None]):
             "inputs": input_words(op),
             "outputs": len(op.weight),
         }
-        if sections.segments is None:
-            fields |= {"values": sections.values, "bias": sections.bias}
-        else:
-            fields |= program.weights(name, sections)
+        fields |= layer_weights(program, name, sections)
         fields["logits"] = int(op.requantisation is None)
-        if op.requantisation is not None:
-            blocks, starts = whole_units(input_words(op)), fields.get("starts", 0)
-            fields |= requantised(program, name, op, sections, together=1, starts=starts, blocks=blocks)
+        blocks, starts = whole_units(input_words(op)), fields.get("starts", 0)
+        fields |= layer_fields(program, name, op, sections, together=1, starts=starts, blocks=blocks)
         program.operator(name, [ir.Call(self.function, "linear_codes", fields, self.function)])
 
 
@@ -88,12 +84,11 @@ def weight_words(op: QuantLinear) -> np.ndarray[Any, Any]:
 
 
 def output_records(op: QuantLinear) -> np.ndarray[Any, Any]:
-    """(outputs,) structs record, wide_record or logit."""
+    """(outputs,) structs record or wide_record, or those of logits."""
     if op.requantisation is not None:
         return channel_records(op.requantisation, len(op.weight))
     records = np.zeros(len(op.weight), LOGIT)
     records["bias"], records["scale"] = op.bias, op.scales
-    records["weights"] = op.weight.sum(axis=1, dtype=np.int64)
     return records
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robust_edge_exporters.bundle import write_artifact
-from robust_edge_exporters.formats.native.contents import SECTION, contents_of
+from robust_edge_exporters.formats.native.contents import VALUES, contents_of
 from robust_edge_exporters.target import target_named
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError
@@ -62,7 +62,7 @@ def copy(written, tmp_path):
 
 def test_a_weight_that_was_zeroed_in_the_file_counts_no_more(copy):
     folder, artifact = copy
-    first, _ = map(int, SECTION.findall((folder / "model.c").read_text())[1])
+    first = int(VALUES.findall((folder / "model.c").read_text())[1])
     data = bytearray((folder / "weights.bin").read_bytes())
     (value,) = np.frombuffer(data, "<f4", 1, first)
     assert value != 0
