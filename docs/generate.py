@@ -275,6 +275,63 @@ def tampered_kinds() -> str:
     return _table(("tampered kind", "forms caught", "exit", "reasons", "in some forms"), [*rows, *honest])
 
 
+def trial() -> str:
+    """The three networks of the trial on two cores, as far as they are trained and attacked."""
+    rows = [
+        (
+            row["name"],
+            f"{row['keep']:.1%}",
+            _interval(row["clean"]),
+            _interval(row["robust"]),
+            f"{row['epochs']}",
+            f"{row['core_hours']['training']:.1f}",
+            f"{row['core_hours']['attack']:.1f}",
+            f"{row['bytes'] / 1e6:.2f} MB",
+        )
+        for row in _trial_rows("cifar_trial_slim")
+    ]
+    hours = ("core hours", "of the attack")
+    return _table(("network", "kept", "clean, %", "AutoAttack, %", "epochs", *hours, "checkpoint"), rows)
+
+
+def recipe() -> str:
+    """What the parts of preset `strong` are worth: differences to it, on the seeds that both have."""
+    variants: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in _trial_rows("cifar_trial_slim_ablations"):
+        name, seed = row["name"].rsplit("-seed", 1)
+        variants.setdefault(name, {})[seed] = row
+    full = variants.get("all-parts", {})
+    rows = []
+    for name, seeds in variants.items():
+        both = sorted(seeds.keys() & full.keys())
+        gains = [100 * (seeds[seed]["robust"]["value"] - full[seed]["robust"]["value"]) for seed in both]
+        rows.append(
+            (
+                f"`{name}`",
+                str(next(iter(seeds.values()))["epochs"]),
+                *(
+                    ", ".join(f"{100 * seeds[seed][key]['value']:.1f}" for seed in sorted(seeds))
+                    for key in ("clean", "robust")
+                ),
+                f"{sum(gains) / len(gains):+.1f}" if gains and name != "all-parts" else "–",
+                ", ".join(f"{seeds[seed]['core_hours']['training']:.2f}" for seed in sorted(seeds)),
+            )
+        )
+    return _table(("variant", "epochs", "clean, %", "PGD-50, %", "to `all-parts`", "core hours"), rows)
+
+
+def _trial_rows(name: str) -> list[dict[str, Any]]:
+    """The networks of a result of the trial that are attacked."""
+    file = DOCS.parent / f"benchmarks/results/{name}.json"
+    found = json.loads(file.read_text("utf-8"))["runs"] if file.is_file() else []
+    return [row for row in found if "robust" in row]
+
+
+def _interval(accuracy: dict[str, float]) -> str:
+    value, low, high = (100 * accuracy[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} ({low:.1f}-{high:.1f})"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
@@ -290,6 +347,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "engine speed": engine_speed,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
+    "trial": trial,
+    "recipe": recipe,
     "false alarms": false_alarms,
     "gate power": gate_power,
     "tampered kinds": tampered_kinds,
