@@ -68,7 +68,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "clean-term": {"training.adversarial_weight": 0.9},
     "clean-term-sampled": {"training.adversarial_weight": 0.9, "training.clean_interval": 4},
     "cosine": {"training.lr_schedule": "cosine"},
-    "late-end": {"training.lr_end": 0.95},
+    "early-end": {"training.lr_end": 0.85},
+    "half-the-rate": {"training.lr": 0.1},
+    "fast-radius": {"attack.eps_rise": 0.3},
+    "early-mask": {"admm.masked_fraction": 0.75},
     "no-nesterov": {"training.nesterov": False},
     "no-smoothing": {"training.label_smoothing": 0.0},
     "no-decay": {"training.weight_decay": 0.0},
@@ -214,6 +217,7 @@ def passes(config: CompressConfig) -> float:
     of_attack = 2 * config.attack.steps + (training.loss != "adversarial")  # the clean logits that it starts from
     held_out = config.selection.held_out
     others = held_out / ((config.data.limit_train or TRAINING_IMAGES) - held_out) * (2 * config.selection.steps + 1)
+    others /= config.selection.every
     if not config.awp.gamma:
         return of_attack + of_loss + others
     bounds = config.awp.windows or (0.1, 1.0)
