@@ -275,25 +275,6 @@ def tampered_kinds() -> str:
     return _table(("tampered kind", "forms caught", "exit", "reasons", "in some forms"), [*rows, *honest])
 
 
-def trial() -> str:
-    """The three networks of the trial on two cores, as far as they are trained and attacked."""
-    rows = [
-        (
-            row["name"],
-            f"{row['keep']:.1%}",
-            _interval(row["clean"]),
-            _interval(row["robust"]),
-            f"{row['epochs']}",
-            f"{row['core_hours']['training']:.1f}",
-            f"{row['core_hours']['attack']:.1f}",
-            f"{row['bytes'] / 1e6:.2f} MB",
-        )
-        for row in _trial_rows("cifar_trial_slim")
-    ]
-    hours = ("core hours", "of the attack")
-    return _table(("network", "kept", "clean, %", "AutoAttack, %", "epochs", *hours, "checkpoint"), rows)
-
-
 def recipe() -> str:
     """What the parts of preset `strong` are worth: differences to it, on the seeds that both have."""
     variants: dict[str, dict[str, dict[str, Any]]] = {}
@@ -327,11 +308,6 @@ def _trial_rows(name: str) -> list[dict[str, Any]]:
     return [row for row in found if "robust" in row]
 
 
-def _interval(accuracy: dict[str, float]) -> str:
-    value, low, high = (100 * accuracy[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
     "modes": modes,
     "flags of verify": lambda: flags(VERIFY),
@@ -347,7 +323,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "engine speed": engine_speed,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
-    "trial": trial,
     "recipe": recipe,
     "false alarms": false_alarms,
     "gate power": gate_power,
