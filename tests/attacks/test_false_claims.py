@@ -23,7 +23,7 @@ from robust_edge.verification.claims import check_claims  # noqa: E402
 from robust_edge.verification.settings import VerifySettings  # noqa: E402
 from robust_edge.verification.twins.table import twin_of  # noqa: E402
 from robust_edge.verification.verify import verify_bundle  # noqa: E402
-from robust_edge_exporters.formats.native.contents import SECTION  # noqa: E402
+from robust_edge_exporters.formats.native.contents import VALUES  # noqa: E402
 from robust_edge_exporters.target import target_named  # noqa: E402
 from robust_edge_runtimes.core import bundle as bundles  # noqa: E402
 from robust_edge_runtimes.core.errors import BundleError  # noqa: E402
@@ -244,7 +244,7 @@ def test_weights_of_the_engine_that_are_fewer_than_claimed(exported, run, tmp_pa
     path = shutil.copytree(exported("x86-cpu-sparse"), tmp_path / "bundle")
     manifest = bundles.open_bundle(path).manifest
     check_claims(bundles.open_bundle(path), run)
-    first, _ = map(int, SECTION.findall((path / "model.c").read_text())[1])
+    first = int(VALUES.findall((path / "model.c").read_text())[1])
     data = bytearray((path / "weights.bin").read_bytes())
     assert any(data[first : first + 4])
     data[first : first + 4] = bytes(4)

@@ -111,7 +111,7 @@ def test_layers_that_no_image_reaches_and_frozen_ones(cli, own, tmp_path):
 
 def test_a_strong_run_of_ones_own(cli, own, tmp_path):
     recipe = ("--preset", "strong", "--set", "selection.held_out=10", "--loss", "trades")
-    recipe += ("--set", "awp.gamma=0.005", "--set", "awp.warmup=0")
+    recipe += ("--set", "awp.gamma=0.005", "--set", "awp.warmup=0", "--set", "attack.method=pgd")
     flags = ("--arch", f"{own}:network", "--dataset", f"{own}:images", *recipe, *OPTIONS)
     result = cli("compress", *flags, "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
