@@ -4,7 +4,8 @@
 
 /* PRIVATE: a function of a header; no compiler warns where a network does not use it. INLINE: one that is always
    inlined, so that arguments which are constants at its call (sizes of a tile) are constants inside, and its loops are
-   unrolled. */
+   unrolled. KEEP_IN_LOOP: vectors of this number are made where they are used, and take no register from the loop before,
+   as they would if the number were known not to change. */
 #if defined(__GNUC__)
 #define PRIVATE static __attribute__((unused))
 #else
@@ -14,6 +15,7 @@
 #if defined(__GNUC__) && !defined(RE_SCALAR)
 #define INLINE static inline __attribute__((always_inline, unused))
 #define PREFETCH(p) __builtin_prefetch(p)
+#define KEEP_IN_LOOP(x) __asm__("" : "+r"(x))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)") /* with "unroll", clang leaves the sums in memory */
 #else
@@ -26,6 +28,7 @@
 #define INLINE static inline
 #endif
 #define PREFETCH(p) (void)(p)
+#define KEEP_IN_LOOP(x) (void)(x)
 #define UNROLL
 #endif
 

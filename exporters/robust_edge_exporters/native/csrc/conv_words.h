@@ -25,12 +25,14 @@ PRIVATE void pack_codes(const struct conv *c, const float *arena, const float *i
 INLINE void finish_channel(ints *sum, int first, const int vectors, const struct register_tile *t,
                            const struct channel *c, const struct requantisation *r, const float *residual, int k) {
     const int cuts = cuts_off(r); /* tested once, not for each vector */
-    const ints multiplier = splat_int(c->multiplier), offset = splat_int(r->offset);
+    int32_t offset = r->offset, down = r->down;
+    KEEP_IN_LOOP(offset);
+    KEEP_IN_LOOP(down);
     if (c->first > 0) /* sums of few products need no shift */
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] >>= c->first;
     UNROLL for (int v = 0; v < vectors; v++)
-        sum[v] = add_ints(multiply_ints(sum[v], multiplier), offset);
+        sum[v] = add_ints(multiply_ints(sum[v], splat_int(c->multiplier)), splat_int(offset));
     if (residual)
         UNROLL for (int v = 0; v < vectors; v++) {
             const int at = first + v;
@@ -38,7 +40,7 @@ INLINE void finish_channel(ints *sum, int first, const int vectors, const struct
             sum[v] = add_ints(sum[v], multiply_ints(codes_of(load_words(words), k), splat_int(r->residual_multiplier)));
         }
     UNROLL for (int v = 0; v < vectors; v++)
-        sum[v] >>= r->down;
+        sum[v] >>= down;
     if (cuts)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[v] = clamp_ints(sum[v], splat_int(r->lowest), splat_int(r->highest));
