@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Program:
     tile_units: dict[str, dict[int, set[int]]] = field(default_factory=dict)  # by kernel and REGISTER_TILE_UNITS
     starts: int = 0
     offsets: int = 0
-    sums: int = 0
+    channels: int = 0
     computed: dict[Hashable, int] = field(default_factory=dict)
 
     def operator(self, name: str, calls: Iterable[ir.Call]) -> None:
@@ -97,21 +97,21 @@ class Program:
             self.offsets += s.entries
         return fields
 
-    def sum_weights(self, name: str, channels: int, **fields: object) -> int:
-        """Add the sums of a layer's weights to a context, and return the index of the first.
+    def layer_channels(self, name: str, count: int, fields: Mapping[str, object]) -> int:
+        """Add the output channels of a layer of codes to a context, and return the index of the first.
 
         Args:
             name: of the layer.
-            channels: of its output, of which each has a sum.
-            fields: the others of the C struct weight_sums.
+            count: of its output channels.
+            fields: the others of the C struct layer_channels, without the index.
         """
-        first = self.sums
-        fields |= {"sums": first, "channels": channels}
-        self.headers.add("weight_sums")
-        row = ", ".join(f".{field} = {value}" for field, value in fields.items())
-        self.tables.append(f"static const struct weight_sums {name}_sums = {{{row}}};")
-        self.prepare.append(f"sum_weights(c, &{name}_sums);")
-        self.sums += channels
+        first = self.channels
+        fields = {**fields, "count": count, "requantisation.first_channel": first}
+        self.headers.add("layer_channels")
+        body = ", ".join(f".{field} = {value}" for field, value in fields.items())
+        self.tables.append(f"static const struct layer_channels {name}_channels = {{{body}}};")
+        self.prepare.append(f"read_channels(c, &{name}_channels);")
+        self.channels += count
         return first
 
     def _initialiser(self, name: str, value: object) -> str:

@@ -16,7 +16,7 @@ from robust_edge_runtimes.formats.native.engine import WEIGHTS
 
 PRECISIONS: dict[ValueType, str] = {np.float32: "fp32", np.float16: "fp16", np.int8: "int8"}
 TABLE = re.compile(r"static const struct \w+ \w+ = \{")
-SUMS = re.compile(r"static const struct weight_sums ")
+CHANNELS = re.compile(r"static const struct layer_channels ")
 VALUES, RECORDS = re.compile(r"\.values = (\d{1,18}),"), re.compile(r"\.(?:bias|records) = (\d{1,18})\b")
 """In the table of a layer with weights: its values lie in the weights file from one byte offset to the other."""
 
@@ -36,7 +36,7 @@ def contents_of(bundle: Bundle) -> Contents:
             f"{bundle.path / WEIGHTS} is not a weights file of version {FORMAT_VERSION} ({MAGIC.decode()})"
         )
     source = bundle.artifact_path.read_text(encoding="utf-8", errors="replace")
-    tables = (line for line in source.splitlines() if TABLE.match(line) and not SUMS.match(line))
+    tables = (line for line in source.splitlines() if TABLE.match(line) and not CHANNELS.match(line))
     found = ((VALUES.findall(line), RECORDS.findall(line)) for line in tables)
     sections = [(int(values[-1]), int(records[-1])) for values, records in found if values and records]
     if len(sections) != len(layers):

@@ -14,7 +14,7 @@
 #define SCRATCH_FLOATS ((size_t)32) /* of each thread's scratch memory */
 #define STARTS_COUNT ((size_t)1) /* starts of segments, of all layers */
 #define OFFSETS_COUNT ((size_t)1) /* offsets of entries, of all layers */
-#define SUMS_COUNT ((size_t)0) /* output channels of all layers of codes */
+#define CHANNELS_COUNT ((size_t)0) /* output channels of all layers of codes */
 #define SEGMENT_TABLES ((size_t)1) /* layers with segments, and one that is empty */
 #define OPERATORS 2 /* with the input and the output */
 

@@ -15,14 +15,21 @@ struct worker {
     int thread;
 };
 
+/* Numbers of an output channel of codes, as requantise.h reads them from the weights file. */
+struct channel {
+    int32_t start; /* of the sum: the bias, with half a unit of the first shift */
+    int32_t multiplier;
+    int first;
+};
+
 struct re_context {
     const unsigned char *weights;
     float *arena;
     uint32_t *starts;  /* index of the first entry of each segment among its layer's entries */
     uint16_t *offsets; /* of each entry: from a tile's first pixel to the pixels that its value is multiplied with */
-    int32_t *sums;     /* of weights (weight_sums.h) */
+    struct channel *channels; /* output channels of the layers of codes */
     float *scratch;    /* SCRATCH_FLOATS for each thread */
-    void *memory;      /* the allocation that holds arena, scratch, starts, offsets and sums */
+    void *memory;      /* the allocation that holds arena, scratch, starts, offsets and channels */
     struct thread_pool pool;
     struct worker workers[THREADS_MAX];
     const float *in; /* arguments of the current call of re_infer */

@@ -130,7 +130,7 @@ INLINE void blocks_tile(const struct register_tile *tile, const int units, const
         ints kept[4][KEPT_VECTORS];
         for (int k = 0; k < 4; k++) {
             const size_t o = (first + (size_t)q) * 4 + (size_t)k;
-            const struct channel channel = read_channel(t.context, &r, o);
+            const struct channel channel = channel_of(t.context, &r, o);
             ints sum[TILE_UNITS * UNIT_VECTORS];
             UNROLL for (int v = 0; v < vectors; v++)
                 sum[v] = splat_int(channel.start);

@@ -133,7 +133,7 @@ INLINE void depthwise_codes(const struct job *j, const struct conv_depthwise_cod
             float *out = ctx->arena + c->out.offset + (size_t)g * c->out.image + (size_t)word * (size_t)c->out.pitch;
             struct channel channels[4];
             for (int k = 0; k < 4; k++)
-                channels[k] = read_channel(ctx, &c->requantisation, (size_t)(4 * word + k));
+                channels[k] = channel_of(ctx, &c->requantisation, (size_t)(4 * word + k));
             for (int y0 = 0; y0 < c->out.height; y0 += c->rows) {
                 const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows;
                 copy_rows(&c->copy, &c->in, in, y0, rows, stride, w, copied);

@@ -73,7 +73,7 @@ PRIVATE void quads_kernel(const struct register_tile *t) {
         q.out = t->out + (size_t)word * t->pitch;
         q.residual = t->residual ? t->residual + (size_t)word * t->pitch : NULL;
         for (int k = 0; k < 4; k++)
-            q.channels[k] = read_channel(t->context, &r, (group + (size_t)word) * 4 + (size_t)k);
+            q.channels[k] = channel_of(t->context, &r, (group + (size_t)word) * 4 + (size_t)k);
         for (; v + QUAD_VECTORS <= vectors; v += QUAD_VECTORS)
             quad_tile(t, &r, &q, v, QUAD_VECTORS);
         for (; v + 2 <= vectors; v += 2)

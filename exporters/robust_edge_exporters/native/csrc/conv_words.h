@@ -25,8 +25,9 @@ PRIVATE void pack_codes(const struct conv *c, const float *arena, const float *i
 INLINE void finish_channel(ints *sum, int first, const int vectors, const struct register_tile *t,
                            const struct channel *c, const struct requantisation *r, const float *residual, int k) {
     const int cuts = cuts_off(r); /* tested once, not for each vector */
-    int32_t offset = r->offset, down = r->down;
+    int32_t offset = r->offset, residual_multiplier = r->residual_multiplier, down = r->down;
     KEEP_IN_LOOP(offset);
+    KEEP_IN_LOOP(residual_multiplier);
     KEEP_IN_LOOP(down);
     if (c->first > 0) /* sums of few products need no shift */
         UNROLL for (int v = 0; v < vectors; v++)
@@ -37,7 +38,7 @@ INLINE void finish_channel(ints *sum, int first, const int vectors, const struct
         UNROLL for (int v = 0; v < vectors; v++) {
             const int at = first + v;
             const float *words = residual + t->unit_offset[at / UNIT_VECTORS] + at % UNIT_VECTORS * LANES;
-            sum[v] = add_ints(sum[v], multiply_ints(codes_of(load_words(words), k), splat_int(r->residual_multiplier)));
+            sum[v] = add_ints(sum[v], multiply_ints(codes_of(load_words(words), k), splat_int(residual_multiplier)));
         }
     UNROLL for (int v = 0; v < vectors; v++)
         sum[v] >>= down;

@@ -19,7 +19,7 @@ struct linear_codes {
     size_t values;              /* byte offset in the weights file */
     size_t starts, offsets;     /* where blocks of zeros are not stored: as in struct linear */
     int logits;
-    struct requantisation requantisation; /* of logits its records, structs logit, and sums */
+    struct requantisation requantisation; /* of logits its records, structs logit, and channels */
 };
 
 /* Numbers of one logit, as the weights file holds them. */
@@ -27,6 +27,12 @@ struct logit {
     int32_t bias;
     float scale;
 };
+
+INLINE struct logit read_logit(const unsigned char *records, size_t index) {
+    struct logit n;
+    memcpy(&n, records + index * sizeof n, sizeof n);
+    return n;
+}
 
 PRIVATE int32_t row_sum(const float *in, const unsigned char *row, int units) {
     ints sum[UNIT_VECTORS];
@@ -48,14 +54,11 @@ PRIVATE int32_t row_sum(const float *in, const unsigned char *row, int units) {
 /* Output o of image g, from its sum of products. */
 INLINE void finish_output(const re_context *ctx, const struct linear_codes *l, int o, int g, int32_t sum) {
     float *out = ctx->arena + l->out + (size_t)g * l->out_image;
+    const struct channel c = channel_of(ctx, &l->requantisation, (size_t)o);
     if (l->logits) {
-        struct logit n;
-        memcpy(&n, ctx->weights + l->requantisation.records + (size_t)o * sizeof n, sizeof n);
-        if (FLIPPED_ZERO)
-            n.bias = wrapping(n.bias, ctx->sums[l->requantisation.sums + (size_t)o], FLIPPED_ZERO);
-        out[o] = (float)wrapping(n.bias, sum, 1) * n.scale;
+        const float scale = read_logit(ctx->weights + l->requantisation.records, (size_t)o).scale;
+        out[o] = (float)wrapping(c.start, sum, 1) * scale;
     } else {
-        const struct channel c = read_channel(ctx, &l->requantisation, (size_t)o);
         ((unsigned char *)out)[o] = requantise_one(wrapping(c.start, sum, 1), &c, &l->requantisation, 0);
     }
 }

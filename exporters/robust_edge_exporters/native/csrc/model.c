@@ -59,7 +59,7 @@ static void start_workers(re_context *c, int threads) {
 
 static size_t arena_bytes(int threads) {
     return (ARENA_FLOATS + (size_t)threads * SCRATCH_FLOATS) * sizeof(float) +
-           STARTS_COUNT * sizeof(uint32_t) + SUMS_COUNT * sizeof(int32_t) + OFFSETS_COUNT * sizeof(uint16_t);
+           STARTS_COUNT * sizeof(uint32_t) + CHANNELS_COUNT * sizeof(struct channel) + OFFSETS_COUNT * sizeof(uint16_t);
 }
 
 /* Zeroed memory, in large pages where the system has them, since each inference reads all offsets once. */
@@ -101,8 +101,8 @@ re_context *re_create(const void *weights, size_t bytes, int threads) {
     c->arena = c->memory;
     c->scratch = c->arena + ARENA_FLOATS;
     c->starts = (uint32_t *)(void *)(c->scratch + (size_t)threads * SCRATCH_FLOATS);
-    c->sums = (int32_t *)(void *)(c->starts + STARTS_COUNT);
-    c->offsets = (uint16_t *)(void *)(c->sums + SUMS_COUNT);
+    c->channels = (struct channel *)(void *)(c->starts + STARTS_COUNT);
+    c->offsets = (uint16_t *)(void *)(c->channels + CHANNELS_COUNT);
     prepare(c);
     start_workers(c, threads);
     return c;

@@ -15,17 +15,11 @@
 #define SHIFT_BITS 5
 #define BIAS_BITS 15 /* and a sign */
 
-/* Numbers of one output channel. */
-struct channel {
-    int32_t start; /* of the sum: the bias, with half a unit of the first shift */
-    int32_t multiplier;
-    int first;
-};
-
 /* Numbers of a tensor. */
 struct requantisation {
     int32_t down, offset, residual_multiplier, lowest, highest;
-    size_t records, sums; /* of a layer's channels: byte offset of the records; index of the first sum of weights */
+    size_t records;       /* byte offset of those of a layer's channels in the weights file */
+    size_t first_channel; /* the index of the first one in the context */
     int wide;             /* records are structs wide_record */
     const unsigned char *table; /* of an activation, or NULL */
 };
@@ -49,8 +43,12 @@ INLINE int32_t wrapping(int32_t a, int32_t b, int32_t factor) {
 }
 
 /* Output channel `index` of a layer. */
-INLINE struct channel read_channel(const re_context *ctx, const struct requantisation *r, size_t index) {
-    const unsigned char *records = ctx->weights + r->records;
+INLINE struct channel channel_of(const re_context *ctx, const struct requantisation *r, size_t index) {
+    return ctx->channels[r->first_channel + index];
+}
+
+/* The same from its record, but for the sum of its weights. */
+INLINE struct channel read_channel(const unsigned char *records, const struct requantisation *r, size_t index) {
     struct wide_record n;
     struct channel c;
     int shift, unit = 0;
@@ -68,8 +66,6 @@ INLINE struct channel read_channel(const re_context *ctx, const struct requantis
     c.first = shift > 0 ? shift : 0;
     c.multiplier = (n.packed & ((1 << SIGNIFICAND_BITS) - 1)) << (shift < 0 ? -shift : 0);
     c.start = wrapping((int32_t)1 << c.first >> 1, n.bias, (int32_t)((uint32_t)1 << unit));
-    if (FLIPPED_ZERO)
-        c.start = wrapping(c.start, ctx->sums[r->sums + index], FLIPPED_ZERO);
     return c;
 }
 

@@ -67,12 +67,12 @@ def layer_fields(
     starts: object = 0,
     blocks: int = 0,
 ) -> dict[str, object]:
-    """The C struct requantisation of a layer, field by field; adds the sums of its weights to what re_create computes.
+    """The C struct requantisation of a layer, field by field; adds its channels to what re_create reads.
 
     Args:
         program: the generated C.
         name: of the layer.
-        op: the layer. One that computes logits requantises nothing, but has records and sums.
+        op: the layer. One that computes logits requantises nothing, but has records and channels.
         sections: where its weights lie.
         together: output channels whose blocks are stored together.
         starts: index of the first start of the layer's segments.
@@ -81,10 +81,12 @@ def layer_fields(
     word = WORD if isinstance(op, QuantConv) else 1  # planes hold whole words of channels
     channels = -(-len(op.weight) // word) * word
     segments = 0 if sections.segments is None else sections.segments.segments * together // channels
-    first = program.sum_weights(
-        name, channels, values=sections.values, together=together, starts=starts, segments=segments, blocks=blocks
-    )
-    fields: dict[str, object] = {"requantisation.records": sections.bias, "requantisation.sums": first}
+    read: dict[str, object] = {"requantisation.records": sections.bias}
     if op.requantisation is not None:
-        fields |= requantisation_fields(op.requantisation) | {"requantisation.wide": int(op.requantisation.wide)}
+        read |= {"requantisation.down": op.requantisation.down, "requantisation.wide": int(op.requantisation.wide)}
+    places = {"values": sections.values, "together": together, "starts": starts, "segments": segments, "blocks": blocks}
+    logits = {"logits": int(op.requantisation is None)}
+    fields = read | {"requantisation.first_channel": program.layer_channels(name, channels, places | logits | read)}
+    if op.requantisation is not None:
+        fields |= requantisation_fields(op.requantisation)
     return fields
