@@ -89,7 +89,11 @@ def tiles_write_only_their_pixels(output: Shape) -> bool:
 
 
 def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
-    """First-fit allocation: each tensor, with the padding rows before it, at the lowest address free all its life."""
+    """First-fit allocation: each tensor, with the padding rows before it, at the lowest address free all its life.
+
+    Tensors begin at a multiple of their pitch. The rows of a thread are then where its rows of earlier tensors with
+    planes of that size were, and no other core has them in its caches.
+    """
     placed: list[tuple[int, int, Slot]] = []  # address, end; sorted
     tensors = {}
     for new in slots(graph):
@@ -99,7 +103,7 @@ def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
         for begin, end, old in placed:
             overlap = old.first <= new.last and new.first <= old.last
             if overlap and begin < address + size and address < end:
-                address = end
+                address = GUARD_FLOATS + -(-(end - GUARD_FLOATS) // tensor.pitch) * tensor.pitch
         insort(placed, (address, address + size, new), key=lambda entry: entry[:2])
         tensors.update(dict.fromkeys(new.names, replace(tensor, offset=address + lead)))
     return tensors, max(end for _, end, _ in placed) + GUARD_FLOATS

@@ -72,10 +72,17 @@ class Program:
         self, kernel: str, tiling: Tiling, output: Tensor, *, step: int = 1, codes: bool = False
     ) -> None:
         """Add the sizes of a layer's register tiles, multiples of `step` units, to the macro `kernel`_UNITS."""
-        sizes = self.tile_units.setdefault(kernel, {most: set() for most in REGISTER_TILE_UNITS})
-        for most, found in sizes.items():
+
+        def sizes(most: int) -> set[int]:
             units = codes_units(most) if codes else most
-            found |= register_tile_units(tiling, output.height, output.width, most=units, step=step)
+            return register_tile_units(tiling, output.height, output.width, most=units, step=step)
+
+        self.tile_sizes(kernel, sizes)
+
+    def tile_sizes(self, kernel: str, sizes: Callable[[int], set[int]]) -> None:
+        """Add sizes in units to the macro `kernel`_UNITS: those for each of `REGISTER_TILE_UNITS`."""
+        for most, found in self.tile_units.setdefault(kernel, {most: set() for most in REGISTER_TILE_UNITS}).items():
+            found |= sizes(most)
 
     def weights(self, name: str, sections: Sections) -> dict[str, object]:
         """The fields with the positions of a layer's weights; adds its segments to the context's starts and offsets."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -63,20 +65,29 @@ def test_strips_cover_a_row(width):
             assert floats % UNIT == 0
 
 
+def register_tiles(rows, most):
+    """strip_tile_rows of conv_strips.h, where each size is compiled: the rows of each register tile."""
+    left, found = rows, []
+    while left:
+        found.append(left // -(-left // most))
+        left -= found[-1]
+    return found
+
+
 @pytest.mark.parametrize("width", [12, 14, 28, 56, 112, 224])
 def test_tiles_of_the_strips_kernel(width):
-    """run_strip_tiles of conv_strips.h: a register tile has whole rows, one at least."""
-    for height in (1, 5, 7, 14, 56):
+    """The loops of conv_strips.h: threads share rows; these are split into bands, and bands into register tiles."""
+    for height, threads in itertools.product((1, 5, 7, 14, 56), (1, 2, 3, 4)):
         shape = Shape(4, height, width)
         tiling = conv_strips.KERNEL.tile(convolution(height, width), shape, shape, Options(block_bytes=4 * 12288))
         units = tiling.row_units
-        for most in REGISTER_TILE_UNITS:
-            wanted = set()
-            for first in range(0, height, tiling.rows):
-                rows = min(tiling.rows, height - first)
-                tiles = -(-rows // max(1, most // units))
-                wanted |= {((i + 1) * rows // tiles - i * rows // tiles) * units for i in range(tiles)}
-            assert register_tile_units(tiling, height, units * UNIT, most=most, step=units) == wanted
+        shared = threads > 1 and height >= 4 * threads and height * width >= 384 * threads
+        parts = np.diff([height * i // threads for i in range(threads + 1)]) if shared else [height]
+        for most, part in itertools.product(REGISTER_TILE_UNITS, map(int, parts)):
+            bands = -(-part // tiling.rows)
+            for band in np.diff([part * i // bands for i in range(bands + 1)]):
+                wanted = {rows * units for rows in register_tiles(int(band), max(1, most // units))}
+                assert wanted <= conv_strips.strip_units(tiling, shape, most) <= set(range(1, max(most, units) + 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (6, 6), (14, 7)])
@@ -87,9 +98,7 @@ def test_tiles_of_paired_rows(height, width):
     pairs = -(-height // 2)
     assert (tiling.paired, tiling.rows, tiling.row_units, tiling.columns) == (True, pairs, 1, width)
     for most in REGISTER_TILE_UNITS:
-        tiles = -(-pairs // most)
-        wanted = {(i + 1) * pairs // tiles - i * pairs // tiles for i in range(tiles)}
-        assert register_tile_units(tiling, pairs, UNIT, most=most, step=1) == wanted
+        assert {1, *register_tiles(pairs, most)} == conv_strips.strip_units(tiling, shape, most)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,16 @@ PRIVATE void activate_one(float *x, const struct activation *a) {
     *x = unit[0];
 }
 
+/* Of `floats` floats of any number; what lies behind them stays as it is. */
+PRIVATE void activate_part(float *x, int floats, const struct activation *a) {
+    const int whole = floats / UNIT * UNIT;
+    float last[UNIT] = {0};
+    activate_vectors(x, whole, a);
+    memcpy(last, x + whole, (size_t)(floats - whole) * sizeof *last);
+    activate_vectors(last, UNIT, a);
+    memcpy(x + whole, last, (size_t)(floats - whole) * sizeof *last);
+}
+
 /* Of a plane of `floats` floats, which is a channel of one pixel (next to those of other channels) or whole units. */
 PRIVATE void activate(float *x, int floats, const struct activation *a) {
     if (floats == 1)

@@ -164,14 +164,28 @@ PRIVATE void place_vector(const struct conv_strips *r, struct strip_tile *t, int
     t->pair_distance = pairs * c->out.width;
 }
 
-/* Splits a tile of `rows` rows and `columns` columns into register tiles of whole rows, of nearly equal size. The
-   exporter computes the same sizes (register_tile_units in tiling.py). `tile` is that of the first row. */
+/* Whether the kernel is compiled for tiles of so many units. */
+#define STRIPS_BIT(n) | 1u << n
+PRIVATE int has_strips_kernel(int units) { return (0u STRIPS_UNITS(STRIPS_BIT)) >> units & 1; }
+
+/* The rows of the register tile that begins at row `begin` of `rows`: nearly a `tiles`-th of them or, where many threads
+   share a plane and no kernel is compiled for that size, as many as a kernel is compiled for; there is one for one row.
+   The exporter computes the same sizes for a few threads (strip_units in kernels/conv_strips.py). */
+PRIVATE struct range strip_tile_rows(const struct conv_strips *r, int begin, int rows, int most) {
+    const int left = rows - begin, tiles = (left + most - 1) / most;
+    struct range range = {begin, begin + left / tiles};
+    while (!has_strips_kernel((range.end - range.begin) * r->row_units))
+        range.end--;
+    return range;
+}
+
+/* Splits a tile of `rows` rows and `columns` columns into register tiles of whole rows. `tile` is that of the first row. */
 PRIVATE void run_strip_tiles(const struct conv_strips *r, const struct strip_tile *tile, int rows, int columns) {
-    const int width = r->conv.out.width;
-    const int most = UNITS_MAX / r->row_units > 0 ? UNITS_MAX / r->row_units : 1, tiles = (rows + most - 1) / most;
-    for (int i = 0; i < tiles; i++) {
+    const int width = r->conv.out.width, most = UNITS_MAX / r->row_units > 0 ? UNITS_MAX / r->row_units : 1;
+    struct range range = {0, 0};
+    while (range.end < rows) {
         struct strip_tile t = *tile;
-        struct range range = split_evenly(rows, i, tiles);
+        range = strip_tile_rows(r, range.end, rows, most);
         size_t first = (size_t)range.begin * (size_t)width, units = (size_t)(range.begin * r->row_units);
         t.units = (range.end - range.begin) * r->row_units;
         t.whole = columns == r->row_units * UNIT;
@@ -185,18 +199,34 @@ PRIVATE void run_strip_tiles(const struct conv_strips *r, const struct strip_til
     }
 }
 
-PRIVATE int strip_bands(const struct conv_strips *r) {
-    return r->paired ? 1 : (r->conv.out.height + r->conv.rows - 1) / r->conv.rows;
+/* What one thread computes of a layer: of some images some rows (or pairs of rows) of some channels of some groups. */
+struct strip_work {
+    struct range images, rows, groups, channels;
+};
+
+PRIVATE struct strip_work strip_work(const struct conv_strips *r, const struct job *j) {
+    const struct conv *c = &r->conv;
+    const int per_group = c->out.channels / c->groups;
+    struct strip_work work = {
+        {0, j->images}, {0, r->paired ? c->rows : c->out.height}, {0, c->groups}, {0, per_group}};
+    if (!r->paired && splits_rows(j, &c->out))
+        work.rows = rows_of_thread(j, &c->out);
+    else if (j->images % j->threads == 0)
+        work.images = split_evenly(j->images, j->thread, j->threads);
+    else if (c->groups > 1)
+        work.groups = split_evenly(c->groups, j->thread, j->threads);
+    else
+        work.channels = split_evenly(per_group, j->thread, j->threads);
+    return work;
 }
 
-PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const struct work *work, int tile) {
+/* A tile of some rows of an image, or of pairs of rows, from column `x0` on. */
+PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const struct strip_work *work, int image,
+                       struct range band, int x0) {
     const struct conv *c = &r->conv;
     re_context *ctx = j->context;
-    const int bands = strip_bands(r), strips = (c->out.width + r->columns - 1) / r->columns;
     const int in_group = c->in.channels / c->groups, out_group = c->out.channels / c->groups;
-    const int blocks = (in_group + c->block - 1) / c->block, image = tile / (bands * strips);
-    const int y0 = tile / strips % bands * c->rows, x0 = tile % strips * r->columns;
-    const int rows = c->out.height - y0 < c->rows ? c->out.height - y0 : c->rows; /* of pairs, if they are paired */
+    const int blocks = (in_group + c->block - 1) / c->block, y0 = band.begin, rows = band.end - band.begin;
     const int columns = c->out.width - x0 < r->columns ? c->out.width - x0 : r->columns;
     const float *in = ctx->arena + c->in.offset + (size_t)image * c->in.image;
     float *packed = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS;
@@ -229,18 +259,19 @@ PRIVATE void run_strip(const struct conv_strips *r, const struct job *j, const s
         }
 }
 
+/* Rows are taken in bands of nearly equal size, as large as the exporter allows. */
 PRIVATE void conv_strips(const struct job *j, const struct conv_strips *r) {
     const struct conv *c = &r->conv;
-    int tiles = j->images * strip_bands(r) * ((c->out.width + r->columns - 1) / r->columns);
-    struct work work = {{0, tiles}, {0, c->groups}, {0, c->out.channels / c->groups}};
-    if (tiles % j->threads == 0 || tiles >= 4 * j->threads)
-        work.tiles = split_evenly(tiles, j->thread, j->threads);
-    else if (c->groups > 1)
-        work.groups = split_evenly(c->groups, j->thread, j->threads);
-    else
-        work.channels = split_evenly(c->out.channels, j->thread, j->threads);
-    for (int t = work.tiles.begin; t < work.tiles.end; t++)
-        run_strip(r, j, &work, t);
+    const struct strip_work work = strip_work(r, j);
+    const int rows = work.rows.end - work.rows.begin, bands = (rows + c->rows - 1) / c->rows;
+    for (int image = work.images.begin; image < work.images.end; image++)
+        for (int b = 0; b < bands; b++) {
+            struct range band = split_evenly(rows, b, bands);
+            band.begin += work.rows.begin;
+            band.end += work.rows.begin;
+            for (int x0 = 0; x0 < c->out.width; x0 += r->columns)
+                run_strip(r, j, &work, image, band, x0);
+        }
 }
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "model.h"
 #include "compiler.h"
+#include "tensor.h"
 
 /* The arguments of one thread in a pass over at most IMAGES_MAX images. */
 struct job {
@@ -24,6 +25,26 @@ INLINE struct range split_evenly(int count, int index, int ranges) {
     r.begin = (int)((long)count * index / ranges);
     r.end = (int)((long)count * (index + 1) / ranges);
     return r;
+}
+
+/* A thread's part of a plane has so many pixels, and so many rows, at least. Of smaller parts cores prefetch pixels that
+   another core is about to write, which then costs more than to read what it has written. */
+#define PART_PIXELS 384
+#define PART_ROWS 4
+
+/* Whether the threads share the rows of each plane of a tensor, not its channels. Convolutions and pools split planes of
+   a size in the same places, so that most of what a thread reads is what it wrote itself, and is in its caches. */
+INLINE int splits_rows(const struct job *j, const struct tensor *out) {
+    return j->threads > 1 && out->height >= PART_ROWS * j->threads &&
+           out->height * out->width >= PART_PIXELS * j->threads;
+}
+
+/* The rows, and the channels, of each plane of a tensor that this thread computes. */
+INLINE struct range rows_of_thread(const struct job *j, const struct tensor *out) {
+    return splits_rows(j, out) ? split_evenly(out->height, j->thread, j->threads) : split_evenly(out->height, 0, 1);
+}
+INLINE struct range channels_of_thread(const struct job *j, const struct tensor *out) {
+    return splits_rows(j, out) ? split_evenly(out->channels, 0, 1) : split_evenly(out->channels, j->thread, j->threads);
 }
 
 #endif

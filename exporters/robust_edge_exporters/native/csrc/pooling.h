@@ -21,14 +21,14 @@ typedef void pool_row(const struct pooling *, const float *plane, int y, float *
 
 PRIVATE void pool_channels(const struct job *j, const struct pooling *p, pool_row *row) {
     float *arena = j->context->arena;
-    struct range planes = split_evenly(p->out.channels, j->thread, j->threads);
+    const struct range planes = channels_of_thread(j, &p->out), rows = rows_of_thread(j, &p->out);
     for (int g = 0; g < j->images; g++)
         for (int c = planes.begin; c < planes.end; c++) {
             const float *in = arena + p->in.offset + (size_t)g * p->in.image + (size_t)c * (size_t)p->in.pitch;
             float *out = arena + p->out.offset + (size_t)g * p->out.image + (size_t)c * (size_t)p->out.pitch;
-            for (int y = 0; y < p->out.height; y++)
+            for (int y = rows.begin; y < rows.end; y++)
                 row(p, in, y, out + y * p->out.width);
-            activate(out, plane_floats(&p->out), &p->act);
+            activate_part(out + rows.begin * p->out.width, (rows.end - rows.begin) * p->out.width, &p->act);
         }
 }
 

@@ -20,9 +20,12 @@ from robust_edge_exporters.native.tiling import Tiling
 from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack_segments
 
 ROW_UNITS_MAX = c_constant("pack_strips.h", "ROW_UNITS_MAX")
+PART_PIXELS, PART_ROWS = c_constant("job.h", "PART_PIXELS"), c_constant("job.h", "PART_ROWS")  # of a thread, at least
 HALF = UNIT // 2  # floats of a row that shares a unit
 FULLEST = 0.7  # fraction of the lanes of packed rows that must be pixels
 UNITS_IN_PLACE = 8  # of a tile that is read in place: fewer lines of the second-level cache per tile than at 16
+MANY_CHANNELS, UNITS_OF_MANY = 128, 4  # with so many input channels tiles of 8 leave the first-level cache
+CHANNELS_IN_PLACE = 256  # of a block: each is in other pages of memory, and processors find so many addresses at once
 PAIRED_COST = 0.75  # of paired rows, in times of tiles of this size read from the second-level cache
 
 
@@ -152,7 +155,7 @@ class ConvStrips(SparseConvKernel):
         stride 2, where a pixel is read by fewer taps, all of them). Wide
         tiles store long parts of a row, narrow ones have more rows and share more of the rows around them. In smaller
         tiles blocks have more channels, and fewer sums are stored between them. Convolutions that need no packing read
-        their input in place, all channels at once if 16-bit offsets allow.
+        their input in place, in blocks of some hundred channels.
         """
         if plain(op.window):
             return self.tile_in_place(op, source, output)
@@ -169,8 +172,9 @@ class ConvStrips(SparseConvKernel):
     def tile_in_place(self, op: Conv, source: Shape, output: Shape) -> StripsTiling:
         """Tiles of consecutive units of a plane."""
         height, pitch, inputs = unrolled(op.window, output).height, layout(source).pitch // UNIT, op.weight.shape[1]
-        rows = math.ceil(height / math.ceil(height / UNITS_IN_PLACE))
-        block = even_block(inputs, OFFSETS // pitch)
+        units = UNITS_IN_PLACE if inputs < MANY_CHANNELS else UNITS_OF_MANY
+        rows = math.ceil(height / math.ceil(height / units))
+        block = even_block(inputs, min(CHANNELS_IN_PLACE, OFFSETS // pitch))
         return StripsTiling(
             rows, 0, 1, block, (), 0,
             whole_plane=False, masked=False, tap_offsets=(0,), channel_offset=pitch,
@@ -242,10 +246,38 @@ class ConvStrips(SparseConvKernel):
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each size of register tile."""
         assert isinstance(tiling, StripsTiling)
-        height = tiling.rows if tiling.paired else layer.output.height
-        padded = replace(layer.output, height=height, width=tiling.row_units * UNIT)
-        program.register_tiles("STRIPS", tiling, padded, step=tiling.row_units)
+        output = Shape(1, layer.output.height, layer.output.width)
+        program.tile_sizes("STRIPS", lambda most: strip_units(tiling, output, most))
         return "conv_strips"
+
+
+def strip_units(tiling: StripsTiling, output: Shape, most: int) -> set[int]:
+    """The sizes in units of the register tiles of a layer, for one thread to four and whatever the number of images.
+
+    More threads may split planes into other parts; for these there is the size of one row.
+
+    Args:
+        tiling: of the layer; conv_strips.h splits tiles in the same way.
+        output: of the layer, in the rows that the tiling counts.
+        most: largest number of units of a register tile, one of `REGISTER_TILE_UNITS`.
+    """
+    units = tiling.row_units
+    planes = {tiling.rows} if tiling.paired else {rows for threads in range(1, 5) for rows in shares(output, threads)}
+    bands = {band for rows in planes for band in even_parts(rows, tiling.rows)}
+    return {units} | {rows * units for band in bands for rows in even_parts(band, max(1, most // units))}
+
+
+def shares(output: Shape, threads: int) -> set[int]:
+    """The rows of a plane that threads compute: nearly equal parts, if these are not too small (job.h)."""
+    if threads > 1 and (output.height < PART_ROWS * threads or output.pixels < PART_PIXELS * threads):
+        return set()
+    return {output.height // threads, math.ceil(output.height / threads)}
+
+
+def even_parts(count: int, most: int) -> set[int]:
+    """The sizes of the fewest nearly equal parts of `most` or less."""
+    parts = math.ceil(count / most)
+    return {count // parts, math.ceil(count / parts)}
 
 
 def by_shift(block: ir.Array, columns: Phases) -> ir.Array:
