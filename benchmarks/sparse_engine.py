@@ -36,6 +36,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from argument_types import at_least_one, fraction, seconds
+from machine_limits import machine_limits
 from result_file import RESULTS, provenance, write_result
 from sparse_engine_plot import plot
 from sparse_engine_tables import BASELINE, OURS, show
@@ -215,18 +216,6 @@ def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
         "speedup": {name: round(medians[BASELINE] / value, 3) for name, value in medians.items()},
         "n": {name: len(values) for name, values in samples.items()},
     }
-
-
-def machine_limits() -> dict[str, float]:
-    """Best rates of one core; see machine_limits.c."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "limits"
-        source = Path(__file__).with_name("machine_limits.c")
-        flags = ["-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-funroll-loops"]
-        subprocess.run(["cc", *flags, str(source), "-o", str(program)], check=True)
-        text = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
-    names = ("mac_per_ns", "loaded_mac_per_ns", "read_bytes_per_ns")
-    return dict(zip(names, map(float, text.split()), strict=True))
 
 
 def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds: int = 30) -> list[dict[str, Any]]:

@@ -27,7 +27,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine_limits import core_limits
 from PIL import Image
 from result_file import provenance, write_result
 from torch import Tensor, nn
@@ -307,16 +307,10 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def register_rate() -> float | None:
     """FLOP/s of one core on registers; None without a C compiler."""
-    source = Path(__file__).with_name("machine_limits.c")
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "limits"
-        flags = ["-std=c99", "-O3", "-march=native", "-ffp-contract=fast", "-funroll-loops"]
-        try:
-            subprocess.run(["cc", *flags, str(source), "-o", str(program)], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        text = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
-    return 2e9 * float(text.split()[0])
+    try:
+        return 2e9 * core_limits()["mac_per_ns"]
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def limit(choice: argparse.Namespace) -> dict[str, float | str]:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Dict, Optional
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Machine:
     """What a latency depends on; None where the operating system does not report it.
 
     Attributes:
+        cpu: its name; on x86 with family and model, which tell processors of one name apart.
         cores: cores this process may run on.
         governor: the CPU frequency governor.
         power_mode: a Jetson's power mode, as `nvpmodel -q` prints it.
@@ -93,8 +94,14 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else platform.machine()
+    found: Dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    name = found.get("model name") or found.get("Model") or platform.machine()
+    if "cpu family" in found and "model" in found:  # in virtual machines processors of several kinds have one name
+        name += f" (family {found['cpu family']}, model {found['model']})"
+    return name
 
 
 def _first_line(path: str) -> Optional[str]:

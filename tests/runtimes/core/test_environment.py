@@ -42,6 +42,7 @@ def test_cores_without_affinity_are_counted(monkeypatch):
     ("cpuinfo", "expected"),
     [
         ("processor\t: 0\nmodel name\t: Cortex: A78 r0\nmodel name\t: other\n", "Cortex: A78 r0"),
+        ("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: EPYC\n", "EPYC (family 25, model 17)"),
         ("processor\t: 0\nModel\t\t: Jetson Orin Nano\n", "Jetson Orin Nano"),
         ("processor\t: 0\n", platform.machine()),
     ],
