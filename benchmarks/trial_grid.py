@@ -33,8 +33,7 @@ def trained(config: CompressConfig, path: Path) -> Run:
     changed = differences(run.config, config)
     if changed:
         raise InputError(f"{path} was trained with other settings ({'; '.join(changed[:3])}); choose another --out")
-    begun = len(run.metrics()) / config.training.epochs
-    resume(path, progress=OUTPUT.progress(f"training {path.name}", begun=begun))
+    resume(path, progress=OUTPUT.progress(f"training {path.name}", begun=None))
     return run
 
 

@@ -54,7 +54,7 @@ runs = {}
 for name in arguments.networks:
     path = arguments.out / "runs" / name
     if (path / "config.yaml").is_file():
-        resume(path, progress=output.progress(f"training {name}"))
+        resume(path, progress=output.progress(f"training {name}", begun=None))
     else:
         config = resolve(preset="quick", flags={**NETWORKS[name], "training.epochs": arguments.epochs})
         compress(config, path, progress=output.progress(f"training {name}"))

@@ -89,12 +89,7 @@ def compress(
         resuming = ranks.broadcast(lambda: resume and (out / CONFIG).is_file())
         config = ranks.broadcast(lambda: settings.resolved(out if resuming else None))
         terminal = output if ranks.writes else Output(json=False, verbosity=-1)
-        begun = (
-            len(open_run(out, allow_code=allow_code).metrics()) / max(1, config.training.epochs)
-            if resuming and ranks.writes
-            else 0.0
-        )
-        progress = terminal.progress("training", begun=begun)
+        progress = terminal.progress("training", begun=None if resuming else 0.0)
         terminal.detail(to_yaml(config))
         if resuming:
             checkpoint = training.resume(out, allow_code=allow_code, progress=progress, ranks=ranks)

@@ -96,7 +96,8 @@ def resume(
     Args:
         path: the run directory.
         allow_code: as `open_run`.
-        progress, ranks: as `compress`.
+        progress: as `compress`; first called with the number of batches that earlier processes have done.
+        ranks: as `compress`.
 
     Raises:
         InputError: `path` is not a run, another process writes it, or its saved state does not fit its config, its

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.data import Source
 from robust_edge.data.augment import augment
+from robust_edge.parallel.ranks import Ranks
 from robust_edge.parallel.rows import Rows, share_rows
 from robust_edge.pruning import admm
 from robust_edge.training import awp
@@ -145,6 +146,11 @@ def train_epoch(
         if count < len(batches) and stop():
             return EpochPart(count, sum_over_ranks(sums.cpu(), ranks), ranks.gather(random.state()))
     return _result(learner, sum_over_ranks(sums.cpu(), ranks), len(source))
+
+
+def batch_count(images: int, size: int, ranks: Ranks) -> int:
+    """The number of batches of an epoch, for a number of training images and a batch size."""
+    return len(_batches(torch.arange(images), size, LEAST_IMAGES * ranks.world))
 
 
 def _batches(order: Tensor, size: int, least: int) -> list[Tensor]:

@@ -17,7 +17,7 @@ from robust_edge.run.directory import Checkpoint, Run
 from robust_edge.run.metrics import ADMM, DENSE, MASKED, EpochRow
 from robust_edge.training.closing import finish, keep_last_good, reestimate_statistics
 from robust_edge.training.divergence import divergence, not_finite
-from robust_edge.training.epoch import BatchProgress, EpochPart, EpochResult, train_epoch
+from robust_edge.training.epoch import BatchProgress, EpochPart, EpochResult, batch_count, train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.resuming import Start, state_of
 from robust_edge.training.schedules import Schedules, pruned_at
@@ -43,7 +43,8 @@ def train(
         learner: the network and its training state, in the state of `start`.
         plan: the schedules.
         start: where training starts: the number of finished epochs and related state.
-        progress: called after every batch with (batches done, number of batches, text).
+        progress: called after every batch with (batches done, number of batches, text), and first with the batches of
+            earlier processes, if there are any.
 
     Raises:
         TrainingDiverged: training diverged; the last good network has been written and is marked as diverged.
@@ -77,6 +78,7 @@ class _Trainer:
         rows: the metrics of the finished epochs.
         part: the finished part of the next epoch, if an earlier process was interrupted in it.
         seconds: duration of this part.
+        resumed: whether the next epoch is the first one of a process that resumed the run.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class _Trainer:
         )
         self.held_out = held_out.to(learner.device)
         self.plan, self.best, self.part, self.seconds = plan, start.best, start.part, start.seconds
+        self.resumed = bool(start.epochs) or start.part is not None
         self.rows = self.ranks.broadcast(run.metrics)
         self.fingerprint = self.ranks.broadcast(dataset.fingerprint)
 
@@ -156,10 +159,14 @@ class _Trainer:
 
     def _batch_progress(self, progress: Progress, epoch: int) -> BatchProgress:
         begun, epochs, images = time.monotonic(), self.config.training.epochs, len(self.images)
-        held_out = _held_out(self.rows)
+        held_out, first = _held_out(self.rows), 0 if self.part is None else self.part.batches
+        if self.resumed:
+            total = batch_count(images, self.config.training.batch_size, self.ranks)
+            progress(epoch * total + first, epochs * total, f"epoch {epoch + 1} resumed{held_out}")
+        self.resumed = False
 
         def report(done: int, total: int, detail: str) -> None:
-            speed = images * done / total / max(time.monotonic() - begun, 1e-9)
+            speed = images * (done - first) / total / max(time.monotonic() - begun, 1e-9)  # of this process
             progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail}{held_out} {speed:.0f} images/s")
 
         return report

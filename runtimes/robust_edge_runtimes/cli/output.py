@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
-from typing import Any, Callable, Iterator, NoReturn, TypeVar
+from typing import Any, Callable, Iterator, NoReturn, Optional, TypeVar
 
 import click
 
@@ -72,7 +72,7 @@ class Output:
             print_error(f"note: the result could not be printed ({error.strerror})")
         context.exit(code)
 
-    def progress(self, label: str, *, begun: float = 0.0) -> Progress:
+    def progress(self, label: str, *, begun: Optional[float] = 0.0) -> Progress:
         """A progress display on stderr, silent with --quiet; `begun` as in Progress."""
         return Progress(label, sys.stderr if self.verbosity >= 0 else None, begun=begun)
 

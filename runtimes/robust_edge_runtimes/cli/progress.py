@@ -17,9 +17,12 @@ class Progress:
         stream: where to write; None for nowhere.
         interval: least time between two lines in seconds, where `stream` is not a terminal.
         begun: fraction of the work that an earlier process did; it does not count for the estimate of the time left.
+            None: the first call gives it.
     """
 
-    def __init__(self, label: str, stream: Optional[TextIO], *, interval: float = 10.0, begun: float = 0.0) -> None:
+    def __init__(
+        self, label: str, stream: Optional[TextIO], *, interval: float = 10.0, begun: Optional[float] = 0.0
+    ) -> None:
         self._label = label
         self._begun = begun
         self._stream = stream
@@ -30,6 +33,8 @@ class Progress:
     def __call__(self, done: int, total: int, detail: str = "") -> None:
         """Show that `done` of `total` steps are done."""
         now = time.monotonic()
+        if self._begun is None:
+            self._begun = done / max(total, 1)
         finished = done >= total
         if self._stream is None or (now - self._last < self._interval and not finished):
             return

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import signal
 
 import pytest
@@ -13,6 +14,7 @@ from robust_edge.training import loop as module
 from robust_edge.training.compress import compress, resume
 from robust_edge.training.epoch import EpochPart
 from robust_edge.training.termination import deferred_termination
+from robust_edge_runtimes.cli.progress import Progress
 from robust_edge_runtimes.core.errors import InputError, TrainingDiverged
 
 RESULTS = ("checkpoint.safetensors", "checkpoint.json")
@@ -75,7 +77,7 @@ def test_the_batches_that_were_done_are_saved(tiny, sparse_run, tmp_path, batche
     assert f"epoch {epochs + 1} interrupted by SIGTERM after {part} batches" in (path / "run.log").read_text()
     steps = []
     resume(path, progress=lambda done, *_: steps.append(done))
-    assert steps[0] == 4 * epochs + part + 1
+    assert steps[:2] == [4 * epochs + part, 4 * epochs + part + 1]
     same(path, sparse_run.path)
 
 
@@ -132,6 +134,23 @@ def test_the_time_of_both_parts_counts(tiny, tmp_path, monkeypatch):
     spent = open_run(path).read_unfinished()["seconds"]
     resume(path)
     assert open_run(path).metrics()[0].seconds == spent + 100
+
+
+def test_batches_of_earlier_processes_count_neither_for_the_speed_nor_for_the_time_left(tiny, tmp_path, monkeypatch):
+    path, now, texts, stream = tmp_path / "run", [0.0], [], io.StringIO()
+    left(path, 6, tiny())  # in the second of three epochs of four batches
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    shown = Progress("training", stream, interval=0.0, begun=None)
+
+    def progress(done, total, text):
+        now[0] += 10.0 * (bool(texts) and done < total)  # a batch takes ten seconds
+        texts.append((done, total, text))
+        shown(done, total, text)
+
+    resume(path, progress=progress)
+    assert texts[0] == (6, 12, "epoch 2 resumed")
+    assert texts[2][2].endswith(" 10 images/s")  # 100 images in 10 seconds
+    assert "training 8/12  40s left" in stream.getvalue()
 
 
 def test_who_asks_twice_does_not_wait(tiny, tmp_path):

@@ -53,6 +53,16 @@ def test_the_time_left_of_work_that_was_begun_before_counts_own_steps_only(monke
     assert "work 50/100  11s so far" in screen.getvalue()  # no step of its own says how long one takes
 
 
+def test_the_first_call_may_give_what_was_done_before(monkeypatch):
+    screen, now = Screen(), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = Progress("work", screen, begun=None)
+    progress(50, 100)  # too early to be shown
+    now[0] = 10.0
+    progress(60, 100)
+    assert "work 60/100  40s left" in screen.getvalue()
+
+
 def test_silent_progress_writes_nowhere():
     Progress("work", None)(1, 1)
     Output(False, -1).progress("work")(1, 1)
