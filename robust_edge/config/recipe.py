@@ -60,10 +60,10 @@ class AwpConfig:
     )
 
     def __post_init__(self) -> None:
+        bounds = [] if self.windows is None else list(self.windows)
+        paired = bounds == sorted(set(bounds)) and len(bounds) % 2 == 0 and self.windows != ()
+        require(paired, "awp.windows", bounds, "pairs of rising fractions from 0 to 1, or null")
         check(self, "awp")
-        bounds = list(self.windows or ())
-        paired = bounds == sorted(set(bounds)) and len(bounds) % 2 == 0
-        require(paired, "awp.windows", bounds, "pairs of rising fractions from 0 to 1")
 
     def active(self, epoch: int, epochs: int) -> bool:
         """Whether the perturbation is used in this epoch, counted from 0, of so many."""

@@ -80,7 +80,7 @@ def check_compute(config: ComputeConfig, device: torch.device) -> None:
     """
     if config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         name = torch.cuda.get_device_name(device)
-        raise InputError(f"training.precision bf16 needs a GPU that computes in bfloat16, {name} does not; use fp32")
+        raise InputError(f"compute.precision bf16 needs a GPU that computes in bfloat16, {name} does not; use fp32")
 
 
 def fitting(config: ComputeConfig, network: nn.Module, shape: tuple[int, ...]) -> ComputeConfig:

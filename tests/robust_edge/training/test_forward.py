@@ -13,10 +13,11 @@ from robust_edge.config.training import ComputeConfig
 from robust_edge.data import Split
 from robust_edge.models import Normalized
 from robust_edge.training.epoch import train_epoch
-from robust_edge.training.forward import Forward, fitting, place
+from robust_edge.training.forward import Forward, check_compute, fitting, place
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.core.errors import InputError
 from tests.traced import traced
 
 SHAPE = (3, 8, 8)
@@ -182,3 +183,11 @@ def test_admm_costs_two_copies_of_the_prunable_weights():
     assert extra() == 2 * prunable
     learner.prune(0.2)
     assert extra() == prunable
+
+
+def test_a_gpu_without_bfloat16_is_refused_by_the_name_of_the_setting(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
+    check_compute(ComputeConfig(precision="bf16"), torch.device("cpu"))
+    with pytest.raises(InputError, match=r"compute\.precision bf16 needs .*, an old GPU does not; use fp32"):
+        check_compute(ComputeConfig(precision="bf16"), torch.device("cuda"))
