@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from robust_edge.pruning.loop import PruningState
 from robust_edge.pruning.parametrised import mask_of
 from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.pruning.schemes import scheme_name
 from robust_edge.pruning.schemes.block import Block, blocks, weights_of
 from robust_edge.pruning.schemes.irregular import Irregular
 from robust_edge.pruning.schemes.macs import Macs
@@ -22,9 +23,12 @@ from robust_edge_runtimes.core.errors import InputError
 
 def check_movable(scheme: Scheme) -> None:
     """Raise InputError unless the scheme allows masks to move."""
-    if not isinstance(scheme, (Irregular, Macs, Block)):
-        name = type(scheme).__name__.lower()
-        raise InputError(f"admm.regrow moves masks of the schemes irregular and block, not of {name}; set it to 0")
+    # a subclass may have a constraint of its own, which a moved mask would violate
+    if type(scheme) not in (Irregular, Macs, Block):
+        raise InputError(
+            f"admm.regrow moves masks of the schemes irregular and block only, and the scheme is "
+            f"{scheme_name(type(scheme))}; set admm.regrow=0"
+        )
 
 
 @torch.no_grad()

@@ -82,10 +82,15 @@ def test_a_move_during_training_keeps_the_count_and_clears_the_momentum():
         assert weight[(mask != 0) & (before[name] == 0)].all(), "returned weights are trained"
 
 
+class Quarter(Irregular):
+    """May have any constraint of its own."""
+
+
 def test_only_schemes_without_a_pattern_of_their_own_move():
     check_movable(Irregular())
-    with pytest.raises(InputError, match=r"admm\.regrow"):
-        check_movable(NOfM())
+    for scheme in (NOfM(), Quarter()):
+        with pytest.raises(InputError, match=r"admm\.regrow"):
+            check_movable(scheme)
 
 
 def blocks_of(support):
