@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.conflicts import refuse_conflicts
 from robust_edge.config.presets import PRESETS, preset_text
 from robust_edge.plugins import is_own
 from robust_edge.pruning.settings import PruningConfig
@@ -39,10 +40,10 @@ def resolve(
         file: a YAML file with any part of a config.
         flags: dotted key to value, from the command line; None values are left out.
         assignments: `key=value` texts, the value in YAML.
-        base: the config to start from instead of the defaults.
+        base: the config to start from instead of the defaults, that of a run that exists.
 
     Raises:
-        InputError: a key is unknown, a value is outside its range, or a file is not YAML.
+        InputError: a key is unknown, a value is outside its range or would have no effect, or a file is not YAML.
     """
     merged: dict[str, Any] = {} if base is None else to_plain(base)
     if preset is not None:
@@ -60,7 +61,10 @@ def resolve(
         _merge(merged, _without_pruning(given))
     _merge(merged, given)
     _refuse_bare(merged)
-    return from_plain(merged)
+    config = from_plain(merged)
+    if base is None:
+        refuse_conflicts(config)
+    return config
 
 
 def from_yaml(text: str, where: str) -> CompressConfig:

@@ -194,7 +194,7 @@ class TrainingConfig:
             "trades": "Zhang 2019: cross-entropy on clean images and β times the divergence between clean and attacked "
             "predictions",
             "nuclear": "NU-AT, Sriramanan 2021: cross-entropy on clean images and β times the nuclear norm of the "
-            "difference of clean and attacked logits, for one attack step: attack.steps=1",
+            "difference of clean and attacked logits; made for one attack step, attack.steps=1",
         },
     )
     beta: float = setting(6.0, "β of losses `trades` and `nuclear`, for which 4 is usual", range="(0, inf)")

@@ -139,6 +139,7 @@ LAYERS = {
     "robust_edge.config": """
         presets training recipe export
         compress
+        conflicts
         settings
         reference
     """,

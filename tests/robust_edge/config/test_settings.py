@@ -80,7 +80,7 @@ def test_text_like_a_number_stays_text_in_a_run(text):
     ("assignment", "key", "value"),
     [
         ("data.augment=[flip, shift]", "data.augment", ("flip", "shift")),
-        ("attack.eps_schedule=[0.1, 0.2]", "attack.eps_schedule", (0.1, 0.2)),
+        ("attack.eps_schedule=[0.05, 0.1]", "attack.eps_schedule", (0.05, 0.1)),
         ("attack.steps_schedule=grow", "attack.steps_schedule", "grow"),
         ("data.download=true", "data.download", True),
         ("data.limit_train=null", "data.limit_train", None),

@@ -48,9 +48,8 @@ def test_steps_grow_every_epoch_up_to_s_and_restart_when_the_radius_steps():
 
 def test_steps_grow_without_restart_under_a_constant_or_falling_radius():
     assert plan(attack__steps_schedule="grow", attack__steps=4, training__epochs=6).steps == (1, 2, 3, 4, 4, 4)
-    falling = plan(
-        attack__steps_schedule="grow", attack__steps=9, attack__eps_schedule=[0.2, 0.1, 0.1, 0.3], training__epochs=4
-    )
+    radii = {"attack__eps": 0.3, "attack__eps_schedule": [0.2, 0.1, 0.1, 0.3]}
+    falling = plan(**radii, attack__steps_schedule="grow", attack__steps=9, training__epochs=4)
     assert falling.steps == (1, 2, 3, 1)
 
 
@@ -192,9 +191,9 @@ def test_admm_begins_at_a_fraction_of_the_run():
 
 
 def test_perturbation_only_in_its_windows():
-    config = resolve(flags={"awp.windows": [0.1, 0.45, 0.7, 1.0], "training.epochs": 10})
+    config = resolve(flags={"awp.gamma": 0.01, "awp.windows": [0.1, 0.45, 0.7, 1.0], "training.epochs": 10})
     assert [config.awp.active(epoch, 10) for epoch in range(10)] == [epoch in (1, 2, 3, 7, 8, 9) for epoch in range(10)]
     assert [resolve(flags={"awp.warmup": 2}).awp.active(epoch, 4) for epoch in range(4)] == [False, False, True, True]
-    for wrong in ([0.1], [0.5, 0.2], [0.1, 1.5]):
+    for wrong in ([], [0.1], [0.5, 0.2], [0.1, 1.5]):
         with pytest.raises(InputError, match=r"awp\.windows must be (pairs of rising fractions|0 to 1)"):
             resolve(flags={"awp.windows": wrong})
