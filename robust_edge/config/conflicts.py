@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.training import N_FGSM
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -22,7 +23,7 @@ def refuse_conflicts(config: CompressConfig) -> None:
 
 def _steps(config: CompressConfig) -> str | None:
     attack = config.attack
-    if attack.method != "n-fgsm" or attack.steps_schedule == "constant":
+    if attack.method != N_FGSM or attack.steps_schedule == "constant":
         return None
     return (
         f"attack.steps_schedule is {_text(attack.steps_schedule)}, but attack.method=n-fgsm always takes one step; set "

@@ -15,6 +15,8 @@ from robust_edge_runtimes.core.runtime import MAX_THREADS
 if TYPE_CHECKING:
     from robust_edge.attacks.pgd import Pgd
 
+N_FGSM = "n-fgsm"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackConfig:
@@ -43,7 +45,7 @@ class AttackConfig:
         "the attack in training",
         choices={
             "pgd": "",
-            "n-fgsm": "de Jorge 2022: one step (`attack.steps=1`) of length ε from noise of radius 2ε, not projected "
+            N_FGSM: "de Jorge 2022: one step (`attack.steps=1`) of length ε from noise of radius 2ε, not projected "
             "onto the ball",
         },
     )
@@ -61,7 +63,7 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         check(self, "attack")
-        if self.method == "n-fgsm" and self.steps != 1:
+        if self.method == N_FGSM and self.steps != 1:
             raise InputError(
                 f"attack.steps is {self.steps}, but attack.method=n-fgsm takes one step; set attack.steps=1, or "
                 "attack.method=pgd for several steps"
@@ -72,7 +74,7 @@ class AttackConfig:
         from robust_edge.attacks.noisy_fgsm import NoisyFgsm
         from robust_edge.attacks.pgd import Pgd
 
-        if self.method == "n-fgsm":
+        if self.method == N_FGSM:
             return NoisyFgsm(step_size=self.step_size)
         return Pgd(steps=self.steps if steps is None else steps, restarts=1, step_size=self.step_size)
 

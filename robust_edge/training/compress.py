@@ -27,6 +27,7 @@ from robust_edge.pruning.schemes.scheme import Scheme, Weights, kept_in
 from robust_edge.run.directory import RESUME, Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import give_up
+from robust_edge.training.divergence import unwatched
 from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
@@ -80,8 +81,9 @@ def compress(
         learner, plan = _prepare(config, initial, device, ranks)
         run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
         run.write_architecture(learner.model)
-        for note in initial.notes:
-            run.log(note)
+        for note in (*initial.notes, unwatched(config)):
+            if note is not None:
+                run.log(note)
         return train(run, initial.dataset, learner, plan, Start(), progress)
 
 

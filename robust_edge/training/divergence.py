@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.training import N_FGSM
 from robust_edge.run.metrics import EpochRow
 from robust_edge.training.losses import NUCLEAR, TRADES
 from robust_edge.training.selection import guessing_limit
@@ -26,7 +27,7 @@ LOST = 0.5
 UNAWARE = 2.0
 """How many times the held-out accuracy that of the training attack is in a collapse, at least."""
 PATIENCE = 2
-"""Number of consecutive evaluations at chance level; a single one can follow a larger ε or the hard projection."""
+"""Number of consecutive evaluations of a collapse; a single one can follow a larger ε or the hard projection."""
 
 
 def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -> str | None:
@@ -46,7 +47,19 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -
     for name, value in dataclasses.asdict(last).items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"the {name} of epoch {last.epoch} is {value}"
-    return _collapse(rows, classes, config.selection.held_out) or _overfitted(rows, classes, config.selection.held_out)
+    return _collapse(rows, classes, config.selection.held_out) or _overfitted(rows, classes, config)
+
+
+def unwatched(config: CompressConfig) -> str | None:
+    """A note on training by one attack step without held-out images, whose collapse would not be seen; else None."""
+    settings = config.attack
+    single = settings.method == N_FGSM or settings.steps == 1 or config.training.loss == NUCLEAR
+    if config.selection.held_out or not single or not config.robust or not config.training.epochs:
+        return None
+    return (
+        "training by one attack step can collapse, and that is detected on held-out images only; set "
+        "selection.held_out (1000 in preset strong) to end such a run and to keep its best network"
+    )
 
 
 def not_finite(model: nn.Module, epoch: int) -> str | None:
@@ -79,19 +92,23 @@ def _collapse(rows: Sequence[EpochRow], classes: int, images: int) -> str | None
     )
 
 
-def _overfitted(rows: Sequence[EpochRow], classes: int, images: int) -> str | None:
-    """Whether the network withstands the training attack only, in the present phase of the run."""
+def _overfitted(rows: Sequence[EpochRow], classes: int, config: CompressConfig) -> str | None:
+    """Whether the network withstands the training attack only, by the last evaluations, all in the present phase."""
     last = rows[-1]
-    seen = [(row.held_out_robust, row) for row in rows if row.held_out_robust is not None and row.phase == last.phase]
+    seen = [(row.held_out_robust, row) for row in rows if row.held_out_robust is not None]
     if len(seen) <= PATIENCE or last.held_out_robust is None:
         return None
+    recent = seen[-PATIENCE:]
     best, at = max(seen[:-PATIENCE], key=lambda item: item[0])
     limit = (1 - LOST) * best
-    fallen = all(robust <= limit and row.robust_accuracy >= UNAWARE * robust for robust, row in seen[-PATIENCE:])
-    if limit < guessing_limit(classes, images) or not fallen:
+    fallen = all(robust <= limit and row.robust_accuracy >= UNAWARE * robust for robust, row in recent)
+    begun = any(row.phase != last.phase for _, row in recent)  # such as the hard projection between them
+    if limit < guessing_limit(classes, config.selection.held_out) or not fallen or begun:
         return None
+    n_fgsm = config.attack.method == N_FGSM
+    advice = "set attack.method=pgd and attack.steps=2" if n_fgsm else "raise attack.steps"
     return (
         f"accuracy under PGD on held-out images fell to {100 * last.held_out_robust:.1f}% after epoch {last.epoch}, "
         f"it was {100 * best:.1f}% after epoch {at.epoch}, while that under the training attack is "
-        f"{100 * last.robust_accuracy:.1f}%; raise attack.steps"
+        f"{100 * last.robust_accuracy:.1f}%; {advice}"
     )

@@ -43,6 +43,13 @@ def test_a_run_ends_with_one_line_of_result(cli, tiny_flags, sparse_run, out):
     assert (out / "checkpoint.safetensors").read_bytes() == (sparse_run.path / "checkpoint.safetensors").read_bytes()
 
 
+def test_one_attack_step_without_held_out_images_is_noted_at_the_start(cli, tiny_flags, out):
+    result = cli("compress", *tiny_flags, "--set", "attack.steps=1", "--epochs", 1, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("note: training by one attack step can collapse")
+    assert "training by one attack step can collapse" in (out / "run.log").read_text()
+
+
 def test_json_is_the_checkpoint_s_record(cli, tiny_flags, out):
     result = cli("compress", *tiny_flags, "--epochs", 1, "--json", "-o", out)
     assert json.loads(result.stdout) == json.loads((out / "checkpoint.json").read_text())

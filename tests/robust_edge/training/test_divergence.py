@@ -9,7 +9,7 @@ from torch import nn
 
 from robust_edge.config.settings import resolve
 from robust_edge.run.metrics import EpochRow
-from robust_edge.training.divergence import divergence, not_finite
+from robust_edge.training.divergence import divergence, not_finite, unwatched
 
 CONFIG = resolve(flags={"selection.held_out": 900})  # guessing: up to 12% of ten classes
 
@@ -104,5 +104,51 @@ def test_collapse_is_seen_by_the_training_attack_no_more(held_out, training, col
     found = divergence(rows, CONFIG, 10)
     assert (found is not None) == collapsed
     assert found is None or "fell to 15.0% after epoch 4, it was 40.0% after epoch 2" in found
-    after_the_projection = [*rows[:2], *(dataclasses.replace(item, phase="masked") for item in rows[2:])]
-    assert divergence(after_the_projection, CONFIG, 10) is None
+
+
+def overfitted(held_out, training, masked_from, config=CONFIG):
+    rows = [
+        dataclasses.replace(
+            row(epoch, robust=robust), robust_accuracy=seen, phase=["admm", "masked"][epoch > masked_from]
+        )
+        for epoch, (robust, seen) in enumerate(zip(held_out, training, strict=True), 1)
+    ]
+    return divergence(rows, config, 10)
+
+
+def test_collapse_at_the_projection_is_seen_after_two_judgements_of_the_new_phase():
+    held_out, training = (0.3, 0.4, *[0.13] * 5), (0.4, 0.45, *[0.9] * 5)
+    assert overfitted(held_out[:4], training[:4], masked_from=3) is None  # one judgement of the masked phase
+    found = overfitted(held_out[:4], training[:4], masked_from=2)
+    assert found is not None
+    assert "fell to 13.0% after epoch 4, it was 40.0% after epoch 2" in found
+    assert overfitted(held_out, training, masked_from=2) is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        ({"attack.method": "n-fgsm", "attack.steps": 1}, "90.0%; set attack.method=pgd and attack.steps=2"),
+        ({"attack.steps": 1}, "90.0%; raise attack.steps"),
+    ],
+)
+def test_the_advice_is_one_that_the_attack_can_take(flags, advice):
+    config = resolve(flags={"selection.held_out": 900, **flags})
+    assert overfitted((0.4, 0.13, 0.13), (0.4, 0.9, 0.9), masked_from=3, config=config).endswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("flags", "noted"),
+    [
+        ({"attack.method": "n-fgsm", "attack.steps": 1}, True),
+        ({"attack.steps": 1}, True),
+        ({"training.loss": "nuclear", "attack.steps": 1}, True),
+        ({"attack.steps": 2}, False),
+        ({"attack.steps": 1, "attack.eps": 0.0}, False),
+        ({"attack.steps": 1, "selection.held_out": 100}, False),
+    ],
+)
+def test_one_step_without_held_out_images_is_noted(flags, noted):
+    note = unwatched(resolve(flags=flags))
+    assert (note is not None) == noted
+    assert note is None or "set selection.held_out" in note
