@@ -33,9 +33,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reproduce import SLICE_OVER, done_within, minutes
 from result_file import RESULTS, provenance
-from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
+from trial_grid import (
+    OUTPUT,
+    SLICE_OVER,
+    done_within,
+    markdown,
+    minutes,
+    share,
+    trained,
+    training_seconds,
+    write_results,
+)
 
 from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import resolve, to_plain

@@ -23,21 +23,25 @@ network keeps 77 or 91% benign accuracy against 0.1 or 0.03 in pixel units, the 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import math
-import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from result_file import RESULTS
-from trial_grid import OUTPUT, markdown, share, trained, training_seconds, write_results
+from trial_grid import (
+    OUTPUT,
+    SLICE_OVER,
+    done_within,
+    markdown,
+    minutes,
+    share,
+    trained,
+    training_seconds,
+    write_results,
+)
 
 from robust_edge.attacks.autoattack import ThesisAutoAttack
 from robust_edge.config.compress import CompressConfig
@@ -57,7 +61,6 @@ GRID, MINUTES = "grid", "minutes"
 ADVERSARIES = ("eps0.1", "eps0.03", "benign")
 AUTOATTACK, THESIS_AUTOATTACK = "autoattack", "thesis-autoattack"
 EPS = 8 / 255
-SLICE_OVER = 75  # EX_TEMPFAIL of sysexits.h
 THESIS = {
     "resnet34-eps0.1-100": (77.25, 53.9, 44.2, 43.9, 43.9),
     "resnet34-eps0.1-50": (77.2, 53.4, 43.3, 42.4, 42.4),
@@ -73,10 +76,6 @@ THESIS = {
     "mobilenet_v2-eps0.03-10": (36.8, 8.0, 3.0, 2.5, 2.5),
 }
 """Table 4.2: benign, then under APGD-CE, APGD-DLR, FAB and Square, each after the ones before."""
-
-
-class SliceOver(BaseException):
-    """The time of this slice is up, or someone sent SIGTERM."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,14 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if done else SLICE_OVER
 
 
-def minutes(text: str) -> float:
-    """A time that ends."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no number of minutes")
-
-
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
     """The chosen configs by name: preset `strong` first, then the larger network and the stronger adversary."""
     names = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=_order)
@@ -144,32 +135,6 @@ def _order(name: str) -> tuple[int, bool, int, int]:
     if name in STRONG + FAST:
         return (STRONG + FAST).index(name), False, 0, 0
     return len(STRONG), arch != "resnet34", ADVERSARIES.index(adversary), -int(kept)
-
-
-def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
-    """Whether the work was done in so much time; its end is a SIGTERM, which training puts off."""
-    working = True
-
-    def end(*_: object) -> None:
-        if working:
-            raise SliceOver
-
-    before = signal.signal(signal.SIGTERM, end)
-    timer = threading.Timer((minutes or 0) * 60, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    try:
-        if minutes is not None:
-            timer.start()
-        work()
-        working = False
-    except SliceOver:
-        return False
-    finally:
-        timer.cancel()
-        if timer.ident is not None:
-            timer.join()  # its signal must not meet the handler from before
-        signal.signal(signal.SIGTERM, before)
-    return True
 
 
 def attacks(name: str) -> tuple[str, ...]:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +29,50 @@ from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
 
 OUTPUT = Output(json=False, verbosity=0)
+SLICE_OVER = 75
+"""Exit code of a slice whose time is up: EX_TEMPFAIL of sysexits.h."""
+
+
+class SliceOver(BaseException):
+    """The time of this slice is up, or the process received SIGTERM."""
+
+
+def minutes(text: str) -> float:
+    """Parse the duration of a slice: a finite number of minutes, at least 0; a type of argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number of minutes of at least 0")
+
+
+def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
+    """Run `work` for at most this number of minutes, None for no limit, and return whether it finished.
+
+    When the time is up this process sends itself SIGTERM, which training defers until its state is saved. The handler
+    that was there before is restored.
+    """
+    working = True
+
+    def end(*_: object) -> None:
+        if working:
+            raise SliceOver
+
+    before = signal.signal(signal.SIGTERM, end)
+    timer = threading.Timer((minutes or 0) * 60, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    try:
+        if minutes is not None:
+            timer.start()
+        work()
+        working = False
+    except SliceOver:
+        return False
+    finally:
+        timer.cancel()
+        if timer.ident is not None:
+            timer.join()  # its signal must not meet the handler from before
+        signal.signal(signal.SIGTERM, before)
+    return True
 
 
 def trained(config: CompressConfig, path: Path) -> Run:
