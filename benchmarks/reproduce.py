@@ -9,8 +9,8 @@ Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce
 
     robust-edge compress --preset strong --config benchmarks/reproduce/resnet34-strong-10.yaml ...
 
-Plan `minutes` trains two networks by a recipe for minutes of a data-centre GPU and attacks 1,000 test images with the
-standard AutoAttack: an estimate of two slices of ten minutes on an H200, not tried on a GPU yet.
+Plan `minutes` trains two networks by a recipe for minutes of a data-centre GPU, and then attacks 1,000 test images with
+the standard AutoAttack: an estimate of two slices of ten minutes on an H200, not tried on a GPU yet.
 
 Made for short slices of a GPU's time: after --minutes the script saves the epoch it is in, however far that is, and
 exits with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most.
@@ -27,6 +27,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
     configs = grid(choice)
 
     def work() -> None:
-        for name, config in configs.items():
-            run = trained(config, choice.out / name)
+        runs: Iterable[tuple[str, Run]] = (
+            (name, trained(config, choice.out / name)) for name, config in configs.items()
+        )
+        if choice.plan == MINUTES:
+            runs = list(runs)  # trains all networks before the first is attacked
+        for name, run in runs:
             for attack in attacks(name):
                 attacked(run, attack, choice)
 

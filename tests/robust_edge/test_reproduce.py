@@ -146,12 +146,26 @@ DRY = {
 
 
 def test_a_dry_run_of_the_plan_for_minutes(script, monkeypatch, tmp_path):
-    """The recipe of the GPU on a small network, in the first slice the training, in the second the attack."""
+    """The recipe of the GPU on a small network: both are trained before the first is attacked."""
     monkeypatch.setattr(script, "AUTOATTACK", "pgd")  # AutoAttack takes a minute for ten images
+    order, train, attack = [], script.trained, script.attacked
+
+    def trained(config, path):
+        order.append(("trained", path.name))
+        return train(config, path)
+
+    def attacked(run, *arguments):
+        order.append(("attacked", run.name))
+        return attack(run, *arguments)
+
+    monkeypatch.setattr(script, "trained", trained)
+    monkeypatch.setattr(script, "attacked", attacked)
     settings = [part for name, value in DRY.items() for part in ("--set", f"{name}={value}")]
     chosen = options(tmp_path, "--plan", "minutes", "--device", "cpu", *settings)
     assert script.main([*chosen, "--minutes", "0"]) == 75
+    order.clear()
     assert script.main(chosen) == 0
+    assert order == [(work, name) for work in ("trained", "attacked") for name in script.FAST]
     found = json.loads((tmp_path / "table.json").read_text())
     assert found["limit"] == 1000
     assert [item["name"] for item in found["runs"]] == list(script.FAST)
