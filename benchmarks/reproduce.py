@@ -10,7 +10,8 @@ Source: Marshall 2020, section 4 and Table 4.2. One file of benchmarks/reproduce
     robust-edge compress --preset strong --config benchmarks/reproduce/resnet34-strong-10.yaml ...
 
 Plan `minutes` trains two networks by a recipe for minutes of a data-centre GPU, and then attacks 1,000 test images with
-the standard AutoAttack: an estimate of two slices of ten minutes on an H200, not tried on a GPU yet.
+the standard AutoAttack: an estimate of two slices of ten minutes on an H200, not tried on a GPU yet. Its result is
+reproduce_minutes.
 
 Made for short slices of a GPU's time: after --minutes the script saves the epoch it is in, however far that is, and
 exits with 75; the same command goes on there, until it exits with 0. Killed without notice, it loses an epoch at most.
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True, help="holds CIFAR-10")
     parser.add_argument("--dataset", help="folder, where --data-dir holds train/CLASS/* and test/CLASS/*")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of the runs")
-    parser.add_argument("-o", "--result", type=Path, default=RESULTS / "reproduce", help="result, without suffix")
+    parser.add_argument("-o", "--result", type=Path, help="result, without suffix; by default in benchmarks/results")
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--plan", choices=(GRID, MINUTES), default=GRID, help="which networks")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks only")
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     choice = parser.parse_args(arguments)
+    choice.result = choice.result or RESULTS / ("reproduce" if choice.plan == GRID else f"reproduce_{choice.plan}")
     if choice.limit is None and choice.plan == MINUTES:
         choice.limit = FAST_IMAGES
     configs = grid(choice)

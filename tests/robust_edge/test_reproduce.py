@@ -177,6 +177,15 @@ def test_a_dry_run_of_the_plan_for_minutes(script, monkeypatch, tmp_path):
     assert (config.compute.precision, config.training.adversarial_weight, config.attack.eps) == ("bf16", 1.0, 8 / 255)
 
 
+@pytest.mark.parametrize(("more", "name"), [([], "reproduce"), (["--plan", "minutes"], "reproduce_minutes")])
+def test_each_plan_has_a_result_of_its_own(script, monkeypatch, tmp_path, more, name):
+    written = []
+    monkeypatch.setattr(script, "write_results", lambda out, *_: written.append(out))
+    chosen = ["--data-dir", str(tmp_path), "--out", str(tmp_path / "runs"), "--minutes", "0", *more]
+    assert script.main(chosen) == 75
+    assert written == [BENCHMARKS / "results" / name]
+
+
 def test_an_unknown_network_is_named(script, tmp_path):
     with pytest.raises(SystemExit, match=r"--only resnet50: no such network; there are resnet34-strong-10"):
         script.main(options(tmp_path, "--only", "resnet50"))
