@@ -49,8 +49,9 @@ class CompressConfig:
     )
     deterministic: bool = setting(
         False,
-        "use only deterministic kernels on GPUs, too, which are slower: the same seed gives the same weights, and so "
-        "does a resumed run; without it they agree up to rounding. On CPUs it is always so",
+        "use deterministic kernels on GPUs, which are slower: two runs with one seed, and a resumed run, then have the "
+        "same weights; without this setting the weights agree up to rounding. A kernel that has no deterministic form "
+        "is used with a warning. CPUs always use deterministic kernels",
         flag="--deterministic",
     )
     device: str = setting("auto", "where to train: cpu, cuda, cuda:1 or auto", flag="--device")

@@ -54,13 +54,15 @@ def test_a_run_keeps_its_count_and_its_loss_falls(tmp_path, precision, channels_
 
 
 def test_a_broken_off_run_resumes_to_the_same_weights(tmp_path):
+    """With deterministic kernels; otherwise weights agree up to rounding."""
+
     def stop(done, total, text):
         if done == 6:  # of four batches per epoch
             raise KeyboardInterrupt
 
-    compress(config_of(), tmp_path / "whole")
+    compress(config_of(deterministic=True), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        compress(config_of(), tmp_path / "broken", progress=stop)
+        compress(config_of(deterministic=True), tmp_path / "broken", progress=stop)
     resume(tmp_path / "broken")
     whole, broken = (open_run(tmp_path / name).load_model().state_dict() for name in ("whole", "broken"))
     assert all(torch.equal(tensor, broken[name]) for name, tensor in whole.items())
@@ -68,7 +70,7 @@ def test_a_broken_off_run_resumes_to_the_same_weights(tmp_path):
 
 def test_images_that_stay_in_the_host_s_memory_give_the_same_weights(tmp_path):
     for resident in (True, False):
-        compress(config_of(data__resident=resident), tmp_path / str(resident))
+        compress(config_of(data__resident=resident, deterministic=True), tmp_path / str(resident))
     left, right = (open_run(tmp_path / str(resident)).load_model().state_dict() for resident in (True, False))
     assert all(torch.equal(tensor, right[name]) for name, tensor in left.items())
 
