@@ -72,7 +72,7 @@ def _scheme(config: CompressConfig) -> str | None:
 def _masked_phase(config: CompressConfig) -> str | None:
     settings, begin = config.admm, 1 - config.admm.masked_fraction
     early = settings.prune_when is not None or config.pruning.keep_mask
-    if not _moves(config) or early or begin < settings.regrow_until:
+    if not _moves(config) or early or begin < settings.regrow_until - 1e-9:
         return None
     return (
         f"admm.regrow is {settings.regrow:g}, but no mask would move: the masked phase begins at {begin:g} of the run "

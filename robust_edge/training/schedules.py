@@ -14,6 +14,9 @@ from robust_edge.config.compress import CompressConfig
 from robust_edge.config.training import TrainingConfig
 from robust_edge_runtimes.core.errors import InputError
 
+ROUNDING = 1e-9
+"""What rounding may add to a fraction of the epochs or take from it: 0.55 of 100 epochs are 55.00000000000001."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedules:
@@ -51,7 +54,7 @@ def schedules(config: CompressConfig) -> Schedules:
         keep=_keep(config, masked_from),
         lr=_lr(config, masked_from),
         masked_from=masked_from,
-        admm_from=min(int(config.admm.start * epochs), masked_from) if config.sparse else masked_from,
+        admm_from=min(int(config.admm.start * epochs + ROUNDING), masked_from) if config.sparse else masked_from,
     )
 
 
@@ -73,7 +76,7 @@ def _masked_from(config: CompressConfig) -> int:
     epochs = config.training.epochs
     if not config.sparse:
         return epochs
-    return max(epochs - max(1, math.ceil(epochs * config.admm.masked_fraction)), 0)
+    return max(epochs - max(1, math.ceil(epochs * config.admm.masked_fraction - ROUNDING)), 0)
 
 
 def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
@@ -83,7 +86,7 @@ def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:
     if schedule == "thirds":
         return tuple(eps * (math.ceil(3 * (epoch + 1) / epochs) / 3) for epoch in range(epochs))  # ends at ε for any T
     if schedule == "linear":
-        rise = max(1, int(epochs * config.attack.eps_rise + 1e-9))
+        rise = max(1, int(epochs * config.attack.eps_rise + ROUNDING))
         return tuple(eps * min(1.0, (epoch + 1) / rise) for epoch in range(epochs))
     return _one_per_epoch("attack.eps_schedule", schedule, epochs)
 

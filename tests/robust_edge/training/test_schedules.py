@@ -82,6 +82,20 @@ def test_masked_phase_takes_at_least_its_share_and_one_epoch(epochs, fraction, m
     assert epochs - masked_from >= epochs * fraction
 
 
+@pytest.mark.parametrize(
+    ("epochs", "admm_from", "masked_from"),
+    [(5, 0, 2), (54, 5, 24), (60, 6, 27), (100, 10, 45), (180, 18, 81), (200, 20, 90), (220, 22, 99)],
+)
+def test_the_phases_of_preset_strong_are_not_moved_by_rounding(epochs, admm_from, masked_from):
+    found = schedules(resolve(preset="strong", flags={"training.epochs": epochs}))
+    assert (found.admm_from, found.masked_from) == (admm_from, masked_from)
+
+
+def test_a_fraction_of_the_epochs_is_not_moved_by_rounding():
+    assert 0.29 * 100 < 29
+    assert plan(training__epochs=100, admm__start=0.29).admm_from == 29
+
+
 def test_a_dense_run_has_no_masked_phase():
     assert plan(pruning__keep=1.0, training__epochs=5).masked_from == 5
 
