@@ -26,7 +26,8 @@ class EpochRow:
         seconds: training time, without the evaluation on held-out images.
         held_out_clean: accuracy on the held-out images at the end of the epoch; None where it was not evaluated.
         held_out_robust: the same under PGD at the full radius of the run.
-        awp: whether adversarial weight perturbation was in use.
+        awp: whether adversarial weight perturbation was active: after its warm-up or in one of its windows, and not
+            switched off until the end of the epoch.
     """
 
     epoch: int

@@ -213,7 +213,7 @@ def _row(
         images=images,
         held_out_clean=None if found is None else found.clean,
         held_out_robust=None if found is None else found.robust,
-        awp=learner.awp,
+        awp=learner.awp and learner.config.awp.active(epoch, learner.config.training.epochs),
     )
 
 

@@ -43,6 +43,7 @@ def test_the_whole_recipe(tiny, tmp_path):
     assert [row.phase for row in rows] == ["dense", *["admm"] * 3, *["masked"] * 6]
     assert [row.rho for row in rows[:1] + rows[4:]] == [0] * 7
     assert rows[3].rho == pytest.approx(0.1)
+    assert [row.awp for row in rows] == [False, *[True] * 3, *[False] * 6]
     assert {(row.clean_loss, row.clean_accuracy) for row in rows} == {(None, None)}
     assert [row.nonzero for row in rows[4:]] == pytest.approx([0.1 * 93728] * 6, abs=6)  # some may be zero by chance
 
