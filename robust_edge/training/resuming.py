@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from robust_edge.data import Dataset
-from robust_edge.run.directory import RESUME, Run
-from robust_edge.training.epoch import EpochPart
+from robust_edge.run.directory import RESUME, UNFINISHED, Run
+from robust_edge.training.epoch import FIGURES, EpochPart
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import Schedules
 from robust_edge.training.selection import Snapshot
@@ -59,11 +59,12 @@ def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any])
     """Load a saved state into the learner.
 
     Raises:
-        InputError: the state belongs to another config or to other images.
+        InputError: the state belongs to another config, to other images, or to another release.
     """
     try:
         best = None if state["kept"] is None else Snapshot(**state["kept"])
         part = None if state.get("part") is None else EpochPart(**state["part"])
+        _require_sums(run, part)
         start = Start(int(state["epoch"]), best, state["masked_from"], part, state.get("seconds", 0.0))
         fingerprint = state["dataset_fingerprint"]
         learner.load_state(state)
@@ -78,3 +79,12 @@ def restore(run: Run, dataset: Dataset, learner: Learner, state: dict[str, Any])
             "start again with `overwrite`"
         )
     return start
+
+
+def _require_sums(run: Run, part: EpochPart | None) -> None:
+    """Raise InputError for a part of an epoch with another number of sums, as release 0.1 wrote it."""
+    if part is not None and part.sums.shape != (FIGURES,):
+        raise InputError(
+            f"{run.path / UNFINISHED} has {part.sums.numel()} sums of the metrics, this release needs {FIGURES}: it "
+            "was written by another release; delete it to resume after the last finished epoch"
+        )

@@ -221,6 +221,22 @@ def test_a_damaged_part_is_refused_and_may_be_deleted(tiny, sparse_run, tmp_path
     same(path, sparse_run.path)
 
 
+def test_a_part_of_release_0_1_is_refused_and_may_be_deleted(tiny, sparse_run, tmp_path):
+    """It had five sums: no count of the images whose clean loss was computed."""
+    path = tmp_path / "run"
+    left(path, 6, tiny())
+    run = open_run(path)
+    state = run.read_unfinished()
+    run.write_unfinished({**state, "part": {**state["part"], "sums": state["part"]["sums"][:5]}})
+    with pytest.raises(
+        InputError, match=r"unfinished\.pt has 5 sums .*, this release needs 6: .*; delete it to resume"
+    ):
+        resume(path)
+    (path / UNFINISHED).unlink()
+    resume(path)
+    same(path, sparse_run.path)
+
+
 def test_a_run_that_diverges_after_it_was_left_keeps_the_last_finished_epoch(tiny, tmp_path, monkeypatch):
     path, usual = tmp_path / "run", module.train_epoch
     left(path, 6, tiny())
