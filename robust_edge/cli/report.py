@@ -19,7 +19,9 @@ from robust_edge_runtimes.cli.output import Output, output_options
 @click.option(
     "-o", "--out", default=Path("report.html"), show_default=True, type=OUTPUT_FILE, help="HTML page to write."
 )
-@click.option("--watch", is_flag=True, help="Write the page again after each epoch, until all runs are finished.")
+@click.option(
+    "--watch", is_flag=True, help="Write the page again after each epoch, until all runs are finished or Ctrl-C."
+)
 @ALLOW_CODE
 @output_options
 @examples(
@@ -57,8 +59,15 @@ def report(
             done = ", ".join(f"{run.name} {len(run.metrics())}/{run.config.training.epochs} epochs" for run in opened)
             output.note(f"wrote {out}: {done}")
 
+    def quiet(seconds: float) -> None:
+        output.note(
+            f"no epoch has ended for {seconds / 60:.0f} minutes; was the training killed? Ctrl-C ends this command"
+        )
+
     if watch:
-        watch_runs(opened, write)
+        if not all(run.finished for run in opened):
+            output.note("watching until all runs are finished; Ctrl-C ends this command earlier")
+        watch_runs(opened, write, quiet=quiet)
     else:
         write(False)
     for path in written[1:]:

@@ -1,9 +1,11 @@
 """The other commands: what they refuse, and that a mistake is one line."""
 
+import functools
 import json
 
 import pytest
 
+from robust_edge.reporting import watch as watching
 from robust_edge.run.directory import open_run
 
 
@@ -151,3 +153,21 @@ def test_help_shows_examples(cli, command):
     result = cli(command, "--help")
     assert result.exit_code == 0
     assert f"robust-edge {command}" in result.stdout.partition("Examples:")[2]
+
+
+def test_a_watched_page_reloads_itself_until_the_run_is_finished(cli, run, tmp_path, monkeypatch):
+    page, refresh, shown = tmp_path / "page.html", '<meta http-equiv="refresh" content="5">', []
+    checkpoint = (run.path / "checkpoint.json").read_bytes()
+    (run.path / "checkpoint.json").unlink()
+
+    def pause(seconds):
+        shown.append(page.read_text())
+        (run.path / "checkpoint.json").write_bytes(checkpoint)  # the training ends
+
+    monkeypatch.setattr(watching, "watch", functools.partial(watching.watch, pause=pause))
+    result = cli("report", "--watch", run.path, "-o", page)
+    assert result.exit_code == 0, result.output
+    assert "Ctrl-C ends this command" in result.stderr
+    assert f"wrote {page}: run 3/3 epochs" in result.stderr
+    assert [refresh in text for text in shown] == [True]
+    assert refresh not in page.read_text()
