@@ -1,4 +1,7 @@
-"""The strong recipe as a whole: sparse, selected on held-out images, and the same bytes after any interruption."""
+"""The recipe of release 0.1 as a whole: sparse, selected on held-out images, the same bytes after any interruption.
+
+The last test trains the present preset `strong`; test_recipe.py has its parts in one run that is interrupted.
+"""
 
 import json
 import math
@@ -12,11 +15,12 @@ import torch
 
 from robust_edge.config.settings import resolve
 from robust_edge.run.directory import open_run
+from robust_edge.training import learner
 from robust_edge.training import loop as module
 from robust_edge.training.compress import compress, resume
 from robust_edge_runtimes.core.errors import InputError, TrainingDiverged
 
-STRONG = {
+RELEASE_0_1 = {
     "training.epochs": 6,
     "training.label_smoothing": 0.1,
     "training.weight_decay": 0.01,
@@ -41,15 +45,15 @@ def tensors(path):
 
 
 @pytest.fixture(scope="module")
-def strong(tiny):
-    return lambda flags=None: tiny({**STRONG, **(flags or {})})
+def release_0_1(tiny):
+    return lambda flags=None: tiny({**RELEASE_0_1, **(flags or {})})
 
 
 @pytest.fixture(scope="module")
-def unbroken(strong, tmp_path_factory):
+def unbroken(release_0_1, tmp_path_factory):
     """A finished run; do not write into it."""
-    path = tmp_path_factory.mktemp("strong") / "run"
-    compress(strong(), path)
+    path = tmp_path_factory.mktemp("release") / "run"
+    compress(release_0_1(), path)
     return path
 
 
@@ -70,9 +74,9 @@ def test_every_epoch_is_judged_and_the_best_masked_one_written(unbroken):
     assert run.checkpoint().diverged is None
 
 
-def test_the_test_images_decide_nothing(strong, unbroken, tmp_path):
+def test_the_test_images_decide_nothing(release_0_1, unbroken, tmp_path):
     """With other test images the weights are the same."""
-    compress(strong({"data.limit_test": 30}), tmp_path / "run")
+    compress(release_0_1({"data.limit_test": 30}), tmp_path / "run")
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == (unbroken / WEIGHTS).read_bytes()
 
 
@@ -81,14 +85,14 @@ def test_the_test_images_decide_nothing(strong, unbroken, tmp_path):
     [{"averaging.decay": 0.0}, {"averaging.reestimate": 0}, {"awp.gamma": 0.0}, {"training.loss": "trades"}],
     ids=str,
 )
-def test_every_part_of_the_recipe_takes_part(strong, unbroken, tmp_path, change):
-    compress(strong(change), tmp_path / "run")
+def test_every_part_of_the_recipe_takes_part(release_0_1, unbroken, tmp_path, change):
+    compress(release_0_1(change), tmp_path / "run")
     old, new = tensors(unbroken), tensors(tmp_path / "run")
     assert any(not torch.equal(old[name], new[name]) for name in old)
 
 
 @pytest.mark.parametrize("batches", [2, 7, 10, 13, 20])
-def test_an_interrupted_run_resumes_to_the_same_bytes(strong, unbroken, tmp_path, batches):
+def test_an_interrupted_run_resumes_to_the_same_bytes(release_0_1, unbroken, tmp_path, batches):
     """Four batches an epoch: in the first epoch, in the ADMM phase, about the hard projection, in the masked phase."""
 
     def progress(done, total, text):
@@ -97,13 +101,13 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(strong, unbroken, tmp_path
 
     path = tmp_path / "run"
     with pytest.raises(Killed):
-        compress(strong(), path, progress=progress)
+        compress(release_0_1(), path, progress=progress)
     resume(path)
     for name in (WEIGHTS, "checkpoint.json"):
         assert (path / name).read_bytes() == (unbroken / name).read_bytes()
 
 
-def test_a_perturbation_that_failed_stays_off_after_a_resume(strong, tmp_path, monkeypatch):
+def test_a_perturbation_that_failed_stays_off_after_a_resume(release_0_1, tmp_path, monkeypatch):
     def failing(model, weights, loss_of, **_):
         loss = loss_of()
         loss.total.backward()
@@ -117,14 +121,14 @@ def test_a_perturbation_that_failed_stays_off_after_a_resume(strong, tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr("robust_edge.training.awp.backward", failing)
         with pytest.raises(Killed):
-            compress(strong(), path, progress=progress)
+            compress(release_0_1(), path, progress=progress)
     resume(path)
     assert [row.awp for row in open_run(path).metrics()] == [False] * 6
 
 
-def test_too_many_held_out_images_are_refused_before_anything_is_written(strong, tmp_path):
+def test_too_many_held_out_images_are_refused_before_anything_is_written(release_0_1, tmp_path):
     with pytest.raises(InputError, match=r"selection\.held_out is 199"):
-        compress(strong({"selection.held_out": 199}), tmp_path / "run")
+        compress(release_0_1({"selection.held_out": 199}), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
@@ -146,10 +150,10 @@ def diverging(failing_epoch, monkeypatch):
 
 @pytest.mark.parametrize("failing_epoch", [2, 6])
 @pytest.mark.parametrize("held_out", [0, 40])
-def test_a_run_that_diverges_keeps_its_last_good_network(strong, tmp_path, monkeypatch, failing_epoch, held_out):
+def test_a_run_that_diverges_keeps_its_last_good_network(release_0_1, tmp_path, monkeypatch, failing_epoch, held_out):
     path = tmp_path / "run"
     diverging(failing_epoch, monkeypatch)
-    for attempt in (lambda: compress(strong({"selection.held_out": held_out}), path), lambda: resume(path)):
+    for attempt in (lambda: compress(release_0_1({"selection.held_out": held_out}), path), lambda: resume(path)):
         with pytest.raises(
             TrainingDiverged, match=f"epoch {failing_epoch} is nan.*{path} keeps the network after epoch .*training.lr"
         ):
@@ -163,10 +167,10 @@ def test_a_run_that_diverges_keeps_its_last_good_network(strong, tmp_path, monke
     assert len(run.metrics()) == failing_epoch - 1
 
 
-def test_divergence_in_the_first_epoch_leaves_nothing_to_keep(strong, tmp_path, monkeypatch):
+def test_divergence_in_the_first_epoch_leaves_nothing_to_keep(release_0_1, tmp_path, monkeypatch):
     diverging(1, monkeypatch)
     with pytest.raises(TrainingDiverged, match="no epoch was finished, so there is no checkpoint"):
-        compress(strong(), tmp_path / "run")
+        compress(release_0_1(), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.json").exists()
 
 
@@ -211,11 +215,11 @@ print(json.dumps({"kills": kills, "runs": [run.name for run in runs], "rows": ro
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_ten_kills_at_random_moments_change_no_bit(strong, tmp_path):
+def test_ten_kills_at_random_moments_change_no_bit(release_0_1, tmp_path):
     """SIGKILL at ten random moments, and a resume each time; the processes are forks of one that has imported all."""
     from robust_edge.config.settings import to_yaml
 
-    (tmp_path / "config.yaml").write_text(to_yaml(strong({"training.epochs": 12})))
+    (tmp_path / "config.yaml").write_text(to_yaml(release_0_1({"training.epochs": 12})))
     command = [sys.executable, "-c", KILLER, str(tmp_path), str(tmp_path / "config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -226,6 +230,21 @@ def test_ten_kills_at_random_moments_change_no_bit(strong, tmp_path):
     assert all(rows == 12 for rows in story["rows"])
 
 
-def test_the_preset_strong_is_a_config_that_runs(tmp_path):
-    flags = {"data.limit_train": 120, "training.epochs": 2, "selection.held_out": 20, "threads": 1}
-    assert compress(resolve(preset="strong", flags=flags), tmp_path / "run").sparsity.nonzero == 9373
+def test_the_preset_strong_is_a_config_that_runs(tmp_path, monkeypatch):
+    """ADMM and the masked phase in five epochs; the mask moves and keeps the number of its weights."""
+    flags = {"data.limit_train": 120, "training.epochs": 5, "selection.held_out": 20, "threads": 1}
+    moved, move_mask = [], learner.move_mask
+
+    def recorded(state, model, optimizer, share):
+        before = {name: mask.clone() for name, mask in state.masks.items()}
+        move_mask(state, model, optimizer, share)
+        moved.append(sum(int((mask != before[name]).sum()) for name, mask in state.masks.items()))
+
+    monkeypatch.setattr(learner, "move_mask", recorded)
+    path = tmp_path / "run"
+    checkpoint = compress(resolve(preset="strong", flags={**flags, "admm.regrow_interval": 1}), path)
+    assert [row.phase for row in open_run(path).metrics()] == ["admm"] * 2 + ["masked"] * 3
+    assert any(moved)
+    assert all(count % 2 == 0 for count in moved), "as many return as leave"
+    assert checkpoint.sparsity.nonzero == 9373
+    assert checkpoint.epoch == 5  # the only one whose mask is final
