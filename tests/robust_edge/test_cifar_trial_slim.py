@@ -1,0 +1,120 @@
+"""The trial on two cores: what its configs cost, and which rows of an earlier result stay. Nothing is trained."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from robust_edge.config.conflicts import refuse_conflicts
+from robust_edge.config.settings import differences, resolve
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SETTINGS = {"eps": 8 / 255, "images": 1000, "share": 1.0}
+STRONG_0_1 = """
+training:
+  epochs: 100
+  batch_size: 128
+  lr: 0.1
+  lr_schedule: cosine
+  momentum: 0.9
+  weight_decay: 5.0e-4
+  adversarial_weight: 0.9
+  label_smoothing: 0.1
+attack: {eps: 0.03137254901960784, eps_schedule: linear, steps: 2, steps_schedule: constant}
+pruning: {keep: 0.1, keep_schedule: constant}
+admm: {rho: 0.01, rho_growth: 1.3, rho_max: 0.1, interval: 20, masked_fraction: 0.4}
+averaging: {decay: 0.999, reestimate: 2000}
+awp: {gamma: 0.005, warmup: 10}
+selection: {held_out: 1000, steps: 10}
+data: {augment: [flip, crop]}
+"""
+"""Preset `strong` as release 0.1 had it, on top of the defaults."""
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cifar_trial_slim
+
+    yield cifar_trial_slim
+    for name in ("cifar_trial_slim", "trial_grid"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def choice():
+    """The command line of the ablations."""
+    return argparse.Namespace(data_dir=Path("data"), ablations=True, threads=1, precision="fp32", share=1.0)
+
+
+def test_strong_0_1_is_the_preset_of_that_release(tmp_path):
+    (tmp_path / "old.yaml").write_text(STRONG_0_1)
+    old = resolve(file=tmp_path / "old.yaml")
+    assert differences(resolve(preset="strong", file=BENCHMARKS / "strong-0.1.yaml"), old) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "passes"),
+    [
+        ({"attack.steps": 1, "training.adversarial_weight": 1.0}, 2 + 3),
+        ({"attack.steps": 2, "training.adversarial_weight": 1.0}, 4 + 3),
+        ({"attack.steps": 2, "training.adversarial_weight": 0.9}, 4 + 6),
+        ({"attack.steps": 2, "training.adversarial_weight": 0.9, "training.clean_interval": 4}, 4 + 3.75),
+        ({"attack.steps": 1, "training.loss": "nuclear"}, 2 + 1 + 6),
+        (
+            {"attack.steps": 1, "training.adversarial_weight": 1.0, "awp.gamma": 0.01, "awp.windows": [0.1, 0.6]},
+            5 + 1.5,
+        ),
+        ({"attack.steps": 2, "awp.gamma": 0.01}, 4 + 6 + 0.9 * 6),
+        ({"attack.steps": 1, "training.adversarial_weight": 1.0, "selection.held_out": 1000}, 5 + 21 / 49),
+        (
+            {"attack.steps": 1, "training.adversarial_weight": 1.0, "selection.held_out": 1000, "selection.every": 2},
+            5 + 21 / 98,
+        ),
+    ],
+    ids=str,
+)
+def test_passes_are_counted_as_the_docstring_says(script, flags, passes):
+    assert script.passes(resolve(flags=flags)) == pytest.approx(passes)
+
+
+def test_all_variants_cost_the_same_and_only_their_part_differs(script, choice):
+    configs = script.grid(choice)
+    assert next(iter(configs)) == "all-parts-seed0"
+    assert len(configs) == script.SEEDS * len(script.ABLATIONS)
+    base = configs["all-parts-seed0"]
+    for name, config in configs.items():
+        refuse_conflicts(config)
+        cost = config.training.epochs * script.passes(config)
+        assert abs(cost - script.PART * script.BUDGET) <= script.passes(config) / 2 or config.training.epochs == 2
+        variant, _, seed = name.rpartition("-seed")
+        assert config.seed == int(seed)
+        changed = {line.split(":")[0] for line in differences(base, config)} - {"seed", "training.epochs", "awp.warmup"}
+        assert variant == "release" or changed <= script.ABLATIONS[variant].keys(), variant
+        assert changed or variant == "all-parts"
+    assert (base.training.epochs, configs["release-seed0"].training.epochs) == (5, 2)
+    assert configs["release-seed0"].awp.warmup == 1  # a tenth of its epochs, at least one
+
+
+def test_a_share_takes_fewer_images_and_at_least_a_fifth_of_the_passes(script, choice):
+    choice.share = 0.01
+    config = script.config_of({}, None, choice, script.BUDGET)
+    assert (config.data.limit_train, config.data.limit_test, config.selection.held_out) == (500, 20, 20)
+    assert config.training.epochs == round(0.2 * script.BUDGET / script.passes(config))
+
+
+def test_rows_stay_only_where_settings_and_recipe_are_the_same(script, tmp_path):
+    path, config = tmp_path / "result.json", resolve(preset="strong")
+    row = {"name": "a", "robust": {"value": 0.3}, "config": script.recipe(config)}
+    unfinished = {"name": "b", "config": script.recipe(config)}
+    assert script.finished_rows(path, SETTINGS, {"a": config}) == {}
+    path.write_text(json.dumps({**SETTINGS, "runs": [row, unfinished]}))
+    assert script.finished_rows(path, SETTINGS, {"a": config, "b": config}) == {"a": row}
+    assert script.finished_rows(path, SETTINGS, {"c": config}) == {}
+    assert script.finished_rows(path, {**SETTINGS, "images": 999}, {"a": config}) == {}
+    assert script.finished_rows(path, SETTINGS, {"a": dataclasses.replace(config, seed=1)}) == {}
+    elsewhere = resolve(preset="strong", flags={"threads": 1, "device": "cpu", "compute.precision": "bf16"})
+    assert script.finished_rows(path, SETTINGS, {"a": elsewhere}) == {"a": row}, "what the machine decides"
