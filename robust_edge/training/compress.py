@@ -32,6 +32,7 @@ from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
+from robust_edge.training.losses import check_ranks
 from robust_edge.training.quantised import require_quantisable
 from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
@@ -156,6 +157,7 @@ def _interrupted(run: Run, dataset: Dataset, state: Mapping[str, Any] | None, ra
 def _device_and_images(config: CompressConfig, ranks: Ranks) -> tuple[torch.device, Dataset]:
     device = prepare_device(config)
     check_batch(config.training.batch_size, ranks)
+    check_ranks(config.training, ranks.world)
     schedules(config)  # lists of another length are refused before the images are read
     dataset = load_dataset(config.data)
     check_same_images(dataset, ranks)

@@ -23,6 +23,7 @@ from robust_edge.config.training import TrainingConfig
 from robust_edge.parallel.rows import Rows
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.core.errors import InputError
 
 TRADES, NUCLEAR = "trades", "nuclear"
 
@@ -67,6 +68,15 @@ def attack_batch(
         return cross_entropy(logits, targets) + settings.beta * _nuclear(logits - clean)
 
     return craft(model, images, labels, attack, threat, generator, raised, rows)
+
+
+def check_ranks(settings: TrainingConfig, world: int) -> None:
+    """Raise InputError for a loss that is not a mean over images, where several processes share a batch."""
+    if settings.loss == NUCLEAR and world > 1:
+        raise InputError(
+            f"training.loss=nuclear takes a norm over all logits of a batch, which {world} ranks do not have together; "
+            "train with one process, or set training.loss to adversarial or trades"
+        )
 
 
 def has_clean_term(settings: TrainingConfig, count: int = 0) -> bool:

@@ -7,8 +7,9 @@ from torch.nn import functional
 
 from robust_edge.attacks.pgd import Pgd
 from robust_edge.config.training import TrainingConfig
-from robust_edge.training.losses import attack_batch, batch_loss
+from robust_edge.training.losses import attack_batch, batch_loss, check_ranks
 from robust_edge_runtimes.attacks.threat import Threat
+from robust_edge_runtimes.core.errors import InputError
 
 
 @pytest.fixture
@@ -87,6 +88,13 @@ def test_trades_by_hand(model, batch, share):
     found = batch_loss(model, images, attacked, labels, settings)
     expected = smoothed(model, images, labels, share) + 3 * divergence
     assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_only_losses_that_are_means_over_images_are_shared_by_ranks():
+    for loss, world in (("adversarial", 2), ("trades", 2), ("nuclear", 1)):
+        check_ranks(TrainingConfig(loss=loss), world)
+    with pytest.raises(InputError, match=r"training\.loss=nuclear .* 2 ranks .*; train with one process, or set"):
+        check_ranks(TrainingConfig(loss="nuclear"), 2)
 
 
 def test_nuclear_by_hand(model, batch):
