@@ -276,7 +276,7 @@ def tampered_kinds() -> str:
 
 
 def recipe() -> str:
-    """What the parts of preset `strong` are worth: differences to it, on the seeds that both have."""
+    """What preset `strong` and its variants reach in the ablations: differences to it, on the seeds that both have."""
     variants: dict[str, dict[str, dict[str, Any]]] = {}
     for row in _trial_rows("cifar_trial_slim_ablations"):
         name, seed = row["name"].rsplit("-seed", 1)

@@ -75,7 +75,7 @@ class AwpConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Selection of the best epoch on held-out training images; no test image influences a decision."""
+    """Selection of the best epoch on held-out training images; no test image influences a decision of the run."""
 
     held_out: int = setting(
         0,
