@@ -115,8 +115,9 @@ class AdmmConfig:
     regrow: float = setting(
         0.0,
         "fraction of each layer's kept weights (or blocks) that moves at each update of the mask in the masked phase: "
-        "the smallest leave, those of largest gradient return; 0 holds the mask fixed. It falls to 0 as a cosine until "
-        "`regrow_until`. Schemes `irregular` and `block`",
+        "the smallest leave, those of largest gradient return; 0 holds the mask fixed. The fraction falls as a cosine "
+        "from this value at the first epoch of the run to 0 at `regrow_until`, so that less than this value moves at "
+        "the first update, which comes after the hard projection. Schemes `irregular` and `block`",
         range="[0, 1)",
         noun="a fraction",
         hint="0.1 is usual",
