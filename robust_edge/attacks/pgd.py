@@ -127,7 +127,8 @@ def craft(
         rows: the part of a batch that `images` are, if several processes share it; None for the whole batch.
 
     Returns:
-        (N, C, H, W) in [0, 1], within ε of `images`, detached.
+        (N, C, H, W) in [0, 1], detached; within ε of `images` where the attack is projected. N-FGSM may leave the ball:
+        its noise of 2ε and its step of ε move a pixel by up to 3ε.
     """
     start = random_start(images, attack, threat, generator, rows)
     return last_iterate(model, images, labels, attack, threat, start, loss)

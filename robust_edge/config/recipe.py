@@ -25,8 +25,8 @@ class AveragingConfig:
     )
     reestimate: int = setting(
         0,
-        "number of training images, clean and attacked, on which the batch-norm statistics of the final network are "
-        "re-estimated, at least 2; 0 keeps the averaged ones",
+        "number of training images on which the batch-norm statistics of the final network are re-estimated, at least "
+        "2: attacked as in training, and clean if the loss has a clean term; 0 keeps the averaged ones",
         range="[0, inf)",
     )
 
@@ -83,7 +83,9 @@ class SelectionConfig:
         range="[0, inf)",
     )
     steps: int = setting(
-        10, "PGD steps of their evaluation, at the largest radius of the run in every epoch", range="[1, inf)"
+        10,
+        "number of PGD steps in each evaluation of the held-out images, whose radius is attack.eps",
+        range="[1, inf)",
     )
     every: int = setting(
         1, "epochs between two evaluations on held-out images; the last epoch is always evaluated", range="[1, inf)"

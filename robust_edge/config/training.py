@@ -44,7 +44,7 @@ class AttackConfig:
         "pgd",
         "the attack in training",
         choices={
-            "pgd": "",
+            "pgd": "`steps` steps of length `step_size` from a random start, each projected onto the ball",
             N_FGSM: "de Jorge 2022: one step (`attack.steps=1`) of length ε from noise of radius 2ε, not projected "
             "onto the ball",
         },
@@ -59,7 +59,9 @@ class AttackConfig:
         beside=PER_EPOCH,
         range="[1, inf)",
     )
-    step_size: float | None = declared(STEP_SIZE, None)
+    step_size: float | None = declared(
+        dataclasses.replace(STEP_SIZE, help="step size α; null uses 2.5·ε/s, or ε with method `n-fgsm`"), None
+    )
 
     def __post_init__(self) -> None:
         check(self, "attack")
@@ -102,7 +104,8 @@ class AdmmConfig:
     interval: int = setting(1, "optimiser steps between two updates of θ' and u; Algorithm 1 uses 1", range="[1, inf)")
     masked_fraction: float = setting(
         0.34,
-        "fraction of the epochs that train under a fixed mask after the hard projection, at the end",
+        "fraction of the epochs that train under a mask after the hard projection, at the end; the mask is fixed "
+        "unless `regrow` is above 0",
         range="(0, 1)",
     )
     prune_when: float | None = setting(
@@ -172,7 +175,9 @@ class TrainingConfig:
     lr_warmup: float = setting(0.05, "fraction of the run over which schedule `linear` rises", range="[0, 1)")
     lr_end: float = setting(0.85, "fraction of the run at which the line of schedule `linear` ends", range="(0, 1]")
     lr_tail: float = setting(
-        0.005, "learning rate of schedule `linear` from there on, as a fraction of lr, and its lowest", range="(0, 1]"
+        0.005,
+        "lowest learning rate of schedule `linear`, as a fraction of lr; it is used from `lr_end` on",
+        range="(0, 1]",
     )
     momentum: float = setting(0.9, "momentum of SGD", range="[0, 1]")
     nesterov: bool = setting(False, "Nesterov's momentum, which needs momentum above 0")
@@ -240,7 +245,10 @@ class ComputeConfig:
         True, "store images and weights as NHWC, which makes convolutions faster on CPUs and GPUs"
     )
     compile: bool = setting(
-        False, "run the network through torch.compile; the first batches take minutes", flag="--compile"
+        False,
+        "run the network through torch.compile; the first batches take minutes, and the attack runs without the "
+        "folding of batch norms into convolutions",
+        flag="--compile",
     )
     workers: int = setting(
         2,

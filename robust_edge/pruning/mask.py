@@ -1,4 +1,4 @@
-"""Applying fixed masks to the weights."""
+"""Apply masks to the weights."""
 
 from __future__ import annotations
 

@@ -31,6 +31,6 @@ def schedule_panels(plan: Schedules, config: CompressConfig) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if config.sparse:
                 axes.axvspan(plan.masked_from + 0.5, epochs + 0.5, color="#fde68a", alpha=0.55, linewidth=0, zorder=0)
-        figure.supxlabel("epoch" + (" (shaded: under the fixed mask)" if config.sparse else ""))
+        figure.supxlabel("epoch" + (" (shaded: the masked phase)" if config.sparse else ""))
         figure.tight_layout()
     return figure

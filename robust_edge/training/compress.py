@@ -1,7 +1,7 @@
 """Algorithm 1, from a config to a finished run.
 
 Source: Marshall 2020, Algorithm 1. Deviation: the last part of the run is masked (hard projection, momentum
-cleared, then training under the fixed mask), so that the result lies in S exactly.
+cleared, then training under the mask), so that the result lies in S exactly.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def resume(
 ) -> Checkpoint:
     """Continue an interrupted run, with the same final weights as without the interruption.
 
-    A finished run is not changed. The random numbers of an epoch depend only on the seed and the epoch; if SIGTERM
-    interrupted an epoch, the state of the random generators was saved.
+    On GPUs that needs `deterministic`; without it the weights agree up to rounding. A finished run is not changed. The
+    random numbers of an epoch depend only on the seed and the epoch; if SIGTERM interrupted an epoch, the state of the
+    random generators was saved.
 
     Args:
         path: the run directory.

@@ -174,7 +174,7 @@ class Learner:
             self.pruning = dataclasses.replace(self.pruning, rho_growth=growth)
 
     def prune(self, keep: float) -> None:
-        """Do the hard projection onto S and fix the mask; momentum, ADMM state and moving average are reset."""
+        """Do the hard projection onto S and set the mask; momentum, ADMM state and moving average are reset."""
         self.pruning = loop.finish(self.pruning, self.model, self.optimizer, keep=keep)
         self.average = self._moving_average()
 
