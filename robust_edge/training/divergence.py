@@ -106,9 +106,9 @@ def _overfitted(rows: Sequence[EpochRow], classes: int, config: CompressConfig) 
     if limit < guessing_limit(classes, config.selection.held_out) or not fallen or begun:
         return None
     n_fgsm = config.attack.method == N_FGSM
-    advice = "set attack.method=pgd and attack.steps=2" if n_fgsm else "raise attack.steps"
+    stable = "attack.method=pgd with attack.steps=2" if n_fgsm else "a larger attack.steps"
     return (
         f"accuracy under PGD on held-out images fell to {100 * last.held_out_robust:.1f}% after epoch {last.epoch}, "
         f"it was {100 * best:.1f}% after epoch {at.epoch}, while that under the training attack is "
-        f"{100 * last.robust_accuracy:.1f}%; {advice}"
+        f"{100 * last.robust_accuracy:.1f}%; {stable} is more stable"
     )

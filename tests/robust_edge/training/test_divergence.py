@@ -128,8 +128,8 @@ def test_collapse_at_the_projection_is_seen_after_two_judgements_of_the_new_phas
 @pytest.mark.parametrize(
     ("flags", "advice"),
     [
-        ({"attack.method": "n-fgsm", "attack.steps": 1}, "90.0%; set attack.method=pgd and attack.steps=2"),
-        ({"attack.steps": 1}, "90.0%; raise attack.steps"),
+        ({"attack.method": "n-fgsm", "attack.steps": 1}, "90.0%; attack.method=pgd with attack.steps=2 is more stable"),
+        ({"attack.steps": 1}, "90.0%; a larger attack.steps is more stable"),
     ],
 )
 def test_the_advice_is_one_that_the_attack_can_take(flags, advice):
