@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ import onnxruntime as ort
 import torch
 from argument_types import at_least_one, fraction, seconds
 from machine_limits import machine_limits
+from other_engines import Infer, other_engines
 from result_file import RESULTS, provenance, write_result
 from sparse_engine_plot import plot
 from sparse_engine_tables import BASELINE, OURS, show
@@ -59,8 +60,6 @@ CLASSES = tuple("0123456789")
 CSR_KEEP = 0.2  # above it, for batches and for large images, CSR products take seconds
 
 WARM_MS = 50  # after the others' turns, threads need about so long to reach their speed
-
-Infer = Callable[[np.ndarray], np.ndarray]
 
 
 class CsrConv(torch.nn.Module):
@@ -169,6 +168,7 @@ def engines(folder: Path, model: nn.Module, threads: int) -> dict[str, Infer]:
         "onnxruntime int8": session(folder / "int8.onnx", threads),
         "torch eager": torch_infer(model, threads),
         "torch csr": torch_infer(as_csr(model), threads),
+        **other_engines(folder, threads),
         "sparse engine": ours.infer,
     }
 

@@ -31,8 +31,9 @@ from typing import Any
 import numpy as np
 import torch
 from argument_types import fraction, seconds
+from other_engines import Infer
 from result_file import RESULTS, provenance, write_result
-from sparse_engine import Infer, interleaved, one_core, operator_times, quantize, session
+from sparse_engine import interleaved, one_core, operator_times, quantize, session
 
 import robust_edge_exporters.native
 from robust_edge.models import ModelSpec, build_model

@@ -6,7 +6,8 @@ import itertools
 import math
 from typing import Any
 
-ENGINES = ("onnxruntime fp32", "onnxruntime int8", "torch eager", "torch csr", "sparse engine")
+OTHERS = ("openvino fp32", "openvino int8", "torch eager", "torch csr")
+ENGINES = ("onnxruntime fp32", "onnxruntime int8", *OTHERS, "sparse engine")
 BASELINE, OURS = ENGINES[0], ENGINES[-1]
 
 
@@ -20,11 +21,13 @@ def show(report: dict[str, Any]) -> None:
 
 def tables(report: dict[str, Any]) -> str:
     """The report as Markdown: speed-ups over the baseline, then the layers of each network beside their limits."""
-    lines = ["| network | kept | MACs left | threads | images | " + " | ".join(ENGINES) + " | ms |"]
-    lines.append("|---" * (len(ENGINES) + 6) + "|")
+    timed = {engine for c in report["cells"] for r in c["results"] for engine in r["speedup"]}
+    shown = [engine for engine in ENGINES if engine in timed]
+    lines = ["| network | kept | MACs left | threads | images | " + " | ".join(shown) + " | ms |"]
+    lines.append("|---" * (len(shown) + 6) + "|")
     for c in report["cells"]:
         for r in c["results"]:
-            speeds = " | ".join(f"{r['speedup'][e]:.2f}" if e in r["speedup"] else "" for e in ENGINES)
+            speeds = " | ".join(f"{r['speedup'][e]:.2f}" if e in r["speedup"] else "" for e in shown)
             kept = f"{c['keep']:.0%}" + (" in all" if c["scope"] == "global" else "")
             head = f"| {c['network']} | {kept} | {c['macs_left']:.1%} | {r['threads']} | {r['images']} "
             lines.append(f"{head}| {speeds} | {r['ms'][OURS]:.2f} |")
