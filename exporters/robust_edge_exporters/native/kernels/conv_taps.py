@@ -5,6 +5,7 @@ from __future__ import annotations
 from robust_edge_exporters.native.c_source import c_constant
 from robust_edge_exporters.native.geometry import UNIT, Shape, layout, whole_units
 from robust_edge_exporters.native.kernel import Options
+from robust_edge_exporters.native.kernels.conv_strips import CHANNELS_IN_PLACE, plain
 from robust_edge_exporters.native.kernels.convolution import LENGTH_MULTIPLE, TAPS_MAX, SparseConvKernel, blocks_of
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import Tiling
@@ -13,6 +14,7 @@ from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack
 TAP_UNITS = c_constant("conv_taps.h", "TAP_UNITS")  # units of a plane
 SHORTEST = 4  # mean entries of a segment for which shifting its sums is worth it
 SPLIT_FLOATS = 32768  # of a block's phases
+FAR_COST = 1.1  # of channels that all are read for each output channel, in times of blocks of them
 
 
 class ConvTaps(SparseConvKernel):
@@ -27,6 +29,11 @@ class ConvTaps(SparseConvKernel):
         one_phase = op.window.strides == (2, 2) and len(op.window.shifts) == 1  # `sparse` packs no more than this one
         packed = one_phase and output.pixels > UNIT
         return op.window.divides(source, output) and op.groups == 1 and length >= SHORTEST and small and not packed
+
+    def cost(self, op: Conv, output: Shape) -> float:
+        """Estimated time; more for 1x1 convolutions of many channels, which `strips` reads in blocks that stay nearer."""
+        far = plain(op.window) and op.weight.shape[1] >= CHANNELS_IN_PLACE and output.pixels > UNIT
+        return (FAR_COST if far else 1) * super().cost(op, output)
 
     def tile(self, op: Conv, source: Shape, output: Shape, options: Options) -> Tiling:
         """Tiles of whole planes; a block has as many channels as 16-bit offsets or the scratch memory allow."""
