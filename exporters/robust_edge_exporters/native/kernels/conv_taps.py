@@ -31,7 +31,7 @@ class ConvTaps(SparseConvKernel):
         return op.window.divides(source, output) and op.groups == 1 and length >= SHORTEST and small and not packed
 
     def cost(self, op: Conv, output: Shape) -> float:
-        """Estimated time; more for 1x1 convolutions of many channels, which `strips` reads in blocks that stay nearer."""
+        """Estimated time; more for 1x1 convolutions of many channels, of which `strips` reads blocks."""
         far = plain(op.window) and op.weight.shape[1] >= CHANNELS_IN_PLACE and output.pixels > UNIT
         return (FAR_COST if far else 1) * super().cost(op, output)
 
