@@ -156,6 +156,13 @@ def engine_speed() -> str:
     return f"{speed}\nThe engine is as fast as the dense engines at:\n\n{level}\n{size}"
 
 
+def engine_layers() -> str:
+    """Each operator of some networks beside the limits of the core, with a tenth of the weights."""
+    report = json.loads((DOCS.parent / "benchmarks/results/sparse_engine.json").read_text("utf-8"))
+    names = ("resnet18-224", "resnet50-224", "resnet34")
+    return "\n".join(f"## {name}\n\n{sparse_engine_tables.layer_table(report, name, 0.1)}" for name in names)
+
+
 def int8_speed() -> str:
     """What the benchmark of the int8 engine found, one row per network and fraction kept."""
     found = json.loads((DOCS.parent / "benchmarks/results/sparse_engine_int8.json").read_text("utf-8"))
@@ -321,6 +328,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "onnx files": lambda: networks("onnx_files"),
     "fastest": fastest,
     "engine speed": engine_speed,
+    "engine layers": engine_layers,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
     "recipe": recipe,
