@@ -13,22 +13,23 @@ Infer = Callable[[np.ndarray], np.ndarray]
 
 
 def other_engines(folder: Path, threads: int) -> dict[str, Infer]:
-    """OpenVINO on `model.onnx` and `int8.onnx` of a folder, by name; empty if it is not installed.
+    """OpenVINO on `model.onnx` and `int8.onnx` of a folder, by name; empty if it is not installed, or for more threads.
 
+    With two threads it used one core only where this was tried, and its threads disturbed the other engines.
     DeepSparse, which skips pruned weights too, is not among them: its last release, 1.8, needs onnx below 1.15.
     """
-    if importlib.util.find_spec("openvino") is None:
+    if threads > 1 or importlib.util.find_spec("openvino") is None:
         return {}
     files = {"openvino fp32": "model.onnx", "openvino int8": "int8.onnx"}
-    return {name: openvino(folder / file, threads) for name, file in files.items()}
+    return {name: openvino(folder / file) for name, file in files.items()}
 
 
-def openvino(path: Path, threads: int) -> Infer:
-    """The network in OpenVINO, compiled for one batch at a time; float32 stays float32 on CPUs with bfloat16."""
+def openvino(path: Path) -> Infer:
+    """The network in OpenVINO on one thread, compiled for one batch at a time; float32 stays float32 on CPUs with bfloat16."""
     import openvino
 
     core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 
     def compiled(shape: tuple[int, ...]) -> Infer:
         model = core.read_model(str(path))

@@ -156,11 +156,24 @@ def engine_speed() -> str:
     return f"{speed}\nThe engine is as fast as the dense engines at:\n\n{level}\n{size}"
 
 
+def engine_tenth() -> str:
+    """The sparse engine and dense ones with a tenth of the weights, one thread, one image."""
+    report = json.loads((DOCS.parent / "benchmarks/results/sparse_engine.json").read_text("utf-8"))
+    engines = ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino int8", "sparse engine")
+    rows = [
+        (cell["network"], *(f"{row['speedup'][name]:.2f}" for name in engines), f"{row['ms'][engines[-1]]:.2f}")
+        for cell in report["cells"]
+        for row in cell["results"]
+        if (cell["keep"], cell["scope"], row["threads"], row["images"]) == (0.1, "layer", 1, 1)
+    ]
+    return _table(("network", *engines, "ms"), rows)
+
+
 def engine_layers() -> str:
     """Each operator of some networks beside the limits of the core, with a tenth of the weights."""
     report = json.loads((DOCS.parent / "benchmarks/results/sparse_engine.json").read_text("utf-8"))
     names = ("resnet18-224", "resnet50-224", "resnet34")
-    return "\n".join(f"## {name}\n\n{sparse_engine_tables.layer_table(report, name, 0.1)}" for name in names)
+    return "\n".join(f"### {name}\n\n{sparse_engine_tables.layer_table(report, name, 0.1)}" for name in names)
 
 
 def int8_speed() -> str:
@@ -328,6 +341,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "onnx files": lambda: networks("onnx_files"),
     "fastest": fastest,
     "engine speed": engine_speed,
+    "engine tenth": engine_tenth,
     "engine layers": engine_layers,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
