@@ -23,7 +23,8 @@ static void pin(int core) {
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(core, &set);
-    sched_setaffinity(0, sizeof set, &set);
+    if (sched_setaffinity(0, sizeof set, &set))
+        exit(1);
 }
 
 static void touch(int core, int writes) {
@@ -83,6 +84,7 @@ int main(int count, char **arguments) {
         return 2;
     int first = atoi(arguments[1]), second = atoi(arguments[2]);
     pin(first);
-    printf("%.1f %.1f %.1f\n", measured(0, 1, second), measured(1, 1, second), measured(1, 0, second));
+    double read_written = measured(0, 1, second), write_written = measured(1, 1, second);
+    printf("%.1f %.1f %.1f\n", read_written, write_written, measured(1, 0, second));
     return 0;
 }

@@ -37,7 +37,7 @@ import onnxruntime as ort
 import torch
 from argument_types import at_least_one, fraction, seconds
 from machine_limits import machine_limits
-from other_engines import Infer, other_engines
+from other_engines import Infer, has_openvino, other_engines
 from result_file import RESULTS, provenance, write_result
 from sparse_engine_plot import plot
 from sparse_engine_tables import BASELINE, OURS, show
@@ -280,8 +280,9 @@ def first_inference(folder: Path, library: Path, shape: tuple[int, int, int]) ->
     return elapsed
 
 
-def cell(name: str, keep: float, scope: str, choice: argparse.Namespace, limits: dict[str, float]) -> dict[str, Any]:
-    """All measurements of one network at one keep."""
+def cell(name: str, keep: float, scope: str, choice: argparse.Namespace) -> dict[str, Any]:
+    """All measurements of one network at one keep, and the limits of the machine, which may be moved between two."""
+    limits = machine_limits()
     model, shape = network(name, keep, scope), shape_of(name)
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
@@ -334,11 +335,16 @@ def environment() -> dict[str, Any]:
     compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     return {
-        **provenance(shlex.join(["python", "benchmarks/sparse_engine.py", *sys.argv[1:]]), "torch", "onnxruntime"),
+        **provenance(shlex.join(["python", "benchmarks/sparse_engine.py", *sys.argv[1:]]), *timed_packages()),
         "instructions": [f for f in ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd") if f in flags],
         "load_average": os.getloadavg()[0],
         "compiler": compiler,
     }
+
+
+def timed_packages() -> list[str]:
+    """The packages of the engines that are timed."""
+    return ["torch", "onnxruntime", *(["openvino"] if has_openvino() else [])]
 
 
 def arguments() -> argparse.Namespace:
@@ -373,12 +379,11 @@ def main() -> None:
             plot(stored, choice.plot)
         return
     warnings.simplefilter("ignore")  # PyTorch's sparse CSR and TorchScript announce themselves
-    limits = machine_limits()
     report = json.loads(choice.out.read_text(encoding="utf-8")) if choice.out.exists() else {"cells": []}
     for name in choice.networks:
         wanted = [(keep, scope) for scope in choice.scope for keep in choice.keep if scope == "layer" or keep == 0.1]
         for keep, scope in wanted:
-            report["cells"] = replaced(report["cells"], cell(name, keep, scope, choice, limits))
+            report["cells"] = replaced(report["cells"], cell(name, keep, scope, choice))
             write_result(choice.out, report)
     if choice.plot:
         plot(report, choice.plot)

@@ -27,13 +27,13 @@ INLINE struct range split_evenly(int count, int index, int ranges) {
     return r;
 }
 
-/* A thread's part of a plane has so many pixels, and so many rows, at least. Of smaller parts cores prefetch pixels that
-   another core is about to write, which then costs more than to read what it has written. */
+/* A thread's part of a plane has so many pixels, and so many rows, at least. Where parts are smaller, a core often
+   prefetches pixels of the next part, and writing a pixel that another core holds is slow. */
 #define PART_PIXELS 384
 #define PART_ROWS 4
 
-/* Whether the threads share the rows of each plane of a tensor, not its channels. Convolutions and pools split planes of
-   a size in the same places, so that most of what a thread reads is what it wrote itself, and is in its caches. */
+/* Whether the threads share the rows of each plane of a tensor, not its channels. The kernels that ask split planes of a
+   size in the same places, so that most of what a thread reads is what it wrote itself, and is in its caches. */
 INLINE int splits_rows(const struct job *j, const struct tensor *out) {
     return j->threads > 1 && out->height >= PART_ROWS * j->threads &&
            out->height * out->width >= PART_PIXELS * j->threads;

@@ -25,7 +25,7 @@ HALF = UNIT // 2  # floats of a row that shares a unit
 FULLEST = 0.7  # fraction of the lanes of packed rows that must be pixels
 UNITS_IN_PLACE = 8  # of a tile that is read in place: fewer lines of the second-level cache per tile than at 16
 MANY_CHANNELS, UNITS_OF_MANY = 128, 4  # with so many input channels tiles of 8 leave the first-level cache
-CHANNELS_IN_PLACE = 256  # of a block: each is in other pages of memory, and processors find so many addresses at once
+CHANNELS_IN_PLACE = 256  # of a block: its pages of memory are few enough for the translation buffer (TLB)
 PAIRED_COST = 0.75  # of paired rows, in times of tiles of this size read from the second-level cache
 
 

@@ -14,7 +14,7 @@ from robust_edge_exporters.native.weights import OFFSETS, Packer, Sections, pack
 TAP_UNITS = c_constant("conv_taps.h", "TAP_UNITS")  # units of a plane
 SHORTEST = 4  # mean entries of a segment for which shifting its sums is worth it
 SPLIT_FLOATS = 32768  # of a block's phases
-FAR_COST = 1.1  # of channels that all are read for each output channel, in times of blocks of them
+FAR_COST = 1.1  # of reading all channels for each output channel, in times of reading them in blocks
 
 
 class ConvTaps(SparseConvKernel):
