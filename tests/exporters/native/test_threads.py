@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from robust_edge_exporters.native import Options, export_native
+from robust_edge_exporters.native.kernels.conv_strips import CHANNELS_IN_PLACE, PART_PIXELS
 from robust_edge_runtimes.formats.native.engine import Network
 from tests.exporters.native.networks import Net, build, reference, relative_error
 
-ROWS_SPLIT = 384  # pixels of a thread's part of a plane, at least (job.h)
+WIDE = CHANNELS_IN_PLACE + 44  # channels in two blocks
 
 
 def network(folder, height, width):
@@ -16,8 +17,8 @@ def network(folder, height, width):
     net = Net(6, height, width)
     pads = (1, 1, 1, 1)
     first = net.add("Relu", net.conv("input", net.weights(9, 6, 3, 3, density=0.3), pads=pads))
-    wide = net.add("HardSwish", net.conv(first, net.weights(150, 9, 1, 1, density=0.3), pads=(0, 0, 0, 0)))
-    added = net.add("Add", net.conv(wide, net.weights(9, 150, 1, 1, density=0.2), pads=(0, 0, 0, 0)), first)
+    wide = net.add("HardSwish", net.conv(first, net.weights(WIDE, 9, 1, 1, density=0.3), pads=(0, 0, 0, 0)))
+    added = net.add("Add", net.conv(wide, net.weights(9, WIDE, 1, 1, density=0.2), pads=(0, 0, 0, 0)), first)
     pooled = net.add("MaxPool", added, kernel_shape=(3, 3), pads=pads, strides=(1, 1))
     swished = net.add("HardSwish", net.add("AveragePool", pooled, kernel_shape=(2, 2), strides=(1, 1)))
     grouped = net.add("Conv", swished, net.constant(net.weights(12, 3, 3, 3, density=0.4)), group=3, pads=pads)
@@ -31,7 +32,7 @@ def test_any_number_of_threads_agrees_with_one(tmp_path, height, width):
     images = Net(6, height, width).images(3)
     export = export_native(path, tmp_path, options=Options(images=2))
     assert {"strips"} <= {layer.kernel for layer in export.layers}
-    assert height * width > 2 * ROWS_SPLIT
+    assert height * width > 2 * PART_PIXELS
     library = build(tmp_path, flags=("-O1", "-march=native"))
     expected = reference(path, images)
     found = {}

@@ -10,6 +10,7 @@ import pytest
 from robust_edge_exporters.native import Options
 from robust_edge_exporters.native.geometry import UNIT, Shape, Window
 from robust_edge_exporters.native.kernels import conv_columns, conv_sparse, conv_strips
+from robust_edge_exporters.native.kernels.conv_strips import PART_PIXELS, PART_ROWS
 from robust_edge_exporters.native.operators.conv import Conv
 from robust_edge_exporters.native.tiling import REGISTER_TILE_UNITS, register_tile_units
 
@@ -77,17 +78,20 @@ def register_tiles(rows, most):
 @pytest.mark.parametrize("width", [12, 14, 28, 56, 112, 224])
 def test_tiles_of_the_strips_kernel(width):
     """The loops of conv_strips.h: threads share rows; these are split into bands, and bands into register tiles."""
-    for height, threads in itertools.product((1, 5, 7, 14, 56), (1, 2, 3, 4)):
+    for height, most in itertools.product((1, 5, 7, 14, 56), REGISTER_TILE_UNITS):
         shape = Shape(4, height, width)
         tiling = conv_strips.KERNEL.tile(convolution(height, width), shape, shape, Options(block_bytes=4 * 12288))
         units = tiling.row_units
-        shared = threads > 1 and height >= 4 * threads and height * width >= 384 * threads
-        parts = np.diff([height * i // threads for i in range(threads + 1)]) if shared else [height]
-        for most, part in itertools.product(REGISTER_TILE_UNITS, map(int, parts)):
-            bands = -(-part // tiling.rows)
-            for band in np.diff([part * i // bands for i in range(bands + 1)]):
-                wanted = {rows * units for rows in register_tiles(int(band), max(1, most // units))}
-                assert wanted <= conv_strips.strip_units(tiling, shape, most) <= set(range(1, max(most, units) + 1))
+        wanted = {units}
+        for threads in (1, 2, 3, 4):
+            shared = threads > 1 and height >= PART_ROWS * threads and height * width >= PART_PIXELS * threads
+            parts = np.diff([height * i // threads for i in range(threads + 1)]) if shared else [height]
+            for part in map(int, parts):
+                bands = -(-part // tiling.rows)
+                for band in np.diff([part * i // bands for i in range(bands + 1)]):
+                    wanted |= {rows * units for rows in register_tiles(int(band), max(1, most // units))}
+        assert conv_strips.strip_units(tiling, shape, most) == wanted
+        assert wanted <= set(range(1, max(most, units) + 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (6, 6), (14, 7)])
