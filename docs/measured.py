@@ -244,30 +244,6 @@ def recipe() -> str:
     return markdown(("variant", "epochs", "clean, %", "PGD-50, %", "to `all-parts`", "core hours"), rows)
 
 
-def trial() -> str:
-    """The three networks of the trial on two cores, with 95% intervals."""
-    rows = []
-    for row in _trial_rows("cifar_trial_slim"):
-        hours = row["core_hours"]
-        rows.append(
-            (
-                f"`{row['name']}`",
-                f"{100 * row['keep']:.0f}%",
-                *(_interval(row[key]) for key in ("clean", "robust")),
-                str(row["epochs"]),
-                f"{hours['training']:.1f} + {hours['attack']:.1f}",
-                f"{row['bytes'] / 1e6:.2f}",
-            )
-        )
-    return markdown(("network", "kept", "clean, %", "AutoAttack, %", "epochs", "core hours", "MB"), rows)
-
-
-def _interval(accuracy: dict[str, Any]) -> str:
-    """An accuracy with its interval, in percent."""
-    value, low, high = (100 * accuracy[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
-
-
 def _trial_rows(name: str) -> list[dict[str, Any]]:
     """The networks of a result of the trial that are attacked."""
     return [row for row in result(name)["runs"] if "robust" in row]
@@ -283,7 +259,6 @@ MEASURED: dict[str, Callable[[], str]] = {
     "engine layers": engine_layers,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
-    "trial": trial,
     "recipe": recipe,
     "false alarms": false_alarms,
     "gate power": gate_power,
