@@ -17,7 +17,7 @@ time; on others it is slower. Attacks after training are computed in float32 eit
 After --minutes the script saves the epoch it is in and exits with 75; the same command goes on there, until it exits
 with 0. The table and the curve of accuracy against hours are written after every slice, from what is there. What the
 result file has of a network that is not in --out stays as it is and is not trained again, so that another machine can
-go on with the rest; delete the file to begin anew.
+go on with the rest; delete the file to begin anew. With --examples the networks under 2 MB are copied there.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ from trial_grid import (
 )
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.config.settings import resolve, to_plain
+from robust_edge.config.settings import resolve, to_plain, to_yaml
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.settings import EvaluateSettings
+from robust_edge.run.directory import CHECKPOINT, ENVIRONMENT, METRICS, WEIGHTS, Run, open_run
 from robust_edge.run.directory import CONFIG as RUN_CONFIG
-from robust_edge.run.directory import WEIGHTS, open_run
 from robust_edge_runtimes.core.files import write_atomic
 
 RELEASE = "release"
 FILES = {RELEASE: Path(__file__).with_name("strong-0.1.yaml")}  # on top of preset strong, by name
+LARGEST_EXAMPLE = 2_000_000  # bytes
 EPS, IMAGES, SEEDS = 8 / 255, 1000, 3
 TRAINING_IMAGES = 50_000
 BUDGET = 156.0
@@ -98,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/slim"), help="folder of the runs")
     parser.add_argument("-o", "--result", type=Path, help="result, without suffix; by default in benchmarks/results")
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
+    parser.add_argument("--examples", type=Path, help="folder that gets what `export` needs of each small network")
     parser.add_argument("--ablations", action="store_true", help="the ablations, not the three networks")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these only")
     parser.add_argument("--threads", type=int, default=2)
@@ -124,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
                 run = trained(configs[name], choice.out / name)
             with core_hours(choice.out / name, "attack"):
                 evaluate(run.path, choice)
+            if choice.examples is not None:
+                publish(run, choice.examples / name)
 
     done = done_within(choice.minutes, work)
     rows = [done_before[name] if kept(name) else row(name, choice.out / name, choice) for name in configs]
@@ -250,6 +254,17 @@ def evaluate(path: Path, choice: argparse.Namespace) -> None:
     if stored_evaluation(run, attack) is None:
         settings = EvaluateSettings(attack=attack, eps=EPS, limit=images(choice), device="cpu")
         evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
+
+
+def publish(run: Run, folder: Path) -> None:
+    """Copy what `export` needs of a finished run, with the folder of images that the docs name; no large network."""
+    if (run.path / WEIGHTS).stat().st_size > LARGEST_EXAMPLE:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (WEIGHTS, CHECKPOINT, METRICS, ENVIRONMENT):
+        write_atomic(folder / file, (run.path / file).read_bytes())
+    config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, dir="data/cifar10"))
+    write_atomic(folder / RUN_CONFIG, to_yaml(config))
 
 
 def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from robust_edge.config.conflicts import refuse_conflicts
 from robust_edge.config.settings import differences, resolve
+from robust_edge.run.directory import open_run
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SETTINGS = {"eps": 8 / 255, "images": 1000, "share": 1.0}
@@ -89,7 +91,7 @@ def test_all_variants_cost_the_same_and_only_their_part_differs(script, choice):
     for name, config in configs.items():
         refuse_conflicts(config)
         cost = config.training.epochs * script.passes(config)
-        assert abs(cost - script.PART * script.BUDGET) <= script.passes(config) / 2 or config.training.epochs == 2
+        assert abs(cost - script.ABLATION) <= script.passes(config) / 2 or config.training.epochs == 2
         variant, _, seed = name.rpartition("-seed")
         assert config.seed == int(seed)
         changed = {line.split(":")[0] for line in differences(base, config)} - {"seed", "training.epochs", "awp.warmup"}
@@ -118,3 +120,16 @@ def test_rows_stay_only_where_settings_and_recipe_are_the_same(script, tmp_path)
     assert script.finished_rows(path, SETTINGS, {"a": dataclasses.replace(config, seed=1)}) == {}
     elsewhere = resolve(preset="strong", flags={"threads": 1, "device": "cpu", "compute.precision": "bf16"})
     assert script.finished_rows(path, SETTINGS, {"a": elsewhere}) == {"a": row}, "what the machine decides"
+
+
+def test_a_small_network_is_published_without_the_machine_s_folder_of_images(script, sparse_run, tmp_path):
+    script.publish(sparse_run, tmp_path / "a")
+    published = open_run(tmp_path / "a")
+    assert published.config.data.dir == "data/cifar10"
+    assert differences(sparse_run.config, published.config) == ["data.dir: None, not data/cifar10"]
+    assert published.checkpoint() == sparse_run.checkpoint()
+    weights = sparse_run.load_model().state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in published.load_model().state_dict().items())
+    script.LARGEST_EXAMPLE = 100
+    script.publish(sparse_run, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
