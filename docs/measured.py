@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -237,11 +240,20 @@ def recipe() -> str:
                     ", ".join(f"{100 * seeds[seed][key]['value']:.1f}" for seed in sorted(seeds))
                     for key in ("clean", "robust")
                 ),
-                f"{sum(gains) / len(gains):+.1f}" if gains and name != "all-parts" else "–",
+                _mean(gains) if gains and name != "all-parts" else "–",
                 ", ".join(f"{seeds[seed]['core_hours']['training']:.2f}" for seed in sorted(seeds)),
             )
         )
     return markdown(("variant", "epochs", "clean, %", "PGD-50, %", "to `all-parts`", "core hours"), rows)
+
+
+def _mean(gains: list[float]) -> str:
+    """The mean over the seeds; of several seeds with its 95% interval by Student's t."""
+    mean = f"{statistics.fmean(gains):+.1f}"
+    if len(gains) < 2:
+        return mean
+    half = float(stats.t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / len(gains) ** 0.5
+    return f"{mean} ± {half:.1f}"
 
 
 def _trial_rows(name: str) -> list[dict[str, Any]]:
