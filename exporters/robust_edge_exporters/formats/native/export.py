@@ -87,8 +87,8 @@ def distribution_notes(export: NativeExport) -> tuple[str, ...]:
         return ()
     return (
         f"{100 * kept:.1f}% of the weights are left, but {100 * left:.1f}% of the multiply-adds: the expected time is "
-        f"{left / kept:.1f} times that of the same number of weights spread evenly over the layers; compress --scope "
-        "macs chooses them by multiply-adds",
+        f"{left / kept:.1f} times that of the same number of weights spread evenly over the layers; `compress "
+        "--scope macs`, with `--init RUN` for a trained network, chooses them by multiply-adds",
     )
 
 

@@ -18,6 +18,7 @@ from robust_edge_exporters.artifact import ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.onnx.adaptive_pools import PlainPools
 from robust_edge_exporters.formats.onnx.conversion_error import reason, silenced
 from robust_edge_exporters.formats.onnx.conversions import current_conversions, sources_of
+from robust_edge_exporters.formats.onnx.kept_apart import kept_apart
 from robust_edge_exporters.formats.onnx.symbolics import register_symbolics
 from robust_edge_exporters.formats.onnx.weights import count_nonzeros, weights_of
 from robust_edge_exporters.quantisation import QuantisationReport
@@ -28,7 +29,6 @@ from robust_edge_runtimes.core.manifest import TensorSpec
 
 INPUT, OUTPUT = "images", "logits"
 FILE = "model.onnx"
-# Operators that may lie between a layer and the initializer that is its weight.
 DEFAULTS = ExportSettings()
 
 
@@ -68,7 +68,7 @@ def converted(model: nn.Module, shape: tuple[int, ...], target: Target, batch: i
     found = weight_uses(model, shape)
     shared = any(use.times > 1 for use in found.uses)
     try:
-        with silenced(), PlainPools():
+        with silenced(), PlainPools(), kept_apart():
             program = convert(model, example, target.opset, batch is None, shared)
     except Exception as cause:  # torch.onnx raises a different class for every stage
         raise ExportError(

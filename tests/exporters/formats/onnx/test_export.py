@@ -226,3 +226,34 @@ def test_an_operator_that_cannot_be_written_is_named(version, tmp_path):
     assert "\x1b" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "Create an" not in str(caught.value)  # of PyTorch's advice to its own developers
+
+
+class Alike(torch.nn.Module):
+    """Layers that share a weight, and others of equal weights: emptied by pruning, or at the same input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (torch.nn.Conv2d(3, 4, 3, padding=1) for _ in range(2))
+        self.empty, self.also_empty = (torch.nn.Conv2d(4, 4, 1) for _ in range(2))
+        self.shared, self.classifier = torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.Linear(4, 4)
+        with torch.no_grad():
+            self.second.load_state_dict(self.first.state_dict())
+            self.empty.weight.zero_()
+            self.also_empty.weight.zero_()
+
+    def forward(self, x):
+        x = self.first(x) + self.second(x)
+        x = x + self.also_empty(x + self.empty(x))
+        return self.classifier(self.shared(self.shared(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("opset", "exporter"), [(18, "dynamo"), (13, "torchscript")])
+def test_layers_of_equal_weights_stay_apart_and_a_shared_one_is_one(x86, opset, exporter):
+    model = Alike().eval()
+    target = x86.with_opset(opset)
+    assert target.exporter == exporter
+    program = converted(model, (3, 8, 8), target)
+    weights = [module.weight for module in model.modules() if hasattr(module, "weight")]
+    found = count_nonzeros(program)
+    assert found.weights == sum(weight.numel() for weight in weights)
+    assert found.nonzero == sum(int(weight.count_nonzero()) for weight in weights)
