@@ -115,7 +115,7 @@ class Checkpoint:
     @property
     def no_better(self) -> str:
         """Why the network may be no better than a constant answer, as the end of the warning."""
-        return cause_of(imported=self.imported is not None, epoch=self.epoch)
+        return cause_of(imported=self.imported is not None, epoch=self.epoch, sparsity=self.sparsity)
 
 
 @dataclasses.dataclass(frozen=True)

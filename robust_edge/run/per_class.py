@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from robust_edge_runtimes.core.manifest import Sparsity
+
 LEARNT_NOTHING = ", so that it has learnt nothing of use"
 NOT_TRAINED = ", since the run has no epochs of training"
 IMPORTED_WRONGLY = (
@@ -84,13 +86,17 @@ def describe_classes(rows: Sequence[ClassAccuracy], *, attacked: bool = True) ->
     return f"{text}; lowest in class {worst.name!r}: {least} of {worst.images} images"
 
 
-def cause_of(*, imported: bool, epoch: int | None) -> str:
+def cause_of(*, imported: bool, epoch: int | None, sparsity: Sparsity) -> str:
     """Why a network may be no better than a constant answer, as the end of the warning.
 
     Args:
         imported: whether the run was written by `import`.
         epoch: the epoch of the weights; 0 if the run has not trained any, None if that is not known.
+        sparsity: of its weights.
     """
+    empty = [layer.name for layer in sparsity.layers if layer.nonzero == 0]
+    if empty:
+        return f"; {len(empty)} of its layers have zeros only, {empty[-1]} the last of them"
     if imported:
         return IMPORTED_WRONGLY
     return NOT_TRAINED if epoch == 0 else LEARNT_NOTHING

@@ -190,15 +190,16 @@ def write_network(
     """
     config, spec, model = run.config, model.spec, materialised(model)
     accuracies, rows = _accuracies(model, dataset, config, progress)
-    cause = cause_of(imported=imported is not None, epoch=epoch)
     found = weight_uses(model, dataset.shape)
 
     def describe(sha256: str, tensors: dict[str, Tensor]) -> Checkpoint:
         written = {name: tensors[name] for name in prunable_parameters(model)}
         check(written)
+        sparsity = sparsity_of(written)
+        cause = cause_of(imported=imported is not None, epoch=epoch, sparsity=sparsity)
         return Checkpoint(
             model=spec,
-            sparsity=sparsity_of(written),
+            sparsity=sparsity,
             dataset=dataset.name,
             dataset_fingerprint=dataset.fingerprint(),
             seed=config.seed,

@@ -14,6 +14,7 @@ from robust_edge.run.per_class import (
     no_better_than_constant,
     per_class,
 )
+from robust_edge_runtimes.core.manifest import LayerCount, Sparsity
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 3])
 CLEAN = torch.tensor([True, True, True, False, True, False, True])
@@ -44,11 +45,21 @@ def test_a_network_that_only_knows_the_largest_class_is_told_as_such(right, warn
     assert [f"right on {right} of 6" in line for line in no_better_than_constant(rows)] == [True] * warned
 
 
+FULL = Sparsity.of_layers((LayerCount("body.weight", 9, 3), LayerCount("head.weight", 9, 1)))
+EMPTY = Sparsity.of_layers((*FULL.layers, LayerCount("last.weight", 9, 0)))
+
+
 @pytest.mark.parametrize(
-    ("imported", "epoch", "says"),
-    [(True, 0, "imported, not trained here"), (False, 0, "no epochs"), (False, 3, "learnt nothing")],
+    ("imported", "epoch", "sparsity", "says"),
+    [
+        (True, 0, FULL, "imported, not trained here"),
+        (False, 0, FULL, "no epochs"),
+        (False, 3, FULL, "learnt nothing"),
+        (True, 0, EMPTY, "1 of its layers have zeros only, last.weight the last of them"),
+    ],
 )
-def test_the_cause_is_that_of_the_run(imported, epoch, says):
-    (line,) = no_better_than_constant((ClassAccuracy("only", 4, 4, 0),), cause_of(imported=imported, epoch=epoch))
+def test_the_cause_is_that_of_the_run(imported, epoch, sparsity, says):
+    cause = cause_of(imported=imported, epoch=epoch, sparsity=sparsity)
+    (line,) = no_better_than_constant((ClassAccuracy("only", 4, 4, 0),), cause)
     assert "4 of 4 images (100.0%)" in line
     assert says in line
