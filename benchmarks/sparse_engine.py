@@ -347,19 +347,23 @@ def timed_packages() -> list[str]:
     return ["torch", "onnxruntime", *(["openvino"] if has_openvino() else [])]
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The description as it is, and the default of each option that has a help text."""
+
+
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=tuple(SMALL), choices=NETWORKS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=tuple(SMALL), choices=NETWORKS, help="to time")
     parser.add_argument("--scope", nargs="+", default=SCOPES, choices=SCOPES, help="global: at 10%% kept only")
     parser.add_argument(
         "--keep", nargs="+", type=fraction, default=KEEPS, help="fractions of the weights: 0.1 for 10%%"
     )
-    parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100))
-    parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2))
+    parser.add_argument("--images", nargs="+", type=at_least_one, default=(1, 100), help="of one inference")
+    parser.add_argument("--threads", nargs="+", type=at_least_one, default=(1, 2), help="of each engine")
     parser.add_argument("--seconds", type=seconds, default=4.0, help="of each interleaved measurement")
     out = RESULTS / "sparse_engine.json"
     parser.add_argument("--out", type=Path, default=out, help="read first, and written after each cell")
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, help="file of the figure")
     parser.add_argument("--tables", type=Path, metavar="JSON", help="only the tables and the plot of an earlier file")
     choice = parser.parse_args()
     for path in (choice.out, choice.plot or choice.out):
