@@ -99,7 +99,7 @@ def engine_layers() -> str:
     """Each operator of some networks beside the limits of the core, with a tenth of the weights."""
     report = result("sparse_engine")
     names = ("resnet18-224", "resnet50-224", "mobilenet_v2-224", "resnet34")
-    return "\n".join(f"### {name}\n\n{sparse_engine_tables.layer_table(report, name, 0.1)}" for name in names)
+    return "\n".join(f"## {name}\n\n{sparse_engine_tables.layer_table(report, name, 0.1)}" for name in names)
 
 
 def int8_speed() -> str:
