@@ -124,10 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
             record_origin(choice.out / name)
             with core_hours(choice.out / name, "training"):
                 run = trained(configs[name], choice.out / name)
-            with core_hours(choice.out / name, "attack"):
-                evaluate(run.path, choice)
             if choice.examples is not None:
                 publish(run, choice.examples / name)
+            with core_hours(choice.out / name, "attack"):
+                evaluate(run.path, choice)
 
     done = done_within(choice.minutes, work)
     rows = [done_before[name] if kept(name) else row(name, choice.out / name, choice) for name in configs]
@@ -180,13 +180,17 @@ def core_hours(path: Path, part: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         hours = hours_of(path)
         hours[part] = hours.get(part, 0.0) + (time.process_time() - before) / 3600
-        write_atomic(path.with_suffix(".cores.json"), json.dumps(hours))
+        write_atomic(cores(path), json.dumps(hours))
+
+
+def cores(path: Path) -> Path:
+    """The file with the core hours of a run."""
+    return path.with_suffix(".cores.json")
 
 
 def hours_of(path: Path) -> dict[str, float]:
     """Core hours of the parts of a run, in all slices."""
-    file = path.with_suffix(".cores.json")
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return json.loads(cores(path).read_text("utf-8")) if cores(path).is_file() else {}
 
 
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
@@ -257,7 +261,10 @@ def evaluate(path: Path, choice: argparse.Namespace) -> None:
 
 
 def publish(run: Run, folder: Path) -> None:
-    """Copy what `export` needs of a finished run, with the folder of images that the docs name; no large network."""
+    """Copy what `export` needs of a finished run, with the folder of images that the docs name; no large network.
+
+    The files beside it say where it was trained and how long that took, for a machine that attacks it later.
+    """
     if (run.path / WEIGHTS).stat().st_size > LARGEST_EXAMPLE:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,6 +272,8 @@ def publish(run: Run, folder: Path) -> None:
         write_atomic(folder / file, (run.path / file).read_bytes())
     config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, dir="data/cifar10"))
     write_atomic(folder / RUN_CONFIG, to_yaml(config))
+    for beside in (origin, cores):
+        write_atomic(beside(folder), beside(run.path).read_bytes())
 
 
 def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -123,7 +124,11 @@ def test_rows_stay_only_where_settings_and_recipe_are_the_same(script, tmp_path)
 
 
 def test_a_small_network_is_published_without_the_machine_s_folder_of_images(script, sparse_run, tmp_path):
-    script.publish(sparse_run, tmp_path / "a")
+    run = open_run(shutil.copytree(sparse_run.path, tmp_path / "run"))
+    for beside in (script.origin, script.cores):
+        beside(run.path).write_text("{}")
+    script.publish(run, tmp_path / "a")
+    assert {path.name for path in tmp_path.glob("a*")} == {"a", "a.cores.json", "a.origin.json"}
     published = open_run(tmp_path / "a")
     assert published.config.data.dir == "data/cifar10"
     assert differences(sparse_run.config, published.config) == ["data.dir: None, not data/cifar10"]
@@ -131,5 +136,5 @@ def test_a_small_network_is_published_without_the_machine_s_folder_of_images(scr
     weights = sparse_run.load_model().state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in published.load_model().state_dict().items())
     script.LARGEST_EXAMPLE = 100
-    script.publish(sparse_run, tmp_path / "b")
+    script.publish(run, tmp_path / "b")
     assert not (tmp_path / "b").exists()
