@@ -22,6 +22,7 @@ EXTRAS = {
     "tensorboard": "compress --tensorboard",
     "timm": "networks of timm, --arch timm/NAME",
     "slurm": "sweep --launcher submitit",
+    "openvino": "a comparison in benchmarks/sparse_engine.py",
 }
 """What the packages of an extra are needed for. Extras that are not listed belong to an artifact format, whose probe
 tries them."""

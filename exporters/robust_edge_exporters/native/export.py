@@ -21,10 +21,10 @@ from robust_edge_exporters.native.int8.ops import WORD, QuantConv
 from robust_edge_exporters.native.int8.quantise import prepared, quantise, ranged_tensors, require_integers
 from robust_edge_exporters.native.ir import Array
 from robust_edge_exporters.native.kernel import Layer, Options
-from robust_edge_exporters.native.kernels.conv_blocks import WordsKernel
+from robust_edge_exporters.native.kernels.conv_blocks import WordsKernel, weight_words
 from robust_edge_exporters.native.passes import checked, optimise, rounded
 from robust_edge_exporters.native.plan import Plan, make_plan
-from robust_edge_exporters.native.weights import Packer, Sections, ValueType, nonzero
+from robust_edge_exporters.native.weights import Packer, Sections, ValueType
 from robust_edge_runtimes.core.errors import ExportError
 
 VERBATIM = ("Makefile", "bench.c", "predict.c", "program.h")
@@ -44,7 +44,8 @@ class LayerReport:
         kernel: name of the kernel that computes it.
         macs: multiply-adds per image with non-zero weights.
         dense_macs: multiply-adds per image with all weights.
-        stored: weights that the file holds for it; more than `nonzeros` where blocks are partly zero.
+        in_blocks: weights in blocks of four input channels that are not all zero, of a convolution in 8 bits whose
+            kernel reads blocks; 0 for others.
     """
 
     name: str
@@ -55,7 +56,7 @@ class LayerReport:
     weights: int
     macs: int
     dense_macs: int
-    stored: int
+    in_blocks: int
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,16 @@ class NativeExport:
         return sum(layer.nonzeros for layer in self.layers)
 
     @property
-    def stored(self) -> int:
-        """Number of weights in the file."""
-        return sum(layer.stored for layer in self.layers)
+    def in_blocks(self) -> int:
+        """Number of weights in blocks that are not all zero."""
+        return sum(layer.in_blocks for layer in self.layers)
+
+    @property
+    def fill(self) -> float:
+        """Share of the weights in these blocks that are not zero; 1 without blocks."""
+        return (
+            sum(layer.nonzeros for layer in self.layers if layer.in_blocks) / self.in_blocks if self.in_blocks else 1.0
+        )
 
     @property
     def macs(self) -> int:
@@ -234,9 +242,9 @@ def report(layer: Layer, operator_index: int) -> LayerReport:
     assert layer.kernel is not None
     kept, total = int(np.count_nonzero(op.weight)), op.size
     pixels = 1 if layer.output.flat else layer.output.height * layer.output.width
-    stored = kept
+    in_blocks = 0
     if isinstance(op, QuantConv) and isinstance(layer.kernel, WordsKernel):
-        stored = WORD * layer.kernel.segment * int(nonzero(layer.kernel.stored_words(op)).sum())
+        in_blocks = WORD * int(np.count_nonzero(weight_words(op)))
     return LayerReport(
         op.name,
         type(op).__name__.replace("Quant", ""),
@@ -246,5 +254,5 @@ def report(layer: Layer, operator_index: int) -> LayerReport:
         total,
         kept * pixels,
         total * pixels,
-        stored,
+        in_blocks,
     )

@@ -23,7 +23,7 @@ from robust_edge_runtimes.core.manifest import LayerCount, LayerForm, Sparsity, 
 from robust_edge_runtimes.formats.native.engine import SOURCE, WEIGHTS, compile_library, find_compiler
 
 WEIGHTS_OF: dict[str, Literal["fp32", "fp16", "int8"]] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
-FULL = 0.9
+FULL = 0.8
 """Share of weights in blocks that are not zero, above which blocks count as full: some weights round to zero."""
 UNEVEN = 1.2
 """Expected time over that of an even distribution of the zeros, above which an export says so."""
@@ -93,14 +93,13 @@ def distribution_notes(export: NativeExport) -> tuple[str, ...]:
 
 
 def block_notes(export: NativeExport) -> tuple[str, ...]:
-    """How full the stored blocks of four weights are, unless they are as full as scheme `block` makes them."""
-    fill = export.nonzeros / max(1, export.stored)
-    if fill > FULL:
+    """How full the blocks of four weights are, unless they are as full as scheme `block` makes them."""
+    if export.fill > FULL:
         return ()
     return (
-        f"of the weights in stored blocks of four input channels {100 * fill:.0f}% are not zero, and the time is that "
-        f"of all {export.stored}: pruning scheme block, which fills its blocks, keeps {1 / fill:.1f} times as many "
-        "weights for the same time",
+        f"of the weights in blocks of four input channels with a non-zero {100 * export.fill:.0f}% are not zero, and "
+        f"the time is that of all {export.in_blocks}: pruning scheme block, which fills its blocks, keeps "
+        f"{1 / export.fill:.1f} times as many weights for the same time",
     )
 
 

@@ -123,3 +123,19 @@ def test_the_widest_layers_of_known_networks_fit_16_bit_offsets(channels, size, 
     )
     tiling = CONV_BLOCKS.tile(conv, shape, Shape(1, size, size), Options())
     assert tiling.offset_unit * tiling.channel_offset * shape.channels <= tiling.scratch_floats
+
+
+def test_ranges_are_found_before_and_after_a_sum_of_two_convolutions(tmp_path):
+    """ONNX Runtime's optimiser makes one operator of convolution, sum and ReLU, and loses the tensor between them."""
+    net = Net(3, 8, 8)
+    first = relu(net, net.conv("input", net.weights(39, 3, 3, 3), **SAME))
+    left = net.conv(first, net.weights(110, 39, 3, 3), **SAME)
+    right = net.conv(first, net.weights(110, 39, 1, 1), kernel_shape=(1, 1))
+    summed = relu(net, net.add("Add", left, right))
+    images = net.images(4)
+    path = net.save(tmp_path / "model.onnx", summed)
+    found = ranges(onnx.load(path), [left, summed], images)
+    answers = {summed: float_answers(path, images)}
+    answers[left] = float_answers(net.save(tmp_path / "left.onnx", left), images)
+    for name, values in answers.items():
+        assert found[name] == pytest.approx((values.min(), values.max()), rel=1e-5)
