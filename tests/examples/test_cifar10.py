@@ -1,0 +1,54 @@
+"""The trained networks in examples/cifar10: small, with the zeros that they state, and usable without their images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_edge.pruning.prunable import prunable_parameters
+from robust_edge.run.directory import WEIGHTS, open_run
+from robust_edge.run.images import dataset_of
+from robust_edge_runtimes.core.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = sorted(path for path in (ROOT / "examples/cifar10").iterdir() if path.is_dir())
+
+
+def test_all_small_networks_of_the_trial_are_there():
+    assert [path.name for path in FOLDERS] == ["block-10", "irregular-10"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_network_is_small_and_has_the_zeros_that_it_states(folder):
+    run = open_run(folder)
+    assert (folder / WEIGHTS).stat().st_size < 500_000
+    weights = prunable_parameters(run.load_model()).values()
+    nonzero, total = sum(int(weight.count_nonzero()) for weight in weights), sum(weight.numel() for weight in weights)
+    assert nonzero == run.checkpoint().sparsity.nonzero
+    assert nonzero <= round(0.1 * total)
+    assert nonzero > 0.095 * total, "a kept block may hold zeros, but few"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_network_tells_pictures_apart(folder):
+    model = open_run(folder).load_model().eval()
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(images)
+    assert logits.shape == (8, 10)
+    assert (logits - logits[:1]).abs().max() > 0.1
+
+
+def test_without_the_images_the_error_names_the_folder_that_is_missing():
+    with pytest.raises(InputError, match="data/cifar10"):
+        dataset_of(open_run(FOLDERS[0]))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_the_files_name_no_folder_of_one_machine(folder):
+    for path in folder.iterdir():
+        if path.suffix in {".yaml", ".json", ".jsonl"}:
+            assert ": /" not in path.read_text("utf-8")
+            assert '"/' not in path.read_text("utf-8")
