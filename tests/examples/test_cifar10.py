@@ -32,6 +32,16 @@ def test_a_network_is_small_and_has_the_zeros_that_it_states(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_the_readme_has_the_accuracies_of_the_checkpoint(folder):
+    metrics = open_run(folder).checkpoint().metrics
+    clean, robust = (f"{100 * metrics[name]:.1f}" for name in ("clean_accuracy", "robust_accuracy"))
+    size = f"{(folder / WEIGHTS).stat().st_size / 1e6:.2f}"
+    readme = (folder.parent / "README.md").read_text("utf-8")
+    assert f"| `{folder.name}` | {clean} | {robust} | {size} |" in readme
+    assert (metrics["images"], metrics["attack_steps"]) == (1000, 20)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_a_network_tells_pictures_apart(folder):
     model = open_run(folder).load_model().eval()
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
