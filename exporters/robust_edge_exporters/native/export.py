@@ -89,9 +89,8 @@ class NativeExport:
     @property
     def fill(self) -> float:
         """Share of the weights in these blocks that are not zero; 1 without blocks."""
-        return (
-            sum(layer.nonzeros for layer in self.layers if layer.in_blocks) / self.in_blocks if self.in_blocks else 1.0
-        )
+        kept = sum(layer.nonzeros for layer in self.layers if layer.in_blocks)
+        return kept / self.in_blocks if self.in_blocks else 1.0
 
     @property
     def macs(self) -> int:
