@@ -221,6 +221,25 @@ def tampered_kinds() -> str:
     return markdown(("tampered kind", "forms caught", "exit", "reasons", "in some forms"), [*rows, *honest])
 
 
+def training_steps() -> str:
+    """How many times as fast as release 0.1's our steps of training are, one row per network and number of steps."""
+    rows = []
+    for name in ("training", "training_two_steps"):
+        for network in result(name)["networks"]:
+            loops = network["loops"]
+            images = f"{loops['ours']['images_per_second']:.1f}"
+            rows.append((network["network"], str(network["steps"]), images, *_ratios(loops)))
+    header = ("network", "steps of PGD", "images/s", "ours, attacked and clean images", "attacked images only")
+    return markdown(header, rows)
+
+
+def _ratios(loops: dict[str, Any]) -> tuple[str, str]:
+    """The median ratio of both loops to the older tree's, and the range over the rounds."""
+    both = (loops[name] for name in ("ours", "attacked only"))
+    ours, attacked = (f"{x['ratio']:.2f} ({x['ratio_range'][0]:.2f} to {x['ratio_range'][1]:.2f})" for x in both)
+    return ours, attacked
+
+
 def recipe() -> str:
     """What preset `strong` and its variants reach in the ablations: differences to it, on the seeds that both have."""
     variants: dict[str, dict[str, dict[str, Any]]] = {}
@@ -272,6 +291,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
     "recipe": recipe,
+    "training steps": training_steps,
     "false alarms": false_alarms,
     "gate power": gate_power,
     "tampered kinds": tampered_kinds,

@@ -28,7 +28,8 @@ def generate() -> ModuleType:
 def test_the_committed_files_are_current(generate: ModuleType) -> None:
     pages = generate.pages()
     assert {path.name for path in pages} == {
-        "README.md", "evaluation.md", "int8-engine.md", "networks.md", "settings.md", "sparse-engine-layers.md",
+        "README.md", "evaluation.md", "int8-engine.md", "networks.md", "scaling.md", "settings.md",
+        "sparse-engine-layers.md",
         "sparse-engine-speed.md",
         "sparse-engine.md", "training.md", "verification-statistics.md", "verification-tampered.md",
         "verification.md", "verify.schema.json",
