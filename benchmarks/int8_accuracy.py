@@ -7,7 +7,8 @@ A dense network, irregular pruning and blocks of four input channels at equal `k
 trained with `training.quantize=int8` or calibrated after training. On digits all are trained by preset `quick`, three
 seeds. On CIFAR-10, as JPEG files, the networks in examples/cifar10 are attacked, and those in 8 bits are made of them;
 a dense one is taken from --runs, if it is there. The attacks have the radius of training, the standard AutoAttack among
-them. Networks of 8 bits are the exported bundles: the attacks have the gradients of the bundle's twin, whose logits are
+them; where `evaluate` has attacked a network in --runs by AutoAttack on the same images, its outcomes are taken.
+Networks of 8 bits are the exported bundles: the attacks have the gradients of the bundle's twin, whose logits are
 checked against the artifact's on every attacked image. An image counts as robust if it is right when clean, too.
 
 All runs and results are kept in --out, so that an interrupted benchmark goes on when it is started again. At the end
@@ -42,6 +43,8 @@ from robust_edge.config.compress import CompressConfig
 from robust_edge.config.settings import resolve
 from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import attack_split
+from robust_edge.evaluation.outcome import ROBUST
+from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.subset import choose
 from robust_edge.export import export_run
 from robust_edge.int8.network import Int8Network
@@ -186,20 +189,38 @@ def autoattacked(model: nn.Module, split: Split, eps: float, positions: Sequence
     return AutoAttack().perturb(model, batch, Threat(eps))
 
 
-def counts(model: nn.Module, bundle: Path, split: Split, positions: Sequence[int], eps: float) -> dict[str, int]:
-    """Images that are right when clean and under each attack; the artifact is checked on all of them."""
+def attacked_before(run: Run, positions: Sequence[int], eps: float) -> tuple[str, ...] | None:
+    """The outcomes of these images under AutoAttack in the run's own record; None if it has no such record."""
+    record = stored_evaluation(run, "autoattack")
+    result = None if record is None else record.result
+    if result is None or result.threat != Threat(eps) or result.positions != tuple(positions):
+        return None
+    return result.outcomes
+
+
+def counts(
+    model: nn.Module,
+    bundle: Path,
+    split: Split,
+    positions: Sequence[int],
+    eps: float,
+    outcomes: Sequence[str] | None,
+) -> dict[str, int]:
+    """Images that are right when clean and under each attack; the artifact is checked on all that are attacked here."""
     images = {
         "clean": split.floats(slice(None)),
         "pgd": attack_split(model, split, Pgd(steps=STEPS), Threat(eps)).images,
-        "autoattack": autoattacked(model, split, eps, positions),
     }
+    if outcomes is None:
+        images["autoattack"] = autoattacked(model, split, eps, positions)
     right = {name: model(attacked).argmax(1) == split.labels for name, attacked in images.items()}
     integers = isinstance(model, Int8Network)
     with load(bundle) as artifact:
         for attacked in images.values():
             logits, expected = artifact.infer_all(attacked.numpy()), model(attacked).numpy()
             assert np.array_equal(logits, expected) if integers else np.allclose(logits, expected, rtol=1e-3, atol=1e-3)
-    return {name: int((found & right["clean"]).sum()) for name, found in right.items()} | {"images": len(split)}
+    found = {name: int((found & right["clean"]).sum()) for name, found in right.items()} | {"images": len(split)}
+    return found if outcomes is None else found | {"autoattack": outcomes.count(ROBUST)}
 
 
 def accuracies(run: Run, bundle: Path, choice: Choice, precision: str) -> dict[str, Any]:
@@ -208,10 +229,12 @@ def accuracies(run: Run, bundle: Path, choice: Choice, precision: str) -> dict[s
     split, positions = choose(dataset_of(run, data_dir).test, choice.data.images)
     model = Int8Network(int8_graph_of(bundle)) if precision == "int8" else run.load_model()
     model = model.eval().requires_grad_(False)
+    outcomes = attacked_before(run, positions, choice.data.eps) if precision == "fp32" else None
     total: Counter[str] = Counter()
     for first in range(0, len(split), CHUNK):
-        rows = torch.arange(first, min(first + CHUNK, len(split)))
-        chunk = partial(counts, model, bundle, split.take(rows), [positions[row] for row in rows], choice.data.eps)
+        chosen = slice(first, first + CHUNK)
+        part, before = split.take(torch.arange(len(split))[chosen]), outcomes and outcomes[chosen]
+        chunk = partial(counts, model, bundle, part, positions[chosen], choice.data.eps, before)
         total.update(stored(bundle.with_name(f"{bundle.name}.{first}.json"), chunk))
         print(f"{bundle.name}: {dict(total)}", flush=True)
     return {**total, "weights_bytes": (bundle / "weights.bin").stat().st_size}
