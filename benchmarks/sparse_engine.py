@@ -223,14 +223,13 @@ def profile(folder: Path, export: NativeExport, limits: dict[str, float], rounds
     library = folder / "profile.so"
     subprocess.run(["cc", *FLAGS, "-DRE_PROFILE", str(folder / "model.c"), "-o", str(library), "-lm"], check=True)
     times = operator_times(library, folder / "weights.bin", export, rounds)
-    layers = {layer.operator_index: layer for layer in export.layers}
     functions_of = operators((folder / "model.c").read_text(encoding="utf-8"))
-    return [
-        weighted_row(layers[index], times[index], limits)
-        if index in layers
-        else {"name": "", "kernel": functions_of[index], "us": round(times[index], 2)}
-        for index in range(1, len(times))
-    ]
+    rows = []
+    for index in range(1, len(times)):
+        layers = [layer for layer in export.layers if layer.operator_index == index]
+        found = weighted_row(layers, times[index], limits) if layers else {"name": "", "us": round(times[index], 2)}
+        rows.append({**found, "kernel": layers[0].kernel if len(layers) == 1 else functions_of[index]})
+    return rows
 
 
 def operator_times(library: Path, weights: Path, export: NativeExport, rounds: int) -> np.ndarray[Any, Any]:
@@ -254,17 +253,20 @@ def operators(code: str) -> list[str]:
     return [re.findall(r"(\w+)\(j, &", part)[0] for part in body.split("end_operator(")[:-1]]
 
 
-def weighted_row(layer: LayerReport, us: float, limits: dict[str, float]) -> dict[str, Any]:
-    """A layer's time beside its limits, in microseconds; `share` is the part of its time that arithmetic would take."""
-    arithmetic = layer.macs / limits["mac_per_ns"] / 1e3
+def weighted_row(layers: list[LayerReport], us: float, limits: dict[str, float]) -> dict[str, Any]:
+    """The time of layers that are computed together, beside their limits, in microseconds.
+
+    `share` is the part of the time that arithmetic would take.
+    """
+    macs, nonzeros = sum(layer.macs for layer in layers), sum(layer.nonzeros for layer in layers)
+    arithmetic = macs / limits["mac_per_ns"] / 1e3
     return {
-        "name": layer.name,
-        "kernel": layer.kernel,
-        "keep": round(layer.nonzeros / layer.weights, 4),
+        "name": " and ".join(layer.name for layer in layers),
+        "keep": round(nonzeros / sum(layer.weights for layer in layers), 4),
         "us": round(us, 2),
         "arithmetic_us": round(arithmetic, 2),
-        "loads_us": round(layer.macs / limits["loaded_mac_per_ns"] / 1e3, 2),
-        "weights_us": round(6 * layer.nonzeros / limits["read_bytes_per_ns"] / 1e3, 2),
+        "loads_us": round(macs / limits["loaded_mac_per_ns"] / 1e3, 2),
+        "weights_us": round(6 * nonzeros / limits["read_bytes_per_ns"] / 1e3, 2),
         "share": round(arithmetic / us, 3) if us else None,
     }
 

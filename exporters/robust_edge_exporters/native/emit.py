@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from robust_edge_exporters.native import ir
+from robust_edge_exporters.native import ir, joined
 from robust_edge_exporters.native.c_source import amalgamate, source, with_defines, without_first_comment
 from robust_edge_exporters.native.int8.ops import Quantise
 from robust_edge_exporters.native.plan import Plan
@@ -65,14 +65,18 @@ def emit_operators(plan: Plan, sections: dict[int, Sections]) -> Program:
     program.operator("input", read_images(plan))
     if plan.input in padded:
         program.zero_padding_rows("input", plan.input)
-    for index, layer in enumerate(plan.layers):
-        name = f"layer{index}"
-        if layer.kernel is None:
+    for group in plan.operators:
+        layers, names = [plan.layers[index] for index in group], [f"layer{index}" for index in group]
+        name, layer = names[0], layers[0]
+        if len(group) > 1:
+            joined.emit(program, names, layers, [sections.get(index) for index in group])
+        elif layer.kernel is None:
             program.operator(name, layer.op.calls(layer.inputs, layer.output))
         else:
-            layer.kernel.emit(program, name, layer, sections[index])
-        if layer.output in padded:
-            program.zero_padding_rows(name, layer.output)
+            layer.kernel.emit(program, name, layer, sections[group.start])
+        for name, layer in zip(names, layers, strict=True):
+            if layer.output in padded:
+                program.zero_padding_rows(name, layer.output)
     view = {"in": plan.output, "out": plan.output}
     program.operator("output", [ir.Call("write_output", "elementwise", view, "input_output")])
     return program

@@ -40,7 +40,7 @@ class LayerReport:
     Attributes:
         name: name of the weight in the ONNX file.
         operator: type of the operator.
-        operator_index: index among the operators of the generated network.
+        operator_index: index among the operators of the generated network, the same for layers that are joined.
         kernel: name of the kernel that computes it.
         macs: multiply-adds per image with non-zero weights.
         dense_macs: multiply-adds per image with all weights.
@@ -147,7 +147,12 @@ def export_native(
         (*texts, "weights.bin"),
         plan.image.dims,
         outputs(plan.output),
-        tuple(report(layer, index + 1) for index, layer in enumerate(plan.layers) if index in sections),
+        tuple(
+            report(plan.layers[index], number)
+            for number, group in enumerate(plan.operators, 1)
+            for index in group
+            if index in sections
+        ),
         weights,
         len(data),
         memory,

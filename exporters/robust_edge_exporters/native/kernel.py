@@ -24,12 +24,15 @@ class Options:
     Attributes:
         images: largest number of images that are computed at once.
         block_bytes: bytes of the packed input of a channel block, about the size of the first-level cache.
+        join_bytes: bytes of the planes between a 1x1 convolution and a depthwise one from which on both are computed
+            together, a few channels at a time (joined.py); about the size of the second-level cache.
         kernel: `sparse` stores only the nonzeros of every layer, `dense` stores all weights; None for the family with
             the smaller estimated time, layer by layer.
     """
 
     images: int = 4
     block_bytes: int = 64 * 1024
+    join_bytes: int = 512 * 1024
     kernel: Family | None = None
 
     def __post_init__(self) -> None:
@@ -77,10 +80,15 @@ class Kernel(ABC, Generic[OpT, TilingT]):
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator with its input tensors, in the order of `op.reads`, and its output; weighted ones have a kernel."""
+    """An operator with its input tensors, in the order of `op.reads`, and its output; weighted ones have a kernel.
+
+    Attributes:
+        joined: whether it is computed together with the layer before it (joined.py).
+    """
 
     op: ir.Op
     inputs: tuple[Tensor, ...]
     output: Tensor
     kernel: Kernel[Any, Any] | None = None
     tiling: Tiling | None = None
+    joined: bool = False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.geometry import UNIT, Shape, Tensor, layout, padding_floats, tile_rows, whole_units
 from robust_edge_exporters.native.int8.ops import Quantise
+from robust_edge_exporters.native.joined import join, scratch_floats
 from robust_edge_exporters.native.kernel import Kernel, Layer, Options
 from robust_edge_exporters.native.kernels.convolution import GUARD_FLOATS
 from robust_edge_exporters.native.kernels.table import KERNELS
@@ -28,6 +30,11 @@ class Plan:
     arena_floats: int
     scratch_floats: int
 
+    @property
+    def operators(self) -> list[range]:
+        """The layers of each operator of the generated network, by their indices; several if they are joined."""
+        return operators(self.layers)
+
 
 def make_plan(graph: ir.Graph, options: Options) -> Plan:
     """Place the tensors and choose the kernels."""
@@ -36,9 +43,19 @@ def make_plan(graph: ir.Graph, options: Options) -> Plan:
     reader = first if isinstance(first, (Affine, Quantise)) and alone else None
     if reader is not None:
         graph = replace(graph, input=reader.output, ops=graph.ops[1:])
-    tensors, arena = place(graph, options.images)
-    layers = tuple(make_layer(op, graph, tensors, options) for op in graph.ops)
+    unplaced = {name: layout(shape) for name, shape in graph.shapes.items()}
+    layers = join([make_layer(op, graph, unplaced, options) for op in graph.ops], graph, options)
+    tensors, arena = place(graph, options.images, layers)
+    layers = tuple(
+        replace(layer, inputs=tuple(tensors[name] for name in layer.op.reads), output=tensors[layer.op.output])
+        for layer in layers
+    )
     scratch = [layer.tiling.scratch_floats for layer in layers if layer.tiling]
+    scratch += [
+        scratch_floats(layers[group.start : group.stop], graph.shapes[layers[group.start].op.output])
+        for group in operators(layers)
+        if len(group) > 1
+    ]
     return Plan(
         options,
         image,
@@ -51,6 +68,12 @@ def make_plan(graph: ir.Graph, options: Options) -> Plan:
     )
 
 
+def operators(layers: Sequence[Layer]) -> list[range]:
+    """The layers of each operator of the generated network, by their indices."""
+    starts = [index for index, layer in enumerate(layers) if not layer.joined]
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(layers)], strict=True)]
+
+
 @dataclass
 class Slot:
     """Tensors that use the same memory one after the other, and the first and last operator that need it."""
@@ -60,16 +83,26 @@ class Slot:
     last: int
 
 
-def slots(graph: ir.Graph) -> list[Slot]:
-    """Group tensors by memory: an output uses that of the tensor that it overwrites, if no later operator reads it."""
-    last = {graph.input: -1}
-    for index, op in enumerate(graph.ops):
+def slots(graph: ir.Graph, layers: Sequence[Layer]) -> list[Slot]:
+    """Group tensors by memory: an output uses that of the tensor that it overwrites, if no later operator reads it.
+
+    Layers that are joined are one operator; the tensor between the convolutions among them has no memory of its own.
+    """
+    last, groups = {graph.input: -1}, operators(layers)
+    numbers = [number for number, group in enumerate(groups) for _ in group]
+    for index, op in zip(numbers, graph.ops, strict=True):
         last.update(dict.fromkeys((*op.reads, op.output), index))
     last[graph.output] = len(graph.ops)
     found = {graph.input: Slot([graph.input], -1, last[graph.input])}
-    for index, op in enumerate(graph.ops):
+    firsts = {number: graph.ops[group.start] for number, group in enumerate(groups) if len(group) > 1}
+    between = {op.output for op in firsts.values()}
+    read_to_the_end = {(number, name) for number, op in firsts.items() for name in op.reads}
+    for index, op in zip(numbers, graph.ops, strict=True):
+        if op.output in between:
+            continue
         old = op.overwrites
-        if old is not None and last[old] == index and tiles_write_only_their_pixels(graph.shapes[op.output]):
+        overwritten = old is not None and last[old] == index and (index, old) not in read_to_the_end
+        if old is not None and overwritten and tiles_write_only_their_pixels(graph.shapes[op.output]):
             slot = found[old]
             slot.names.append(op.output)
             slot.last = last[op.output]
@@ -88,15 +121,15 @@ def tiles_write_only_their_pixels(output: Shape) -> bool:
     return rows == output.height or rows * output.width % UNIT == 0
 
 
-def place(graph: ir.Graph, images: int) -> tuple[dict[str, Tensor], int]:
+def place(graph: ir.Graph, images: int, layers: Sequence[Layer]) -> tuple[dict[str, Tensor], int]:
     """First-fit allocation: each tensor, with the padding rows before it, at the lowest address free all its life.
 
     Tensors begin at a multiple of their pitch. The rows of a thread are then where its rows of earlier tensors with
     planes of that size were, and no other core has them in its caches.
     """
     placed: list[tuple[int, int, Slot]] = []  # address, end; sorted
-    tensors = {}
-    for new in slots(graph):
+    tensors = {name: layout(shape) for name, shape in graph.shapes.items()}
+    for new in slots(graph, layers):
         shape = graph.shapes[new.names[0]]
         tensor, lead = layout(shape), padding_floats(shape)
         size, address = lead + tensor.image * images, GUARD_FLOATS

@@ -38,12 +38,14 @@ class Program:
         self.calls.append([])
         listed = tuple(calls)
         for index, call in enumerate(listed):
-            self._call(name if len(listed) == 1 else f"{name}_{index}", call)
+            table = name if len(listed) == 1 else f"{name}_{index}"
+            self.declare(table, call)
+            self.calls[-1].append(f"{call.function}(j, &{table});")
 
-    def _call(self, name: str, call: ir.Call) -> None:
+    def declare(self, name: str, call: ir.Call) -> None:
+        """Add the table of a call and the header of its function."""
         body = ", ".join(f".{key} = {self._initialiser(f'{name}_{key}', x)}" for key, x in call.fields.items())
         self.tables.append(f"static const struct {call.struct} {name} = {{{body}}};")
-        self.calls[-1].append(f"{call.function}(j, &{name});")
         self.headers.add(call.header or call.function)
 
     def zero_padding_rows(self, name: str, output: Tensor) -> None:

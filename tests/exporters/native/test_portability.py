@@ -103,7 +103,8 @@ def exported(tmp_path_factory):
     """Folder of an export, five images, their logits."""
     folder, net = tmp_path_factory.mktemp("native"), Net(3, 20, 18)
     path, images = net.save(folder / "model.onnx", branchy(net)), net.images(5)
-    export = export_native(path, folder, options=Options(block_bytes=4096))
+    export = export_native(path, folder, options=Options(block_bytes=4096, join_bytes=0))
+    assert "expand_depthwise(j" in (folder / "model.c").read_text(encoding="utf-8")
     floats = {kernel.name for kernel in KERNELS if kernel.operator in (Conv, Linear)}
     assert {layer.kernel for layer in export.layers} == floats
     return folder, images, reference(path, images)

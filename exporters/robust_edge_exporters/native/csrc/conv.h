@@ -38,6 +38,24 @@ struct conv {
     struct activation act;
 };
 
+/* From the first pixel of a tensor to that of a plane. */
+INLINE size_t plane_offset(const struct tensor *t, int image, int channel) {
+    return (size_t)image * t->image + (size_t)channel * (size_t)t->pitch;
+}
+
+/* A plane of the input and of the output, and the residual of the latter, or NULL. */
+INLINE const float *in_plane(const re_context *ctx, const struct conv *c, int image, int channel) {
+    return ctx->arena + c->in.offset + plane_offset(&c->in, image, channel);
+}
+
+INLINE float *out_plane(const re_context *ctx, const struct conv *c, int image, int channel) {
+    return ctx->arena + c->out.offset + plane_offset(&c->out, image, channel);
+}
+
+INLINE const float *residual_plane(const re_context *ctx, const struct conv *c, int image, int channel) {
+    return c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + plane_offset(&c->out, image, channel);
+}
+
 /* Lane masks: all ones where a pixel of a shifted plane is inside the input, in its column and, for whole planes, its
    row. */
 PRIVATE void make_masks(const struct conv *c, uint32_t *mask) {

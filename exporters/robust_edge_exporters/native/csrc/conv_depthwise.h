@@ -98,10 +98,11 @@ INLINE void depthwise_plane(const struct depthwise_channel *d, int floats, const
         depthwise_units(d, unit, 1, stride);
 }
 
-/* Planes may be as small as one vector: everything but the channel's own addresses is computed once for all channels, and
-   `c` is copied, since the compiler would load its fields again after each store. The stride of what is read is 1 where
-   phases are, a constant where this is called. */
-INLINE void depthwise_channels(const struct job *j, const struct conv *conv, const int stride) {
+/* Some channels of an image, whose input begins at `in`. Planes may be as small as one vector: everything but the channel's
+   own addresses is computed once for all channels, and `c` is copied, since the compiler would load its fields again after
+   each store. The stride of what is read is 1 where phases are, a constant where this is called. */
+INLINE void depthwise_of_stride(const struct job *j, const struct conv *conv, int image, struct range channels,
+                                const float *in, const int stride) {
     const struct conv copy = *conv, *c = &copy;
     const re_context *ctx = j->context;
     const uint32_t *starts = ctx->starts + c->starts;
@@ -109,41 +110,45 @@ INLINE void depthwise_channels(const struct job *j, const struct conv *conv, con
     const int floats = plane_floats(&c->out), splits = c->stride_x > stride;
     float *phases = ctx->scratch + (size_t)j->thread * SCRATCH_FLOATS + c->copy_floats + UNIT;
     ptrdiff_t shifts[TAPS_MAX];
-    struct range channels = split_evenly(c->out.channels, j->thread, j->threads);
     tap_shifts(c, splits, shifts);
-    for (int g = 0; g < j->images; g++)
-        for (int k = channels.begin; k < channels.end; k++) {
-            size_t plane = (size_t)g * c->out.image + (size_t)k * (size_t)c->out.pitch;
-            struct depthwise_channel d;
-            d.in = ctx->arena + c->in.offset + (size_t)g * c->in.image + (size_t)k * (size_t)c->in.pitch;
-            d.residual = c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + plane;
-            d.out = ctx->arena + c->out.offset + plane;
-            d.bias = bias[k];
-            d.tap = ctx->offsets + c->offsets + starts[k];
-            d.values = value_section(ctx, c->values) + starts[k];
-            d.count = starts[k + 1] - starts[k];
-            d.shifts = shifts;
-            d.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
-            d.conv = c;
-            if (splits) {
-                if (d.count)
-                    split_phases(c, d.in, phases);
-                d.in = phases;
-            }
-            if (floats == UNIT)
-                depthwise_units(&d, 0, 1, stride);
-            else
-                depthwise_plane(&d, floats, stride);
-            if (c->act.kind > CLAMP)
-                activate(d.out, floats, &c->act);
+    for (int k = channels.begin; k < channels.end; k++, in += c->in.pitch) {
+        struct depthwise_channel d;
+        d.in = in;
+        d.residual = residual_plane(ctx, c, image, k);
+        d.out = out_plane(ctx, c, image, k);
+        d.bias = bias[k];
+        d.tap = ctx->offsets + c->offsets + starts[k];
+        d.values = value_section(ctx, c->values) + starts[k];
+        d.count = starts[k + 1] - starts[k];
+        d.shifts = shifts;
+        d.masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
+        d.conv = c;
+        if (splits) {
+            if (d.count)
+                split_phases(c, d.in, phases);
+            d.in = phases;
         }
+        if (floats == UNIT)
+            depthwise_units(&d, 0, 1, stride);
+        else
+            depthwise_plane(&d, floats, stride);
+        if (c->act.kind > CLAMP)
+            activate(d.out, floats, &c->act);
+    }
+}
+
+PRIVATE void depthwise_channels(const struct job *j, const struct conv *c, int image, struct range channels,
+                                const float *in) {
+    if (c->stride_x == 2 && takes_every_other(c->out.width))
+        depthwise_of_stride(j, c, image, channels, in, 2);
+    else
+        depthwise_of_stride(j, c, image, channels, in, 1);
 }
 
 PRIVATE void conv_depthwise(const struct job *j, const struct conv *c) {
-    if (c->stride_x == 2 && takes_every_other(c->out.width))
-        depthwise_channels(j, c, 2);
-    else
-        depthwise_channels(j, c, 1);
+    struct range channels = split_evenly(c->out.channels, j->thread, j->threads);
+    for (int g = 0; g < j->images; g++)
+        depthwise_channels(j, c, g, channels, in_plane(j->context, c, g, channels.begin));
 }
 
 #endif

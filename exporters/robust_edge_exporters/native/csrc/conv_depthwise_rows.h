@@ -80,14 +80,15 @@ PRIVATE int taps_inside(const struct row_tap *all, int count, int y, int height,
     return found;
 }
 
-PRIVATE void depthwise_rows_of_plane(const struct job *j, const struct conv *c, int g, int channel) {
-    const re_context *ctx = j->context;
+/* The plane of a channel, whose input is at `in`. */
+PRIVATE void depthwise_rows_of_plane(const re_context *ctx, const struct conv *c, int image, int channel,
+                                     const float *in) {
     const uint32_t *masks = (const uint32_t *)(const void *)(ctx->arena + c->masks);
     const uint32_t *start = ctx->starts + c->starts + channel;
     const value *values = value_section(ctx, c->values) + start[0];
     const uint16_t *tap = ctx->offsets + c->offsets + start[0];
     const int count = (int)(start[1] - start[0]), stride = c->stride_x;
-    size_t plane = (size_t)g * c->out.image + (size_t)channel * (size_t)c->out.pitch;
+    float *plane = out_plane(ctx, c, image, channel);
     struct row_tap all[TAPS_MAX], some[TAPS_MAX];
     struct depthwise_row r;
     for (int k = 0; k < count; k++) {
@@ -99,9 +100,9 @@ PRIVATE void depthwise_rows_of_plane(const struct job *j, const struct conv *c, 
     }
     r.width = c->out.width;
     r.bias = float_section(ctx, c->bias)[channel];
-    r.in = ctx->arena + c->in.offset + (size_t)g * c->in.image + (size_t)channel * (size_t)c->in.pitch;
-    r.residual = c->residual == NO_TENSOR ? NULL : ctx->arena + c->residual + plane;
-    r.out = ctx->arena + c->out.offset + plane;
+    r.in = in;
+    r.residual = residual_plane(ctx, c, image, channel);
+    r.out = plane;
     r.act = &c->act;
     for (int y = 0; y < c->out.height; y++) {
         r.taps = some;
@@ -115,14 +116,14 @@ PRIVATE void depthwise_rows_of_plane(const struct job *j, const struct conv *c, 
         r.out += r.width;
     }
     if (c->act.kind > CLAMP)
-        activate(ctx->arena + c->out.offset + plane, plane_floats(&c->out), &c->act);
+        activate(plane, plane_floats(&c->out), &c->act);
 }
 
 PRIVATE void conv_depthwise_rows(const struct job *j, const struct conv *c) {
     struct range channels = split_evenly(c->out.channels, j->thread, j->threads);
     for (int g = 0; g < j->images; g++)
         for (int k = channels.begin; k < channels.end; k++)
-            depthwise_rows_of_plane(j, c, g, k);
+            depthwise_rows_of_plane(j->context, c, g, k, in_plane(j->context, c, g, k));
 }
 
 #endif

@@ -222,8 +222,8 @@ class ConvStrips(SparseConvKernel):
             multiple=LENGTH_MULTIPLE if tiling.paired else 1,
         )  # fmt: skip
 
-    def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
-        """One call, with the planes of a 1x1 convolution in rows of one unit."""
+    def call(self, program: Program, name: str, layer: Layer, sections: Sections) -> ir.Call:
+        """The call, with the planes of a 1x1 convolution in rows of one unit."""
         assert isinstance(layer.op, Conv)
         shape = unrolled(layer.op.window, Shape(1, layer.output.height, layer.output.width))
         if plain(layer.op.window):
@@ -231,7 +231,7 @@ class ConvStrips(SparseConvKernel):
             output = replace(layer.output, height=shape.height, width=shape.width)
             source = replace(source, height=shape.height, width=shape.width)
             layer = replace(layer, inputs=(source, *others), output=output)
-        super().emit(program, name, layer, sections)
+        return super().call(program, name, layer, sections)
 
     def own_fields(self, tiling: Tiling) -> dict[str, object]:
         """Tiles of columns, and their packed rows."""

@@ -43,7 +43,11 @@ class ConvKernel(Kernel[Conv, Tiling]):
         return {}
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
-        """One call with a struct conv, or with the kernel's own struct, conv_NAME."""
+        """One call."""
+        program.operator(name, [self.call(program, name, layer, sections)])
+
+    def call(self, program: Program, name: str, layer: Layer, sections: Sections) -> ir.Call:
+        """The call with a struct conv, or with the kernel's own struct, conv_NAME."""
         op, tiling = layer.op, layer.tiling
         assert isinstance(op, Conv)
         assert tiling is not None
@@ -54,7 +58,7 @@ class ConvKernel(Kernel[Conv, Tiling]):
             fields = {f"conv.{field}": value for field, value in fields.items()} | own
         else:
             struct = "conv"
-        program.operator(name, [ir.Call(self.function(program, layer, tiling), struct, fields, header)])
+        return ir.Call(self.function(program, layer, tiling), struct, fields, header)
 
 
 class SparseConvKernel(ConvKernel):
