@@ -75,6 +75,7 @@ LAYERS = {
         passes importer
         int8
         kernels
+        joined
         plan
         emit
         export
