@@ -237,7 +237,8 @@ def accuracies(run: Run, bundle: Path, choice: Choice, precision: str) -> dict[s
         chunk = partial(counts, model, bundle, part, positions[chosen], choice.data.eps, before)
         total.update(stored(bundle.with_name(f"{bundle.name}.{first}.json"), chunk))
         print(f"{bundle.name}: {dict(total)}", flush=True)
-    return {**total, "weights_bytes": (bundle / "weights.bin").stat().st_size}
+    source = "here" if outcomes is None else "evaluate"
+    return {**total, "autoattack_by": source, "weights_bytes": (bundle / "weights.bin").stat().st_size}
 
 
 def timed(bundles: dict[str, Path], seconds: float) -> dict[str, float]:

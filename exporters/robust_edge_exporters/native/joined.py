@@ -1,7 +1,8 @@
 """Layers that are computed together: a 1x1 convolution, the depthwise one behind it, and the mean of its planes.
 
-A channel of each depends on one channel of the one before. A few channels at a time, the planes between the two
-convolutions stay in the second-level cache, and threads need not wait for each other (csrc/expand_depthwise.h).
+A plane of the depthwise convolution depends on one plane that it reads, and a mean on one plane of that. A few channels
+at a time, the planes between the two convolutions stay in the second-level cache, and threads need not wait for each
+other (csrc/expand_depthwise.h).
 """
 
 from __future__ import annotations
@@ -34,20 +35,26 @@ def join(layers: Sequence[Layer], graph: ir.Graph, options: Options) -> tuple[La
                 expands(before, layer, graph, index)
                 and planes_bytes(graph.shapes[before.op.output]) >= options.join_bytes
             )
-            or (before.joined and isinstance(layer.op, Mean) and layer.op.inputs == (before.op.output,))
+            or (before.joined and before.kernel is not None and is_mean_of(layer, before))
         )
         found.append(replace(layer, joined=joins))
     return tuple(found)
 
 
 def expands(expand: Layer, layer: Layer, graph: ir.Graph, index: int) -> bool:
-    """Whether the depthwise `layer`, operator `index`, alone reads the output of a 1x1 convolution."""
+    """Whether the depthwise `layer`, operator `index`, alone reads the output of a 1x1 convolution, as its input."""
     op, kernel = expand.op, expand.kernel
     if not isinstance(op, Conv) or not isinstance(kernel, ConvStrips) or not plain(op.window):
         return False
     alone = op.groups == 1 and op.residual is None and graph.readers[op.output] == [index]
     one_block = expand.tiling is not None and expand.tiling.block == op.weight.shape[1]
-    return alone and one_block and isinstance(layer.kernel, (ConvDepthwise, ConvDepthwiseRows))
+    depthwise = isinstance(layer.kernel, (ConvDepthwise, ConvDepthwiseRows)) and layer.op.inputs == (op.output,)
+    return alone and one_block and depthwise
+
+
+def is_mean_of(layer: Layer, before: Layer) -> bool:
+    """Whether a layer is the mean of each plane of the one before."""
+    return isinstance(layer.op, Mean) and layer.op.inputs == (before.op.output,)
 
 
 def planes_bytes(shape: Shape) -> int:
@@ -76,16 +83,16 @@ def emit(program: Program, names: Sequence[str], layers: Sequence[Layer], sectio
     for name, layer, weights in zip(names, layers, sections, strict=True):
         if isinstance(layer.kernel, ConvKernel):
             assert weights is not None
-            program.declare(name, layer.kernel.call(program, name, layer, weights))
+            program.declare(name, layer.kernel.table(program, name, layer, weights))
         else:
             (call,) = layer.op.calls(layer.inputs, layer.output)
             program.declare(name, call)
-    expand, depthwise, *means = names
+    expand, depthwise, mean = names if len(names) == 3 else (*names, None)
     between = layers[0].output
     fields = {
         "expand": f"&{expand}",
         "depthwise": f"&{depthwise}",
-        "mean": f"&{means[0]}" if means else "NULL",
+        "mean": "NULL" if mean is None else f"&{mean}",
         "channels": at_a_time(Shape(between.channels, between.height, between.width)),
         "planes": first_plane(layers),
     }

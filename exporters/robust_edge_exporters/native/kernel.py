@@ -36,8 +36,11 @@ class Options:
     kernel: Family | None = None
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.block_bytes < 4096:
-            raise ValueError(f"images {self.images} must be at least 1, block_bytes {self.block_bytes} at least 4096")
+        if self.images < 1 or self.block_bytes < 4096 or self.join_bytes < 0:
+            raise ValueError(
+                f"images {self.images} must be at least 1, block_bytes {self.block_bytes} at least 4096, join_bytes "
+                f"{self.join_bytes} at least 0"
+            )
         if self.kernel not in (None, "sparse", "dense"):
             raise ValueError(f"kernel {self.kernel}: the geometry of a layer decides; use sparse, dense or None")
 

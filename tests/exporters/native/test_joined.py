@@ -91,3 +91,40 @@ def test_a_residual_of_the_depthwise_layer_is_added(tmp_path):
         found, export = logits(path, tmp_path / "out", images, JOINED, threads)
         assert [layer.operator_index for layer in export.layers] == [1, 2, 2]
         assert relative_error(found, reference(path, images)) < 1e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(56, 56), (18, 20), (113, 75)])
+def test_a_residual_that_is_the_output_of_a_1x1_convolution_is_no_input(tmp_path, height, width):
+    """The depthwise layer alone reads it, but adds it and does not filter it."""
+    net = Net(4, height, width)
+    deep = net.add("Relu", net.conv("input", net.weights(9, 4, 3, 3, density=0.6), pads=(1, 1, 1, 1)))
+    plain = net.conv("input", net.weights(9, 4, 1, 1, density=0.6))
+    deep = net.conv(deep, net.weights(9, 1, 3, 3), group=9, pads=(1, 1, 1, 1))
+    path, images = net.save(tmp_path / "model.onnx", net.add("Add", deep, plain)), net.images(3)
+    found, _ = logits(path, tmp_path / "out", images, JOINED, 2)
+    assert relative_error(found, reference(path, images)) < 1e-5
+
+
+def test_means_of_means_and_means_that_others_read(tmp_path):
+    net = Net(4, 33, 40)
+    wide = net.conv("input", net.weights(9, 4, 1, 1, density=0.6))
+    deep = net.add("Relu", net.conv(wide, net.weights(9, 1, 5, 5), group=9, pads=(4, 4, 4, 4), dilations=(2, 2)))
+    mean = net.add("GlobalAveragePool", deep)
+    outputs = [net.add("GlobalAveragePool", net.add("Sigmoid", mean)), net.add("GlobalAveragePool", deep), mean, deep]
+    path, images = net.save(tmp_path / "model.onnx", *outputs), net.images(5)
+    for threads in (1, 12):
+        found, _ = logits(path, tmp_path / "out", images, JOINED, threads)
+        assert relative_error(found, reference(path, images)) < 1e-5
+
+
+def test_weights_of_16_bits(tmp_path):
+    path, images = network(tmp_path / "model.onnx", 20, 18, 3, 1)
+    export_native(path, tmp_path, weights="fp16", options=Options(join_bytes=JOINED))
+    engine = Network(build(tmp_path), tmp_path / "weights.bin")
+    assert relative_error(engine.infer(images), reference(path, images)) < 1e-2
+    engine.close()
+
+
+def test_a_size_below_zero_is_refused():
+    with pytest.raises(ValueError, match="join_bytes -5 at least 0"):
+        Options(join_bytes=-5)

@@ -315,3 +315,13 @@ def test_a_residual_is_added_once_where_small_planes_take_several_blocks(tmp_pat
     export = export_native(path, tmp_path)
     assert [layer.kernel for layer in export.layers] == ["taps", "taps"]
     assert relative_error(answers(tmp_path, images), reference(path, images)) < 1e-5
+
+
+def test_layers_of_different_strides_have_their_own_masks(tmp_path):
+    """Which pixels of a row are inside the plane depends on the stride, too."""
+    net = Net(4, 600, 2)
+    one = net.conv("input", net.weights(4, 1, 3, 3), group=4, pads=(1, 1, 1, 1))
+    two = net.conv("input", net.weights(4, 1, 3, 3), group=4, pads=(1, 1, 1, 2), strides=(2, 2))
+    path, images = net.save(tmp_path / "model.onnx", one, two), net.images(2)
+    export_native(path, tmp_path)
+    assert relative_error(answers(tmp_path, images), reference(path, images)) < 1e-5

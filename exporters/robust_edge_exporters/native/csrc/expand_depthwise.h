@@ -5,9 +5,9 @@
        out = the depthwise convolution of wide (conv_depthwise.h or conv_depthwise_rows.h)
        means[c] = the mean of out[c] (mean.h)
 
-   A channel of each depends on one channel of the one before, so they are computed a few channels at a time: their planes
-   of `wide` lie in a thread's scratch memory and do not leave the second-level cache. Threads share the channels, and do
-   not wait for each other in between. The 1x1 convolution has the weights of conv_strips.h, in one block: offsets count
+   A plane of `out` depends on one plane of `wide`, so they are computed a few channels at a time: their planes of `wide`
+   lie in a thread's scratch memory and do not leave the second-level cache. Threads share the channels, and do not wait
+   for each other in between. The 1x1 convolution has the weights of conv_strips.h, in one block: offsets count
    units, from the first pixel of the input's first plane. */
 #ifndef ROBUST_EDGE_EXPAND_DEPTHWISE_H
 #define ROBUST_EDGE_EXPAND_DEPTHWISE_H
@@ -21,7 +21,7 @@
 
 struct expand_depthwise {
     const struct conv_strips *expand;
-    const struct conv *depthwise;
+    const struct conv *depthwise;   /* of conv_depthwise.h if it has masks of whole planes, else conv_depthwise_rows.h */
     const struct elementwise *mean; /* or NULL */
     int channels;                   /* that are computed at a time */
     size_t planes;                  /* of these channels, in a thread's scratch memory */

@@ -222,7 +222,7 @@ class ConvStrips(SparseConvKernel):
             multiple=LENGTH_MULTIPLE if tiling.paired else 1,
         )  # fmt: skip
 
-    def call(self, program: Program, name: str, layer: Layer, sections: Sections) -> ir.Call:
+    def table(self, program: Program, name: str, layer: Layer, sections: Sections) -> ir.Call:
         """The call, with the planes of a 1x1 convolution in rows of one unit."""
         assert isinstance(layer.op, Conv)
         shape = unrolled(layer.op.window, Shape(1, layer.output.height, layer.output.width))
@@ -231,7 +231,7 @@ class ConvStrips(SparseConvKernel):
             output = replace(layer.output, height=shape.height, width=shape.width)
             source = replace(source, height=shape.height, width=shape.width)
             layer = replace(layer, inputs=(source, *others), output=output)
-        return super().call(program, name, layer, sections)
+        return super().table(program, name, layer, sections)
 
     def own_fields(self, tiling: Tiling) -> dict[str, object]:
         """Tiles of columns, and their packed rows."""
@@ -246,7 +246,8 @@ class ConvStrips(SparseConvKernel):
     def function(self, program: Program, layer: Layer, tiling: Tiling) -> str:
         """The C function, which is compiled for each size of register tile."""
         assert isinstance(tiling, StripsTiling)
-        output = Shape(1, layer.output.height, layer.output.width)
+        assert isinstance(layer.op, Conv)
+        output = unrolled(layer.op.window, Shape(1, layer.output.height, layer.output.width))
         program.tile_sizes("STRIPS", lambda most: strip_units(tiling, output, most))
         return "conv_strips"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.c_source import c_constant
-from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape
+from robust_edge_exporters.native.geometry import TILE_FLOATS, UNIT, Shape, Window
 from robust_edge_exporters.native.int8.ops import QuantConv
 from robust_edge_exporters.native.kernel import Family, Kernel, Layer
 from robust_edge_exporters.native.operators.conv import Conv
@@ -44,10 +45,12 @@ class ConvKernel(Kernel[Conv, Tiling]):
 
     def emit(self, program: Program, name: str, layer: Layer, sections: Sections) -> None:
         """One call."""
-        program.operator(name, [self.call(program, name, layer, sections)])
+        assert layer.tiling is not None
+        function = self.function(program, layer, layer.tiling)
+        program.operator(name, [replace(self.table(program, name, layer, sections), function=function)])
 
-    def call(self, program: Program, name: str, layer: Layer, sections: Sections) -> ir.Call:
-        """The call with a struct conv, or with the kernel's own struct, conv_NAME."""
+    def table(self, program: Program, name: str, layer: Layer, sections: Sections) -> ir.Call:
+        """The call of conv_NAME with a struct conv, or with the kernel's own struct, conv_NAME."""
         op, tiling = layer.op, layer.tiling
         assert isinstance(op, Conv)
         assert tiling is not None
@@ -58,7 +61,7 @@ class ConvKernel(Kernel[Conv, Tiling]):
             fields = {f"conv.{field}": value for field, value in fields.items()} | own
         else:
             struct = "conv"
-        return ir.Call(self.function(program, layer, tiling), struct, fields, header)
+        return ir.Call(header, struct, fields, header)
 
 
 class SparseConvKernel(ConvKernel):
@@ -143,15 +146,15 @@ def conv_fields(
         "copy_floats": t.copy_floats,
         "whole_plane": int(t.whole_plane),
         "shifts": shifts,
-        "masks": masks(program, name + member, layer, t),
+        "masks": masks(program, name + member, layer, op.window, t),
     }
 
 
-def masks(program: Program, name: str, layer: Layer, t: Tiling) -> object:
+def masks(program: Program, name: str, layer: Layer, window: Window, t: Tiling) -> object:
     """Arena offset of the lane masks of the struct conv `name`, which layers of the same geometry share."""
     if not (t.masked and t.shifts):
         return NO_TENSOR
-    view = layer.inputs[0]
-    key = (t.shifts, t.copy_floats, t.whole_plane, view.height, view.width, layer.output.width)
+    sizes = [(tensor.height, tensor.width) for tensor in (layer.inputs[0], layer.output)]
+    key = (t.shifts, window.strides, t.copy_floats, t.whole_plane, *sizes)
     code = f"make_masks(&{name}, (uint32_t *)(void *)({{}}));"
     return program.computed_at_start(key, len(t.shifts) * t.copy_floats + UNIT, code)
