@@ -266,6 +266,32 @@ def recipe() -> str:
     return markdown(("variant", "epochs", "clean, %", "PGD-50, %", "to `all-parts`", "core hours"), rows)
 
 
+def trial() -> str:
+    """The three networks of the trial on two cores, with 95% intervals; those that were trained."""
+    rows = []
+    for row in result("cifar_trial_slim")["runs"]:
+        if "keep" not in row:
+            continue
+        hours = row["core_hours"]
+        rows.append(
+            (
+                f"`{row['name']}`",
+                f"{100 * row['keep']:.0f}%",
+                *(_interval(row[key]) if key in row else "–" for key in ("clean", "robust")),
+                str(row["epochs"]),
+                " + ".join(f"{hours[part]:.1f}" for part in ("training", "attack") if part in hours),
+                f"{row['bytes'] / 1e6:.2f}",
+            )
+        )
+    return markdown(("network", "kept", "clean, %", "AutoAttack, %", "epochs", "core hours", "MB"), rows)
+
+
+def _interval(accuracy: dict[str, Any]) -> str:
+    """An accuracy with its interval, in percent."""
+    value, low, high = (100 * accuracy[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
 def _mean(gains: list[float]) -> str:
     """The mean over the seeds; of several seeds with its 95% interval by Student's t."""
     mean = f"{statistics.fmean(gains):+.1f}"
@@ -290,6 +316,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "engine layers": engine_layers,
     "int8 speed": int8_speed,
     "int8 accuracy": int8_accuracy,
+    "trial": trial,
     "recipe": recipe,
     "training steps": training_steps,
     "false alarms": false_alarms,
