@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.pruning.prunable import prunable_parameters
 from robust_edge.run.directory import WEIGHTS, open_run
 from robust_edge.run.images import dataset_of
@@ -42,6 +43,19 @@ def test_the_readme_has_the_accuracies_of_the_checkpoint(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_the_readme_has_the_accuracies_under_autoattack(folder):
+    record = stored_evaluation(open_run(folder), "autoattack")
+    assert record is not None, "the outcomes belong to these weights"
+    assert record.result is not None
+    clean, robust = (
+        f"{100 * found.value:.1f}% ({100 * found.low:.1f} to {100 * found.high:.1f})"
+        for found in (record.result.clean, record.result.robust)
+    )
+    readme = " ".join((folder.parent / "README.md").read_text("utf-8").split())
+    assert f"`{folder.name}`: {clean} without an attack, {robust} under AutoAttack" in readme
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_a_network_tells_pictures_apart(folder):
     model = open_run(folder).load_model().eval()
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -58,7 +72,7 @@ def test_without_the_images_the_error_names_the_folder_that_is_missing():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_the_files_name_no_folder_of_one_machine(folder):
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         if path.suffix in {".yaml", ".json", ".jsonl"}:
             assert ": /" not in path.read_text("utf-8")
             assert '"/' not in path.read_text("utf-8")

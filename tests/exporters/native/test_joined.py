@@ -35,13 +35,19 @@ def network(path, height, width, side, stride, *, activation="HardSwish", channe
 
 
 def logits(path, folder, images, join_bytes, threads):
-    """Of the generated network, and whether layers of it are joined."""
+    """Of the generated network, and its export."""
     folder.mkdir(exist_ok=True)
     export = export_native(path, folder, options=Options(images=2, join_bytes=join_bytes))
     engine = Network(build(folder), folder / "weights.bin", threads=threads)
     found = engine.infer(images)
     engine.close()
     return found, export
+
+
+def starts_joined(export):
+    """Whether the first two layers are computed together."""
+    first, second, *_ = export.layers
+    return first.operator_index == second.operator_index
 
 
 @pytest.mark.parametrize(("height", "width", "side", "stride"), GEOMETRIES)
@@ -59,7 +65,8 @@ def test_joined_layers_compute_what_they_compute_apart(tmp_path, height, width, 
 @pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Sigmoid", "Identity"])
 def test_every_activation_between_them(tmp_path, activation):
     path, images = network(tmp_path / "model.onnx", 19, 17, 3, 1, activation=activation)
-    joined, _ = logits(path, tmp_path / "joined", images, JOINED, 2)
+    joined, export = logits(path, tmp_path / "joined", images, JOINED, 2)
+    assert starts_joined(export)
     assert relative_error(joined, reference(path, images)) < 1e-5
 
 
@@ -113,13 +120,14 @@ def test_means_of_means_and_means_that_others_read(tmp_path):
     outputs = [net.add("GlobalAveragePool", net.add("Sigmoid", mean)), net.add("GlobalAveragePool", deep), mean, deep]
     path, images = net.save(tmp_path / "model.onnx", *outputs), net.images(5)
     for threads in (1, 12):
-        found, _ = logits(path, tmp_path / "out", images, JOINED, threads)
+        found, export = logits(path, tmp_path / "out", images, JOINED, threads)
+        assert starts_joined(export)
         assert relative_error(found, reference(path, images)) < 1e-5
 
 
 def test_weights_of_16_bits(tmp_path):
     path, images = network(tmp_path / "model.onnx", 20, 18, 3, 1)
-    export_native(path, tmp_path, weights="fp16", options=Options(join_bytes=JOINED))
+    assert starts_joined(export_native(path, tmp_path, weights="fp16", options=Options(join_bytes=JOINED)))
     engine = Network(build(tmp_path), tmp_path / "weights.bin")
     assert relative_error(engine.infer(images), reference(path, images)) < 1e-2
     engine.close()
