@@ -52,7 +52,7 @@ def fix_image_shape(program: Any, wanted: tuple[int, ...] | None, path: str) -> 
     if wanted is not None and shape != tuple(wanted):
         raise InputError(
             f"{path} takes images of {_sizes(own)}, given are images of {_sizes(wanted)}; use others "
-            "(data.dataset), change them with data.resize or data.channels, or correct `shape`"
+            "(data.dataset), change them with data.resize, data.crop or data.channels, or correct `shape`"
         )
     if math.prod((sizes[0] or 1, *shape)) > MOST_PIXELS:
         raise InputError(

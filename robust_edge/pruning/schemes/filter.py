@@ -42,10 +42,22 @@ class Filter(FlooredScheme):
     groups: Sequence[ChannelGroup] = dataclasses.field(default=(), compare=False)
 
     def build(self, model: nn.Module, shape: tuple[int, ...], keep: float) -> Filter:
-        """Set the floor and the channel groups of the network."""
+        """Set the floor and the channel groups of the network.
+
+        Raises:
+            InputError: it cannot be found out which channels go together.
+        """
         from robust_edge_exporters.compaction.dependencies import channel_groups  # imports torch-pruning
 
-        return dataclasses.replace(self, floor=self.floor_at(keep), groups=channel_groups(model, shape))
+        try:
+            groups = channel_groups(model, shape)
+        except Exception as cause:  # torch-pruning cannot follow every network of a user
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+            raise InputError(
+                "pruning.scheme=filter removes channels together with all that read them, and torch-pruning cannot "
+                f"find out which these are in this network ({reason}); choose another scheme, such as irregular"
+            ) from cause
+        return dataclasses.replace(self, floor=self.floor_at(keep), groups=groups)
 
     @property
     def dense_layers(self) -> tuple[str, ...]:

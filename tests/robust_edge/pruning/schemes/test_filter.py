@@ -178,3 +178,11 @@ def test_the_check_sees_half_a_channel_an_empty_group_and_too_much():
     empty = {name: mask.clone() for name, mask in support.items()}
     empty["inner.weight"][:] = False
     assert scheme.violation(empty, 0.4) == "inner keeps 0 channels; it must keep at least 1"
+
+
+def test_a_network_that_torch_pruning_cannot_follow_is_refused():
+    """It divides by zero at the channel shuffle."""
+    spec = {"arch": "torchvision/shufflenet_v2_x0_5", "shape": (3, 64, 64), "classes": tuple("abc")}
+    model = build_model(ModelSpec(**spec, mean=(0.0,) * 3, std=(1.0,) * 3))
+    with pytest.raises(InputError, match=r"scheme=filter.*ZeroDivisionError.*choose another scheme"):
+        Filter().build(model, (3, 64, 64), 0.1)
