@@ -254,8 +254,14 @@ def _options(request: ArtifactRequest) -> dict[str, OptionValue]:
 def _compacted(request: ArtifactRequest) -> Compacted:
     if not request.compact:
         return Compacted(request.model, request.sparsity)
-    sparse_tensor_cores = format_named(request.target.format).sparse_tensor_cores
-    return compact(request.model, request.shape, request.sparsity, sparse_tensor_cores=sparse_tensor_cores)
+    chosen = format_named(request.target.format)
+    return compact(
+        request.model,
+        request.shape,
+        request.sparsity,
+        sparse_tensor_cores=chosen.sparse_tensor_cores,
+        block=chosen.channel_block(request.target.precision(request.precision)),
+    )
 
 
 def _check_sparsity(checkpoint: Sparsity, artifact: Sparsity) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from robust_edge_exporters.compaction.channels import (
     remove_channels,
 )
 from robust_edge_exporters.compaction.dependencies import channel_groups
+from robust_edge_exporters.compaction.in_blocks import weights_in_blocks, whole_blocks
 from robust_edge_exporters.compaction.two_four import two_four_share
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_exporters.weight_uses import sparsity_of, weight_uses
@@ -57,7 +58,7 @@ class Compacted:
 
 
 def compact(
-    model: nn.Module, shape: tuple[int, ...], sparsity: Sparsity, *, sparse_tensor_cores: bool = False
+    model: nn.Module, shape: tuple[int, ...], sparsity: Sparsity, *, sparse_tensor_cores: bool = False, block: int = 1
 ) -> Compacted:
     """Remove all channels without effect.
 
@@ -67,13 +68,16 @@ def compact(
         sparsity: the numbers of non-zero weights of the network.
         sparse_tensor_cores: whether the target is up to twice as fast with 2:4 weights. No channel is then removed if
             that would break the pattern and save less than half of the multiply-accumulates.
+        block: the number of consecutive input channels that the kernels store and multiply as a whole. Single channels
+            that go leave others in other blocks, so that only whole blocks of channels go if that leaves less to do.
 
     Returns:
         The smaller network, after a comparison of its outputs with those of the given network on random images.
     """
-    small = copy.deepcopy(model).requires_grad_(False)
     try:
-        removed = _remove_idle_channels(small, shape)
+        small, removed = _fewest_blocks(
+            (_without_idle_channels(model, shape, size) for size in sorted({1, block})), block
+        )
     except Exception as cause:  # torch-pruning cannot trace every network of a user
         return Compacted(
             model, sparsity, notes=(_refusal(f"cannot be traced, or does not run without them: {_one_line(cause)}"),)
@@ -111,25 +115,39 @@ def describe(record: Compaction) -> str:
 
 def share_of_two_four(model: nn.Module) -> float:
     """The fraction of a network's weights that are in the 2:4 pattern."""
-    layers = [module for module in model.modules() if isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1]
-    return two_four_share(layer.weight.detach().movedim(1, -1).numpy() for layer in layers)
+    return two_four_share(weight.movedim(1, -1).numpy() for weight in _ungrouped(model))
 
 
-def _remove_idle_channels(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Remove channels without effect in place, repeatedly, since removing one may free others; return their number."""
-    removed = 0
+def _ungrouped(model: nn.Module) -> Iterator[Tensor]:
+    """The weights of the layers without groups."""
+    for module in model.modules():
+        if isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1:
+            yield module.weight.detach()
+
+
+def _fewest_blocks(candidates: Iterable[tuple[nn.Module, int]], block: int) -> tuple[nn.Module, int]:
+    """The candidate with the fewest weights in blocks with a non-zero, the first of equals."""
+    return min(candidates, key=lambda candidate: weights_in_blocks(_ungrouped(candidate[0]), block))
+
+
+def _without_idle_channels(model: nn.Module, shape: tuple[int, ...], block: int) -> tuple[nn.Module, int]:
+    """A copy without channels that have no effect, and how many these were; removing some may free others.
+
+    Only whole blocks of so many channels are removed.
+    """
+    small, removed = copy.deepcopy(model).requires_grad_(False), 0
     while True:
-        groups = [group for group in channel_groups(model, shape) if group.removable]
-        inputs = _inputs(model, shape)
-        removable = {group: _idle_channels(group, model, inputs) for group in groups}
+        groups = [group for group in channel_groups(small, shape) if group.removable]
+        inputs = _inputs(small, shape)
+        removable = {group: _idle_channels(group, small, inputs, block) for group in groups}
         count = sum(int(channels.sum()) for channels in removable.values())
         if not count:
-            return removed
-        remove_channels(model, removable)
+            return small, removed
+        remove_channels(small, removable)
         removed += count
 
 
-def _idle_channels(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+def _idle_channels(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tensor], block: int) -> Tensor:
     """Bool per channel: it has no effect after its constant was added to biases. At least one per group is kept."""
     unread = _has_zero_weights(group, model, dim=1)
     constant = _has_zero_weights(group, model, dim=0) & ~unread
@@ -138,6 +156,7 @@ def _idle_channels(group: ChannelGroup, model: nn.Module, inputs: dict[str, Tens
     removable = unread | constant
     if removable.all():
         removable[0] = False
+    removable = whole_blocks(removable, block)
     for channel in (removable & constant).nonzero().flatten().tolist():
         _fold(group, channel, model, inputs)
     return removable

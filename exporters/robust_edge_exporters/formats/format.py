@@ -72,6 +72,10 @@ class Format(abc.ABC):
         """Raise InputError if an option names what the network does not have; called before anything is attacked."""
         return
 
+    def channel_block(self, precision: str) -> int:
+        """The number of consecutive input channels whose weights the kernels store and multiply as a whole."""
+        return 1
+
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline | None:
         """Write a dense bundle of the same network into `folder`; return None if the format does not support it."""
         return None

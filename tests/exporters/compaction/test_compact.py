@@ -15,6 +15,7 @@ from robust_edge.pruning.settings import PruningConfig
 from robust_edge_exporters.bundle import export_bundle
 from robust_edge_exporters.compaction.compact import compact, share_of_two_four
 from robust_edge_exporters.compaction.dependencies import channel_groups
+from robust_edge_exporters.compaction.in_blocks import weights_in_blocks, whole_blocks
 from robust_edge_exporters.dense_baseline import with_dense_baseline
 from robust_edge_exporters.target import target_named
 from robust_edge_exporters.weight_uses import sparsity_of
@@ -254,6 +255,48 @@ def half_idle(request_for):
     with torch.no_grad():
         model.second.weight[:, 4:] = 0
     return model, request_for(model)
+
+
+class Blocks(nn.Module):
+    """Outputs of the second layer read channels 8 to 11 or 12 to 15; nothing writes channels 4 to 7, and 9."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.Conv2d(16, 8, 1)
+        self.head = nn.Linear(8, 4)
+        with torch.no_grad():
+            self.first.weight[[4, 5, 6, 7, 9]] = 0
+            self.second.weight[:, :8] = 0
+            self.second.weight[::2, 8:12] = 0
+            self.second.weight[1::2, 12:] = 0
+
+    def forward(self, x):
+        return self.head(torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("block", "removed", "blocks"), [(1, 9, 12), (4, 8, 8)])
+def test_blocks_of_four_channels_stay_whole_where_kernels_take_them_at_once(block, removed, blocks):
+    model = traced(Blocks().eval().requires_grad_(False), SHAPE)
+    found = compacted(model, block=block)
+    same(model, found.model)
+    assert found.record.channels == removed
+    assert weights_in_blocks([found.model.second.weight], 4) == 4 * blocks
+
+
+@hypothesis.given(st.integers(1, 13), st.integers(1, 5), st.integers(0, 2**31))
+def test_weights_in_blocks_as_a_loop_counts_them(inputs, size, seed):
+    values, chosen = torch.rand(2, 3, inputs, 2, 1, generator=torch.Generator().manual_seed(seed))
+    weight = values * (chosen > 0.7)
+    expected = sum(
+        size * bool(weight[o, i : i + size, y, 0].any())
+        for o in range(3)
+        for y in (0, 1)
+        for i in range(0, inputs, size)
+    )
+    assert weights_in_blocks([weight], size) == expected
+    idle = weight[0, :, 0, 0] == 0
+    whole = [bool(idle[i // size * size : (i // size + 1) * size].all()) for i in range(inputs)]
+    assert whole_blocks(idle, size).tolist() == whole
 
 
 def test_a_bundle_holds_the_smaller_network_and_says_so(half_idle, tmp_path):

@@ -97,9 +97,9 @@ def block_notes(export: NativeExport) -> tuple[str, ...]:
     if export.fill > FULL:
         return ()
     return (
-        f"of the weights in blocks of four input channels with a non-zero {100 * export.fill:.0f}% are not zero, and "
-        f"the time is that of all {export.in_blocks}: pruning scheme block, which fills its blocks, keeps "
-        f"{1 / export.fill:.1f} times as many weights for the same time",
+        f"kernels multiply four input channels at once: the blocks of four with a non-zero hold {export.in_blocks} "
+        f"weights, of which {100 * export.fill:.0f}% are not zero; `compress --scheme block`, which fills its blocks, "
+        f"keeps {1 / export.fill:.1f} times as many weights in the same time",
     )
 
 

@@ -40,6 +40,10 @@ class NativeFormat(Format):
         """Refuse a prefix that gives functions names which are taken."""
         check_prefix(str(options.get(SYMBOL_PREFIX.name) or SYMBOL_PREFIX.default))
 
+    def channel_block(self, precision: str) -> int:
+        """Integer dot products take four channels at once."""
+        return 4 if precision == "int8" else 1
+
     def contents(self, bundle: Bundle) -> Contents:
         """Read back from `weights.bin`, where the tables of `model.c` say that the values lie."""
         return contents_of(bundle)
