@@ -8,9 +8,16 @@ from robust_edge_runtimes.core.errors import ExportError
 
 
 class TooFewBits(ExportError):
-    """8 bits do not hold the weights or values of a network; other weights may fit."""
+    """8 bits do not hold the weights or values of a network; other weights may fit.
+
+    Attributes:
+        reason: what is too large.
+    """
+
+    reason: str = ""
 
     def __init__(self, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"8 bits are too few for this network: {reason}; nothing was written. Export it in fp32 or fp16, or train "
             "it with weight decay, which keeps weights and activations of a layer alike in size"

@@ -211,12 +211,18 @@ class TrainingConfig:
     )
     quantize: str = setting(
         "none",
-        "the arithmetic of the masked phase",
+        "the arithmetic of the last epochs of the masked phase",
         choices={
             "none": "floats",
             "int8": "the integers of the int8 engine, also in the attack, with straight-through gradients; targets of "
             "the engine then use the ranges of the last epoch, not those of a calibration",
         },
+    )
+    quantize_share: float = setting(
+        0.34,
+        "fraction of the epochs of the masked phase, at its end, that compute in the arithmetic of `quantize`; those "
+        "before compute in floats. Batch norms keep their statistics in integers, which takes a low learning rate",
+        range="(0, 1]",
     )
     freeze_batchnorm: bool = setting(
         False,

@@ -113,8 +113,8 @@ def train_epoch(
         learner.begin_admm(
             plan.keep[epoch], plan.masked_from - plan.admm_from, -(-len(source) // config.training.batch_size)
         )
-    if learner.masks is not None and part is None:
-        learner.measure_ranges(source)
+    if epoch >= plan.quantized_from and part is None:
+        learner.quantize(source)
     attack = config.attack.pgd(plan.steps[epoch])
     threat = Threat(plan.eps[epoch])
     order = torch.randperm(len(source), generator=random.generator)

@@ -141,6 +141,7 @@ class Learner:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.awp = state["awp"]
+        self.forward.simulation = None
         if state.get("ranges") is not None:
             from robust_edge.training.quantised import simulated  # imports the exporters
 
@@ -148,15 +149,25 @@ class Learner:
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]] | None:
-        """The ranges of the tensors in the masked phase with `training.quantize`; None without it."""
+        """The ranges of the tensors with which the network computes in integers; None while it computes in floats."""
         return None if self.forward.simulation is None else dict(self.forward.simulation.ranges)
 
-    def measure_ranges(self, source: Source) -> None:
-        """Train from here on with the integers of the present network, if `training.quantize` asks for that."""
-        if self.config.training.quantize == "int8":
-            from robust_edge.training.quantised import measured  # imports the exporters
+    def quantize(self, source: Source) -> None:
+        """Train from here on with the integers of the present network; the first time, the moving average restarts."""
+        from robust_edge.training.quantised import begun, measured, simulated  # imports the exporters
 
-            self.forward.simulation = measured(self.model, source, self.ranges)
+        if self.forward.simulation is None:
+            begun(self.model, source)
+            self.average = self._moving_average()
+        self.forward.simulation = simulated(self.model, measured(self.model, source))
+
+    def candidate_ranges(self, source: Source) -> dict[str, tuple[float, float]] | None:
+        """The ranges of `candidate()` if training computes in integers, else None."""
+        if self.forward.simulation is None:
+            return None
+        from robust_edge.training.quantised import measured  # imports the exporters
+
+        return dict(measured(self.candidate(), source))
 
     def begin_admm(self, keep: float, epochs: int, batches: int) -> None:
         """Begin ADMM if that has not been done, and set the growth of ρ for `admm.rho_schedule`.

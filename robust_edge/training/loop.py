@@ -25,6 +25,7 @@ from robust_edge.training.selection import Snapshot, better, evaluate_held_out, 
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
 from robust_edge.training.termination import CODE, deferred_termination
+from robust_edge_exporters.quantisation import TooFewBits
 
 if TYPE_CHECKING:
     from robust_edge_exporters.native.int8.calibrate import Ranges
@@ -103,7 +104,11 @@ class _Trainer:
         if self.part is None:
             self.plan = _pruned_early(self.plan, self.learner, epoch)
         report = None if progress is None else self._batch_progress(progress, epoch)
-        result = train_epoch(self.learner, self.images, self.plan, epoch, report, part=self.part, stop=stop)
+        try:
+            result = train_epoch(self.learner, self.images, self.plan, epoch, report, part=self.part, stop=stop)
+        except TooFewBits as cause:
+            problem = f"8 bits became too few in epoch {epoch + 1}: {cause.reason}"
+            keep_last_good(self.run, self.dataset, self.learner, self.best, problem)
         check_same(self.learner.state(), self.ranks)
         seconds = self.seconds + time.monotonic() - begun
         self.part, self.seconds = None, 0.0
@@ -117,7 +122,7 @@ class _Trainer:
         """The network to write, the epoch after which it was copied, counted from 1, and its ranges in 8 bits."""
         if self.best is not None and self.best.final:
             return self.best.network(self.learner.model), self.best.epoch, self.best.ranges
-        return self.learner.candidate(), self.config.training.epochs, self.learner.ranges
+        return self.learner.candidate(), self.config.training.epochs, self.learner.candidate_ranges(self.images)
 
     def _finish_epoch(self, epoch: int, result: EpochResult, seconds: float) -> None:
         classes = len(self.dataset.classes)
@@ -139,13 +144,14 @@ class _Trainer:
         """The network after this epoch, evaluated on the held-out images by rank 0; None if no evaluation is due."""
         if not is_due(self.config, epoch):
             return None
-        masked = epoch >= self.plan.masked_from and self.config.admm.settled(epoch / self.config.training.epochs)
-        final = masked or not self.config.sparse
-        network, config = self.learner.candidate(), self.config
+        network, config, plan = self.learner.candidate(), self.config, self.plan
+        first = plan.masked_from if config.training.quantize == "none" else plan.quantized_from
+        masked = epoch >= first and config.admm.settled(epoch / config.training.epochs)
+        final = masked or not config.sparse
         found = self.ranks.broadcast(
             lambda: evaluate_held_out(network, self.held_out, config, epoch=epoch + 1, final=final)
         )
-        return dataclasses.replace(found, ranges=self.learner.ranges)
+        return dataclasses.replace(found, ranges=self.learner.candidate_ranges(self.images))
 
     def _save_interrupted(self, epoch: int, part: EpochPart, seconds: float) -> None:
         self.run.write_unfinished({**self._state(epoch), "part": {**vars(part)}, "seconds": seconds})

@@ -1,8 +1,8 @@
-"""The masked phase in the integers of the int8 engine, so that training knows of their rounding.
+"""The end of the masked phase in the integers of the int8 engine, so that training knows of their rounding.
 
-At the start of each masked epoch the ranges of the tensors are measured on the first training images, as a calibration
-at export measures them; those of the last epoch are the run's. Batch norms have the statistics of the pruned network,
-estimated once at the start of the phase.
+At the start of each of these epochs the ranges of the tensors are measured on the first training images, as a
+calibration at export measures them; those of the network that is written are measured at the end. Batch norms keep the
+statistics of the pruned network, estimated at the start.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor
 
 from robust_edge.checking.check import require_targets
 from robust_edge.data import Source
@@ -36,20 +37,21 @@ TARGET = "x86-cpu-sparse-int8"
 """The target whose conversion names the tensors; `arm-cpu-sparse-int8` names them alike."""
 
 
-def measured(model: Normalized, source: Source, ranges: Ranges | None) -> Simulation:
-    """The simulation of the present network with the ranges of its tensors on training images.
+def begun(model: Normalized, source: Source) -> None:
+    """Estimate the running statistics that the network keeps in integers, on the images of `measured`."""
+    reestimate(model, [_images(source)])
 
-    Args:
-        model: whose running statistics are estimated if the phase begins.
-        source: the training images.
-        ranges: of the epoch before; None at the start of the phase.
-    """
-    (batch,) = source.batches([torch.arange(min(IMAGES, len(source)))])
-    if ranges is None:
-        reestimate(model, [batch[0]])
+
+def measured(model: Normalized, source: Source) -> Ranges:
+    """The ranges of the tensors of a network on the first training images."""
     program = float_program(model)
     tensors = ranged_tensors(prepared(import_model(program, "the network")))
-    return simulated(model, calibrate.ranges(program, tensors, batch[0].cpu().numpy()))
+    return calibrate.ranges(program, tensors, _images(source).cpu().numpy())
+
+
+def _images(source: Source) -> Tensor:
+    (batch,) = source.batches([torch.arange(min(IMAGES, len(source)))])
+    return batch[0]
 
 
 def require_quantisable(model: Normalized) -> None:

@@ -29,6 +29,8 @@ class Schedules:
         lr: learning rate; of schedule `linear`, which changes with every batch, in the middle of the epoch.
         masked_from: first epoch of the masked phase; equal to the number of epochs where nothing is pruned.
         admm_from: first epoch of ADMM, at most `masked_from`.
+        quantized_from: first epoch in the arithmetic of `training.quantize`, at least `masked_from`; equal to the
+            number of epochs where that is floats.
     """
 
     eps: tuple[float, ...]
@@ -36,6 +38,7 @@ class Schedules:
     keep: tuple[float, ...]
     lr: tuple[float, ...]
     masked_from: int
+    quantized_from: int
     admm_from: int = 0
 
 
@@ -54,6 +57,7 @@ def schedules(config: CompressConfig) -> Schedules:
         keep=_keep(config, masked_from),
         lr=_lr(config, masked_from),
         masked_from=masked_from,
+        quantized_from=_quantized_from(config, masked_from),
         admm_from=min(int(config.admm.start * epochs + ROUNDING), masked_from) if config.sparse else masked_from,
     )
 
@@ -68,7 +72,8 @@ def learning_rate(plan: Schedules, training: TrainingConfig, epoch: int, part: f
 def pruned_at(plan: Schedules, config: CompressConfig, epoch: int) -> Schedules:
     """The schedules with the masked phase starting at this epoch."""
     keep = plan.keep[:epoch] + (config.pruning.keep,) * (len(plan.keep) - epoch)
-    return dataclasses.replace(plan, masked_from=epoch, keep=keep, lr=_lr(config, epoch))
+    quantized_from = _quantized_from(config, epoch)
+    return dataclasses.replace(plan, masked_from=epoch, quantized_from=quantized_from, keep=keep, lr=_lr(config, epoch))
 
 
 def _masked_from(config: CompressConfig) -> int:
@@ -77,6 +82,14 @@ def _masked_from(config: CompressConfig) -> int:
     if not config.sparse:
         return epochs
     return max(epochs - max(1, math.ceil(epochs * config.admm.masked_fraction - ROUNDING)), 0)
+
+
+def _quantized_from(config: CompressConfig, masked_from: int) -> int:
+    """The first epoch in the arithmetic of `training.quantize`; the number of epochs if that is floats."""
+    training = config.training
+    if training.quantize == "none":
+        return training.epochs
+    return max(masked_from, training.epochs - max(1, round((training.epochs - masked_from) * training.quantize_share)))
 
 
 def _eps(config: CompressConfig, epochs: int) -> tuple[float, ...]:

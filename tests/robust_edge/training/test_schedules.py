@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from robust_edge.config.settings import resolve
-from robust_edge.training.schedules import schedules
+from robust_edge.training.schedules import pruned_at, schedules
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -80,6 +80,16 @@ def test_masked_phase_takes_at_least_its_share_and_one_epoch(epochs, fraction, m
     found = plan(training__epochs=epochs, admm__masked_fraction=fraction)
     assert found.masked_from == masked_from
     assert epochs - masked_from >= epochs * fraction
+
+
+@pytest.mark.parametrize(("share", "first", "pruned_earlier"), [(0.34, 9, 8), (0.5, 8, 6), (0.01, 9, 9), (1.0, 6, 3)])
+def test_integers_take_their_share_of_the_masked_phase_and_at_least_one_epoch(share, first, pruned_earlier):
+    flags = {"training.epochs": 10, "admm.masked_fraction": 0.4, "training.quantize_share": share}
+    assert schedules(resolve(flags=flags)).quantized_from == 10
+    config = resolve(flags={**flags, "training.quantize": "int8"})
+    found = schedules(config)
+    assert (found.masked_from, found.quantized_from) == (6, first)
+    assert pruned_at(found, config, 3).quantized_from == pruned_earlier
 
 
 @pytest.mark.parametrize(
