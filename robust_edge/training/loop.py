@@ -22,6 +22,7 @@ from robust_edge.training.learner import Learner
 from robust_edge.training.resuming import Start, state_of
 from robust_edge.training.schedules import Schedules, pruned_at
 from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due
+from robust_edge.training.speed import Speed
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
 from robust_edge.training.termination import CODE, deferred_termination
@@ -77,6 +78,7 @@ class _Trainer:
         plan: the schedules; the masked phase may start earlier than planned.
         best: the best network so far, if one was evaluated.
         rows: the metrics of the finished epochs.
+        speed: of this process; None before its first epoch.
         part: the finished part of the next epoch, if an earlier process was interrupted in it.
         seconds: duration of this part.
         resumed: whether the next epoch is the first one of a process that resumed the run.
@@ -95,6 +97,7 @@ class _Trainer:
         self.held_out = held_out.to(learner.device)
         self.plan, self.best, self.part, self.seconds = plan, start.best, start.part, start.seconds
         self.resumed = bool(start.epochs) or start.part is not None
+        self.speed: Speed | None = None
         self.rows = self.ranks.broadcast(run.metrics)
         self.fingerprint = self.ranks.broadcast(dataset.fingerprint)
 
@@ -164,16 +167,18 @@ class _Trainer:
         )
 
     def _batch_progress(self, progress: Progress, epoch: int) -> BatchProgress:
-        begun, epochs, images = time.monotonic(), self.config.training.epochs, len(self.images)
+        epochs, images = self.config.training.epochs, len(self.images)
         held_out, first = _held_out(self.rows), 0 if self.part is None else self.part.batches
+        total = batch_count(images, self.config.training.batch_size, self.ranks)
+        self.speed = speed = self.speed or Speed(images * (epoch + first / total))
         if self.resumed:
-            total = batch_count(images, self.config.training.batch_size, self.ranks)
             progress(epoch * total + first, epochs * total, f"epoch {epoch + 1} resumed{held_out}")
         self.resumed = False
 
         def report(done: int, total: int, detail: str) -> None:
-            speed = images * (done - first) / total / max(time.monotonic() - begun, 1e-9)  # of this process
-            progress(epoch * total + done, epochs * total, f"epoch {epoch + 1} {detail}{held_out} {speed:.0f} images/s")
+            rate = speed.after(images * (epoch + done / total))
+            what = f"epoch {epoch + 1} {'' if self.learner.ranges is None else 'in 8 bits '}{detail}"
+            progress(epoch * total + done, epochs * total, f"{what}{held_out} {rate:.0f} images/s")
 
         return report
 

@@ -167,6 +167,7 @@ RANGES = [
     (TrainingConfig, "loss", ["trade"], ["adversarial", "trades", "nuclear"]),
     (TrainingConfig, "beta", [0.0, -1.0, NAN], [6.0]),
     (TrainingConfig, "label_smoothing", [-0.1, 1.0, NAN], [0.0, 0.2]),
+    (TrainingConfig, "quantize_share", [0.0, 1.1, NAN], [0.01, 1.0]),
     (TrainingConfig, "quantize", ["int4", "fp16"], ["none", "int8"]),
     (AveragingConfig, "decay", [-0.1, 1.0, NAN], [0.0, 0.999]),
     (AveragingConfig, "reestimate", [-1, 1], [0, 2]),

@@ -66,3 +66,14 @@ def test_the_first_call_may_give_what_was_done_before(monkeypatch):
 def test_silent_progress_writes_nowhere():
     Progress("work", None)(1, 1)
     Output(False, -1).progress("work")(1, 1)
+
+
+def test_the_time_left_follows_work_that_becomes_slower(monkeypatch):
+    """Fifty steps of one second, then ten seconds each: what is left takes ten seconds a step."""
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    progress = Progress("work", stream, interval=1)
+    for done in range(1, 66):
+        now[0] += 1 if done <= 50 else 10
+        progress(done, 70)
+    assert stream.getvalue().splitlines()[-1] == "work 65/70  50s left"
