@@ -79,7 +79,8 @@ class SelectionConfig:
 
     held_out: int = setting(
         0,
-        "number of training images to hold out; 0 writes the network of the last epoch",
+        "number of training images to hold out, a fifth of all where it is more than half; 0 writes the network of the "
+        "last epoch",
         range="[0, inf)",
     )
     steps: int = setting(

@@ -17,7 +17,7 @@ import torch
 from robust_edge.checking.check import require_any_target, require_targets
 from robust_edge.config.compress import CompressConfig
 from robust_edge.data import Dataset, load_dataset
-from robust_edge.data.holdout import hold_out
+from robust_edge.data.holdout import hold_out, shortened
 from robust_edge.models import ARCHITECTURES, ModelSpec, Normalized, build_model
 from robust_edge.models.spec import check_training
 from robust_edge.parallel.device import pick_device
@@ -82,7 +82,8 @@ def compress(
         learner, plan = _prepare(config, initial, device, ranks)
         run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
         run.write_architecture(learner.model)
-        for note in (*initial.notes, unwatched(config)):
+        held_out = shortened(len(initial.dataset.train), config.selection.held_out)
+        for note in (*initial.notes, unwatched(config), held_out):
             if note is not None:
                 run.log(note)
         return train(run, initial.dataset, learner, plan, Start(), progress)

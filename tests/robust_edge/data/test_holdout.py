@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robust_edge.data import Split
-from robust_edge.data.holdout import hold_out
+from robust_edge.data.holdout import hold_out, shortened
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -17,7 +17,7 @@ def values(split):
     return split.images.flatten().tolist()
 
 
-@pytest.mark.parametrize("count", [1, 8, 40])
+@pytest.mark.parametrize("count", [1, 8, 30])
 def test_the_parts_are_the_whole(count):
     whole = split_of()
     train, held = hold_out(whole, count)
@@ -47,7 +47,14 @@ def test_nothing_held_out_is_the_split_itself():
     assert len(held) == 0
 
 
-@pytest.mark.parametrize("count", [59, 60, 1000])
-def test_something_must_be_left(count):
-    with pytest.raises(InputError, match=r"selection\.held_out is \d+, but there are only 60 training images"):
-        hold_out(split_of(), count)
+@pytest.mark.parametrize("count", [31, 60, 1000])
+def test_a_fifth_is_held_out_where_more_than_half_was_asked_for(count):
+    assert [len(part) for part in hold_out(split_of(), count)] == [48, 12]
+    assert "12 of 60" in shortened(60, count)
+    assert shortened(60, 30) is None
+
+
+def test_too_few_images_to_hold_one_out():
+    assert [len(part) for part in hold_out(split_of(5), 9)] == [4, 1]
+    with pytest.raises(InputError, match=r"selection\.held_out is 1, but there are only 4.*selection\.held_out=0"):
+        hold_out(split_of(4), 1)

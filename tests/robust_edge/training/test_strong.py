@@ -126,9 +126,15 @@ def test_a_perturbation_that_failed_stays_off_after_a_resume(release_0_1, tmp_pa
     assert [row.awp for row in open_run(path).metrics()] == [False] * 6
 
 
-def test_too_many_held_out_images_are_refused_before_anything_is_written(release_0_1, tmp_path):
-    with pytest.raises(InputError, match=r"selection\.held_out is 199"):
-        compress(release_0_1({"selection.held_out": 199}), tmp_path / "run")
+def test_a_small_data_set_keeps_most_of_its_images_and_the_log_says_so(release_0_1, tmp_path):
+    compress(release_0_1({"selection.held_out": 1000, "training.epochs": 1}), tmp_path / "run")
+    assert open_run(tmp_path / "run").metrics()[0].images == 160
+    assert "40 of 200 training images are held out" in (tmp_path / "run/run.log").read_text("utf-8")
+
+
+def test_too_few_images_to_hold_out_are_refused_before_anything_is_written(release_0_1, tmp_path):
+    with pytest.raises(InputError, match=r"selection\.held_out is 2, but there are only 4"):
+        compress(release_0_1({"selection.held_out": 2, "data.limit_train": 4}), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
