@@ -99,6 +99,7 @@ DATA = {
             "attack.eps_schedule": "constant",
             "training.epochs": 3,
             "training.lr": 0.01,
+            "training.quantize_share": 1.0,
         },
     ),
 }

@@ -200,17 +200,14 @@ def conv_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[
     for group, rows in enumerate(np.split(np.arange(outputs), op.groups)):
         start = group * inputs % padded.shape[1]
         weight[rows] = padded[rows, start : start + inputs]
-    return weight
+    return nothing_else(weight, words.view(np.int8))
 
 
 def stem_weight(op: ops.QuantConv, words: npt.NDArray[np.int32]) -> npt.NDArray[np.int8]:
     """(O, I, kh, kw) of words in the order of `conv_stem.ConvStem.stored_words`."""
     outputs, inputs, *kernel = op.weight.shape
     taps = words.view(np.int8)[:outputs, : math.prod(op.weight.shape[1:])]
-    weight: npt.NDArray[np.int8] = taps.reshape(outputs, *kernel, inputs).transpose(0, 3, 1, 2)
-    if np.count_nonzero(weight) != np.count_nonzero(words.view(np.int8)):
-        raise ValueError("weights beyond the filters")
-    return weight
+    return nothing_else(taps.reshape(outputs, *kernel, inputs).transpose(0, 3, 1, 2), words.view(np.int8))
 
 
 def depthwise_weight(op: ops.QuantConv, layer: _Layer) -> npt.NDArray[np.int8]:
@@ -220,10 +217,7 @@ def depthwise_weight(op: ops.QuantConv, layer: _Layer) -> npt.NDArray[np.int8]:
     shape = (words, fours, width, ops.WORD, ops.WORD)
     values = layer.array("values", np.int8, math.prod(shape)).reshape(shape)
     padded = values.transpose(0, 3, 1, 4, 2).reshape(words * ops.WORD, 1, fours * ops.WORD, width)
-    weight: npt.NDArray[np.int8] = padded[:channels, :, :height]
-    if np.count_nonzero(weight) != np.count_nonzero(values):
-        raise ValueError("weights beyond the filters")
-    return weight
+    return nothing_else(padded[:channels, :, :height], values)
 
 
 def linear_weight(op: ops.QuantLinear, layer: _Layer) -> npt.NDArray[np.int8]:
@@ -240,4 +234,11 @@ def linear_weight(op: ops.QuantLinear, layer: _Layer) -> npt.NDArray[np.int8]:
         planes = part.transpose(0, 1, 3, 2).reshape(outputs, -1, pixels)[:, :channels]
         parts.append(planes.reshape(outputs, -1))
         place += words * pixels * ops.WORD
-    return np.concatenate(parts, axis=1)
+    return nothing_else(np.concatenate(parts, axis=1), rows)
+
+
+def nothing_else(weight: npt.NDArray[np.int8], stored: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """`weight`, unless there are others among what is stored: kernels multiply what fills up words, too."""
+    if np.count_nonzero(weight) != np.count_nonzero(stored):
+        raise ValueError("weights beyond the filters")
+    return weight
