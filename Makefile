@@ -10,10 +10,24 @@ MYPY   := if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'
   else echo "types: not checked, since that takes Python 3.11"; fi
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test quick check docs oldest newest kills fuzz sbom clean
+.PHONY: demo int8 test quick check docs oldest newest kills fuzz sbom clean
 
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about a minute
 	$(BIN)/robust-edge demo --out demo-out --overwrite
+
+# of `make int8`: a folder with train/CLASS/* and test/CLASS/* in place of digits, more flags, where to write
+DATA  ?=
+TRAIN ?=
+JUDGE ?= --max-clean-drop 2 --max-robust-drop 2
+OUT   ?= int8-out
+ENGINE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm,x86)-cpu-sparse-int8
+
+int8: $(READY)  ## a sparse network in 8 bits from nothing, of digits or of DATA=FOLDER: train, export, time, verify
+	$(BIN)/robust-edge compress $(if $(DATA),--dataset folder --data-dir $(DATA) --arch resnet18 --eps 8/255,--dataset digits \
+	  --eps 0.1) --scheme block --keep 0.1 --set training.quantize=int8 -o $(OUT)/run --overwrite $(TRAIN)
+	$(BIN)/robust-edge export $(OUT)/run --target $(ENGINE) -o $(OUT)/bundle --overwrite
+	$(BIN)/robust-edge bench $(OUT)/bundle
+	$(BIN)/robust-edge verify $(OUT)/bundle --against $(OUT)/run $(JUDGE)
 
 # what bundles contain, which runs on the oldest Python of any device, JetPack 4.6's
 PYTHON_36 := $(wildcard exporters/robust_edge_exporters/templates exporters/robust_edge_exporters/formats/*/templates) \
@@ -74,4 +88,4 @@ sbom: $(READY)  ## robust-edge.cdx.json: the packages of `pip install '.[all]'` 
 	rm -rf $(VENV)-sbom
 
 clean:  ## the environments and what the demo wrote
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest $(VENV)-sbom demo-out
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest $(VENV)-sbom demo-out int8-out
