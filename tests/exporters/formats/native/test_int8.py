@@ -62,7 +62,7 @@ def test_the_manifest_counts_what_the_file_holds(bundle):
 
 def test_a_bundle_without_blocks_says_how_full_its_blocks_are(bundle):
     (note,) = [note for note in open_bundle(bundle).manifest.notes if "blocks of four" in note]
-    percent = int(re.search(r"with a non-zero (\d+)% are not zero", note)[1])
+    percent = int(re.search(r"of which (\d+)% are not zero", note)[1])
     assert 36 < percent < 46, "of a third of the weights 1 / 3 / (1 - (2 / 3)^4) = 41.5%"
     assert "scheme block" in note
 
