@@ -18,7 +18,7 @@ demo: $(READY)  ## compress, attack, export, verify, time and report on real dat
 # of `make int8`: a folder with train/CLASS/* and test/CLASS/* in place of digits, more flags, where to write
 DATA  ?=
 TRAIN ?=
-JUDGE ?= --max-clean-drop 2 --max-robust-drop 2
+JUDGE ?= --max-clean-drop 2 --max-robust-drop 3
 OUT   ?= int8-out
 ENGINE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm,x86)-cpu-sparse-int8
 
