@@ -15,11 +15,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-lo
 demo: $(READY)  ## compress, attack, export, verify, time and report on real data, in about a minute
 	$(BIN)/robust-edge demo --out demo-out --overwrite
 
-# of `make int8`: a folder with train/CLASS/* and test/CLASS/* in place of digits, more flags, where to write
-DATA  ?=
-TRAIN ?=
-JUDGE ?= --max-clean-drop 2 --max-robust-drop 3
-OUT   ?= int8-out
+# Of `make int8`: a folder with train/CLASS/* and test/CLASS/* in place of digits, more flags of compress, flags of
+# verify, and the folder to write. Variables of the environment with these names are not meant for it.
+DATA  =
+TRAIN =
+JUDGE = --max-clean-drop 2 --max-robust-drop 3
+OUT   = int8-out
 ENGINE := $(if $(filter aarch64 arm64,$(shell uname -m)),arm,x86)-cpu-sparse-int8
 
 int8: $(READY)  ## a sparse network in 8 bits from nothing, of digits or of DATA=FOLDER: train, export, time, verify

@@ -215,7 +215,7 @@ class TrainingConfig:
         choices={
             "none": "floats",
             "int8": "the integers of the int8 engine, also in the attack, with straight-through gradients; targets of "
-            "the engine then use the ranges of the last epoch, not those of a calibration",
+            "the engine then use the ranges of this training, not those of a calibration",
         },
     )
     quantize_share: float = setting(
