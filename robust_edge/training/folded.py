@@ -8,9 +8,7 @@ blocks (`pixel_gradient`). The results differ from those of the network itself b
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +17,7 @@ from torch.nn import functional
 
 from robust_edge.training.pixel_gradient import block_kernel, block_side, pixel_gradient
 from robust_edge_exporters.evaluation_mode import evaluation_mode
+from robust_edge_exporters.tracing import tracing
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 TOLERANCE = 1e-3
@@ -141,7 +140,7 @@ def folded(network: nn.Module, shape: tuple[int, ...]) -> FoldedNetwork | None:
         the traced one.
     """
     state = torch.get_rng_state()
-    with evaluation_mode(network), _own_methods():
+    with evaluation_mode(network), tracing():
         try:
             found = FoldedNetwork(_folded_graph(network))
             return found if found._folded and _agrees(found, network, shape) else None
@@ -149,17 +148,6 @@ def folded(network: nn.Module, shape: tuple[int, ...]) -> FoldedNetwork | None:
             return None
         finally:
             torch.set_rng_state(state)
-
-
-@contextlib.contextmanager
-def _own_methods() -> Iterator[None]:
-    """Give `nn.Module` its methods back: an interrupt while torch replaces them for a trace may leave them replaced."""
-    before = {name: getattr(nn.Module, name) for name in ("__call__", "__getattr__")}
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            setattr(nn.Module, name, method)
 
 
 def _folded_graph(network: nn.Module) -> fx.GraphModule:

@@ -146,17 +146,3 @@ def folded_double(network, shape=SHAPE):
     network.double()
     found.refresh()
     return found
-
-
-def test_an_interrupt_in_the_trace_leaves_the_methods_of_modules_as_they_were(monkeypatch):
-    """torch replaces two of them for the trace; an interrupt while it gives them back ends its clean-up."""
-
-    def interrupted(network):
-        nn.Module.__call__ = nn.Module.__getattr__ = None
-        raise KeyboardInterrupt
-
-    before = nn.Module.__call__, nn.Module.__getattr__
-    monkeypatch.setattr("torch.fx.symbolic_trace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        folded(small_cnn(num_classes=10, in_channels=1), (1, 8, 8))
-    assert (nn.Module.__call__, nn.Module.__getattr__) == before

@@ -20,6 +20,7 @@ from torch.nn import functional
 from robust_edge_exporters.artifact import Contents, ExportedArtifact, ExportSettings
 from robust_edge_exporters.formats.csr.options import CSR_THRESHOLD
 from robust_edge_exporters.target import Target
+from robust_edge_exporters.tracing import tracing
 from robust_edge_exporters.weight_uses import BRANCHES, weight_uses
 from robust_edge_runtimes.core.bundle import Bundle
 from robust_edge_runtimes.core.errors import BundleError, ExportError
@@ -199,7 +200,7 @@ def _folded(model: nn.Module) -> nn.Module:
     """A copy with batch-norms folded into the convolutions before them, where torch.fx can follow the network."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tracing():
             warnings.simplefilter("ignore")
             from torch.fx.experimental.optimization import fuse  # its own imports warn of TorchScript
 
