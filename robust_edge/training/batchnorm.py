@@ -1,4 +1,4 @@
-"""Freeze or re-estimate the running statistics of batch norm."""
+"""Freeze, follow or re-estimate the running statistics of batch norm."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge_exporters.evaluation_mode import evaluation_mode
+
+CONSTANT = 1e-3
+"""A channel whose variance is at most this fraction of the layer's ε computes a constant, up to rounding."""
 
 
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -52,3 +55,50 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+
+def follow(model: nn.Module, images: Tensor) -> None:
+    """Move the running statistics towards those of a batch, as a forward pass in training mode does.
+
+    Args:
+        model: only the running statistics of its batch norms that are in training mode change, but for
+            `frozen_statistics`; constant channels are treated as in `quieten`.
+        images: (N, C, H, W).
+    """
+    layers = [layer for layer in batchnorms(model) if layer.training and layer.track_running_stats]
+    if not layers:
+        return
+    before = [[tensor.clone() for tensor in _statistics(layer)] for layer in layers]
+    momenta = [layer.momentum for layer in layers]
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            for layer in layers:
+                layer.train()
+                layer.momentum = 1.0  # the statistics of the batch alone
+            model(images)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    quieten(layers)
+    for layer, old in zip(layers, before, strict=True):
+        assert layer.num_batches_tracked is not None
+        share = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+        for tensor, earlier in zip(_statistics(layer), old, strict=True):
+            tensor.copy_(earlier.lerp(tensor, share))
+
+
+def quieten(layers: Iterable[nn.modules.batchnorm._BatchNorm]) -> None:
+    """Give constant channels, such as those of a filter without weights, the variance 1.
+
+    They compute what they computed before. With their own variance of zero, running statistics would multiply the
+    smallest change of the constant by 1/√ε, some 300, and training with them diverges.
+    """
+    for layer in layers:
+        _, variance = _statistics(layer)
+        variance[variance <= CONSTANT * layer.eps] = 1.0
+
+
+def _statistics(layer: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    return layer.running_mean, layer.running_var

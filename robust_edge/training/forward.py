@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.config.training import ComputeConfig
+from robust_edge.training.batchnorm import follow
 from robust_edge.training.folded import FoldedNetwork
 from robust_edge_runtimes.core.errors import InputError
 
@@ -32,7 +33,8 @@ class Forward(nn.Module):
         network: the trained network itself, or its compiled form; its parameters and mode are shared.
         settled: False while the momenta of batch norm change from step to step. As each change would make torch.compile
             recompile, up to its limit, the network runs uncompiled meanwhile.
-        simulation: called in place of the network, whose parameters it uses; in fp32 and uncompiled.
+        simulation: called in place of the network, whose parameters it uses; in fp32 and uncompiled. In training mode
+            the running statistics follow the batches that it computes.
         folded: the network with folded batch norms, for `attacked`; None where there is none.
     """
 
@@ -50,6 +52,7 @@ class Forward(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
         if self.simulation is not None:
+            follow(self.plain, images)
             integers: Tensor = self.simulation(images)
             return integers
         images = images.contiguous(memory_format=self.layout)

@@ -157,7 +157,8 @@ class Learner:
         from robust_edge.training.quantised import begun, measured, simulated  # imports the exporters
 
         if self.forward.simulation is None:
-            begun(self.model, source)
+            if not self._frozen:
+                begun(self.model, source)
             self.average = self._moving_average()
         self.forward.simulation = simulated(self.model, measured(self.model, source))
 

@@ -1,8 +1,8 @@
 """The end of the masked phase in the integers of the int8 engine, so that training knows of their rounding.
 
 At the start of each of these epochs the ranges of the tensors are measured on the first training images, as a
-calibration at export measures them; those of the network that is written are measured at the end. Batch norms keep the
-statistics of the pruned network, estimated at the start.
+calibration at export measures them; those of the network that is written are measured at the end. Batch norms compute
+with their running statistics, which are estimated at the start and then follow the batches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robust_edge.data import Source
 from robust_edge.int8.simulation import Simulation, layers_of
 from robust_edge.models import Normalized
 from robust_edge.pruning.parametrised import materialised
-from robust_edge.training.batchnorm import reestimate
+from robust_edge.training.batchnorm import batchnorms, quieten, reestimate
 from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.formats.native.export import write_dense
 from robust_edge_exporters.native.importer import import_model
@@ -38,8 +38,9 @@ TARGET = "x86-cpu-sparse-int8"
 
 
 def begun(model: Normalized, source: Source) -> None:
-    """Estimate the running statistics that the network keeps in integers, on the images of `measured`."""
+    """Estimate the running statistics with which the network begins in integers, on the images of `measured`."""
     reestimate(model, [_images(source)])
+    quieten(batchnorms(model))
 
 
 def measured(model: Normalized, source: Source) -> Ranges:

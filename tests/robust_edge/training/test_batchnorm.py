@@ -1,9 +1,12 @@
 """Statistics against torch's own mean and variance."""
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
-from robust_edge.training.batchnorm import frozen_statistics, reestimate
+from robust_edge.training.batchnorm import follow, frozen_statistics, quieten, reestimate
 
 
 def network(dropout=0.5):
@@ -53,3 +56,60 @@ def test_frozen_statistics_normalise_by_the_batch_and_remember_nothing():
     assert int(model[2].num_batches_tracked) == 0
     assert torch.equal(model(images), frozen)  # in training mode
     assert not torch.equal(model[2].running_mean, before)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.4, None])
+def test_statistics_follow_batches_as_in_training(momentum):
+    model = network(dropout=0.0)
+    model[2].momentum = momentum
+    trained = copy.deepcopy(model)
+    for images in torch.rand(3, 6, 1, 4, 4, generator=torch.Generator().manual_seed(1)):
+        follow(model, images)
+        trained(images)
+    assert model.state_dict().keys() == trained.state_dict().keys()
+    for name, expected in trained.state_dict().items():
+        assert torch.allclose(model.state_dict()[name], expected, atol=1e-6), name
+    assert model.training
+    assert model[2].momentum == momentum
+
+
+def test_only_layers_that_training_changes_follow():
+    model, images = nn.Sequential(network(dropout=0.0), nn.BatchNorm1d(2)), torch.rand(6, 1, 4, 4)
+    model[0][2].eval()
+    before = copy.deepcopy(model.state_dict())
+    with frozen_statistics(model):
+        follow(model, images)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    follow(model, images)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+
+
+def test_a_channel_without_variance_is_not_amplified():
+    """Of a filter without weights, and of a depthwise filter behind it, where the planes have one pixel."""
+    model, images = (
+        nn.Sequential(
+            nn.Conv2d(2, 3, 1),
+            nn.BatchNorm2d(3),
+            nn.ReLU6(),
+            nn.Conv2d(3, 3, 3, padding=1, groups=3),
+            nn.BatchNorm2d(3),
+        ),
+        torch.rand(9, 2, 1, 1),
+    )
+    with torch.no_grad():
+        model[0].weight[1] = 0
+        model[1].bias[1] = 0.5
+    reestimate(model, [images])
+    expected = model.eval()(images)
+    variances = [model[place].running_var.clone() for place in (1, 4)]
+    assert all(variance[1] < 1e-12 for variance in variances)
+    quieten((model[1], model[4]))
+    assert torch.allclose(model(images), expected, atol=1e-3)  # which multiplied rounding by 300, too
+    for place, variance in zip((1, 4), variances, strict=True):
+        assert model[place].running_var[1] == 1
+        assert torch.equal(model[place].running_var[::2], variance[::2])
+    follow(model.train(), images)
+    assert model[1].running_var[1] == model[4].running_var[1] == 1
+    (gradient,) = torch.autograd.grad(model.eval()(images)[:, 1].sum(), model[1].bias)
+    assert gradient[1].abs() <= len(images) * model[3].weight[1, 0, 1, 1].abs()
