@@ -221,7 +221,8 @@ class TrainingConfig:
     quantize_share: float = setting(
         0.34,
         "fraction of the epochs of the masked phase, at its end, that compute in the arithmetic of `quantize`; those "
-        "before compute in floats. Batch norms compute with running statistics in integers, which takes a low learning rate",
+        "before compute in floats. Batch norms compute with running statistics in integers, which takes a low learning "
+        "rate",
         range="(0, 1]",
     )
     freeze_batchnorm: bool = setting(

@@ -132,12 +132,13 @@ def train_epoch(
     learner.train_mode()
     remaining = zip(shares[done:], source.batches(own[done:]), strict=True)
     for count, (rows, (pixels, labels)) in enumerate(remaining, done + 1):
+        step = epoch * len(batches) + count  # of the run, from 1
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
         for group in learner.optimizer.param_groups:
             group["lr"] = learning_rate(plan, config.training, epoch, (count - 0.5) / len(batches))
         learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch, count - 1)
-        learner.update(plan.keep[epoch], epoch * len(batches) + count, epoch + count / len(batches))
+        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch, step)
+        learner.update(plan.keep[epoch], step, epoch + count / len(batches))
         seen += len(labels)
         free = count == len(batches) or sums.device.type == "cpu"
         if progress is not None and (free or time.monotonic() >= shown + REPORT_SECONDS):
@@ -191,9 +192,9 @@ def _train_batch(
     noise: torch.Generator,
     rows: Rows,
     epoch: int,
-    count: int,
+    step: int,
 ) -> Tensor:
-    """Compute the gradients of batch `count`; return `BatchLoss.figures` times the number of this rank's images.
+    """Compute the gradients of a step of the run; return `BatchLoss.figures` times the number of this rank's images.
 
     The figures stay on the device, so that nothing waits for it.
     """
@@ -203,7 +204,7 @@ def _train_batch(
     learner.optimizer.zero_grad(set_to_none=True)
 
     def loss_of() -> BatchLoss:
-        return batch_loss(model, images, attacked, labels, config.training, count)
+        return batch_loss(model, images, attacked, labels, config.training, step - 1)
 
     if learner.awp and config.awp.active(epoch, config.training.epochs):
         settings = config.awp

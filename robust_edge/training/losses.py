@@ -102,7 +102,8 @@ def batch_loss(
         attacked: of the same shape, or None for training without an adversary.
         labels: (N,) int64.
         settings: loss, its weights, and smoothing.
-        count: number of the batch, from 0; every `clean_interval`-th has the clean term, with as much more weight.
+        count: number of the batch in the run, from 0; every `clean_interval`-th has the clean term, with as much more
+            weight.
     """
     smoothing = settings.label_smoothing
     if attacked is None:

@@ -108,6 +108,14 @@ def test_a_benign_run_sees_no_attack():
     assert result.loss == result.clean_loss == result.adversarial_loss
 
 
+def test_the_clean_term_comes_at_its_interval_across_epochs():
+    """Three batches an epoch: of the run's twelve, the first, the sixth and the eleventh."""
+    flags = {"adversarial_weight": 0.5, "clean_interval": 5, "batch_size": 2, "epochs": 4}
+    config = config_of(attack__eps=0.1, **{f"training__{name}": value for name, value in flags.items()})
+    _, results = train(linear(), split_of(6), config, epochs=4)
+    assert [result.clean_loss is not None for result in results] == [True, True, False, True]
+
+
 def test_averages_are_over_images_and_not_over_batches():
     """With a vanishing learning rate the network stays, so that the mean loss does not depend on the batches."""
     split = split_of(20)
