@@ -3,6 +3,7 @@
     python benchmarks/training.py                       # three networks, one thread, CPU
     python benchmarks/training.py --device cuda --precision bf16 --batch 512
     python benchmarks/training.py --old ../release-0.1  # against the tree of an older version, in turns
+    python benchmarks/training.py --profile             # where the time of our step goes, by torch's profiler
 
 With `--old`, the older tree's own `benchmarks/training.py` calls its loop, and a third loop has no clean images.
 
@@ -39,6 +40,7 @@ from PIL import Image
 from result_file import provenance, write_result
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -280,6 +282,34 @@ def measure(task: Task, rounds: int, old: Path | None) -> dict[str, dict[str, An
     }
 
 
+# --- profile ------------------------------------------------------------------------------------------------------
+
+
+def profile(task: Task, least: float = 0.005) -> dict[str, Any]:
+    """Seconds of one pass over the data, and the share of each of torch's operators in them.
+
+    Times are those of the device, without what an operator calls; "outside of operators" is the rest of the pass.
+    Operators of less than the share `least` are summed up.
+    """
+    run, cuda = ours(task), task.device != "cpu"
+    run()
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as recorded:
+        start = time.perf_counter()
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    microseconds = {
+        event.key: event.self_device_time_total if cuda else event.self_cpu_time_total
+        for event in recorded.key_averages()
+    }
+    shares = {name: spent / 1e6 / seconds for name, spent in microseconds.items()}
+    found = {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= least}
+    found["other operators"] = sum(shares.values()) - sum(found.values())
+    found["outside of operators"] = 1 - sum(found.values())
+    return {"seconds": round(seconds, 3), "shares": {name: round(share, 4) for name, share in found.items()}}
+
+
 # --- limits ------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +361,8 @@ def cell(name: str, choice: argparse.Namespace, best: float) -> dict[str, Any]:
         network=name, batch=choice.batch or BATCHES[name], steps=choice.steps, batches=choice.batches,
         threads=choice.threads, device=choice.device, precision=choice.precision, compile=choice.compile,
     )  # fmt: skip
+    if choice.profile:
+        return {"network": name, "batch": task.batch, "steps": task.steps, "profile": profile(task)}
     found = measure(task, choice.rounds, choice.old)
     forward, reference = forward_flops(task.model()), next(iter(found.values()))["seconds"]
     flops = forward * (2 * task.steps + 6)
@@ -348,8 +380,14 @@ def cell(name: str, choice: argparse.Namespace, best: float) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     lines = [f"limit: {report['limit']['flops'] / 1e9:.0f} GFLOP/s ({report['limit']['by']})"]
-    lines.append(f"{'network':<14}{'loop':<17}{'images/s':>10}{'of limit':>10}{'peak MiB':>10}{'ratio':>8}")
+    if any("loops" in row for row in report["networks"]):
+        lines.append(f"{'network':<14}{'loop':<17}{'images/s':>10}{'of limit':>10}{'peak MiB':>10}{'ratio':>8}")
     for row in report["networks"]:
+        if "profile" in row:
+            lines += [
+                f"{row['network']:<14}{name:<42}{share:>8.1%}" for name, share in row["profile"]["shares"].items()
+            ]
+            continue
         for kind, found in row["loops"].items():
             lines.append(
                 f"{row['network']:<14}{kind:<17}{found['images_per_second']:>10.1f}{found['share_of_limit']:>10.1%}"
@@ -369,6 +407,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of ours")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    parser.add_argument("--profile", action="store_true", help="where the time of ours goes, without a comparison")
     parser.add_argument("--old", type=Path, metavar="TREE", help="tree of an older version to compare with")
     parser.add_argument("-o", "--out", type=Path)
     choice = parser.parse_args()

@@ -233,6 +233,26 @@ def training_steps() -> str:
     return markdown(header, rows)
 
 
+def training_profile() -> str:
+    """The share of each of torch's operators in our step of training, where it is 2% of the time of some network."""
+    networks = result("training_profile")["networks"]
+    shares = {network["network"]: network["profile"]["shares"] for network in networks}
+    operators = list(dict.fromkeys(name for found in shares.values() for name in found))
+    last = ["other operators", "outside of operators"]
+    shown = [name for name in operators if name not in last and max(s.get(name, 0) for s in shares.values()) >= 0.02]
+    rows = [
+        (name.removeprefix("aten::").join("``"), *(f"{100 * found.get(name, 0):.1f}" for found in shares.values()))
+        for name in shown
+    ]
+    rest = {
+        network: sum(v for name, v in found.items() if name not in (*shown, last[1]))
+        for network, found in shares.items()
+    }
+    rows.append(("other operators", *(f"{100 * share:.1f}" for share in rest.values())))
+    rows.append(("outside of operators: Python", *(f"{100 * found[last[1]]:.1f}" for found in shares.values())))
+    return markdown(("operator", *(f"{name}, %" for name in shares)), rows)
+
+
 def _ratios(loops: dict[str, Any]) -> tuple[str, str]:
     """The median ratio of both loops to the older tree's, and the range over the rounds."""
     both = (loops[name] for name in ("ours", "attacked only"))
@@ -319,6 +339,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "trial": trial,
     "recipe": recipe,
     "training steps": training_steps,
+    "training profile": training_profile,
     "false alarms": false_alarms,
     "gate power": gate_power,
     "tampered kinds": tampered_kinds,

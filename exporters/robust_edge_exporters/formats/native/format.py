@@ -50,7 +50,7 @@ class NativeFormat(Format):
 
     def dense_baseline(self, bundle: Bundle, folder: Path) -> DenseBaseline:
         """The ONNX file that the C was generated from, with random weights."""
-        return DenseBaseline(dense_onnx(bundle, folder), "dense weights, ONNX Runtime")
+        return DenseBaseline(dense_onnx(bundle, folder), "dense fp32 weights, ONNX Runtime")
 
     def file_differences(self, built: Path, shipped: Path) -> list[str]:
         """Source and weights byte by byte; operators and tensors of the graph, which only the dense baseline reads."""
