@@ -215,9 +215,16 @@ def test_too_many_at_once_are_told_to_come_again(golden, service):
     assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 200
 
 
-def phases(started):
-    with started.lock:
-        return sorted(phase for phase, _ in started.connections.values())
+def wait_for(started, *phases):
+    """Until the connections of the service are in these phases; after an answer, for a moment, they are not."""
+    deadline = time.monotonic() + 10
+    while True:
+        with started.lock:
+            found = sorted(phase for phase, _ in started.connections.values())
+        if found == sorted(phases):
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
 
 
 def slow_upload(address, length=100):
@@ -300,10 +307,10 @@ def test_a_stop_ends_idle_connections_and_answers_requests_that_have_begun(golde
     idle = http.client.HTTPConnection(address, timeout=10)
     idle.request("GET", "/healthz")
     idle.getresponse().read()
+    wait_for(started, serve.IDLE)
     body = sent(golden.clean[:1]).encode()
     begun = slow_upload(address, length=len(body))
-    while phases(started) != sorted([serve.ARRIVING, serve.IDLE]):  # the first is idle a moment after its answer
-        time.sleep(0.01)
+    wait_for(started, serve.IDLE, serve.ARRIVING)
     started.stop()
     assert idle.sock.recv(1) == b""
     begun.sendall(body[1:])
