@@ -17,11 +17,13 @@ from torch import Tensor
 
 from robust_edge.checking.check import require_targets
 from robust_edge.data import Source
-from robust_edge.int8.simulation import Simulation, layers_of
+from robust_edge.int8.folded import probe, require_followed
+from robust_edge.int8.simulation import Simulation
 from robust_edge.models import Normalized
 from robust_edge.pruning.parametrised import materialised
 from robust_edge.training.batchnorm import batchnorms, quieten, reestimate
 from robust_edge_exporters.artifact import ExportSettings
+from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_exporters.formats.native.export import write_dense
 from robust_edge_exporters.native.importer import import_model
 from robust_edge_exporters.native.int8 import calibrate
@@ -63,13 +65,15 @@ def require_quantisable(model: Normalized) -> None:
 
     Raises:
         ExportError: the int8 engine lacks one of its operators.
-        InputError: a weight belongs to no layer that can be simulated.
+        InputError: a parameter or a batch norm belongs to no layer that can be simulated.
     """
     try:
-        require_targets(model, model.spec.shape, [target_named(TARGET)])
+        with evaluation_mode(model):
+            require_targets(model, model.spec.shape, [target_named(TARGET)])
     except ExportError as cause:
         raise ExportError(f"training.quantize int8 cannot train this network: {cause}") from cause
-    layers_of(prepared(import_model(float_program(model), "the network")), model, model.spec.shape)
+    probed = probe(materialised(model))
+    require_followed(prepared(import_model(float_program(probed), "the network")), probed, model.spec.shape)
 
 
 def simulated(model: Normalized, ranges: Ranges) -> Simulation:
