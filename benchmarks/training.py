@@ -288,12 +288,14 @@ def measure(task: Task, rounds: int, old: Path | None) -> dict[str, dict[str, An
 def profile(task: Task, least: float = 0.005) -> dict[str, Any]:
     """Seconds of one pass over the data, and the share of each of torch's operators in them.
 
-    Times are those of the device, without what an operator calls; "outside of operators" is the rest of the pass.
+    Times are those of the device, without what an operator calls; "outside of operators" is the rest of the pass. On a
+    GPU they are those of the kernels that the operator itself starts.
     Operators of less than the share `least` are summed up.
     """
     run, cuda = ours(task), task.device != "cpu"
     run()
-    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as recorded:
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
+    with torch.profiler.profile(activities=activities) as recorded:
         start = time.perf_counter()
         run()
         if cuda:
@@ -302,6 +304,7 @@ def profile(task: Task, least: float = 0.005) -> dict[str, Any]:
     microseconds = {
         event.key: event.self_device_time_total if cuda else event.self_cpu_time_total
         for event in recorded.key_averages()
+        if event.device_type.name == "CPU"  # the operators, not the kernels
     }
     shares = {name: spent / 1e6 / seconds for name, spent in microseconds.items()}
     found = {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= least}
@@ -411,6 +414,8 @@ def main() -> None:
     parser.add_argument("--old", type=Path, metavar="TREE", help="tree of an older version to compare with")
     parser.add_argument("-o", "--out", type=Path)
     choice = parser.parse_args()
+    if choice.profile and choice.old:
+        parser.error("--profile compares nothing; leave --old out")
     torch.set_num_threads(choice.threads)
     best = limit(choice)
     words = ["TREE" if choice.old and word == str(choice.old) else word for word in sys.argv[1:]]

@@ -238,19 +238,21 @@ def training_profile() -> str:
     networks = result("training_profile")["networks"]
     shares = {network["network"]: network["profile"]["shares"] for network in networks}
     operators = list(dict.fromkeys(name for found in shares.values() for name in found))
-    last = ["other operators", "outside of operators"]
-    shown = [name for name in operators if name not in last and max(s.get(name, 0) for s in shares.values()) >= 0.02]
+    rest = ["other operators", "outside of operators"]
+    shown = [name for name in operators if name not in rest and max(s.get(name, 0) for s in shares.values()) >= 0.02]
     rows = [
-        (name.removeprefix("aten::").join("``"), *(f"{100 * found.get(name, 0):.1f}" for found in shares.values()))
+        (f"`{name.removeprefix('aten::')}`", *(_percent(found.get(name)) for found in shares.values()))
         for name in shown
     ]
-    rest = {
-        network: sum(v for name, v in found.items() if name not in (*shown, last[1]))
-        for network, found in shares.items()
-    }
-    rows.append(("other operators", *(f"{100 * share:.1f}" for share in rest.values())))
-    rows.append(("outside of operators: Python", *(f"{100 * found[last[1]]:.1f}" for found in shares.values())))
+    others = [sum(v for name, v in found.items() if name not in (*shown, rest[1])) for found in shares.values()]
+    rows.append(("other operators", *map(_percent, others)))
+    rows.append(("outside of operators: Python", *(_percent(found[rest[1]]) for found in shares.values())))
     return markdown(("operator", *(f"{name}, %" for name in shares)), rows)
+
+
+def _percent(share: float | None) -> str:
+    """A share of the time in percent; none was written if it is below 0.5%."""
+    return "< 0.5" if share is None else f"{100 * share:.1f}"
 
 
 def _ratios(loops: dict[str, Any]) -> tuple[str, str]:

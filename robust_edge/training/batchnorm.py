@@ -57,12 +57,14 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
             layer.momentum = momentum
 
 
-def follow(model: nn.Module, images: Tensor) -> None:
+def follow_batch(model: nn.Module, images: Tensor) -> None:
     """Move the running statistics towards those of a batch, as a forward pass in training mode does.
+
+    The variance of a channel that is constant in this batch stays as it is, for the reason that `quieten` has.
 
     Args:
         model: only the running statistics of its batch norms that are in training mode change, but for
-            `frozen_statistics`; constant channels are treated as in `quieten`.
+            `frozen_statistics`.
         images: (N, C, H, W).
     """
     layers = [layer for layer in batchnorms(model) if layer.training and layer.track_running_stats]
@@ -79,23 +81,30 @@ def follow(model: nn.Module, images: Tensor) -> None:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-    quieten(layers)
-    for layer, old in zip(layers, before, strict=True):
+    for layer, (mean, variance) in zip(layers, before, strict=True):
         assert layer.num_batches_tracked is not None
         share = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
-        for tensor, earlier in zip(_statistics(layer), old, strict=True):
-            tensor.copy_(earlier.lerp(tensor, share))
+        of_batch = _statistics(layer)
+        target = torch.where(_is_constant(layer), variance, of_batch[1])
+        of_batch[0].copy_(mean.lerp(of_batch[0], share))
+        of_batch[1].copy_(variance.lerp(target, share))
 
 
 def quieten(layers: Iterable[nn.modules.batchnorm._BatchNorm]) -> None:
     """Give constant channels, such as those of a filter without weights, the variance 1.
 
-    They compute what they computed before. With their own variance of zero, running statistics would multiply the
-    smallest change of the constant by 1/√ε, some 300, and training with them diverges.
+    They compute what they computed before. Running statistics with a variance of zero would multiply the smallest
+    change of the constant by 1/√ε, some 300, and training with them diverges.
     """
     for layer in layers:
         _, variance = _statistics(layer)
-        variance[variance <= CONSTANT * layer.eps] = 1.0
+        variance[_is_constant(layer)] = 1.0
+
+
+def _is_constant(layer: nn.modules.batchnorm._BatchNorm) -> Tensor:
+    """Which channels have no variance in the running statistics."""
+    found: Tensor = _statistics(layer)[1] <= CONSTANT * layer.eps
+    return found
 
 
 def _statistics(layer: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:

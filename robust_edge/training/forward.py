@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.config.training import ComputeConfig
-from robust_edge.training.batchnorm import follow
+from robust_edge.training.batchnorm import follow_batch
 from robust_edge.training.folded import FoldedNetwork
 from robust_edge_runtimes.core.errors import InputError
 
@@ -52,8 +52,8 @@ class Forward(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
         if self.simulation is not None:
-            follow(self.plain, images)
             integers: Tensor = self.simulation(images)
+            follow_batch(self.plain, images)  # for the next step, so that all ranks have computed with the same
             return integers
         images = images.contiguous(memory_format=self.layout)
         network = self.network if self.settled else self.plain

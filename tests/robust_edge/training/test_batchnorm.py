@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_edge.training.batchnorm import follow, frozen_statistics, quieten, reestimate
+from robust_edge.training.batchnorm import follow_batch, frozen_statistics, quieten, reestimate
 
 
 def network(dropout=0.5):
@@ -64,7 +64,7 @@ def test_statistics_follow_batches_as_in_training(momentum):
     model[2].momentum = momentum
     trained = copy.deepcopy(model)
     for images in torch.rand(3, 6, 1, 4, 4, generator=torch.Generator().manual_seed(1)):
-        follow(model, images)
+        follow_batch(model, images)
         trained(images)
     assert model.state_dict().keys() == trained.state_dict().keys()
     for name, expected in trained.state_dict().items():
@@ -73,14 +73,14 @@ def test_statistics_follow_batches_as_in_training(momentum):
     assert model[2].momentum == momentum
 
 
-def test_only_layers_that_training_changes_follow():
+def test_only_layers_that_training_changes_follow_batch():
     model, images = nn.Sequential(network(dropout=0.0), nn.BatchNorm1d(2)), torch.rand(6, 1, 4, 4)
     model[0][2].eval()
     before = copy.deepcopy(model.state_dict())
     with frozen_statistics(model):
-        follow(model, images)
+        follow_batch(model, images)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    follow(model, images)
+    follow_batch(model, images)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
 
@@ -109,7 +109,15 @@ def test_a_channel_without_variance_is_not_amplified():
     for place, variance in zip((1, 4), variances, strict=True):
         assert model[place].running_var[1] == 1
         assert torch.equal(model[place].running_var[::2], variance[::2])
-    follow(model.train(), images)
+    follow_batch(model.train(), images)
     assert model[1].running_var[1] == model[4].running_var[1] == 1
     (gradient,) = torch.autograd.grad(model.eval()(images)[:, 1].sum(), model[1].bias)
     assert gradient[1].abs() <= len(images) * model[3].weight[1, 0, 1, 1].abs()
+
+
+def test_a_batch_in_which_a_channel_is_constant_leaves_its_variance():
+    norm = nn.BatchNorm1d(2)
+    norm.running_var.copy_(torch.tensor([2e-3, 5.0]))
+    follow_batch(norm, torch.tensor([[3.0, 1.0], [3.0, 2.0]]))
+    assert torch.allclose(norm.running_var, torch.tensor([2e-3, 0.9 * 5 + 0.1 * 0.5]))
+    assert torch.allclose(norm.running_mean, torch.tensor([0.3, 0.15]))
