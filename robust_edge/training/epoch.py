@@ -17,6 +17,7 @@ from robust_edge.parallel.ranks import Ranks
 from robust_edge.parallel.rows import Rows, share_rows
 from robust_edge.pruning import admm
 from robust_edge.training import awp
+from robust_edge.training.batchnorm import follow_batch
 from robust_edge.training.learner import Learner
 from robust_edge.training.losses import BatchLoss, attack_batch, batch_loss
 from robust_edge.training.randomness import Randomness
@@ -202,6 +203,9 @@ def _train_batch(
     with model.attacked() as target:
         attacked = attack_batch(target, images, labels, attack, threat, noise, config.training, rows)  # lines 3-5
     learner.optimizer.zero_grad(set_to_none=True)
+    if model.simulation is not None:
+        follow_batch(learner.model, images if attacked is None else torch.cat([images, attacked]))
+        share.average(learner.model)  # there are no gradients yet: all ranks compute with the same statistics
 
     def loss_of() -> BatchLoss:
         return batch_loss(model, images, attacked, labels, config.training, step - 1)

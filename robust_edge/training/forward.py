@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from robust_edge.config.training import ComputeConfig
-from robust_edge.training.batchnorm import follow_batch
 from robust_edge.training.folded import FoldedNetwork
 from robust_edge_runtimes.core.errors import InputError
 
@@ -33,8 +32,7 @@ class Forward(nn.Module):
         network: the trained network itself, or its compiled form; its parameters and mode are shared.
         settled: False while the momenta of batch norm change from step to step. As each change would make torch.compile
             recompile, up to its limit, the network runs uncompiled meanwhile.
-        simulation: called in place of the network, whose parameters it uses; in fp32 and uncompiled. In training mode
-            the running statistics follow the batches that it computes.
+        simulation: called in place of the network, whose parameters it uses; in fp32 and uncompiled.
         folded: the network with folded batch norms, for `attacked`; None where there is none.
     """
 
@@ -53,7 +51,6 @@ class Forward(nn.Module):
         """(N, C, H, W) float32 in [0, 1] to (N, K) float32 logits."""
         if self.simulation is not None:
             integers: Tensor = self.simulation(images)
-            follow_batch(self.plain, images)  # for the next step, so that all ranks have computed with the same
             return integers
         images = images.contiguous(memory_format=self.layout)
         network = self.network if self.settled else self.plain
