@@ -15,7 +15,8 @@ from torch import nn
 
 from robust_edge.config.settings import resolve
 from robust_edge.data import Split
-from robust_edge.models import Normalized
+from robust_edge.int8.simulation import Simulation
+from robust_edge.models import ModelSpec, Normalized
 from robust_edge.parallel.ranks import Ranks, torchrun_ranks
 from robust_edge.run.directory import open_run
 from robust_edge.training.compress import compress, resume
@@ -23,6 +24,7 @@ from robust_edge.training.epoch import train_epoch
 from robust_edge.training.learner import Learner
 from robust_edge.training.schedules import schedules
 from robust_edge.training.synchrony import WHOLE_BATCH, RankShare, check_batch, check_same, replicate, sum_over_ranks
+from robust_edge_exporters.native.ir import Weighted
 from robust_edge_runtimes.core.errors import InputError, RobustEdgeError
 from tests.traced import traced
 
@@ -35,7 +37,9 @@ def network(*, batchnorm, seed=0):
     torch.manual_seed(seed)
     norm = [nn.BatchNorm2d(6)] if batchnorm else []
     layers = [nn.Conv2d(1, 6, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)]
-    return Normalized(nn.Sequential(*layers), [0.5], [0.25])
+    found = Normalized(nn.Sequential(*layers), [0.5], [0.25])
+    found.spec = ModelSpec(arch="small_cnn", shape=(1, 4, 4), classes=tuple("abc"), mean=(0.5,), std=(0.25,))
+    return found
 
 
 def split_of(count=28):
@@ -68,6 +72,25 @@ def train(*, batchnorm, ranks, flags=None):
         results.append(train_epoch(learner, split_of(), plan, epoch))
         check_same(learner.state(), ranks)
     return learner.model.state_dict(), results
+
+
+def integers(ranks):
+    """The weights and biases with which this rank computes each batch of a run in 8 bits."""
+    flags = {"training.quantize": "int8", "training.quantize_share": 1.0, "attack.eps": 0.0}
+    found, forward = [], Simulation.forward
+
+    def noted(self, images):
+        found.append(
+            [op.weight.tobytes() + op.bias.tobytes() for op in self.integers().graph.ops if isinstance(op, Weighted)]
+        )
+        return forward(self, images)
+
+    Simulation.forward = noted
+    try:
+        train(batchnorm=True, ranks=ranks, flags=flags)
+    finally:
+        Simulation.forward = forward
+    return found
 
 
 def differing(ranks):
@@ -131,6 +154,7 @@ def _worker(rank, port, file):
             "plain": train(batchnorm=False, ranks=ranks),
             "batchnorm": train(batchnorm=True, ranks=ranks),
             "recipe": train(batchnorm=False, ranks=ranks, flags=RECIPE),
+            "integers": integers(ranks),
             "differing": differing(ranks),
             "averaged": averaged(ranks),
             "broadcast": ranks.broadcast(lambda: f"from {ranks.rank}"),
@@ -174,6 +198,14 @@ def test_the_ranks_hold_one_network(both):
     for kind in ("plain", "batchnorm", "recipe"):
         for name, tensor in both[0][kind][0].items():
             assert torch.equal(tensor, both[1][kind][0][name]), name
+
+
+def test_ranks_compute_in_the_same_integers(both):
+    """Of statistics that follow the whole batch; else 8 bits might become too few on one rank alone, and the others
+    would wait for it."""
+    assert both[0]["integers"] == both[1]["integers"]
+    assert len(both[0]["integers"]) == 3 * 2  # batches of the masked epochs
+    assert len(set(map(tuple, both[0]["integers"]))) > 1
 
 
 def test_batch_norm_on_cpu_ranks_sees_each_part_alone(both):
