@@ -45,7 +45,7 @@ LAYERS = {
         format
     """,
     "robust_edge_exporters": """
-        dispatch_mode evaluation_mode quantisation format_option
+        dispatch_mode evaluation_mode tracing quantisation format_option
         artifact weight_uses
         target
         schema
