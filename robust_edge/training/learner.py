@@ -154,13 +154,13 @@ class Learner:
 
     def quantize(self, source: Source) -> None:
         """Train from here on with the integers of the present network; the first time, the moving average restarts."""
-        from robust_edge.training.quantised import begun, measured, simulated  # imports the exporters
+        from robust_edge.training.quantised import begun, in_integers  # imports the exporters
 
         if self.forward.simulation is None:
             if not self._frozen:
                 begun(self.model, source)
             self.average = self._moving_average()
-        self.forward.simulation = simulated(self.model, measured(self.model, source))
+        self.forward.simulation = in_integers(self.model, source)
 
     def candidate_ranges(self, source: Source) -> dict[str, tuple[float, float]] | None:
         """The ranges of `candidate()` if training computes in integers, else None."""

@@ -25,6 +25,7 @@ from robust_edge.training.batchnorm import batchnorms, quieten, reestimate
 from robust_edge_exporters.artifact import ExportSettings
 from robust_edge_exporters.evaluation_mode import evaluation_mode
 from robust_edge_exporters.formats.native.export import write_dense
+from robust_edge_exporters.native import ir
 from robust_edge_exporters.native.importer import import_model
 from robust_edge_exporters.native.int8 import calibrate
 from robust_edge_exporters.native.int8.calibrate import Ranges
@@ -45,11 +46,27 @@ def begun(model: Normalized, source: Source) -> None:
     quieten(batchnorms(model))
 
 
+def in_integers(model: Normalized, source: Source) -> Simulation:
+    """The simulation of the present network with the ranges of the first training images."""
+    program = float_program(model)
+    graph = prepared(import_model(program, "the network"))
+    return Simulation(model, graph, _ranges(program, graph, source), model.spec.shape)
+
+
+def simulated(model: Normalized, ranges: Ranges) -> Simulation:
+    """The simulation of the present network with known ranges."""
+    graph = prepared(import_model(float_program(model), "the network"))
+    return Simulation(model, graph, ranges, model.spec.shape)
+
+
 def measured(model: Normalized, source: Source) -> Ranges:
     """The ranges of the tensors of a network on the first training images."""
     program = float_program(model)
-    tensors = ranged_tensors(prepared(import_model(program, "the network")))
-    return calibrate.ranges(program, tensors, _images(source).cpu().numpy())
+    return _ranges(program, prepared(import_model(program, "the network")), source)
+
+
+def _ranges(program: onnx.ModelProto, graph: ir.Graph, source: Source) -> Ranges:
+    return calibrate.ranges(program, ranged_tensors(graph), _images(source).cpu().numpy())
 
 
 def _images(source: Source) -> Tensor:
@@ -74,12 +91,6 @@ def require_quantisable(model: Normalized) -> None:
         raise ExportError(f"training.quantize int8 cannot train this network: {cause}") from cause
     probed = probe(materialised(model))
     require_followed(prepared(import_model(float_program(probed), "the network")), probed, model.spec.shape)
-
-
-def simulated(model: Normalized, ranges: Ranges) -> Simulation:
-    """The simulation of the present network with known ranges."""
-    graph = prepared(import_model(float_program(model), "the network"))
-    return Simulation(model, graph, ranges, model.spec.shape)
 
 
 def float_program(model: Normalized) -> onnx.ModelProto:
