@@ -264,7 +264,8 @@ def test_the_oldest_connection_makes_room_for_a_new_one(golden, service, monkeyp
     slow = [slow_upload(address) for _ in range(12)]
     assert ask(address, "POST", "/predict", sent(golden.clean[:1]))[0] == 200
     assert len(started.connections) <= 4
-    assert slow[0].recv(100)[:12] in (b"", b"HTTP/1.1 400")
+    with contextlib.suppress(ConnectionResetError):  # where bytes of it were not read yet
+        assert slow[0].recv(100)[:12] in (b"", b"HTTP/1.1 400")
     for connection in slow:
         connection.close()
 
