@@ -145,7 +145,15 @@ def finished_rows(
     if {key: found.get(key) for key in settings} != settings:
         return {}
     rows = {item["name"]: item for item in found["runs"] if "robust" in item}
-    return {name: row for name, row in rows.items() if name in configs and row.get("config") == recipe(configs[name])}
+    return {name: row for name, row in rows.items() if name in configs and is_of(row, configs[name])}
+
+
+def is_of(row: dict[str, Any], config: CompressConfig) -> bool:
+    """Whether a row has the recipe of a config; settings that are newer than the row have their defaults in it."""
+    plain = recipe(resolve())
+    for key, value in row.get("config", {}).items():
+        plain[key] = {**plain[key], **value} if isinstance(value, dict) and isinstance(plain.get(key), dict) else value
+    return plain == recipe(config)
 
 
 def recipe(config: CompressConfig) -> dict[str, Any]:

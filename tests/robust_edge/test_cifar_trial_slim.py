@@ -121,6 +121,11 @@ def test_rows_stay_only_where_settings_and_recipe_are_the_same(script, tmp_path)
     assert script.finished_rows(path, SETTINGS, {"a": dataclasses.replace(config, seed=1)}) == {}
     elsewhere = resolve(preset="strong", flags={"threads": 1, "device": "cpu", "compute.precision": "bf16"})
     assert script.finished_rows(path, SETTINGS, {"a": elsewhere}) == {"a": row}, "what the machine decides"
+    del row["config"]["training"]["quantize"]
+    path.write_text(json.dumps({**SETTINGS, "runs": [row]}))
+    assert script.finished_rows(path, SETTINGS, {"a": config}) == {"a": row}, "a setting that is newer than the row"
+    other = dataclasses.replace(config, training=dataclasses.replace(config.training, quantize="int8"))
+    assert script.finished_rows(path, SETTINGS, {"a": other}) == {}
 
 
 def test_a_small_network_is_published_without_the_machine_s_folder_of_images(script, sparse_run, tmp_path):
