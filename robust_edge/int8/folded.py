@@ -68,6 +68,9 @@ def layers_of(graph: ir.Graph, model: nn.Module, shape: tuple[int, ...]) -> dict
 def require_followed(graph: ir.Graph, model: nn.Module, shape: tuple[int, ...]) -> None:
     """Check that the graph computes with what `Folded.tensors` gives, and with no other parameters of the network.
 
+    It does not where a batch norm reads a sum, as in ResNets whose batch norms come first, or where the export folds
+    something else into the weights, as the factor of MobileNetV3's hard sigmoids.
+
     Args:
         graph: of float operators, made from the network.
         model: from `probe`, as networks before their training have equal batch norms.
@@ -85,8 +88,9 @@ def require_followed(graph: ir.Graph, model: nn.Module, shape: tuple[int, ...]) 
     others += [name for name, norm in _norms_of(model, shape).items() if not norm.affine and norm not in modules]
     if others:
         raise InputError(
-            f"training.quantize int8 cannot follow {', '.join(others[:5])}{' ...' * (len(others) > 5)}: it follows "
-            f"each Conv2d and Linear, and a batch norm that alone reads the output of one; {INSTEAD}"
+            f"training.quantize int8 cannot follow {', '.join(others[:5])}{' ...' * (len(others) > 5)}: it follows a "
+            "Conv2d or Linear, and the batch norm that alone reads its output, where the export folds nothing else "
+            f"into the weights; {INSTEAD}"
         )
 
 

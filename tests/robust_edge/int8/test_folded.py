@@ -76,6 +76,7 @@ REFUSED = {
     "network.between.1.weight, network.between.1.bias": nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(4)),
     "network.between.1": nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(4, affine=False)),
     "network.between.factor": Scaled(),
+    "network.between.0.weight": nn.Sequential(nn.Conv2d(4, 4, 1), nn.Hardsigmoid()),
 }
 
 
