@@ -4,12 +4,13 @@
     python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --ablations
     python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --precision bf16  # see `lscpu`
 
-Settings: preset `strong`. The three networks are attacked by the standard AutoAttack on 1,000 test images. With
---ablations: the network with irregular pruning at a fifth of the budget, three seeds, without one part of the recipe
-each, with other attacks in training or other batches, and by preset `strong` of release 0.1; PGD-50 on 1,000 test
-images. A variant whose steps cost more passes gets fewer epochs: all take about the same number of passes through the
-network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, 3 or 6 more with AWP, and those of PGD-10
-on the images that are held out.
+Settings: preset `strong` from random weights, then the three networks once more from the dense one, in a third of the
+epochs, with two steps of PGD at the full radius. All six are attacked by the standard AutoAttack on 1,000 test images.
+With --ablations: the network with irregular pruning at a fifth of the budget, three seeds, without one part of the
+recipe each, with other attacks in training or other batches, and by preset `strong` of release 0.1; PGD-50 on 1,000
+test images. A variant whose steps cost more passes gets fewer epochs: all take about the same number of passes through
+the network, 2s + 3 per image with attacked images only, 2s + 6 with clean ones, 3 or 6 more with AWP, and those of
+PGD-10 on the images that are held out.
 
 On a CPU with matrix products in bfloat16 (flags avx512_bf16 or amx_bf16 in `lscpu`), --precision bf16 takes 0.6 of the
 time; on others it is slower. Attacks after training are computed in float32 either way. Core hours are CPU time.
@@ -17,7 +18,8 @@ time; on others it is slower. Attacks after training are computed in float32 eit
 After --minutes the script saves the epoch it is in and exits with 75; the same command goes on there, until it exits
 with 0. The table and the curve of accuracy against hours are written after every slice, from what is there. What the
 result file has of a network that is not in --out stays as it is and is not trained again, so that another machine can
-go on with the rest; delete the file to begin anew. With --examples the networks under 2 MB are copied there.
+go on with the rest; delete the file to begin anew. With --examples the networks from random weights that take under
+2 MB are copied there.
 """
 
 from __future__ import annotations
@@ -63,11 +65,21 @@ EPS, IMAGES, SEEDS = 8 / 255, 1000, 3
 TRAINING_IMAGES = 50_000
 BUDGET = 156.0
 """Passes through the network per training image of one network: 30 epochs."""
+CONTINUED = 72.0  # of one that starts from the dense network: 10 epochs
 ABLATION = 28.0  # of an ablation: 5 epochs
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"pruning.keep": 1.0},
     "irregular-10": {"pruning.keep": 0.1},
     "block-10": {"pruning.keep": 0.1, "pruning.scheme": "block"},
+}
+START = "dense"
+FROM_START: dict[str, Any] = {
+    "training.lr": 0.1,
+    "attack.method": "pgd",
+    "attack.steps": 2,
+    "attack.eps_schedule": "constant",
+    "admm.start": 0.0,
+    "admm.masked_fraction": 0.7,
 }
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all-parts": {},
@@ -117,17 +129,22 @@ def main(arguments: list[str] | None = None) -> int:
     def kept(name: str) -> bool:
         return name in done_before and not (choice.out / name).is_dir()
 
+    def make(name: str) -> None:
+        record_origin(choice.out / name)
+        with core_hours(choice.out / name, "training"):
+            run = trained(configs[name], choice.out / name)
+        if choice.examples is not None and run.config.init is None:
+            publish(run, choice.examples / name)
+        with core_hours(choice.out / name, "attack"):
+            evaluate(run.path, choice)
+
     def work() -> None:
         for name in choice.only or configs:
             if kept(name):
                 continue
-            record_origin(choice.out / name)
-            with core_hours(choice.out / name, "training"):
-                run = trained(configs[name], choice.out / name)
-            if choice.examples is not None:
-                publish(run, choice.examples / name)
-            with core_hours(choice.out / name, "attack"):
-                evaluate(run.path, choice)
+            if configs[name].init is not None and not attacked(choice.out / START, choice):
+                make(START)
+            make(name)
 
     done = done_within(choice.minutes, work)
     rows = [done_before[name] if kept(name) else row(name, choice.out / name, choice) for name in configs]
@@ -162,6 +179,7 @@ def recipe(config: CompressConfig) -> dict[str, Any]:
     for key in ("threads", "device"):
         del plain[key]
     del plain["data"]["dir"], plain["compute"]
+    plain["init"] = plain["init"] and Path(plain["init"]).name
     found: dict[str, Any] = plain
     return found
 
@@ -204,7 +222,14 @@ def hours_of(path: Path) -> dict[str, float]:
 def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
     """The configs by the names of their runs; the first seed of every ablation comes before the second."""
     if not choice.ablations:
-        return {name: config_of(flags, None, choice, BUDGET) for name, flags in NETWORKS.items()}
+        init = {"init": str((choice.out / START).absolute())}
+        return {
+            **{name: config_of(flags, None, choice, BUDGET) for name, flags in NETWORKS.items()},
+            **{
+                f"{name}-continued": config_of({**flags, **FROM_START, **init}, None, choice, CONTINUED)
+                for name, flags in NETWORKS.items()
+            },
+        }
     sparse = NETWORKS["irregular-10"]
     return {
         f"{name}-seed{seed}": config_of({**sparse, **flags, "seed": seed}, FILES.get(name), choice, ABLATION)
@@ -262,10 +287,14 @@ def attack_of(choice: argparse.Namespace) -> str:
 
 def evaluate(path: Path, choice: argparse.Namespace) -> None:
     """Attack a finished run, or resume an interrupted attack."""
-    run, attack = open_run(path), attack_of(choice)
-    if stored_evaluation(run, attack) is None:
-        settings = EvaluateSettings(attack=attack, eps=EPS, limit=images(choice), device="cpu")
-        evaluate_run(run, settings, progress=OUTPUT.progress(f"attacking {run.name}"))
+    if not attacked(path, choice):
+        settings = EvaluateSettings(attack=attack_of(choice), eps=EPS, limit=images(choice), device="cpu")
+        evaluate_run(open_run(path), settings, progress=OUTPUT.progress(f"attacking {path.name}"))
+
+
+def attacked(path: Path, choice: argparse.Namespace) -> bool:
+    """Whether there is a finished run in this folder whose attack is finished, too."""
+    return (path / CHECKPOINT).is_file() and stored_evaluation(open_run(path), attack_of(choice)) is not None
 
 
 def publish(run: Run, folder: Path) -> None:
