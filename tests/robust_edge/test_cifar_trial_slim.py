@@ -102,6 +102,40 @@ def test_all_variants_cost_the_same_and_only_their_part_differs(script, choice):
     assert configs["release-seed0"].awp.warmup == 1  # a tenth of its epochs, at least one
 
 
+def test_each_network_is_trained_on_from_the_dense_one_in_a_third_of_its_epochs(script, choice, tmp_path):
+    choice.ablations, choice.out = False, tmp_path / "runs"
+    configs = script.grid(choice)
+    assert [*configs] == [*script.NETWORKS, *(f"{name}-continued" for name in script.NETWORKS)]
+    for name in script.NETWORKS:
+        first, then = configs[name], configs[f"{name}-continued"]
+        refuse_conflicts(then)
+        assert (first.init, then.init) == (None, str(tmp_path / "runs" / script.START))
+        assert (first.training.epochs, then.training.epochs) == (30, 10)
+        changed = {line.split(":")[0] for line in differences(first, then)}
+        assert changed == {"init", "training.epochs", *script.FROM_START}
+    moved = argparse.Namespace(**{**vars(choice), "out": tmp_path / "elsewhere"})
+    assert script.recipe(then) == script.recipe(script.grid(moved)[f"{name}-continued"]), "the folder is no part of it"
+
+
+def test_what_starts_from_the_dense_network_trains_and_attacks_that_one_first(script, choice, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(script, "trained", lambda config, path: made.append(path.name) or _finished(config, path))
+    monkeypatch.setattr(script, "evaluate", lambda path, choice: made.append(f"attack {path.name}"))
+    monkeypatch.setattr(script, "row", lambda name, path, choice: {"name": name, "epochs": 0})
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    flags = ["--data-dir", "data", "--out", str(tmp_path / "runs"), "-o", str(tmp_path / "result"), "--threads", "1"]
+    assert script.main([*flags, "--only", "block-10-continued"]) == 0
+    assert made == ["dense", "attack dense", "block-10-continued", "attack block-10-continued"]
+    made.clear()
+    monkeypatch.setattr(script, "attacked", lambda path, choice: path.name == "dense")
+    assert script.main([*flags, "--only", "block-10-continued"]) == 0
+    assert made == ["block-10-continued", "attack block-10-continued"]
+
+
+def _finished(config, path):
+    return argparse.Namespace(path=path, config=config)
+
+
 def test_a_share_takes_fewer_images_and_at_least_a_fifth_of_the_passes(script, choice):
     choice.share = 0.01
     config = script.config_of({}, None, choice, script.BUDGET)
