@@ -28,10 +28,10 @@ def moving_average(model: Normalized, decay: float) -> AveragedModel:
         decay: the final decay, in [0, 1).
     """
 
-    def update(averages: Tensors, present: Tensors, averaged: Tensor | int) -> None:
-        """Update averaged tensors in place; `averaged` is the number of models so far, including the first one."""
+    def update(averages: Tensors, present: Tensors, _: Tensor | int) -> None:
+        """Update averaged tensors in place."""
         if averages[0].is_floating_point():
-            n = int(averaged) - 1
+            n = int(average.n_averaged) - 1  # on the CPU; the argument is a copy on the device, to be waited for
             torch._foreach_lerp_(averages, present, 1 - min(decay, (1 + n) / (10 + n)))
         else:
             torch._foreach_copy_(averages, present)  # integer buffers, such as num_batches_tracked

@@ -98,7 +98,8 @@ def _backward(
     steps = perturbation({name: weights[name] for name in gradients}, gradients, gamma, masks)
     with perturbed({name: points[name] for name in gradients}, steps), frozen_statistics(model):
         worse = loss_of()
-        value, reference = (share.mean(float(loss.total.detach())) for loss in (worse, plain))
+        losses = torch.stack([loss.total.detach() for loss in (worse, plain)]).tolist()  # one wait for a GPU
+        value, reference = (share.mean(loss) for loss in losses)
         held = math.isfinite(value) and value <= abort * max(reference, 1.0)
         if held:
             worse.total.backward()
