@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from robust_edge.config.compress import CompressConfig
+from robust_edge.config.recipe import AwpConfig
 from robust_edge.config.training import N_FGSM
 from robust_edge_runtimes.core.errors import InputError
 
@@ -43,7 +44,19 @@ def _radius(config: CompressConfig) -> str | None:
 
 def _clean_term(config: CompressConfig) -> str | None:
     training = config.training
-    if training.loss != "adversarial" or training.adversarial_weight > 0 or training.clean_interval == 1:
+    if training.clean_interval == 1:
+        return None
+    if training.loss != "adversarial":
+        return (
+            f"training.clean_interval is {training.clean_interval}, but training.loss={training.loss} computes its "
+            "clean term in every batch; set training.clean_interval=1, or training.loss=adversarial"
+        )
+    if training.adversarial_weight == 1:
+        return (
+            f"training.clean_interval is {training.clean_interval}, but with training.adversarial_weight=1 there is no "
+            "clean term; set training.clean_interval=1, or a smaller weight"
+        )
+    if training.adversarial_weight > 0:
         return None
     return (
         f"training.clean_interval is {training.clean_interval}, but with training.adversarial_weight=0 the batches "
@@ -52,11 +65,23 @@ def _clean_term(config: CompressConfig) -> str | None:
 
 
 def _windows(config: CompressConfig) -> str | None:
-    if config.awp.windows is None or config.awp.gamma:
+    if config.awp.windows is None:
         return None
+    if config.awp.gamma:
+        return _warmup(config.awp)
     return (
         f"awp.windows is {list(config.awp.windows)}, but awp.gamma=0 switches the perturbation off; set awp.gamma "
         "(0.005 is usual), or awp.windows=null"
+    )
+
+
+def _warmup(awp: AwpConfig) -> str | None:
+    default = AwpConfig().warmup
+    if awp.warmup == default:
+        return None
+    return (
+        f"awp.warmup is {awp.warmup}, but awp.windows is {list(awp.windows or ())}, which says when weights are "
+        f"perturbed; set awp.warmup={default}, its default, or awp.windows=null"
     )
 
 

@@ -22,6 +22,18 @@ CONFLICTS = [
         {"training.adversarial_weight": 0.0, "training.clean_interval": 4},
         "training.clean_interval is 4.*set training.clean_interval=1",
     ),
+    (
+        {"training.adversarial_weight": 1.0, "training.clean_interval": 4},
+        "training.clean_interval is 4.*no clean term; set training.clean_interval=1, or a smaller weight",
+    ),
+    *(
+        ({"training.loss": loss, "training.clean_interval": 4}, f"training.loss={loss} computes.*in every batch; set")
+        for loss in ("trades", "nuclear")
+    ),
+    (
+        {"awp.gamma": 0.005, "awp.windows": [0.1, 0.5], "awp.warmup": 5},
+        r"awp.warmup is 5.*awp.windows is \[0.1, 0.5\].*set awp.warmup=10, its default, or awp.windows=null",
+    ),
     ({"awp.windows": [0.1, 0.5]}, r"awp.windows is \[0.1, 0.5\], but awp.gamma=0.*set awp.gamma"),
     ({**REGROW, "admm.masked_fraction": 0.25}, "admm.regrow is 0.1.*begins at 0.75.*is 0.75; raise admm.masked_frac"),
     (
@@ -48,7 +60,6 @@ def test_a_setting_without_effect_is_refused(flags, message):
         {**N_FGSM, "attack.steps_schedule": "constant"},
         {"attack.eps": 0.2, "attack.eps_schedule": [0.1, 0.2]},
         {"training.adversarial_weight": 0.1, "training.clean_interval": 4},
-        {"training.adversarial_weight": 0.0, "training.clean_interval": 4, "training.loss": "trades"},
         {"awp.gamma": 0.005, "awp.windows": [0.1, 0.5]},
         {**REGROW, "admm.masked_fraction": 0.3},
         {**REGROW, "admm.masked_fraction": 0.25, "admm.prune_when": 0.1},  # the masked phase may begin earlier
