@@ -77,7 +77,7 @@ def compress(
     from robust_edge.reporting.plots import write_plots
     from robust_edge.run.directory import CONFIG, open_run
     from robust_edge.training import compress as training
-    from robust_edge.training.divergence import unwatched
+    from robust_edge.training.notes import notes_on
     from robust_edge_runtimes.core.errors import InputError
 
     if resume and overwrite:
@@ -99,8 +99,7 @@ def compress(
                 f"{out} is not a run, so there is nothing to resume; name the run, or give settings for a new one"
             )
         else:
-            note = unwatched(config)
-            if note is not None:
+            for note in notes_on(config):
                 terminal.note(f"note: {note}")
             checkpoint = training.compress(
                 config, out, overwrite=overwrite, allow_code=allow_code, progress=progress, ranks=ranks

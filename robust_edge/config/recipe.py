@@ -65,12 +65,20 @@ class AwpConfig:
         require(paired, "awp.windows", bounds, "pairs of rising fractions from 0 to 1, or null")
         check(self, "awp")
 
-    def active(self, epoch: int, epochs: int) -> bool:
-        """Whether the perturbation is used in this epoch, counted from 0, of so many."""
+    def active(self, place: float, epochs: int) -> bool:
+        """Whether the perturbation is used at a place of the run, in epochs from 0, of so many."""
+        return any(low <= place < high for low, high in self._spans(epochs))
+
+    def active_in(self, epoch: int, epochs: int) -> bool:
+        """Whether the perturbation is used in a part of this epoch, counted from 0, of so many, or in all of it."""
+        return any(low < epoch + 1 and epoch < high for low, high in self._spans(epochs))
+
+    def _spans(self, epochs: int) -> list[tuple[float, float]]:
+        """Where the perturbation is used, from and to, in epochs."""
         if not self.windows:
-            return epoch >= self.warmup
-        place = (epoch + 0.5) / epochs
-        return any(low <= place < high for low, high in zip(self.windows[::2], self.windows[1::2], strict=True))
+            return [(self.warmup, epochs)]
+        pairs = zip(self.windows[::2], self.windows[1::2], strict=True)
+        return [(low * epochs, high * epochs) for low, high in pairs]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

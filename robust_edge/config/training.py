@@ -246,7 +246,10 @@ class ComputeConfig:
         "fp32",
         "precision of convolutions and linear layers",
         flag="--precision",
-        choices={"fp32": "", "bf16": "autocast, meant for GPUs; pixels, losses and attack steps stay fp32"},
+        choices={
+            "fp32": "",
+            "bf16": "autocast, for GPUs and CPUs with bfloat16; pixels, losses and attack steps stay fp32",
+        },
     )
     channels_last: bool = setting(
         True, "store images and weights as NHWC, which makes convolutions faster on CPUs and GPUs"

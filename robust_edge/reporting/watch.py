@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from robust_edge.run.directory import CHECKPOINT, METRICS, Run
 
 SECONDS = 5.0
-"""Between two looks at the runs, and between two reloads of the page in a browser."""
+"""Time between two checks of the runs, and between two reloads of the page in a browser."""
 QUIET_SECONDS = 1800.0
 """Time without a new epoch after which `quiet` is called: a run may have been killed."""
 

@@ -27,12 +27,12 @@ from robust_edge.pruning.schemes.scheme import Scheme, Weights, kept_in
 from robust_edge.run.directory import RESUME, Checkpoint, Run, check_free, create_run, open_run
 from robust_edge.training.allocation import keep_freed_memory
 from robust_edge.training.closing import give_up
-from robust_edge.training.divergence import unwatched
 from robust_edge.training.forward import check_compute, fitting, place
 from robust_edge.training.initial import Initial, initial_network, opened_initial
 from robust_edge.training.learner import Learner
 from robust_edge.training.loop import Progress, train
 from robust_edge.training.losses import check_ranks
+from robust_edge.training.notes import notes_on
 from robust_edge.training.quantised import require_quantisable
 from robust_edge.training.resuming import Start, read_state, restore
 from robust_edge.training.schedules import Schedules, pruned_at, schedules
@@ -83,7 +83,7 @@ def compress(
         run = create_run(path, config, overwrite=overwrite) if ranks.writes else Run(path, config, writes=False)
         run.write_architecture(learner.model)
         held_out = shortened(len(initial.dataset.train), config.selection.held_out)
-        for note in (*initial.notes, unwatched(config), held_out):
+        for note in (*initial.notes, *notes_on(config), held_out):
             if note is not None:
                 run.log(note)
         return train(run, initial.dataset, learner, plan, Start(), progress)

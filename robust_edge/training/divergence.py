@@ -30,13 +30,14 @@ PATIENCE = 2
 """Number of consecutive evaluations of a collapse; a single one can follow a larger ε or the hard projection."""
 
 
-def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -> str | None:
+def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int, held_out: int) -> str | None:
     """The reason why the run has diverged after the last row; None if it has not.
 
     Args:
         rows: the metrics of all epochs so far, at least one.
         config: the settings of the run.
         classes: K, the number of classes.
+        held_out: the number of images that are held out, which a small data set makes fewer than were asked for.
     """
     last = rows[-1]
     if not math.isfinite(last.loss):
@@ -47,7 +48,7 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int) -
     for name, value in dataclasses.asdict(last).items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"the {name} of epoch {last.epoch} is {value}"
-    return _collapse(rows, classes, config.selection.held_out) or _overfitted(rows, classes, config)
+    return _collapse(rows, classes, held_out) or _overfitted(rows, classes, config, held_out)
 
 
 def unwatched(config: CompressConfig) -> str | None:
@@ -92,7 +93,7 @@ def _collapse(rows: Sequence[EpochRow], classes: int, images: int) -> str | None
     )
 
 
-def _overfitted(rows: Sequence[EpochRow], classes: int, config: CompressConfig) -> str | None:
+def _overfitted(rows: Sequence[EpochRow], classes: int, config: CompressConfig, images: int) -> str | None:
     """Whether the network withstands the training attack only, by the last evaluations, all in the present phase."""
     last = rows[-1]
     seen = [(row.held_out_robust, row) for row in rows if row.held_out_robust is not None]
@@ -103,7 +104,7 @@ def _overfitted(rows: Sequence[EpochRow], classes: int, config: CompressConfig) 
     limit = (1 - LOST) * best
     fallen = all(robust <= limit and row.robust_accuracy >= UNAWARE * robust for robust, row in recent)
     begun = any(row.phase != last.phase for _, row in recent)  # such as the hard projection between them
-    if limit < guessing_limit(classes, config.selection.held_out) or not fallen or begun:
+    if limit < guessing_limit(classes, images) or not fallen or begun:
         return None
     n_fgsm = config.attack.method == N_FGSM
     stable = "attack.method=pgd with attack.steps=2" if n_fgsm else "a larger attack.steps"

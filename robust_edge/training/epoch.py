@@ -112,7 +112,9 @@ def train_epoch(
         learner.prune(plan.keep[epoch])
     if plan.admm_from <= epoch < plan.masked_from:
         learner.begin_admm(
-            plan.keep[epoch], plan.masked_from - plan.admm_from, -(-len(source) // config.training.batch_size)
+            plan.keep[epoch],
+            plan.masked_from - plan.admm_from,
+            batch_count(len(source), config.training.batch_size, ranks),
         )
     if epoch >= plan.quantized_from and part is None:
         learner.quantize(source)
@@ -135,10 +137,11 @@ def train_epoch(
     for count, (rows, (pixels, labels)) in enumerate(remaining, done + 1):
         step = epoch * len(batches) + count  # of the run, from 1
         images = augment(pixels, config.data.augment, random.generator, rows)  # line 2
+        middle = (count - 0.5) / len(batches)  # of the batch, as a part of the epoch
         for group in learner.optimizer.param_groups:
-            group["lr"] = learning_rate(plan, config.training, epoch, (count - 0.5) / len(batches))
+            group["lr"] = learning_rate(plan, config.training, epoch, middle)
         learner.forward.settled = _adapt_batchnorm(learner.momenta, (epoch - phase_start) * len(batches) + count)
-        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch, step)
+        sums += _train_batch(learner, images, labels, attack, threat, random.noise, rows, epoch + middle, step)
         learner.update(plan.keep[epoch], step, epoch + count / len(batches))
         seen += len(labels)
         free = count == len(batches) or sums.device.type == "cpu"
@@ -192,7 +195,7 @@ def _train_batch(
     threat: Threat,
     noise: torch.Generator,
     rows: Rows,
-    epoch: int,
+    place: float,
     step: int,
 ) -> Tensor:
     """Compute the gradients of a step of the run; return `BatchLoss.figures` times the number of this rank's images.
@@ -210,7 +213,7 @@ def _train_batch(
     def loss_of() -> BatchLoss:
         return batch_loss(model, images, attacked, labels, config.training, step - 1)
 
-    if learner.awp and config.awp.active(epoch, config.training.epochs):
+    if learner.awp and config.awp.active(place, config.training.epochs):
         settings = config.awp
         loss, learner.awp = awp.backward(
             learner.model,

@@ -21,7 +21,7 @@ from robust_edge.training.epoch import BatchProgress, EpochPart, EpochResult, ba
 from robust_edge.training.learner import Learner
 from robust_edge.training.resuming import Start, state_of
 from robust_edge.training.schedules import Schedules, pruned_at
-from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due
+from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due, is_final
 from robust_edge.training.speed import Speed
 from robust_edge.training.synchrony import check_same
 from robust_edge.training.tensorboard import Board
@@ -128,14 +128,15 @@ class _Trainer:
         return self.learner.candidate(), self.config.training.epochs, self.learner.candidate_ranges(self.images)
 
     def _finish_epoch(self, epoch: int, result: EpochResult, seconds: float) -> None:
-        classes = len(self.dataset.classes)
+        classes, held_out = len(self.dataset.classes), len(self.held_out)
         found = self._evaluated(epoch)
         row = _row(epoch, self.plan, result, found, self.learner, len(self.images), seconds)
-        problem = divergence([*self.rows, row], self.config, classes) or not_finite(self.learner.model, epoch + 1)
+        problem = divergence([*self.rows, row], self.config, classes, held_out)
+        problem = problem or not_finite(self.learner.model, epoch + 1)
         if problem is not None:
             keep_last_good(self.run, self.dataset, self.learner, self.best, problem)
         if found is not None:
-            self.best = better(self.best, found, guessing_limit(classes, len(self.held_out)))
+            self.best = better(self.best, found, guessing_limit(classes, held_out))
         self.rows.append(row)
         self.run.write_metrics(self.rows)
         self.run.log(_line(row, self.config.training.epochs))
@@ -147,10 +148,8 @@ class _Trainer:
         """The network after this epoch, evaluated on the held-out images by rank 0; None if no evaluation is due."""
         if not is_due(self.config, epoch):
             return None
-        network, config, plan = self.learner.candidate(), self.config, self.plan
-        first = plan.masked_from if config.training.quantize == "none" else plan.quantized_from
-        masked = epoch >= first and config.admm.settled(epoch / config.training.epochs)
-        final = masked or not config.sparse
+        network, config = self.learner.candidate(), self.config
+        final = is_final(config, self.plan, epoch)
         found = self.ranks.broadcast(
             lambda: evaluate_held_out(network, self.held_out, config, epoch=epoch + 1, final=final)
         )
@@ -224,7 +223,7 @@ def _row(
         images=images,
         held_out_clean=None if found is None else found.clean,
         held_out_robust=None if found is None else found.robust,
-        awp=learner.awp and learner.config.awp.active(epoch, learner.config.training.epochs),
+        awp=learner.awp and learner.config.awp.active_in(epoch, learner.config.training.epochs),
     )
 
 

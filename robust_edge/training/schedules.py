@@ -62,6 +62,17 @@ def schedules(config: CompressConfig) -> Schedules:
     )
 
 
+def unprepared(config: CompressConfig) -> str | None:
+    """A note on random weights that are pruned before any training, since the run is too short; else None."""
+    epochs = config.training.epochs
+    if not config.sparse or config.init is not None or not epochs or _masked_from(config):
+        return None
+    return (
+        f"no epoch comes before the mask, so that random weights are pruned, without ADMM: training.epochs is {epochs} "
+        f"and admm.masked_fraction {config.admm.masked_fraction:g}; train for more epochs"
+    )
+
+
 def learning_rate(plan: Schedules, training: TrainingConfig, epoch: int, part: float) -> float:
     """The learning rate when a part of an epoch, 0 to 1, is over; only schedule `linear` changes within an epoch."""
     if training.lr_schedule != "linear":

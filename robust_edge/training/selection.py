@@ -14,6 +14,7 @@ from robust_edge.data import Split
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import Normalized
 from robust_edge.models.state_dict import with_versions
+from robust_edge.training.schedules import Schedules, schedules
 from robust_edge_runtimes.attacks.threat import Threat
 
 
@@ -59,6 +60,25 @@ def is_due(config: CompressConfig, epoch: int) -> bool:
     """Whether the network is evaluated after this epoch, counted from 0."""
     settings, last = config.selection, config.training.epochs - 1
     return settings.held_out > 0 and (epoch == last or (epoch + 1) % settings.every == 0)
+
+
+def is_final(config: CompressConfig, plan: Schedules, epoch: int) -> bool:
+    """Whether the network after this epoch, counted from 0, may be written: in the last phase, the mask at rest."""
+    first = plan.masked_from if config.training.quantize == "none" else plan.quantized_from
+    return not config.sparse or (epoch >= first and config.admm.settled(epoch / config.training.epochs))
+
+
+def unselected(config: CompressConfig) -> str | None:
+    """A note on held-out images among whose evaluations none can be chosen, since the run is too short; else None."""
+    epochs, plan = config.training.epochs, schedules(config)
+    due = [epoch for epoch in range(epochs) if is_due(config, epoch)]
+    if not due or any(is_final(config, plan, epoch) for epoch in due):
+        return None
+    return (
+        f"no epoch is chosen by the held-out images, and the network of epoch {epochs} is written: the mask moves "
+        f"until {config.admm.regrow_until:g} of the run (admm.regrow_until), and no epoch begins after that; "
+        "train for more epochs, or set admm.regrow=0"
+    )
 
 
 def better(best: Snapshot | None, found: Snapshot, guessing: float) -> Snapshot:

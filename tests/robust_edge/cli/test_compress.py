@@ -349,7 +349,7 @@ def test_tensorboard_that_is_missing_names_its_extra(refused, tiny_flags, tmp_pa
 @pytest.mark.parametrize("missing", ["torch", "safetensors", "sklearn"])
 def test_a_missing_extra_names_the_pip_command(missing, tmp_path):
     script = f"import sys; sys.modules[{missing!r}] = None; from robust_edge.cli import main; main()"
-    command = [sys.executable, "-c", script, "compress", "--epochs", "1", "-o", str(tmp_path / "run")]
+    command = [sys.executable, "-c", script, "compress", "--epochs", "2", "-o", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.splitlines()

@@ -32,17 +32,17 @@ def test_a_page_for_every_change_until_all_runs_are_finished(tmp_path):
     assert pages == [1, 1, 2, 2], "nothing is written where nothing has changed"
 
 
-def test_a_long_time_without_an_epoch_is_told_once(tmp_path):
+def test_a_long_time_without_an_epoch_is_reported_once(tmp_path):
     run = create_run(tmp_path / "run", resolve(), overwrite=False)
-    long, told, pauses = int(QUIET_SECONDS / SECONDS), [], []
+    long, calls, pauses = int(QUIET_SECONDS / SECONDS), [], []
 
     def pause(seconds):
         pauses.append(seconds)
         if len(pauses) == long + 5:
-            assert told == [QUIET_SECONDS]
+            assert calls == [QUIET_SECONDS]
             (run.path / "metrics.jsonl").write_text("{}\n")
         if len(pauses) == 2 * long:
             (run.path / "checkpoint.json").write_text("{}")
 
-    watch([run], lambda training: None, quiet=told.append, pause=pause)
-    assert told == [QUIET_SECONDS], "the time counts from the last epoch"
+    watch([run], lambda training: None, quiet=calls.append, pause=pause)
+    assert calls == [QUIET_SECONDS], "the time counts from the last epoch"

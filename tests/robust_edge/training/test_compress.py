@@ -51,6 +51,14 @@ def test_two_runs_with_one_seed_are_the_same_to_the_byte(tiny, sparse_run, tmp_p
     assert epochs_of(tmp_path / "again") == epochs_of(sparse_run.path)
 
 
+def test_two_runs_that_ask_for_deterministic_kernels_are_the_same_to_the_byte(tiny, tmp_path):
+    for name in ("one", "other"):
+        compress(tiny({"deterministic": True}), tmp_path / name)
+    weights = [(tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("one", "other")]
+    assert weights[0] == weights[1]
+    assert epochs_of(tmp_path / "one") == epochs_of(tmp_path / "other")
+
+
 def test_the_last_look_at_the_network_is_progress_too(tiny, tmp_path):
     reports = []
     compress(tiny(), tmp_path / "run", progress=lambda done, total, text: reports.append((done, total, text)))

@@ -1,4 +1,4 @@
-"""When a run is lost, and when it only looks so."""
+"""Which losses and accuracies count as divergence, and which do not."""
 
 import dataclasses
 import math
@@ -22,18 +22,19 @@ def row(epoch, loss=1.0, robust=None):
     )  # fmt: skip
 
 
-def judged(*robust):
-    return divergence([row(n, robust=value) for n, value in enumerate(robust, 1)], CONFIG, 10)
+def diverged(*robust):
+    rows = [row(n, robust=value) for n, value in enumerate(robust, 1)]
+    return divergence(rows, CONFIG, 10, CONFIG.selection.held_out)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_no_number(loss):
-    assert divergence([row(1), row(2, loss)], CONFIG, 10) == f"the loss of epoch 2 is {loss}"
+    assert divergence([row(1), row(2, loss)], CONFIG, 10, CONFIG.selection.held_out) == f"the loss of epoch 2 is {loss}"
 
 
 @pytest.mark.parametrize("name", ["adversarial_loss", "primal_residual", "dual_residual"])
 def test_no_number_in_any_figure(name):
-    found = divergence([row(1), dataclasses.replace(row(2), **{name: math.nan})], CONFIG, 10)
+    found = divergence([row(1), dataclasses.replace(row(2), **{name: math.nan})], CONFIG, 10, CONFIG.selection.held_out)
     assert found == f"the {name} of epoch 2 is nan"
 
 
@@ -48,20 +49,20 @@ def test_no_number_in_the_network(name):
 
 def test_explosion_is_twenty_times_the_loss_of_guessing():
     limit = 20 * math.log(10)
-    assert divergence([row(1, limit * 0.999)], CONFIG, 10) is None
-    found = divergence([row(1), row(2, limit * 1.001)], CONFIG, 10)
+    assert divergence([row(1, limit * 0.999)], CONFIG, 10, CONFIG.selection.held_out) is None
+    found = divergence([row(1), row(2, limit * 1.001)], CONFIG, 10, CONFIG.selection.held_out)
     assert found is not None
     assert "epoch 2" in found
 
 
 def test_trades_adds_beta_times_as_much():
     config = resolve(flags={"training.loss": "trades", "training.beta": 6.0})
-    assert divergence([row(1, 139 * math.log(10))], config, 10) is None
-    assert divergence([row(1, 141 * math.log(10))], config, 10) is not None
+    assert divergence([row(1, 139 * math.log(10))], config, 10, config.selection.held_out) is None
+    assert divergence([row(1, 141 * math.log(10))], config, 10, config.selection.held_out) is not None
 
 
 def test_two_judgements_at_chance_after_a_clearly_better_one():
-    found = judged(0.3, 0.6, 0.1, 0.12)
+    found = diverged(0.3, 0.6, 0.1, 0.12)
     assert found is not None
     assert "12.0%, which is chance level, after epoch 4; it was 60.0% after epoch 2" in found
 
@@ -80,11 +81,11 @@ def test_two_judgements_at_chance_after_a_clearly_better_one():
     ],
 )
 def test_what_is_no_collapse(robust):
-    assert judged(*robust) is None
+    assert diverged(*robust) is None
 
 
 def test_epochs_without_a_judgement_do_not_count():
-    assert judged(0.6, None, 0.1, None, 0.1) is not None
+    assert diverged(0.6, None, 0.1, None, 0.1) is not None
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_collapse_is_seen_by_the_training_attack_no_more(held_out, training, col
         dataclasses.replace(row(epoch, robust=robust), robust_accuracy=seen)
         for epoch, (robust, seen) in enumerate(zip(held_out, training, strict=True), 1)
     ]
-    found = divergence(rows, CONFIG, 10)
+    found = divergence(rows, CONFIG, 10, CONFIG.selection.held_out)
     assert (found is not None) == collapsed
     assert found is None or "fell to 15.0% after epoch 4, it was 40.0% after epoch 2" in found
 
@@ -113,7 +114,7 @@ def overfitted(held_out, training, masked_from, config=CONFIG):
         )
         for epoch, (robust, seen) in enumerate(zip(held_out, training, strict=True), 1)
     ]
-    return divergence(rows, config, 10)
+    return divergence(rows, config, 10, config.selection.held_out)
 
 
 def test_collapse_at_the_projection_is_seen_after_two_judgements_of_the_new_phase():
@@ -135,6 +136,13 @@ def test_collapse_at_the_projection_is_seen_after_two_judgements_of_the_new_phas
 def test_the_advice_is_one_that_the_attack_can_take(flags, advice):
     config = resolve(flags={"selection.held_out": 900, **flags})
     assert overfitted((0.4, 0.13, 0.13), (0.4, 0.9, 0.9), masked_from=3, config=config).endswith(advice)
+
+
+def test_chance_level_is_that_of_the_images_that_are_held_out():
+    rows = [row(n, robust=value) for n, value in enumerate((0.45, 0.45, 0.175, 0.175), 1)]
+    config = resolve(flags={"selection.held_out": 1000})  # of 200 images 40 are
+    assert divergence(rows, config, 10, 1000) is None
+    assert "fell to 17.5%, which is chance level" in divergence(rows, config, 10, 40)
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,13 @@ def test_a_lone_last_image_does_not_stop_batch_norm(eps, count, size):
     assert result.loss > 0
 
 
+def test_rho_ends_at_its_largest_value_where_the_last_image_joins_another_batch():
+    settings = {"admm__rho_schedule": "window", "admm__rho": 1e-3, "admm__rho_max": 1.0, "admm__interval": 1}
+    config = config_of(training__epochs=5, training__batch_size=8, admm__masked_fraction=0.2, **settings)
+    learner, _ = train(linear(), split_of(9), config, epochs=4)
+    assert learner.admm.rho == pytest.approx(1.0)
+
+
 def test_every_image_is_seen_once_per_epoch_and_in_another_order():
     seen = []
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from robust_edge.config.settings import resolve
-from robust_edge.training.schedules import pruned_at, schedules
+from robust_edge.training.schedules import pruned_at, schedules, unprepared
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -214,10 +214,34 @@ def test_admm_begins_at_a_fraction_of_the_run():
         plan(admm__start=0.5, admm__masked_fraction=0.5)
 
 
+@pytest.mark.parametrize(
+    ("flags", "noted"),
+    [
+        ({"training.epochs": 1}, True),
+        ({"training.epochs": 20, "admm.masked_fraction": 0.99}, True),
+        ({"training.epochs": 1, "pruning.keep": 1.0}, False),
+        ({"training.epochs": 1, "init": "run"}, False),
+        ({"training.epochs": 2}, False),
+    ],
+    ids=str,
+)
+def test_weights_that_are_pruned_before_they_are_trained_are_noted(flags, noted):
+    note = unprepared(resolve(flags=flags))
+    assert (note is not None) == noted
+    assert note is None or f"training.epochs is {flags['training.epochs']} and" in note
+
+
 def test_perturbation_only_in_its_windows():
     config = resolve(flags={"awp.gamma": 0.01, "awp.windows": [0.1, 0.45, 0.7, 1.0], "training.epochs": 10})
-    assert [config.awp.active(epoch, 10) for epoch in range(10)] == [epoch in (1, 2, 3, 7, 8, 9) for epoch in range(10)]
+    middles = [config.awp.active(epoch + 0.5, 10) for epoch in range(10)]
+    assert middles == [epoch in (1, 2, 3, 7, 8, 9) for epoch in range(10)]
     assert [resolve(flags={"awp.warmup": 2}).awp.active(epoch, 4) for epoch in range(4)] == [False, False, True, True]
+    places = {place: config.awp.active(place, 10) for place in (0.9, 1.0, 4.4, 4.6, 6.9, 7.1)}
+    assert places == {0.9: False, 1.0: True, 4.4: True, 4.6: False, 6.9: False, 7.1: True}
+    assert [config.awp.active_in(epoch, 10) for epoch in (0, 1, 4, 5, 6, 7)] == [False, True, True, False, False, True]
+    narrow = resolve(flags={"awp.gamma": 0.01, "awp.windows": [0.72, 0.78]}).awp  # less than an epoch of five
+    assert [narrow.active_in(epoch, 5) for epoch in range(5)] == [False, False, False, True, False]
+    assert narrow.active(3.75, 5)
     for wrong in ([], [0.1], [0.5, 0.2], [0.1, 1.5]):
         with pytest.raises(InputError, match=r"awp\.windows must be (pairs of rising fractions|0 to 1)"):
             resolve(flags={"awp.windows": wrong})

@@ -9,7 +9,7 @@ from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import ModelSpec, build_model
-from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due
+from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due, unselected
 from robust_edge_runtimes.attacks.threat import Threat
 
 
@@ -70,3 +70,21 @@ def test_the_judgement_is_pgd_at_the_full_radius_on_held_out_images():
     assert torch.count_nonzero(again.network[0].weight)
     assert torch.count_nonzero(model.network[0].weight) == 0
     assert not again.training
+
+
+@pytest.mark.parametrize(
+    ("flags", "noted"),
+    [
+        *(({"training.epochs": epochs}, True) for epochs in (1, 2, 3)),
+        ({"training.epochs": 4}, False),
+        ({"training.epochs": 30, "admm.regrow_until": 0.98}, True),
+        ({"training.epochs": 3, "admm.regrow": 0.0}, False),
+        ({"training.epochs": 3, "pruning.keep": 1.0}, False),
+        ({"training.epochs": 3, "selection.held_out": 0}, False),
+    ],
+    ids=str,
+)
+def test_a_run_too_short_for_a_choice_of_an_epoch_is_noted(flags, noted):
+    note = unselected(resolve(preset="strong", flags=flags))
+    assert (note is not None) == noted
+    assert note is None or f"the network of epoch {flags['training.epochs']} is written" in note
