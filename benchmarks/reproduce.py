@@ -1,5 +1,5 @@
 """The thesis' grid on CIFAR-10 and its Table 4.2: ResNet34 and MobileNetV2, 100, 50 and 10% kept, three adversaries.
-Before it, four networks of preset `strong` at ε = 8/255: what the thesis' method reaches with a present recipe.
+Before it, four networks of preset `strong` at ε = 8/255: what the thesis' method reaches with current training recipes.
 
     python benchmarks/reproduce.py --data-dir data --device cuda --minutes 9.5 [-o benchmarks/results/reproduce]
     python benchmarks/reproduce.py --plan minutes ...  # ResNet18 and ResNet34 at 10%, one slice to train, one to attack
