@@ -362,14 +362,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def curves(rows: list[dict[str, Any]]) -> str:
-    """Accuracies on held-out images against hours of training, clean and under PGD-10."""
+    """Accuracies on held-out images against hours of training by the wall clock, clean and under PGD-10."""
     lines = []
     for item in rows:
         points = "; ".join(
             f"{hours:.2f}: {clean:.1%}/{robust:.1%}" for _, hours, clean, robust in item.get("curve", [])
         )
         lines.append([item["name"], points or "–"])
-    return markdown(["network", "hours: clean/PGD-10, held out"], lines)
+    return markdown(["network", "hours of wall clock: clean/PGD-10, held out"], lines)
 
 
 if __name__ == "__main__":

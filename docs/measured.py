@@ -289,7 +289,7 @@ def recipe() -> str:
 
 
 def trial() -> str:
-    """The three networks of the trial on two cores, with 95% intervals; those that were trained."""
+    """The networks of the trial on two cores, with 95% intervals; those that were trained."""
     rows = []
     for row in result("cifar_trial_slim")["runs"]:
         if "keep" not in row:
