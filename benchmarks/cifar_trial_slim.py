@@ -73,6 +73,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "block-10": {"pruning.keep": 0.1, "pruning.scheme": "block"},
 }
 START = "dense"
+"""The network that those with `-continued` in their names start from."""
 FROM_START: dict[str, Any] = {
     "training.lr": 0.1,
     "attack.method": "pgd",
@@ -81,6 +82,7 @@ FROM_START: dict[str, Any] = {
     "admm.start": 0.0,
     "admm.masked_fraction": 0.7,
 }
+"""What they have in place of the settings of preset `strong`."""
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all-parts": {},
     RELEASE: {},
@@ -112,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--result", type=Path, help="result, without suffix; by default in benchmarks/results")
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--examples", type=Path, help="folder that gets what `export` needs of each small network")
-    parser.add_argument("--ablations", action="store_true", help="the ablations, not the three networks")
+    parser.add_argument("--ablations", action="store_true", help="train variants of the recipe, not the networks")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="train and attack these only")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of training")
