@@ -18,8 +18,8 @@ time; on others it is slower. Attacks after training are computed in float32 eit
 After --minutes the script saves the epoch it is in and exits with 75; the same command goes on there, until it exits
 with 0. The table and the curve of accuracy against hours are written after every slice, from what is there. What the
 result file has of a network that is not in --out stays as it is and is not trained again, so that another machine can
-go on with the rest; delete the file to begin anew. With --examples the networks from random weights that take under
-2 MB are copied there.
+go on with the rest; delete the file to begin anew. With --examples the attacked networks that take under 2 MB are
+copied there.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def main(arguments: list[str] | None = None) -> int:
         record_origin(choice.out / name)
         with core_hours(choice.out / name, "training"):
             run = trained(configs[name], choice.out / name)
-        if choice.examples is not None and run.config.init is None:
-            publish(run, choice.examples / name)
         with core_hours(choice.out / name, "attack"):
             evaluate(run.path, choice)
+        if choice.examples is not None:
+            publish(run, choice)
 
     def work() -> None:
         for name in choice.only or configs:
@@ -302,17 +302,21 @@ def attacked(path: Path, choice: argparse.Namespace) -> bool:
     return (path / CHECKPOINT).is_file() and stored_evaluation(open_run(path), attack_of(choice)) is not None
 
 
-def publish(run: Run, folder: Path) -> None:
-    """Copy what `export` needs of a finished run, with the folder of images that the docs name; no large network.
+def publish(run: Run, choice: argparse.Namespace) -> None:
+    """Copy what `export` needs of an attacked network and the outcomes of the attack; no large network.
 
-    The files beside it say where it was trained and how long that took, for a machine that attacks it later.
+    The config names the folders that the docs name, in place of those of this machine.
     """
+    folder = choice.examples / run.name
     if (run.path / WEIGHTS).stat().st_size > LARGEST_EXAMPLE:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in (WEIGHTS, CHECKPOINT, METRICS, ENVIRONMENT):
+    outcomes = f"evaluations/{attack_of(choice)}.json"
+    (folder / outcomes).parent.mkdir(parents=True, exist_ok=True)
+    for file in (WEIGHTS, CHECKPOINT, METRICS, ENVIRONMENT, outcomes):
         write_atomic(folder / file, (run.path / file).read_bytes())
     config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, dir="data/cifar10"))
+    if config.init is not None:
+        config = dataclasses.replace(config, init=f"runs/slim/{START}")
     write_atomic(folder / RUN_CONFIG, to_yaml(config))
     for beside in (origin, cores):
         write_atomic(beside(folder), beside(run.path).read_bytes())

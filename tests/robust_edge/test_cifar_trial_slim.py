@@ -166,18 +166,28 @@ def test_rows_stay_only_where_settings_and_recipe_are_the_same(script, tmp_path)
     assert script.finished_rows(path, SETTINGS, {"a": other}) == {}
 
 
-def test_a_small_network_is_published_without_the_machine_s_folder_of_images(script, sparse_run, tmp_path):
-    run = open_run(shutil.copytree(sparse_run.path, tmp_path / "run"))
+def test_a_small_network_is_published_without_the_folders_of_this_machine(script, choice, sparse_run, tmp_path):
+    choice.ablations, choice.examples = False, tmp_path / "examples"
+    run = open_run(shutil.copytree(sparse_run.path, tmp_path / "run-continued"))
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, init=str(tmp_path / "runs/dense")))
+    (run.path / "evaluations").mkdir(exist_ok=True)
+    (run.path / "evaluations/autoattack.json").write_text('{"outcomes": 1}')
     for beside in (script.origin, script.cores):
         beside(run.path).write_text("{}")
-    script.publish(run, tmp_path / "a")
-    assert {path.name for path in tmp_path.glob("a*")} == {"a", "a.cores.json", "a.origin.json"}
-    published = open_run(tmp_path / "a")
-    assert published.config.data.dir == "data/cifar10"
-    assert differences(sparse_run.config, published.config) == ["data.dir: None, not data/cifar10"]
+    script.publish(run, choice)
+    names = {path.name for path in choice.examples.iterdir()}
+    assert names == {"run-continued", "run-continued.cores.json", "run-continued.origin.json"}
+    published = open_run(choice.examples / "run-continued")
+    changed = ["data.dir: None, not data/cifar10", "init: None, not runs/slim/dense"]
+    assert sorted(differences(sparse_run.config, published.config)) == changed
     assert published.checkpoint() == sparse_run.checkpoint()
+    assert (published.path / "evaluations/autoattack.json").read_text() == '{"outcomes": 1}'
     weights = sparse_run.load_model().state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in published.load_model().state_dict().items())
+
+
+def test_a_large_network_is_not_published(script, choice, sparse_run, tmp_path):
     script.LARGEST_EXAMPLE = 100
-    script.publish(run, tmp_path / "b")
-    assert not (tmp_path / "b").exists()
+    choice.ablations, choice.examples = False, tmp_path / "examples"
+    script.publish(sparse_run, choice)
+    assert not choice.examples.exists()
