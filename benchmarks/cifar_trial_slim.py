@@ -83,6 +83,8 @@ FROM_START: dict[str, Any] = {
     "admm.masked_fraction": 0.7,
 }
 """What they have in place of the settings of preset `strong`."""
+TRADES: dict[str, Any] = {"pruning.keep": 1.0, "training.loss": "trades", "training.beta": 5.0}
+"""Of a dense network that starts there, too, and gives up clean accuracy for robustness."""
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all-parts": {},
     "release": {},
@@ -226,11 +228,12 @@ def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
     """The configs by the names of their runs; the first seed of every ablation comes before the second."""
     if not choice.ablations:
         init = {"init": str((choice.out / START).absolute())}
+        continued = {f"{name}-continued": flags for name, flags in NETWORKS.items()} | {f"{START}-trades": TRADES}
         return {
             **{name: config_of(flags, None, choice, BUDGET) for name, flags in NETWORKS.items()},
             **{
-                f"{name}-continued": config_of({**flags, **FROM_START, **init}, None, choice, CONTINUED)
-                for name, flags in NETWORKS.items()
+                name: config_of({**flags, **FROM_START, **init}, None, choice, CONTINUED)
+                for name, flags in continued.items()
             },
         }
     sparse = NETWORKS["irregular-10"]
