@@ -18,7 +18,9 @@ FOLDERS = sorted(path for path in (ROOT / "examples/cifar10").iterdir() if path.
 
 
 def test_all_small_networks_of_the_trial_are_there():
-    assert [path.name for path in FOLDERS] == ["block-10", "block-10-continued", "irregular-10"]
+    assert [path.name for path in FOLDERS] == [
+        "block-10", "block-10-continued", "irregular-10", "irregular-10-continued",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
