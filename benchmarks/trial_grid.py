@@ -33,6 +33,10 @@ SLICE_OVER = 75
 """Exit code of a slice whose time is up: EX_TEMPFAIL of sysexits.h."""
 
 
+REMINDER_SECONDS = 5.0
+"""Time between two signals that end a slice; longer than a run takes to close its files after the first."""
+
+
 class SliceOver(BaseException):
     """The time of this slice is up, or the process received SIGTERM."""
 
@@ -48,29 +52,41 @@ def minutes(text: str) -> float:
 def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
     """Run `work` for at most this number of minutes, None for no limit, and return whether it finished.
 
-    When the time is up this process sends itself SIGTERM, which training defers until its state is saved. The handler
-    that was there before is restored.
+    When the time is up this process sends itself SIGTERM, which training defers until its state is saved. Python drops
+    an exception that a handler raises while a destructor or a callback of the garbage collector runs, so the signal is
+    sent again where `work` goes on. The handler that was there before is restored.
     """
-    working = True
+    working = due = True
+    over = threading.Event()
 
     def end(*_: object) -> None:
+        nonlocal due
+        due = True
         if working:
             raise SliceOver
 
+    def send() -> None:
+        nonlocal due
+        pause = (minutes or 0) * 60
+        while not over.wait(pause):
+            pause = REMINDER_SECONDS
+            if due:  # not while training defers the signal: a second one would end it at once, its state not saved
+                due = False
+                os.kill(os.getpid(), signal.SIGTERM)
+
     before = signal.signal(signal.SIGTERM, end)
-    timer = threading.Timer((minutes or 0) * 60, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
+    sender = threading.Thread(target=send, daemon=True)
     try:
         if minutes is not None:
-            timer.start()
+            sender.start()
         work()
-        working = False
     except SliceOver:
         return False
     finally:
-        timer.cancel()
-        if timer.ident is not None:
-            timer.join()  # its signal must not meet the handler from before
+        working = False
+        over.set()
+        if sender.ident is not None:
+            sender.join()  # its signal must not meet the handler from before
         signal.signal(signal.SIGTERM, before)
     return True
 

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,8 +75,8 @@ def weights(folder):
     return {path.name: (path / "checkpoint.safetensors").read_bytes() for path in folder.iterdir()}
 
 
-# the end of a slice may interrupt the listing of a folder, whose iterator is then closed by the garbage collector
-@pytest.mark.filterwarnings("ignore:.*ScandirIterator:pytest.PytestUnraisableExceptionWarning")
+# the end of a slice may interrupt a destructor, or a callback of the garbage collector, and is then sent again
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_slices_end_with_the_table_of_an_unbroken_run(script, small, tmp_path, monkeypatch):
     """The first slice is over before anything is trained; each batch that a later one does stays done."""
     monkeypatch.setattr(script, "THESIS_AUTOATTACK", "pgd")  # AutoAttack takes a minute for ten images
@@ -96,6 +98,48 @@ def test_slices_end_with_the_table_of_an_unbroken_run(script, small, tmp_path, m
     assert list(found[0]["pgd"]["accuracies"]) == ["benign", "pgd"]
     assert "; thesis 77.25 |" in text
     assert open_run(sliced / "resnet34-eps0.1-10").checkpoint().sparsity.nonzero == 9373
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_slice_ends_although_a_destructor_swallowed_its_signal(script, monkeypatch):
+    import trial_grid
+
+    monkeypatch.setattr(trial_grid, "REMINDER_SECONDS", 0.1)
+    survived = []
+
+    class Closing:
+        def __del__(self):
+            time.sleep(30)  # the handler's exception ends this, and Python drops it
+
+    def work():
+        closing = Closing()
+        del closing
+        survived.append(True)
+        time.sleep(30)
+
+    begun = time.monotonic()
+    assert not trial_grid.done_within(0.1 / 60, work)
+    assert survived
+    assert time.monotonic() - begun < 20
+
+
+def test_a_deferred_signal_is_not_sent_again(script, monkeypatch):
+    """Training ends at once at the second one."""
+    import trial_grid
+
+    monkeypatch.setattr(trial_grid, "REMINDER_SECONDS", 0.05)
+    received = []
+
+    def work():
+        end = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1:
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, end)
+        signal.raise_signal(signal.SIGTERM)
+
+    assert not trial_grid.done_within(0.1 / 60, work)
+    assert received == [True]
 
 
 def test_what_is_not_there_yet_is_a_dash(script, small, tmp_path):
