@@ -64,9 +64,10 @@ docs: $(READY)  ## what the docs list of the code: modes, flags, attacks, settin
 	$(BIN)/python docs/generate.py
 
 # without mypy: other versions' type stubs say less, or more
-oldest newest: $(READY)  ## `make quick` without types with the oldest or newest versions that pyproject.toml allows; for a nightly job
+oldest newest: $(READY)  ## `make quick` without types, and the plans for a GPU, with the oldest or newest versions that pyproject.toml allows
 	$(BIN)/python tests/packaging/bounds.py $@ > $(VENV)/$@.txt
 	$(MAKE) quick VENV=$(VENV)-$@ CONSTRAINTS=$(VENV)/$@.txt
+	OMP_NUM_THREADS=1 $(VENV)-$@/bin/python -m pytest -q tests/robust_edge/test_reproduce.py
 
 N ?= 200
 kills: $(READY)  ## kill commands at N random moments and repeat them, and start N/4 pairs of them at once; for a nightly job

@@ -28,6 +28,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -49,13 +50,14 @@ from trial_grid import (
 )
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.config.settings import resolve, to_plain, to_yaml
+from robust_edge.config.settings import from_plain, resolve, to_plain, to_yaml
 from robust_edge.evaluation.accuracy import Accuracy
 from robust_edge.evaluation.evaluate import evaluate_run
 from robust_edge.evaluation.record import stored_evaluation
 from robust_edge.evaluation.settings import EvaluateSettings
 from robust_edge.run.directory import CHECKPOINT, ENVIRONMENT, METRICS, WEIGHTS, Run, open_run
 from robust_edge.run.directory import CONFIG as RUN_CONFIG
+from robust_edge_runtimes.core.errors import InputError
 from robust_edge_runtimes.core.files import write_atomic
 
 OF_RELEASE = Path(__file__).with_name("strong-0.1.yaml")
@@ -133,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         return name in done_before and not (choice.out / name).is_dir()
 
     def make(name: str) -> None:
-        record_origin(choice.out / name)
+        record_origin(choice.out / name, choice)
         with core_hours(choice.out / name, "training"):
             run = trained(configs[name], choice.out / name)
         with core_hours(choice.out / name, "attack"):
@@ -151,9 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     done = done_within(choice.minutes, work)
     rows = [done_before[name] if kept(name) else row(name, choice.out / name, choice) for name in configs]
-    write_results(
-        out, "python benchmarks/cifar_trial_slim.py", {**settings, "runs": rows}, f"{table(rows)}\n{curves(rows)}"
-    )
+    write_results(out, command(choice), {**settings, "runs": rows}, f"{table(rows)}\n{curves(rows)}")
     return 0 if done else SLICE_OVER
 
 
@@ -170,10 +170,10 @@ def finished_rows(
 
 def is_of(row: dict[str, Any], config: CompressConfig) -> bool:
     """Whether a row has the recipe of a config; settings that are newer than the row have their defaults in it."""
-    plain = recipe(resolve())
-    for key, value in row.get("config", {}).items():
-        plain[key] = {**plain[key], **value} if isinstance(value, dict) and isinstance(plain.get(key), dict) else value
-    return plain == recipe(config)
+    try:
+        return recipe(from_plain(row["config"])) == recipe(config)
+    except (KeyError, InputError):  # no recipe, or one with a setting that is no more
+        return False
 
 
 def recipe(config: CompressConfig) -> dict[str, Any]:
@@ -192,11 +192,18 @@ def origin(path: Path) -> Path:
     return path.with_suffix(".origin.json")
 
 
-def record_origin(path: Path) -> None:
+def command(choice: argparse.Namespace) -> str:
+    """The command that trains the networks of this table on another machine."""
+    flags = [*(["--ablations"] if choice.ablations else []), "--threads", str(choice.threads)]
+    flags += ["--precision", choice.precision, *(["--share", str(choice.share)] if choice.share < 1 else [])]
+    return shlex.join(["python", "benchmarks/cifar_trial_slim.py", "--data-dir", "data/cifar10", *flags])
+
+
+def record_origin(path: Path, choice: argparse.Namespace) -> None:
     """Write that file, unless an earlier slice has."""
     if not origin(path).is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(origin(path), json.dumps(provenance("python benchmarks/cifar_trial_slim.py", "torch")))
+        write_atomic(origin(path), json.dumps(provenance(command(choice), "torch")))
 
 
 @contextlib.contextmanager
@@ -286,7 +293,7 @@ def images(choice: argparse.Namespace) -> int:
 
 
 def attack_of(choice: argparse.Namespace) -> str:
-    """The standard AutoAttack for the three networks, PGD for ablations."""
+    """The standard AutoAttack for the networks of the trial, PGD for ablations."""
     return "pgd" if choice.ablations else "autoattack"
 
 
@@ -366,7 +373,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         cores = item.get("core_hours", {})
         hours = [f"{cores[part]:.2f}" if part in cores else "–" for part in ("training", "attack")]
         lines.append([item["name"], keep, *accuracies, epochs, *hours, size])
-    header = ["network", "kept", "clean", "under attack", "epochs", "core hours", "of the attack", "checkpoint"]
+    header = ["network", "kept", "clean", "under attack", "epochs", "core hours", "core hours, attack", "checkpoint"]
     return markdown(header, lines)
 
 

@@ -31,8 +31,6 @@ from robust_edge_runtimes.core.files import write_atomic
 OUTPUT = Output(json=False, verbosity=0)
 SLICE_OVER = 75
 """Exit code of a slice whose time is up: EX_TEMPFAIL of sysexits.h."""
-
-
 REMINDER_SECONDS = 5.0
 """Time between two signals that end a slice; longer than a run takes to close its files after the first."""
 
@@ -56,22 +54,22 @@ def done_within(minutes: float | None, work: Callable[[], None]) -> bool:
     an exception that a handler raises while a destructor or a callback of the garbage collector runs, so the signal is
     sent again where `work` goes on. The handler that was there before is restored.
     """
-    working = due = True
+    working = may_send = True
     over = threading.Event()
 
     def end(*_: object) -> None:
-        nonlocal due
-        due = True
+        nonlocal may_send
+        may_send = True
         if working:
             raise SliceOver
 
     def send() -> None:
-        nonlocal due
+        nonlocal may_send
         pause = (minutes or 0) * 60
         while not over.wait(pause):
             pause = REMINDER_SECONDS
-            if due:  # not while training defers the signal: a second one would end it at once, its state not saved
-                due = False
+            if may_send:  # not while training defers the signal: a second one would end it at once, its state not saved
+                may_send = False
                 os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)

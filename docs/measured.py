@@ -283,18 +283,21 @@ def recipe() -> str:
                 ),
                 _mean(gains) if gains and name != "all-parts" else "–",
                 ", ".join(f"{seeds[seed]['core_hours']['training']:.2f}" for seed in sorted(seeds)),
+                ", ".join(f"{seeds[seed]['seconds'] / 60:.0f}" for seed in sorted(seeds)),
             )
         )
-    return markdown(("variant", "epochs", "clean, %", "PGD-50, %", "to `all-parts`", "core hours"), rows)
+    header = ("variant", "epochs", "clean, %", "PGD-50, %", "to `all-parts`", "core hours", "minutes")
+    return markdown(header, rows)
 
 
 def trial() -> str:
-    """The networks of the trial on two cores, with 95% intervals; those that were trained."""
-    rows = []
+    """The networks of the trial on two cores, with 95% intervals, and their hours; those that were trained."""
+    rows, spent = [], 0.0
     for row in result("cifar_trial_slim")["runs"]:
         if "keep" not in row:
             continue
         hours = row["core_hours"]
+        spent += sum(hours.values())
         rows.append(
             (
                 f"`{row['name']}`",
@@ -305,7 +308,8 @@ def trial() -> str:
                 f"{row['bytes'] / 1e6:.2f}",
             )
         )
-    return markdown(("network", "kept", "clean, %", "AutoAttack, %", "epochs", "core hours", "MB"), rows)
+    table = markdown(("network", "kept", "clean, %", "AutoAttack, %", "epochs", "core hours", "MB"), rows)
+    return f"{table}\nAll of them together took {spent:.1f} core hours.\n"
 
 
 def _interval(accuracy: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -159,11 +160,31 @@ def test_rows_stay_only_where_settings_and_recipe_are_the_same(script, tmp_path)
     assert script.finished_rows(path, SETTINGS, {"a": dataclasses.replace(config, seed=1)}) == {}
     elsewhere = resolve(preset="strong", flags={"threads": 1, "device": "cpu", "compute.precision": "bf16"})
     assert script.finished_rows(path, SETTINGS, {"a": elsewhere}) == {"a": row}, "what the machine decides"
-    del row["config"]["training"]["quantize"]
+    row["config"]["training"]["nothing"] = 1
+    path.write_text(json.dumps({**SETTINGS, "runs": [row]}))
+    assert script.finished_rows(path, SETTINGS, {"a": config}) == {}, "a setting that is no more"
+    del row["config"]["training"]["nothing"], row["config"]["training"]["quantize"]
     path.write_text(json.dumps({**SETTINGS, "runs": [row]}))
     assert script.finished_rows(path, SETTINGS, {"a": config}) == {"a": row}, "a setting that is newer than the row"
     other = dataclasses.replace(config, training=dataclasses.replace(config.training, quantize="int8"))
     assert script.finished_rows(path, SETTINGS, {"a": other}) == {}
+
+
+def test_rows_of_every_scheme_stay(script, choice, tmp_path):
+    choice.ablations, choice.out = False, tmp_path / "runs"
+    configs = script.grid(choice)
+    rows = [{"name": name, "robust": {}, "config": script.recipe(config)} for name, config in configs.items()]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({**SETTINGS, "runs": rows}))
+    assert list(script.finished_rows(path, SETTINGS, configs)) == list(configs)
+
+
+def test_the_command_has_what_decides_about_the_table(script, choice):
+    flags = shlex.split(script.command(choice))[2:]
+    assert flags == ["--data-dir", "data/cifar10", "--ablations", "--threads", "1", "--precision", "fp32"]
+    choice.ablations, choice.share, choice.precision = False, 0.5, "bf16"
+    flags = shlex.split(script.command(choice))[4:]
+    assert flags == ["--threads", "1", "--precision", "bf16", "--share", "0.5"]
 
 
 def test_a_small_network_is_published_without_the_folders_of_this_machine(script, choice, sparse_run, tmp_path):
