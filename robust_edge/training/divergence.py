@@ -51,7 +51,7 @@ def divergence(rows: Sequence[EpochRow], config: CompressConfig, classes: int, h
     return _collapse(rows, classes, held_out) or _overfitted(rows, classes, config, held_out)
 
 
-def unwatched(config: CompressConfig) -> str | None:
+def note_on_collapse(config: CompressConfig) -> str | None:
     """A note on training by one attack step without held-out images, whose collapse would not be seen; else None."""
     settings = config.attack
     single = settings.method == N_FGSM or settings.steps == 1 or config.training.loss == NUCLEAR

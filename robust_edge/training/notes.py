@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from robust_edge.config.compress import CompressConfig
-from robust_edge.training.divergence import unwatched
-from robust_edge.training.schedules import unprepared
-from robust_edge.training.selection import unselected
+from robust_edge.training.divergence import note_on_collapse
+from robust_edge.training.schedules import note_on_random_weights
+from robust_edge.training.selection import note_on_selection
 
 
 def notes_on(config: CompressConfig) -> list[str]:
@@ -14,5 +14,5 @@ def notes_on(config: CompressConfig) -> list[str]:
     Raises:
         InputError: a schedule does not have one value for each epoch that it applies to.
     """
-    found = (note(config) for note in (unwatched, unprepared, unselected))
+    found = (note(config) for note in (note_on_collapse, note_on_random_weights, note_on_selection))
     return [note for note in found if note is not None]

@@ -62,7 +62,7 @@ def schedules(config: CompressConfig) -> Schedules:
     )
 
 
-def unprepared(config: CompressConfig) -> str | None:
+def note_on_random_weights(config: CompressConfig) -> str | None:
     """A note on random weights that are pruned before any training, since the run is too short; else None."""
     epochs = config.training.epochs
     if not config.sparse or config.init is not None or not epochs or _masked_from(config):

@@ -68,7 +68,7 @@ def is_final(config: CompressConfig, plan: Schedules, epoch: int) -> bool:
     return not config.sparse or (epoch >= first and config.admm.settled(epoch / config.training.epochs))
 
 
-def unselected(config: CompressConfig) -> str | None:
+def note_on_selection(config: CompressConfig) -> str | None:
     """A note on held-out images among whose evaluations none can be chosen, since the run is too short; else None."""
     epochs, plan = config.training.epochs, schedules(config)
     due = [epoch for epoch in range(epochs) if is_due(config, epoch)]

@@ -9,7 +9,7 @@ from torch import nn
 
 from robust_edge.config.settings import resolve
 from robust_edge.run.metrics import EpochRow
-from robust_edge.training.divergence import divergence, not_finite, unwatched
+from robust_edge.training.divergence import divergence, not_finite, note_on_collapse
 
 CONFIG = resolve(flags={"selection.held_out": 900})  # guessing: up to 12% of ten classes
 
@@ -157,6 +157,6 @@ def test_chance_level_is_that_of_the_images_that_are_held_out():
     ],
 )
 def test_one_step_without_held_out_images_is_noted(flags, noted):
-    note = unwatched(resolve(flags=flags))
+    note = note_on_collapse(resolve(flags=flags))
     assert (note is not None) == noted
     assert note is None or "set selection.held_out" in note

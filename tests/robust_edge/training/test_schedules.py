@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from robust_edge.config.settings import resolve
-from robust_edge.training.schedules import pruned_at, schedules, unprepared
+from robust_edge.training.schedules import note_on_random_weights, pruned_at, schedules
 from robust_edge_runtimes.core.errors import InputError
 
 
@@ -226,7 +226,7 @@ def test_admm_begins_at_a_fraction_of_the_run():
     ids=str,
 )
 def test_weights_that_are_pruned_before_they_are_trained_are_noted(flags, noted):
-    note = unprepared(resolve(flags=flags))
+    note = note_on_random_weights(resolve(flags=flags))
     assert (note is not None) == noted
     assert note is None or f"training.epochs is {flags['training.epochs']} and" in note
 

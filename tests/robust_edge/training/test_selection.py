@@ -9,7 +9,14 @@ from robust_edge.data import load_dataset
 from robust_edge.data.holdout import hold_out
 from robust_edge.evaluation.accuracy import accuracy_of, attack_split
 from robust_edge.models import ModelSpec, build_model
-from robust_edge.training.selection import Snapshot, better, evaluate_held_out, guessing_limit, is_due, unselected
+from robust_edge.training.selection import (
+    Snapshot,
+    better,
+    evaluate_held_out,
+    guessing_limit,
+    is_due,
+    note_on_selection,
+)
 from robust_edge_runtimes.attacks.threat import Threat
 
 
@@ -85,6 +92,6 @@ def test_the_judgement_is_pgd_at_the_full_radius_on_held_out_images():
     ids=str,
 )
 def test_a_run_too_short_for_a_choice_of_an_epoch_is_noted(flags, noted):
-    note = unselected(resolve(preset="strong", flags=flags))
+    note = note_on_selection(resolve(preset="strong", flags=flags))
     assert (note is not None) == noted
     assert note is None or f"the network of epoch {flags['training.epochs']} is written" in note
