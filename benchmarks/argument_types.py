@@ -12,7 +12,7 @@ def fraction(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) <= 1:
             return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no fraction of the weights: above 0, 1 at most, as 0.1 for 10%")
+    raise argparse.ArgumentTypeError(f"'{text}' is no fraction: above 0, 1 at most, as 0.1 for 10%")
 
 
 def seconds(text: str) -> float:

@@ -1,8 +1,7 @@
 """All of CIFAR-10 as JPEG files, on two CPU cores in hours: the slim ResNet dense, at 10% irregular, and in blocks.
 
     python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 [-o benchmarks/results/cifar_trial_slim]
-    python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --ablations
-    python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 --precision bf16  # see `lscpu`
+    python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 [--ablations] [--precision bf16]
 
 Settings: preset `strong` from random weights, then the three networks once more from the dense one, in a third of the
 epochs, with two steps of PGD at the full radius. All six are attacked by the standard AutoAttack on 1,000 test images.
@@ -17,9 +16,8 @@ time; on others it is slower. Attacks after training are computed in float32 eit
 
 After --minutes the script saves the epoch it is in and exits with 75; the same command goes on there, until it exits
 with 0. The table and the curve of accuracy against hours are written after every slice, from what is there. What the
-result file has of a network that is not in --out stays as it is and is not trained again, so that another machine can
-go on with the rest; delete the file to begin anew. With --examples the attacked networks that take under 2 MB are
-copied there.
+result file has of a network that is not in --out stays and is not trained again, so that another machine can go on with
+the rest; delete the file to begin anew. With --examples the attacked networks that take under 2 MB are copied there.
 """
 
 from __future__ import annotations
@@ -36,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from argument_types import fraction
 from result_file import RESULTS, provenance
 from trial_grid import (
     OUTPUT,
@@ -118,10 +117,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--examples", type=Path, help="folder that gets what `export` needs of each small network")
     parser.add_argument("--ablations", action="store_true", help="train variants of the recipe, not the networks")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="train and attack these only")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="attack these only; train them and what they start from"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of training")
-    parser.add_argument("--share", type=float, default=1.0, help="of images and passes: below 1 to try the script")
+    parser.add_argument("--share", type=fraction, default=1.0, help="of images and passes: below 1 to try the script")
     choice = parser.parse_args(arguments)
     torch.set_num_threads(choice.threads)
     out = choice.result or RESULTS / (Path(__file__).stem + "_ablations" * choice.ablations)
@@ -134,10 +135,15 @@ def main(arguments: list[str] | None = None) -> int:
     def kept(name: str) -> bool:
         return name in done_before and not (choice.out / name).is_dir()
 
-    def make(name: str) -> None:
+    def train(name: str) -> Run:
         record_origin(choice.out / name, choice)
         with core_hours(choice.out / name, "training"):
-            run = trained(configs[name], choice.out / name)
+            return trained(configs[name], choice.out / name)
+
+    def make(name: str) -> None:
+        if configs[name].init is not None:
+            train(START)
+        run = train(name)
         with core_hours(choice.out / name, "attack"):
             evaluate(run.path, choice)
         if choice.examples is not None:
@@ -145,14 +151,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         for name in choice.only or configs:
-            if kept(name):
-                continue
-            if configs[name].init is not None and not attacked(choice.out / START, choice):
-                make(START)
-            make(name)
+            if not kept(name):
+                make(name)
 
     done = done_within(choice.minutes, work)
-    rows = [done_before[name] if kept(name) else row(name, choice.out / name, choice) for name in configs]
+    rows = [
+        done_before[name] if name in done_before and not attacked(choice.out / name, choice) else row(name, choice)
+        for name in configs
+    ]
     write_results(out, command(choice), {**settings, "runs": rows}, f"{table(rows)}\n{curves(rows)}")
     return 0 if done else SLICE_OVER
 
@@ -213,7 +219,6 @@ def core_hours(path: Path, part: str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.parent.mkdir(parents=True, exist_ok=True)
         hours = hours_of(path)
         hours[part] = hours.get(part, 0.0) + (time.process_time() - before) / 3600
         write_atomic(cores(path), json.dumps(hours))
@@ -329,8 +334,9 @@ def publish(run: Run, choice: argparse.Namespace) -> None:
         write_atomic(beside(folder), beside(run.path).read_bytes())
 
 
-def row(name: str, path: Path, choice: argparse.Namespace) -> dict[str, Any]:
+def row(name: str, choice: argparse.Namespace) -> dict[str, Any]:
     """What there is of one network."""
+    path = choice.out / name
     found: dict[str, Any] = {"name": name, "epochs": 0}
     if not (path / RUN_CONFIG).is_file():
         return found
@@ -389,4 +395,7 @@ def curves(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except InputError as cause:
+        sys.exit(f"cifar_trial_slim.py: {cause}")

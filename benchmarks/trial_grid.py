@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import signal
@@ -130,8 +131,12 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def write_results(out: Path, command: str, results: dict[str, Any], tables: str) -> None:
-    """OUT.json with commit and machine, and OUT.md."""
-    head = {**provenance(command, "torch"), "threads": torch.get_num_threads()}
-    write_result(out.with_suffix(".json"), {**head, **results})
-    write_atomic(out.with_suffix(".md"), tables)
+    """OUT.json with commit and machine, and OUT.md; files with these results already stay as they are."""
     print(tables)
+    path = out.with_suffix(".json")
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if json.loads(json.dumps(results)).items() <= found.items() and out.with_suffix(".md").is_file():
+        return
+    head = {**provenance(command, "torch"), "threads": torch.get_num_threads()}
+    write_result(path, {**head, **results})
+    write_atomic(out.with_suffix(".md"), tables)

@@ -122,19 +122,15 @@ def test_each_network_is_trained_on_from_the_dense_one_in_a_third_of_its_epochs(
     assert script.recipe(then) == script.recipe(script.grid(moved)[f"{name}-continued"]), "the folder is no part of it"
 
 
-def test_what_starts_from_the_dense_network_trains_and_attacks_that_one_first(script, choice, tmp_path, monkeypatch):
+def test_what_starts_from_the_dense_network_trains_that_one_first(script, choice, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(script, "trained", lambda config, path: made.append(path.name) or _finished(config, path))
     monkeypatch.setattr(script, "evaluate", lambda path, choice: made.append(f"attack {path.name}"))
-    monkeypatch.setattr(script, "row", lambda name, path, choice: {"name": name, "epochs": 0})
+    monkeypatch.setattr(script, "row", lambda name, choice: {"name": name, "epochs": 0})
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     flags = ["--data-dir", "data", "--out", str(tmp_path / "runs"), "-o", str(tmp_path / "result"), "--threads", "1"]
     assert script.main([*flags, "--only", "block-10-continued"]) == 0
-    assert made == ["dense", "attack dense", "block-10-continued", "attack block-10-continued"]
-    made.clear()
-    monkeypatch.setattr(script, "attacked", lambda path, choice: path.name == "dense")
-    assert script.main([*flags, "--only", "block-10-continued"]) == 0
-    assert made == ["block-10-continued", "attack block-10-continued"]
+    assert made == ["dense", "block-10-continued", "attack block-10-continued"]
 
 
 def _finished(config, path):
@@ -177,6 +173,33 @@ def test_rows_of_every_scheme_stay(script, choice, tmp_path):
     path = tmp_path / "result.json"
     path.write_text(json.dumps({**SETTINGS, "runs": rows}))
     assert list(script.finished_rows(path, SETTINGS, configs)) == list(configs)
+
+
+@pytest.mark.parametrize("flags", [[], ["--ablations"]], ids=["trial", "ablations"])
+def test_the_committed_results_stay_where_nothing_is_trained(script, tmp_path, monkeypatch, flags):
+    """Byte for byte: with other flags than theirs, too."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    stem = "cifar_trial_slim" + "_ablations" * bool(flags)
+    before = {}
+    for suffix in (".json", ".md"):
+        before[suffix] = (BENCHMARKS / "results" / (stem + suffix)).read_bytes()
+        (tmp_path / f"table{suffix}").write_bytes(before[suffix])
+    arguments = ["--data-dir", "no-data", "--out", str(tmp_path / "runs"), "-o", str(tmp_path / "table"), *flags]
+    assert script.main([*arguments, "--minutes", "0"]) in (0, script.SLICE_OVER)
+    assert {suffix: (tmp_path / f"table{suffix}").read_bytes() for suffix in before} == before
+
+
+def test_an_attacked_row_stays_while_its_network_is_trained_again(script, choice, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    choice.ablations, choice.out = False, tmp_path / "runs"
+    config = script.recipe(script.grid(choice)["dense"])
+    row = {"name": "dense", "robust": {"correct": 3, "images": 9, "value": 0.3, "low": 0.1, "high": 0.6}}
+    row |= {"config": config, "epochs": 30, "of": 30}
+    (tmp_path / "table.json").write_text(json.dumps({**SETTINGS, "runs": [row]}))
+    (tmp_path / "runs/dense").mkdir(parents=True)
+    arguments = ["--data-dir", "no-data", "--out", str(tmp_path / "runs"), "-o", str(tmp_path / "table")]
+    script.main([*arguments, "--minutes", "0"])
+    assert json.loads((tmp_path / "table.json").read_text())["runs"][0] == row
 
 
 def test_the_command_has_what_decides_about_the_table(script, choice):
