@@ -4,12 +4,13 @@
     python benchmarks/cifar_trial_slim.py --data-dir data/cifar10 --minutes 30 [--ablations] [--precision bf16]
 
 Settings: preset `strong` from random weights, then the three networks once more from the dense one, in a third of the
-epochs, with two steps of PGD at the full radius. All six are attacked by the standard AutoAttack on 1,000 test images.
-With --ablations: the network with irregular pruning at a fifth of the budget, three seeds, without one part of the
-recipe each, with other attacks in training or other batches, and by preset `strong` of release 0.1, with weights
-perturbed in all but a tenth of its epochs and in none; PGD-50 on 1,000 test images. A variant whose steps cost more
-passes gets fewer epochs: all take about the same number of passes through the network, 2s + 3 per image with attacked
-images only, 2s + 6 with clean ones, 3 or 6 more with AWP, and those of PGD-10 on the images that are held out.
+epochs, with two steps of PGD at the full radius, and the dense one in twice as many. All are attacked by the standard
+AutoAttack on 1,000 test images. With --ablations: the network with irregular pruning at a fifth of the budget, three
+seeds, without one part of the recipe each, with other attacks in training or other batches, and by preset `strong` of
+release 0.1, with weights perturbed in all but a tenth of its epochs and in none; PGD-50 on 1,000 test images. A variant
+whose steps cost more passes gets fewer epochs: all take about the same number of passes through the network, 2s + 3 per
+image with attacked images only, 2s + 6 with clean ones, 3 or 6 more with AWP, and those of PGD-10 on the images that
+are held out.
 
 On a CPU with matrix products in bfloat16 (flags avx512_bf16 or amx_bf16 in `lscpu`), --precision bf16 takes 0.6 of the
 time; on others it is slower. Attacks after training are computed in float32 either way. Core hours are CPU time.
@@ -244,6 +245,7 @@ def grid(choice: argparse.Namespace) -> dict[str, CompressConfig]:
                 f"{name}-continued": config_of({**flags, **FROM_START, **init}, None, choice, CONTINUED)
                 for name, flags in NETWORKS.items()
             },
+            f"{START}-longer": config_of({**NETWORKS[START], **FROM_START, **init}, None, choice, 2 * CONTINUED),
         }
     sparse = NETWORKS["irregular-10"]
     return {

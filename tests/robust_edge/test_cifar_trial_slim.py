@@ -110,7 +110,8 @@ def test_all_variants_cost_the_same_and_only_their_part_differs(script, choice):
 def test_each_network_is_trained_on_from_the_dense_one_in_a_third_of_its_epochs(script, choice, tmp_path):
     choice.ablations, choice.out = False, tmp_path / "runs"
     configs = script.grid(choice)
-    assert [*configs] == [*script.NETWORKS, *(f"{name}-continued" for name in script.NETWORKS)]
+    assert [*configs] == [*script.NETWORKS, *(f"{name}-continued" for name in script.NETWORKS), "dense-longer"]
+    assert configs["dense-longer"].training.epochs == 20
     for name in script.NETWORKS:
         first, then = configs[name], configs[f"{name}-continued"]
         refuse_conflicts(then)
