@@ -118,9 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--examples", type=Path, help="folder that gets what `export` needs of each small network")
     parser.add_argument("--ablations", action="store_true", help="train variants of the recipe, not the networks")
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="attack these only; train them and what they start from"
-    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="attack these only; train them and their start")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of training")
     parser.add_argument("--share", type=fraction, default=1.0, help="of images and passes: below 1 to try the script")
@@ -185,13 +183,12 @@ def is_of(row: dict[str, Any], config: CompressConfig) -> bool:
 
 def recipe(config: CompressConfig) -> dict[str, Any]:
     """What a row is of: the config without what the machine decides, its precision in training among it."""
-    plain = json.loads(json.dumps(to_plain(config)))
-    for key in ("threads", "device"):
+    plain: dict[str, Any] = json.loads(json.dumps(to_plain(config)))
+    for key in ("threads", "device", "compute"):
         del plain[key]
-    del plain["data"]["dir"], plain["compute"]
+    del plain["data"]["dir"]
     plain["init"] = plain["init"] and Path(plain["init"]).name
-    found: dict[str, Any] = plain
-    return found
+    return plain
 
 
 def origin(path: Path) -> Path:

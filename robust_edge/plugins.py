@@ -104,7 +104,10 @@ def import_function(what: str, reference: str) -> Any:
     try:
         found = resolve(reference)
     except Exception as cause:  # the module is the user's; it may raise anything
-        raise InputError(f"{what} {reference!r} cannot be imported ({type(cause).__name__}: {cause})") from cause
+        searched = f"; the working directory, {Path.cwd()}, is searched, too" * isinstance(cause, ModuleNotFoundError)
+        raise InputError(
+            f"{what} {reference!r} cannot be imported ({type(cause).__name__}: {cause}){searched}"
+        ) from cause
     if not callable(found):
         raise InputError(f"{what} {reference!r} is not a function but {type(found).__name__}")
     home = getattr(found, "__module__", None)

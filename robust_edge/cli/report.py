@@ -43,7 +43,8 @@ def report(
     """Write one self-contained HTML page about compression, accuracy and speed.
 
     The robustness tables of `evaluate` and `transfer` are also written next to it, as one Markdown file and as one CSV
-    file each. With --watch the page is renewed while runs are trained, and a browser that shows it reads it again.
+    file each, and the figures of every run into its folder, RUN/plots. With --watch the page is renewed while runs are
+    trained, and a browser that shows it reads it again.
     """
     from robust_edge.reporting.page import write_report
     from robust_edge.reporting.watch import SECONDS
