@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=minutes, help="end this slice after so long; 0: only the table")
     parser.add_argument("--examples", type=Path, help="folder that gets what `export` needs of each small network")
     parser.add_argument("--ablations", action="store_true", help="train variants of the recipe, not the networks")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="attack these only; train them and their start")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="train these and what they start from; attack these")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of training")
     parser.add_argument("--share", type=fraction, default=1.0, help="of images and passes: below 1 to try the script")

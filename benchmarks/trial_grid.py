@@ -131,12 +131,11 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def write_results(out: Path, command: str, results: dict[str, Any], tables: str) -> None:
-    """OUT.json with commit and machine, and OUT.md; files with these results already stay as they are."""
-    print(tables)
+    """OUT.json with commit and machine, unless it has these results already, and OUT.md."""
     path = out.with_suffix(".json")
     found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    if json.loads(json.dumps(results)).items() <= found.items() and out.with_suffix(".md").is_file():
-        return
-    head = {**provenance(command, "torch"), "threads": torch.get_num_threads()}
-    write_result(path, {**head, **results})
+    if not json.loads(json.dumps(results)).items() <= found.items():
+        head = {**provenance(command, "torch"), "threads": torch.get_num_threads()}
+        write_result(path, {**head, **results})
     write_atomic(out.with_suffix(".md"), tables)
+    print(tables)

@@ -57,6 +57,23 @@ def test_the_readme_has_the_accuracies_under_autoattack(folder):
     assert f"`{folder.name}`: {clean} without an attack, {robust} under AutoAttack" in readme
 
 
+def test_the_readme_has_the_images_on_which_two_networks_differ():
+    """Under AutoAttack, on the same images: right after training on and wrong before, and the other way round."""
+    counts = []
+    for name in ("irregular-10", "block-10"):
+        before, after = (
+            stored_evaluation(open_run(ROOT / "examples/cifar10" / each), "autoattack").result
+            for each in (name, f"{name}-continued")
+        )
+        assert before.positions == after.positions
+        pairs = [tuple(each == "robust" for each in pair) for pair in zip(before.outcomes, after.outcomes, strict=True)]
+        counts += [pairs.count((False, True)), pairs.count((True, False))]
+    readme = " ".join((ROOT / "examples/cifar10/README.md").read_text("utf-8").split())
+    won, lost, of_blocks_won, of_blocks_lost = counts
+    assert f"(right on {won} of 1,000 images on which `irregular-10` is wrong, wrong on {lost} where" in readme
+    assert f"networks with blocks ({of_blocks_won} and {of_blocks_lost})" in readme
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_a_network_tells_pictures_apart(folder):
     model = open_run(folder).load_model().eval()
